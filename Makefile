@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up a local environment in .venv and need nothing but Python >= 3.11 and a package index.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+
+.PHONY: help setup demo test lint check bench clean
+
+help:
+	@echo "make demo    train SPINN-PI, LSTM and bag of words on the embedded corpus, and classify a pair (5 minutes)"
+	@echo "make test    run the tests (5 minutes)"
+	@echo "make check   formatter, linter, type checker, then the tests"
+	@echo "make bench   measure the encoders against their baselines (about 10 minutes, best on a quiet machine)"
+	@echo "make setup   only the environment, in .venv"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/spinn demo --output runs/demo --overwrite
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test
+
+bench: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.encoders
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,138 @@
+"""The forest schedule: all compositions of all trees of a batch, packed into S steps of at most W slots.
+
+Without a tracker there is no time order, only the trees. A composition's level is its distance from its root, and
+"highest level first" (Hu, Parallel sequencing and assembly line problems, Operations Research 9, 1961) is the shortest
+schedule for in-trees on W machines: with n_l the number of compositions at level l and E the highest level plus one,
+
+    S(W) = max over l of l + ceil(sum of n_k for k >= l / W).
+
+The width is chosen from the batch: the tallest tree's height where that wastes at most 10 % of the slots, else the S
+that costs least when a step costs as much as a few slots more than it holds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.tables.rows import leaf_rows, pad_steps, state_rows
+from data_prep.tables.trace import NONE, StackTrace, trace_stack
+
+PADDING_ALLOWED = 0.10  # share of padding slots that keeping S at the height may cost
+STEP_OVERHEAD = 8  # slots' worth of time that a step costs besides its slots (docs/decisions.md)
+
+
+class ForestTables(NamedTuple):
+    """Everything the forest executor reads. C slots in S steps; rows as in `data_prep.tables.rows`."""
+
+    left_index: np.ndarray  # (C,) int64, row of the left child of each slot; with `padded`, C = S * W
+    right_index: np.ndarray  # (C,) int64, row of the right child
+    step_offsets: np.ndarray  # (S + 1,) int64, slots [step_offsets[s], step_offsets[s + 1]) are step s; stays on the host
+    root_index: np.ndarray  # (B,) int64, row of each sentence's encoding
+    node_index: np.ndarray  # (M,) int64, row of the state that each transition pushes
+
+
+def forest_tables(
+    transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
+    lengths: np.ndarray,  # (B,) tokens of each sentence
+    *,
+    width: int | None = None,
+    padded: bool = False,
+    n_leaf_rows: int | None = None,
+) -> ForestTables:
+    """Schedule a batch of trees; `padded` gives every step the same width, its padding slots composing null states.
+
+    Raises DataError for transitions that are not trees.
+    """
+    trace = trace_stack(transitions, lengths)
+    parent = _parents(trace)
+    level = _levels(parent)
+    if width is None:
+        width = choose_width(np.bincount(level))
+    step = _highest_level_first(parent, level, width)
+
+    order = np.argsort(step, kind="stable")
+    step_offsets = np.concatenate(([0], np.cumsum(np.bincount(step))))
+    slot = np.empty(len(order), dtype=np.int64)
+    slot[order] = np.arange(len(order))
+    if padded:
+        slot[order] += step[order] * width - step_offsets[step[order]]
+    n_leaf_rows = leaf_rows(trace, n_leaf_rows)
+    rows = state_rows(trace, slot, n_leaf_rows)
+    left_index, right_index = rows[trace.left[order]], rows[trace.right[order]]
+    if padded:
+        left_index = pad_steps(left_index, step_offsets, width)
+        right_index = pad_steps(right_index, step_offsets, width)
+        step_offsets = np.arange(len(step_offsets)) * width
+    return ForestTables(left_index, right_index, step_offsets, rows[trace.roots], rows[:-1])
+
+
+def choose_width(
+    level_counts: np.ndarray,  # (E,) int64, compositions at each distance from the root
+) -> int:
+    """Slots a step, so that the schedule is short and little of it is padding."""
+    height, total = len(level_counts), int(level_counts.sum())
+    if total == 0:
+        return 1
+    below = np.cumsum(level_counts[::-1])[::-1]  # compositions at this level or farther from the root
+    steps = np.arange(height, total + 1)
+    widths = np.zeros(len(steps), dtype=np.int64)
+    for level in range(height):  # those at `level` or beyond must be done `level` steps before the end
+        np.maximum(widths, -(-below[level] // (steps - level)), out=widths)
+    if height * widths[0] <= (1 + PADDING_ALLOWED) * total:
+        return int(widths[0])
+    return int(widths[np.argmin(steps * (widths + STEP_OVERHEAD))])
+
+
+def _parents(trace: StackTrace) -> np.ndarray:  # (C,) int64
+    """The REDUCE that consumes each REDUCE's state, NONE for roots, all counted among the REDUCEs."""
+    n_reduces = len(trace.reduces)
+    number = np.full(len(trace.time), NONE, dtype=np.int64)
+    number[trace.reduces] = np.arange(n_reduces)
+    parent = np.full(n_reduces + 1, NONE, dtype=np.int64)  # leaves, numbered NONE, write to the spare last entry
+    parent[number[trace.left]] = np.arange(n_reduces)
+    parent[number[trace.right]] = np.arange(n_reduces)
+    return parent[:n_reduces]
+
+
+def _levels(
+    parent: np.ndarray,  # (C,) int64
+) -> np.ndarray:  # (C,) int64
+    """Distance of each composition from its root, by pointer doubling: log2(height) passes over the whole batch."""
+    top = len(parent)
+    ancestor = np.append(np.where(parent == NONE, top, parent), top)
+    level = (ancestor != top).astype(np.int64)
+    while (ancestor != top).any():
+        level += level[ancestor]
+        ancestor = ancestor[ancestor]
+    return level[:-1]
+
+
+def _highest_level_first(
+    parent: np.ndarray,  # (C,) int64
+    level: np.ndarray,  # (C,) int64
+    width: int,
+) -> np.ndarray:  # (C,) int64
+    """The step of each composition: at every step the `width` ready ones farthest from their roots (one pass a step)."""
+    n_nodes = len(parent)
+    order = np.argsort(-level, kind="stable")
+    place = np.empty(n_nodes + 1, dtype=np.int64)
+    place[order] = np.arange(n_nodes)
+    place[NONE] = n_nodes  # roots report to a spare last entry, which never becomes ready
+    parent_place = place[parent[order]]
+    waiting_for = np.bincount(parent_place, minlength=n_nodes + 1)
+    waiting_for[n_nodes] = n_nodes + 1
+    ready = waiting_for == 0
+    step = np.full(n_nodes, NONE, dtype=np.int64)
+    done, now = 0, 0
+    while done < n_nodes:
+        chosen = np.flatnonzero(ready)[:width]
+        ready[chosen] = False
+        step[order[chosen]] = now
+        consumers = parent_place[chosen]
+        np.subtract.at(waiting_for, consumers, 1)
+        ready[consumers[waiting_for[consumers] == 0]] = True
+        done += len(chosen)
+        now += 1
+    return step

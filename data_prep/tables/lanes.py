@@ -1,0 +1,199 @@
+"""The tracker's tables: which states each lane reads at each step, and which lanes reduce.
+
+With a tracker the order of the steps is forced: transition t of a sentence needs the tracker's state after transition
+t - 1. Every sentence is a lane; step s runs one entry for each lane that has a transition then, and composes those that
+REDUCE. Entries and compositions are kept flat, step after step, with the offsets of the steps on the host:
+
+* ragged: no lane waits, S = T; nothing is computed for sentences that have ended.
+* capped: at most `width` lanes compose at a step, so that shapes can be fixed; a lane whose turn it is not waits, the
+  sentences with the most transitions left going first.
+
+Both are built from the same trace by the same code; only the step of each transition differs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.tables.rows import NULL_ROW, leaf_rows, pad_steps, slots, state_rows
+from data_prep.tables.trace import NONE, StackTrace, trace_stack
+
+
+class LaneTables(NamedTuple):
+    """Everything the given-transitions executor reads. A entries and C compositions in S steps.
+
+    Rows of states as in `data_prep.tables.rows`; rows of tracker states: 0 is the zero start, 1 + e is entry e.
+    """
+
+    buffer_index: np.ndarray  # (A,) int64, row of the word on top of the buffer, null when the buffer is empty
+    stack1_index: np.ndarray  # (A,) int64, row of the top of the stack before the transition, null when absent
+    stack2_index: np.ndarray  # (A,) int64, row of the second entry, null when absent
+    previous_index: np.ndarray  # (A,) int64, tracker row of the same lane's entry before, 0 at its first transition
+    entry_offsets: np.ndarray  # (S + 1,) int64, where the entries of each step begin; stays on the host
+    left_index: np.ndarray  # (C,) int64, row of the left child of each composition
+    right_index: np.ndarray  # (C,) int64, row of the right child
+    tracker_index: np.ndarray  # (C,) int64, tracker row of the entry that reduces
+    reduce_offsets: np.ndarray  # (S + 1,) int64, where the compositions of each step begin; stays on the host
+    root_index: np.ndarray  # (B,) int64, row of each sentence's encoding
+    node_index: np.ndarray  # (M,) int64, row of the state that each transition pushes
+    entry_index: np.ndarray  # (M,) int64, tracker row of the entry of each transition
+
+
+class ThinStackTables(NamedTuple):
+    """The same reads laid out as time by batch, padded: what one looks at to understand the machine, and exports."""
+
+    buffer_index: np.ndarray  # (T, B) int64
+    stack1_index: np.ndarray  # (T, B) int64
+    stack2_index: np.ndarray  # (T, B) int64
+    reduce_mask: np.ndarray  # (T, B) bool
+    valid_mask: np.ndarray  # (T, B) bool, False where the sentence has ended or waits
+    root_index: np.ndarray  # (B,) int64
+
+
+def lane_tables(
+    transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
+    lengths: np.ndarray,  # (B,) tokens of each sentence
+    *,
+    width: int | None = None,
+    padded: bool = False,
+    n_leaf_rows: int | None = None,
+) -> LaneTables:
+    """Compile a batch for the tracker: ragged, or capped at `width` compositions a step.
+
+    `padded` (with `width`) gives every step B entries and `width` compositions; the padding reads null states.
+    Raises DataError for transitions that are not trees.
+    """
+    if padded and width is None:
+        raise ValueError("padded lane tables need a width")
+    trace = trace_stack(transitions, lengths)
+    step = trace.time if width is None else _capped_steps(trace, width)
+    n_steps = int(step.max()) + 1
+
+    order = np.argsort(step * len(trace.lengths) + trace.sentence)  # entries: by step, then by lane
+    entry_offsets = _offsets(step, n_steps)
+    reduce_order = order[trace.reduce_mask[order]]
+    reduce_offsets = _offsets(step[trace.reduces], n_steps)
+
+    entry = _places(order, entry_offsets, len(trace.lengths) if padded else None)
+    composition = _places(reduce_order, reduce_offsets, width if padded else None, size=len(entry))
+    rows = state_rows(trace, composition[trace.reduces], leaf_rows(trace, n_leaf_rows))
+    entry_rows = np.append(1 + entry, 0)  # the last entry is the zero start, so that NONE reads it
+
+    top, second, word = _reads(trace)
+    previous = np.where(trace.time > 0, np.arange(len(entry)) - 1, NONE)
+    entries = [rows[top][order], rows[second][order], rows[word][order], entry_rows[previous][order]]
+    compositions = [
+        rows[reduce_order - 1],
+        rows[trace.below[reduce_order - 1]],
+        entry_rows[reduce_order],
+    ]
+    if padded:
+        entries = [pad_steps(table, entry_offsets, len(trace.lengths)) for table in entries]
+        compositions = [pad_steps(table, reduce_offsets, width) for table in compositions]
+        entry_offsets = np.arange(n_steps + 1) * len(trace.lengths)
+        reduce_offsets = np.arange(n_steps + 1) * width
+    stack1_index, stack2_index, buffer_index, previous_index = entries
+    right_index, left_index, tracker_index = compositions
+    return LaneTables(
+        buffer_index=buffer_index,
+        stack1_index=stack1_index,
+        stack2_index=stack2_index,
+        previous_index=previous_index,
+        entry_offsets=entry_offsets,
+        left_index=left_index,
+        right_index=right_index,
+        tracker_index=tracker_index,
+        reduce_offsets=reduce_offsets,
+        root_index=rows[trace.roots],
+        node_index=rows[:-1],
+        entry_index=entry_rows[:-1],
+    )
+
+
+def thin_stack_tables(
+    transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
+    lengths: np.ndarray,  # (B,) tokens of each sentence
+    *,
+    n_leaf_rows: int | None = None,
+) -> ThinStackTables:
+    """The thin stack's reads for every step of every sentence, compositions in rows by step, then by sentence."""
+    trace = trace_stack(transitions, lengths)
+    n_steps, n_lanes = int(trace.time.max()) + 1, len(trace.lengths)
+    reduce_order = trace.reduces[np.argsort(trace.time[trace.reduces], kind="stable")]
+    composition = np.empty(len(trace.time), dtype=np.int64)
+    composition[reduce_order] = np.arange(len(reduce_order))
+    rows = state_rows(trace, composition[trace.reduces], leaf_rows(trace, n_leaf_rows))
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        table = np.zeros((n_steps, n_lanes), dtype=values.dtype)  # zero is the null row, and False
+        table[trace.time, trace.sentence] = values
+        return table
+
+    top, second, word = _reads(trace)
+    return ThinStackTables(
+        buffer_index=spread(rows[word]),
+        stack1_index=spread(rows[top]),
+        stack2_index=spread(rows[second]),
+        reduce_mask=spread(trace.reduce_mask),
+        valid_mask=spread(np.ones(len(trace.time), dtype=bool)),
+        root_index=rows[trace.roots],
+    )
+
+
+def _reads(trace: StackTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States read before each transition: stack top, second entry and next word, as flat positions or NONE."""
+    position = np.arange(len(trace.time))
+    top = np.where(trace.time > 0, position - 1, NONE)
+    second = np.where(trace.time > 0, trace.below[position - 1], NONE)
+    shifts = np.append(np.flatnonzero(~trace.reduce_mask), NONE)  # the k-th SHIFT of the batch pushes its k-th word
+    next_word = trace.shifted - ~trace.reduce_mask
+    last_word = np.cumsum(trace.lengths)[trace.sentence]
+    word = np.where(next_word < last_word, shifts[next_word], NONE)
+    return top, second, word
+
+
+def _offsets(step: np.ndarray, n_steps: int) -> np.ndarray:  # (S + 1,) int64
+    return np.concatenate(([0], np.cumsum(np.bincount(step, minlength=n_steps))))
+
+
+def _places(
+    order: np.ndarray,  # (n,) int64, flat positions of transitions in the order of the schedule
+    offsets: np.ndarray,  # (S + 1,) int64
+    width: int | None,
+    size: int | None = None,
+) -> np.ndarray:  # (size,) int64
+    """The slot of each transition in the schedule, ragged or `width` a step; zero for those not in `order`."""
+    step, place = slots(offsets)
+    place_of = np.zeros(len(order) if size is None else size, dtype=np.int64)
+    place_of[order] = place + (offsets[step] if width is None else step * width)
+    return place_of
+
+
+def _capped_steps(trace: StackTrace, width: int) -> np.ndarray:  # (M,) int64
+    """The step of each transition when at most `width` lanes may REDUCE at once: one pass a step, all lanes together."""
+    if width < 1:
+        raise ValueError(f"width is {width}, at least one lane must reduce at a step")
+    lanes = np.argsort(-trace.lengths, kind="stable")
+    cursor = trace.roots[lanes] - 2 * (trace.lengths[lanes] - 1)
+    end = trace.roots[lanes] + 1
+    reduce_mask = np.append(trace.reduce_mask, False)
+    step = np.empty(len(trace.time), dtype=np.int64)
+    now = 0
+    while True:
+        remaining = end - cursor
+        running = remaining > 0
+        if not running.any():
+            return step
+        wants = running & reduce_mask[cursor]
+        if np.count_nonzero(wants) > width:
+            urgent = np.flatnonzero(wants)
+            waits = urgent[np.argsort(-remaining[urgent], kind="stable")[width:]]
+            running[waits] = False
+        step[cursor[running]] = now
+        cursor[running] += 1
+        now += 1
+
+
+__all__ = ["NULL_ROW", "LaneTables", "ThinStackTables", "lane_tables", "thin_stack_tables"]

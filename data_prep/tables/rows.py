@@ -1,0 +1,57 @@
+"""Where each state lives: row 0 is the null state, then one row a token, then one row a composition.
+
+    row 0            null state, zeros
+    rows 1 .. L      leaves, in the order of the tokens (n_leaf_rows of them, where padded)
+    rows L+1 ..      compositions, in the order in which the schedule makes them, so that each step writes one block
+
+Nothing is ever overwritten: popping is a matter of which row is read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_prep.tables.trace import NONE, StackTrace
+
+NULL_ROW = 0
+
+
+def state_rows(
+    trace: StackTrace,
+    composition_slot: np.ndarray,  # (C,) int64, the slot in which each REDUCE of `trace.reduces` is made
+    n_leaf_rows: int,
+) -> np.ndarray:  # (M + 1,) int64; the last entry is the null row, so that state NONE = -1 reads it
+    """Row of the state that each transition pushes."""
+    rows = np.empty(len(trace.time) + 1, dtype=np.int64)
+    rows[:-1] = trace.shifted  # the k-th SHIFT of the batch pushes leaf k, which lives in row k
+    rows[trace.reduces] = 1 + n_leaf_rows + composition_slot
+    rows[NONE] = NULL_ROW
+    return rows
+
+
+def leaf_rows(trace: StackTrace, n_leaf_rows: int | None) -> int:
+    """How many rows the leaves take: one a token, or as many as asked for where shapes are fixed."""
+    n_tokens = int(trace.lengths.sum())
+    if n_leaf_rows is None:
+        return n_tokens
+    if n_leaf_rows < n_tokens:
+        raise ValueError(f"n_leaf_rows is {n_leaf_rows}, the batch has {n_tokens} tokens")
+    return n_leaf_rows
+
+
+def pad_steps(
+    flat: np.ndarray,  # (n,) int64, the slots of step 0, then those of step 1, ...
+    offsets: np.ndarray,  # (S + 1,) int64, where each step begins
+    width: int,
+) -> np.ndarray:  # (S * width,) int64, NULL_ROW in the padding
+    """Give every step the same number of slots."""
+    padded = np.full((len(offsets) - 1, width), NULL_ROW, dtype=np.int64)
+    padded[slots(offsets)] = flat
+    return padded.reshape(-1)
+
+
+def slots(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Step and place within its step of every slot of a ragged schedule, each (n,) int64."""
+    counts = np.diff(offsets)
+    step = np.repeat(np.arange(len(counts)), counts)
+    return step, np.arange(int(offsets[-1])) - np.repeat(offsets[:-1], counts)

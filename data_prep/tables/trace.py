@@ -1,0 +1,108 @@
+"""What every stack of a batch holds at every step, from the transitions alone.
+
+Each transition pushes exactly one state, so the state pushed by transition `p` is named by its flat position `p`. With
+`depth[p]` the height of its stack after `p` (a running sum of +1 for SHIFT and -1 for REDUCE), the state beneath `p` is
+
+    below[p] = the latest q < p of the same sentence with depth[q] = depth[p] - 1,
+
+found for the whole batch by one sort of (sentence, depth, position). A REDUCE at `p` then composes `left = below[p - 1]`
+with `right = p - 1`. There is no loop over sentences or nodes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.errors import DataError
+from data_prep.trees import REDUCE, SHIFT
+
+NONE = -1  # no such state
+
+
+class StackTrace(NamedTuple):
+    """The stacks of B sentences; M = sum of 2N - 1 transitions, C = sum of N - 1 of them REDUCE, L = sum of N SHIFT."""
+
+    lengths: np.ndarray  # (B,) int64, tokens of each sentence
+    sentence: np.ndarray  # (M,) int64, sentence of each transition
+    time: np.ndarray  # (M,) int64, step of each transition within its sentence
+    reduce_mask: np.ndarray  # (M,) bool
+    shifted: np.ndarray  # (M,) int64, SHIFTs of the whole batch up to and including this transition
+    below: np.ndarray  # (M,) int64, state beneath the pushed state on the stack, NONE at the bottom
+    reduces: np.ndarray  # (C,) int64, flat positions of the REDUCE transitions
+    left: np.ndarray  # (C,) int64, state that each REDUCE takes as left child
+    right: np.ndarray  # (C,) int64, state that each REDUCE takes as right child
+    roots: np.ndarray  # (B,) int64, last state of each sentence
+
+
+def trace_stack(
+    transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
+    lengths: np.ndarray,  # (B,) tokens of each sentence, each >= 1
+) -> StackTrace:
+    """Follow all stacks of a batch at once.
+
+    Raises DataError, naming the sentence and its first impossible transition, if `transitions` is not one valid binary
+    tree over `lengths[b]` tokens for every b.
+    """
+    transitions = np.asarray(transitions)
+    lengths = np.asarray(lengths, dtype=np.int64)
+    _check_sizes(transitions, lengths)
+    n_steps = 2 * lengths - 1
+    ends = np.cumsum(n_steps)
+    sentence = np.repeat(np.arange(len(lengths)), n_steps)
+    position = np.arange(len(transitions))
+    time = position - np.repeat(ends - n_steps, n_steps)
+
+    reduce_mask = transitions == REDUCE
+    height = np.cumsum(1 - 2 * reduce_mask.astype(np.int64))
+    depth = height - sentence  # every sentence before this one has left one state behind
+    _check_stacks(transitions, depth, sentence, time, ends)
+
+    below = np.where(time > 0, position - 1, NONE)  # right for every SHIFT: it covers the state before it
+    reduces = np.flatnonzero(reduce_mask)
+    group = sentence * (int(depth.max(initial=0)) + 1) + depth
+    key = group * len(transitions) + position
+    order = np.argsort(key)
+    found = np.searchsorted(key[order], key[reduces] - len(transitions)) - 1
+    below[reduces] = np.where(depth[reduces] > 1, order[found], NONE)
+    return StackTrace(
+        lengths=lengths,
+        sentence=sentence,
+        time=time,
+        reduce_mask=reduce_mask,
+        shifted=np.cumsum(~reduce_mask),
+        below=below,
+        reduces=reduces,
+        left=below[reduces - 1],
+        right=reduces - 1,
+        roots=ends - 1,
+    )
+
+
+def _check_sizes(transitions: np.ndarray, lengths: np.ndarray) -> None:
+    if len(lengths) == 0:
+        raise DataError("a batch needs at least one sentence")
+    if lengths.min() < 1:
+        raise DataError("a sentence needs at least one token", example=int(lengths.argmin()))
+    expected = int((2 * lengths - 1).sum())
+    if transitions.shape != (expected,):
+        raise DataError(f"got transitions of shape {transitions.shape}, the lengths ask for ({expected},)")
+
+
+def _check_stacks(
+    transitions: np.ndarray, depth: np.ndarray, sentence: np.ndarray, time: np.ndarray, ends: np.ndarray
+) -> None:
+    """Depths are counted from a whole-batch running sum, so the first sentence that does not end at 1 is the bad one."""
+    last = np.zeros(len(transitions), dtype=bool)
+    last[ends - 1] = True
+    bad = (depth < 1) | (last & (depth != 1)) | ((transitions != SHIFT) & (transitions != REDUCE))
+    if bad.any():
+        first = int(bad.argmax())
+        if transitions[first] not in (SHIFT, REDUCE):
+            reason = f"{transitions[first]} is neither SHIFT ({SHIFT}) nor REDUCE ({REDUCE})"
+        elif depth[first] < 1:
+            reason = "REDUCE with fewer than two states on the stack"
+        else:
+            reason = f"{depth[first]} states left on the stack after the last transition, not 1"
+        raise DataError(f"transition {int(time[first]) + 1}: {reason}", example=int(sentence[first]))

@@ -1,0 +1,87 @@
+"""The tensors that travel together: weights of the two cells, and the index tables as torch tensors.
+
+A bundle is a NamedTuple of tensors, so that it passes `torch.compile`, `torch.export` and `torch.jit.script` alike. The
+tables are those of `data_prep.tables`, field by field; what they mean is said there. Step offsets stay on the host,
+where the loop over the steps reads them; everything else lives with the model.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_prep import tables as numpy_tables
+
+
+class ComposeWeights(NamedTuple):
+    """Binary TreeLSTM; gates in rows a, i, f_left, f_right, o."""
+
+    weight: Tensor  # (5H, 2H), columns [h_left; h_right]
+    bias: Tensor  # (5H,)
+    tracker_weight: Tensor | None = None  # (5H, K), columns h_tracker
+
+
+class TrackerWeights(NamedTuple):
+    """Tracker LSTM; gates in rows i, f, g, o."""
+
+    weight_input: Tensor  # (4K, 3H), columns [h_buffer; h_stack1; h_stack2]
+    weight_hidden: Tensor  # (4K, K)
+    bias: Tensor  # (4K,)
+
+
+class ForestTables(NamedTuple):
+    """`data_prep.tables.ForestTables` in torch."""
+
+    left_index: Tensor  # (C,) int64
+    right_index: Tensor  # (C,) int64
+    step_offsets: Tensor  # (S + 1,) int64, on the CPU
+    root_index: Tensor  # (B,) int64
+    node_index: Tensor  # (M,) int64
+
+
+class LaneTables(NamedTuple):
+    """`data_prep.tables.LaneTables` in torch."""
+
+    buffer_index: Tensor  # (A,) int64
+    stack1_index: Tensor  # (A,) int64
+    stack2_index: Tensor  # (A,) int64
+    previous_index: Tensor  # (A,) int64
+    entry_offsets: Tensor  # (S + 1,) int64, on the CPU
+    left_index: Tensor  # (C,) int64
+    right_index: Tensor  # (C,) int64
+    tracker_index: Tensor  # (C,) int64
+    reduce_offsets: Tensor  # (S + 1,) int64, on the CPU
+    root_index: Tensor  # (B,) int64
+    node_index: Tensor  # (M,) int64
+    entry_index: Tensor  # (M,) int64
+
+
+HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets"})
+
+
+def to_torch(
+    tables: numpy_tables.ForestTables | numpy_tables.LaneTables,
+    device: torch.device | str = "cpu",
+) -> ForestTables | LaneTables:
+    """The same tables as torch tensors; sharing memory with NumPy's on the CPU."""
+    kind = LaneTables if isinstance(tables, numpy_tables.LaneTables) else ForestTables
+    return move(kind(*(torch.from_numpy(np.ascontiguousarray(table)) for table in tables)), device)
+
+
+def move(
+    bundle,  # any nesting of NamedTuples of tensors, or None
+    device: torch.device | str,
+    *,
+    non_blocking: bool = False,
+):
+    """The bundle on `device`, host fields left where they are."""
+    if bundle is None or isinstance(bundle, Tensor):
+        return None if bundle is None else bundle.to(device, non_blocking=non_blocking)
+    moved = (
+        value if name in HOST_FIELDS else move(value, device, non_blocking=non_blocking)
+        for name, value in zip(bundle._fields, bundle, strict=True)
+    )
+    return type(bundle)(*moved)

@@ -1,0 +1,124 @@
+"""The machine's loop and its hand-written reverse, over the index tables of either schedule.
+
+Memory. States live in `memory` (2, R, H): h in [0], c in [1]; row 0 is null, rows 1..L the leaves, the rest compositions
+in the order of the schedule (`data_prep.tables.rows`). Each step gathers, multiplies and writes one contiguous block.
+The tracker's states live alike in `tracker_memory` (2, 1 + A, K). What the tracker reads of a state it reads through
+one of three projections, each taken once, where the state is made: `projections` (2R + 1 + L, 4K) holds in rows 2r and
+2r + 1 state r as first and as second stack entry, then 1 + L rows for the words of the buffer, the bias included.
+
+Backward. One gradient buffer for all states, one for all projections. The reverse loop visits the steps from last to
+first; each finds the gradients of its own rows complete and adds to those of the rows it had read. Weight gradients are
+one product over all steps after the loop. Memory is linear in the number of transitions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spinn_tensor.bundles import ComposeWeights, TrackerWeights
+from spinn_tensor.machine.buffers import Tables, Trail, composition_counts, rows_of_both_parts, step_buffers
+from spinn_tensor.machine.steps import cell_backward_step, compose_step, local_derivatives
+from spinn_tensor.machine.tracking import TrackerWalk, TrackerWalkBack
+
+class Gradients(NamedTuple):
+    """In the shapes of what they are gradients of; None without tracker."""
+
+    leaves: Tensor  # (L, 2H)
+    compose: ComposeWeights
+    tracker: TrackerWeights | None
+
+
+def run_forward(
+    leaves: Tensor,  # (L, 2H) [h; c]
+    compose: ComposeWeights,
+    tracker: TrackerWeights | None,  # needs LaneTables
+    tables: Tables,
+    save: bool,
+) -> Trail:
+    """Make every state of the batch, step by step."""
+    n_leaves, hidden_dim = leaves.shape[0], leaves.shape[1] // 2
+    n_compositions = tables.left_index.shape[0]
+    n_rows = 1 + n_leaves + n_compositions
+    memory = leaves.new_empty(2, n_rows, hidden_dim)
+    memory[:, 0] = 0
+    memory[:, 1 : 1 + n_leaves] = leaves.unflatten(1, (2, hidden_dim)).transpose(0, 1)
+    flat_memory = memory.flatten(0, 1)
+
+    counts = composition_counts(tables)
+    child_index = rows_of_both_parts(tables.left_index, tables.right_index, n_rows=n_rows).split([4 * n for n in counts])
+    h_rows, c_rows = (memory[part, 1 + n_leaves :].split(counts) for part in (0, 1))
+    gates, gates_of = step_buffers(leaves, counts, 5 * hidden_dim, save)
+    tanh_c, tanh_c_of = step_buffers(leaves, counts, hidden_dim, save)
+    walk = TrackerWalk(tracker, memory, n_leaves, tables, save) if tracker is not None else None
+
+    for step, n in enumerate(counts):
+        if walk is not None:
+            walk.advance(step)
+        if n == 0:
+            continue
+        children = flat_memory.index_select(0, child_index[step]).view(n, 4, hidden_dim)
+        tracker_h = walk.reducing_h(step) if walk is not None else None
+        compose_step(children, tracker_h, compose, gates_of[step], tanh_c_of[step], h_rows[step], c_rows[step])
+        if walk is not None:
+            walk.project(step, h_rows[step])
+    if walk is None:
+        return Trail(memory, gates, tanh_c, *(leaves.new_empty(0) for _ in range(3)))
+    return Trail(memory, gates, tanh_c, walk.memory, walk.saved_gates, walk.saved_tanh_c)
+
+
+def run_backward(
+    grad_output: Tensor,  # (Q, H) gradient of h in the rows `output_index`
+    output_index: Tensor,  # (Q,) int64
+    compose: ComposeWeights,
+    tracker: TrackerWeights | None,
+    tables: Tables,
+    trail: Trail,
+) -> Gradients:
+    """Gradients of the leaves and of all weights."""
+    n_rows, hidden_dim = trail.memory.shape[1:]
+    n_compositions = tables.left_index.shape[0]
+    n_leaves = n_rows - 1 - n_compositions
+    grad_memory = torch.zeros_like(trail.memory)
+    grad_memory[0].index_add_(0, output_index, grad_output)
+    grad_rows = grad_memory.flatten(0, 1)
+
+    counts = composition_counts(tables)
+    flat_child_index = rows_of_both_parts(tables.left_index, tables.right_index, n_rows=n_rows)
+    child_index = flat_child_index.split([4 * n for n in counts])
+    children = trail.memory.flatten(0, 1).index_select(0, flat_child_index).view(-1, 4, hidden_dim)
+    grad_gates, dc_factor = local_derivatives(trail.gates, trail.tanh_c, children[:, 2:].flatten(1))
+    forget_of = trail.gates[:, 2 * hidden_dim : 4 * hidden_dim].unflatten(1, (2, hidden_dim)).split(counts)
+    grad_gates_of, dc_factor_of = grad_gates.split(counts), dc_factor.split(counts)
+    dh_rows, dc_rows = (grad_memory[part, 1 + n_leaves :].split(counts) for part in (0, 1))
+    walk = TrackerWalkBack(tracker, compose, n_leaves, tables, trail) if tracker is not None else None
+
+    for step in reversed(range(len(counts))):
+        if n := counts[step]:
+            dh, dc = dh_rows[step], dc_rows[step]
+            if walk is not None:
+                walk.collect(step, dh)
+            cell_backward_step(dh, dc, grad_gates_of[step], dc_factor_of[step])
+            grad_children = dh.new_empty(n, 4, hidden_dim)
+            torch.mm(grad_gates_of[step], compose.weight, out=grad_children[:, :2].flatten(1))
+            torch.mul(forget_of[step], dc.unsqueeze(1), out=grad_children[:, 2:])
+            grad_rows.index_add_(0, child_index[step], grad_children.flatten(0, 1))
+            if walk is not None:
+                walk.receive(step, grad_gates_of[step])
+        if walk is not None:
+            walk.retreat(step)
+
+    grad_compose_tracker, grad_tracker = None, None
+    if walk is not None:
+        grad_tracker = walk.finish(grad_memory[0, 1 : 1 + n_leaves])
+        tracker_h = trail.tracker_memory[0].index_select(0, tables.tracker_index)
+        grad_compose_tracker = grad_gates.t().mm(tracker_h)
+    grad_compose = ComposeWeights(
+        weight=grad_gates.t().mm(children[:, :2].flatten(1)),
+        bias=grad_gates.sum(0),
+        tracker_weight=grad_compose_tracker,
+    )
+    grad_leaves = grad_memory[:, 1 : 1 + n_leaves].transpose(0, 1).flatten(1)
+    return Gradients(grad_leaves, grad_compose, grad_tracker)

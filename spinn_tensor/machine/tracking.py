@@ -1,0 +1,204 @@
+"""The tracker's part of each step, forward and backward (the equations are those of `spinn_tensor.machine.steps`).
+
+What the tracker reads of a state it reads through one of three projections, and each state is projected once, where it
+is made, instead of wherever it is read: `projections` (2R + 1 + L, 4K) holds in rows 2r and 2r + 1 state r as first and
+as second stack entry, then one row for the empty buffer and one for each word, with the bias. A step's input is then the
+sum of three rows. In the reverse loop the gradients of these rows gather from all their readers before a state's own
+step, so that they too go back through the projection once a state.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spinn_tensor.bundles import ComposeWeights, LaneTables, TrackerWeights
+from spinn_tensor.machine.buffers import Trail, counts_of, rows_of_both_parts, step_buffers
+from spinn_tensor.machine.steps import cell_backward_step, local_derivatives, tracker_step
+
+
+class _Weights(NamedTuple):
+    """The tracker's weights as the loop wants them: gates in rows g, i, f, o; both stack entries in one matrix."""
+
+    stack: Tensor  # (8K, H), h_stack1's rows, then h_stack2's
+    buffer: Tensor  # (4K, H)
+    hidden: Tensor  # (4K, K)
+    bias: Tensor  # (4K,)
+
+    @classmethod
+    def arrange(cls, tracker: TrackerWeights) -> _Weights:
+        buffer, stack1, stack2 = _tanh_gate_first(tracker.weight_input).chunk(3, dim=1)
+        return cls(
+            stack=torch.cat((stack1, stack2)),
+            buffer=buffer,
+            hidden=_tanh_gate_first(tracker.weight_hidden),
+            bias=_tanh_gate_first(tracker.bias),
+        )
+
+
+def _tanh_gate_first(rows: Tensor) -> Tensor:
+    """Rows of the gates i, f, g, o as g, i, f, o."""
+    i, f, g, o = rows.chunk(4)
+    return torch.cat((g, i, f, o))
+
+
+def _tanh_gate_third(rows: Tensor) -> Tensor:
+    """Rows of the gates g, i, f, o as i, f, g, o."""
+    g, i, f, o = rows.chunk(4)
+    return torch.cat((i, f, g, o))
+
+
+class TrackerWalk:
+    """The tracker going through the steps."""
+
+    def __init__(
+        self,
+        tracker: TrackerWeights,
+        memory: Tensor,  # (2, R, H), null row and leaves filled in
+        n_leaves: int,
+        tables: LaneTables,
+        save: bool,
+    ) -> None:
+        self.weights = _Weights.arrange(tracker)
+        gate_dim, tracker_dim = self.weights.hidden.shape
+        n_rows, n_entries = memory.shape[1], tables.previous_index.shape[0]
+        counts = counts_of(tables.entry_offsets)
+        reduce_counts = counts_of(tables.reduce_offsets)
+
+        self.memory = memory.new_empty(2, 1 + n_entries, tracker_dim)
+        self.memory[:, 0] = 0
+        self.saved_gates, self.gates_of = step_buffers(memory, counts, gate_dim, save)
+        self.saved_tanh_c, self.tanh_c_of = step_buffers(memory, counts, tracker_dim, save)
+        self.h_rows, self.c_rows = (self.memory[part, 1:].split(counts) for part in (0, 1))
+        previous = rows_of_both_parts(tables.previous_index, n_rows=1 + n_entries)
+        self.previous_index = previous.split([2 * n for n in counts])
+        self.tracker_index = tables.tracker_index.split(reduce_counts)
+
+        self.projections = self._project_leaves(memory[0], n_leaves)
+        composed = self.projections[2 * (1 + n_leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
+        self.projections_of = composed.split(reduce_counts)
+        reads = (2 * tables.stack1_index, 2 * tables.stack2_index + 1, 2 * n_rows + tables.buffer_index)
+        self.read_index = torch.stack(reads, 1).flatten().split([3 * n for n in counts])
+
+    def _project_leaves(self, h: Tensor, n_leaves: int) -> Tensor:
+        """Projections with the rows of the null state and of the leaves filled in."""
+        n_rows, gate_dim = h.shape[0], self.weights.bias.shape[0]
+        projections = h.new_empty(2 * n_rows + 1 + n_leaves, gate_dim)
+        leaves = h[: 1 + n_leaves]
+        torch.mm(leaves, self.weights.stack.t(), out=projections[: 2 * (1 + n_leaves)].view(-1, 2 * gate_dim))
+        torch.addmm(self.weights.bias, leaves, self.weights.buffer.t(), out=projections[2 * n_rows :])
+        return projections
+
+    def advance(self, step: int) -> None:
+        """Step the trackers of all lanes that have a transition now."""
+        gates = self.gates_of[step]
+        n, tracker_dim = gates.shape[0], self.memory.shape[2]
+        reads = self.projections.index_select(0, self.read_index[step]).view(n, 3, -1)
+        torch.sum(reads, 1, out=gates)
+        previous = self.memory.flatten(0, 1).index_select(0, self.previous_index[step]).view(n, 2, tracker_dim)
+        h_previous, c_previous = previous.unbind(1)
+        state = self.h_rows[step], self.c_rows[step]
+        tracker_step(gates, h_previous, c_previous, self.weights.hidden, self.tanh_c_of[step], *state)
+
+    def reducing_h(self, step: int) -> Tensor:  # (n, K)
+        """h of the lanes that compose at this step."""
+        return self.memory[0].index_select(0, self.tracker_index[step])
+
+    def project(
+        self,
+        step: int,
+        h: Tensor,  # (n, H) states just composed
+    ) -> None:
+        """Project new states for the steps to come."""
+        torch.mm(h, self.weights.stack.t(), out=self.projections_of[step])
+
+
+class TrackerWalkBack:
+    """The reverse of `TrackerWalk`: `collect` undoes `project`, `receive` undoes `reducing_h`, `retreat` `advance`."""
+
+    def __init__(
+        self,
+        tracker: TrackerWeights,
+        compose: ComposeWeights,
+        n_leaves: int,
+        tables: LaneTables,
+        trail: Trail,
+    ) -> None:
+        self.weights = _Weights.arrange(tracker)
+        self.compose_weight = compose.tracker_weight
+        self.tables, self.trail, self.n_leaves = tables, trail, n_leaves
+        gate_dim, tracker_dim = self.weights.hidden.shape
+        n_rows = trail.memory.shape[1]
+        counts = counts_of(tables.entry_offsets)
+        reduce_counts = counts_of(tables.reduce_offsets)
+
+        previous = rows_of_both_parts(tables.previous_index, n_rows=trail.tracker_memory.shape[1])
+        states = trail.tracker_memory.flatten(0, 1).index_select(0, previous).view(-1, 2, tracker_dim)
+        self.h_previous, c_previous = states.unbind(1)
+        self.grad_gates, dc_factor = local_derivatives(trail.tracker_gates, trail.tracker_tanh_c, c_previous)
+        self.grad_gates_of, self.dc_factor_of = self.grad_gates.split(counts), dc_factor.split(counts)
+        self.forget_of = trail.tracker_gates[:, 2 * tracker_dim : 3 * tracker_dim].split(counts)
+
+        self.grad_memory = torch.zeros_like(trail.tracker_memory)
+        self.dh_rows, self.dc_rows = (self.grad_memory[part, 1:].split(counts) for part in (0, 1))
+        self.previous_index = previous.split([2 * n for n in counts])
+        self.tracker_index = tables.tracker_index.split(reduce_counts)
+
+        self.grad_projections = self.grad_memory.new_zeros(2 * n_rows, gate_dim)
+        composed = self.grad_projections[2 * (1 + n_leaves) :].view(-1, 2 * gate_dim)
+        self.grad_projections_of = composed.split(reduce_counts)
+        self.stack1_index = (2 * tables.stack1_index).split(counts)
+        self.stack2_index = (2 * tables.stack2_index + 1).split(counts)
+
+    def collect(
+        self,
+        step: int,
+        dh: Tensor,  # (n, H) added to
+    ) -> None:
+        """What later steps' trackers owe to the states composed at this step."""
+        dh.addmm_(self.grad_projections_of[step], self.weights.stack)
+
+    def receive(
+        self,
+        step: int,
+        grad_compose_gates: Tensor,  # (n, 5H)
+    ) -> None:
+        """What the compositions of this step owe to its trackers."""
+        grad_h = grad_compose_gates.mm(self.compose_weight)
+        self.grad_memory[0].index_add_(0, self.tracker_index[step], grad_h)
+
+    def retreat(self, step: int) -> None:
+        """Undo one step of the trackers, whose gradients are complete."""
+        dh, dc, grad_gates = self.dh_rows[step], self.dc_rows[step], self.grad_gates_of[step]
+        cell_backward_step(dh, dc, grad_gates, self.dc_factor_of[step])
+        self.grad_projections.index_add_(0, self.stack1_index[step], grad_gates)
+        self.grad_projections.index_add_(0, self.stack2_index[step], grad_gates)
+        if step == 0:
+            return  # every lane starts from zero
+        grad_previous = dh.new_empty(dh.shape[0], 2, dh.shape[1])
+        torch.mm(grad_gates, self.weights.hidden, out=grad_previous[:, 0])
+        torch.mul(self.forget_of[step], dc, out=grad_previous[:, 1])
+        self.grad_memory.flatten(0, 1).index_add_(0, self.previous_index[step], grad_previous.flatten(0, 1))
+
+    def finish(
+        self,
+        grad_leaf_h: Tensor,  # (L, H) added to
+    ) -> TrackerWeights:
+        """Gradients of the leaves and of the weights, one product each."""
+        gate_dim, hidden_dim = self.weights.buffer.shape
+        n_leaf_rows = 1 + self.n_leaves
+        h = self.trail.memory[0]
+        grad_stack = self.grad_projections.view(-1, 2 * gate_dim)
+        grad_buffer = grad_stack.new_zeros(n_leaf_rows, gate_dim)
+        grad_buffer.index_add_(0, self.tables.buffer_index, self.grad_gates)
+        grad_leaf_h.addmm_(grad_stack[1:n_leaf_rows], self.weights.stack)
+        grad_leaf_h.addmm_(grad_buffer[1:], self.weights.buffer)
+        stack1, stack2 = grad_stack.t().mm(h).chunk(2)
+        weight_input = torch.cat((grad_buffer.t().mm(h[:n_leaf_rows]), stack1, stack2), 1)
+        return TrackerWeights(
+            weight_input=_tanh_gate_third(weight_input),
+            weight_hidden=_tanh_gate_third(self.grad_gates.t().mm(self.h_previous)),
+            bias=_tanh_gate_third(self.grad_gates.sum(0)),
+        )
