@@ -59,7 +59,18 @@ class LaneTables(NamedTuple):
     entry_index: Tensor  # (M,) int64
 
 
-HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets"})
+class SequenceTables(NamedTuple):
+    """The sentences of a batch as sequences: what `torch.nn.utils.rnn.PackedSequence` needs, and whose each word is."""
+
+    packed_order: Tensor  # (L,) int64, tokens by time, longest sentence first
+    unpacked_order: Tensor  # (L,) int64, its inverse
+    batch_sizes: Tensor  # (N,) int64, sentences that still have a token at each time; on the CPU
+    sorted_order: Tensor  # (B,) int64, sentences longest first
+    unsorted_order: Tensor  # (B,) int64, its inverse
+    sentence_index: Tensor  # (L,) int64, the sentence of each token
+
+
+HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "batch_sizes"})
 
 
 def to_torch(

@@ -1,0 +1,180 @@
+"""Corpora as columns: all sentences one after another in a few arrays, of which a batch is an indexing.
+
+Sentence s of n has N_s tokens and 2 N_s - 1 transitions. With token_offsets the running sum of the N_s, its
+tokens lie in
+
+    [token_offsets[s], token_offsets[s + 1])
+
+and its transitions in [2 token_offsets[s] - s, 2 token_offsets[s + 1] - (s + 1)): no second row of offsets is
+needed. M is the number of tokens of all sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, overload
+
+import numpy as np
+
+from data_prep.errors import DataError
+from data_prep.trees import REDUCE, Tree, check_transitions
+from data_prep.vocabulary import Vocabulary
+
+NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
+
+
+class SentenceColumns(NamedTuple):
+    """n sentences, M tokens in all."""
+
+    token_ids: np.ndarray  # (M,) int32
+    token_offsets: np.ndarray  # (n + 1,) int64
+    transitions: np.ndarray  # (2M - n,) int8
+    node_labels: np.ndarray | None  # (2M - n,) int64, of the node each pushes, or NO_LABEL
+
+
+class PairColumns(NamedTuple):
+    """n pairs of sentences."""
+
+    premises: SentenceColumns  # n sentences
+    hypotheses: SentenceColumns  # n sentences
+    labels: np.ndarray  # (n,) int64, -1 = unlabelled
+
+    @property
+    def lengths_key(self) -> np.ndarray:
+        """Length to batch by: that of the longer sentence of each pair, (n,) int64."""
+        return np.maximum(lengths(self.premises), lengths(self.hypotheses))
+
+
+class LabelledColumns(NamedTuple):
+    """n sentences with a label each."""
+
+    sentences: SentenceColumns  # n sentences
+    labels: np.ndarray  # (n,) int64
+
+    @property
+    def lengths_key(self) -> np.ndarray:
+        """Length to batch by, (n,) int64."""
+        return lengths(self.sentences)
+
+
+def sentence_columns(trees: Iterable[Tree], vocabulary: Vocabulary) -> SentenceColumns:
+    """Columns of the trees; raises DataError naming an example whose transitions or labels do not fit."""
+    tokens: list[str] = []
+    n_tokens = [0]
+    transitions = [np.zeros(0, dtype=np.int8)]
+    node_labels = [np.zeros(0, dtype=np.int64)]
+    labelled = False
+    for example, tree in enumerate(trees):
+        try:
+            check_transitions(tree.transitions, tree.n_tokens)
+        except DataError as error:
+            raise error.at(example=example) from None
+        if tree.labels is not None and tree.labels.shape != tree.transitions.shape:
+            got, expected = tree.labels.shape, tree.transitions.shape
+            raise DataError(f"got labels of shape {got}, expected {expected}", example=example)
+        tokens.extend(tree.tokens)
+        n_tokens.append(tree.n_tokens)
+        transitions.append(tree.transitions)
+        node_labels.append(np.full(tree.transitions.shape, NO_LABEL) if tree.labels is None else tree.labels)
+        labelled = labelled or tree.labels is not None
+    return SentenceColumns(
+        token_ids=vocabulary.encode(tokens),
+        token_offsets=np.cumsum(n_tokens, dtype=np.int64),
+        transitions=np.concatenate(transitions, dtype=np.int8, casting="unsafe"),
+        node_labels=np.concatenate(node_labels, dtype=np.int64) if labelled else None,
+    )
+
+
+def n_sentences(columns: SentenceColumns) -> int:
+    """n."""
+    return len(columns.token_offsets) - 1
+
+
+def lengths(columns: SentenceColumns) -> np.ndarray:
+    """Tokens of each sentence, (n,) int64."""
+    return np.diff(columns.token_offsets)
+
+
+def node_offsets(columns: SentenceColumns) -> np.ndarray:
+    """Where the transitions of each sentence begin and, last, where they all end, (n + 1,) int64."""
+    return 2 * columns.token_offsets - np.arange(len(columns.token_offsets))
+
+
+def check_columns(columns: SentenceColumns) -> None:
+    """Check all sentences at once; raises DataError naming the first one that is not a tree.
+
+    Every tree leaves one entry on the stack. On one stack for the whole corpus, sentence s thus starts at
+    depth s, stays above it, and ends at s + 1.
+    """
+    n_tokens = lengths(columns)
+    offsets = node_offsets(columns)
+    if (n_tokens < 1).any():
+        raise DataError("a sentence without tokens", example=int(np.argmax(n_tokens < 1)))
+    if len(columns.token_ids) != columns.token_offsets[-1] or len(columns.transitions) != offsets[-1]:
+        got = f"{len(columns.token_ids)} tokens and {len(columns.transitions)} transitions"
+        raise DataError(f"got {got}, expected {columns.token_offsets[-1]} and {offsets[-1]}")
+    sentence = np.repeat(np.arange(len(n_tokens)), 2 * n_tokens - 1)
+    steps = np.where(columns.transitions == REDUCE, -1, 1)
+    depth = np.cumsum(steps) - sentence  # (2M - n,) within the sentence
+    bad = (columns.transitions < 0) | (columns.transitions > REDUCE) | (depth < 1)
+    bad[offsets[1:] - 1] |= depth[offsets[1:] - 1] != 1
+    if bad.any():
+        example = int(sentence[np.argmax(bad)])
+        transitions = columns.transitions[offsets[example] : offsets[example + 1]]
+        try:
+            check_transitions(transitions, int(n_tokens[example]))
+        except DataError as error:
+            raise error.at(example=example) from None
+
+
+def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:
+    """Sentences rows (m,), integers in [0, n), in that order, with repeats; raises IndexError otherwise."""
+    rows = np.asarray(rows, dtype=np.int64)
+    if rows.size and (rows.min() < 0 or rows.max() >= n_sentences(columns)):
+        raise IndexError(f"rows from {rows.min()} to {rows.max()}, expected 0 to {n_sentences(columns) - 1}")
+    starts = columns.token_offsets[rows]  # (m,)
+    n_tokens = columns.token_offsets[rows + 1] - starts  # (m,)
+    token_index = _ragged_arange(starts, n_tokens)
+    node_index = _ragged_arange(node_offsets(columns)[rows], 2 * n_tokens - 1)
+    return SentenceColumns(
+        token_ids=columns.token_ids[token_index],
+        token_offsets=np.concatenate([[0], np.cumsum(n_tokens)]),
+        transitions=columns.transitions[node_index],
+        node_labels=None if columns.node_labels is None else columns.node_labels[node_index],
+    )
+
+
+def concatenate(a: SentenceColumns, b: SentenceColumns) -> SentenceColumns:
+    """The sentences of a, then those of b."""
+    node_labels = None
+    if a.node_labels is not None or b.node_labels is not None:
+        node_labels = np.concatenate([_node_labels(a), _node_labels(b)])
+    return SentenceColumns(
+        token_ids=np.concatenate([a.token_ids, b.token_ids]),
+        token_offsets=np.concatenate([a.token_offsets, a.token_offsets[-1] + b.token_offsets[1:]]),
+        transitions=np.concatenate([a.transitions, b.transitions]),
+        node_labels=node_labels,
+    )
+
+
+@overload
+def select(corpus: PairColumns, rows: np.ndarray) -> PairColumns: ...
+@overload
+def select(corpus: LabelledColumns, rows: np.ndarray) -> LabelledColumns: ...
+def select(corpus: PairColumns | LabelledColumns, rows: np.ndarray) -> PairColumns | LabelledColumns:
+    """Examples rows (m,) of a corpus, as `take` does for sentences."""
+    if isinstance(corpus, PairColumns):
+        return PairColumns(take(corpus.premises, rows), take(corpus.hypotheses, rows), corpus.labels[rows])
+    return LabelledColumns(take(corpus.sentences, rows), corpus.labels[rows])
+
+
+def _ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """counts[0] numbers from starts[0] on, counts[1] from starts[1] on, and so forth: (sum of counts,)."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + counts, counts)
+
+
+def _node_labels(columns: SentenceColumns) -> np.ndarray:
+    if columns.node_labels is None:
+        return np.full(columns.transitions.shape, NO_LABEL, dtype=np.int64)
+    return columns.node_labels

@@ -1,0 +1,67 @@
+"""The one error of data preparation: what is wrong with the input, and where."""
+
+from __future__ import annotations
+
+import os
+from typing import Self
+
+
+class DataError(ValueError):
+    """Bad input. `str()` is one line: place, then reason.
+
+    >>> str(DataError("a node with one child", path="dev.jsonl", line=17, token=(5, ")")))
+    "dev.jsonl:17: token 5 ')': a node with one child"
+    """
+
+    def __init__(
+        self,
+        reason: str,  # what was got and what was expected
+        *,
+        path: str | os.PathLike[str] | None = None,
+        line: int | None = None,  # counted from 1
+        example: int | str | None = None,  # row, counted from 0, or the example's own name
+        field: str | None = None,  # of the record
+        token: tuple[int, str] | None = None,  # position counted from 1, and the token there
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+        self.line = line
+        self.example = example
+        self.field = field
+        self.token = token
+
+    def at(
+        self,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        line: int | None = None,
+        example: int | str | None = None,
+        field: str | None = None,
+    ) -> Self:
+        """The same error with the places filled in that were not known where it was raised."""
+        return type(self)(
+            self.reason,
+            path=path if self.path is None else self.path,
+            line=line if self.line is None else self.line,
+            example=example if self.example is None else self.example,
+            field=field if self.field is None else self.field,
+            token=self.token,
+        )
+
+    def __str__(self) -> str:
+        places = []
+        if self.path is not None:
+            path = os.fspath(self.path)
+            places.append(path if self.line is None else f"{path}:{self.line}")
+        elif self.line is not None:
+            places.append(f"line {self.line}")
+        if self.example is not None:
+            places.append(f"example {self.example}")
+        if self.field is not None:
+            places.append(self.field)
+        if self.token is not None:
+            position, token = self.token
+            places.append(f"token {position} {token[:40]!r}")
+        # Names and reasons may quote the input: whatever line ends they hold, the message stays one line.
+        return " ".join(": ".join([*places, self.reason]).splitlines())

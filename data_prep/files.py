@@ -1,0 +1,163 @@
+"""Reading corpora line by line and writing files whole: every fault is a `DataError` that names the place."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import secrets
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+from data_prep.errors import DataError
+
+StrPath = str | os.PathLike[str]
+Example = TypeVar("Example")
+
+
+class Skipped(Counter[str]):
+    """How many lines were left out, by reason."""
+
+    def count_error(self, error: DataError) -> None:
+        """Count a bad line under its field and reason; the place is left out, so that like joins like."""
+        self[error.reason if error.field is None else f"{error.field}: {error.reason}"] += 1
+
+    def __str__(self) -> str:
+        if not self:
+            return "0 lines skipped"
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in self.most_common())
+        return f"{self.total()} lines skipped: {reasons}"
+
+
+@contextmanager
+def open_text(
+    path: StrPath,
+    *,
+    member: str | None = None,  # file inside a .zip
+    skipped: Skipped | None = None,  # counts a truncated .gz as one bad line instead of raising
+) -> Iterator[Iterator[str]]:
+    """Lines of a UTF-8 text file, plain, .gz or in a .zip, read as they are asked for.
+
+    Raises DataError, on entry or on the line where it happens, for a missing file or folder, a folder, an
+    empty file, a truncated or damaged archive, a missing member, and text that is not UTF-8.
+    """
+    try:
+        file = _open(path, member)
+    except zipfile.BadZipFile as error:
+        raise DataError("truncated or not a .zip file", path=path) from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: a .zip that is encrypted or oddly packed
+        raise DataError(_reason(path, error), path=path) from error
+    # Lines end at "\n" alone, so that they count as other tools count them.
+    with io.TextIOWrapper(file, encoding="utf-8", newline="\n") as text:
+        yield _lines(text, path, skipped)
+
+
+def _open(path: StrPath, member: str | None) -> IO[bytes] | gzip.GzipFile:
+    suffix = Path(path).suffix
+    if member is not None and suffix != ".zip":
+        raise DataError(f"expected a .zip file to read {member} from", path=path)
+    if suffix == ".gz":
+        return gzip.open(path)
+    if suffix != ".zip":
+        return open(path, "rb")
+    with zipfile.ZipFile(path) as archive:
+        if member is None or member not in archive.namelist():
+            wanted = "say which file of it to read" if member is None else f"no {member} in it"
+            raise DataError(f"{wanted}; it holds {', '.join(archive.namelist()[:8])}", path=path)
+        return archive.open(member)  # stays open after the archive, until it is closed itself
+
+
+def _lines(file: IO[str], path: StrPath, skipped: Skipped | None) -> Iterator[str]:
+    n_lines = 0
+    try:
+        for line in file:
+            n_lines += 1
+            yield line
+    except EOFError as error:
+        reason = "truncated: the compressed data end early"
+        if skipped is None or not n_lines:
+            raise DataError(reason, path=path, line=n_lines + 1) from error
+        skipped[reason] += 1
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8 text", path=path, line=n_lines + 1) from error
+    except (OSError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot be read: {error}", path=path, line=n_lines + 1) from error
+    if not n_lines:
+        raise DataError("an empty file", path=path)
+
+
+def _reason(path: StrPath, error: Exception) -> str:
+    folder = Path(path).parent
+    if isinstance(error, FileNotFoundError):
+        return "no such file" if folder.is_dir() else f"no such folder: {folder}"
+    if isinstance(error, IsADirectoryError):
+        return "a folder, expected a file"
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def read_examples(
+    path: StrPath,
+    parse: Callable[[str], Example | None],  # example of a line, or None for one that parse left out
+    *,
+    skip_bad: bool = False,  # count a line that parse refuses instead of raising
+    skipped: Skipped | None = None,
+    member: str | None = None,  # file inside a .zip
+) -> Iterator[Example]:
+    """Examples of a text file with one a line; blank lines are none.
+
+    Raises DataError naming the line that `parse` refuses, what `open_text` raises, and DataError if no
+    example is left.
+    """
+    skipped = Skipped() if skipped is None else skipped
+    n_examples = 0
+    with open_text(path, member=member, skipped=skipped if skip_bad else None) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.isspace():
+                continue
+            try:
+                example = parse(line)
+            except DataError as error:
+                if not skip_bad:
+                    raise error.at(path=path, line=number) from None
+                skipped.count_error(error)
+                continue
+            if example is not None:
+                n_examples += 1
+                yield example
+    if not n_examples:
+        raise DataError(f"no examples ({skipped})", path=path)
+
+
+@contextmanager
+def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """File to write UTF-8 text ("w") or bytes ("wb") into; it takes its name when the block ends well.
+
+    A reader sees the old content or the new, never half of it; on an error nothing is left behind. Raises
+    DataError if the file cannot be created.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError
+        created = _create(temporary, mode)
+    except OSError as error:
+        raise DataError(_reason(path, error), path=path) from error
+    try:
+        with created as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _create(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
+    return open(path, "xb") if mode == "wb" else open(path, "x", encoding="utf-8", newline="\n")

@@ -1,0 +1,271 @@
+"""Four notations of one binary tree, each converted into the others without loss.
+
+    ( ( The church ) ( is old ) )                   binary parse (SNLI)
+    The church ) is old ) )                         close-bracket notation: open brackets dropped
+    S   S      R S  S   R R                         transitions, T = 2N-1, beside the N tokens
+    (3 (2 (2 The) (2 church)) (3 (2 is) (1 old)))   labelled tree (SST): a label on every node
+
+A sentence of one token has the binary parse `Word` and the transitions `S`. Symbols are separated by blanks,
+tabs and line ends only: SST has tokens with a no-break space in them. Everything here is a loop, never a
+recursion, so that a tree may be as deep as its sentence is long. Every error is a `DataError` that names a
+symbol and its position, counted from 1; brackets, labels and words each count as one symbol.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.errors import DataError
+
+SHIFT = 0
+REDUCE = 1
+PADDING = -1
+
+_SYMBOL = re.compile(r"[^ \t\r\n]+")
+_LABELLED_SYMBOL = re.compile(r"[()]|[^() \t\r\n]+")
+_WORD = re.compile(r"(?![()]\Z)[^ \t\r\n]+")
+_LABELLED_WORD = re.compile(r"[^() \t\r\n]+")
+
+
+class Tree(NamedTuple):
+    """A sentence of N tokens and its binary tree."""
+
+    tokens: tuple[str, ...]  # N words
+    transitions: np.ndarray  # (2N-1,) int8, SHIFT or REDUCE
+    labels: np.ndarray | None = None  # (2N-1,) int64, label of the node that each transition pushes
+
+    @property
+    def n_tokens(self) -> int:
+        """N."""
+        return len(self.tokens)
+
+
+def parse_binary(text: str) -> Tree:
+    """Read a binary parse, `( ( The church ) ( is old ) )`; a lone token is a sentence of one word."""
+    symbols = _SYMBOL.findall(text)
+    tokens: list[str] = []
+    transitions: list[int] = []
+    open_positions: list[int] = []  # of the brackets not yet closed
+    n_children = [0]  # of the nodes not yet closed, below them the number of roots
+    for position, symbol in enumerate(symbols, start=1):
+        if n_children[0] == 1:
+            raise _error("after the end of the tree", symbols, position)
+        if symbol == "(":
+            open_positions.append(position)
+            n_children.append(0)
+            continue
+        if symbol == ")":
+            if not open_positions:
+                raise _error("unbalanced: ')' without its '('", symbols, position)
+            open_positions.pop()
+            n_closed = n_children.pop()
+            if n_closed != 2:
+                raise _error(_wrong_children(n_closed), symbols, position)
+            transitions.append(REDUCE)
+        else:
+            tokens.append(symbol)
+            transitions.append(SHIFT)
+        n_children[-1] += 1
+    if open_positions:
+        raise _error("unbalanced: '(' is never closed", symbols, open_positions[-1])
+    if not tokens:
+        raise DataError("an empty parse")
+    return Tree(tuple(tokens), np.array(transitions, dtype=np.int8))
+
+
+def format_binary(tree: Tree) -> str:
+    """Write a tree as a binary parse."""
+    _check_writable(tree, _WORD)
+    words = zip(tree.tokens, _nodes_by_first_word(tree.transitions), strict=True)
+    parts = []
+    for transition in tree.transitions.tolist():
+        if transition == REDUCE:
+            parts.append(")")
+        else:
+            word, nodes = next(words)
+            parts += ["("] * (len(nodes) - 1) + [word]
+    return " ".join(parts)
+
+
+def parse_close_bracket(text: str) -> Tree:
+    """Read the close-bracket notation, `The church ) is old ) )`: every `)` joins the two trees before it."""
+    symbols = _SYMBOL.findall(text)
+    if "(" in symbols:
+        raise _error("a stray '(' in close-bracket notation", symbols, symbols.index("(") + 1)
+    tokens = tuple(symbol for symbol in symbols if symbol != ")")
+    transitions = np.array([REDUCE if symbol == ")" else SHIFT for symbol in symbols], dtype=np.int8)
+    _check_one_tree(transitions, len(tokens), symbols)
+    return Tree(tokens, transitions)
+
+
+def format_close_bracket(tree: Tree) -> str:
+    """Write a tree in the close-bracket notation."""
+    _check_writable(tree, _WORD)
+    words = iter(tree.tokens)
+    return " ".join(")" if transition == REDUCE else next(words) for transition in tree.transitions.tolist())
+
+
+def parse_transitions(text: str, tokens: Sequence[str]) -> Tree:
+    """Read transitions, `S S R S S R R`, over the given tokens."""
+    symbols = _SYMBOL.findall(text)
+    for position, symbol in enumerate(symbols, start=1):
+        if symbol not in ("S", "R"):
+            raise _error("expected S or R", symbols, position)
+    transitions = np.array([REDUCE if symbol == "R" else SHIFT for symbol in symbols], dtype=np.int8)
+    _check_one_tree(transitions, len(tokens), symbols)
+    return Tree(tuple(tokens), transitions)
+
+
+def format_transitions(tree: Tree) -> str:
+    """Write a tree's transitions; beside its tokens they are the whole tree."""
+    check_transitions(tree.transitions, tree.n_tokens)
+    return " ".join(_names(tree.transitions))
+
+
+@dataclass(slots=True)
+class _OpenNode:
+    """A node of a labelled tree whose bracket is not closed yet."""
+
+    position: int
+    label: int = -1  # -1: not read yet
+    word_position: int = 0  # 0: no word
+    n_children: int = 0
+
+
+def parse_labelled(text: str, n_labels: int = 5) -> Tree:
+    """Read a labelled tree, `(3 (2 It) (4 works))`, with labels from 0 to n_labels - 1."""
+    symbols = _LABELLED_SYMBOL.findall(text)
+    label_of = {str(label): label for label in range(n_labels)}
+    tokens: list[str] = []
+    transitions: list[int] = []
+    labels: list[int] = []
+    open_nodes: list[_OpenNode] = []
+    for position, symbol in enumerate(symbols, start=1):
+        if labels and not open_nodes:
+            raise _error("after the end of the tree", symbols, position)
+        if open_nodes and open_nodes[-1].label < 0:
+            if symbol not in label_of:
+                raise _error(f"expected a label from 0 to {n_labels - 1}", symbols, position)
+            open_nodes[-1].label = label_of[symbol]
+        elif symbol == "(":
+            open_nodes.append(_OpenNode(position))
+        elif not open_nodes:
+            reason = "unbalanced: ')' without its '('" if symbol == ")" else "expected '('"
+            raise _error(reason, symbols, position)
+        elif symbol == ")":
+            node = open_nodes.pop()
+            _check_closed(node, symbols, position)
+            if node.word_position:
+                tokens.append(symbols[node.word_position - 1])
+            transitions.append(SHIFT if node.word_position else REDUCE)
+            labels.append(node.label)
+            if open_nodes:
+                open_nodes[-1].n_children += 1
+        elif open_nodes[-1].word_position or open_nodes[-1].n_children:
+            raise _error("a stray label or word", symbols, position)
+        else:
+            open_nodes[-1].word_position = position
+    if open_nodes:
+        raise _error("unbalanced: '(' is never closed", symbols, open_nodes[-1].position)
+    if not tokens:
+        raise DataError("an empty parse")
+    return Tree(tuple(tokens), np.array(transitions, dtype=np.int8), np.array(labels, dtype=np.int64))
+
+
+def format_labelled(tree: Tree) -> str:
+    """Write a tree with its labels; raises DataError where it has none."""
+    _check_writable(tree, _LABELLED_WORD)
+    if tree.labels is None or len(tree.labels) != len(tree.transitions):
+        n_labels = 0 if tree.labels is None else len(tree.labels)
+        raise DataError(f"got {n_labels} labels, expected one for each of {len(tree.transitions)} nodes")
+    labels = tree.labels.tolist()
+    words = zip(tree.tokens, _nodes_by_first_word(tree.transitions), strict=True)
+    parts = []
+    for transition in tree.transitions.tolist():
+        if transition == REDUCE:
+            parts.append(")")
+        else:
+            word, nodes = next(words)
+            parts += [f" ({labels[node]}" for node in reversed(nodes)] + [f" {word})"]
+    return "".join(parts).lstrip()
+
+
+def check_transitions(transitions: np.ndarray, n_tokens: int) -> None:
+    """Check that transitions (T,), integers, make one binary tree over n_tokens tokens, T = 2 * n_tokens - 1.
+
+    Raises DataError naming the first transition that does not fit.
+    """
+    if transitions.ndim != 1 or transitions.dtype.kind not in "iu":
+        got = f"{transitions.dtype} of shape {transitions.shape}"
+        raise DataError(f"got transitions as {got}, expected one row of integers")
+    strange = np.flatnonzero((transitions != SHIFT) & (transitions != REDUCE))
+    if strange.size:
+        position = int(strange[0])
+        raise DataError("expected 0 (SHIFT) or 1 (REDUCE)", token=(position + 1, str(transitions[position])))
+    _check_one_tree(transitions, n_tokens, _names(transitions))
+
+
+def _check_one_tree(transitions: np.ndarray, n_tokens: int, symbols: Sequence[str]) -> None:
+    """As check_transitions; symbols (T,) are what errors quote."""
+    if not transitions.size:
+        raise DataError("an empty parse")
+    depth = np.cumsum(np.where(transitions == REDUCE, -1, 1))  # (T,) trees on the stack after each
+    short = np.flatnonzero(depth < 1)
+    if short.size:
+        position = int(short[0])
+        raise _error(_wrong_children(int(depth[position]) + 1), symbols, position + 1)
+    shift_index = np.flatnonzero(transitions == SHIFT)
+    if shift_index.size > n_tokens:
+        raise _error(f"a SHIFT beyond the {n_tokens} tokens", symbols, int(shift_index[n_tokens]) + 1)
+    if shift_index.size < n_tokens:
+        raise _error(f"ends after {shift_index.size} of {n_tokens} tokens", symbols, len(symbols))
+    if depth[-1] != 1:
+        raise _error(f"unbalanced: ends with {depth[-1]} trees, expected one", symbols, len(symbols))
+
+
+def _check_closed(node: _OpenNode, symbols: Sequence[str], position: int) -> None:
+    """A node of a labelled tree has one word or two children; position is that of its close bracket."""
+    if node.word_position and node.n_children:
+        raise _error("a stray label or word", symbols, node.word_position)
+    if not node.word_position and node.n_children != 2:
+        raise _error(_wrong_children(node.n_children), symbols, position)
+
+
+def _check_writable(tree: Tree, word: re.Pattern[str]) -> None:
+    """Check that the tree is one, and that its tokens can be read back from the notation."""
+    check_transitions(tree.transitions, tree.n_tokens)
+    for position, token in enumerate(tree.tokens, start=1):
+        if not word.fullmatch(token):
+            raise DataError("this notation cannot hold such a token", token=(position, token))
+
+
+def _nodes_by_first_word(transitions: np.ndarray) -> list[list[int]]:
+    """For each word, the nodes that begin with it, by the transition that pushes them, innermost first."""
+    nodes: list[list[int]] = []
+    stack: list[int] = []  # first word of each tree on the stack
+    for node, transition in enumerate(transitions.tolist()):
+        if transition == REDUCE:
+            stack.pop()
+            nodes[stack[-1]].append(node)
+        else:
+            stack.append(len(nodes))
+            nodes.append([node])
+    return nodes
+
+
+def _names(transitions: np.ndarray) -> list[str]:
+    return ["R" if transition == REDUCE else "S" for transition in transitions.tolist()]
+
+
+def _wrong_children(n_children: int) -> str:
+    count = {0: "no children", 1: "one child"}.get(n_children, f"{n_children} children")
+    return f"a node with {count}"
+
+
+def _error(reason: str, symbols: Sequence[str], position: int) -> DataError:
+    return DataError(reason, token=(position, symbols[position - 1]))

@@ -1,0 +1,38 @@
+"""spinn_tensor: SPINN (Bowman et al., ACL 2016) with its stack machine compiled into index tensors.
+
+Sizes, everywhere in this package:
+
+    B   sentences (lanes) of a batch           H   hidden size; a state is [h; c], 2H wide
+    N   tokens of a sentence                   K   size of the tracker's state
+    T   = 2N - 1 transitions of a sentence     S   steps of a schedule
+    L   tokens of a batch, sum of N            W   slots of a step
+    M   transitions of a batch, 2L - B         R   rows of states: null, leaves, compositions
+    C   compositions of a schedule             A   entries of a schedule: tracker steps of all lanes
+    V   words of the vocabulary
+
+`Encoder`s turn a `SentenceBatch` into encodings; `data_prep` makes the columns and tables that a batch is made of.
+"""
+
+from spinn_tensor.batch import LabelledBatch as LabelledBatch
+from spinn_tensor.batch import PairBatch as PairBatch
+from spinn_tensor.batch import SentenceBatch as SentenceBatch
+from spinn_tensor.batch import collate as collate
+from spinn_tensor.batch import make_labelled_batch as make_labelled_batch
+from spinn_tensor.batch import make_pair_batch as make_pair_batch
+from spinn_tensor.batch import make_sentence_batch as make_sentence_batch
+from spinn_tensor.bundles import ComposeWeights as ComposeWeights
+from spinn_tensor.bundles import ForestTables as ForestTables
+from spinn_tensor.bundles import LaneTables as LaneTables
+from spinn_tensor.bundles import TrackerWeights as TrackerWeights
+from spinn_tensor.bundles import move as move
+from spinn_tensor.bundles import to_torch as to_torch
+from spinn_tensor.classifiers import PairClassifier as PairClassifier
+from spinn_tensor.classifiers import SentenceClassifier as SentenceClassifier
+from spinn_tensor.classifiers import build_model as build_model
+from spinn_tensor.config import ClassifierConfig as ClassifierConfig
+from spinn_tensor.config import ConfigError as ConfigError
+from spinn_tensor.config import EncoderConfig as EncoderConfig
+from spinn_tensor.config import ModelConfig as ModelConfig
+from spinn_tensor.encoder import SentenceEncoder as SentenceEncoder
+from spinn_tensor.machine import run_forest as run_forest
+from spinn_tensor.machine import run_given as run_given

@@ -1,0 +1,63 @@
+"""From word ids to what the encoders start with: embedding, projection, batch norm, dropout (section 3.1 and 4).
+
+For a SPINN the projection gives each word's state [h; c]; with `leaf_encoder="bilstm"` a bidirectional LSTM runs over
+the projected words first, H/2 of h and of c from either direction.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from spinn_tensor.batch import SentenceBatch
+from spinn_tensor.bundles import SequenceTables
+from spinn_tensor.config import ConfigError, EncoderConfig
+from spinn_tensor.normalization import MaskedBatchNorm
+
+
+class LeafEncoder(nn.Module):
+    """Word ids (L,) to leaf vectors (L, D)."""
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        output_dim: int,  # D: 2H for [h; c], H for encoders without a cell state
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_dim)
+        self.embedding.weight.requires_grad_(config.train_embedding)
+        self.projection = nn.Linear(config.embedding_dim, output_dim)
+        self.norm = MaskedBatchNorm(output_dim) if config.batch_norm else None
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.lstm = None
+        if config.leaf_encoder == "bilstm":
+            if output_dim % 2:
+                raise ConfigError(f"leaf_encoder=bilstm: needs an even number of outputs, got {output_dim}")
+            self.lstm = nn.LSTM(output_dim, output_dim // 2, bidirectional=True)
+        nn.init.normal_(self.embedding.weight, std=1.0 / math.sqrt(config.embedding_dim))
+        nn.init.kaiming_normal_(self.projection.weight, nonlinearity="relu")
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, batch: SentenceBatch) -> Tensor:  # (L, D)
+        x = self.projection(self.embedding(batch.token_ids))
+        if self.norm is not None:
+            x = self.norm(x, batch.token_mask)
+        elif batch.token_mask is not None:
+            x = x.masked_fill(~batch.token_mask.unsqueeze(1), 0)
+        x = self.dropout(x)
+        if self.lstm is None:
+            return x
+        outputs, _ = self.lstm(pack(x, batch.sequence))
+        return x.index_copy(0, batch.sequence.packed_order, outputs.data)
+
+
+def pack(
+    x: Tensor,  # (L, D) words of all sentences, one after another
+    tables: SequenceTables,
+) -> PackedSequence:
+    """The same words as torch's recurrent modules read them, without padding."""
+    return PackedSequence(
+        x.index_select(0, tables.packed_order), tables.batch_sizes, tables.sorted_order, tables.unsorted_order
+    )

@@ -1,0 +1,9 @@
+"""Settings of every test."""
+
+from __future__ import annotations
+
+import hypothesis
+
+# A shared two-core machine is at times slow: an example may take as long as it takes.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.load_profile("default")

@@ -1,0 +1,102 @@
+"""Every executor over every kind of table, under one name each, and random weights for them: what the machine's tests run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from data_prep.tables import forest_tables, lane_tables
+from spinn_tensor import ComposeWeights, ForestTables, LaneTables, TrackerWeights, run_forest, run_given, to_torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not here")
+
+Batch = Sequence[np.ndarray]  # transitions of each sentence, (2N - 1,) int8
+
+
+def flatten(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The transitions of a batch as the tables want them: (M,) int8 and lengths (B,)."""
+    return np.concatenate(batch), np.array([(len(transitions) + 1) // 2 for transitions in batch])
+
+
+def cap(batch: Batch) -> int:
+    """A width that makes lanes wait."""
+    return max(1, len(batch) // 3)
+
+
+TABLES: dict[str, Callable[[Batch], ForestTables | LaneTables]] = {
+    "forest": lambda batch: to_torch(forest_tables(*flatten(batch))),
+    "forest, narrow": lambda batch: to_torch(forest_tables(*flatten(batch), width=cap(batch))),
+    "forest, padded": lambda batch: to_torch(forest_tables(*flatten(batch), padded=True)),
+    "given": lambda batch: to_torch(lane_tables(*flatten(batch))),
+    "given, capped": lambda batch: to_torch(lane_tables(*flatten(batch), width=cap(batch))),
+    "given, padded": lambda batch: to_torch(lane_tables(*flatten(batch), width=cap(batch), padded=True)),
+}
+MACHINES = [(name, False) for name in TABLES] + [(name, True) for name in TABLES if name.startswith("given")]
+MACHINE_IDS = [f"{name}{', tracker' if tracked else ''}" for name, tracked in MACHINES]
+every_machine = pytest.mark.parametrize("name, tracked", MACHINES, ids=MACHINE_IDS)
+
+
+def run(
+    name: str,
+    leaves: Tensor,
+    compose: ComposeWeights,
+    tracker: TrackerWeights | None,
+    batch: Batch,
+    every_node: bool = False,
+) -> Tensor:
+    """h of the roots, or of every node in the order of the transitions."""
+    tables = TABLES[name](batch)
+    index = tables.node_index if every_node else None
+    if isinstance(tables, ForestTables):
+        return run_forest(leaves, compose, tables, index)
+    return run_given(leaves, compose, tracker, tables, index)
+
+
+def random_weights(
+    hidden_dim: int, tracker_dim: int | None, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> tuple[ComposeWeights, TrackerWeights | None]:
+    """Weights large enough to make every gate matter."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        values = torch.randn(shape, generator=generator, dtype=torch.float64) / shape[-1] ** 0.5
+        return values.to(dtype).requires_grad_()
+
+    compose = ComposeWeights(draw(5 * hidden_dim, 2 * hidden_dim), draw(5 * hidden_dim))
+    if tracker_dim is None:
+        return compose, None
+    compose = compose._replace(tracker_weight=draw(5 * hidden_dim, tracker_dim))
+    gate_dim = 4 * tracker_dim
+    return compose, TrackerWeights(draw(gate_dim, 3 * hidden_dim), draw(gate_dim, tracker_dim), draw(gate_dim))
+
+
+def random_leaves(batch: Batch, hidden_dim: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
+    """(L, 2H)"""
+    n_tokens = sum((len(transitions) + 1) // 2 for transitions in batch)
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(n_tokens, 2 * hidden_dim, generator=generator, dtype=torch.float64)
+    return values.to(dtype).requires_grad_()
+
+
+def parameters(leaves: Tensor, compose: ComposeWeights, tracker: TrackerWeights | None) -> list[Tensor]:
+    """All that has a gradient."""
+    return [leaves, *(weight for weight in compose if weight is not None), *(tracker or ())]
+
+
+def gradients(output: Tensor, inputs: Sequence[Tensor], seed: int = 2) -> list[Tensor]:
+    """Gradients of a random weighting of the output; zeros for what it does not depend on."""
+    generator = torch.Generator().manual_seed(seed)
+    weighting = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.dtype)
+    return list(torch.autograd.grad((output * weighting).sum(), inputs, materialize_grads=True))
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest expected value."""
+    difference = (got.detach().double() - expected.detach().double()).abs()
+    return float(difference.max() / expected.detach().abs().max().clamp(min=1e-30)) if expected.numel() else 0.0

@@ -1,0 +1,193 @@
+"""Files read by the line and written whole, and what is said where they cannot be."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import DataError
+from data_prep.files import Skipped, atomic_write, open_text, read_examples
+
+TEXT = "one\ntwo\u2028still two\r\nthree"
+LINES = ["one\n", "two\u2028still two\r\n", "three"]
+
+
+def read(path: Path, member: str | None = None) -> list[str]:
+    with open_text(path, member=member) as lines:
+        return list(lines)
+
+
+def even(line: str) -> int:
+    """A parser for the tests: even numbers."""
+    number = int(line)
+    if number % 2:
+        raise DataError("odd", field="number", token=(1, line.strip()))
+    return number
+
+
+def long_gz(path: Path, n_lines: int = 20_000) -> Path:
+    """Numbers that compress badly, so that a truncated file still has lines to give."""
+    numbers = (str((i * 2654435761) % 2**31 * 2) for i in range(n_lines))
+    path.write_bytes(gzip.compress("\n".join(numbers).encode()))
+    return path
+
+
+def truncate(path: Path, share: float = 0.5) -> Path:
+    os.truncate(path, int(path.stat().st_size * share))
+    return path
+
+
+def test_plain_gz_and_zip_read_alike(tmp_path: Path) -> None:
+    plain, packed, archive = tmp_path / "a.txt", tmp_path / "a.txt.gz", tmp_path / "a.zip"
+    plain.write_bytes(TEXT.encode())
+    packed.write_bytes(gzip.compress(TEXT.encode()))
+    with zipfile.ZipFile(archive, "w") as writer:
+        writer.writestr("folder/other.txt", "other")
+        writer.writestr("folder/a.txt", TEXT)
+    assert read(plain) == read(packed) == read(archive, "folder/a.txt") == LINES
+
+
+def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    with open_text(truncate(long_gz(tmp_path / "a.gz"))) as lines:
+        assert next(lines) == "0\n"
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.txt", b"", "a.txt: an empty file"),
+        ("a.txt.gz", b"", "a.txt.gz: an empty file"),
+        ("a.txt.gz", gzip.compress(b""), "a.txt.gz: an empty file"),
+        ("a.txt.gz", b"plain text\n", "a.txt.gz:1: cannot be read: Not a gzipped file"),
+        ("a.txt.gz", gzip.compress(b"abc" * 9)[:12], "a.txt.gz:1: truncated: the compressed data end early"),
+        ("a.txt.gz", gzip.compress(b"abc\n")[:10] + b"\xff" * 20, "a.txt.gz:1: cannot be read: Error -3"),
+        ("a.txt", b"one\n\xff\xfe\n", "a.txt:1: not UTF-8 text"),
+        ("a.zip", b"PK\x03\x04 cut short", "a.zip: truncated or not a .zip file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / name, "a.txt" if name.endswith(".zip") else None)
+    assert message in str(caught.value)
+
+
+def test_a_truncated_gz_names_the_line_it_breaks_at(tmp_path: Path) -> None:
+    path = truncate(long_gz(tmp_path / "a.gz"))
+    seen: list[str] = []
+    with pytest.raises(DataError, match=": truncated") as caught, open_text(path) as lines:
+        seen.extend(lines)
+    assert len(seen) > 5_000
+    assert caught.value.line == len(seen) + 1
+
+
+def test_missing_files_folders_and_members(tmp_path: Path) -> None:
+    (tmp_path / "folder.gz").mkdir()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as writer:
+        writer.writestr("folder/a.txt", TEXT)
+    for path, member, message in [
+        (tmp_path / "a.txt", None, "a.txt: no such file"),
+        (tmp_path / "nowhere" / "a.txt", None, f"a.txt: no such folder: {tmp_path / 'nowhere'}"),
+        (tmp_path, None, "a folder, expected a file"),
+        (tmp_path / "folder.gz", None, "a folder, expected a file"),
+        (tmp_path / "a.zip", "b.txt", "a.zip: no b.txt in it; it holds folder/a.txt"),
+        (tmp_path / "a.zip", None, "a.zip: say which file of it to read; it holds folder/a.txt"),
+        (tmp_path / "a.txt", "b.txt", "a.txt: expected a .zip file to read b.txt from"),
+    ]:
+        with pytest.raises(DataError) as caught:
+            read(path, member)
+        assert str(caught.value).endswith(message)
+
+
+def test_an_error_of_the_reader_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    with pytest.raises(OSError, match="disk full"), open_text(tmp_path / "a.txt") as lines:
+        raise OSError(f"disk full at {next(lines)}")
+
+
+def test_a_bad_line_is_named_or_counted(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.txt"
+    path.write_text("2\n\n3\n4\n5\n")
+    with pytest.raises(DataError) as caught:
+        list(read_examples(path, even))
+    assert str(caught.value) == f"{path}:3: number: token 1 '3': odd"
+    skipped = Skipped()
+    assert list(read_examples(path, even, skip_bad=True, skipped=skipped)) == [2, 4]
+    assert skipped == {"number: odd": 2}
+    assert str(skipped) == "2 lines skipped: 2 x number: odd"
+
+
+def test_a_truncated_gz_with_skip_bad_is_one_bad_line(tmp_path: Path) -> None:
+    path = truncate(long_gz(tmp_path / "a.gz"))
+    skipped = Skipped()
+    examples = list(read_examples(path, even, skip_bad=True, skipped=skipped))
+    assert len(examples) > 5_000
+    assert skipped == {"truncated: the compressed data end early": 1}
+    with pytest.raises(DataError, match=": truncated"):
+        list(read_examples(truncate(path, 0.0005), even, skip_bad=True))
+
+
+@pytest.mark.parametrize("content", ["\n \n", "3\n5\n"])
+def test_a_file_that_leaves_no_example_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "numbers.txt"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"numbers\.txt: no examples \(\d lines skipped"):
+        list(read_examples(path, even, skip_bad=True))
+
+
+def test_atomic_write_of_text_and_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with atomic_write(path) as file:
+        file.write("é\n")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == "é\n".encode()
+    with atomic_write(path, "wb") as file:
+        file.write(b"\x00new")
+        file.flush()
+        assert path.read_bytes() == "é\n".encode()
+    assert path.read_bytes() == b"\x00new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_atomic_write_leaves_nothing_on_an_error(
+    tmp_path: Path, old: str | None, error: type[BaseException]
+) -> None:
+    path = tmp_path / "a"
+    if old is not None:
+        path.write_text(old)
+
+    def fail() -> None:
+        with atomic_write(path) as file:
+            file.write("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert os.listdir(tmp_path) == ([] if old is None else ["a"])
+    assert old is None or path.read_text() == old
+
+
+def test_atomic_write_names_what_is_in_the_way(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"), atomic_write(tmp_path / "nowhere" / "a"):
+        pass
+    with pytest.raises(DataError, match="a folder, expected a file"), atomic_write(tmp_path):
+        pass
+
+
+def test_a_data_error_is_one_line_and_keeps_the_first_place_it_was_given() -> None:
+    error = (
+        DataError("got 'a\nb'", token=(5, ")\n")).at(path="a\nb.txt", line=3, field="x").at(line=9, example=2)
+    )
+    assert str(error) == "a b.txt:3: example 2: x: token 5 ')\\n': got 'a b'"
+    assert str(DataError("r", line=3)) == "line 3: r"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
