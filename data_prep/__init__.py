@@ -36,6 +36,7 @@ from data_prep.trees import PADDING as PADDING
 from data_prep.trees import REDUCE as REDUCE
 from data_prep.trees import SHIFT as SHIFT
 from data_prep.trees import Tree as Tree
+from data_prep.trees import check_all_transitions as check_all_transitions
 from data_prep.trees import check_transitions as check_transitions
 from data_prep.trees import format_binary as format_binary
 from data_prep.trees import format_close_bracket as format_close_bracket

@@ -17,7 +17,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.trees import REDUCE, Tree, check_transitions
+from data_prep.trees import Tree, check_all_transitions, check_transitions
 from data_prep.vocabulary import Vocabulary
 
 NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
@@ -101,30 +101,10 @@ def node_offsets(columns: SentenceColumns) -> np.ndarray:
 
 
 def check_columns(columns: SentenceColumns) -> None:
-    """Check all sentences at once; raises DataError naming the first one that is not a tree.
-
-    Every tree leaves one entry on the stack. On one stack for the whole corpus, sentence s thus starts at
-    depth s, stays above it, and ends at s + 1.
-    """
-    n_tokens = lengths(columns)
-    offsets = node_offsets(columns)
-    if (n_tokens < 1).any():
-        raise DataError("a sentence without tokens", example=int(np.argmax(n_tokens < 1)))
-    if len(columns.token_ids) != columns.token_offsets[-1] or len(columns.transitions) != offsets[-1]:
-        got = f"{len(columns.token_ids)} tokens and {len(columns.transitions)} transitions"
-        raise DataError(f"got {got}, expected {columns.token_offsets[-1]} and {offsets[-1]}")
-    sentence = np.repeat(np.arange(len(n_tokens)), 2 * n_tokens - 1)
-    steps = np.where(columns.transitions == REDUCE, -1, 1)
-    depth = np.cumsum(steps) - sentence  # (2M - n,) within the sentence
-    bad = (columns.transitions < 0) | (columns.transitions > REDUCE) | (depth < 1)
-    bad[offsets[1:] - 1] |= depth[offsets[1:] - 1] != 1
-    if bad.any():
-        example = int(sentence[np.argmax(bad)])
-        transitions = columns.transitions[offsets[example] : offsets[example + 1]]
-        try:
-            check_transitions(transitions, int(n_tokens[example]))
-        except DataError as error:
-            raise error.at(example=example) from None
+    """Check all sentences at once; raises DataError naming the first one that is not a tree."""
+    if len(columns.token_ids) != columns.token_offsets[-1]:
+        raise DataError(f"got {len(columns.token_ids)} tokens, expected {columns.token_offsets[-1]}")
+    check_all_transitions(columns.transitions, lengths(columns))
 
 
 def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:

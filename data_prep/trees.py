@@ -210,6 +210,31 @@ def check_transitions(transitions: np.ndarray, n_tokens: int) -> None:
     _check_one_tree(transitions, n_tokens, _names(transitions))
 
 
+def check_all_transitions(transitions: np.ndarray, lengths: np.ndarray) -> None:
+    """Check transitions (M,) of sentences of so many tokens (B,), one sentence after another, all at once.
+
+    Every tree leaves one entry on the stack. On one stack for them all, sentence b thus starts at depth b, stays
+    above it, and ends at b + 1. Raises DataError naming the first example that is no tree, and where.
+    """
+    if (lengths < 1).any():
+        raise DataError("a sentence without tokens", example=int(np.argmax(lengths < 1)))
+    ends = np.cumsum(2 * lengths - 1)
+    n_expected = int(ends[-1]) if len(ends) else 0
+    if transitions.shape != (n_expected,):
+        raise DataError(f"got transitions of shape {transitions.shape}, expected ({n_expected},)")
+    sentence = np.repeat(np.arange(len(lengths)), 2 * lengths - 1)
+    depth = np.cumsum(np.where(transitions == REDUCE, -1, 1)) - sentence  # (M,) within the sentence
+    bad = (transitions < SHIFT) | (transitions > REDUCE) | (depth < 1)
+    bad[ends - 1] |= depth[ends - 1] != 1
+    if bad.any():
+        example = int(sentence[np.argmax(bad)])
+        end = int(ends[example])
+        try:
+            check_transitions(transitions[end - 2 * int(lengths[example]) + 1 : end], int(lengths[example]))
+        except DataError as error:
+            raise error.at(example=example) from None
+
+
 def _check_one_tree(transitions: np.ndarray, n_tokens: int, symbols: Sequence[str]) -> None:
     """As check_transitions; symbols (T,) are what errors quote."""
     if not transitions.size:

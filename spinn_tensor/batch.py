@@ -57,7 +57,7 @@ def make_sentence_batch(
     if n_leaf_rows is not None:
         token_mask = torch.arange(n_leaf_rows) < len(token_ids)
         token_ids = torch.nn.functional.pad(token_ids, (0, n_leaf_rows - len(token_ids)))
-    tables = None
+    tables: ForestTables | LaneTables | None = None
     if table_kind == "forest":
         tables = to_torch(forest_tables(columns.transitions, n_tokens, n_leaf_rows=n_leaf_rows))
     elif table_kind == "lanes":

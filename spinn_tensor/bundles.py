@@ -7,7 +7,7 @@ where the loop over the steps reads them; everything else lives with the model.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
@@ -73,6 +73,10 @@ class SequenceTables(NamedTuple):
 HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "batch_sizes"})
 
 
+@overload
+def to_torch(tables: numpy_tables.ForestTables, device: torch.device | str = "cpu") -> ForestTables: ...
+@overload
+def to_torch(tables: numpy_tables.LaneTables, device: torch.device | str = "cpu") -> LaneTables: ...
 def to_torch(
     tables: numpy_tables.ForestTables | numpy_tables.LaneTables,
     device: torch.device | str = "cpu",

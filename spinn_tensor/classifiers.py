@@ -5,6 +5,8 @@ Pairs, after Mou et al. 2016 and Bowman et al. 2016, section 4: the MLP reads [p
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from spinn_tensor.batch import LabelledBatch, PairBatch
 from spinn_tensor.config import ClassifierConfig, ModelConfig
 from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.leaves import he_linear
 from spinn_tensor.normalization import MaskedBatchNorm
 
 SOFTMAX_RANGE = 0.005  # of the softmax layer's uniform initialisation (Bowman et al. 2016, section 4)
@@ -64,13 +67,10 @@ class MLP(nn.Module):
     def __init__(self, input_dim: int, config: ClassifierConfig) -> None:
         super().__init__()
         dims = [input_dim, *[config.mlp_dim] * config.mlp_layers]
-        self.hidden = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in zip(dims, dims[1:], strict=False))
+        self.hidden = nn.ModuleList(he_linear(n_in, n_out) for n_in, n_out in pairwise(dims))
         self.norms = nn.ModuleList(MaskedBatchNorm(dim) for dim in dims if config.batch_norm)
         self.dropout = nn.Dropout(config.mlp_dropout)
         self.output = nn.Linear(dims[-1], config.n_classes)
-        for layer in self.hidden:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
         nn.init.uniform_(self.output.weight, -SOFTMAX_RANGE, SOFTMAX_RANGE)
         nn.init.zeros_(self.output.bias)
 

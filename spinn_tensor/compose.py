@@ -28,7 +28,9 @@ class Compose(nn.Module):
         n_inputs = 2 * hidden_dim + (tracker_dim or 0)
         for weight in (self.weight, self.tracker_weight):
             if weight is not None:
-                nn.init.normal_(weight, std=(2 / n_inputs) ** 0.5)  # He et al. 2015, over all inputs of a gate
+                nn.init.normal_(
+                    weight, std=(2 / n_inputs) ** 0.5
+                )  # He et al. 2015, over all inputs of a gate
 
     def weights(self) -> ComposeWeights:
         return ComposeWeights(self.weight, self.bias, self.tracker_weight)

@@ -12,7 +12,13 @@ from spinn_tensor.leaves import LeafEncoder, pack
 from spinn_tensor.machine import run_forest, run_given
 from spinn_tensor.tracker import Tracker
 
-TABLE_KIND_OF = {"spinn-pi-nt": "forest", "spinn-pi": "lanes", "lstm": "sequence", "bilstm": "sequence", "bow": "sequence"}
+TABLE_KIND_OF = {
+    "spinn-pi-nt": "forest",
+    "spinn-pi": "lanes",
+    "lstm": "sequence",
+    "bilstm": "sequence",
+    "bow": "sequence",
+}
 
 
 class SentenceEncoder(nn.Module):

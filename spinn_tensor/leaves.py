@@ -28,7 +28,7 @@ class LeafEncoder(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_dim)
         self.embedding.weight.requires_grad_(config.train_embedding)
-        self.projection = nn.Linear(config.embedding_dim, output_dim)
+        self.projection = he_linear(config.embedding_dim, output_dim)
         self.norm = MaskedBatchNorm(output_dim) if config.batch_norm else None
         self.dropout = nn.Dropout(config.embedding_dropout)
         self.lstm = None
@@ -37,20 +37,27 @@ class LeafEncoder(nn.Module):
                 raise ConfigError(f"leaf_encoder=bilstm: needs an even number of outputs, got {output_dim}")
             self.lstm = nn.LSTM(output_dim, output_dim // 2, bidirectional=True)
         nn.init.normal_(self.embedding.weight, std=1.0 / math.sqrt(config.embedding_dim))
-        nn.init.kaiming_normal_(self.projection.weight, nonlinearity="relu")
-        nn.init.zeros_(self.projection.bias)
 
     def forward(self, batch: SentenceBatch) -> Tensor:  # (L, D)
-        x = self.projection(self.embedding(batch.token_ids))
+        words = self.embedding(batch.token_ids)
+        if batch.token_mask is not None:  # before the product, whose weight gradient sums over all rows
+            words = words.masked_fill(~batch.token_mask.unsqueeze(1), 0)
+        x = self.projection(words)
         if self.norm is not None:
             x = self.norm(x, batch.token_mask)
-        elif batch.token_mask is not None:
-            x = x.masked_fill(~batch.token_mask.unsqueeze(1), 0)
         x = self.dropout(x)
         if self.lstm is None:
             return x
         outputs, _ = self.lstm(pack(x, batch.sequence))
         return x.index_copy(0, batch.sequence.packed_order, outputs.data)
+
+
+def he_linear(n_in: int, n_out: int) -> nn.Linear:
+    """A linear layer initialised as by He et al. 2015, as the paper has all but its softmax layer (section 4)."""
+    layer = nn.Linear(n_in, n_out)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def pack(

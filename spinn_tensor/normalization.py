@@ -9,12 +9,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+MOMENTUM = 0.1  # of the running statistics
+
 
 class MaskedBatchNorm(nn.BatchNorm1d):
     """`nn.BatchNorm1d` over (n, D), told which rows count. Padding rows come out as zeros.
 
     A training batch of a single row has no variance: it is normalised by the running statistics and leaves them alone.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__(n_features, momentum=MOMENTUM)
 
     def forward(
         self,
@@ -41,5 +50,5 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+        self.running_mean.lerp_(mean, MOMENTUM)
+        self.running_var.lerp_(variance, MOMENTUM)

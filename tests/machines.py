@@ -1,4 +1,4 @@
-"""Every executor over every kind of table, under one name each, and random weights for them: what the machine's tests run."""
+"""Every executor over every kind of table, under one name each, and random weights for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from data_prep.tables import forest_tables, lane_tables
-from spinn_tensor import ComposeWeights, ForestTables, LaneTables, TrackerWeights, run_forest, run_given, to_torch
+from spinn_tensor import (
+    ComposeWeights,
+    ForestTables,
+    LaneTables,
+    TrackerWeights,
+    run_forest,
+    run_given,
+    to_torch,
+)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not here")
@@ -73,7 +81,9 @@ def random_weights(
         return compose, None
     compose = compose._replace(tracker_weight=draw(5 * hidden_dim, tracker_dim))
     gate_dim = 4 * tracker_dim
-    return compose, TrackerWeights(draw(gate_dim, 3 * hidden_dim), draw(gate_dim, tracker_dim), draw(gate_dim))
+    return compose, TrackerWeights(
+        draw(gate_dim, 3 * hidden_dim), draw(gate_dim, tracker_dim), draw(gate_dim)
+    )
 
 
 def random_leaves(batch: Batch, hidden_dim: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
@@ -99,4 +109,6 @@ def gradients(output: Tensor, inputs: Sequence[Tensor], seed: int = 2) -> list[T
 def relative_error(got: Tensor, expected: Tensor) -> float:
     """Largest difference over the largest expected value."""
     difference = (got.detach().double() - expected.detach().double()).abs()
-    return float(difference.max() / expected.detach().abs().max().clamp(min=1e-30)) if expected.numel() else 0.0
+    return (
+        float(difference.max() / expected.detach().abs().max().clamp(min=1e-30)) if expected.numel() else 0.0
+    )

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.tables import forest_tables, lane_tables
 from data_prep.trees import parse_binary
 from spinn_tensor import ComposeWeights, TrackerWeights, run_forest, run_given, to_torch
-from data_prep.tables import forest_tables, lane_tables
 from tests.machines import (
     MACHINES,
     SHARED,
@@ -110,7 +110,9 @@ def test_all_sentences_of_the_snli_slice(tracked, snli_sentences) -> None:
             for name in machines:
                 output = run(name, *inputs, batch)
                 assert relative_error(output, exact) < tolerance
-                for got, expected in zip(gradients(output, parameters(*inputs)), exact_gradients, strict=True):
+                for got, expected in zip(
+                    gradients(output, parameters(*inputs)), exact_gradients, strict=True
+                ):
                     assert relative_error(got, expected) < tolerance
 
 
@@ -178,7 +180,9 @@ def test_an_encoding_is_the_same_alone_and_in_any_batch(name, tracked) -> None:
         alone = run(name, words[row], compose, tracker, [transitions])
         torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
     order = rng.permutation(len(batch))
-    shuffled = run(name, torch.cat([words[row] for row in order]), compose, tracker, [batch[row] for row in order])
+    shuffled = run(
+        name, torch.cat([words[row] for row in order]), compose, tracker, [batch[row] for row in order]
+    )
     torch.testing.assert_close(shuffled, together[order], rtol=0, atol=1e-6)
 
 
@@ -246,7 +250,9 @@ def test_without_gradients_the_same_states_and_nothing_saved(name, tracked) -> N
     leaves = random_leaves(batch, HIDDEN)
     with torch.no_grad():
         lean = run(name, leaves, compose, tracker, batch, every_node=True)
-    torch.testing.assert_close(lean, run(name, leaves, compose, tracker, batch, every_node=True), rtol=0, atol=0)
+    torch.testing.assert_close(
+        lean, run(name, leaves, compose, tracker, batch, every_node=True), rtol=0, atol=0
+    )
     assert not lean.requires_grad
 
 
@@ -264,6 +270,6 @@ def test_a_batch_of_single_words_composes_nothing() -> None:
 
 def test_a_tracker_without_its_weights_is_refused() -> None:
     batch = [np.zeros(1, np.int8)]
-    compose, tracker = random_weights(HIDDEN, TRACKER)
+    compose, _ = random_weights(HIDDEN, TRACKER)
     with pytest.raises(ValueError, match="together"):
         run("given", random_leaves(batch, HIDDEN), compose, None, batch)

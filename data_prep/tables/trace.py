@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.trees import REDUCE, SHIFT
+from data_prep.trees import REDUCE, check_all_transitions
 
 NONE = -1  # no such state
 
@@ -42,12 +42,14 @@ def trace_stack(
 ) -> StackTrace:
     """Follow all stacks of a batch at once.
 
-    Raises DataError, naming the sentence and its first impossible transition, if `transitions` is not one valid binary
-    tree over `lengths[b]` tokens for every b.
+    Raises DataError, naming the example and where it fails, if `transitions` is not one binary tree over `lengths[b]`
+    tokens for every b, or if there are no sentences.
     """
     transitions = np.asarray(transitions)
     lengths = np.asarray(lengths, dtype=np.int64)
-    _check_sizes(transitions, lengths)
+    if len(lengths) == 0:
+        raise DataError("a batch needs at least one sentence")
+    check_all_transitions(transitions, lengths)
     n_steps = 2 * lengths - 1
     ends = np.cumsum(n_steps)
     sentence = np.repeat(np.arange(len(lengths)), n_steps)
@@ -57,7 +59,6 @@ def trace_stack(
     reduce_mask = transitions == REDUCE
     height = np.cumsum(1 - 2 * reduce_mask.astype(np.int64))
     depth = height - sentence  # every sentence before this one has left one state behind
-    _check_stacks(transitions, depth, sentence, time, ends)
 
     below = np.where(time > 0, position - 1, NONE)  # right for every SHIFT: it covers the state before it
     reduces = np.flatnonzero(reduce_mask)
@@ -78,31 +79,3 @@ def trace_stack(
         right=reduces - 1,
         roots=ends - 1,
     )
-
-
-def _check_sizes(transitions: np.ndarray, lengths: np.ndarray) -> None:
-    if len(lengths) == 0:
-        raise DataError("a batch needs at least one sentence")
-    if lengths.min() < 1:
-        raise DataError("a sentence needs at least one token", example=int(lengths.argmin()))
-    expected = int((2 * lengths - 1).sum())
-    if transitions.shape != (expected,):
-        raise DataError(f"got transitions of shape {transitions.shape}, the lengths ask for ({expected},)")
-
-
-def _check_stacks(
-    transitions: np.ndarray, depth: np.ndarray, sentence: np.ndarray, time: np.ndarray, ends: np.ndarray
-) -> None:
-    """Depths are counted from a whole-batch running sum, so the first sentence that does not end at 1 is the bad one."""
-    last = np.zeros(len(transitions), dtype=bool)
-    last[ends - 1] = True
-    bad = (depth < 1) | (last & (depth != 1)) | ((transitions != SHIFT) & (transitions != REDUCE))
-    if bad.any():
-        first = int(bad.argmax())
-        if transitions[first] not in (SHIFT, REDUCE):
-            reason = f"{transitions[first]} is neither SHIFT ({SHIFT}) nor REDUCE ({REDUCE})"
-        elif depth[first] < 1:
-            reason = "REDUCE with fewer than two states on the stack"
-        else:
-            reason = f"{depth[first]} states left on the stack after the last transition, not 1"
-        raise DataError(f"transition {int(time[first]) + 1}: {reason}", example=int(sentence[first]))

@@ -34,12 +34,12 @@ def composition_counts(tables: Tables) -> list[int]:
 
 
 def rows_of_both_parts(*indices: Tensor, n_rows: int) -> Tensor:
-    """Rows of a memory (2, n_rows, D), flattened over its parts, that each slot reads: first h of every index, then c."""
+    """Rows of a memory (2, n_rows, D), flattened over its parts, that each slot reads: h of every index, then c."""
     return torch.stack((*indices, *(index + n_rows for index in indices)), 1).flatten()
 
 
 def step_buffers(like: Tensor, counts: list[int], width: int, save: bool) -> tuple[Tensor, list[Tensor]]:
-    """One buffer (sum of counts, width) over all steps if the backward wants it, else one that every step writes anew."""
+    """One buffer (sum of counts, width) over all steps if the backward wants it, else one for each step anew."""
     if save:
         buffer = like.new_empty(sum(counts), width)
         return buffer, list(buffer.split(counts))

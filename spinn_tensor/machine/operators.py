@@ -64,7 +64,9 @@ def _(
             (n_entries, 4 * tracker_dim) if save else (0,),
             (n_entries, tracker_dim) if save else (0,),
         ]
-    output, memory, gates, tanh_c, tracker_memory, tracker_gates, tracker_tanh_c = map(leaves.new_empty, shapes)
+    output, memory, gates, tanh_c, tracker_memory, tracker_gates, tracker_tanh_c = map(
+        leaves.new_empty, shapes
+    )
     return output, memory, gates, tanh_c, tracker_memory, tracker_gates, tracker_tanh_c
 
 
@@ -79,7 +81,9 @@ def stack_machine_backward(
 ) -> list[Tensor]:
     """Gradients of the leaves, of the compose weights and, with a tracker, of its weights."""
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
-    gradients = run_backward(grad_output, output_index, compose_weights, tracker_weights, bundle, Trail(*trail))
+    gradients = run_backward(
+        grad_output, output_index, compose_weights, tracker_weights, bundle, Trail(*trail)
+    )
     return [gradients.leaves, *gradients.compose[: len(compose)], *(gradients.tracker or ())]
 
 

@@ -1,14 +1,12 @@
 """The machine's loop and its hand-written reverse, over the index tables of either schedule.
 
-Memory. States live in `memory` (2, R, H): h in [0], c in [1]; row 0 is null, rows 1..L the leaves, the rest compositions
-in the order of the schedule (`data_prep.tables.rows`). Each step gathers, multiplies and writes one contiguous block.
-The tracker's states live alike in `tracker_memory` (2, 1 + A, K). What the tracker reads of a state it reads through
-one of three projections, each taken once, where the state is made: `projections` (2R + 1 + L, 4K) holds in rows 2r and
-2r + 1 state r as first and as second stack entry, then 1 + L rows for the words of the buffer, the bias included.
+Memory. States live in `memory` (2, R, H): h in [0], c in [1]; row 0 is null, rows 1..L the leaves, the rest
+compositions in the order of the schedule (`data_prep.tables.rows`). Each step gathers, multiplies and writes one
+contiguous block. The tracker's part of a step is `spinn_tensor.machine.tracking`.
 
-Backward. One gradient buffer for all states, one for all projections. The reverse loop visits the steps from last to
-first; each finds the gradients of its own rows complete and adds to those of the rows it had read. Weight gradients are
-one product over all steps after the loop. Memory is linear in the number of transitions.
+Backward. One gradient buffer for all states. The reverse loop visits the steps from last to first; each finds the
+gradients of its own rows complete and adds to those of the rows it had read. Weight gradients are one product over all
+steps after the loop. Memory is linear in the number of transitions.
 """
 
 from __future__ import annotations
@@ -18,10 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights, TrackerWeights
+from spinn_tensor.bundles import ComposeWeights, LaneTables, TrackerWeights
 from spinn_tensor.machine.buffers import Tables, Trail, composition_counts, rows_of_both_parts, step_buffers
 from spinn_tensor.machine.steps import cell_backward_step, compose_step, local_derivatives
 from spinn_tensor.machine.tracking import TrackerWalk, TrackerWalkBack
+
 
 class Gradients(NamedTuple):
     """In the shapes of what they are gradients of; None without tracker."""
@@ -48,11 +47,16 @@ def run_forward(
     flat_memory = memory.flatten(0, 1)
 
     counts = composition_counts(tables)
-    child_index = rows_of_both_parts(tables.left_index, tables.right_index, n_rows=n_rows).split([4 * n for n in counts])
+    child_index = rows_of_both_parts(tables.left_index, tables.right_index, n_rows=n_rows).split(
+        [4 * n for n in counts]
+    )
     h_rows, c_rows = (memory[part, 1 + n_leaves :].split(counts) for part in (0, 1))
     gates, gates_of = step_buffers(leaves, counts, 5 * hidden_dim, save)
     tanh_c, tanh_c_of = step_buffers(leaves, counts, hidden_dim, save)
-    walk = TrackerWalk(tracker, memory, n_leaves, tables, save) if tracker is not None else None
+    walk = None
+    if tracker is not None:
+        assert isinstance(tables, LaneTables)
+        walk = TrackerWalk(tracker, memory, n_leaves, tables, save)
 
     for step, n in enumerate(counts):
         if walk is not None:
@@ -61,7 +65,9 @@ def run_forward(
             continue
         children = flat_memory.index_select(0, child_index[step]).view(n, 4, hidden_dim)
         tracker_h = walk.reducing_h(step) if walk is not None else None
-        compose_step(children, tracker_h, compose, gates_of[step], tanh_c_of[step], h_rows[step], c_rows[step])
+        compose_step(
+            children, tracker_h, compose, gates_of[step], tanh_c_of[step], h_rows[step], c_rows[step]
+        )
         if walk is not None:
             walk.project(step, h_rows[step])
     if walk is None:
@@ -93,7 +99,10 @@ def run_backward(
     forget_of = trail.gates[:, 2 * hidden_dim : 4 * hidden_dim].unflatten(1, (2, hidden_dim)).split(counts)
     grad_gates_of, dc_factor_of = grad_gates.split(counts), dc_factor.split(counts)
     dh_rows, dc_rows = (grad_memory[part, 1 + n_leaves :].split(counts) for part in (0, 1))
-    walk = TrackerWalkBack(tracker, compose, n_leaves, tables, trail) if tracker is not None else None
+    walk = None
+    if tracker is not None:
+        assert isinstance(tables, LaneTables)
+        walk = TrackerWalkBack(tracker, compose, n_leaves, tables, trail)
 
     for step in reversed(range(len(counts))):
         if n := counts[step]:
@@ -110,15 +119,11 @@ def run_backward(
         if walk is not None:
             walk.retreat(step)
 
-    grad_compose_tracker, grad_tracker = None, None
-    if walk is not None:
-        grad_tracker = walk.finish(grad_memory[0, 1 : 1 + n_leaves])
-        tracker_h = trail.tracker_memory[0].index_select(0, tables.tracker_index)
-        grad_compose_tracker = grad_gates.t().mm(tracker_h)
     grad_compose = ComposeWeights(
         weight=grad_gates.t().mm(children[:, :2].flatten(1)),
         bias=grad_gates.sum(0),
-        tracker_weight=grad_compose_tracker,
+        tracker_weight=None if walk is None else walk.compose_weight_gradient(grad_gates),
     )
+    grad_tracker = None if walk is None else walk.finish(grad_memory[0, 1 : 1 + n_leaves])
     grad_leaves = grad_memory[:, 1 : 1 + n_leaves].transpose(0, 1).flatten(1)
     return Gradients(grad_leaves, grad_compose, grad_tracker)

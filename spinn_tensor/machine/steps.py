@@ -5,7 +5,7 @@ Compose, the binary TreeLSTM (Bowman et al. 2016, section 3.2, after Tai et al. 
     [a; i; f_l; f_r; o] = W [h_l; h_r] + W_t h_tracker + b
     c = tanh(a) σ(i) + σ(f_l) c_l + σ(f_r) c_r          h = σ(o) tanh(c)
 
-Tracker (section 3.2), with x = P_buffer h_buffer + P_stack1 h_stack1 + P_stack2 h_stack2 projected where a state is made:
+Tracker (section 3.2), with x = P_1 h_buffer + P_2 h_stack1 + P_3 h_stack2 projected where each state is made:
 
     [g; i; f; o] = x + W_h h' + b                        c = σ(f) c' + σ(i) tanh(g)          h = σ(o) tanh(c)
 
@@ -37,6 +37,7 @@ def compose_step(
     hidden_dim = h.shape[1]
     torch.addmm(weights.bias, children[:, :2].flatten(1), weights.weight.t(), out=gates)
     if tracker_h is not None:
+        assert weights.tracker_weight is not None
         gates.addmm_(tracker_h, weights.tracker_weight.t())
     gates[:, :hidden_dim].tanh_()
     gates[:, hidden_dim:].sigmoid_()
@@ -73,7 +74,9 @@ def local_derivatives(
     gates: Tensor,  # (n, G * D) activated gates: one tanh gate, input gate, G - 3 forget gates, output gate
     tanh_c: Tensor,  # (n, D)
     c_in: Tensor,  # (n, (G - 3) * D) the cell states that the forget gates multiply
-) -> tuple[Tensor, Tensor]:  # (n, G * D) factors of dc and, for the output gate, dh; (n, D) factor of dh in dc
+) -> tuple[
+    Tensor, Tensor
+]:  # (n, G * D) factors of dc and, for the output gate, dh; (n, D) factor of dh in dc
     """Derivatives of both cells that need no gradient from above, for any number of steps at once."""
     cell_dim = tanh_c.shape[1]
     first, last = 2 * cell_dim, gates.shape[1] - cell_dim

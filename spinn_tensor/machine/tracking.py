@@ -2,9 +2,9 @@
 
 What the tracker reads of a state it reads through one of three projections, and each state is projected once, where it
 is made, instead of wherever it is read: `projections` (2R + 1 + L, 4K) holds in rows 2r and 2r + 1 state r as first and
-as second stack entry, then one row for the empty buffer and one for each word, with the bias. A step's input is then the
-sum of three rows. In the reverse loop the gradients of these rows gather from all their readers before a state's own
-step, so that they too go back through the projection once a state.
+as second stack entry, then one row for the empty buffer and one for each word, with the bias. A step's input is then
+the sum of three rows. In the reverse loop the gradients of these rows gather from all their readers before a state's
+own step, so that they too go back through the projection once a state.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class TrackerWalk:
         n, tracker_dim = gates.shape[0], self.memory.shape[2]
         reads = self.projections.index_select(0, self.read_index[step]).view(n, 3, -1)
         torch.sum(reads, 1, out=gates)
-        previous = self.memory.flatten(0, 1).index_select(0, self.previous_index[step]).view(n, 2, tracker_dim)
+        previous = (
+            self.memory.flatten(0, 1).index_select(0, self.previous_index[step]).view(n, 2, tracker_dim)
+        )
         h_previous, c_previous = previous.unbind(1)
         state = self.h_rows[step], self.c_rows[step]
         tracker_step(gates, h_previous, c_previous, self.weights.hidden, self.tanh_c_of[step], *state)
@@ -126,6 +128,7 @@ class TrackerWalkBack:
         tables: LaneTables,
         trail: Trail,
     ) -> None:
+        assert compose.tracker_weight is not None
         self.weights = _Weights.arrange(tracker)
         self.compose_weight = compose.tracker_weight
         self.tables, self.trail, self.n_leaves = tables, trail, n_leaves
@@ -182,12 +185,20 @@ class TrackerWalkBack:
         torch.mul(self.forget_of[step], dc, out=grad_previous[:, 1])
         self.grad_memory.flatten(0, 1).index_add_(0, self.previous_index[step], grad_previous.flatten(0, 1))
 
+    def compose_weight_gradient(
+        self,
+        grad_compose_gates: Tensor,  # (C, 5H)
+    ) -> Tensor:  # (5H, K)
+        """What the compositions of all steps owe to the weight of the tracker's h in them."""
+        h = self.trail.tracker_memory[0].index_select(0, self.tables.tracker_index)
+        return grad_compose_gates.t().mm(h)
+
     def finish(
         self,
         grad_leaf_h: Tensor,  # (L, H) added to
     ) -> TrackerWeights:
         """Gradients of the leaves and of the weights, one product each."""
-        gate_dim, hidden_dim = self.weights.buffer.shape
+        gate_dim = self.weights.buffer.shape[0]
         n_leaf_rows = 1 + self.n_leaves
         h = self.trail.memory[0]
         grad_stack = self.grad_projections.view(-1, 2 * gate_dim)

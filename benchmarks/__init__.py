@@ -1,0 +1,1 @@
+"""What is measured, against which baseline, and the results (`python -m benchmarks.encoders --help`)."""

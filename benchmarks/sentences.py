@@ -1,0 +1,112 @@
+"""The trees that are measured: real sentences where they are at hand, and the batches made of them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.trees import REDUCE, SHIFT
+
+SNLI_SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
+RANDOM_LENGTHS = (1, 40)  # tokens of the random trees
+
+
+class Sentences(NamedTuple):
+    """Trees without their words, which no encoder's speed depends on."""
+
+    source: str  # where they are from, for the report
+    transitions: list[np.ndarray]  # (2N - 1,) int8 each
+
+
+class Setting(NamedTuple):
+    """One way of making batches, and the batches that are measured."""
+
+    batching: str  # "sorted" or "shuffled"
+    batch_size: int
+    batches: list[list[np.ndarray]]  # of transitions
+
+
+def load_sentences(source: str) -> Sentences:
+    """Sentences of an SNLI jsonl file; "auto": SNLI's dev slice if it is there, else the generated logic
+    corpus; "random": random trees."""
+    if source == "random":
+        rng = np.random.default_rng(0)
+        lengths = rng.integers(RANDOM_LENGTHS[0], RANDOM_LENGTHS[1] + 1, size=1024)
+        return Sentences("random trees", [random_transitions(int(n), rng) for n in lengths])
+    if source != "auto":
+        return Sentences(Path(source).name, list(_read(Path(source))))
+    if SNLI_SLICE.exists():
+        return Sentences(f"SNLI ({SNLI_SLICE.name})", list(_read(SNLI_SLICE)))
+    return Sentences("generated logic corpus", list(_generate()))
+
+
+def no_longer_than(sentences: Sentences, max_tokens: int) -> Sentences:
+    """The sentences of at most so many tokens."""
+    few = [codes for codes in sentences.transitions if len(codes) < 2 * max_tokens]
+    return Sentences(f"{sentences.source}, at most {max_tokens} tokens", few)
+
+
+def random_transitions(n_tokens: int, rng: np.random.Generator) -> np.ndarray:  # (2N - 1,) int8
+    """A random tree: wherever both transitions are possible, a fair coin chooses."""
+    transitions = np.empty(2 * n_tokens - 1, dtype=np.int8)
+    depth, n_shifted = 0, 0
+    for step, coin in enumerate(rng.random(2 * n_tokens - 1) < 0.5):
+        reduces = depth >= 2 and (n_shifted == n_tokens or bool(coin))
+        transitions[step] = REDUCE if reduces else SHIFT
+        n_shifted += not reduces
+        depth += -1 if reduces else 1
+    return transitions
+
+
+def settings(
+    sentences: Sentences,
+    batch_sizes: Sequence[int],
+    shuffled_size: int,
+    n_sentences: int,  # of each setting, at the most (at least one batch)
+    max_batches: int,
+) -> list[Setting]:
+    """Batches of each size from the sentences sorted by length, then batches of `shuffled_size` in random
+    order.
+
+    Of a long list of batches every so-manieth is measured, so that short and long sentences are both in it.
+    """
+    transitions = sentences.transitions
+    by_length = sorted(transitions, key=len, reverse=True)
+    shuffled = [transitions[i] for i in np.random.default_rng(0).permutation(len(transitions))]
+    made = [("sorted", size, by_length) for size in batch_sizes] + [("shuffled", shuffled_size, shuffled)]
+    return [
+        Setting(batching, size, _spread(_cut(order, size), min(max_batches, max(1, n_sentences // size))))
+        for batching, size, order in made
+        if size <= len(order)
+    ]
+
+
+def _cut(order: list[np.ndarray], size: int) -> list[list[np.ndarray]]:
+    """Whole batches only: the rates of two batch sizes are then comparable."""
+    return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+
+
+def _spread(batches: list[list[np.ndarray]], count: int) -> list[list[np.ndarray]]:
+    """`count` of the batches, from the middles of equal parts of the list."""
+    count = min(count, len(batches))
+    return [batches[int((part + 0.5) * len(batches) / count)] for part in range(count)]
+
+
+def _read(path: Path) -> Iterator[np.ndarray]:
+    from data_prep.snli import read_pairs
+
+    for pair in read_pairs(path, require_label=False):
+        yield pair.premise.transitions
+        yield pair.hypothesis.transitions
+
+
+def _generate() -> Iterator[np.ndarray]:
+    from data_prep.logic import LogicConfig, write_corpus
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(Path(folder), LogicConfig())
+        yield from _read(Path(folder) / "dev.jsonl")

@@ -1,0 +1,292 @@
+"""Encoders and classifiers: equal to plain references, and to themselves whatever else is in the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data_prep.columns import LabelledColumns, PairColumns, concatenate, lengths, take
+from spinn_tensor import (
+    ClassifierConfig,
+    ConfigError,
+    EncoderConfig,
+    ModelConfig,
+    SentenceEncoder,
+    build_model,
+    collate,
+    make_sentence_batch,
+    move,
+)
+from spinn_tensor.config import ENCODER_KINDS, SPINN_KINDS
+from spinn_tensor.normalization import MaskedBatchNorm
+from tests.oracle import oracle_rows
+from tests.strategies import columns_of, left_branching, right_branching, transitions_from_choices
+
+V = 200
+
+
+def some_columns(n_sentences: int = 9, seed: int = 0):
+    """Sentences of 1 to 13 tokens, no two words of them the same."""
+    rng = np.random.default_rng(seed)
+    n_tokens = [1, 2, *rng.integers(1, 14, size=n_sentences - 2)]
+    return columns_of([transitions_from_choices(n, rng.random(2 * n - 1) < 0.5) for n in n_tokens])
+
+
+def encoder(kind: str = "spinn-pi", **options) -> SentenceEncoder:
+    torch.manual_seed(0)
+    settings = {"embedding_dim": 6, "hidden_dim": 8, "tracker_dim": 3, "embedding_dropout": 0.0} | options
+    return SentenceEncoder(EncoderConfig(V, kind, **settings))
+
+
+def split(columns):
+    return [columns.transitions[s:e] for s, e in _bounds(columns)]
+
+
+def _bounds(columns):
+    ends = np.cumsum(2 * lengths(columns) - 1)
+    return zip(ends - 2 * lengths(columns) + 1, ends, strict=True)
+
+
+VARIANTS = [(kind, "projection") for kind in ENCODER_KINDS] + [(kind, "bilstm") for kind in SPINN_KINDS]
+every_variant = pytest.mark.parametrize("kind, leaf_encoder", VARIANTS)
+
+
+@pytest.mark.parametrize("kind", SPINN_KINDS)
+def test_spinn_is_the_oracle_on_projected_words(kind) -> None:
+    columns = some_columns()
+    model = encoder(kind).double().eval()
+    batch = make_sentence_batch(columns, model.table_kind)
+    leaves = model.leaves(batch)
+    composer = model.composer
+    tracker = None if composer.tracker is None else composer.tracker.weights()
+    states = oracle_rows(leaves, split(columns), composer.compose.weights(), tracker)[:, :8]
+    torch.testing.assert_close(model.node_states(batch), states, rtol=1e-10, atol=1e-12)
+    roots = np.cumsum(2 * lengths(columns) - 1) - 1
+    torch.testing.assert_close(model(batch), states[roots], rtol=1e-10, atol=1e-12)
+
+
+def test_projected_words_are_embedding_projection_and_batch_norm() -> None:
+    columns = some_columns()
+    model = encoder("spinn-pi-nt").double()
+    batch = make_sentence_batch(columns, "forest")
+    words = model.embedding.weight[columns.token_ids.astype(np.int64)]
+    projected = words @ model.leaves.projection.weight.t() + model.leaves.projection.bias
+    expected = (projected - projected.mean(0)) / (projected.var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(model.leaves(batch), expected)
+
+
+@every_variant
+def test_an_encoding_is_the_same_alone_in_any_order_and_with_any_padding(kind, leaf_encoder) -> None:
+    columns = some_columns()
+    model = encoder(kind, leaf_encoder=leaf_encoder).eval()
+    with torch.no_grad():
+        model.leaves.norm.running_mean.uniform_(-1, 1)
+        together = model(make_sentence_batch(columns, model.table_kind))
+        order = np.random.default_rng(1).permutation(len(lengths(columns)))
+        shuffled = model(make_sentence_batch(take(columns, order), model.table_kind))
+        torch.testing.assert_close(shuffled, together[order], rtol=0, atol=1e-6)
+        for row in range(len(order)):
+            alone = model(make_sentence_batch(take(columns, np.array([row])), model.table_kind))
+            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
+        for spare in (1, 7):
+            n_rows = int(lengths(columns).sum()) + spare
+            padded = model(make_sentence_batch(columns, model.table_kind, n_leaf_rows=n_rows))
+            torch.testing.assert_close(padded, together, rtol=0, atol=1e-6)
+
+
+@every_variant
+def test_nan_in_the_padding_word_reaches_nothing(kind, leaf_encoder) -> None:
+    """Training mode: neither the encodings, nor batch norm's statistics, nor any gradient."""
+    columns = some_columns()
+    columns = columns._replace(token_ids=columns.token_ids + 1)  # no real token is word 0
+    results = []
+    for n_rows in (None, int(lengths(columns).sum()) + 5):
+        model = encoder(kind, leaf_encoder=leaf_encoder).double()
+        if n_rows is not None:
+            with torch.no_grad():
+                model.embedding.weight[0] = torch.nan
+        encodings = model(make_sentence_batch(columns, model.table_kind, n_leaf_rows=n_rows))
+        encodings.square().sum().backward()
+        gradients = {name: weight.grad for name, weight in model.named_parameters()}
+        gradients["leaves.embedding.weight"] = gradients["leaves.embedding.weight"][1:]
+        results.append((encodings.detach(), dict(model.named_buffers()), gradients))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "bilstm"])
+def test_the_recurrent_encoders_are_torch_lstms_sentence_by_sentence(kind) -> None:
+    columns = some_columns()
+    model = encoder(kind).double().eval()
+    batch = make_sentence_batch(columns, model.table_kind)
+    words = model.leaves(batch).split(lengths(columns).tolist())
+    expected = [model.composer.lstm(sentence)[1][0].flatten() for sentence in words]
+    torch.testing.assert_close(model(batch), torch.stack(expected))
+
+
+def test_the_bag_of_words_is_the_sum() -> None:
+    columns = some_columns()
+    model = encoder("bow").double().eval()
+    batch = make_sentence_batch(columns, model.table_kind)
+    sums = [sentence.sum(0) for sentence in model.leaves(batch).split(lengths(columns).tolist())]
+    torch.testing.assert_close(model(batch), torch.stack(sums))
+
+
+def test_the_bidirectional_leaf_encoder_sees_its_sentence_and_nothing_else() -> None:
+    columns = some_columns()
+    model = encoder("spinn-pi", leaf_encoder="bilstm").double().eval()
+    batch = make_sentence_batch(columns, model.table_kind)
+    projected = model.leaves.norm(model.leaves.projection(model.embedding(batch.token_ids)))
+    words = projected.split(lengths(columns).tolist())
+    expected = torch.cat([model.leaves.lstm(sentence)[0] for sentence in words])
+    torch.testing.assert_close(model.leaves(batch), expected)
+
+
+def test_masked_batch_norm_is_batch_norm_of_the_real_rows() -> None:
+    torch.manual_seed(1)
+    mask = torch.tensor([True, False, True, True, False, True])
+    x = torch.randn(6, 4, dtype=torch.float64)
+    x[~mask] = torch.nan
+    masked, plain = MaskedBatchNorm(4).double(), nn.BatchNorm1d(4).double()
+    for training in (True, True, False):
+        masked.train(training), plain.train(training)
+        got, expected = masked(x, mask), plain(x[mask])
+        torch.testing.assert_close(got[mask], expected)
+        assert not got[~mask].any()
+    torch.testing.assert_close(masked.state_dict(), plain.state_dict())
+
+
+def test_batch_norm_of_a_single_row_uses_the_running_statistics() -> None:
+    norm = MaskedBatchNorm(3)
+    norm.running_mean.fill_(2.0)
+    torch.testing.assert_close(norm(torch.full((1, 3), 2.0)), torch.zeros(1, 3))
+    assert norm.num_batches_tracked == 0
+
+
+def pair_model(kind: str = "spinn-pi", **classifier):
+    torch.manual_seed(0)
+    settings = {"mlp_dim": 16, "mlp_dropout": 0.0} | classifier
+    config = EncoderConfig(V, kind, 6, 8, 3, embedding_dropout=0.0)
+    return build_model(ModelConfig("pair", ("a", "b", "c"), config, ClassifierConfig(3, **settings)))
+
+
+def pairs(n: int = 5) -> PairColumns:
+    return PairColumns(some_columns(n, seed=1), some_columns(n, seed=2), np.arange(n) % 3)
+
+
+def test_a_pair_is_classified_from_both_encodings() -> None:
+    model = pair_model(mlp_layers=0, batch_norm=False).eval()
+    columns = pairs()
+    premise, hypothesis = (
+        model.encoder(make_sentence_batch(side, "lanes")) for side in (columns.premises, columns.hypotheses)
+    )
+    features = torch.cat((premise, hypothesis, premise - hypothesis, premise * hypothesis), 1)
+    torch.testing.assert_close(model(collate(columns, "lanes")), model.mlp.output(features))
+
+
+@pytest.mark.parametrize("kind", SPINN_KINDS)
+def test_node_logits_end_with_the_roots(kind) -> None:
+    config = EncoderConfig(V, kind, 6, 8, 3)
+    labels = tuple("01234")
+    model = build_model(
+        ModelConfig("sentence", labels, config, ClassifierConfig(5, mlp_dim=4), node_labels=True)
+    )
+    model.eval()
+    columns = columns_of([left_branching(4), right_branching(1), right_branching(6)])
+    columns = columns._replace(node_labels=np.arange(len(columns.transitions)) % 5)
+    batch = collate(LabelledColumns(columns, np.array([1, 2, 3])), model.encoder.table_kind)
+    assert batch.node_labels.tolist() == columns.node_labels.tolist()
+    logits = model(batch)
+    assert logits.shape == (7 + 1 + 11, 5)
+    torch.testing.assert_close(logits[[6, 7, 18]], model.root_logits(batch))
+
+
+@pytest.mark.parametrize(
+    "kind, tracker_dim, mlp_layers, millions",
+    [("spinn-pi-nt", 64, 2, 3.4), ("spinn-pi", 61, 2, 3.7)],
+)
+def test_as_many_parameters_as_published(kind, tracker_dim, mlp_layers, millions) -> None:
+    """Bowman et al. 2016, table 1; the fixed embedding does not count."""
+    config = EncoderConfig(V, kind, tracker_dim=tracker_dim, train_embedding=False)
+    model = build_model(ModelConfig("pair", tuple("abc"), config, ClassifierConfig(3, mlp_layers=mlp_layers)))
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert round(trained / 1e6, 1) == millions
+
+
+def test_a_batch_moves_as_a_whole_but_for_what_the_host_reads() -> None:
+    batch = collate(pairs(), "lanes")
+    moved = move(batch, "meta")
+    assert moved.labels.device.type == moved.sentences.token_ids.device.type == "meta"
+    assert moved.sentences.tables.left_index.device.type == "meta"
+    assert moved.sentences.tables.entry_offsets.device.type == "cpu"
+    assert moved.sentences.sequence.batch_sizes.device.type == "cpu"
+
+
+def test_premises_and_hypotheses_are_one_batch() -> None:
+    columns = pairs()
+    both = concatenate(columns.premises, columns.hypotheses)
+    assert collate(columns, "forest").sentences.token_ids.tolist() == both.token_ids.tolist()
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ENCODER_KINDS)
+def test_every_encoder_trains_in_every_precision(kind, precision) -> None:
+    model = pair_model(kind).to(precision)
+    batch = collate(pairs(), model.encoder.table_kind)
+    nn.functional.cross_entropy(model(batch), batch.labels).backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+
+
+def test_encoders_without_trees_have_no_nodes() -> None:
+    model = encoder("lstm")
+    with pytest.raises(TypeError, match="'lstm' has no tree nodes"):
+        model.node_states(make_sentence_batch(some_columns(), "sequence"))
+
+
+def test_a_table_kind_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="table_kind: expected one of forest, lanes, sequence, got 'trees'"):
+        make_sentence_batch(some_columns(), "trees")
+
+
+CONFIG = {
+    "task": "pair",
+    "labels": ["a", "b"],
+    "encoder": {"vocabulary_size": 9, "kind": "lstm"},
+    "classifier": {"n_classes": 2},
+}
+
+
+def test_a_config_survives_json() -> None:
+    config = ModelConfig.from_dict(CONFIG)
+    assert config.encoder.hidden_dim == 300
+    assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        (("encoder", "kind"), "gru", "kind: expected one of spinn-pi-nt, spinn-pi, .*, got 'gru'"),
+        (("encoder", "hidden_dim"), 0, "hidden_dim: expected at least 1, got 0"),
+        (("encoder", "hidden_dim"), "8", "EncoderConfig.hidden_dim: expected int, got '8'"),
+        (("encoder", "hiden_dim"), 8, "EncoderConfig: unknown key 'hiden_dim'"),
+        (("encoder", "embedding_dropout"), 1.0, "embedding_dropout: expected a probability"),
+        (("encoder", "leaf_encoder"), "cnn", "leaf_encoder: expected one of projection, bilstm"),
+        (("classifier", "n_classes"), 3, "labels: got 2 names for 3 classes"),
+        (("classifier",), {}, "ClassifierConfig: key 'n_classes' is missing"),
+        (("classifier",), 3, "ClassifierConfig: expected an object with keys, got int"),
+        (("task",), "triple", "task: expected one of pair, sentence, got 'triple'"),
+        (("node_labels",), True, "node_labels: only a SPINN"),
+    ],
+)
+def test_a_config_that_cannot_be(path, value, message) -> None:
+    values = {key: dict(part) if isinstance(part, dict) else part for key, part in CONFIG.items()}
+    *parents, last = path
+    target = values
+    for parent in parents:
+        target = target[parent]
+    target[last] = value
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_dict(values)
