@@ -66,6 +66,16 @@ def run(
     return run_given(leaves, compose, tracker, tables, index)
 
 
+def random_transitions(rng: np.random.Generator, n_tokens: int) -> np.ndarray:
+    """A random walk over the valid transitions."""
+    transitions, depth, shifts = [], 0, 0
+    while shifts < n_tokens or depth > 1:
+        reduces = depth > 1 and (shifts == n_tokens or rng.random() < 0.5)
+        transitions.append(int(reduces))
+        depth, shifts = depth + (-1 if reduces else 1), shifts + (not reduces)
+    return np.array(transitions, dtype=np.int8)
+
+
 def random_weights(
     hidden_dim: int, tracker_dim: int | None, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> tuple[ComposeWeights, TrackerWeights | None]:

@@ -23,6 +23,7 @@ from tests.machines import (
     needs_shared,
     parameters,
     random_leaves,
+    random_transitions,
     random_weights,
     relative_error,
     run,
@@ -73,16 +74,6 @@ def test_random_trees_of_up_to_sixty_tokens(name, tracked, dtype) -> None:
     batch = [random_transitions(rng, n) for n in (60, 1, 59, 2, 33, 60, 17, 48)]
     batch += [left_branching(60), right_branching(60), left_branching(31)]
     check_against_oracle(name, tracked, batch, dtype)
-
-
-def random_transitions(rng: np.random.Generator, n_tokens: int) -> np.ndarray:
-    """A random walk over the valid transitions."""
-    transitions, depth, shifts = [], 0, 0
-    while shifts < n_tokens or depth > 1:
-        reduces = depth > 1 and (shifts == n_tokens or rng.random() < 0.5)
-        transitions.append(int(reduces))
-        depth, shifts = depth + (-1 if reduces else 1), shifts + (not reduces)
-    return np.array(transitions, dtype=np.int8)
 
 
 @pytest.fixture(scope="module")

@@ -107,13 +107,16 @@ def _setup_context(ctx, inputs, output) -> None:
     _, compose, tracker, tables, output_index, save = inputs
     if not save:
         raise RuntimeError("stack_machine ran with save=False, but a gradient was asked for")
+    ctx.set_materialize_grads(False)  # the trail has no gradients, and zeros of its size cost a step's time
     ctx.sizes = [len(compose), len(tracker), len(tables)]
     ctx.save_for_backward(output_index, *compose, *tracker, *tables, *output[1:])
 
 
-def _backward(ctx, grad_output: Tensor, *_unused: Tensor):
+def _backward(ctx, grad_output: Tensor | None, *_unused: None):
     output_index, *rest = ctx.saved_tensors
     n_compose, n_tracker, n_tables = ctx.sizes
+    if grad_output is None:
+        return None, [None] * n_compose, [None] * n_tracker, [None] * n_tables, None, None
     compose, rest = rest[:n_compose], rest[n_compose:]
     tracker, rest = rest[:n_tracker], rest[n_tracker:]
     tables, trail = rest[:n_tables], rest[n_tables:]

@@ -1,0 +1,306 @@
+"""Checkpoints: strict reading, whole or not at all, and the same model after a trip through a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import spinn_tensor.training.folders as folders_module
+from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from spinn_tensor.training.folders import readable, recover, write_folder
+from spinn_tensor.training.loop import Task, Trainer
+from spinn_tensor.training.resume import read_training_state, restore
+from tests.test_training import pair_model, pairs, settings
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder after a few steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    vocabulary, corpus = pairs(folder)
+    model = pair_model("spinn-pi", vocabulary)
+    Trainer(Task(model, vocabulary, corpus, corpus), settings(epochs=2), folder).fit()
+    return folder
+
+
+@pytest.fixture
+def checkpoint(trained: Path, tmp_path: Path) -> Path:
+    """A copy of its last checkpoint, to be damaged."""
+    return Path(shutil.copytree(trained / "last", tmp_path / "checkpoint"))
+
+
+def change_tensors(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / name)
+        change(tensors)
+        save_file(tensors, folder / name)
+
+    return damage
+
+
+def change_json(name: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        values = json.loads((folder / name).read_text())
+        change(values)
+        (folder / name).write_text(json.dumps(values))
+
+    return damage
+
+
+def truncate(name: str) -> Callable[[Path], None]:
+    return lambda folder: os.truncate(folder / name, os.path.getsize(folder / name) // 2)
+
+
+WEIGHTS = "model.safetensors"
+DAMAGE = {
+    "missing tensor": (
+        change_tensors(WEIGHTS, lambda t: t.pop("mlp.output.bias")),
+        r"model.safetensors: tensor 'mlp.output.bias' is missing",
+    ),
+    "extra tensor": (
+        change_tensors(WEIGHTS, lambda t: t.update(extra=torch.zeros(1))),
+        r"model.safetensors: tensor 'extra' is not part of the model",
+    ),
+    "misshapen tensor": (
+        change_tensors(WEIGHTS, lambda t: t.update({"mlp.output.bias": torch.zeros(4)})),
+        r"model.safetensors: tensor 'mlp.output.bias' has shape \(4,\), expected \(3,\)",
+    ),
+    "tensor of another type": (
+        change_tensors(WEIGHTS, lambda t: t.update({"mlp.output.bias": torch.zeros(3, dtype=torch.float64)})),
+        r"model.safetensors: tensor 'mlp.output.bias' has type torch.float64, expected torch.float32",
+    ),
+    "truncated weights": (truncate(WEIGHTS), r"model.safetensors: not a whole safetensors file"),
+    "empty weights": (lambda f: os.truncate(f / WEIGHTS, 0), r"model.safetensors: not a whole"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), r"model.safetensors: no such file"),
+    "truncated config": (truncate("config.json"), r"config.json: not JSON"),
+    "config that is a list": (
+        lambda f: (f / "config.json").write_text("[]"),
+        r"expected a JSON object, got list",
+    ),
+    "newer format": (
+        change_json("config.json", lambda c: c.update(format_version=99)),
+        r"config.json: format version 99; this program reads up to 1",
+    ),
+    "no format": (change_json("config.json", lambda c: c.pop("format_version")), r"format version None"),
+    "unknown key": (change_json("config.json", lambda c: c.update(colour=1)), r"key 'colour' is unknown"),
+    "missing key": (change_json("config.json", lambda c: c.pop("metrics")), r"key 'metrics' is missing"),
+    "unknown model key": (
+        change_json("config.json", lambda c: c["model"]["encoder"].update(depth=2)),
+        r"config.json: EncoderConfig: unknown key 'depth'",
+    ),
+    "unknown training key": (
+        change_json("config.json", lambda c: c["run"]["training"].update(adam=True)),
+        r"config.json: TrainingConfig: unknown key 'adam'",
+    ),
+    "value of another type": (
+        change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim="8")),
+        r"config.json: EncoderConfig.hidden_dim: expected int, got '8'",
+    ),
+    "value out of range": (
+        change_json("config.json", lambda c: c["model"]["encoder"].update(kind="gru")),
+        r"config.json: kind: expected one of",
+    ),
+    "labels that are no list": (
+        change_json("config.json", lambda c: c["model"].update(labels=3)),
+        r"config.json: ",
+    ),
+    "section that is no object": (
+        change_json("config.json", lambda c: c.update(run=3)),
+        r"config.json: RunConfig",
+    ),
+    "metrics that are no object": (
+        change_json("config.json", lambda c: c.update(metrics=3)),
+        r"config.json: ",
+    ),
+    "other vocabulary": (
+        change_json("vocabulary.json", lambda v: v["tokens"].append("new")),
+        r"vocabulary.json: not the vocabulary the model was trained with",
+    ),
+    "reordered vocabulary": (
+        change_json("vocabulary.json", lambda v: v["tokens"].append(v["tokens"].pop(2))),
+        r"vocabulary.json: not the vocabulary",
+    ),
+    "truncated vocabulary": (truncate("vocabulary.json"), r"vocabulary.json: not JSON"),
+    "no vocabulary": (lambda f: (f / "vocabulary.json").unlink(), r"vocabulary.json: "),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_in_one_line(name: str, checkpoint: Path) -> None:
+    damage, message = DAMAGE[name]
+    damage(checkpoint)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_checkpoint(checkpoint)
+    assert "\n" not in str(error.value)
+    assert str(checkpoint) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_without_a_checkpoint(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=f"{name}: no "):
+        load_checkpoint(tmp_path / name)
+
+
+def test_load_restores_the_model(trained: Path, tmp_path: Path) -> None:
+    model, vocabulary, config = load_checkpoint(trained / "last")
+    assert not model.training
+    save_checkpoint(tmp_path / "again", model, vocabulary, config.run, config.metrics)
+    again = load_checkpoint(tmp_path / "again")
+    assert again.config == config
+    assert again.vocabulary == vocabulary
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_a_run_stands_for_its_best_checkpoint(trained: Path) -> None:
+    best, run = load_checkpoint(trained / "best"), load_checkpoint(trained)
+    assert run.config == best.config
+    assert all(map(torch.equal, run.model.state_dict().values(), best.model.state_dict().values()))
+
+
+def test_nothing_is_pickled_and_others_may_read(trained: Path) -> None:
+    files = [path for path in trained.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors"}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files if path.parent.name == "last"} == {
+        0o666 & ~umask
+    }
+
+
+STATE = "training_state.safetensors"
+STATE_DAMAGE = {
+    "missing optimiser tensor": (
+        change_tensors(STATE, lambda t: t.pop("optimizer/square_avg/mlp.output.bias")),
+        r"training_state.safetensors: tensor 'optimizer/square_avg/mlp.output.bias' is missing",
+    ),
+    "misshapen generator state": (
+        change_tensors(STATE, lambda t: t.update({"rng/cpu": torch.zeros(3, dtype=torch.uint8)})),
+        r"training_state.safetensors: tensor 'rng/cpu' has shape \(3,\)",
+    ),
+    "truncated": (truncate(STATE), r"training_state.safetensors: not a whole"),
+    "unknown counter": (
+        change_json("training_state.json", lambda s: s.update(hours=1)),
+        r"training_state.json: Progress: unknown key 'hours'",
+    ),
+    "missing counter": (
+        change_json("training_state.json", lambda s: s.pop("batch")),
+        r"training_state.json: Progress: key 'batch' is missing",
+    ),
+    "unknown parameter": (
+        change_json("training_state.json", lambda s: s["optimizer_parameters"].append("ghost")),
+        r"training_state.json: the model has no parameter 'ghost'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATE_DAMAGE)
+def test_a_damaged_training_state_is_refused(name: str, checkpoint: Path) -> None:
+    damage, message = STATE_DAMAGE[name]
+    damage(checkpoint)
+    model = load_checkpoint(checkpoint).model
+    optimizer = torch.optim.RMSprop(model.parameters())
+    with pytest.raises(CheckpointError, match=message):
+        restore(read_training_state(checkpoint), checkpoint, model, optimizer)
+
+
+def fill(text: str) -> Callable[[Path], None]:
+    """Two files that must always be seen together."""
+
+    def write(folder: Path) -> None:
+        for name in ("a", "b"):
+            (folder / name).write_text(text)
+
+    return write
+
+
+def content(folder: Path) -> set[str]:
+    return {path.read_text() for path in folder.iterdir()}
+
+
+def test_a_folder_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "folder"
+    for text in ("one", "two"):
+        write_folder(target, fill(text))
+        assert content(target) == {text}
+        assert os.listdir(target.parent) == ["folder"]
+
+
+def test_an_error_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", fill("old"))
+
+    def fail(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_folder(tmp_path / "folder", fail)
+    assert content(tmp_path / "folder") == {"old"}
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+# Kills itself at the n-th file event of replacing a folder: opening, creating, renaming or deleting something in it.
+KILLED_WRITER = """
+import os, pathlib, runpy, signal, sys
+module = runpy.run_path(sys.argv[1])
+target, left = pathlib.Path(sys.argv[2]), int(sys.argv[3])
+
+def fill(folder):
+    for name in ("a", "b"):
+        (folder / name).write_text("new")
+
+def hook(event, arguments):
+    global left
+    if any(isinstance(a, (str, os.PathLike)) and str(target.parent) in str(a) for a in arguments):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+module["write_folder"](target, fill)
+"""
+
+
+def test_killed_at_every_file_event_a_whole_folder_can_be_read(tmp_path: Path) -> None:
+    seen = []
+    for n_events in range(60):
+        parent = tmp_path / str(n_events)
+        write_folder(parent / "folder", fill("old"))
+        command = [
+            sys.executable,
+            "-c",
+            KILLED_WRITER,
+            folders_module.__file__,
+            str(parent / "folder"),
+            str(n_events),
+        ]
+        status = subprocess.run(command, check=False).returncode
+        texts = content(readable(parent / "folder"))
+        assert texts in ({"old"}, {"new"})
+        seen.append((status, *texts, (parent / "folder").exists()))
+        recover(parent / "folder")
+        assert content(parent / "folder") == texts
+        write_folder(parent / "folder", fill("newer"))
+        assert content(parent / "folder") == {"newer"}
+        assert os.listdir(parent) == ["folder"]
+        if status == 0:
+            break
+    assert status == 0
+    # all three cases came up: untouched, between the renames, and after them
+    assert {
+        (-signal.SIGKILL, "old", True),
+        (-signal.SIGKILL, "old", False),
+        (-signal.SIGKILL, "new", True),
+    } <= set(seen)

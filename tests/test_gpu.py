@@ -1,0 +1,109 @@
+"""The machine on a CUDA device: the same numbers as on the CPU, no host synchronisation, and compiled as eager."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from spinn_tensor import ForestTables, collate, move, run_forest, run_given
+from spinn_tensor.config import ENCODER_KINDS, SPINN_KINDS
+from spinn_tensor.training import training_loss
+from tests.machines import (
+    TABLES,
+    every_machine,
+    gradients,
+    parameters,
+    random_leaves,
+    random_transitions,
+    random_weights,
+    relative_error,
+)
+from tests.test_encoders import pair_model, pairs
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+HIDDEN, TRACKER = 24, 8
+
+
+@pytest.fixture
+def batch() -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    return [random_transitions(rng, n) for n in (1, 9, 30, 4, 17, 2, 30, 60)]
+
+
+def on_cuda(name, batch, tracked, dtype):
+    """Leaves, weights and tables on the device."""
+    leaves = random_leaves(batch, HIDDEN, dtype).detach().cuda().requires_grad_()
+    bundles = random_weights(HIDDEN, TRACKER if tracked else None, dtype)
+    compose, tracker = (
+        None
+        if bundle is None
+        else type(bundle)(*(None if w is None else w.detach().cuda().requires_grad_() for w in bundle))
+        for bundle in bundles
+    )
+    return leaves, compose, tracker, move(TABLES[name](batch), "cuda")
+
+
+def execute(leaves, compose, tracker, tables):
+    if isinstance(tables, ForestTables):
+        return run_forest(leaves, compose, tables)
+    return run_given(leaves, compose, tracker, tables)
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.1)], ids=str
+)
+@every_machine
+def test_cuda_is_the_cpu_in_float64(name, tracked, dtype, tolerance, batch) -> None:
+    leaves, (compose, tracker) = (
+        random_leaves(batch, HIDDEN),
+        random_weights(HIDDEN, TRACKER if tracked else None),
+    )
+    exact = execute(leaves, compose, tracker, TABLES[name](batch))
+    exact_gradients = gradients(exact, parameters(leaves, compose, tracker))
+    inputs = on_cuda(name, batch, tracked, dtype)
+    output = execute(*inputs)
+    assert relative_error(output.cpu(), exact) < tolerance
+    weighting_generator = torch.Generator().manual_seed(2)
+    weighting = torch.randn(output.shape, generator=weighting_generator, dtype=torch.float64).to(output)
+    got = torch.autograd.grad((output * weighting).sum(), parameters(*inputs[:3]), materialize_grads=True)
+    for ours, expected in zip(got, exact_gradients, strict=True):
+        assert relative_error(ours.cpu(), expected) < tolerance
+
+
+@every_machine
+def test_nothing_waits_for_the_device(name, tracked, batch) -> None:
+    inputs = on_cuda(name, batch, tracked, torch.float32)
+    execute(*inputs).sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        execute(*inputs).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("kind", ENCODER_KINDS)
+def test_every_model_is_the_same_on_the_device(kind) -> None:
+    model = pair_model(kind).double()
+    batch = collate(pairs(), model.encoder.table_kind)
+    expected = training_loss(model, batch)
+    model.cuda()
+    got = training_loss(model, move(batch, "cuda"))
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", SPINN_KINDS)
+def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
+    torch._dynamo.reset()
+    results = []
+    for compiled in (False, True):
+        model = pair_model(kind).double().cuda()
+        step = torch.compile(training_loss, fullgraph=True, dynamic=True) if compiled else training_loss
+        for n in (5, 8, 6):
+            loss = step(model, move(collate(pairs(n), model.encoder.table_kind), "cuda"))
+            loss.backward()
+        results.append((loss.detach(), {name: weight.grad for name, weight in model.named_parameters()}))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-10)

@@ -1,0 +1,147 @@
+"""Settings: the presets' published values, checks, the trip through JSON, and changes by name."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from spinn_tensor import ConfigError
+from spinn_tensor.training.config import (
+    DataConfig,
+    RunConfig,
+    TrainingConfig,
+    differences,
+    parse_setting,
+)
+from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, preset_table, run_config
+
+
+@pytest.mark.parametrize(
+    "name, rate, decay, embedding_keep, mlp_keep",
+    [("spinn-pi-nt", 3e-4, 3e-6, 0.83, 0.94), ("spinn-pi", 7e-3, 2e-5, 0.92, 0.93)],
+)
+def test_presets_of_the_paper(
+    name: str, rate: float, decay: float, embedding_keep: float, mlp_keep: float
+) -> None:
+    run = run_config(name, DataConfig())
+    training = run.training
+    assert (training.learning_rate, training.weight_decay) == (rate, decay)
+    assert (training.batch_size, training.decay_factor) == (32, 0.75)
+    assert (training.decay_every, training.decay_unit) == (10_000, "step")
+    assert run.encoder["kind"] == name
+    assert run.encoder["tracker_dim"] == 61
+    assert run.encoder["embedding_dropout"] == pytest.approx(1 - embedding_keep)
+    assert run.classifier["mlp_dropout"] == pytest.approx(1 - mlp_keep)
+    assert (run.classifier["mlp_dim"], run.classifier["mlp_layers"]) == (1024, 2)
+    assert not run.encoder["train_embedding"]
+
+
+@pytest.mark.parametrize("name", ["spinn-pi-nt-2017", "spinn-pi-2017"])
+def test_presets_of_the_pytorch_version(name: str) -> None:
+    run = run_config(name, DataConfig())
+    training = run.training
+    assert (training.learning_rate, training.rms_decay, training.rms_epsilon) == (2e-3, 0.9, 1e-6)
+    assert (training.decay_factor, training.decay_every, training.decay_unit) == (0.75, 1, "epoch")
+    assert (training.batch_size, run.encoder["tracker_dim"]) == (128, 64)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_and_survives_json(name: str) -> None:
+    run = run_config(name, DataConfig(extra=("long=x.jsonl",)))
+    assert RunConfig.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+    assert name in preset_table()
+
+
+def test_default_presets_exist() -> None:
+    assert set(DEFAULT_PRESETS.values()) <= set(PRESETS)
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(ConfigError, match="unknown preset 'spin'; known are spinn-pi-nt"):
+        run_config("spin", DataConfig())
+
+
+@pytest.mark.parametrize(
+    "text, key, value",
+    [
+        ("hidden_dim=7", "encoder__hidden_dim", 7),
+        ("learning_rate=1e-3", "training__learning_rate", 1e-3),
+        ("compile=true", "training__compile", True),
+        ("encoder.batch_norm=no", "encoder__batch_norm", False),
+        ("classifier.batch_norm=yes", "classifier__batch_norm", True),
+        ("vectors=none", "data__vectors", None),
+        ("vectors=glove.txt", "data__vectors", "glove.txt"),
+        ("extra=a=1,b=2", "data__extra", ("a=1", "b=2")),
+        ("leaf_encoder=bilstm", "encoder__leaf_encoder", "bilstm"),
+    ],
+)
+def test_settings_are_typed_by_their_field(text: str, key: str, value: object) -> None:
+    assert parse_setting(text) == (key, value)
+    changed = run_config("logic-bow", DataConfig()).changed(**{key: value})
+    section, name = key.split("__")
+    part = getattr(changed, section)
+    assert (part[name] if isinstance(part, dict) else getattr(part, name)) == value
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("hidden=7", "unknown key 'hidden'"),
+        ("batch_norm=true", "ambiguous: encoder.batch_norm or classifier.batch_norm"),
+        ("vocabulary_size=7", "unknown key"),
+        ("hidden_dim=seven", "hidden_dim=seven: expected int"),
+        ("compile=maybe", "expected true or false"),
+        ("hidden_dim", "a setting is key=value"),
+    ],
+)
+def test_bad_settings(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_setting(text)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("clip_norm", -1.0),
+        ("rms_decay", 1.0),
+        ("decay_unit", "week"),
+        ("hidden_dim", 0),
+        ("embedding_dropout", 1.0),
+        ("kind", "gru"),
+        ("corpus", "multinli"),
+        ("node_labels", True),
+        ("extra", ("long",)),
+        ("limit", -1),
+    ],
+)
+def test_bad_values_name_their_key(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key):
+        run_config("logic-spinn-pi", DataConfig()).changed(**{key: value})
+
+
+@pytest.mark.parametrize("section", [None, "data", "encoder", "classifier", "training"])
+def test_unknown_keys_are_refused(section: str | None) -> None:
+    values = run_config("logic-bow", DataConfig()).to_dict()
+    (values if section is None else values[section])["surprise"] = 1
+    with pytest.raises(ConfigError, match="surprise"):
+        RunConfig.from_dict(values)
+
+
+def test_differences_name_keys() -> None:
+    old = run_config("logic-bow", DataConfig())
+    new = old.changed(seed=5, hidden_dim=9)
+    assert differences(old, old) == []
+    assert differences(old, new) == [
+        ("encoder.hidden_dim", old.encoder["hidden_dim"], 9),
+        ("training.seed", old.training.seed, 5),
+    ]
+
+
+def test_training_config_survives_json() -> None:
+    config = TrainingConfig(epochs=3, decay_unit="step", compile=True)
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

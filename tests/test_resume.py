@@ -1,0 +1,205 @@
+"""A run killed by SIGKILL, wherever it is, resumes and ends with the weights of one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from spinn_tensor.cli.main import main
+from spinn_tensor.training.checkpoint import load_checkpoint
+from tests.tiny_runs import pair_arguments
+
+pytest.importorskip("datasets")
+
+RUN = [
+    "--preset",
+    "logic-spinn-pi",
+    "--epochs",
+    "3",
+    "--dropout",
+    "0.3",
+    "--save-every",
+    "1",
+    "--evaluate-every",
+    "3",
+]
+
+# Kills itself at the n-th file event below the run's folder: opening, renaming, deleting, …
+KILLED_RUN = """
+import os, signal, sys
+from spinn_tensor.cli.main import main
+folder, left = sys.argv[1], int(sys.argv[2])
+
+def hook(event, arguments):
+    global left
+    if any(isinstance(a, (str, os.PathLike)) and folder in str(a) for a in arguments):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> Iterator[None]:
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [*pair_arguments(tmp_path_factory.mktemp("corpus")), *RUN]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from beginning to end."""
+    n_threads = torch.get_num_threads()
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert main([*arguments, "--output", str(output)]) == 0
+    torch.set_num_threads(n_threads)
+    return output
+
+
+def figures(folder: Path) -> list[dict]:
+    """The run's log but for what the clock decides."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")} for line in lines]
+
+
+def assert_same_run(output: Path, undisturbed: Path) -> None:
+    for name in ("best/model.safetensors", "last/model.safetensors", "last/training_state.safetensors"):
+        assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    assert figures(output) == figures(undisturbed)
+    assert sorted(os.listdir(output)) == sorted(os.listdir(undisturbed))
+
+
+def killed_at_event(arguments: list[str], output: Path, n_events: int) -> bool:
+    """Whether the run was killed; it ends well if it has fewer events."""
+    command = [sys.executable, "-c", KILLED_RUN, str(output), str(n_events), *arguments, "--resume"]
+    done = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+@pytest.mark.parametrize("n_events", [70])
+def test_killed_once(n_events: int, arguments: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    assert killed_at_event(arguments, output, n_events)
+    assert load_checkpoint(output).config.metrics["step"] >= 1
+    assert main([*arguments, "--output", str(output), "--resume"]) == 0
+    assert_same_run(output, undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_over_and_over_at_every_kind_of_moment(
+    arguments: list[str], undisturbed: Path, tmp_path: Path
+) -> None:
+    """Few events a session, so that a run is killed dozens of times: at the start, while training, while saving."""
+    for n_events in (19, 45):
+        output = tmp_path / str(n_events)
+        for _ in range(12):
+            if not killed_at_event(arguments, output, n_events):
+                break
+            n_events += 7  # another moment each time
+        assert main([*arguments, "--output", str(output), "--resume"]) == 0
+        assert_same_run(output, undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_at_any_time(arguments: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    """By the clock instead of by events."""
+    command = [sys.executable, "-m", "spinn_tensor", *arguments, "--resume"]
+    for number in range(6):
+        output = tmp_path / str(number)
+        with subprocess.Popen([*command, "--output", str(output)], stderr=subprocess.DEVNULL) as process:
+            while not (output / "run.json").exists() and process.poll() is None:
+                time.sleep(0.005)
+            time.sleep(0.15 * number)
+            process.kill()
+        assert main([*arguments, "--output", str(output), "--resume"]) == 0
+        assert_same_run(output, undisturbed)
+
+
+def test_ctrl_c_saves_and_exits_130(arguments: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "spinn_tensor", *arguments, "--output", str(output), "--epochs", "2000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while not (output / "last").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"saved {output / 'last'}" in errors.splitlines()[-1]
+    assert load_checkpoint(output / "last").config.metrics["step"] >= 1
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    arguments: list[str], undisturbed: Path, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in undisturbed.rglob("*.safetensors")}
+    assert main([*arguments, "--output", str(undisturbed), "--resume"]) == 0
+    assert before == {path: path.read_bytes() for path in undisturbed.rglob("*.safetensors")}
+
+
+def test_resuming_needs_no_other_argument_and_may_go_on_for_longer(
+    arguments: list[str], undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    assert main([*arguments, "--output", str(output), "--epochs", "1"]) == 0
+    assert load_checkpoint(output / "last").config.metrics["epoch"] == 1
+    assert main(["train", "--output", str(output), "--resume", "--epochs", "3", "--threads", "1"]) == 0
+    assert_same_run(output, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--lr", "0.5"], "--resume: training.learning_rate differs: the run has 0.001, now 0.5"),
+        (["--set", "mlp_dim=7"], "--resume: classifier.mlp_dim differs: the run has 12, now 7"),
+        (
+            ["--preset", "logic-bow"],
+            "--resume: preset differs: the run has 'logic-spinn-pi', now 'logic-bow'",
+        ),
+        (["--train", "other.jsonl"], "--resume: data.train differs"),
+    ],
+)
+def test_another_configuration_is_refused_by_its_key(
+    options: list[str], message: str, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--output", str(undisturbed), "--resume", *options]) == 1
+    assert capsys.readouterr().err.startswith(f"spinn: error: {message}")
+
+
+def test_other_examples_are_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    own = [*pair_arguments(folder), *RUN, "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert main(own) == 0
+    lines = (folder / "train.jsonl").read_text().splitlines()
+    (folder / "train.jsonl").write_text("\n".join(reversed(lines)) + "\n")
+    capsys.readouterr()
+    assert main([*own, "--resume", "--epochs", "2"]) == 1
+    assert "the run was started with other training or dev examples" in capsys.readouterr().err
+
+
+def test_resuming_where_nothing_is_begins_a_run(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert main([*arguments, "--output", str(output), "--resume", "--epochs", "1"]) == 0
+    assert f"nothing to resume in {output}: beginning a new run" in capsys.readouterr().out

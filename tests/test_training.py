@@ -1,0 +1,303 @@
+"""The optimiser, the schedule, scores, the loop, and that training learns."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.columns import LabelledColumns, PairColumns
+from data_prep.snli import LABELS, pair_columns_from_examples, read_pairs
+from data_prep.sst import labelled_columns, read_trees
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
+from spinn_tensor.config import ENCODER_KINDS
+from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.evaluate import evaluate, predict_probabilities
+from spinn_tensor.training.loop import Interrupted, Observer, Task, Trainer, TrainingError
+from spinn_tensor.training.metrics import MetricsLog, Scores, add_to_confusion
+from spinn_tensor.training.objective import training_loss
+from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer
+from tests.tiny_runs import write_pairs, write_trees
+
+ENCODER = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "embedding_dropout": 0.0}
+CLASSIFIER = {"mlp_dim": 16, "mlp_layers": 1, "mlp_dropout": 0.0}
+
+
+def pairs(folder: Path, n_pairs: int = 40, seed: int = 1) -> tuple[Vocabulary, PairColumns]:
+    examples = list(read_pairs(write_pairs(folder / "pairs.jsonl", n_pairs, seed)))
+    vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example[:2])
+    return vocabulary, pair_columns_from_examples(examples, vocabulary)
+
+
+def trees(folder: Path, n_trees: int = 30) -> tuple[Vocabulary, LabelledColumns]:
+    examples = list(read_trees(write_trees(folder / "trees.txt", n_trees, seed=1)))
+    vocabulary = Vocabulary.build(tree.tokens for tree in examples)
+    return vocabulary, labelled_columns(examples, vocabulary)
+
+
+def settings(kind: str = "spinn-pi", **training: object) -> RunConfig:
+    config = TrainingConfig(**{"batch_size": 16, "learning_rate": 3e-3, "log_every": 3, **training})  # type: ignore[arg-type]
+    return RunConfig("test", DataConfig(), {"kind": kind, **ENCODER}, CLASSIFIER, config)
+
+
+def pair_model(kind: str, vocabulary: Vocabulary) -> torch.nn.Module:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(len(vocabulary), kind=kind, **ENCODER)
+    return build_model(ModelConfig("pair", LABELS, encoder, ClassifierConfig(3, **CLASSIFIER)))
+
+
+def tree_model(vocabulary: Vocabulary, node_labels: bool) -> torch.nn.Module:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(len(vocabulary), **ENCODER)
+    classifier = ClassifierConfig(5, **CLASSIFIER)
+    return build_model(ModelConfig("sentence", tuple("abcde"), encoder, classifier, node_labels))
+
+
+def trainer(
+    folder: Path, kind: str = "spinn-pi", observer: Observer | None = None, **training: object
+) -> Trainer:
+    vocabulary, corpus = pairs(folder)
+    model = pair_model(kind, vocabulary)
+    return Trainer(Task(model, vocabulary, corpus, corpus), settings(kind, **training), folder, observer)
+
+
+def log_of(folder: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+@pytest.mark.parametrize("kind", ENCODER_KINDS)
+def test_every_encoder_learns_tiny_pairs(kind: str, tmp_path: Path) -> None:
+    progress = trainer(tmp_path, kind, epochs=25, learning_rate=1e-2, decay_every=0).fit()
+    assert progress.best_accuracy >= 0.9
+    assert (progress.step, progress.epoch) == (25 * 3, 25)
+
+
+def test_node_labels_are_learnt_and_scored_apart_from_roots(tmp_path: Path) -> None:
+    vocabulary, corpus = trees(tmp_path)
+    model = tree_model(vocabulary, node_labels=True)
+    Trainer(Task(model, vocabulary, corpus, corpus), settings(epochs=25, learning_rate=1e-2), tmp_path).fit()
+    evaluation = evaluate(model, corpus)
+    assert evaluation.node_scores is not None
+    assert evaluation.scores.n_examples == len(corpus.labels)
+    assert evaluation.node_scores.n_examples == len(corpus.sentences.transitions)
+    assert evaluation.scores.accuracy >= 0.9
+    assert evaluation.node_scores.accuracy >= 0.9
+
+
+def test_root_scores_are_those_of_root_logits(tmp_path: Path) -> None:
+    vocabulary, corpus = trees(tmp_path)
+    model = tree_model(vocabulary, node_labels=True).eval()
+    batch = collate(corpus, model.encoder.table_kind)
+    expected = model.root_logits(batch).softmax(1).detach().numpy()
+    np.testing.assert_allclose(predict_probabilities(model, corpus, batch_size=7), expected, atol=1e-6)
+
+
+def test_training_loss_counts_every_labelled_node_once(tmp_path: Path) -> None:
+    vocabulary, corpus = trees(tmp_path, n_trees=4)
+    model = tree_model(vocabulary, node_labels=True).eval()
+    corpus.sentences.node_labels[::3] = -100
+    batch = collate(corpus, model.encoder.table_kind)
+    log_probabilities = model(batch).log_softmax(1)
+    picked = [log_probabilities[i, label] for i, label in enumerate(batch.node_labels.tolist()) if label >= 0]
+    assert training_loss(model, batch).item() == pytest.approx(-torch.stack(picked).mean().item(), rel=1e-6)
+
+
+def test_predictions_keep_the_order_of_the_corpus(tmp_path: Path) -> None:
+    vocabulary, corpus = pairs(tmp_path)
+    model = pair_model("spinn-pi", vocabulary)
+    whole = predict_probabilities(model, corpus, batch_size=len(corpus.labels))
+    np.testing.assert_allclose(predict_probabilities(model, corpus, batch_size=3), whole, atol=1e-6)
+    np.testing.assert_allclose(whole.sum(1), 1, atol=1e-6)
+
+
+def test_evaluation_draws_no_random_number_and_keeps_the_mode(tmp_path: Path) -> None:
+    vocabulary, corpus = pairs(tmp_path)
+    model = pair_model("spinn-pi", vocabulary).train()
+    before = torch.get_rng_state()
+    first = evaluate(model, corpus)
+    assert evaluate(model, corpus) == first
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 2)), max_size=40))
+def test_confusion_counts_labelled_rows(rows: list[tuple[int, int]]) -> None:
+    gold, predicted = (torch.tensor([row[i] for row in rows], dtype=torch.int64) for i in (0, 1))
+    confusion = torch.zeros(3, 3, dtype=torch.int64)
+    add_to_confusion(confusion, gold, predicted)
+    expected = [[sum(row == (i, j) for row in rows) for j in range(3)] for i in range(3)]
+    assert confusion.tolist() == expected
+    scores = Scores(("a", "b", "c"), expected)
+    assert scores.n_examples == sum(label >= 0 for label, _ in rows)
+    assert sum(scores.class_accuracy[c] is None for c in "abc") == sum(not sum(row) for row in expected)
+
+
+def test_scores() -> None:
+    scores = Scores(("a", "b"), [[3, 1], [2, 4]])
+    assert scores.accuracy == 0.7
+    assert scores.class_accuracy == {"a": 0.75, "b": 4 / 6}
+    assert Scores(("a",), [[0]]).accuracy == 0
+
+
+@pytest.mark.parametrize(
+    "unit, every, step, epoch, expected",
+    [
+        ("step", 10, 9, 5, 1.0),
+        ("step", 10, 10, 5, 0.5),
+        ("step", 10, 29, 5, 0.25),
+        ("epoch", 1, 99, 0, 1.0),
+        ("epoch", 1, 99, 2, 0.25),
+        ("epoch", 2, 99, 3, 0.5),
+        ("epoch", 0, 99, 3, 1.0),
+    ],
+)
+def test_learning_rate(unit: str, every: int, step: int, epoch: int, expected: float) -> None:
+    config = TrainingConfig(learning_rate=1.0, decay_factor=0.5, decay_every=every, decay_unit=unit)
+    assert learning_rate(config, step, epoch) == expected
+
+
+def test_l2_acts_on_matrices_only(tmp_path: Path) -> None:
+    vocabulary, _ = pairs(tmp_path)
+    model = pair_model("spinn-pi", vocabulary)
+    model.encoder.embedding.weight.requires_grad_(False)
+    optimizer = make_optimizer(model, TrainingConfig(weight_decay=0.1))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decay = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay["mlp.output.weight"] == 0.1
+    assert decay["mlp.output.bias"] == 0
+    assert all(
+        (value == 0.1) == (dict(model.named_parameters())[name].dim() >= 2) for name, value in decay.items()
+    )
+    assert set(decay) == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert not any("embedding" in name for name in decay)
+
+
+def test_one_step_is_rmsprop_by_its_formula() -> None:
+    layer = torch.nn.Linear(2, 1)
+    weight, config = layer.weight.detach().clone(), TrainingConfig(learning_rate=0.1, weight_decay=0.5)
+    gradient = torch.tensor([[3.0, 4.0]])
+    layer.weight.grad, layer.bias.grad = gradient.clone(), torch.zeros(1)
+    assert float(clip_gradient(layer.parameters(), 1.0)) == 5.0
+    make_optimizer(layer, config).step()
+    g = gradient / (5 + 1e-6) + 0.5 * weight
+    expected = weight - 0.1 * g / ((0.1 * g.square()).sqrt() + config.rms_epsilon)
+    torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+def test_no_clipping_leaves_the_gradient() -> None:
+    layer = torch.nn.Linear(2, 1)
+    layer.weight.grad = torch.full((1, 2), 100.0)
+    assert clip_gradient([layer.weight], 0) is None
+    assert layer.weight.grad.max() == 100
+
+
+def test_the_log_has_every_reading_once(tmp_path: Path) -> None:
+    trainer(tmp_path, "bow", epochs=2, evaluate_every=2).fit()
+    assert [line["step"] for line in log_of(tmp_path, "train")] == [3, 6]
+    assert [line["step"] for line in log_of(tmp_path, "epoch")] == [3, 6]
+    assert [line["step"] for line in log_of(tmp_path, "dev")] == [2, 3, 4, 6]
+    first, dev = log_of(tmp_path, "train")[0], log_of(tmp_path, "dev")[0]
+    assert math.isfinite(first["loss"])
+    assert first["learning_rate"] == 3e-3
+    assert first["examples_per_second"] > 0
+    assert set(dev["class_accuracy"]) == set(LABELS)
+    assert sum(map(sum, dev["confusion"])) == 40
+
+
+def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
+    # a rate so small that only batch norm's statistics change
+    progress = trainer(tmp_path, "bow", epochs=50, learning_rate=1e-12, patience=3).fit()
+    assert progress.stopped
+    assert progress.step == progress.best_step + 3 * 3
+    assert load_checkpoint(tmp_path / "best").config.metrics["step"] == progress.best_step
+
+
+def test_best_checkpoint_is_the_model_that_scored_best(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "spinn-pi-nt", epochs=6, learning_rate=2e-2)
+    progress = run.fit()
+    checkpoint = load_checkpoint(tmp_path)
+    assert evaluate(checkpoint.model, run.task.dev).scores.accuracy == progress.best_accuracy
+    assert checkpoint.config.metrics["best_dev_accuracy"] == progress.best_accuracy
+    assert progress.best_accuracy == max(line["accuracy"] for line in log_of(tmp_path, "dev"))
+
+
+class Poison(Observer):
+    """Makes a weight infinite after some steps."""
+
+    def __init__(self, at_step: int) -> None:
+        self.at_step = at_step
+        self.trainer: Trainer | None = None
+
+    def trained(self, progress: object, batch_size: int) -> None:
+        if self.trainer is not None and self.trainer.progress.step == self.at_step:
+            with torch.no_grad():
+                self.trainer.task.model.mlp.output.bias.fill_(math.nan)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path: Path) -> None:
+    poison = Poison(at_step=4)
+    run = trainer(tmp_path, "bow", poison, epochs=3)
+    poison.trainer = run
+    with pytest.raises(TrainingError, match=r"^step 5: the loss is nan; the checkpoint in .*last is kept"):
+        run.fit()
+    assert load_checkpoint(tmp_path / "last").config.metrics["step"] == 3
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -> None:
+    poison = Poison(at_step=2)
+    run = trainer(tmp_path, "bow", poison, epochs=1, save_every=2)
+    poison.trainer = run
+    with pytest.raises(TrainingError, match="step 2: a weight is not finite; no checkpoint was written yet"):
+        run.fit()
+    assert not (tmp_path / "last").exists()
+
+
+class Stop(Observer):
+    """Asks the run to end after a number of steps."""
+
+    def __init__(self) -> None:
+        self.n_steps = 0
+
+    def trained(self, progress: object, batch_size: int) -> None:
+        self.n_steps += 1
+
+    def pending_signal(self) -> int:
+        return 2 if self.n_steps >= 4 else 0
+
+
+def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="stopped at step 4; saved") as interrupt:
+        trainer(tmp_path, "bow", Stop(), epochs=3, save_every=0).fit()
+    assert interrupt.value.signal_number == 2
+    assert load_checkpoint(tmp_path / "last").config.metrics["step"] == 4
+
+
+def test_dropped_log_lines_are_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path) as log:
+        log.write(step=1)
+        position = log.position()
+        log.write(step=2)
+    with MetricsLog(path, position) as log:
+        log.write(step=3)
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+@pytest.mark.slow
+def test_compiled_steps_have_the_losses_of_eager_ones(tmp_path: Path) -> None:
+    losses = []
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        folder.mkdir()
+        trainer(folder, "spinn-pi", epochs=3, log_every=1, compile=compiled).fit()
+        losses.append([line["loss"] for line in log_of(folder, "train")])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

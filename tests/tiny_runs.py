@@ -1,0 +1,70 @@
+"""Tiny corpora and the arguments of runs of a few seconds, for the tests of training and the command line."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+NOUNS, VERBS, ADJECTIVES = ("dogs", "cats", "birds", "cows"), ("bark", "sing", "sleep"), ("old", "red", "big")
+
+# Options of every tiny run: one thread, so that sums are in one order whatever machine runs the tests.
+SMALL = [
+    "--embedding",
+    "8",
+    "--hidden",
+    "8",
+    "--tracker",
+    "4",
+    "--set",
+    "mlp_dim=12",
+    "--set",
+    "mlp_layers=1",
+]
+SMALL += ["--batch-size", "16", "--threads", "1", "--device", "cpu", "--set", "log_every=2"]
+
+
+def pair(rng: random.Random) -> dict[str, str]:
+    """An SNLI record: the same sentence follows, its negation contradicts, anything else is neutral."""
+    noun, verb = rng.choice(NOUNS), rng.choice(VERBS)
+    subject = f"( {rng.choice(ADJECTIVES)} {noun} )" if rng.random() < 0.5 else noun
+    label = rng.choice(("entailment", "neutral", "contradiction"))
+    other = verb if label != "neutral" else rng.choice([v for v in VERBS if v != verb])
+    predicate = f"( do ( not {other} ) )" if label == "contradiction" else other
+    premise, hypothesis = f"( {subject} {verb} )", f"( {subject} {predicate} )"
+    return {
+        "gold_label": label,
+        "sentence1_binary_parse": premise,
+        "sentence2_binary_parse": hypothesis,
+        "pairID": f"p{rng.randrange(10**6)}",
+    }
+
+
+def write_pairs(path: Path, n_pairs: int, seed: int) -> Path:
+    rng = random.Random(seed)
+    path.write_text("".join(json.dumps(pair(rng)) + "\n" for _ in range(n_pairs)), encoding="utf-8")
+    return path
+
+
+def write_trees(path: Path, n_trees: int, seed: int) -> Path:
+    """SST trees whose labels say whether "good" or "bad" is in the constituent."""
+    rng = random.Random(seed)
+    lines = []
+    for _ in range(n_trees):
+        word, label = rng.choice((("good", 4), ("bad", 0), ("some", 2)))
+        lines.append(f"({label} (2 a) ({label} ({label} {word}) (2 {rng.choice(('film', 'plot'))})))\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def pair_arguments(folder: Path, n_train: int = 64, n_dev: int = 24) -> list[str]:
+    """`spinn train` on tiny pairs written into the folder; without --output."""
+    train = write_pairs(folder / "train.jsonl", n_train, seed=1)
+    dev = write_pairs(folder / "dev.jsonl", n_dev, seed=2)
+    return ["train", "--corpus", "snli", "--train", str(train), "--dev", str(dev), *SMALL]
+
+
+def tree_arguments(folder: Path) -> list[str]:
+    """`spinn train` on tiny labelled trees written into the folder; without --output."""
+    train, dev = write_trees(folder / "train.txt", 48, seed=1), write_trees(folder / "dev.txt", 16, seed=2)
+    return ["train", "--corpus", "sst", "--train", str(train), "--dev", str(dev), "--node-labels", *SMALL]
