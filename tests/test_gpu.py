@@ -75,6 +75,7 @@ def test_cuda_is_the_cpu_in_float64(name, tracked, dtype, tolerance, batch) -> N
 
 
 @every_machine
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_nothing_waits_for_the_device(name, tracked, batch) -> None:
     inputs = on_cuda(name, batch, tracked, torch.float32)
     execute(*inputs).sum().backward()

@@ -118,7 +118,7 @@ def _highest_level_first(
     level: np.ndarray,  # (C,) int64
     width: int,
 ) -> np.ndarray:  # (C,) int64
-    """The step of each composition: at every step the `width` ready ones farthest from their roots (one pass a step)."""
+    """The step of each composition: at each step the `width` ready ones farthest from their roots."""
     n_nodes = len(parent)
     order = np.argsort(-level, kind="stable")
     place = np.empty(n_nodes + 1, dtype=np.int64)

@@ -180,7 +180,7 @@ def _places(
 
 
 def _capped_steps(trace: StackTrace, width: int) -> np.ndarray:  # (M,) int64
-    """The step of each transition when at most `width` lanes may REDUCE at once: one pass a step, all lanes together."""
+    """The step of each transition when at most `width` lanes may REDUCE at once; one pass a step."""
     if width < 1:
         raise ValueError(f"width is {width}, at least one lane must reduce at a step")
     lanes = np.argsort(-trace.lengths, kind="stable")

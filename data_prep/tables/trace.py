@@ -5,7 +5,7 @@ Each transition pushes exactly one state, so the state pushed by transition `p` 
 
     below[p] = the latest q < p of the same sentence with depth[q] = depth[p] - 1,
 
-found for the whole batch by one sort of (sentence, depth, position). A REDUCE at `p` then composes `left = below[p - 1]`
+found for the whole batch by one sort of (sentence, depth, position). A REDUCE at `p` composes `left = below[p - 1]`
 with `right = p - 1`. There is no loop over sentences or nodes.
 """
 
