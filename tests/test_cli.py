@@ -1,4 +1,4 @@
-"""The `spinn` command: every subcommand, what it writes, and that every error is one clear line that leaves nothing."""
+"""The `spinn` command: every subcommand, and what it prints and writes. Its errors are in test_cli_errors.py."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import argparse
 import gzip
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from data_prep.columns import sentence_columns
 from data_prep.trees import Tree, parse_binary
@@ -23,43 +20,34 @@ from spinn_tensor import make_sentence_batch
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.training.checkpoint import load_checkpoint
-from tests.tiny_runs import SMALL, pair, pair_arguments, tree_arguments, write_pairs
+from tests.tiny_runs import (
+    PRESET,
+    SMALL,
+    pair_arguments,
+    same_threads,
+    train_pairs,
+    train_trees,
+    tree_arguments,
+    write_pairs,
+)
 
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-PRESET = ["--preset", "logic-spinn-pi", "--lr", "0.01", "--set", "decay_every=0"]
 PREMISE, HYPOTHESIS = "( dogs bark )", "( dogs ( do ( not bark ) ) )"
-
-
-@pytest.fixture(autouse=True)
-def keep_threads() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(n_threads)
+keep_threads = pytest.fixture(autouse=True)(same_threads)
 
 
 @pytest.fixture(scope="module")
 def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model of pairs."""
-    folder = tmp_path_factory.mktemp("pairs")
-    extra = f"again={write_pairs(folder / 'again.jsonl', 10, seed=3)}"
-    options = [*PRESET, "--epochs", "20", "--extra", extra, "--output", str(folder / "run")]
-    n_threads = torch.get_num_threads()
-    assert main([*pair_arguments(folder), *options]) == 0
-    torch.set_num_threads(n_threads)
-    return folder / "run"
+    return train_pairs(tmp_path_factory.mktemp("pairs"))
 
 
 @pytest.fixture(scope="module")
 def tree_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model of sentences with labels on every node."""
-    folder = tmp_path_factory.mktemp("trees")
-    options = ["--lr", "0.01", "--epochs", "12", "--dropout", "0", "--output", str(folder / "run")]
-    n_threads = torch.get_num_threads()
-    assert main([*tree_arguments(folder), *options]) == 0
-    torch.set_num_threads(n_threads)
-    return folder / "run"
+    return train_trees(tmp_path_factory.mktemp("trees"))
 
 
 def test_train_leaves_a_whole_run(pair_run: Path) -> None:
@@ -310,301 +298,6 @@ def test_wrong_usage_exits_2(arguments: list[str], capsys: Capture) -> None:
         main(arguments)
     assert status.value.code == 2
     assert "usage: spinn" in capsys.readouterr().err
-
-
-GOOD = json.dumps(pair(__import__("random").Random(0)))
-
-
-def edited(**changes: object) -> str:
-    record = {**json.loads(GOOD), **changes}
-    return json.dumps({key: value for key, value in record.items() if value is not None})
-
-
-def truncated_gz(path: Path) -> None:
-    lines = "".join(json.dumps(pair(__import__("random").Random(i))) + "\n" for i in range(2000))
-    path.write_bytes(gzip.compress(lines.encode())[:3000])
-
-
-BAD_LINES = {
-    "not JSON": ("{not json", r"train.jsonl:2: .*not JSON"),
-    "missing field": (
-        edited(sentence2_binary_parse=None),
-        r"train.jsonl:2: sentence2_binary_parse: missing field",
-    ),
-    "unbalanced parse": (
-        edited(sentence1_binary_parse="( ( dogs bark )"),
-        r"train.jsonl:2: sentence1_binary_parse: ",
-    ),
-    "unknown label": (edited(gold_label="maybe"), r"train.jsonl:2: gold_label: .*maybe"),
-}
-
-
-def assert_one_error(capsys: Capture, message: str) -> None:
-    errors = capsys.readouterr().err
-    assert len(errors.splitlines()) == 1, errors
-    assert re.search("^spinn: error: .*" + message, errors), errors
-
-
-@pytest.mark.parametrize("name", BAD_LINES)
-def test_a_bad_line_ends_training_before_anything_is_written(
-    name: str, tmp_path: Path, capsys: Capture
-) -> None:
-    line, message = BAD_LINES[name]
-    arguments = pair_arguments(tmp_path)
-    (tmp_path / "train.jsonl").write_text(f"{GOOD}\n{line}\n{GOOD}\n{edited(gold_label='neutral')}\n")
-    before = sorted(tmp_path.rglob("*"))
-    options = [*PRESET, "--epochs", "1", "--output", str(tmp_path / "run")]
-    assert main([*arguments, *options]) == 1
-    assert_one_error(capsys, message)
-    assert sorted(tmp_path.rglob("*")) == before
-    assert main([*arguments, *options, "--skip-bad"]) == 0
-    assert "1 lines skipped: 1 x " in capsys.readouterr().err
-
-
-def replace_train(
-    content: Callable[[Path], object], name: str = "train.jsonl"
-) -> Callable[[Path], list[str]]:
-    def arguments(folder: Path) -> list[str]:
-        whole = pair_arguments(folder)
-        (folder / "train.jsonl").unlink()
-        content(folder / name)
-        return [
-            str(folder / name) if argument == str(folder / "train.jsonl") else argument for argument in whole
-        ]
-
-    return arguments
-
-
-BAD_FILES = {
-    "truncated gz": (replace_train(truncated_gz, "train.jsonl.gz"), r"train.jsonl.gz:\d+: truncated"),
-    "not a gz": (replace_train(lambda p: p.write_text("x"), "train.jsonl.gz"), r"train.jsonl.gz:1: "),
-    "empty file": (replace_train(lambda p: p.touch()), r"train.jsonl: .*empty"),
-    "only blank lines": (replace_train(lambda p: p.write_text("\n\n")), r"train.jsonl: no examples"),
-    "missing file": (replace_train(lambda p: None), r"train.jsonl: no such file"),
-    "missing folder": (
-        lambda folder: ["train", "--corpus", "snli", "--data", str(folder / "nowhere")],
-        r"nowhere: no such folder",
-    ),
-    "folder without the corpus": (
-        lambda folder: ["train", "--corpus", "snli", "--data", str(folder)],
-        r": no snli_1.0_train.jsonl",
-    ),
-    "truncated zip": (
-        lambda folder: [
-            (folder / "s.zip").write_bytes(b"PK\3\4x"),
-            "train",
-            "--corpus",
-            "snli",
-            "--data",
-            str(folder / "s.zip"),
-        ][1:],
-        r"s.zip: truncated or not a .zip file",
-    ),
-    "no dev file": (
-        lambda folder: ["train", "--corpus", "snli", "--train", str(write_pairs(folder / "t.jsonl", 2, 1))],
-        r"no dev file",
-    ),
-    "missing vectors": (
-        lambda folder: [*pair_arguments(folder), "--vectors", str(folder / "v")],
-        r"v: no such file",
-    ),
-    "short vector": (
-        lambda folder: [*pair_arguments(folder), "--vectors", str(_write(folder / "v", "dogs 1 2 3\n"))],
-        r"v:1: got 3 numbers, expected 8",
-    ),
-    "unknown key": (lambda folder: [*pair_arguments(folder), "--set", "depth=3"], r"unknown key 'depth'"),
-    "bad value": (
-        lambda folder: [*pair_arguments(folder), "--dropout", "2"],
-        r"embedding_dropout: expected a prob",
-    ),
-    "unknown preset": (lambda folder: [*pair_arguments(folder), "--preset", "x"], r"unknown preset 'x'"),
-    "node labels of pairs": (lambda folder: [*pair_arguments(folder), "--node-labels"], r"node_labels: only"),
-    "nodes of an lstm": (
-        lambda folder: [*tree_arguments(folder), "--set", "kind=lstm"],
-        r"node_labels: only a SPINN",
-    ),
-    "bad tree": (
-        lambda folder: [
-            _write(folder / "t", "(3 (2 a)\n"),
-            *tree_arguments(folder),
-            "--train",
-            str(folder / "t"),
-        ][1:],
-        r"t:1: ",
-    ),
-    "SST label out of range": (
-        lambda folder: [
-            _write(folder / "t", "(7 (2 a) (2 b))\n"),
-            *tree_arguments(folder),
-            "--dev",
-            str(folder / "t"),
-        ][1:],
-        r"t:1: ",
-    ),
-}
-if not torch.cuda.is_available():
-    BAD_FILES["no CUDA"] = (
-        lambda folder: [*pair_arguments(folder), "--device", "cuda"],
-        r"torch sees no CUDA device",
-    )
-
-
-def _write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_input_is_one_line_and_leaves_nothing(name: str, tmp_path: Path, capsys: Capture) -> None:
-    make_arguments, message = BAD_FILES[name]
-    arguments = [*PRESET, "--epochs", "1", "--output", str(tmp_path / "run")]
-    made = make_arguments(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    assert main([made[0], *arguments, *made[1:]]) == 1
-    assert_one_error(capsys, message)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_truncated_gz_with_skip_bad_keeps_what_is_whole(tmp_path: Path, capsys: Capture) -> None:
-    arguments = replace_train(truncated_gz, "train.jsonl.gz")(tmp_path)
-    options = [*PRESET, "--epochs", "1", "--skip-bad", "--output", str(tmp_path / "run")]
-    assert main([*arguments, *options]) == 0
-    assert "truncated" in capsys.readouterr().err
-
-
-def test_an_existing_run_is_not_overwritten_unasked(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    output = tmp_path / "run"
-    arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--output", str(output)]
-    assert main(arguments) == 0
-    (output / "notes.txt").write_text("mine")
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    capsys.readouterr()
-    assert main([*arguments, "--seed", "2"]) == 1
-    assert_one_error(capsys, "holds a run already; --resume goes on with it, --overwrite deletes it")
-    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    assert main([*arguments, "--seed", "2", "--overwrite"]) == 0
-    assert (output / "notes.txt").read_text() == "mine"
-    assert json.loads((output / "run.json").read_text())["training"]["seed"] == 2
-
-
-def damaged(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        tensors = load_file(folder / "model.safetensors")
-        change(tensors)
-        save_file(tensors, folder / "model.safetensors")
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    "damage, message",
-    [
-        (
-            damaged(lambda t: t.pop("mlp.output.bias")),
-            r"model.safetensors: tensor 'mlp.output.bias' is missing",
-        ),
-        (
-            damaged(lambda t: t.update({"mlp.output.bias": torch.zeros(9)})),
-            r"tensor 'mlp.output.bias' has shape \(9,\)",
-        ),
-        (shutil.rmtree, r"no such checkpoint folder"),
-        (lambda folder: (folder / "config.json").unlink(), r"no checkpoint here"),
-    ],
-    ids=["missing tensor", "misshapen tensor", "missing folder", "no config"],
-)
-@pytest.mark.parametrize("command", ["evaluate", "predict", "encode", "resume"])
-def test_a_damaged_checkpoint_is_one_line_for_every_command(
-    command: str,
-    damage: Callable[[Path], None],
-    message: str,
-    pair_run: Path,
-    tmp_path: Path,
-    capsys: Capture,
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(pair_run, run)
-    if command == "resume" and damage is shutil.rmtree:
-        pytest.skip("a run without a checkpoint begins anew")
-    damage(run / "last")
-    source = write_pairs(tmp_path / "in.jsonl", 3, seed=1)
-    before = sorted(tmp_path.rglob("*"))
-    options = {
-        "evaluate": ["evaluate", str(run / "last"), "--json", str(tmp_path / "scores.json")],
-        "predict": [
-            "predict",
-            str(run / "last"),
-            "--input",
-            str(source),
-            "--output",
-            str(tmp_path / "out.jsonl"),
-        ],
-        "encode": [
-            "encode",
-            str(run / "last"),
-            "--input",
-            str(source),
-            "--output",
-            str(tmp_path / "out.npy"),
-        ],
-        "resume": ["train", "--output", str(run), "--resume"],
-    }
-    assert main(options[command]) == 1
-    assert_one_error(capsys, message if command != "resume" else "")
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("command, target", [("predict", "out.jsonl"), ("encode", "out.npy")])
-def test_a_bad_line_leaves_no_half_written_output(
-    command: str, target: str, pair_run: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text(f"{GOOD}\n{edited(sentence1_binary_parse='( a )')}\n{GOOD}\n")
-    options = [command, str(pair_run), "--input", str(source), "--output", str(tmp_path / target)]
-    options += ["--field", "sentence1"]
-    assert main(options) == 1
-    assert_one_error(capsys, r"in.jsonl:2: sentence1_binary_parse: ")
-    assert sorted(tmp_path.iterdir()) == [source]
-    assert main([*options, "--skip-bad"]) == 0
-    printed = capsys.readouterr()
-    assert printed.out.startswith("2 ")
-    assert "1 lines skipped" in printed.err
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--premise", PREMISE], "a pair needs both"),
-        (["--premise", PREMISE, "--hypothesis", "( a"], r"--hypothesis: "),
-        (["--sentence", PREMISE], "this checkpoint classifies pairs"),
-        ([], "give --premise and --hypothesis, or --sentence, or --input"),
-        (["--premise", "a", "--hypothesis", "b", "--output", "x"], "--output goes with --input"),
-    ],
-)
-def test_predict_says_what_it_needs(
-    arguments: list[str], message: str, pair_run: Path, capsys: Capture
-) -> None:
-    assert main(["predict", str(pair_run), *arguments]) == 1
-    assert_one_error(capsys, message)
-
-
-def test_an_unwritable_output_is_one_line(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    source = write_pairs(tmp_path / "in.jsonl", 3, seed=1)
-    for output in (str(tmp_path / "nowhere" / "out.npy"), "out.txt"):
-        assert (
-            main(
-                ["encode", str(pair_run), "--input", str(source), "--field", "sentence1", "--output", output]
-            )
-            == 1
-        )
-        assert_one_error(capsys, "nowhere|expected a name ending in .npy")
-    blocked = _write(tmp_path / "file", "")
-    assert main([*pair_arguments(tmp_path), "--output", str(blocked)]) == 1
-    assert_one_error(capsys, "file: ")
-
-
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such checkpoint folder"):
-        main(["evaluate", str(tmp_path / "none"), "--debug"])
 
 
 def test_tree_view() -> None:

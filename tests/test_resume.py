@@ -8,15 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.training.checkpoint import load_checkpoint
-from tests.tiny_runs import pair_arguments
+from tests.tiny_runs import pair_arguments, same_threads
 
 pytest.importorskip("datasets")
 
@@ -51,11 +49,7 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-@pytest.fixture(autouse=True)
-def keep_threads() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(n_threads)
+keep_threads = pytest.fixture(autouse=True)(same_threads)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +60,9 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run from beginning to end."""
-    n_threads = torch.get_num_threads()
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert main([*arguments, "--output", str(output)]) == 0
-    torch.set_num_threads(n_threads)
+    for _ in same_threads():
+        assert main([*arguments, "--output", str(output)]) == 0
     return output
 
 
@@ -108,7 +101,7 @@ def test_killed_over_and_over_at_every_kind_of_moment(
     arguments: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
     """Few events a session, so that a run is killed dozens of times: at the start, while training, while saving."""
-    for n_events in (19, 45):
+    for n_events in (2, 19, 45):
         output = tmp_path / str(n_events)
         for _ in range(12):
             if not killed_at_event(arguments, output, n_events):
@@ -167,7 +160,7 @@ def test_resuming_needs_no_other_argument_and_may_go_on_for_longer(
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--lr", "0.5"], "--resume: training.learning_rate differs: the run has 0.001, now 0.5"),
+        (["--lr", "0.5"], "--resume: training.learning_rate differs: the run has 0.003, now 0.5"),
         (["--set", "mlp_dim=7"], "--resume: classifier.mlp_dim differs: the run has 12, now 7"),
         (
             ["--preset", "logic-bow"],

@@ -201,6 +201,12 @@ def test_waiting_costs_little_when_lengths_vary() -> None:
     assert len(tables.entry_offsets) - 1 == max(map(len, batch))
 
 
+def test_the_sentence_with_most_left_to_do_does_not_wait() -> None:
+    batch = [left_branching(3), left_branching(9), left_branching(4)]  # all want to compose at the same steps
+    tables = lane_tables(*flatten(batch), width=1)
+    assert len(tables.entry_offsets) - 1 == len(batch[1])
+
+
 @pytest.mark.parametrize(
     "transitions, lengths, message",
     [

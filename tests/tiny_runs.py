@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
+
+from spinn_tensor.cli.main import main
 
 NOUNS, VERBS, ADJECTIVES = ("dogs", "cats", "birds", "cows"), ("bark", "sing", "sleep"), ("old", "red", "big")
 
@@ -22,6 +27,15 @@ SMALL = [
     "mlp_layers=1",
 ]
 SMALL += ["--batch-size", "16", "--threads", "1", "--device", "cpu", "--set", "log_every=2"]
+
+PRESET = ["--preset", "logic-spinn-pi", "--lr", "0.01", "--set", "decay_every=0"]
+
+
+def same_threads() -> Iterator[None]:
+    """Body of a fixture that puts torch's number of threads back, which --threads changes."""
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def pair(rng: random.Random) -> dict[str, str]:
@@ -68,3 +82,22 @@ def tree_arguments(folder: Path) -> list[str]:
     """`spinn train` on tiny labelled trees written into the folder; without --output."""
     train, dev = write_trees(folder / "train.txt", 48, seed=1), write_trees(folder / "dev.txt", 16, seed=2)
     return ["train", "--corpus", "sst", "--train", str(train), "--dev", str(dev), "--node-labels", *SMALL]
+
+
+def train_pairs(folder: Path) -> Path:
+    """A run that learnt tiny pairs, with a further split."""
+    extra = write_pairs(folder / "again.jsonl", 10, seed=3)
+    options = [*PRESET, "--epochs", "20", "--extra", f"again={extra}", "--output", str(folder / "run")]
+    return _run([*pair_arguments(folder), *options], folder)
+
+
+def train_trees(folder: Path) -> Path:
+    """A run that learnt tiny trees with a label on every node."""
+    options = ["--lr", "0.01", "--epochs", "12", "--dropout", "0", "--output", str(folder / "run")]
+    return _run([*tree_arguments(folder), *options], folder)
+
+
+def _run(arguments: list[str], folder: Path) -> Path:
+    for _ in same_threads():
+        assert main(arguments) == 0
+    return folder / "run"
