@@ -6,6 +6,7 @@ import argparse
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,10 +80,45 @@ def test_train_prints_scores(tmp_path: Path, capsys: Capture) -> None:
     assert "dev accuracy" in printed.err
 
 
+def test_train_shows_a_bar_on_a_terminal(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main([*pair_arguments(tmp_path), *PRESET, "--epochs", "2", "--output", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().err
+    assert "epoch 2" in shown
+    assert re.search(r"loss \d\.\d{4}  lr 0.01  [\d,]+ examples/s", shown)
+
+
 def test_node_labels(tree_run: Path) -> None:
     scores = json.loads((tree_run / "results.json").read_text())["splits"]["dev"]
     assert scores["accuracy"] >= 0.9
     assert scores["nodes"]["n_examples"] == 16 * 5
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_official_snli_zip_and_folder(packed: bool, tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "snli_1.0"
+    folder.mkdir()
+    for seed, split in enumerate(("train", "dev", "test")):
+        write_pairs(folder / f"snli_1.0_{split}.jsonl", 20 + seed, seed)
+    data = (
+        shutil.make_archive(str(tmp_path / "snli"), "zip", tmp_path, "snli_1.0") if packed else str(tmp_path)
+    )
+    run = str(tmp_path / "run")
+    assert (
+        main(["train", "--corpus", "snli", "--data", data, *PRESET, *SMALL, "--epochs", "1", "--output", run])
+        == 0
+    )
+    splits = json.loads((tmp_path / "run" / "results.json").read_text())["splits"]
+    assert {name: scores["n_examples"] for name, scores in splits.items()} == {"dev": 21, "test": 22}
+    if packed:
+        capsys.readouterr()
+        assert main(["evaluate", run, "--data", data, "--split", "train"]) == 0
+        assert "accuracy" in capsys.readouterr().out
+        assert main(["evaluate", run, "--data", data]) == 1
+        assert "say which file of it to read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["lstm", "bow"])

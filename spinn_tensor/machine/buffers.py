@@ -33,9 +33,9 @@ def composition_counts(tables: Tables) -> list[int]:
     return counts_of(tables.step_offsets if isinstance(tables, ForestTables) else tables.reduce_offsets)
 
 
-def rows_of_both_parts(*indices: Tensor, n_rows: int) -> Tensor:
-    """Rows of a memory (2, n_rows, D), flattened over its parts, that each slot reads: h of every index, then c."""
-    return torch.stack((*indices, *(index + n_rows for index in indices)), 1).flatten()
+def both_children(tables: Tables) -> Tensor:  # (2C,) int64
+    """Rows of the children of each composition, left, right, left, right, ..."""
+    return torch.stack((tables.left_index, tables.right_index), 1).flatten()
 
 
 def step_buffers(like: Tensor, counts: list[int], width: int, save: bool) -> tuple[Tensor, list[Tensor]]:

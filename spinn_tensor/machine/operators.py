@@ -120,7 +120,9 @@ def _backward(ctx, grad_output: Tensor | None, *_unused: None):
     compose, rest = rest[:n_compose], rest[n_compose:]
     tracker, rest = rest[:n_tracker], rest[n_tracker:]
     tables, trail = rest[:n_tables], rest[n_tables:]
-    grad_leaves, *grad_weights = stack_machine_backward(grad_output, output_index, compose, tracker, tables, trail)
+    grad_leaves, *grad_weights = stack_machine_backward(
+        grad_output, output_index, compose, tracker, tables, trail
+    )
     return grad_leaves, grad_weights[:n_compose], grad_weights[n_compose:], [None] * n_tables, None, None
 
 

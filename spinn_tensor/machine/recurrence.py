@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.bundles import ComposeWeights, LaneTables, TrackerWeights
-from spinn_tensor.machine.buffers import Tables, Trail, composition_counts, rows_of_both_parts, step_buffers
+from spinn_tensor.machine.buffers import Tables, Trail, both_children, composition_counts, step_buffers
 from spinn_tensor.machine.steps import cell_backward_step, compose_step, local_derivatives
 from spinn_tensor.machine.tracking import TrackerWalk, TrackerWalkBack
 
@@ -44,12 +44,10 @@ def run_forward(
     memory = leaves.new_empty(2, n_rows, hidden_dim)
     memory[:, 0] = 0
     memory[:, 1 : 1 + n_leaves] = leaves.unflatten(1, (2, hidden_dim)).transpose(0, 1)
-    flat_memory = memory.flatten(0, 1)
+    h, c = memory.unbind(0)
 
     counts = composition_counts(tables)
-    child_index = rows_of_both_parts(tables.left_index, tables.right_index, n_rows=n_rows).split(
-        [4 * n for n in counts]
-    )
+    child_index = both_children(tables).split([2 * n for n in counts])
     h_rows, c_rows = (memory[part, 1 + n_leaves :].split(counts) for part in (0, 1))
     gates, gates_of = step_buffers(leaves, counts, 5 * hidden_dim, save)
     tanh_c, tanh_c_of = step_buffers(leaves, counts, hidden_dim, save)
@@ -63,11 +61,11 @@ def run_forward(
             walk.advance(step)
         if n == 0:
             continue
-        children = flat_memory.index_select(0, child_index[step]).view(n, 4, hidden_dim)
+        h_children = h.index_select(0, child_index[step]).view(n, -1)
+        c_children = c.index_select(0, child_index[step]).view(n, -1)
         tracker_h = walk.reducing_h(step) if walk is not None else None
-        compose_step(
-            children, tracker_h, compose, gates_of[step], tanh_c_of[step], h_rows[step], c_rows[step]
-        )
+        written = gates_of[step], tanh_c_of[step], h_rows[step], c_rows[step]
+        compose_step(h_children, c_children, tracker_h, compose, *written)
         if walk is not None:
             walk.project(step, h_rows[step])
     if walk is None:
@@ -88,17 +86,17 @@ def run_backward(
     n_compositions = tables.left_index.shape[0]
     n_leaves = n_rows - 1 - n_compositions
     grad_memory = torch.zeros_like(trail.memory)
-    grad_memory[0].index_add_(0, output_index, grad_output)
-    grad_rows = grad_memory.flatten(0, 1)
+    grad_h, grad_c = grad_memory.unbind(0)
+    grad_h.index_add_(0, output_index, grad_output)
 
     counts = composition_counts(tables)
-    flat_child_index = rows_of_both_parts(tables.left_index, tables.right_index, n_rows=n_rows)
-    child_index = flat_child_index.split([4 * n for n in counts])
-    children = trail.memory.flatten(0, 1).index_select(0, flat_child_index).view(-1, 4, hidden_dim)
-    grad_gates, dc_factor = local_derivatives(trail.gates, trail.tanh_c, children[:, 2:].flatten(1))
+    children = both_children(tables)
+    child_index = children.split([2 * n for n in counts])
+    c_children = trail.memory[1].index_select(0, children).view(-1, 2 * hidden_dim)
+    grad_gates, dc_factor = local_derivatives(trail.gates, trail.tanh_c, c_children)
     forget_of = trail.gates[:, 2 * hidden_dim : 4 * hidden_dim].unflatten(1, (2, hidden_dim)).split(counts)
     grad_gates_of, dc_factor_of = grad_gates.split(counts), dc_factor.split(counts)
-    dh_rows, dc_rows = (grad_memory[part, 1 + n_leaves :].split(counts) for part in (0, 1))
+    dh_rows, dc_rows = (part[1 + n_leaves :].split(counts) for part in (grad_h, grad_c))
     walk = None
     if tracker is not None:
         assert isinstance(tables, LaneTables)
@@ -110,20 +108,21 @@ def run_backward(
             if walk is not None:
                 walk.collect(step, dh)
             cell_backward_step(dh, dc, grad_gates_of[step], dc_factor_of[step])
-            grad_children = dh.new_empty(n, 4, hidden_dim)
-            torch.mm(grad_gates_of[step], compose.weight, out=grad_children[:, :2].flatten(1))
-            torch.mul(forget_of[step], dc.unsqueeze(1), out=grad_children[:, 2:])
-            grad_rows.index_add_(0, child_index[step], grad_children.flatten(0, 1))
+            grad_h_children = grad_gates_of[step].mm(compose.weight).view(2 * n, hidden_dim)
+            grad_c_children = (forget_of[step] * dc.unsqueeze(1)).view(2 * n, hidden_dim)
+            grad_h.index_add_(0, child_index[step], grad_h_children)
+            grad_c.index_add_(0, child_index[step], grad_c_children)
             if walk is not None:
                 walk.receive(step, grad_gates_of[step])
         if walk is not None:
             walk.retreat(step)
 
+    h_children = trail.memory[0].index_select(0, children).view(-1, 2 * hidden_dim)
     grad_compose = ComposeWeights(
-        weight=grad_gates.t().mm(children[:, :2].flatten(1)),
+        weight=grad_gates.t().mm(h_children),
         bias=grad_gates.sum(0),
         tracker_weight=None if walk is None else walk.compose_weight_gradient(grad_gates),
     )
-    grad_tracker = None if walk is None else walk.finish(grad_memory[0, 1 : 1 + n_leaves])
+    grad_tracker = None if walk is None else walk.finish(grad_h[1 : 1 + n_leaves])
     grad_leaves = grad_memory[:, 1 : 1 + n_leaves].transpose(0, 1).flatten(1)
     return Gradients(grad_leaves, grad_compose, grad_tracker)

@@ -25,7 +25,8 @@ from spinn_tensor.bundles import ComposeWeights
 
 
 def compose_step(
-    children: Tensor,  # (n, 4, H) h_left, h_right, c_left, c_right
+    h_children: Tensor,  # (n, 2H) left, right
+    c_children: Tensor,  # (n, 2H) left, right
     tracker_h: Tensor | None,  # (n, K)
     weights: ComposeWeights,
     gates: Tensor,  # (n, 5H) written: activated gates
@@ -35,7 +36,7 @@ def compose_step(
 ) -> None:
     """Compose n pairs of states."""
     hidden_dim = h.shape[1]
-    torch.addmm(weights.bias, children[:, :2].flatten(1), weights.weight.t(), out=gates)
+    torch.addmm(weights.bias, h_children, weights.weight.t(), out=gates)
     if tracker_h is not None:
         assert weights.tracker_weight is not None
         gates.addmm_(tracker_h, weights.tracker_weight.t())
@@ -43,8 +44,8 @@ def compose_step(
     gates[:, hidden_dim:].sigmoid_()
     a, i, f_left, f_right, o = gates.unflatten(1, (5, hidden_dim)).unbind(1)
     torch.mul(a, i, out=c)
-    c.addcmul_(f_left, children[:, 2])
-    c.addcmul_(f_right, children[:, 3])
+    c.addcmul_(f_left, c_children[:, :hidden_dim])
+    c.addcmul_(f_right, c_children[:, hidden_dim:])
     torch.tanh(c, out=tanh_c)
     torch.mul(o, tanh_c, out=h)
 

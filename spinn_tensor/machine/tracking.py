@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.bundles import ComposeWeights, LaneTables, TrackerWeights
-from spinn_tensor.machine.buffers import Trail, counts_of, rows_of_both_parts, step_buffers
+from spinn_tensor.machine.buffers import Trail, counts_of, step_buffers
 from spinn_tensor.machine.steps import cell_backward_step, local_derivatives, tracker_step
 
 
@@ -50,6 +50,14 @@ def _tanh_gate_third(rows: Tensor) -> Tensor:
     return torch.cat((i, f, g, o))
 
 
+def _h_and_c(
+    index: Tensor,  # (A,) int64
+    n_rows: int,
+) -> Tensor:  # (2A,) int64
+    """Rows of a memory (2, n_rows, K), flattened over h and c, that each entry reads: its h, then its c."""
+    return torch.stack((index, index + n_rows), 1).flatten()
+
+
 class TrackerWalk:
     """The tracker going through the steps."""
 
@@ -72,7 +80,7 @@ class TrackerWalk:
         self.saved_gates, self.gates_of = step_buffers(memory, counts, gate_dim, save)
         self.saved_tanh_c, self.tanh_c_of = step_buffers(memory, counts, tracker_dim, save)
         self.h_rows, self.c_rows = (self.memory[part, 1:].split(counts) for part in (0, 1))
-        previous = rows_of_both_parts(tables.previous_index, n_rows=1 + n_entries)
+        previous = _h_and_c(tables.previous_index, 1 + n_entries)
         self.previous_index = previous.split([2 * n for n in counts])
         self.tracker_index = tables.tracker_index.split(reduce_counts)
 
@@ -137,7 +145,7 @@ class TrackerWalkBack:
         counts = counts_of(tables.entry_offsets)
         reduce_counts = counts_of(tables.reduce_offsets)
 
-        previous = rows_of_both_parts(tables.previous_index, n_rows=trail.tracker_memory.shape[1])
+        previous = _h_and_c(tables.previous_index, trail.tracker_memory.shape[1])
         states = trail.tracker_memory.flatten(0, 1).index_select(0, previous).view(-1, 2, tracker_dim)
         self.h_previous, c_previous = states.unbind(1)
         self.grad_gates, dc_factor = local_derivatives(trail.tracker_gates, trail.tracker_tanh_c, c_previous)
