@@ -96,6 +96,7 @@ def test_every_model_is_the_same_on_the_device(kind) -> None:
     torch.testing.assert_close(got.cpu(), expected, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")  # inductor's advice on speed
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
     torch._dynamo.reset()
