@@ -1,0 +1,268 @@
+"""The corpus: pairs of sentences drawn, labelled by `semantics`, balanced, and written in SNLI's jsonl schema.
+
+A hypothesis is an edited premise (or the premise an edited hypothesis), now and then an unrelated sentence. A part of
+the corpus, `contrast`, comes in sets of two pairs with the same words, one neutral and one not: the words are put into
+another structure (`sampling.permute`) until the label changes, so that only structure tells the two apart.
+
+Labels are balanced in each split, and, up to a small `SLACK`, among the pairs whose premise, or whose hypothesis, has
+the same quantifiers, negation or number of modifiers: one sentence alone must not give the label away. No two pairs
+read the same, word for word, so the splits are disjoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_prep.files import atomic_write
+from data_prep.logic.grammar import NounPhrase, Sentence, binary_parse, n_tokens, text
+from data_prep.logic.sampling import Draw, Shape, edit, oppose, permute, phrases, sample_sentence
+from data_prep.logic.semantics import DOMAIN_SIZE, label
+
+VERSION = 1  # of the generator: another version gives other bytes for the same configuration
+LABELS = ENTAILMENT, NEUTRAL, CONTRADICTION = ("entailment", "neutral", "contradiction")
+SPLITS = ("train", "dev", "test", "long")
+SHORT = Shape(adjective=0.25, clause=0.3, object_clause=0.15, transitive=0.45, negated=0.2)
+LONG = Shape(adjective=0.5, clause=0.6, object_clause=0.5, transitive=0.6, negated=0.2)
+UNRELATED = 0.04  # of the pairs drawn
+PERMUTED = 0.2  # of the pairs drawn
+OPPOSED = 0.4  # of the pairs drawn
+N_EDITS = (0, 1, 1, 1, 2, 2)  # one of these at random
+SLACK = 0.004  # of a pool: how far a label may be ahead of another among pairs with the same feature
+
+
+@dataclass(frozen=True)
+class LogicConfig:
+    """What is generated; the same configuration gives the same bytes."""
+
+    seed: int = 0
+    n_train: int = 18_000
+    n_dev: int = 1_200
+    n_test: int = 1_200
+    n_long: int = 1_200
+    max_tokens: int = 9  # of a sentence in train, dev and test; in each pair of long a sentence has more
+    max_long_tokens: int = 20
+    contrast: float = 0.4  # of the pairs are in sets of two with the same words and different labels
+    domain_size: int = DOMAIN_SIZE  # of the models that are checked
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            if getattr(self, f"n_{split}") < 0:
+                raise ValueError(f"n_{split}: got {getattr(self, f'n_{split}')}, expected 0 or more")
+        if self.max_tokens < 6:
+            raise ValueError(f"max_tokens: got {self.max_tokens}, expected 6 or more")
+        if self.max_long_tokens < self.max_tokens + 2:
+            raise ValueError(f"max_long_tokens: got {self.max_long_tokens}, expected at least max_tokens + 2")
+        if not 0 <= self.contrast <= 0.6:  # half of it is neutral, and a third of the corpus
+            raise ValueError(f"contrast: got {self.contrast}, expected 0 to 0.6")
+        if not 2 <= self.domain_size <= 5:
+            raise ValueError(f"domain_size: got {self.domain_size}, expected 2 to 5")
+
+
+class Pair(NamedTuple):
+    premise: Sentence
+    hypothesis: Sentence
+    label: str
+
+
+class _Range(NamedTuple):
+    """The pairs of a pool: the longer sentence has more than `above` and at most `up_to` tokens."""
+
+    above: int
+    up_to: int
+    shape: Shape
+
+    def holds(self, premise: Sentence, hypothesis: Sentence) -> bool:
+        length = max(n_tokens(premise), n_tokens(hypothesis))
+        fits = premise != hypothesis and self.above < length <= self.up_to
+        return fits and not _repeats(premise) and not _repeats(hypothesis)
+
+
+def _repeats(sentence: Sentence) -> bool:
+    """Whether it says something like `dogs that run that run`."""
+    clauses = [phrase.nominal.clauses for _, phrase in phrases(sentence, NounPhrase)]
+    return any(len(set(found)) < len(found) for found in clauses)
+
+
+def generate(config: LogicConfig) -> dict[str, list[dict[str, Any]]]:
+    """Records in SNLI's schema by split."""
+    sizes = {split: _label_counts(getattr(config, f"n_{split}")) for split in SPLITS}
+    short = Counter[str]()
+    for split in ("train", "dev", "test"):
+        short.update(sizes[split])
+    seen: set[tuple[str, str]] = set()
+    draw = Draw(f"logic-{VERSION}-{config.seed}")
+    pairs = _collect(draw, config, _Range(0, config.max_tokens, SHORT), short, seen)
+    pairs_long = _collect(
+        draw, config, _Range(config.max_tokens, config.max_long_tokens, LONG), sizes["long"], seen
+    )
+    splits = _cut(draw.shuffled(pairs), {split: sizes[split] for split in ("train", "dev", "test")})
+    splits["long"] = draw.shuffled(pairs_long)
+    return {split: [_record(split, i, pair) for i, pair in enumerate(splits[split])] for split in SPLITS}
+
+
+def write_corpus(folder: str | Path, config: LogicConfig | None = None) -> None:
+    """Write train.jsonl, dev.jsonl, test.jsonl, long.jsonl and the manifest corpus.json into a folder."""
+    config = config or LogicConfig()
+    folder = Path(folder)
+    splits = generate(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, records in splits.items():
+        with atomic_write(folder / f"{split}.jsonl") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+    manifest = {
+        "corpus": "generated logical inference",
+        "version": VERSION,
+        "config": asdict(config),
+        "counts": {split: Counter(record["gold_label"] for record in splits[split]) for split in SPLITS},
+    }
+    with atomic_write(folder / "corpus.json") as file:
+        file.write(json.dumps(manifest, indent=2) + "\n")
+
+
+def _label_counts(n_pairs: int) -> Counter[str]:
+    """As equal as possible."""
+    return Counter({name: (n_pairs + 2 - i) // 3 for i, name in enumerate(LABELS)})
+
+
+def _cut(pairs: list[Pair], sizes: dict[str, Counter[str]]) -> dict[str, list[Pair]]:
+    """Deal the pairs to the splits, each with its number of every label."""
+    by_label = {name: [pair for pair in pairs if pair.label == name] for name in LABELS}
+    order = {pair: i for i, pair in enumerate(pairs)}
+    splits = {}
+    for split, counts in sizes.items():
+        chosen = [pair for name in LABELS for pair in by_label[name][: counts[name]]]
+        by_label = {name: by_label[name][counts[name] :] for name in LABELS}
+        splits[split] = sorted(chosen, key=order.__getitem__)
+    return splits
+
+
+class _Pool:
+    """Collects new pairs until every label has its number of single pairs and of pairs from contrast sets."""
+
+    def __init__(self, config: LogicConfig, wanted: Counter[str], seen: set[tuple[str, str]]) -> None:
+        n_sets = int(config.contrast * wanted.total() / 4)  # with each of the two other labels
+        self.missing_sets = Counter({ENTAILMENT: n_sets, CONTRADICTION: n_sets})
+        self.missing = wanted - Counter({ENTAILMENT: n_sets, NEUTRAL: 2 * n_sets, CONTRADICTION: n_sets})
+        self.pairs: list[Pair] = []
+        self._seen = seen
+        self._slack = int(SLACK * wanted.total()) + 2
+        self._counts: Counter[tuple[Hashable, str]] = Counter()
+
+    def offer(self, found: Sequence[Pair]) -> None:
+        """Take a contrast set as a whole, or else the first pair alone, if they are wanted and new."""
+        if len(found) == 2 and self._wants(found, self.missing_sets, (ENTAILMENT, CONTRADICTION)):
+            self._take(found, self.missing_sets)
+        elif found and self._wants(found[:1], self.missing, LABELS):
+            self._take(found[:1], self.missing)
+
+    def _wants(self, pairs: Sequence[Pair], missing: Counter[str], rivals: Sequence[str]) -> bool:
+        return missing[pairs[0].label] > 0 and self._balanced(pairs[0], rivals) and self._new(pairs)
+
+    def _balanced(self, pair: Pair, rivals: Sequence[str]) -> bool:
+        """Whether no rival label is too far behind among the pairs that share a feature with this one."""
+        return all(
+            self._counts[feature, pair.label] - self._slack <= self._counts[feature, rival]
+            for feature in _features(pair)
+            for rival in rivals
+        )
+
+    def _new(self, pairs: Sequence[Pair]) -> bool:
+        """Whether the words are new; two sentences may differ in nothing but the parse, which is not enough."""
+        words = {_words(pair) for pair in pairs}
+        distinct = len(words) == len(pairs) and all(premise != hypothesis for premise, hypothesis in words)
+        return distinct and words.isdisjoint(self._seen)
+
+    def _take(self, pairs: Sequence[Pair], missing: Counter[str]) -> None:
+        missing[pairs[0].label] -= 1
+        for pair in pairs:
+            self._seen.add(_words(pair))
+            self._counts.update((feature, pair.label) for feature in _features(pair))
+        self.pairs += pairs
+
+
+def _words(pair: Pair) -> tuple[str, str]:
+    return text(pair.premise), text(pair.hypothesis)
+
+
+def _collect(
+    draw: Draw,
+    config: LogicConfig,
+    range_: _Range,
+    wanted: Counter[str],  # pairs of each label
+    seen: set[tuple[str, str]],  # the words of pairs that must not come again; grows
+) -> list[Pair]:
+    pool = _Pool(config, wanted, seen)
+    while any(pool.missing.values()) or any(pool.missing_sets.values()):
+        premise, hypothesis = _draw_pair(draw, range_)
+        if not range_.holds(premise, hypothesis):
+            continue
+        pairs = _labelled(config, premise, hypothesis)
+        if pairs and pairs[0].label != NEUTRAL and pool.missing_sets[pairs[0].label]:
+            pairs += _neutral_permutation(draw, config, range_, pairs[0])
+        pool.offer(pairs)
+    return pool.pairs
+
+
+def _features(pair: Pair) -> list[Hashable]:
+    """What each sentence alone looks like."""
+    found: list[Hashable] = []
+    for role, sentence in (("premise", pair.premise), ("hypothesis", pair.hypothesis)):
+        subject, predicate = sentence
+        target = predicate.object
+        nominals = [phrase.nominal for _, phrase in phrases(sentence, NounPhrase)]
+        n_modifiers = sum(len(nominal.adjectives) + len(nominal.clauses) for nominal in nominals)
+        found.append((role, subject.quantifier, predicate.negated, target is None))
+        found.append((role, target.quantifier if target else None))
+        found.append((role, min(n_modifiers, 3)))
+    return found
+
+
+def _draw_pair(draw: Draw, range_: _Range) -> tuple[Sentence, Sentence]:
+    sentence = sample_sentence(draw, range_.shape)
+    while n_tokens(sentence) > range_.up_to:
+        sentence = sample_sentence(draw, range_.shape)
+    if draw.chance(UNRELATED):
+        return sentence, sample_sentence(draw, range_.shape)
+    other = edit(draw, sentence, draw.choice(N_EDITS))
+    if draw.chance(PERMUTED):
+        other = permute(draw, other)
+    if draw.chance(OPPOSED):
+        other = oppose(draw, other)
+    return (sentence, other) if draw.chance(0.5) else (other, sentence)
+
+
+def _labelled(config: LogicConfig, premise: Sentence, hypothesis: Sentence) -> list[Pair]:
+    name = label(premise, hypothesis, config.domain_size)
+    return [] if name is None else [Pair(premise, hypothesis, name)]
+
+
+def _neutral_permutation(draw: Draw, config: LogicConfig, range_: _Range, pair: Pair) -> list[Pair]:
+    """A neutral pair with the same words, if one is found soon."""
+    for _ in range(6):
+        premise, hypothesis = pair.premise, pair.hypothesis
+        if draw.chance(0.5):
+            premise = permute(draw, premise)
+        else:
+            hypothesis = permute(draw, hypothesis)
+        if range_.holds(premise, hypothesis):
+            found = _labelled(config, premise, hypothesis)
+            if found and found[0].label == NEUTRAL:
+                return found
+    return []
+
+
+def _record(split: str, i: int, pair: Pair) -> dict[str, Any]:
+    return {
+        "annotator_labels": [pair.label],
+        "gold_label": pair.label,
+        "pairID": f"logic-{split}-{i}",
+        "sentence1": text(pair.premise),
+        "sentence1_binary_parse": binary_parse(pair.premise),
+        "sentence2": text(pair.hypothesis),
+        "sentence2_binary_parse": binary_parse(pair.hypothesis),
+    }

@@ -1,0 +1,105 @@
+"""Sentences of the generated corpus as trees, and their words and binary parses.
+
+    Sentence   -> NounPhrase VerbPhrase                       all dogs | run
+    NounPhrase -> Quantifier Nominal                          not all | brown dogs that run
+    Nominal    -> Adjective* Noun ("that" VerbPhrase)*        clauses one after another all restrict the same noun
+    VerbPhrase -> ["do" "not"] (Verb | Verb NounPhrase)       do not see some cats
+
+The binary parse follows the syntax: `( ( all ( ( brown dogs ) ( that run ) ) ) ( ( do not ) ( see ( some cats ) ) ) )`.
+`dogs that see cats that run` has two readings, `dogs [that see [cats that run]]` and `[dogs that see cats] that run`:
+the words are the same and only the parse tells them apart. An object's nominal holds no transitive verb of its own
+(checked by `check_fragment`); what that buys is explained in `semantics`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+ALL, SOME, NO, NOT_ALL, TWO = QUANTIFIERS = ("all", "some", "no", "not all", "two")
+
+
+class VerbPhrase(NamedTuple):
+    verb: str
+    negated: bool = False
+    object: NounPhrase | None = None
+
+
+class Nominal(NamedTuple):
+    noun: str
+    adjectives: tuple[str, ...] = ()
+    clauses: tuple[VerbPhrase, ...] = ()
+
+
+class NounPhrase(NamedTuple):
+    quantifier: str  # one of QUANTIFIERS
+    nominal: Nominal
+
+
+class Sentence(NamedTuple):
+    subject: NounPhrase
+    predicate: VerbPhrase
+
+
+def verb_phrases(sentence: Sentence) -> tuple[VerbPhrase, ...]:
+    """The verb phrases said of the subject: its relative clauses in order, then the predicate."""
+    return (*sentence.subject.nominal.clauses, sentence.predicate)
+
+
+def check_fragment(sentence: Sentence) -> None:
+    """Raise ValueError if a transitive verb stands inside the object of another."""
+    for phrase in verb_phrases(sentence):
+        inner = phrase.object.nominal.clauses if phrase.object is not None else ()
+        if any(clause.object is not None for clause in inner):
+            raise ValueError(f"{text(sentence)!r}: the object of {phrase.verb!r} contains a transitive verb")
+
+
+def binary_parse(sentence: Sentence) -> str:
+    """SNLI's notation, for instance `( ( all dogs ) run )`."""
+    return f"( {_noun_phrase(sentence.subject)} {_verb_phrase(sentence.predicate)} )"
+
+
+def _noun_phrase(phrase: NounPhrase) -> str:
+    quantifier = "( not all )" if phrase.quantifier == NOT_ALL else phrase.quantifier
+    return f"( {quantifier} {_nominal(phrase.nominal)} )"
+
+
+def _nominal(nominal: Nominal) -> str:
+    parse = nominal.noun
+    for adjective in reversed(nominal.adjectives):
+        parse = f"( {adjective} {parse} )"
+    for clause in nominal.clauses:
+        parse = f"( {parse} ( that {_verb_phrase(clause)} ) )"
+    return parse
+
+
+def _verb_phrase(phrase: VerbPhrase) -> str:
+    parse = phrase.verb if phrase.object is None else f"( {phrase.verb} {_noun_phrase(phrase.object)} )"
+    return f"( ( do not ) {parse} )" if phrase.negated else parse
+
+
+def tokens(sentence: Sentence) -> tuple[str, ...]:
+    """The words from left to right."""
+    return tuple(word for word in binary_parse(sentence).split() if word not in "()")
+
+
+def n_tokens(sentence: Sentence) -> int:
+    """`len(tokens(sentence))`, without writing the sentence out."""
+    return _noun_phrase_length(sentence.subject) + _verb_phrase_length(sentence.predicate)
+
+
+def _noun_phrase_length(phrase: NounPhrase) -> int:
+    nominal = phrase.nominal
+    length = 2 + (phrase.quantifier == NOT_ALL) + len(nominal.adjectives)
+    for clause in nominal.clauses:
+        length += 1 + _verb_phrase_length(clause)
+    return length
+
+
+def _verb_phrase_length(phrase: VerbPhrase) -> int:
+    length = 3 if phrase.negated else 1
+    return length if phrase.object is None else length + _noun_phrase_length(phrase.object)
+
+
+def text(sentence: Sentence) -> str:
+    """The words, separated by single spaces."""
+    return " ".join(tokens(sentence))

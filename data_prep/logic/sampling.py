@@ -1,0 +1,283 @@
+"""Random sentences, and random changes that make a related sentence of one.
+
+A change takes the random numbers and a sentence and gives the new sentence, or the same where it does not apply. Two
+kinds are kept apart: an *edit* changes words (another quantifier, a hyponym, one adjective more, a negation), a
+*permutation* puts exactly the same words into another structure (`all dogs that run sing`, `all dogs that sing run`),
+which no bag of words can see. Neither knows what it does to the label: `semantics` finds out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from data_prep.logic.grammar import (
+    ALL,
+    NO,
+    NOT_ALL,
+    QUANTIFIERS,
+    SOME,
+    TWO,
+    Nominal,
+    NounPhrase,
+    Sentence,
+    VerbPhrase,
+)
+from data_prep.logic.lexicon import ADJECTIVES, CATEGORY, INTRANSITIVE, NOUNS, RELATED, TRANSITIVE
+
+OBJECT_QUANTIFIERS = (ALL, SOME, NO, TWO)  # `see not all dogs` is left to negation: `do not see all dogs`
+OPPOSITE = {ALL: NOT_ALL, NOT_ALL: ALL, SOME: NO, NO: SOME, TWO: NO}
+DUAL = {
+    ALL: NO,
+    NO: ALL,
+    SOME: NOT_ALL,
+    NOT_ALL: SOME,
+}  # all N V = no N (not V), some N V = not all N (not V)
+MAX_ADJECTIVES = 2
+MAX_CLAUSES = 2
+
+Item = TypeVar("Item")
+Phrase = TypeVar("Phrase", NounPhrase, VerbPhrase)
+# In a sentence 0 is the subject and 1 the predicate, in a noun phrase i is clause i, in a verb phrase 0 is the object.
+Path = tuple[int, ...]
+
+
+class Draw:
+    """Random choices from `random.Random.random` alone, whose stream Python promises not to change."""
+
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed).random
+
+    def chance(self, probability: float) -> bool:
+        return self._random() < probability
+
+    def choice(self, items: Sequence[Item]) -> Item:
+        return items[int(self._random() * len(items))]
+
+    def shuffled(self, items: Sequence[Item]) -> list[Item]:
+        keyed = sorted((self._random(), i) for i in range(len(items)))
+        return [items[i] for _, i in keyed]
+
+
+class Shape(NamedTuple):
+    """How large the sampled sentences are: the chance of each optional part."""
+
+    adjective: float  # of another adjective in front of a noun
+    clause: float  # of another relative clause on the subject
+    object_clause: float  # of a relative clause on an object
+    transitive: float  # of an object, for the predicate or a clause of the subject
+    negated: float  # of a verb phrase's negation
+
+
+def sample_sentence(draw: Draw, shape: Shape) -> Sentence:
+    subject = _sample_nominal(draw, shape)
+    for _ in range(MAX_CLAUSES):
+        if draw.chance(shape.clause):
+            subject = subject._replace(clauses=(*subject.clauses, _sample_verb_phrase(draw, shape)))
+    return Sentence(NounPhrase(draw.choice(QUANTIFIERS), subject), _sample_verb_phrase(draw, shape))
+
+
+def _sample_nominal(draw: Draw, shape: Shape) -> Nominal:
+    nominal = Nominal(draw.choice(NOUNS))
+    for _ in range(MAX_ADJECTIVES):
+        if draw.chance(shape.adjective):
+            nominal = _with_adjective(draw, nominal)
+    return nominal
+
+
+def _sample_verb_phrase(draw: Draw, shape: Shape) -> VerbPhrase:
+    negated = draw.chance(shape.negated)
+    if not draw.chance(shape.transitive):
+        return VerbPhrase(draw.choice(INTRANSITIVE), negated)
+    target = _sample_nominal(draw, shape)
+    if draw.chance(shape.object_clause):
+        clause = VerbPhrase(draw.choice(INTRANSITIVE), draw.chance(shape.negated))
+        target = target._replace(clauses=(clause,))
+    return VerbPhrase(draw.choice(TRANSITIVE), negated, NounPhrase(draw.choice(OBJECT_QUANTIFIERS), target))
+
+
+def _with_adjective(draw: Draw, nominal: Nominal) -> Nominal:
+    others = [word for word in ADJECTIVES if word not in nominal.adjectives]
+    return nominal._replace(adjectives=(draw.choice(others), *nominal.adjectives))
+
+
+def phrases(sentence: Sentence, kind: type[Phrase]) -> list[tuple[Path, Phrase]]:
+    """The noun phrases or the verb phrases with their paths, outer ones before those inside them."""
+    found: list[tuple[Path, Any]] = []
+    _collect(sentence.subject, (0,), found)
+    _collect(sentence.predicate, (1,), found)
+    return [(path, phrase) for path, phrase in found if isinstance(phrase, kind)]
+
+
+def _collect(node: NounPhrase | VerbPhrase, path: Path, found: list[tuple[Path, Any]]) -> None:
+    found.append((path, node))
+    if isinstance(node, NounPhrase):
+        for i, clause in enumerate(node.nominal.clauses):
+            _collect(clause, (*path, i), found)
+    elif node.object is not None:
+        _collect(node.object, (*path, 0), found)
+
+
+def put(sentence: Sentence, path: Path, phrase: NounPhrase | VerbPhrase) -> Sentence:
+    """The sentence with another phrase at the end of the path."""
+    changed = _put(sentence[path[0]], path[1:], phrase)
+    return sentence._replace(predicate=changed) if path[0] else sentence._replace(subject=changed)
+
+
+def _put(node: Any, path: Path, phrase: NounPhrase | VerbPhrase) -> Any:
+    if not path:
+        return phrase
+    if isinstance(node, VerbPhrase):
+        return node._replace(object=_put(node.object, path[1:], phrase))
+    clauses = list(node.nominal.clauses)
+    clauses[path[0]] = _put(clauses[path[0]], path[1:], phrase)
+    return _with_nominal(node, clauses=tuple(clauses))
+
+
+def _with_nominal(phrase: NounPhrase, **fields: Any) -> NounPhrase:
+    return NounPhrase(phrase.quantifier, phrase.nominal._replace(**fields))
+
+
+def requantify(draw: Draw, sentence: Sentence) -> Sentence:
+    path, phrase = draw.choice(phrases(sentence, NounPhrase))
+    choices = QUANTIFIERS if path == (0,) else OBJECT_QUANTIFIERS
+    return put(sentence, path, phrase._replace(quantifier=draw.choice(choices)))
+
+
+def rename_noun(draw: Draw, sentence: Sentence) -> Sentence:
+    path, phrase = draw.choice(phrases(sentence, NounPhrase))
+    return put(sentence, path, _with_nominal(phrase, noun=_other_word(draw, phrase.nominal.noun)))
+
+
+def rename_verb(draw: Draw, sentence: Sentence) -> Sentence:
+    path, phrase = draw.choice(phrases(sentence, VerbPhrase))
+    return put(sentence, path, phrase._replace(verb=_other_word(draw, phrase.verb)))
+
+
+def _other_word(draw: Draw, word: str) -> str:
+    """Mostly a hypernym or hyponym, sometimes any word of the category."""
+    near = RELATED[word]
+    return draw.choice(near) if near and draw.chance(0.8) else draw.choice(CATEGORY[word])
+
+
+def change_adjectives(draw: Draw, sentence: Sentence) -> Sentence:
+    """Add an adjective or drop one, or both, which replaces it."""
+    path, phrase = draw.choice(phrases(sentence, NounPhrase))
+    nominal = phrase.nominal
+    if nominal.adjectives and draw.chance(0.6):
+        dropped = draw.choice(nominal.adjectives)
+        nominal = nominal._replace(adjectives=tuple(word for word in nominal.adjectives if word != dropped))
+    if len(nominal.adjectives) < MAX_ADJECTIVES and draw.chance(0.4):
+        nominal = _with_adjective(draw, nominal)
+    return put(sentence, path, phrase._replace(nominal=nominal))
+
+
+def change_clauses(draw: Draw, sentence: Sentence) -> Sentence:
+    """Add a relative clause or drop one."""
+    path, phrase = draw.choice(phrases(sentence, NounPhrase))
+    clauses = phrase.nominal.clauses
+    if len(clauses) < MAX_CLAUSES and draw.chance(0.5):
+        clauses = (*clauses, VerbPhrase(draw.choice(INTRANSITIVE), draw.chance(0.2)))
+    elif clauses:
+        dropped = draw.choice(range(len(clauses)))
+        clauses = clauses[:dropped] + clauses[dropped + 1 :]
+    return put(sentence, path, _with_nominal(phrase, clauses=clauses))
+
+
+def negate(draw: Draw, sentence: Sentence) -> Sentence:
+    path, phrase = draw.choice(phrases(sentence, VerbPhrase))
+    return put(sentence, path, phrase._replace(negated=not phrase.negated))
+
+
+def dualise(draw: Draw, sentence: Sentence) -> Sentence:
+    """Say the same with the dual quantifier and the predicate's negation turned round."""
+    subject, predicate = sentence
+    if subject.quantifier not in DUAL:
+        return sentence
+    dual = subject._replace(quantifier=DUAL[subject.quantifier])
+    return Sentence(dual, predicate._replace(negated=not predicate.negated))
+
+
+def oppose(draw: Draw, sentence: Sentence) -> Sentence:
+    """Deny the sentence by its quantifier."""
+    subject = sentence.subject
+    return sentence._replace(subject=subject._replace(quantifier=OPPOSITE[subject.quantifier]))
+
+
+def exchange_field(draw: Draw, sentence: Sentence) -> Sentence:
+    """Exchange the quantifiers, nouns, adjectives, verbs or negations of two phrases."""
+    field = draw.choice(("quantifier", "noun", "adjectives", "verb", "negated"))
+    if field in ("verb", "negated"):
+        return _exchange(draw, sentence, phrases(sentence, VerbPhrase), field)
+    if field == "quantifier" and sentence.subject.quantifier == NOT_ALL:
+        return sentence
+    return _exchange(draw, sentence, phrases(sentence, NounPhrase), field)
+
+
+def _exchange(draw: Draw, sentence: Sentence, found: list[tuple[Path, Any]], field: str) -> Sentence:
+    i, j = draw.choice(range(len(found))), draw.choice(range(len(found)))
+    # The outer phrase first: putting it later would undo the change inside it.
+    (path, phrase), (other_path, other) = found[min(i, j)], found[max(i, j)]
+    if i == j or (field == "verb" and (phrase.object is None) != (other.object is None)):
+        return sentence
+    in_nominal = field in Nominal._fields
+    value, other_value = (getattr(node.nominal if in_nominal else node, field) for node in (phrase, other))
+    for place, node, new in ((path, phrase, other_value), (other_path, other, value)):
+        changed = _with_nominal(node, **{field: new}) if in_nominal else node._replace(**{field: new})
+        sentence = put(sentence, place, changed)
+    return sentence
+
+
+def exchange_clause(draw: Draw, sentence: Sentence) -> Sentence:
+    """Make a relative clause of the subject the predicate, and the predicate that clause."""
+    clauses = sentence.subject.nominal.clauses
+    if not clauses:
+        return sentence
+    i = draw.choice(range(len(clauses)))
+    return Sentence(
+        _with_nominal(sentence.subject, clauses=(*clauses[:i], sentence.predicate, *clauses[i + 1 :])),
+        clauses[i],
+    )
+
+
+def reattach(draw: Draw, sentence: Sentence) -> Sentence:
+    """Move a relative clause from an object to the subject or from the subject to an object."""
+    objects = phrases(sentence, NounPhrase)[1:]
+    if not objects:
+        return sentence
+    path, target = draw.choice(objects)
+    if target.nominal.clauses:
+        moved = target.nominal.clauses[0]
+        shorter = put(sentence, path, _with_nominal(target, clauses=target.nominal.clauses[1:]))
+        subject = shorter.subject
+        return shorter._replace(subject=_with_nominal(subject, clauses=(*subject.nominal.clauses, moved)))
+    clauses = sentence.subject.nominal.clauses
+    if not clauses or clauses[-1].object is not None:
+        return sentence
+    longer = put(sentence, path, _with_nominal(target, clauses=clauses[-1:]))
+    subject = longer.subject
+    return longer._replace(subject=_with_nominal(subject, clauses=subject.nominal.clauses[:-1]))
+
+
+Change = Callable[[Draw, Sentence], Sentence]
+EDITS: tuple[Change, ...] = (
+    requantify,
+    rename_noun,
+    rename_verb,
+    change_adjectives,
+    change_clauses,
+    negate,
+    dualise,
+)
+PERMUTATIONS: tuple[Change, ...] = (exchange_field, exchange_field, exchange_clause, reattach)
+
+
+def edit(draw: Draw, sentence: Sentence, n_edits: int) -> Sentence:
+    for _ in range(n_edits):
+        sentence = draw.choice(EDITS)(draw, sentence)
+    return sentence
+
+
+def permute(draw: Draw, sentence: Sentence) -> Sentence:
+    return draw.choice(PERMUTATIONS)(draw, sentence)

@@ -1,0 +1,341 @@
+"""Labels of premise-hypothesis pairs, by looking at every model.
+
+A model is a domain of elements, the set of elements each noun, adjective and intransitive verb is true of, and the set
+of pairs each transitive verb is true of. Hyponyms denote subsets of their hypernyms; nothing else is assumed. The
+readings, N being the set a nominal denotes and V the set a verb phrase denotes:
+
+    some N V  N and V meet                            no N V        not (some N V)
+    all N V   N within V (true if N is empty)         not all N V   not (all N V)
+    two N V   N and V have at least two elements in common
+
+Adjectives and relative clauses intersect. Negation covers the whole verb phrase (`do not see all cats` is not (see all
+cats)), and of two quantifiers the left one is outside. The hypothesis is entailed if it is true in every model of the
+premise, contradicted if it is true in none of them, else neutral. A pair has no label if one of its sentences is true
+in every model or in none.
+
+**Normal form.** All five quantifiers say that some number of elements meets some conditions, or deny it: `all N V` says
+that no element is N and not V. So a sentence is a `Claim`, [not] (at least 1 or 2 elements are *hits*), where a hit
+meets a set of conditions on words (`dogs`, not `run`) and on relations (`see some cats`). A relation's own condition on
+its object is a claim as well: at least so many elements are in the object's set and are (or are not) related to.
+
+**Enumeration.** Models have `domain_size` elements and the signature is the pair's own words. Smaller domains are
+covered too: an element of which nothing is true is in no nominal, so it counts for nothing. Models are grouped, without
+loss, by what the pair can see of an element x:
+
+  1. which objects' nominals x is in: x's *place*;
+  2. whether the words true of x allow x to be a hit of the premise, of the hypothesis;
+  3. whether x's relations allow it. Each relation links x to a set of elements; what counts of this set is how many of
+     them are in an object's nominal, which depends on everybody's place and on nothing else, because objects' nominals
+     hold no transitive verb (`grammar.check_fragment`).
+
+So once the multiset of places is fixed, every element takes its words (2) and its relations (3) independently of the
+others. For every multiset all words and all relations of every element are enumerated, and the reachable numbers of
+hits of the two sentences, counted up to 2, are added up element by element.
+
+Without transitive verbs four elements are enough for any pair: a model of `premise and not hypothesis` survives
+dropping all elements but two witnesses of each. With them the bound is empirical; the tests compare sizes 4 and 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.logic.grammar import (
+    ALL,
+    NO,
+    NOT_ALL,
+    TWO,
+    Nominal,
+    NounPhrase,
+    Sentence,
+    VerbPhrase,
+    check_fragment,
+)
+from data_prep.logic.lexicon import ancestors, implies
+
+DOMAIN_SIZE = 4
+
+Masks = NDArray[np.int64]
+Condition = tuple[str, bool, int, bool, int]  # a Relation with the number of its object
+
+
+class Literal(NamedTuple):
+    """A noun, adjective or intransitive verb that is, or is not, true of an element."""
+
+    word: str
+    positive: bool
+
+
+class Relation(NamedTuple):
+    """A transitive verb phrase: [not] at least `at_least` elements of the object are (not) related to."""
+
+    verb: str
+    positive: bool
+    at_least: int
+    related: bool
+    object: frozenset[Literal]
+
+
+class Hit(NamedTuple):
+    """At least `at_least` elements meet all of these conditions."""
+
+    at_least: int
+    literals: frozenset[Literal]
+    relations: tuple[Relation, ...]
+
+
+class Claim(NamedTuple):
+    """A sentence: the hit, or its denial."""
+
+    positive: bool
+    hit: Hit
+
+
+def label(premise: Sentence, hypothesis: Sentence, domain_size: int = DOMAIN_SIZE) -> str | None:
+    """`entailment`, `contradiction` or `neutral`; None if either sentence is a tautology or a contradiction."""
+    reached = truth_values(premise, hypothesis, domain_size)
+    if len({value for value, _ in reached}) < 2 or len({value for _, value in reached}) < 2:
+        return None
+    if (True, False) not in reached:
+        return "entailment"
+    return "neutral" if (True, True) in reached else "contradiction"
+
+
+def truth_values(
+    premise: Sentence, hypothesis: Sentence, domain_size: int = DOMAIN_SIZE
+) -> set[tuple[bool, bool]]:
+    """The truth values (premise, hypothesis) that some model of `domain_size` elements gives."""
+    first, second = claim(premise), claim(hypothesis)
+    return {
+        (met_first == first.positive, met_second == second.positive)
+        for met_first, met_second in _hits_met(first.hit, second.hit, domain_size)
+    }
+
+
+@lru_cache(maxsize=1_000)
+def claim(sentence: Sentence) -> Claim:
+    """The normal form. Raises ValueError if an object holds a transitive verb."""
+    check_fragment(sentence)
+    quantifier, nominal = sentence.subject
+    literals = _literals(nominal)
+    relations = [_relation(clause, clause.object) for clause in nominal.clauses if clause.object is not None]
+    predicate = sentence.predicate
+    met = quantifier not in (ALL, NOT_ALL)  # whether a hit's predicate is true of it
+    if predicate.object is None:
+        literals |= {Literal(predicate.verb, predicate.negated != met)}
+    else:
+        relation = _relation(predicate, predicate.object)
+        relations.append(relation._replace(positive=relation.positive == met))
+    hit = Hit(2 if quantifier == TWO else 1, literals, tuple(dict.fromkeys(relations)))
+    return Claim(quantifier not in (ALL, NO), hit)
+
+
+def _literals(nominal: Nominal) -> frozenset[Literal]:
+    words = [Literal(word, True) for word in (nominal.noun, *nominal.adjectives)]
+    clauses = [
+        Literal(clause.verb, not clause.negated) for clause in nominal.clauses if clause.object is None
+    ]
+    return frozenset(words + clauses)
+
+
+def _relation(phrase: VerbPhrase, target: NounPhrase) -> Relation:
+    quantifier = target.quantifier
+    return Relation(
+        verb=phrase.verb,
+        positive=(quantifier in (ALL, NO)) == phrase.negated,
+        at_least=2 if quantifier == TWO else 1,
+        related=quantifier not in (ALL, NOT_ALL),
+        object=_literals(target.nominal),
+    )
+
+
+@lru_cache(maxsize=20_000)
+def _hits_met(first: Hit, second: Hit, domain_size: int) -> frozenset[tuple[bool, bool]]:
+    """Which pairs of (first is met, second is met) some model gives."""
+    types = _Types({literal.word for hit in (first, second) for literal in _all_literals(hit)})
+    objects = list(dict.fromkeys(relation.object for hit in (first, second) for relation in hit.relations))
+    places, word_hits = _places(types, [types.where(literals) for literals in objects], first, second)
+    conditions = [
+        tuple((*relation[:-1], objects.index(relation.object)) for relation in hit.relations)
+        for hit in (first, second)
+    ]
+    reached = _numbers_of_hits(conditions[0], conditions[1], places, word_hits, domain_size)
+    return frozenset(
+        (count // 3 >= first.at_least, count % 3 >= second.at_least)
+        for count in range(9)
+        if reached >> count & 1
+    )
+
+
+@lru_cache(maxsize=20_000)
+def _numbers_of_hits(
+    first: tuple[Condition, ...],
+    second: tuple[Condition, ...],
+    places: tuple[int, ...],  # that occur
+    word_hits: tuple[int, ...],  # the set of hit pairs that words allow at each place
+    domain_size: int,
+) -> int:
+    """The set of the pairs of numbers of hits, each up to 2, that some model gives; (p, h) is bit 3p + h.
+
+    Nothing else of the words of a pair matters, so that few pairs of a corpus have to be enumerated anew.
+    """
+    multisets = _multisets(len(places), domain_size)  # (D, domain_size) positions in `places`
+    relation_hits = _relation_hits(first, second, np.array(places)[multisets])  # (D,)
+    hits = _BOTH[np.array(word_hits)[multisets], relation_hits[:, None]]  # (D, domain_size)
+    counts = np.ones(len(multisets), dtype=np.int64)  # at first nobody is a hit
+    for element in range(domain_size):
+        counts = _ADD[counts, hits[:, element]]
+    return int(np.bitwise_or.reduce(counts))
+
+
+def _all_literals(hit: Hit) -> Iterable[Literal]:
+    yield from hit.literals
+    for relation in hit.relations:
+        yield from relation.object
+
+
+class _Types:
+    """The types of elements that the hyponyms allow: a set of types is an integer, one bit a type."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = sorted(words)
+        self.columns = dict(zip(self.words, _columns(len(self.words)), strict=True))
+        self.allowed = (1 << (1 << len(self.words))) - 1
+        for word in self.words:
+            for other in ancestors(word):
+                if other in self.columns:
+                    self.allowed &= ~self.columns[word] | self.columns[other]
+
+    def where(self, literals: Iterable[Literal]) -> int:
+        """The types that meet all literals."""
+        found = self.allowed
+        for word, positive in literals:
+            found &= self.columns[word] if positive else ~self.columns[word]
+        return found
+
+
+@lru_cache(maxsize=32)
+def _columns(n_words: int) -> tuple[int, ...]:
+    """For every word the set of types it is true of: type t has word i if bit i of t is set."""
+    columns = []
+    for i in range(n_words):
+        block = ((1 << (1 << i)) - 1) << (1 << i)  # 2 ** i types without the word, then as many with it
+        repeat = sum(1 << start for start in range(0, 1 << n_words, 2 << i))
+        columns.append(block * repeat)
+    return tuple(columns)
+
+
+def _places(
+    types: _Types, objects: list[int], first: Hit, second: Hit
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The places that occur, bit j for object j, and for each the set of hit pairs that words allow there."""
+    regions = {0: types.allowed}
+    for j, members in enumerate(objects):
+        without = {place: inside & ~members for place, inside in regions.items()}
+        within = {place | 1 << j: inside & members for place, inside in regions.items()}
+        regions = {place: inside for place, inside in (without | within).items() if inside}
+    in_first, in_second = types.where(first.literals), types.where(second.literals)
+    word_hits = []
+    for inside in regions.values():
+        yes, no = inside & in_first, inside & ~in_first
+        pairs = (no & ~in_second, no & in_second, yes & ~in_second, yes & in_second)
+        word_hits.append(sum(1 << pair for pair, found in enumerate(pairs) if found))
+    return tuple(regions), tuple(word_hits)
+
+
+@lru_cache(maxsize=64)
+def _multisets(n_kinds: int, size: int) -> Masks:
+    """(D, size): every multiset of `size` of the kinds 0 ... n_kinds - 1."""
+    return np.array(list(combinations_with_replacement(range(n_kinds), size)), dtype=np.int64).reshape(
+        -1, size
+    )
+
+
+def _relation_hits(first: tuple[Condition, ...], second: tuple[Condition, ...], places: Masks) -> Masks:
+    """(D,) the sets of hit pairs that an element's relations allow, given everybody's place (D, domain_size).
+
+    Verbs that the lexicon does not connect are independent of each other.
+    """
+    domain_size = places.shape[1]
+    elements = 1 << np.arange(domain_size)
+    possible = np.full(len(places), 1 << 3)
+    for family in _families({verb for verb, *_ in first + second}):
+        pair = np.zeros((1, 1), dtype=np.int64)
+        for weight, conditions in ((2, first), (1, second)):
+            met = np.ones((1, 1), dtype=bool)
+            for verb, positive, at_least, related, j in conditions:
+                if verb in family:
+                    truth = _relation_truth(family, verb, at_least, related, domain_size)
+                    members = (places >> j & 1) @ elements  # (D,) sets of elements
+                    met = met & (truth[members] == positive)
+            pair = pair + weight * met  # (D, R)
+        possible = _BOTH[possible, np.bitwise_or.reduce(1 << pair, axis=1)]
+    return possible
+
+
+def _families(verbs: Iterable[str]) -> list[tuple[str, ...]]:
+    """The verbs grouped by their most general hypernym."""
+    families: dict[str, list[str]] = {}
+    for verb in sorted(verbs):
+        families.setdefault((verb, *ancestors(verb))[-1], []).append(verb)
+    return [tuple(family) for family in families.values()]
+
+
+@lru_cache(maxsize=64)
+def _rows(family: tuple[str, ...], domain_size: int) -> Masks:
+    """(R, verbs of the family): every way one element can be related to all, as one set of elements a verb."""
+    rows = np.indices((1 << domain_size,) * len(family)).reshape(len(family), -1).T
+    allowed = np.ones(len(rows), dtype=bool)
+    for lower, verb in enumerate(family):
+        for upper, other in enumerate(family):
+            if implies(verb, other):
+                allowed &= (rows[:, lower] & ~rows[:, upper]) == 0
+    return rows[allowed]
+
+
+@lru_cache(maxsize=256)
+def _relation_truth(
+    family: tuple[str, ...], verb: str, at_least: int, related: bool, domain_size: int
+) -> NDArray[np.bool_]:
+    """(2 ** domain_size, R): of an object's set of elements, whether a row has so many (un)related ones."""
+    row = _rows(family, domain_size)[:, family.index(verb)]
+    size = np.array([members.bit_count() for members in range(1 << domain_size)])
+    members = np.arange(1 << domain_size)[:, None]
+    return size[members & (row if related else ~row)] >= at_least
+
+
+def _both_table() -> Masks:
+    """(16, 16): the hit pairs that two conditions allow together, from the sets of those that each allows.
+
+    Hit pair (p, h) is bit 2p + h of a set: whether the element can be a hit of the premise, of the hypothesis.
+    """
+    table = np.zeros((16, 16), dtype=np.int64)
+    left, right = np.arange(16)[:, None], np.arange(16)[None, :]
+    for a in range(4):
+        for b in range(4):
+            table |= (left >> a & right >> b & 1) << (a & b)
+    return table
+
+
+def _add_table() -> Masks:
+    """(512, 16): the numbers of hits with one more element, from those before and the element's possible hit pairs.
+
+    Numbers of hits (p, h), each up to 2, are bit 3p + h of a set.
+    """
+    table = np.zeros((512, 16), dtype=np.int64)
+    before, element = np.arange(512)[:, None], np.arange(16)[None, :]
+    for count in range(9):
+        for pair in range(4):
+            after = 3 * min(count // 3 + pair // 2, 2) + min(count % 3 + pair % 2, 2)
+            table |= (before >> count & element >> pair & 1) << after
+    return table
+
+
+_BOTH = _both_table()
+_ADD = _add_table()

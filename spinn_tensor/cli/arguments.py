@@ -1,0 +1,75 @@
+"""What the subcommands' parsers have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spinn_tensor.config import ConfigError
+
+
+def add_command(
+    subparsers: Any, name: str, summary: str, description: str, epilog: str
+) -> argparse.ArgumentParser:
+    """A subcommand whose help keeps the line breaks of its text, with the options that every command has."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_device(parser: argparse.ArgumentParser, threads: int | None = None) -> None:
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto = cuda where there is one (default)",
+    )
+    default = "torch's choice, one a core" if threads is None else str(threads)
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=threads,
+        metavar="N",
+        help=f"CPU threads (default: {default}); 1 is fastest for small models and on a busy machine",
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="folder of a checkpoint, or of a run (its best checkpoint is taken)",
+    )
+
+
+def add_skip_bad(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--skip-bad", action="store_true", default=None, help="leave out bad lines, and say how many and why"
+    )
+
+
+def choose_device(args: argparse.Namespace) -> str:
+    """The device's name; sets the number of threads. Raises ConfigError if CUDA is asked for and missing."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no CUDA device here")
+    return "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value

@@ -1,0 +1,73 @@
+"""`spinn evaluate`: accuracy, class by class, of a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from data_prep.files import Skipped, atomic_write
+from spinn_tensor.cli.arguments import add_checkpoint, add_command, add_device, add_skip_bad, choose_device
+from spinn_tensor.cli.report import print_evaluations, print_skipped
+from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
+from spinn_tensor.training.corpora import Source, read_file, split_sources
+from spinn_tensor.training.evaluate import evaluate
+from spinn_tensor.training.run import evaluation_dict
+
+DESCRIPTION = """\
+Scores a checkpoint: accuracy, the accuracy of each class, and the confusion matrix, gold
+labels down and predictions across. Without --data it takes the dev, test and extra files
+of the run that trained the checkpoint; with --data any files in SNLI's format (a model of
+pairs) or SST's (a model of sentences), plain or .gz, or the official SNLI zip.
+"""
+
+EPILOG = """\
+examples:
+  spinn evaluate runs/logic
+      the run's best checkpoint on its own dev, test and longer sentences
+
+  spinn evaluate runs/pi/last --data snli_1.0_test.jsonl.gz --json scores.json
+      another file; the scores also as JSON
+
+  spinn evaluate runs/pi --data snli_1.0.zip --split test
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = add_command(subparsers, "evaluate", "score a checkpoint", DESCRIPTION, EPILOG)
+    add_checkpoint(parser)
+    parser.add_argument(
+        "--data", type=Path, nargs="+", metavar="FILE", help="files to score (default: the run's own)"
+    )
+    parser.add_argument("--split", choices=("train", "dev", "test"), help="which file of an SNLI zip")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as JSON, too")
+    add_skip_bad(parser)
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    device = choose_device(args)
+    checkpoint = load_checkpoint(args.checkpoint, device)
+    task = checkpoint.config.model.task
+    skipped = Skipped()
+    evaluations = {}
+    for name, source in _sources(args, checkpoint).items():
+        corpus = read_file(source, task, checkpoint.vocabulary, skipped, bool(args.skip_bad))
+        evaluations[name] = evaluate(checkpoint.model, corpus)
+    print_skipped(skipped)
+    if args.json is not None:
+        content = {name: evaluation_dict(evaluation) for name, evaluation in evaluations.items()}
+        with atomic_write(args.json) as file:
+            json.dump(content, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+    print_evaluations(evaluations)
+    return 0
+
+
+def _sources(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Source]:
+    if args.data is not None:
+        return {str(path): Source(path, args.split if path.suffix == ".zip" else None) for path in args.data}
+    sources = split_sources(checkpoint.config.run.data)
+    return {name: source for name, source in sources.items() if name != "train"}

@@ -1,0 +1,77 @@
+"""`spinn`: train, evaluate and use SPINN models from the command line.
+
+Exit status: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from data_prep.errors import DataError
+from spinn_tensor.cli import demo, encode, evaluate, generate, predict, presets, train
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.checkpoint import CheckpointError
+from spinn_tensor.training.loop import Interrupted, TrainingError
+
+DESCRIPTION = """\
+SPINN reads a sentence along its parse: words are shifted onto a stack, and the two top
+entries are composed whenever the parse closes a bracket. The last entry encodes the
+sentence; two encodings tell whether one sentence follows from the other. `spinn COMMAND
+--help` explains each command by examples.
+"""
+
+EPILOG = """\
+a first session, nothing to download:
+  spinn train --output runs/first            train SPINN-PI on a generated corpus of logical inference
+  spinn evaluate runs/first                  accuracy, class by class
+  spinn predict runs/first --premise "( ( all dogs ) run )" --hypothesis "( ( all poodles ) move )"
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spinn",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (train, evaluate, predict, encode, generate, presets, demo):
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="replace")  # a terminal without box characters is no reason to fail
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except Interrupted as interrupt:
+        print(f"spinn: {interrupt}", file=sys.stderr)
+        return 128 + interrupt.signal_number
+    except KeyboardInterrupt:
+        print("spinn: interrupted; nothing more was saved", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader left: no second error at exit
+        return 1
+    except (DataError, CheckpointError, ConfigError, TrainingError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"spinn: error: {_one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())

@@ -1,0 +1,164 @@
+"""`spinn predict`: the label of a pair or a sentence, with its trees drawn, or of every line of a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from data_prep.columns import LabelledColumns, PairColumns, sentence_columns
+from data_prep.files import Skipped, atomic_write
+from data_prep.snli import PairExample, pair_columns_from_examples, read_pairs
+from data_prep.trees import Tree
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.cli.arguments import add_checkpoint, add_command, add_device, add_skip_bad, choose_device
+from spinn_tensor.cli.report import print_skipped
+from spinn_tensor.cli.sentences import parse_argument, read_sentences
+from spinn_tensor.cli.tree_view import side_by_side, tree_lines
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
+from spinn_tensor.training.evaluate import predict_probabilities
+
+DESCRIPTION = """\
+Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
+given as binary parses is printed with its trees and the probability of each label. A
+jsonl file gives a jsonl file: pairID, label and probabilities of every line, in its
+order. A parse brackets every two constituents: ( ( all dogs ) run ).
+"""
+
+EPILOG = """\
+examples:
+  spinn predict runs/logic --premise "( ( all dogs ) run )" --hypothesis "( ( all poodles ) move )"
+
+  spinn predict runs/pi --input pairs.jsonl --output predictions.jsonl
+      fields sentence1_binary_parse, sentence2_binary_parse and, if there, pairID; no label is needed
+
+  spinn predict runs/sst --sentence "( a ( very ( good film ) ) )"
+"""
+
+Corpus = PairColumns | LabelledColumns
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = add_command(subparsers, "predict", "classify a pair, a sentence or a file", DESCRIPTION, EPILOG)
+    add_checkpoint(parser)
+    parser.add_argument("--premise", metavar="PARSE", help="binary parse of the premise")
+    parser.add_argument("--hypothesis", metavar="PARSE", help="binary parse of the hypothesis")
+    parser.add_argument("--sentence", metavar="PARSE", help="binary parse, for a model of sentences")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="jsonl, plain or .gz")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="jsonl with the predictions (default: stdout)"
+    )
+    parser.add_argument(
+        "--field", metavar="NAME", help="sentence models: field of --input that has the parse"
+    )
+    add_skip_bad(parser)
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    _check_usage(args)
+    device = choose_device(args)
+    checkpoint = load_checkpoint(args.checkpoint, device)
+    _check_task(args, checkpoint.config.model.task)
+    if args.input is not None:
+        return _predict_file(args, checkpoint)
+    if args.sentence is not None:
+        trees = {"sentence": parse_argument(args.sentence, "--sentence")}
+    else:
+        trees = {
+            "premise": parse_argument(args.premise, "--premise"),
+            "hypothesis": parse_argument(args.hypothesis, "--hypothesis"),
+        }
+    show_prediction(checkpoint, trees)
+    return 0
+
+
+def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree]) -> None:
+    """Draws the trees (one sentence, or premise and hypothesis) and prints the probability of each label."""
+    console = Console(highlight=False, markup=False)
+    drawings = [[name, *tree_lines(tree)] for name, tree in trees.items()]
+    lines = side_by_side(drawings[0], drawings[1]) if len(drawings) == 2 else drawings[0]
+    if max(map(len, lines)) > console.width:
+        lines = [line for drawing in drawings for line in drawing]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    unknown = _unknown_words(trees.values(), checkpoint.vocabulary)
+    if unknown:
+        console.print(f"not in the vocabulary: {', '.join(unknown)}", soft_wrap=True)
+    first, *rest = trees.values()
+    corpus: Corpus = _sentences([first], checkpoint)
+    if rest:
+        corpus = _pairs([PairExample(first, rest[0], None, "")], checkpoint)
+    probabilities = predict_probabilities(checkpoint.model, corpus)[0]
+    labels = checkpoint.config.model.labels
+    console.print()
+    for i in np.argsort(-probabilities, kind="stable"):
+        bar = "█" * round(30 * float(probabilities[i]))
+        console.print(f"{labels[i]:<{max(map(len, labels))}}  {probabilities[i]:6.1%}  {bar}")
+
+
+def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
+    skipped = Skipped()
+    skip_bad = bool(args.skip_bad)
+    corpus: Corpus
+    if checkpoint.config.model.task == "pair":
+        pairs = list(read_pairs(args.input, skip_bad=skip_bad, skipped=skipped, require_label=False))
+        names, key = [pair.pair_id for pair in pairs], "pairID"
+        corpus = _pairs(pairs, checkpoint)
+    else:
+        sentences = read_sentences(args.input, args.field, skip_bad, skipped)
+        names, key = [sentence.sentence_id for sentence in sentences], "sentenceID"
+        corpus = _sentences([sentence.tree for sentence in sentences], checkpoint)
+    probabilities = predict_probabilities(checkpoint.model, corpus)
+    labels = checkpoint.config.model.labels
+    with nullcontext(sys.stdout) if args.output is None else atomic_write(args.output) as file:
+        for name, row in zip(names, probabilities.tolist(), strict=True):
+            shares = {label: round(share, 6) for label, share in zip(labels, row, strict=True)}
+            best = labels[int(np.argmax(row))]
+            record = {key: name, "label": best, "probabilities": shares}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    print_skipped(skipped)
+    if args.output is not None:
+        print(f"{len(names):,} predictions in {args.output}")
+    return 0
+
+
+def _pairs(examples: list[PairExample], checkpoint: Checkpoint) -> PairColumns:
+    return pair_columns_from_examples(examples, checkpoint.vocabulary)
+
+
+def _sentences(trees: list[Tree], checkpoint: Checkpoint) -> LabelledColumns:
+    columns = sentence_columns((tree._replace(labels=None) for tree in trees), checkpoint.vocabulary)
+    return LabelledColumns(columns, np.full(len(trees), -1, dtype=np.int64))
+
+
+def _unknown_words(trees: Iterable[Tree], vocabulary: Vocabulary) -> list[str]:
+    words = dict.fromkeys(token for tree in trees for token in tree.tokens)
+    known = (token.lower() if vocabulary.lower else token for token in words)
+    return [word for word, looked_up in zip(words, known, strict=True) if looked_up not in vocabulary.index]
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    pair = args.premise is not None or args.hypothesis is not None
+    if pair and (args.premise is None or args.hypothesis is None):
+        raise ConfigError("a pair needs both --premise and --hypothesis")
+    if [pair, args.sentence is not None, args.input is not None].count(True) != 1:
+        raise ConfigError("give --premise and --hypothesis, or --sentence, or --input")
+    if args.output is not None and args.input is None:
+        raise ConfigError("--output goes with --input")
+
+
+def _check_task(args: argparse.Namespace, task: str) -> None:
+    if task == "pair" and args.sentence is not None:
+        raise ConfigError("--sentence: this checkpoint classifies pairs; give --premise and --hypothesis")
+    if task == "sentence" and args.premise is not None:
+        raise ConfigError("--premise: this checkpoint classifies single sentences; give --sentence")

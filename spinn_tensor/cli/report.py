@@ -1,0 +1,142 @@
+"""What the commands print: tables of scores, and the progress of a run on a terminal or as plain lines."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from data_prep.files import Skipped
+from spinn_tensor.training.evaluate import Evaluation
+from spinn_tensor.training.loop import Observer
+from spinn_tensor.training.metrics import Scores
+from spinn_tensor.training.resume import Progress as RunProgress
+
+PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+
+
+def print_evaluations(evaluations: dict[str, Evaluation]) -> None:
+    """One table a split, and one for all nodes where they were labelled."""
+    console = Console()
+    for name, evaluation in evaluations.items():
+        tables = {name: evaluation.scores}
+        if evaluation.node_scores is not None:
+            tables[f"{name}, all nodes"] = evaluation.node_scores
+        for title, scores in tables.items():
+            print(f"{title}: accuracy {scores.accuracy:.2%} of {scores.n_examples:,}")
+            console.print(scores_table(scores))
+
+
+def scores_table(scores: Scores) -> Table:
+    """Confusion matrix, gold labels down and predictions across, with the accuracy of each class."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("gold label", no_wrap=True)
+    for label in scores.labels:
+        table.add_column(label, justify="right")
+    table.add_column("accuracy", justify="right")
+    for label, row in zip(scores.labels, scores.confusion, strict=True):
+        share = scores.class_accuracy[label]
+        table.add_row(label, *(f"{count:,}" for count in row), "–" if share is None else f"{share:.2%}")
+    return table
+
+
+def print_skipped(skipped: Skipped) -> None:
+    """Says on stderr what was left out, if anything was."""
+    if skipped:
+        print(f"spinn: {skipped}", file=sys.stderr)
+
+
+class TerminalObserver(Observer):
+    """A progress bar on a terminal, plain lines elsewhere, on stderr; and Ctrl-C, which lets the step end.
+
+    The first SIGINT or SIGTERM lets the loop write a checkpoint; a second one ends the program at once.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        self._title = title
+        self._signal = 0
+        self._training = False  # before and after it there is nothing to save
+        self._previous: dict[int, Any] = {}
+        self._bar: Progress | None = None
+        self._steps_per_epoch = 1
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal or not self._training:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def pending_signal(self) -> int:
+        return self._signal
+
+    def begin(self, progress: RunProgress, steps_per_epoch: int) -> None:
+        self._training = True
+        self._steps_per_epoch = steps_per_epoch
+        if progress.step:
+            self._say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}")
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task("", total=steps_per_epoch, figures="")
+            self._bar.start()
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def trained(self, progress: RunProgress, batch_size: int) -> None:
+        if self._bar is not None:
+            description = f"{self._title}epoch {progress.epoch + 1}"
+            self._bar.update(self._task, completed=progress.batch, description=description)
+
+    def measured(self, progress: RunProgress, loss: float, rate: float, examples_per_second: float) -> None:
+        figures = f"loss {loss:.4f}  lr {rate:.2g}  {examples_per_second:,.0f} examples/s"
+        if self._bar is not None:
+            self._bar.update(self._task, figures=figures)
+        elif time.monotonic() - self._last_line >= PLAIN_SECONDS:
+            self._last_line = time.monotonic()
+            self._say(
+                f"epoch {progress.epoch + 1}  step {progress.batch:,}/{self._steps_per_epoch:,}  {figures}"
+            )
+
+    def evaluated(self, progress: RunProgress, evaluation: Evaluation, is_best: bool) -> None:
+        accuracy, nodes = evaluation.scores.accuracy, evaluation.node_scores
+        text = f"step {progress.step:,}  {progress.seconds:,.0f} s  dev accuracy {accuracy:.2%}"
+        if nodes is not None:
+            text += f"  all nodes {nodes.accuracy:.2%}"
+        self._say(text + ("  (best)" if is_best else ""))
+
+    def end(self) -> None:
+        self._training = False
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(self._title + text, highlight=False)
+        else:
+            print(self._title + text, file=sys.stderr, flush=True)

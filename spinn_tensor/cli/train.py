@@ -1,0 +1,229 @@
+"""`spinn train`: from files (or the generated corpus) to a run's folder with checkpoints and results."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from data_prep.files import Skipped
+from spinn_tensor.cli.arguments import add_command, add_device, add_skip_bad, choose_device, positive
+from spinn_tensor.cli.report import TerminalObserver, print_evaluations, print_skipped
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.config import CORPORA, DataConfig, RunConfig, parse_setting, settable
+from spinn_tensor.training.presets import DEFAULT_PRESETS, preset_table, run_config
+from spinn_tensor.training.run import check_same_run, execute, is_run, saved_run
+
+DESCRIPTION = """\
+Trains a sentence encoder and a classifier, and leaves a folder with the best and the last
+checkpoint (weights in safetensors), the metrics of every step as JSON lines, and the
+scores of the best checkpoint on every split. Without any option it generates a corpus of
+logical inference (no download) and trains SPINN-PI on it in a few minutes. A preset sets
+every hyperparameter; flags and --set key=value change single ones. A run that was killed,
+at whatever moment, goes on with --resume and ends with the same weights as one that was
+not (same machine and --threads).
+"""
+
+EPILOG = """\
+examples:
+  spinn train --output runs/logic
+      SPINN-PI on the generated corpus, written to runs/logic/corpus
+
+  spinn train --corpus snli --data snli_1.0.zip --vectors glove.840B.300d.txt --preset spinn-pi --output
+  runs/pi
+      the paper's SPINN-PI on SNLI with fixed GloVe vectors
+
+  spinn train --corpus sst --train train.txt.gz --dev dev.txt.gz --node-labels --epochs 5 --output runs/sst
+      sentiment, learnt on every node of the trees
+
+  spinn train --output runs/pi --resume
+      goes on with a run that was killed; its settings are read from its folder
+
+presets (dropout: embedding / classifier; L2 is RMSprop's weight decay, on matrices only):
+{presets}
+
+keys for --set:
+  training    {training}
+  encoder     {encoder}
+  classifier  {classifier}
+  data        {data}
+"""
+
+FLAGS = {  # flag's destination: keyword of RunConfig.changed
+    "epochs": "training__epochs",
+    "batch_size": "training__batch_size",
+    "lr": "training__learning_rate",
+    "weight_decay": "training__weight_decay",
+    "clip": "training__clip_norm",
+    "patience": "training__patience",
+    "evaluate_every": "training__evaluate_every",
+    "save_every": "training__save_every",
+    "seed": "training__seed",
+    "compile": "training__compile",
+    "embedding": "encoder__embedding_dim",
+    "hidden": "encoder__hidden_dim",
+    "tracker": "encoder__tracker_dim",
+    "leaf_encoder": "encoder__leaf_encoder",
+}
+DATA_FLAGS = tuple(settable("data"))  # each has a flag of its name
+
+
+def add_parser(subparsers: Any) -> None:
+    keys = {
+        section: ", ".join(settable(section)) for section in ("training", "encoder", "classifier", "data")
+    }
+    table = "\n".join("  " + line for line in preset_table().splitlines())
+    epilog = EPILOG.format(presets=table, **keys)
+    parser = add_command(subparsers, "train", "train a model", DESCRIPTION, epilog)
+    _add_run(parser)
+    _add_data(parser)
+    _add_settings(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the run")
+    group.add_argument("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/PRESET)")
+    group.add_argument("--preset", metavar="NAME", help=f"default: {_defaults()}; see the table below")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --output (begin one if there is none); settings other than its own are "
+        "refused, but for epochs, save_every and log_every",
+    )
+    either.add_argument("--overwrite", action="store_true", help="delete the run in --output first")
+    add_device(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--corpus", choices=CORPORA, help="kind of files (default: logic, the generated corpus)"
+    )
+    group.add_argument(
+        "--data",
+        metavar="PATH",
+        help="folder of the corpus, or SNLI's official zip (default for logic: OUTPUT/corpus, generated)",
+    )
+    for split in ("train", "dev", "test"):
+        group.add_argument(
+            f"--{split}", metavar="FILE", help=f"{split} examples, plain or .gz, instead of --data's"
+        )
+    group.add_argument(
+        "--extra",
+        action="append",
+        metavar="NAME=FILE",
+        help="another file to evaluate at the end; repeatable",
+    )
+    group.add_argument(
+        "--vectors", metavar="FILE", help="GloVe vectors as text, plain or .gz (default: from scratch)"
+    )
+    group.add_argument("--min-count", type=int, metavar="N", help="rarer words become <unk> (default: 1)")
+    group.add_argument("--lower", action="store_true", default=None, help="words in lower case")
+    group.add_argument("--limit", type=int, metavar="N", help="only the first N examples of every file")
+    group.add_argument(
+        "--node-labels", action="store_true", default=None, help="sst: learn the label of every node"
+    )
+    add_skip_bad(group)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings (default: the preset's)")
+    for name, kind, text in (
+        ("epochs", positive, "passes over the training examples"),
+        ("batch-size", positive, "pairs or sentences a step"),
+        ("lr", float, "learning rate of RMSprop"),
+        ("weight-decay", float, "L2, on matrices only"),
+        ("clip", float, "largest global norm of the gradient; 0 = no clipping"),
+        ("dropout", float, "of the embedding and of the classifier"),
+        ("patience", int, "stop after so many evaluations without a better one; 0 = never"),
+        ("evaluate-every", int, "steps; the end of an epoch is always evaluated"),
+        ("save-every", int, "steps; the end of an epoch is always saved"),
+        ("seed", int, "of initialisation, dropout and the order of the examples"),
+        ("embedding", positive, "width of the word vectors"),
+        ("hidden", positive, "width of an encoding"),
+        ("tracker", positive, "width of the tracker's state"),
+    ):
+        group.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+    group.add_argument(
+        "--leaf-encoder", choices=("projection", "bilstm"), help="what makes leaves of word vectors"
+    )
+    group.add_argument("--compile", action="store_true", default=None, help="torch.compile the training step")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key listed below; repeatable"
+    )
+
+
+def _defaults() -> str:
+    return ", ".join(f"{preset} for {corpus}" for corpus, preset in DEFAULT_PRESETS.items())
+
+
+def run(args: argparse.Namespace) -> int:
+    output = args.output or Path("runs") / (args.preset or DEFAULT_PRESETS[args.corpus or "logic"])
+    saved = saved_run(output) if args.resume else None
+    settings = new_run(args, output) if saved is None else resumed_run(args, saved)
+    device = choose_device(args)
+    if is_run(output) and not (args.resume or args.overwrite):
+        raise ConfigError(f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it")
+    if args.resume and saved is None:
+        print(f"nothing to resume in {output}: beginning a new run")
+    skipped = Skipped()
+    with TerminalObserver() as observer:
+        results = execute(
+            settings,
+            output,
+            device=device,
+            resume=args.resume,
+            overwrite=args.overwrite,
+            observer=observer,
+            skipped=skipped,
+        )
+    print_skipped(skipped)
+    print_evaluations(results.evaluations)
+    progress = results.progress
+    why = (
+        "early stopping"
+        if progress.stopped
+        else f"{progress.epoch} epoch{'s' if progress.epoch != 1 else ''}"
+    )
+    print(
+        f"{why}: {progress.step:,} steps in {progress.seconds:,.0f} s, "
+        f"{results.n_parameters:,} trained parameters; "
+        f"best at step {progress.best_step:,}, in {output / 'best'}"
+    )
+    return 0
+
+
+def new_run(args: argparse.Namespace, output: Path) -> RunConfig:
+    """The settings of a new run: preset, then flags, then --set. Raises ConfigError."""
+    given = {name: getattr(args, name) for name in DATA_FLAGS if getattr(args, name) is not None}
+    data = DataConfig(**{**given, "extra": tuple(given.get("extra", ()))})
+    preset = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
+    data = _with_flags(preset, args).data
+    if data.corpus == "logic" and data.data is None and not (data.train and data.dev):
+        preset = preset.changed(data__data=str(output / "corpus"))
+    if data.vectors is None and not preset.encoder["train_embedding"]:
+        print("no --vectors: the embedding is trained from scratch")
+        preset = preset.changed(train_embedding=True)
+    return _with_flags(preset, args)
+
+
+def resumed_run(args: argparse.Namespace, saved: RunConfig) -> RunConfig:
+    """The saved settings; raises ConfigError where the command line would change them."""
+    if args.preset is not None and args.preset != saved.preset:
+        raise ConfigError(f"--resume: preset differs: the run has {saved.preset!r}, now {args.preset!r}")
+    given = {f"data__{name}": getattr(args, name) for name in DATA_FLAGS if getattr(args, name) is not None}
+    if "data__extra" in given:
+        given["data__extra"] = tuple(given["data__extra"])
+    wanted = _with_flags(saved.changed(**given), args)
+    check_same_run(saved, wanted)
+    return wanted
+
+
+def _with_flags(settings: RunConfig, args: argparse.Namespace) -> RunConfig:
+    changes = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
+    if args.dropout is not None:
+        changes["encoder__embedding_dropout"] = changes["classifier__mlp_dropout"] = args.dropout
+    changes.update(parse_setting(text) for text in args.set)
+    return settings.changed(**changes)

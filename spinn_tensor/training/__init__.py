@@ -1,0 +1,33 @@
+"""Training: settings and presets, the loop, evaluation, checkpoints that resume exactly.
+
+config      RunConfig = data + encoder + classifier + training settings
+presets     named settings
+corpora     files -> vocabulary and columns
+objective   the loss of a batch, the function that --compile compiles
+optimizer   RMSprop, learning-rate decay, clipping
+loop        epochs, evaluations, checkpoints, early stopping
+evaluate    predictions and scores
+metrics     confusion matrix, JSON lines
+folders     a folder replaced as a whole
+checkpoint  weights in safetensors, strict reading
+resume      what else a killed run needs
+run         all of it, from settings to results
+"""
+
+from spinn_tensor.training.checkpoint import Checkpoint as Checkpoint
+from spinn_tensor.training.checkpoint import CheckpointConfig as CheckpointConfig
+from spinn_tensor.training.checkpoint import CheckpointError as CheckpointError
+from spinn_tensor.training.checkpoint import load_checkpoint as load_checkpoint
+from spinn_tensor.training.checkpoint import save_checkpoint as save_checkpoint
+from spinn_tensor.training.config import DataConfig as DataConfig
+from spinn_tensor.training.config import RunConfig as RunConfig
+from spinn_tensor.training.config import TrainingConfig as TrainingConfig
+from spinn_tensor.training.evaluate import Evaluation as Evaluation
+from spinn_tensor.training.evaluate import evaluate as evaluate
+from spinn_tensor.training.evaluate import predict_probabilities as predict_probabilities
+from spinn_tensor.training.loop import TrainingError as TrainingError
+from spinn_tensor.training.metrics import Scores as Scores
+from spinn_tensor.training.objective import training_loss as training_loss
+from spinn_tensor.training.presets import PRESETS as PRESETS
+from spinn_tensor.training.presets import run_config as run_config
+from spinn_tensor.training.run import execute as execute

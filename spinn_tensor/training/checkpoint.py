@@ -1,0 +1,216 @@
+"""A trained model as a folder, and its strict reading.
+
+    model.safetensors   every parameter and buffer of the model, by name
+    config.json         format version, model, training and data settings, the vocabulary's sha256, metrics
+    vocabulary.json     the words, id 0 = <pad>, id 1 = <unk>
+
+Nothing is unpickled. Reading is strict: a tensor that is missing, extra, of another shape or type, an
+unknown key, a newer format or another vocabulary is a `CheckpointError` of one line that names the file and
+the tensor or key.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from data_prep.errors import DataError
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.classifiers import PairClassifier, SentenceClassifier, build_model
+from spinn_tensor.config import ConfigError, ModelConfig
+from spinn_tensor.training.config import RunConfig
+from spinn_tensor.training.folders import readable, write_folder
+
+FORMAT_VERSION = 1  # of a checkpoint folder; rises when an older reader would misread it
+WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.json"
+
+Model = PairClassifier | SentenceClassifier
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; its text is one line that names the file and what is wrong."""
+
+
+class CheckpointConfig(NamedTuple):
+    """What config.json says."""
+
+    model: ModelConfig
+    run: RunConfig  # preset, data, encoder, classifier and training settings of the run that wrote it
+    vocabulary_sha256: str
+    metrics: dict[str, Any]  # dev accuracy, step, epoch
+
+
+class Checkpoint(NamedTuple):
+    """A loaded checkpoint; unpacks as (model, vocabulary, config)."""
+
+    model: Model
+    vocabulary: Vocabulary
+    config: CheckpointConfig
+
+
+def save_checkpoint(
+    folder: Path,
+    model: Model,
+    vocabulary: Vocabulary,
+    run: RunConfig,
+    metrics: Mapping[str, Any],
+    extra_tensors: Mapping[str, Mapping[str, Tensor]] | None = None,  # file name: its tensors
+    extra_json: Mapping[str, Any] | None = None,  # file name: its content
+) -> None:
+    """Replaces the folder by a checkpoint of the model as it is now, with further files beside it."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "model": model.config.to_dict(),
+        "run": run.to_dict(),
+        "vocabulary_sha256": vocabulary.sha256,
+        "metrics": dict(metrics),
+    }
+
+    def fill(temporary: Path) -> None:
+        write_tensors(temporary / WEIGHTS, model.state_dict())
+        write_json(temporary / CONFIG, content)
+        vocabulary.save(temporary / VOCABULARY)
+        for name, tensors in (extra_tensors or {}).items():
+            write_tensors(temporary / name, tensors)
+        for name, value in (extra_json or {}).items():
+            write_json(temporary / name, value)
+
+    write_folder(Path(folder), fill)
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """The model in eval mode on `device`, its vocabulary and its settings.
+
+    `path` is a checkpoint folder, or the folder of a run, whose `best` checkpoint is then taken (`last` if
+    none is there yet). Raises CheckpointError.
+    """
+    folder = checkpoint_folder(Path(path))
+    config = read_config(folder / CONFIG)
+    try:
+        vocabulary = Vocabulary.load(folder / VOCABULARY)
+    except (DataError, OSError) as error:
+        raise CheckpointError(_named(folder / VOCABULARY, error)) from error
+    if vocabulary.sha256 != config.vocabulary_sha256:
+        raise CheckpointError(
+            f"{folder / VOCABULARY}: not the vocabulary the model was trained with "
+            f"(sha256 {vocabulary.sha256[:12]}…, {CONFIG} says {config.vocabulary_sha256[:12]}…)"
+        )
+    if len(vocabulary) != config.model.encoder.vocabulary_size:
+        raise CheckpointError(
+            f"{folder / CONFIG}: vocabulary_size is {config.model.encoder.vocabulary_size}, "
+            f"{VOCABULARY} has {len(vocabulary)} words"
+        )
+    model = build_model(config.model)
+    load_weights(model, folder / WEIGHTS)
+    return Checkpoint(model.to(device).eval(), vocabulary, config)
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """The folder that holds the checkpoint meant by `path`. Raises CheckpointError."""
+    for candidate in (path, path / "best", path / "last"):
+        folder = readable(candidate)
+        if (folder / CONFIG).is_file():
+            return folder
+    if not readable(path).is_dir():
+        raise CheckpointError(f"{path}: no such checkpoint folder")
+    raise CheckpointError(f"{path}: no checkpoint here ({CONFIG} is missing)")
+
+
+def read_config(path: Path) -> CheckpointConfig:
+    """config.json, checked: version, keys and values. Raises CheckpointError."""
+    values = read_json(path)
+    expected = {"format_version", "model", "run", "vocabulary_sha256", "metrics"}
+    version = values.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {version!r}; this program reads up to {FORMAT_VERSION}"
+        )
+    for key in sorted(expected ^ values.keys()):
+        raise CheckpointError(f"{path}: key {key!r} is {'missing' if key in expected else 'unknown'}")
+    try:
+        model, run = ModelConfig.from_dict(values["model"]), RunConfig.from_dict(values["run"])
+        return CheckpointConfig(model, run, str(values["vocabulary_sha256"]), dict(values["metrics"]))
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(_named(path, error)) from error
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copies the file's tensors into the model; raises CheckpointError unless they agree exactly."""
+    tensors = read_tensors(path)
+    state = model.state_dict()
+    check_tensors(path, tensors, state)
+    model.load_state_dict(tensors, strict=True)
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError at the first tensor missing, extra, of another shape or of another type."""
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise CheckpointError(f"{path}: tensor {name!r} is missing")
+        got = tensors[name]
+        if got.shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {tuple(got.shape)}, expected {tuple(tensor.shape)}"
+            )
+        if got.dtype != tensor.dtype:
+            raise CheckpointError(f"{path}: tensor {name!r} has type {got.dtype}, expected {tensor.dtype}")
+    for name in tensors:
+        if name not in expected:
+            raise CheckpointError(f"{path}: tensor {name!r} is not part of the model")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Tensors as safetensors, from any device."""
+    # a copy each, because safetensors refuses tensors that share memory
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(save(copies))  # save_file would make a file that only its owner can read
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU. Raises CheckpointError."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({_one_line(error)})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises CheckpointError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({_one_line(error)})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def finite_parameters(model: nn.Module) -> bool:
+    """Whether every parameter is finite: one host sync."""
+    sums = [parameter.detach().abs().sum(dtype=torch.float64) for parameter in model.parameters()]
+    return math.isfinite(torch.stack(sums).sum().item())
+
+
+def _named(path: Path, error: Exception) -> str:
+    text = _one_line(error)
+    return text if str(path) in text else f"{path}: {text}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

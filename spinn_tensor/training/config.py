@@ -1,0 +1,227 @@
+"""What a training run is: where its examples come from, the model's options and the optimiser's settings.
+
+A `RunConfig` is complete: with the same files, machine and thread count it gives the same weights. It is
+stored in the run's folder (`run.json`) and in every checkpoint, and resuming compares it key by key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, checked_fields
+
+CORPORA = ("logic", "snli", "sst")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimiser, its schedule, and when to validate, save and stop."""
+
+    epochs: int = 10
+    batch_size: int = 128  # sentences or pairs
+    learning_rate: float = 2e-3
+    rms_decay: float = 0.9  # of RMSprop's mean square (torch's alpha)
+    rms_epsilon: float = 1e-6
+    weight_decay: float = 0.0  # L2 on matrices; biases, batch norm and embeddings have none
+    decay_factor: float = 0.75  # of the learning rate ...
+    decay_every: int = 1  # ... after so many ...
+    decay_unit: str = "epoch"  # ... epochs or steps
+    clip_norm: float = 5.0  # largest global norm of the gradient; 0 = no clipping
+    patience: int = 0  # stop after so many evaluations without a better one; 0 = never
+    evaluate_every: int = 0  # steps; 0 = at the end of each epoch only (that evaluation is always made)
+    save_every: int = 500  # steps; 0 = at the end of each epoch only (that checkpoint is always written)
+    log_every: int = 50  # steps between two readings of the loss
+    seed: int = 1
+    compile: bool = False  # torch.compile of forward and loss
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("decay_every", "patience", "evaluate_every", "save_every", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("learning_rate", "rms_epsilon", "decay_factor"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        for name in ("weight_decay", "clip_norm"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(0 <= self.rms_decay < 1, "rms_decay", self.rms_decay, "in [0, 1)")
+        _require(self.decay_unit in ("epoch", "step"), "decay_unit", self.decay_unit, "'epoch' or 'step'")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**checked_fields(cls, values))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which examples. `data` is a folder (or, for SNLI, the official zip); single files overrule it."""
+
+    corpus: str = "logic"
+    data: str | None = None
+    train: str | None = None
+    dev: str | None = None
+    test: str | None = None
+    extra: tuple[str, ...] = ()  # NAME=FILE, each evaluated at the end
+    vectors: str | None = None  # GloVe text
+    min_count: int = 1  # rarer words of the training split become <unk>
+    lower: bool = False
+    limit: int = 0  # only the first so many examples of every split; 0 = all
+    node_labels: bool = False  # SST: learn the label of every node
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.corpus in CORPORA, "corpus", self.corpus, "one of " + ", ".join(CORPORA))
+        _require(self.min_count >= 1, "min_count", self.min_count, "at least 1")
+        _require(self.limit >= 0, "limit", self.limit, "0 or more")
+        for entry in self.extra:
+            name, separator, file = entry.partition("=")
+            _require(bool(name and separator and file), "extra", entry, "NAME=FILE")
+        if self.node_labels and self.corpus != "sst":
+            raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "extra": list(self.extra)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        fields = checked_fields(cls, values)
+        if "extra" in fields:
+            fields["extra"] = tuple(fields["extra"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run. The corpus adds `vocabulary_size` and `n_classes` to the model's options."""
+
+    preset: str
+    data: DataConfig
+    encoder: dict[str, Any]  # fields of EncoderConfig but vocabulary_size
+    classifier: dict[str, Any]  # fields of ClassifierConfig but n_classes
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        encoder_config(self.encoder, vocabulary_size=2)
+        classifier_config(self.classifier, n_classes=2)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "preset": self.preset,
+            "data": self.data.to_dict(),
+            "encoder": dict(self.encoder),
+            "classifier": dict(self.classifier),
+            "training": self.training.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        fields = checked_fields(cls, values)
+        fields["data"] = DataConfig.from_dict(fields["data"])
+        fields["training"] = TrainingConfig.from_dict(fields["training"])
+        return cls(**fields)
+
+    def changed(self, **values: Any) -> RunConfig:
+        """A copy with values set by name or section__name: changed(seed=2, encoder__batch_norm=False)."""
+        run = self
+        for key, value in values.items():
+            section, name = locate(key.replace("__", "."))
+            if section == "preset":
+                raise ConfigError("preset: choose it with --preset")
+            old = getattr(run, section)
+            is_options = isinstance(old, dict)
+            new: Any = {**old, name: value} if is_options else dataclasses.replace(old, **{name: value})
+            run = dataclasses.replace(run, **{section: new})
+        return run
+
+
+# Sections of a RunConfig: the class with their fields, and the fields that the corpus sets.
+SECTIONS: dict[str, tuple[type, frozenset[str]]] = {
+    "data": (DataConfig, frozenset()),
+    "encoder": (EncoderConfig, frozenset({"vocabulary_size"})),
+    "classifier": (ClassifierConfig, frozenset({"n_classes"})),
+    "training": (TrainingConfig, frozenset()),
+}
+
+
+def encoder_config(options: Mapping[str, Any], vocabulary_size: int) -> EncoderConfig:
+    return EncoderConfig(**checked_fields(EncoderConfig, {**options, "vocabulary_size": vocabulary_size}))
+
+
+def classifier_config(options: Mapping[str, Any], n_classes: int) -> ClassifierConfig:
+    return ClassifierConfig(**checked_fields(ClassifierConfig, {**options, "n_classes": n_classes}))
+
+
+def settable(section: str) -> list[str]:
+    """Names of the fields of a section, in order."""
+    cls, hidden = SECTIONS[section]
+    return [item.name for item in dataclasses.fields(cls) if item.name not in hidden]
+
+
+def locate(key: str) -> tuple[str, str]:
+    """(section, name) of "hidden_dim" or "encoder.batch_norm". Raises ConfigError if unknown or ambiguous."""
+    section, _, name = key.rpartition(".")
+    found = [
+        candidate for candidate in SECTIONS if section in ("", candidate) and name in settable(candidate)
+    ]
+    if not found:
+        known = ", ".join(name for part in SECTIONS for name in settable(part))
+        raise ConfigError(f"unknown key {key!r}; known are {known}")
+    if len(found) > 1:
+        raise ConfigError(f"key {key!r} is ambiguous: {' or '.join(f'{part}.{name}' for part in found)}")
+    return found[0], name
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """("encoder__hidden_dim", 100) from "hidden_dim=100": a keyword of `RunConfig.changed`, and its value."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"{text!r}: a setting is key=value")
+    section, name = locate(key.strip())
+    kind = typing.get_type_hints(SECTIONS[section][0])[name]
+    return f"{section}__{name}", parse_value(kind, value.strip(), key)
+
+
+def parse_value(kind: Any, text: str, key: str) -> Any:
+    """The text as a value of the annotated type of a config field. Raises ConfigError naming the key."""
+    if isinstance(kind, types.UnionType):
+        return None if text.lower() == "none" else parse_value(typing.get_args(kind)[0], text, key)
+    if kind is bool:
+        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() not in known:
+            raise ConfigError(f"{key}={text}: expected true or false")
+        return known[text.lower()]
+    if typing.get_origin(kind) is tuple:
+        return tuple(item for item in text.split(",") if item)
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{key}={text}: expected {kind.__name__}") from None
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Every (key, old value, new value) in which two runs differ, keys as "training.batch_size"."""
+    left, right = _flat(old.to_dict()), _flat(new.to_dict())
+    keys = sorted(left.keys() | right.keys())
+    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _require(condition: bool, name: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name}: expected {expected}, got {value!r}")

@@ -1,0 +1,294 @@
+"""The training loop: epochs of batches, evaluations, checkpoints, early stopping.
+
+A run's folder holds
+
+    run.json         its RunConfig
+    metrics.jsonl    one JSON object a line: "train" every `log_every` steps, "dev" at every evaluation
+    best/, last/     checkpoints; `last` can be resumed
+
+Losses stay on the device and are read every `log_every` steps, and before anything is evaluated or written:
+a model that is no longer finite never becomes a checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_prep.batching import epoch_batches
+from data_prep.columns import LabelledColumns, PairColumns, select
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.batch import collate, move
+from spinn_tensor.training.checkpoint import Model, finite_parameters, save_checkpoint
+from spinn_tensor.training.config import RunConfig, TrainingConfig
+from spinn_tensor.training.evaluate import Evaluation, evaluate
+from spinn_tensor.training.metrics import MetricsLog
+from spinn_tensor.training.objective import training_loss
+from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer, set_learning_rate
+from spinn_tensor.training.resume import (
+    STATE_JSON,
+    STATE_TENSORS,
+    Progress,
+    TrainingState,
+    corpus_sha256,
+    restore,
+    state_tensors,
+)
+
+Corpus = PairColumns | LabelledColumns
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; its text is one line."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to end; its last checkpoint is written."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class Observer:
+    """What the loop tells whoever watches; every method may be overridden."""
+
+    def begin(self, progress: Progress, steps_per_epoch: int) -> None:
+        """Before the first step of a session."""
+
+    def note(self, text: str) -> None:
+        """A remark."""
+
+    def trained(self, progress: Progress, batch_size: int) -> None:
+        """After each step; `progress` lags behind in nothing but the losses."""
+
+    def measured(self, progress: Progress, loss: float, rate: float, examples_per_second: float) -> None:
+        """After each reading of the loss: its mean over the window, and the learning rate."""
+
+    def evaluated(self, progress: Progress, evaluation: Evaluation, is_best: bool) -> None:
+        """After each evaluation on dev."""
+
+    def end(self) -> None:
+        """After the last step of the run."""
+
+    def pending_signal(self) -> int:
+        """The number of a signal that asked the run to end; 0 = go on."""
+        return 0
+
+
+class Task(NamedTuple):
+    """What is trained on what."""
+
+    model: Model
+    vocabulary: Vocabulary
+    train: Corpus
+    dev: Corpus
+
+
+class Trainer:
+    """Trains a model; `fit` returns when the epochs are done or early stopping ends the run."""
+
+    def __init__(self, task: Task, run: RunConfig, output: Path, observer: Observer | None = None) -> None:
+        self.task, self.run, self.output = task, run, output
+        self.config: TrainingConfig = run.training
+        self.observer = observer or Observer()
+        self.progress = Progress(
+            n_threads=torch.get_num_threads(), corpus_sha256=corpus_sha256(task.train, task.dev)
+        )
+        self.optimizer = make_optimizer(task.model, self.config)
+        self.loss: Callable[..., Tensor] = training_loss
+        if self.config.compile:
+            self.loss = torch.compile(training_loss, fullgraph=True, dynamic=True)
+        self._unread: list[Tensor] = []  # losses of the steps since the last reading
+        self._window_start, self._window_examples = 0.0, 0
+
+    def resume(self, state: TrainingState, folder: Path) -> None:
+        """Continues where the `last` checkpoint in `folder` stopped; the model has its weights already."""
+        if state.progress.corpus_sha256 != self.progress.corpus_sha256:
+            raise TrainingError(
+                f"{folder / STATE_JSON}: the run was started with other training or dev examples"
+            )
+        restore(state, folder, self.task.model, self.optimizer)
+        self.progress = state.progress
+        before, now = state.progress.n_threads, torch.get_num_threads()
+        if before != now:
+            self.observer.note(
+                f"{before} threads before, {now} now: the last digits of the weights may differ"
+            )
+        self.progress.n_threads = now
+
+    def fit(self) -> Progress:
+        """Trains to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal."""
+        progress = self.progress
+        with MetricsLog(self.output / "metrics.jsonl", progress.metrics_position) as self.log:
+            self._session_start = time.perf_counter() - progress.seconds
+            self._open_window()
+            self.observer.begin(progress, len(self._batches(progress.epoch)))
+            self.task.model.train()
+            while progress.epoch < self.config.epochs and not progress.stopped:
+                self._run_epoch()
+        self.observer.end()
+        return progress
+
+    def _run_epoch(self) -> None:
+        progress, config = self.progress, self.config
+        batches = self._batches(progress.epoch)
+        while progress.batch < len(batches):
+            if signal_number := self.observer.pending_signal():
+                self._save_last()
+                raise Interrupted(
+                    signal_number, f"stopped at step {progress.step:,}; saved {self.output / 'last'}"
+                )
+            self._train_step(batches[progress.batch])
+            if progress.batch == len(batches):
+                break
+            if config.evaluate_every and progress.step % config.evaluate_every == 0:
+                self._evaluate()
+                if progress.stopped:
+                    self._save_last()
+                    return
+            if config.save_every and progress.step % config.save_every == 0:
+                self._save_last()
+        self._read_losses()
+        self.log.write(
+            kind="epoch",
+            step=progress.step,
+            epoch=progress.epoch + 1,
+            loss=progress.epoch_loss / len(batches),
+        )
+        progress.epoch, progress.batch, progress.epoch_loss = progress.epoch + 1, 0, 0.0
+        self._evaluate()
+        self._save_last()
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        config = self.config
+        return epoch_batches(self.task.train.lengths_key, config.batch_size, seed=config.seed, epoch=epoch)
+
+    def _train_step(self, rows: np.ndarray) -> None:
+        progress, model = self.progress, self.task.model
+        device = next(model.parameters()).device
+        batch = move(collate(select(self.task.train, rows), model.encoder.table_kind), device)
+        set_learning_rate(self.optimizer, learning_rate(self.config, progress.step, progress.epoch))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(model, batch)
+        loss.backward()
+        clip_gradient(model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self._unread.append(loss.detach())
+        progress.step += 1
+        progress.batch += 1
+        progress.examples += len(rows)
+        self._window_examples += len(rows)
+        self.observer.trained(progress, len(rows))
+        if progress.step % self.config.log_every == 0:
+            self._read_losses()
+            self._log_window()
+
+    def _read_losses(self) -> None:
+        """Adds the losses of the steps since the last reading: the only host sync of the loop."""
+        if not self._unread:
+            return
+        losses = torch.stack(self._unread).tolist()
+        first_step = self.progress.step - len(losses) + 1
+        self._unread.clear()
+        for offset, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise TrainingError(f"step {first_step + offset:,}: the loss is {loss}; {self._kept()}")
+            self.progress.epoch_loss += loss
+            self.progress.window_loss += loss
+            self.progress.window_steps += 1
+
+    def _log_window(self) -> None:
+        progress = self.progress
+        now = time.perf_counter()
+        loss = progress.window_loss / max(progress.window_steps, 1)
+        speed = self._window_examples / max(now - self._window_start, 1e-9)
+        rate = learning_rate(self.config, progress.step - 1, progress.epoch)
+        self.log.write(
+            kind="train",
+            step=progress.step,
+            epoch=progress.epoch + 1,
+            loss=loss,
+            learning_rate=rate,
+            examples_per_second=round(speed, 1),
+            seconds=round(now - self._session_start, 3),
+        )
+        self.observer.measured(progress, loss, rate, speed)
+        progress.window_loss, progress.window_steps = 0.0, 0
+        self._open_window()
+
+    def _open_window(self) -> None:
+        self._window_start, self._window_examples = time.perf_counter(), 0
+
+    def _evaluate(self) -> None:
+        progress = self.progress
+        self._require_finite()
+        start = time.perf_counter()
+        evaluation = evaluate(self.task.model, self.task.dev)
+        accuracy = evaluation.scores.accuracy
+        is_best = accuracy > progress.best_accuracy
+        if is_best:
+            progress.best_accuracy, progress.best_step, progress.bad_evaluations = accuracy, progress.step, 0
+        else:
+            progress.bad_evaluations += 1
+        progress.stopped = 0 < self.config.patience <= progress.bad_evaluations
+        nodes = evaluation.node_scores
+        self.log.write(
+            kind="dev",
+            step=progress.step,
+            epoch=progress.epoch,
+            loss=evaluation.loss,
+            **evaluation.scores.to_dict(),
+            node_accuracy=None if nodes is None else nodes.accuracy,
+            best=is_best,
+            seconds=round(time.perf_counter() - self._session_start, 3),
+        )
+        if is_best:
+            task = self.task
+            save_checkpoint(self.output / "best", task.model, task.vocabulary, self.run, self._metrics())
+        progress.seconds = time.perf_counter() - self._session_start
+        self.observer.evaluated(progress, evaluation, is_best)
+        self._window_start += time.perf_counter() - start  # pairs/s is about training
+
+    def _save_last(self) -> None:
+        self._require_finite()
+        progress, task = self.progress, self.task
+        start = time.perf_counter()
+        tensors = state_tensors(task.model, self.optimizer)
+        prefix = "optimizer/square_avg/"
+        progress.optimizer_parameters = tuple(
+            name.removeprefix(prefix) for name in tensors if name.startswith(prefix)
+        )
+        progress.metrics_position = self.log.position()
+        progress.seconds = time.perf_counter() - self._session_start
+        save_checkpoint(
+            self.output / "last",
+            task.model,
+            task.vocabulary,
+            self.run,
+            self._metrics(),
+            {STATE_TENSORS: tensors},
+            {STATE_JSON: progress.to_dict()},
+        )
+        self._window_start += time.perf_counter() - start
+
+    def _require_finite(self) -> None:
+        self._read_losses()
+        if not finite_parameters(self.task.model):
+            raise TrainingError(f"step {self.progress.step:,}: a weight is not finite; {self._kept()}")
+
+    def _metrics(self) -> dict[str, float | int]:
+        progress = self.progress
+        return {"step": progress.step, "epoch": progress.epoch, "best_dev_accuracy": progress.best_accuracy}
+
+    def _kept(self) -> str:
+        last = self.output / "last"
+        kept = f"the checkpoint in {last} is kept" if last.exists() else "no checkpoint was written yet"
+        return f"{kept}; a smaller --lr or --clip may help"

@@ -1,0 +1,142 @@
+"""Named settings: the paper's, those of its PyTorch version, and small ones for the generated corpus.
+
+    name                    source
+    spinn-pi-nt, spinn-pi   Bowman et al., ACL 2016, table 1: RMSProp, ×0.75 every 10k steps, batches of 32
+    lstm, bilstm, bow       the same with the paper's column for its sequence baseline
+    …-2017                  the PyTorch version: lr 2e-3, alpha .9, eps 1e-6, ×.75 an epoch, batches of 128
+    sst-spinn-pi            one sentence, a label on every node, trained from scratch
+    logic-…                 H = 100 on the generated corpus, trained from scratch in minutes on two cores
+
+The paper's "keep" rates appear as dropout rates, 1 - keep. Its word vectors are fixed
+(`train_embedding=False`); where a run has no --vectors there is nothing to fix, and the embedding is
+trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
+
+
+class Preset(NamedTuple):
+    """A named starting point; every value can still be changed on the command line."""
+
+    summary: str  # one line for `spinn presets`
+    encoder: dict[str, Any]
+    classifier: dict[str, Any]
+    training: TrainingConfig
+
+
+def _paper(kind: str, rate: float, decay: float, keep: float, mlp_keep: float, tracker: int = 61) -> Preset:
+    return Preset(
+        "the paper's: fixed vectors, 300 wide",
+        {
+            "kind": kind,
+            "embedding_dim": 300,
+            "hidden_dim": 300,
+            "tracker_dim": tracker,
+            "train_embedding": False,
+            "embedding_dropout": round(1 - keep, 4),
+        },
+        {"mlp_dim": 1024, "mlp_layers": 2, "mlp_dropout": round(1 - mlp_keep, 4)},
+        TrainingConfig(
+            epochs=20,
+            batch_size=32,
+            learning_rate=rate,
+            weight_decay=decay,
+            decay_every=10_000,
+            decay_unit="step",
+            patience=10,
+            evaluate_every=5_000,
+            save_every=1_000,
+        ),
+    )
+
+
+def _pytorch(kind: str) -> Preset:
+    return Preset(
+        "the 2017 PyTorch version's: fixed vectors, 300 wide",
+        {
+            "kind": kind,
+            "embedding_dim": 300,
+            "hidden_dim": 300,
+            "tracker_dim": 64,
+            "train_embedding": False,
+            "embedding_dropout": 0.08,
+        },
+        {"mlp_dim": 1024, "mlp_layers": 2, "mlp_dropout": 0.07},
+        TrainingConfig(epochs=20, batch_size=128, learning_rate=2e-3, evaluate_every=1_000, patience=10),
+    )
+
+
+def _logic(kind: str, rate: float, factor: float) -> Preset:
+    return Preset(
+        "generated corpus: 100 wide, from scratch",
+        {
+            "kind": kind,
+            "embedding_dim": 100,
+            "hidden_dim": 100,
+            "tracker_dim": 32,
+            "train_embedding": True,
+            "embedding_dropout": 0.0,
+        },
+        {"mlp_dim": 200, "mlp_layers": 1, "mlp_dropout": 0.0},
+        TrainingConfig(epochs=6, batch_size=64, learning_rate=rate, decay_factor=factor),
+    )
+
+
+_SST = Preset(
+    "SST with --node-labels: 150 wide, from scratch",
+    {
+        "kind": "spinn-pi",
+        "embedding_dim": 150,
+        "hidden_dim": 150,
+        "tracker_dim": 32,
+        "train_embedding": True,
+        "embedding_dropout": 0.3,
+    },
+    {"mlp_dim": 150, "mlp_layers": 1, "mlp_dropout": 0.3},
+    TrainingConfig(epochs=10, batch_size=64, learning_rate=1e-3, weight_decay=1e-5, patience=4),
+)
+
+PRESETS: dict[str, Preset] = {
+    "spinn-pi-nt": _paper("spinn-pi-nt", 3e-4, 3e-6, 0.83, 0.94),
+    "spinn-pi": _paper("spinn-pi", 7e-3, 2e-5, 0.92, 0.93),
+    "lstm": _paper("lstm", 5e-3, 4e-6, 0.90, 0.94),
+    "bilstm": _paper("bilstm", 5e-3, 4e-6, 0.90, 0.94),
+    "bow": _paper("bow", 5e-3, 4e-6, 0.90, 0.94),
+    "spinn-pi-nt-2017": _pytorch("spinn-pi-nt"),
+    "spinn-pi-2017": _pytorch("spinn-pi"),
+    "sst-spinn-pi": _SST,
+    "logic-spinn-pi-nt": _logic("spinn-pi-nt", 3e-3, 0.6),
+    "logic-spinn-pi": _logic("spinn-pi", 3e-3, 0.6),
+    "logic-lstm": _logic("lstm", 2e-3, 0.8),
+    "logic-bilstm": _logic("bilstm", 2e-3, 0.8),
+    "logic-bow": _logic("bow", 2e-3, 0.8),
+}
+
+DEFAULT_PRESETS = {"logic": "logic-spinn-pi", "snli": "spinn-pi-2017", "sst": "sst-spinn-pi"}
+
+
+def run_config(preset: str, data: DataConfig) -> RunConfig:
+    """The run that a preset describes on the given data. Raises ConfigError for an unknown name."""
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+    chosen = PRESETS[preset]
+    return RunConfig(preset, data, dict(chosen.encoder), dict(chosen.classifier), chosen.training)
+
+
+def preset_table() -> str:
+    """All presets as lines of text: name, learning rate, batch, decay, dropout, tracker, and what it is."""
+    lines = [f"{'preset':<18} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<11} what it is"]
+    for name, preset in PRESETS.items():
+        training = preset.training
+        decay = f"×{training.decay_factor:g} / {training.decay_every:,} {training.decay_unit}"
+        dropout = f"{preset.encoder['embedding_dropout']:g} / {preset.classifier['mlp_dropout']:g}"
+        lines.append(
+            f"{name:<18} {training.learning_rate:>6.0e} {training.weight_decay:>6.0g} "
+            f"{training.batch_size:>5}  {decay:<18} {dropout:<11} {preset.summary}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""A training run from its settings to its results: corpus, model, loop, scores of the best checkpoint.
+
+    run.json        settings; a folder that has it is a run
+    metrics.jsonl   see `loop`
+    best/, last/    checkpoints
+    results.json    scores of `best` on every split but train
+
+`execute` is all of it, for the command line and for a program alike.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from data_prep.files import Skipped, atomic_write
+from data_prep.vectors import read_vectors
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.classifiers import build_model
+from spinn_tensor.config import ConfigError, ModelConfig
+from spinn_tensor.training.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    CheckpointError,
+    Model,
+    load_checkpoint,
+    load_weights,
+    read_config,
+    read_json,
+)
+from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
+from spinn_tensor.training.corpora import Splits, generate_logic, load_splits
+from spinn_tensor.training.evaluate import Evaluation, evaluate
+from spinn_tensor.training.folders import readable, recover
+from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.resume import Progress, read_training_state
+
+RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
+
+# What a resumed run may change: how long it goes on and how often it writes, never what a step computes.
+CHANGEABLE = ("training.epochs", "training.save_every", "training.log_every")
+
+
+class Results(NamedTuple):
+    """What a finished run achieved."""
+
+    progress: Progress
+    evaluations: dict[str, Evaluation]  # of the best checkpoint: dev, test, …
+    n_parameters: int  # trained ones
+
+
+def is_run(output: Path) -> bool:
+    """Whether the folder holds a training run, or files that one would overwrite."""
+    return any((output / name).exists() for name in (RUN, METRICS, RESULTS, BEST, LAST))
+
+
+def clear_run(output: Path) -> None:
+    """Deletes what a run wrote there, and nothing else."""
+    for name in (BEST, LAST):
+        recover(output / name)
+        shutil.rmtree(output / name, ignore_errors=True)
+    for name in (RUN, METRICS, RESULTS):
+        (output / name).unlink(missing_ok=True)
+
+
+def saved_run(output: Path) -> RunConfig | None:
+    """The settings of the run in the folder; None if none was begun. Raises CheckpointError."""
+    path = output / RUN
+    if not path.is_file():
+        if is_run(output):
+            raise CheckpointError(f"{path}: missing, so the run in {output} cannot be resumed")
+        return None
+    try:
+        return RunConfig.from_dict(read_json(path))
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def check_same_run(saved: RunConfig, wanted: RunConfig) -> None:
+    """Raises ConfigError naming the first key in which a resumed run would differ from the saved one."""
+    for key, old, new in differences(saved, wanted):
+        if key not in CHANGEABLE:
+            raise ConfigError(f"--resume: {key} differs: the run has {old!r}, now {new!r}")
+
+
+def execute(
+    run: RunConfig,
+    output: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+    skipped: Skipped | None = None,
+) -> Results:
+    """Trains (or goes on training) in `output` and evaluates the best checkpoint on every split.
+
+    Nothing is written or deleted before all examples are read, but the generated corpus. Raises DataError,
+    CheckpointError, TrainingError and loop.Interrupted.
+    """
+    if run.data.corpus == "logic" and run.data.data is not None and not (run.data.train and run.data.dev):
+        generate_logic(Path(run.data.data))
+    splits = load_splits(run.data, Skipped() if skipped is None else skipped)
+    _clean(output)
+    resume = resume and (output / LAST).exists()
+    torch.manual_seed(run.training.seed)
+    model = make_model(run, splits, with_vectors=not resume).to(device)
+    if overwrite:
+        clear_run(output)
+    output.mkdir(parents=True, exist_ok=True)
+    _write_json(output / RUN, run.to_dict())
+    trainer = Trainer(Task(model, splits.vocabulary, splits.train, splits.dev), run, output, observer)
+    if resume:
+        folder = output / LAST
+        _check_vocabulary(folder, splits.vocabulary)
+        load_weights(model, folder / WEIGHTS)
+        trainer.resume(read_training_state(folder), folder)
+    progress = trainer.fit()
+    return _finish(output, progress, splits, device)
+
+
+def _clean(output: Path) -> None:
+    """Puts whole what a killed run left behind."""
+    for name in (BEST, LAST):
+        recover(output / name)
+    for name in (RUN, RESULTS):
+        for stale in output.glob(f".{name}.*.tmp"):
+            stale.unlink()
+
+
+def make_model(run: RunConfig, splits: Splits, with_vectors: bool = True) -> Model:
+    """The model that a run trains, freshly initialised; without vectors where weights will follow."""
+    encoder = encoder_config(run.encoder, len(splits.vocabulary))
+    classifier = classifier_config(run.classifier, len(splits.labels))
+    model = build_model(ModelConfig(splits.task, splits.labels, encoder, classifier, run.data.node_labels))
+    if with_vectors and run.data.vectors is not None:
+        matrix, _ = read_vectors(run.data.vectors, splits.vocabulary, encoder.embedding_dim)
+        with torch.no_grad():
+            model.encoder.embedding.weight.copy_(torch.from_numpy(matrix))
+    return model
+
+
+def _check_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
+    if read_config(folder / CONFIG).vocabulary_sha256 != vocabulary.sha256:
+        raise CheckpointError(f"{folder / CONFIG}: the run was started with another vocabulary")
+
+
+def _finish(output: Path, progress: Progress, splits: Splits, device: str) -> Results:
+    model = load_checkpoint(readable(output / BEST), device).model
+    corpora = {"dev": splits.dev, **splits.others}
+    evaluations = {name: evaluate(model, corpus) for name, corpus in corpora.items()}
+    n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    content: dict[str, Any] = {
+        "steps": progress.step,
+        "epochs": progress.epoch,
+        "seconds": round(progress.seconds, 3),
+        "best_step": progress.best_step,
+        "n_parameters": n_parameters,
+        "splits": {name: evaluation_dict(evaluation) for name, evaluation in evaluations.items()},
+    }
+    _write_json(output / RESULTS, content)
+    return Results(progress, evaluations, n_parameters)
+
+
+def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """Scores as JSON values."""
+    nodes = evaluation.node_scores
+    return {
+        "loss": evaluation.loss,
+        **evaluation.scores.to_dict(),
+        "nodes": None if nodes is None else nodes.to_dict(),
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
