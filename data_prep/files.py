@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import secrets
 import zipfile
@@ -161,3 +162,14 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
 
 def _create(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
     return open(path, "xb") if mode == "wb" else open(path, "x", encoding="utf-8", newline="\n")
+
+
+def parse_record(line: str) -> dict[str, Any]:
+    """The JSON object in a line of a jsonl file; raises DataError."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError("not JSON") from error
+    if not isinstance(record, dict):
+        raise DataError(f"got a JSON {type(record).__name__}, expected an object")
+    return record

@@ -10,7 +10,6 @@ columns:
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ import numpy as np
 
 from data_prep.columns import PairColumns, SentenceColumns, check_columns, node_offsets, sentence_columns
 from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, read_examples
+from data_prep.files import Skipped, StrPath, parse_record, read_examples
 from data_prep.trees import Tree, parse_binary
 from data_prep.vocabulary import Vocabulary
 
@@ -133,12 +132,7 @@ def pair_columns_from_examples(examples: Iterable[PairExample], vocabulary: Voca
 
 
 def _parse_pair(line: str, require_label: bool, skipped: Skipped) -> PairExample | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError("not JSON") from error
-    if not isinstance(record, dict):
-        raise DataError(f"got a JSON {type(record).__name__}, expected an object")
+    record = parse_record(line)
     label = _gold_label(record, require_label)
     if label is None and require_label:
         skipped[f"gold_label {NO_GOLD_LABEL!r}"] += 1

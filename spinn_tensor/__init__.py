@@ -10,7 +10,8 @@ Sizes, everywhere in this package:
     C   compositions of a schedule             A   entries of a schedule: tracker steps of all lanes
     V   words of the vocabulary
 
-`Encoder`s turn a `SentenceBatch` into encodings; `data_prep` makes the columns and tables that a batch is made of.
+A `SentenceEncoder` turns a `SentenceBatch` into encodings; `data_prep` makes the columns and tables that a batch is
+made of; `load_checkpoint` gives back what `spinn train` saved.
 """
 
 from spinn_tensor.batch import LabelledBatch as LabelledBatch
@@ -36,3 +37,5 @@ from spinn_tensor.config import ModelConfig as ModelConfig
 from spinn_tensor.encoder import SentenceEncoder as SentenceEncoder
 from spinn_tensor.machine import run_forest as run_forest
 from spinn_tensor.machine import run_given as run_given
+from spinn_tensor.training.checkpoint import CheckpointError as CheckpointError
+from spinn_tensor.training.checkpoint import load_checkpoint as load_checkpoint

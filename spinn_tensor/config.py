@@ -18,8 +18,20 @@ class ConfigError(ValueError):
     """A setting that is unknown, missing, or not what it can be."""
 
 
+class Settings:
+    """What every dataclass of settings can: go to JSON values and come back."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Raises ConfigError for an unknown or missing key and for a value of another type."""
+        return cls(**checked_fields(cls, values))
+
+
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Settings):
     """A sentence encoder. `kind` is the paper's SPINN-PI-NT or SPINN-PI, or one to compare with."""
 
     vocabulary_size: int  # V, padding and unknown word included
@@ -40,17 +52,9 @@ class EncoderConfig:
             _require_at_least(name, getattr(self, name), 1)
         _require_probability("embedding_dropout", self.embedding_dropout)
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Raises ConfigError for an unknown or missing key and for a value of another type."""
-        return cls(**checked_fields(cls, values))
-
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Settings):
     """The multilayer perceptron over one or two encodings (Bowman et al. 2016, section 4)."""
 
     n_classes: int
@@ -65,17 +69,9 @@ class ClassifierConfig:
         _require_at_least("mlp_layers", self.mlp_layers, 0)
         _require_probability("mlp_dropout", self.mlp_dropout)
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Raises ConfigError for an unknown or missing key and for a value of another type."""
-        return cls(**checked_fields(cls, values))
-
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """A whole model: what `build_model` needs."""
 
     task: str  # "pair" or "sentence"

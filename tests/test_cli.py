@@ -197,13 +197,16 @@ def test_demo(tmp_path: Path, capsys: Capture) -> None:
         "30",
     ]
     assert main(corpus) == 0
-    assert main(["demo", "--output", str(tmp_path), "--epochs", "1", "--device", "cpu"]) == 0
+    demo = ["demo", "--output", str(tmp_path), "--epochs", "1", "--device", "cpu"]
+    assert main(demo) == 0
     printed = capsys.readouterr().out
     for kind in ("spinn-pi", "lstm", "bow"):
         assert (tmp_path / kind / "best" / "model.safetensors").exists()
         assert re.search(rf"{kind} .* \d+\.\d% .* \d+\.\d%", printed)
     assert "┬─" in printed
     assert "seconds in all" in printed
+    assert main(demo) == 1
+    assert "holds a demo already; --overwrite replaces it" in capsys.readouterr().err
 
 
 def test_evaluate(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -26,7 +26,7 @@ from data_prep.logic.semantics import DOMAIN_SIZE, label
 VERSION = 1  # of the generator: another version gives other bytes for the same configuration
 LABELS = ENTAILMENT, NEUTRAL, CONTRADICTION = ("entailment", "neutral", "contradiction")
 SPLITS = ("train", "dev", "test", "long")
-SHORT = Shape(adjective=0.25, clause=0.3, object_clause=0.15, transitive=0.45, negated=0.2)
+SHORT = Shape(adjective=0.25, clause=0.35, object_clause=0.15, transitive=0.35, negated=0.2)
 LONG = Shape(adjective=0.5, clause=0.6, object_clause=0.5, transitive=0.6, negated=0.2)
 UNRELATED = 0.04  # of the pairs drawn
 PERMUTED = 0.2  # of the pairs drawn
@@ -46,7 +46,7 @@ class LogicConfig:
     n_long: int = 1_200
     max_tokens: int = 9  # of a sentence in train, dev and test; in each pair of long a sentence has more
     max_long_tokens: int = 20
-    contrast: float = 0.4  # of the pairs are in sets of two with the same words and different labels
+    contrast: float = 0.3  # of the pairs are in sets of two with the same words and different labels
     domain_size: int = DOMAIN_SIZE  # of the models that are checked
 
     def __post_init__(self) -> None:

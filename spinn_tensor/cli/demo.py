@@ -15,11 +15,12 @@ from data_prep.trees import parse_binary
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.predict import show_prediction
 from spinn_tensor.cli.report import TerminalObserver, print_evaluations
+from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import generate_logic
 from spinn_tensor.training.presets import run_config
-from spinn_tensor.training.run import Results, execute
+from spinn_tensor.training.run import Results, execute, is_run
 
 ENCODERS = ("spinn-pi", "lstm", "bow")  # the first one's checkpoint is loaded again
 # Entailment: the subject becomes narrower, which under "all" keeps the truth, and the predicate wider.
@@ -50,8 +51,9 @@ def add_parser(subparsers: Any) -> None:
         type=Path,
         default=Path("runs/demo"),
         metavar="DIR",
-        help="folder of the runs; an earlier demo there is replaced (default: %(default)s)",
+        help="folder of the corpus and the runs (default: %(default)s)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo's runs")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--epochs", type=positive, metavar="N", help="for every encoder (default: its preset's)"
@@ -68,6 +70,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     device = choose_device(args)
     start = time.perf_counter()
+    if not args.overwrite and any(is_run(args.output / kind) for kind in ENCODERS):
+        raise ConfigError(f"{args.output}: holds a demo already; --overwrite replaces it")
     corpus = args.output / "corpus"
     print(f"1. the corpus, in {corpus}", flush=True)
     generate_logic(corpus)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.errors import DataError
-from data_prep.files import Skipped, read_examples
+from data_prep.files import Skipped, parse_record, read_examples
 from data_prep.trees import Tree, parse_binary
 
 FIELDS = ("sentence_binary_parse", "binary_parse")
@@ -38,12 +37,7 @@ def parse_argument(text: str, name: str) -> Tree:
 
 
 def _sentence(line: str, names: tuple[str, ...]) -> Sentence:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError("not JSON") from error
-    if not isinstance(record, dict):
-        raise DataError(f"got a JSON {type(record).__name__}, expected an object")
+    record = parse_record(line)
     name = next((name for name in names if name in record), None)
     if name is None:
         raise DataError(f"missing field, expected {' or '.join(names)}")

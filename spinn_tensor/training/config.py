@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, checked_fields
+from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, Settings, checked_fields
 
 CORPORA = ("logic", "snli", "sst")
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """The optimiser, its schedule, and when to validate, save and stop."""
 
     epochs: int = 10
@@ -51,16 +51,9 @@ class TrainingConfig:
         _require(0 <= self.rms_decay < 1, "rms_decay", self.rms_decay, "in [0, 1)")
         _require(self.decay_unit in ("epoch", "step"), "decay_unit", self.decay_unit, "'epoch' or 'step'")
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**checked_fields(cls, values))
-
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which examples. `data` is a folder (or, for SNLI, the official zip); single files overrule it."""
 
     corpus: str = "logic"
@@ -98,7 +91,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """One training run. The corpus adds `vocabulary_size` and `n_classes` to the model's options."""
 
     preset: str
