@@ -36,7 +36,7 @@ lint: $(READY)
 check: lint test
 
 bench: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.encoders
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.encoders --dim 300 100
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

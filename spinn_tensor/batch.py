@@ -52,6 +52,8 @@ def make_sentence_batch(
 ) -> SentenceBatch:
     """Compile sentences for an encoder. Raises DataError for transitions that are not trees."""
     n_tokens = lengths(columns)
+    if n_leaf_rows is not None and n_leaf_rows < len(columns.token_ids):
+        raise ValueError(f"n_leaf_rows is {n_leaf_rows}, the batch has {len(columns.token_ids)} tokens")
     token_ids = torch.from_numpy(columns.token_ids.astype(np.int64))
     token_mask = None
     if n_leaf_rows is not None:

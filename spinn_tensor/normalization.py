@@ -6,6 +6,7 @@ the padding too, so that its statistics depend on how a batch was padded.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,16 +40,21 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         if not self.training:
             return self._normalise_by_running(x).masked_fill(~rows, 0)
         n = mask.sum()
-        mean = x.sum(0) / n
-        variance = (x - mean).masked_fill(~rows, 0).square().sum(0) / n
-        self._update_running(mean.detach(), variance.detach() * n / (n - 1).clamp(min=1))
-        normalised = (x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
-        return normalised.masked_fill(~rows, 0)
+        wide = x.float() if x.dtype == torch.bfloat16 else x  # sums of many rows, as F.batch_norm takes them
+        mean = wide.sum(0) / n
+        variance = (wide - mean).masked_fill(~rows, 0).square().sum(0) / n
+        several = n > 1
+        mean = torch.where(several, mean, self.running_mean)
+        variance = torch.where(several, variance, self.running_var)
+        self._update_running(mean.detach(), variance.detach() * n / (n - 1).clamp(min=1), several)
+        normalised = (wide - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+        return normalised.to(x.dtype).masked_fill(~rows, 0)
 
     def _normalise_by_running(self, x: Tensor) -> Tensor:
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
-    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, MOMENTUM)
-        self.running_var.lerp_(variance, MOMENTUM)
+    def _update_running(self, mean: Tensor, variance: Tensor, several: Tensor) -> None:
+        self.num_batches_tracked.add_(several)
+        self.running_mean.lerp_(mean.to(self.running_mean), MOMENTUM)
+        new_variance = torch.where(several, variance, self.running_var)
+        self.running_var.lerp_(new_variance.to(self.running_var), MOMENTUM)

@@ -160,8 +160,20 @@ def test_masked_batch_norm_is_batch_norm_of_the_real_rows() -> None:
 def test_batch_norm_of_a_single_row_uses_the_running_statistics() -> None:
     norm = MaskedBatchNorm(3)
     norm.running_mean.fill_(2.0)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
     torch.testing.assert_close(norm(torch.full((1, 3), 2.0)), torch.zeros(1, 3))
-    assert norm.num_batches_tracked == 0
+    padded = torch.tensor([[4.0] * 3, [torch.nan] * 3])
+    masked = norm(padded, torch.tensor([True, False]))
+    torch.testing.assert_close(masked[:1], norm(padded[:1]))
+    torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
+
+
+def test_masked_batch_norm_sums_bfloat16_in_float32() -> None:
+    x = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0)) + 5
+    exact = MaskedBatchNorm(2)(x, torch.ones(3000, dtype=torch.bool))
+    got = MaskedBatchNorm(2).bfloat16()(x.bfloat16(), torch.ones(3000, dtype=torch.bool))
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), exact, rtol=0.02, atol=0.03)
 
 
 def pair_model(kind: str = "spinn-pi", **classifier):
@@ -249,6 +261,12 @@ def test_encoders_without_trees_have_no_nodes() -> None:
 def test_a_table_kind_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match="table_kind: expected one of forest, lanes, sequence, got 'trees'"):
         make_sentence_batch(some_columns(), "trees")
+
+
+@pytest.mark.parametrize("table_kind", ["forest", "lanes", "sequence"])
+def test_fewer_rows_than_tokens_are_refused(table_kind) -> None:
+    with pytest.raises(ValueError, match="n_leaf_rows is 3, the batch has"):
+        make_sentence_batch(some_columns(), table_kind, n_leaf_rows=3)
 
 
 CONFIG = {

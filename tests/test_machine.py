@@ -259,6 +259,16 @@ def test_a_batch_of_single_words_composes_nothing() -> None:
         assert not any(gradient.any() for gradient in others)
 
 
+def test_mixed_precision_and_the_wrong_tables_are_refused() -> None:
+    batch = [left_branching(3)]
+    compose, _ = random_weights(HIDDEN, None)
+    leaves = random_leaves(batch, HIDDEN)
+    with pytest.raises(TypeError, match=r"one dtype, got torch.float32, torch.float64"):
+        run("forest", leaves.float(), compose, None, batch)
+    with pytest.raises(TypeError, match="got LaneTables; run_forest reads ForestTables"):
+        run_forest(leaves, compose, to_torch(lane_tables(*flatten(batch))))
+
+
 def test_a_tracker_without_its_weights_is_refused() -> None:
     batch = [np.zeros(1, np.int8)]
     compose, _ = random_weights(HIDDEN, TRACKER)

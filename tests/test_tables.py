@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from data_prep.errors import DataError
 from data_prep.tables import choose_width, forest_tables, lane_tables, thin_stack_tables
+from data_prep.tables.forest import STEP_OVERHEAD
 from data_prep.trees import REDUCE, SHIFT
 from tests.machines import flatten
 from tests.strategies import all_transitions, batches_of_transitions, left_branching, right_branching
@@ -105,11 +106,13 @@ def test_chosen_width_keeps_the_height_where_that_is_cheap(batch) -> None:
     height, total = max(levels) + 1, len(levels)
     width = choose_width(np.bincount(levels))
     n_steps = len(forest_tables(*flatten(batch)).step_offsets) - 1
+    assert n_steps == schedule_length(levels, width)
     needed = next(w for w in range(1, total + 1) if schedule_length(levels, w) == height)
     if height * needed <= 1.1 * total:
         assert (n_steps, width) == (height, needed)
     else:
-        assert n_steps >= height
+        costs = [schedule_length(levels, w) * (w + STEP_OVERHEAD) for w in range(1, total + 1)]
+        assert n_steps * (width + STEP_OVERHEAD) == min(costs)
 
 
 def schedule_length(levels: list[int], width: int) -> int:
@@ -232,5 +235,6 @@ def test_options_that_cannot_be_met() -> None:
         forest_tables(*batch, n_leaf_rows=2)
     with pytest.raises(ValueError, match="need a width"):
         lane_tables(*batch, padded=True)
-    with pytest.raises(ValueError, match="width is 0"):
-        lane_tables(*batch, width=0)
+    for build in (forest_tables, lane_tables):
+        with pytest.raises(ValueError, match="width is 0"):
+            build(*batch, width=0)

@@ -46,7 +46,7 @@ class LogicConfig:
     n_long: int = 1_200
     max_tokens: int = 9  # of a sentence in train, dev and test; in each pair of long a sentence has more
     max_long_tokens: int = 20
-    contrast: float = 0.3  # of the pairs are in sets of two with the same words and different labels
+    contrast: float = 0.35  # of the pairs are in sets of two with the same words and different labels
     domain_size: int = DOMAIN_SIZE  # of the models that are checked
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ NOUNS = (
 )
 ADJECTIVES = ("brown", "hungry", "tame", "wet")
 INTRANSITIVE = ("move", "run", "sprint", "walk", "sing", "sleep", "doze")
-TRANSITIVE = ("see", "watch", "touch", "hug", "follow")
+TRANSITIVE = ("see", "watch", "touch", "hug")
 
 HYPERNYM: dict[str, str] = {
     "dogs": "animals",

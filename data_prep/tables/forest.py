@@ -6,7 +6,7 @@ schedule for in-trees on W machines: with n_l the number of compositions at leve
 
     S(W) = max over l of l + ceil(sum of n_k for k >= l / W).
 
-The width is chosen from the batch: the tallest tree's height where that wastes at most 10 % of the slots, else the S
+The width is chosen from the batch: the tallest tree's height where that costs at most 10 % of padding slots, else the S
 that costs least when a step costs as much as a few slots more than it holds.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from data_prep.tables.rows import leaf_rows, pad_steps, state_rows
 from data_prep.tables.trace import NONE, StackTrace, trace_stack
 
-PADDING_ALLOWED = 0.10  # share of padding slots that keeping S at the height may cost
+PADDING_ALLOWED = 0.10  # padding slots, as a part of the real ones, that keeping S at the height may cost
 STEP_OVERHEAD = 8  # slots' worth of time that a step costs besides its slots (docs/decisions.md)
 
 
@@ -47,6 +47,8 @@ def forest_tables(
 
     Raises DataError for transitions that are not trees.
     """
+    if width is not None and width < 1:
+        raise ValueError(f"width is {width}, a step needs at least one slot")
     trace = trace_stack(transitions, lengths)
     parent = _parents(trace)
     level = _levels(parent)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.tables.rows import NULL_ROW, leaf_rows, pad_steps, slots, state_rows
+from data_prep.tables.rows import leaf_rows, pad_steps, slots, state_rows
 from data_prep.tables.trace import NONE, StackTrace, trace_stack
 
 
@@ -78,44 +78,57 @@ def lane_tables(
     n_steps = int(step.max()) + 1
 
     order = np.argsort(step * len(trace.lengths) + trace.sentence)  # entries: by step, then by lane
-    entry_offsets = _offsets(step, n_steps)
-    reduce_order = order[trace.reduce_mask[order]]
-    reduce_offsets = _offsets(step[trace.reduces], n_steps)
+    entries = _Slots(order, _offsets(step, n_steps), len(trace.lengths) if padded else None)
+    reduces = order[trace.reduce_mask[order]]
+    compositions = _Slots(reduces, _offsets(step[trace.reduces], n_steps), width if padded else None)
 
-    entry = _places(order, entry_offsets, len(trace.lengths) if padded else None)
-    composition = _places(reduce_order, reduce_offsets, width if padded else None, size=len(entry))
-    rows = state_rows(trace, composition[trace.reduces], leaf_rows(trace, n_leaf_rows))
-    entry_rows = np.append(1 + entry, 0)  # the last entry is the zero start, so that NONE reads it
-
+    n_states = len(trace.time)
+    composition_slot = compositions.of_transitions(n_states)[trace.reduces]
+    rows = state_rows(trace, composition_slot, leaf_rows(trace, n_leaf_rows))
+    entry_rows = np.append(1 + entries.of_transitions(n_states), 0)  # NONE reads the zero start
     top, second, word = _reads(trace)
-    previous = np.where(trace.time > 0, np.arange(len(entry)) - 1, NONE)
-    entries = [rows[top][order], rows[second][order], rows[word][order], entry_rows[previous][order]]
-    compositions = [
-        rows[reduce_order - 1],
-        rows[trace.below[reduce_order - 1]],
-        entry_rows[reduce_order],
-    ]
-    if padded and width is not None:
-        entries = [pad_steps(table, entry_offsets, len(trace.lengths)) for table in entries]
-        compositions = [pad_steps(table, reduce_offsets, width) for table in compositions]
-        entry_offsets = np.arange(n_steps + 1) * len(trace.lengths)
-        reduce_offsets = np.arange(n_steps + 1) * width
-    stack1_index, stack2_index, buffer_index, previous_index = entries
-    right_index, left_index, tracker_index = compositions
+    previous = np.where(trace.time > 0, np.arange(n_states) - 1, NONE)
     return LaneTables(
-        buffer_index=buffer_index,
-        stack1_index=stack1_index,
-        stack2_index=stack2_index,
-        previous_index=previous_index,
-        entry_offsets=entry_offsets,
-        left_index=left_index,
-        right_index=right_index,
-        tracker_index=tracker_index,
-        reduce_offsets=reduce_offsets,
+        buffer_index=entries.lay(rows[word]),
+        stack1_index=entries.lay(rows[top]),
+        stack2_index=entries.lay(rows[second]),
+        previous_index=entries.lay(entry_rows[previous]),
+        entry_offsets=entries.step_offsets,
+        left_index=compositions.lay(rows[second]),
+        right_index=compositions.lay(rows[top]),
+        tracker_index=compositions.lay(entry_rows[:-1]),
+        reduce_offsets=compositions.step_offsets,
         root_index=rows[trace.roots],
         node_index=rows[:-1],
         entry_index=entry_rows[:-1],
     )
+
+
+class _Slots(NamedTuple):
+    """Transitions laid into the slots of a schedule, step after step."""
+
+    order: np.ndarray  # (n,) int64, flat positions of the transitions, as they come
+    offsets: np.ndarray  # (S + 1,) int64, where those of each step begin in `order`
+    width: int | None  # slots of every step, None for as many as are needed
+
+    @property
+    def step_offsets(self) -> np.ndarray:  # (S + 1,) int64
+        return self.offsets if self.width is None else np.arange(len(self.offsets)) * self.width
+
+    def of_transitions(self, n_transitions: int) -> np.ndarray:  # (n_transitions,) int64
+        """The slot of each transition; zero for those that have none."""
+        step, place = slots(self.offsets)
+        slot = np.zeros(n_transitions, dtype=np.int64)
+        slot[self.order] = place + self.step_offsets[step]
+        return slot
+
+    def lay(
+        self,
+        values: np.ndarray,  # (n_transitions,) int64, of each transition
+    ) -> np.ndarray:  # (step_offsets[-1],) int64
+        """The values of the transitions in their slots; NULL_ROW in the padding."""
+        laid = values[self.order]
+        return laid if self.width is None else pad_steps(laid, self.offsets, self.width)
 
 
 def thin_stack_tables(
@@ -166,19 +179,6 @@ def _offsets(step: np.ndarray, n_steps: int) -> np.ndarray:  # (S + 1,) int64
     return np.concatenate(([0], np.cumsum(np.bincount(step, minlength=n_steps))))
 
 
-def _places(
-    order: np.ndarray,  # (n,) int64, flat positions of transitions in the order of the schedule
-    offsets: np.ndarray,  # (S + 1,) int64
-    width: int | None,
-    size: int | None = None,
-) -> np.ndarray:  # (size,) int64
-    """The slot of each transition in the schedule, ragged or `width` a step; zero for those not in `order`."""
-    step, place = slots(offsets)
-    place_of = np.zeros(len(order) if size is None else size, dtype=np.int64)
-    place_of[order] = place + (offsets[step] if width is None else step * width)
-    return place_of
-
-
 def _capped_steps(trace: StackTrace, width: int) -> np.ndarray:  # (M,) int64
     """The step of each transition when at most `width` lanes may REDUCE at once; one pass a step."""
     if width < 1:
@@ -202,6 +202,3 @@ def _capped_steps(trace: StackTrace, width: int) -> np.ndarray:  # (M,) int64
         step[cursor[running]] = now
         cursor[running] += 1
         now += 1
-
-
-__all__ = ["NULL_ROW", "LaneTables", "ThinStackTables", "lane_tables", "thin_stack_tables"]

@@ -65,6 +65,11 @@ def _run(
     weights = [weight for weight in compose if weight is not None]
     tracker_weights = [] if tracker is None else list(tracker)
     differentiable = (leaves, *weights, *tracker_weights)
+    if not isinstance(tables, ForestTables if tracker is None else LaneTables):
+        raise TypeError(f"got {type(tables).__name__}; run_forest reads ForestTables, run_given LaneTables")
+    if any(tensor.dtype != leaves.dtype for tensor in differentiable):
+        got = sorted({str(tensor.dtype) for tensor in differentiable})
+        raise TypeError(f"leaves and weights must have one dtype, got {', '.join(got)}")
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
     index = tables.root_index if output_index is None else output_index
     output, *_ = stack_machine(leaves, weights, tracker_weights, list(tables), index, save)

@@ -1,0 +1,89 @@
+"""What is promised of the machine and can be counted rather than timed: operators, memory, compilations."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from benchmarks import candidates, harness, memory
+from data_prep.columns import PairColumns, select
+from data_prep.snli import pair_columns_from_examples, read_pairs
+from data_prep.trees import parse_binary
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
+from spinn_tensor.config import SPINN_KINDS
+from spinn_tensor.training import training_loss
+from tests.machines import SHARED, needs_shared
+
+SLICE = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
+
+
+@pytest.fixture(scope="module")
+def sorted_sentences() -> list[np.ndarray]:
+    """Transitions of the slice's sentences, shortest first."""
+    with gzip.open(SLICE, "rt", encoding="utf-8") as lines:
+        pairs = [json.loads(line) for line in lines]
+    parses = [pair[f"sentence{side}_binary_parse"] for pair in pairs for side in (1, 2)]
+    return sorted((parse_binary(parse).transitions for parse in parses), key=len)
+
+
+def operators(name: str, n_tracker: int, batch: list[np.ndarray]) -> int:
+    """Operators of forward + backward, those inside our operator included."""
+    made = candidates.make_candidates(candidates.make_weights(8, n_tracker))
+    candidate = next(candidate for candidate in made if candidate.name == name)
+    prepared = candidates.make_batch(batch, 8)
+    run: Callable[[], object] = partial(candidates.forward_backward, candidate, prepared)
+    return harness.count_operators(run)
+
+
+@needs_shared
+@pytest.mark.parametrize("start", [300, 1200, 2300])
+@pytest.mark.parametrize(
+    "ours, n_tracker, part", [(candidates.FOREST, 0, 1 / 3), (candidates.GIVEN, 4, 1 / 8)]
+)
+def test_few_operators_whatever_the_batch_size(ours, n_tracker, part, start, sorted_sentences) -> None:
+    batch = sorted_sentences[start : start + 128]
+    count = operators(ours, n_tracker, batch)
+    assert count <= part * operators(candidates.DYNAMIC, n_tracker, batch)
+    assert operators(ours, n_tracker, batch * 4) == count
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_and_linear_in_the_transitions() -> None:
+    peaks = [memory.measure(candidates.GIVEN, n_tokens, 512, 300, 64, 1) for n_tokens in (20, 40)]
+    assert peaks[1] < 1.5e9
+    assert 0.8 * 2 < peaks[1] / peaks[0] < 1.2 * 2
+
+
+@pytest.fixture(scope="module")
+def slice_pairs() -> tuple[PairColumns, int]:
+    examples = list(read_pairs(SLICE))
+    trees = [tree for example in examples for tree in (example.premise, example.hypothesis)]
+    vocabulary = Vocabulary.build(tree.tokens for tree in trees)
+    return pair_columns_from_examples(examples, vocabulary), len(vocabulary)
+
+
+@needs_shared
+@pytest.mark.parametrize("kind", SPINN_KINDS)
+def test_few_compilations_over_all_lengths_of_the_slice(kind, slice_pairs) -> None:
+    """aot_eager captures the graphs that inductor would compile."""
+    columns, n_words = slice_pairs
+    torch._dynamo.reset()
+    counters.clear()
+    encoder = EncoderConfig(n_words, kind, embedding_dim=4, hidden_dim=4, tracker_dim=4)
+    model = build_model(ModelConfig("pair", ("e", "n", "c"), encoder, ClassifierConfig(3, mlp_dim=8)))
+    step = torch.compile(training_loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    order = np.argsort(columns.lengths_key, kind="stable")
+    for rows in np.split(order, range(32, len(order), 32)):
+        step(model, collate(select(columns, rows), model.encoder.table_kind)).backward()
+    assert not counters["graph_break"]
+    assert not counters["recompile_limit"]
+    assert 1 <= counters["stats"]["unique_graphs"] <= 7
+    torch._dynamo.reset()
