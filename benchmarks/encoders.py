@@ -31,6 +31,7 @@ from rich.progress import Progress
 from benchmarks import candidates as encoders
 from benchmarks import harness, memory, report, speed
 from benchmarks.sentences import Sentences, Setting, load_sentences, no_longer_than, settings
+from spinn_tensor.training.allocator import keep_freed_memory
 
 SHUFFLED_SIZE = 128
 N_SENTENCES, MAX_BATCHES = 1024, 12  # measured of each batch size
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
+    memory_kept = not options.quick and keep_freed_memory()  # as `spinn train` does; for every candidate alike
     console = Console()
     sentences = load_sentences(options.sentences)
     if options.max_tokens is not None:
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     result = {
         "command": shlex.join(["python", "-m", "benchmarks.encoders", *arguments]),
-        "machine": harness.machine(),
+        "machine": harness.machine() | {"freed_memory_kept": memory_kept},
         "sentences": _describe(sentences),
         "repeats": options.repeats,
     }

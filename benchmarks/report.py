@@ -22,6 +22,8 @@ def header(result: dict[str, Any]) -> list[str]:
     on_what = (
         "{source}: {count} sentences, {mean_tokens} tokens on average, {max_tokens} at most; {repeats} rounds"
     )
+    if result["machine"]["freed_memory_kept"]:
+        where += ", freed memory kept"
     return [
         where.format(**result["machine"]),
         with_what.format(**result["machine"]),
