@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
-    memory_kept = not options.quick and keep_freed_memory()  # as `spinn train` does; for every candidate alike
+    memory_kept = (
+        not options.quick and keep_freed_memory()
+    )  # as `spinn train` does; for every candidate alike
     console = Console()
     sentences = load_sentences(options.sentences)
     if options.max_tokens is not None:

@@ -37,7 +37,7 @@ class PairColumns(NamedTuple):
 
     premises: SentenceColumns  # n sentences
     hypotheses: SentenceColumns  # n sentences
-    labels: np.ndarray  # (n,) int64, -1 = unlabelled
+    labels: np.ndarray  # (n,) int64, NO_LABEL = unlabelled
 
     @property
     def lengths_key(self) -> np.ndarray:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import secrets
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -40,9 +39,12 @@ def open_text(
     path: StrPath,
     *,
     member: str | None = None,  # file inside a .zip
-    skipped: Skipped | None = None,  # counts a truncated .gz as one bad line instead of raising
+    skipped: Skipped | None = None,  # counts bad lines instead of raising: not UTF-8, or a .gz's broken end
 ) -> Iterator[Iterator[str]]:
     """Lines of a UTF-8 text file, plain, .gz or in a .zip, read as they are asked for.
+
+    Lines end at "\\n" alone, so that they count as other tools count them; one that is left out is given as an
+    empty one, so that the others keep their numbers.
 
     Raises DataError, on entry or on the line where it happens, for a missing file or folder, a folder, an
     empty file, a truncated or damaged archive, a missing member, and text that is not UTF-8.
@@ -53,9 +55,8 @@ def open_text(
         raise DataError("truncated or not a .zip file", path=path) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a .zip that is encrypted or oddly packed
         raise DataError(_reason(path, error), path=path) from error
-    # Lines end at "\n" alone, so that they count as other tools count them.
-    with io.TextIOWrapper(file, encoding="utf-8", newline="\n") as text:
-        yield _lines(text, path, skipped)
+    with file:
+        yield _lines(file, path, skipped)
 
 
 def _open(path: StrPath, member: str | None) -> IO[bytes] | gzip.GzipFile:
@@ -73,23 +74,32 @@ def _open(path: StrPath, member: str | None) -> IO[bytes] | gzip.GzipFile:
         return archive.open(member)  # stays open after the archive, until it is closed itself
 
 
-def _lines(file: IO[str], path: StrPath, skipped: Skipped | None) -> Iterator[str]:
+def _lines(file: Iterable[bytes], path: StrPath, skipped: Skipped | None) -> Iterator[str]:
     n_lines = 0
     try:
         for line in file:
             n_lines += 1
-            yield line
+            yield _decoded(line, path, n_lines, skipped)
     except EOFError as error:
         reason = "truncated: the compressed data end early"
         if skipped is None or not n_lines:
             raise DataError(reason, path=path, line=n_lines + 1) from error
         skipped[reason] += 1
-    except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text", path=path, line=n_lines + 1) from error
     except (OSError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"cannot be read: {error}", path=path, line=n_lines + 1) from error
     if not n_lines:
         raise DataError("an empty file", path=path)
+
+
+def _decoded(line: bytes, path: StrPath, number: int, skipped: Skipped | None) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = "not UTF-8 text"
+        if skipped is None:
+            raise DataError(reason, path=path, line=number) from error
+        skipped[reason] += 1
+        return "\n"
 
 
 def _reason(path: StrPath, error: Exception) -> str:

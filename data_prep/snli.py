@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from data_prep.columns import PairColumns, SentenceColumns, check_columns, node_offsets, sentence_columns
+from data_prep.columns import (
+    NO_LABEL,
+    PairColumns,
+    SentenceColumns,
+    check_columns,
+    node_offsets,
+    sentence_columns,
+)
 from data_prep.errors import DataError
 from data_prep.files import Skipped, StrPath, parse_record, read_examples
 from data_prep.trees import Tree, parse_binary
@@ -30,7 +37,8 @@ if TYPE_CHECKING:
 
 LABELS = ("entailment", "neutral", "contradiction")
 NO_GOLD_LABEL = "-"  # the annotators did not agree
-UNLABELLED = -1
+UNLABELLED = NO_LABEL  # of a pair in columns and batches
+_ARROW_UNLABELLED = -1  # of a pair in a dataset: what HF's ClassLabel takes for no label
 
 _CHUNK = 10_000  # examples turned into Arrow at a time: the Python strings of no more than these are held
 
@@ -87,7 +95,9 @@ def to_dataset(examples: Iterable[PairExample]) -> datasets.Dataset:
     while chunk := list(islice(remaining, _CHUNK)):
         premises, hypotheses, _, pair_ids = zip(*chunk, strict=True)
         trees = [*_arrow_trees(premises), *_arrow_trees(hypotheses)]
-        arrays = [*trees, pa.array(_label_ids(chunk)), pa.array(pair_ids)]
+        labels = _label_ids(chunk)
+        labels[labels == UNLABELLED] = _ARROW_UNLABELLED
+        arrays = [*trees, pa.array(labels), pa.array(pair_ids)]
         batches.append(pa.RecordBatch.from_arrays(arrays, schema=features.arrow_schema))
     table = pa.Table.from_batches(batches, schema=features.arrow_schema)
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
@@ -107,16 +117,17 @@ def token_counts(dataset: datasets.Dataset) -> Counter[str]:
 def pair_columns(dataset: datasets.Dataset, vocabulary: Vocabulary) -> PairColumns:
     """Columns of a dataset with the columns of `to_dataset`, taken from its Arrow buffers.
 
-    Raises DataError naming column and example where transitions do not fit the tokens, and for a label
-    outside of -1, 0, 1, 2.
+    A label of -1 becomes UNLABELLED. Raises DataError naming column and example where transitions do not
+    fit the tokens, and for a label outside of -1, 0, 1, 2.
     """
     table = dataset.with_format("arrow")[:]
     labels = table.column("label").to_numpy().astype(np.int64)
-    strange = (labels < UNLABELLED) | (labels >= len(LABELS))
+    strange = (labels < _ARROW_UNLABELLED) | (labels >= len(LABELS))
     if strange.any():
         example = int(np.argmax(strange))
-        reason = f"got {labels[example]}, expected {UNLABELLED} to {len(LABELS) - 1}"
+        reason = f"got {labels[example]}, expected {_ARROW_UNLABELLED} to {len(LABELS) - 1}"
         raise DataError(reason, example=example, field="label")
+    labels[labels == _ARROW_UNLABELLED] = UNLABELLED
     premises, hypotheses = (_sentences(table, side, vocabulary) for side in ("premise", "hypothesis"))
     return PairColumns(premises, hypotheses, labels)
 
@@ -137,9 +148,8 @@ def _parse_pair(line: str, require_label: bool, skipped: Skipped) -> PairExample
     if label is None and require_label:
         skipped[f"gold_label {NO_GOLD_LABEL!r}"] += 1
         return None
-    premise, hypothesis = (_parse(record, f"sentence{i}_binary_parse") for i in (1, 2))
-    pair_id = _text(record, "pairID") if "pairID" in record else ""
-    return PairExample(premise, hypothesis, label, pair_id)
+    premise, hypothesis = (parse_field(record, f"sentence{i}_binary_parse") for i in (1, 2))
+    return PairExample(premise, hypothesis, label, identifier(record, "pairID"))
 
 
 def _gold_label(record: dict[str, Any], require_label: bool) -> str | None:
@@ -153,11 +163,17 @@ def _gold_label(record: dict[str, Any], require_label: bool) -> str | None:
     return label
 
 
-def _parse(record: dict[str, Any], field: str) -> Tree:
+def parse_field(record: dict[str, Any], field: str) -> Tree:
+    """The tree of a field with a binary parse. Raises DataError naming the field."""
     try:
         return parse_binary(_text(record, field))
     except DataError as error:
         raise error.at(field=field) from None
+
+
+def identifier(record: dict[str, Any], *fields: str) -> str:
+    """The text of the first of these fields that the record has; "" if it has none. Raises DataError."""
+    return next((_text(record, field) for field in fields if field in record), "")
 
 
 def _text(record: dict[str, Any], field: str) -> str:

@@ -33,7 +33,7 @@ class PairBatch(NamedTuple):
     """B pairs: their B premises, then their B hypotheses, encoded as one batch."""
 
     sentences: SentenceBatch  # 2B sentences
-    labels: Tensor  # (B,) int64, -1 where there is none
+    labels: Tensor  # (B,) int64, NO_LABEL (-100) where there is none
 
 
 class LabelledBatch(NamedTuple):
@@ -41,7 +41,7 @@ class LabelledBatch(NamedTuple):
 
     sentences: SentenceBatch
     labels: Tensor  # (B,) int64
-    node_labels: Tensor | None  # (2L - B,) int64 in the order of the transitions, -100 where there is none
+    node_labels: Tensor | None  # (2L - B,) int64 in the order of the transitions, or NO_LABEL
 
 
 def make_sentence_batch(

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import spinn_tensor.training.folders as folders_module
 from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from spinn_tensor.training.folders import readable, recover, write_folder
-from spinn_tensor.training.loop import Task, Trainer
+from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.resume import read_training_state, restore
 from tests.test_training import pair_model, pairs, settings
 
@@ -164,6 +164,13 @@ def test_load_restores_the_model(trained: Path, tmp_path: Path) -> None:
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
+def test_weights_that_could_not_be_loaded_are_not_saved(trained: Path, tmp_path: Path) -> None:
+    model, vocabulary, config = load_checkpoint(trained / "last")
+    with pytest.raises(CheckpointError, match=r"tensor 'encoder\.\S+' has type torch.bfloat16"):
+        save_checkpoint(tmp_path / "half", model.bfloat16(), vocabulary, config.run, config.metrics)
+    assert not (tmp_path / "half").exists()
+
+
 def test_a_run_stands_for_its_best_checkpoint(trained: Path) -> None:
     best, run = load_checkpoint(trained / "best"), load_checkpoint(trained)
     assert run.config == best.config
@@ -214,6 +221,39 @@ def test_a_damaged_training_state_is_refused(name: str, checkpoint: Path) -> Non
     optimizer = torch.optim.RMSprop(model.parameters())
     with pytest.raises(CheckpointError, match=message):
         restore(read_training_state(checkpoint), checkpoint, model, optimizer)
+
+
+class Notes(Observer):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def resumed(trained: Path, checkpoint: Path, device: str) -> list[str]:
+    """What is noted where the checkpoint is resumed on a device."""
+    vocabulary, corpus = pairs(trained)
+    model, notes = load_checkpoint(checkpoint, device).model, Notes()
+    task = Task(model, vocabulary, corpus, corpus)
+    trainer = Trainer(task, settings(epochs=3), trained, notes)
+    trainer.resume(read_training_state(checkpoint), checkpoint)
+    trainer._train_step(trainer._batches(2)[0])
+    return notes.texts
+
+
+def test_a_run_on_cuda_goes_on_on_the_cpu_and_says_so(trained: Path, checkpoint: Path) -> None:
+    assert resumed(trained, checkpoint, "cpu") == []
+    change_tensors(STATE, lambda t: t.update({"rng/cuda": torch.zeros(16, dtype=torch.uint8)}))(checkpoint)
+    (note,) = resumed(trained, checkpoint, "cpu")
+    assert note.startswith("now on cpu, before not")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_run_on_the_cpu_goes_on_on_cuda_and_says_so(trained: Path, checkpoint: Path) -> None:
+    (note,) = resumed(trained, checkpoint, "cuda")
+    assert note.startswith("now on cuda, before not")
 
 
 def fill(text: str) -> Callable[[Path], None]:

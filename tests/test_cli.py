@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,15 @@ import pytest
 import torch
 
 from data_prep.columns import sentence_columns
+from data_prep.errors import DataError
+from data_prep.logic import LogicConfig
 from data_prep.trees import Tree, parse_binary
 from spinn_tensor import make_sentence_batch
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
+from spinn_tensor.training import corpora
 from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.training.corpora import generate_logic
 from tests.tiny_runs import (
     PRESET,
     SMALL,
@@ -88,7 +93,7 @@ def test_train_shows_a_bar_on_a_terminal(
     assert main([*pair_arguments(tmp_path), *PRESET, "--epochs", "2", "--output", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr().err
     assert "epoch 2" in shown
-    assert re.search(r"loss \d\.\d{4}  lr 0.01  [\d,]+ examples/s", shown)
+    assert re.search(r"loss \d\.\d{4}  lr 0.01  [\d,]+ pairs/s", shown)
 
 
 def test_node_labels(tree_run: Path) -> None:
@@ -169,34 +174,87 @@ def test_the_same_run_gives_the_same_weights(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-def test_generated_corpus_is_the_default(tmp_path: Path) -> None:
-    folder = tmp_path / "corpus"
+def test_a_generated_corpus_is_left_as_it_is(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    folder = output / "corpus"  # even here, where train without --data generates its own
     assert (
         main(["generate", str(folder), "--train", "90", "--dev", "30", "--test", "30", "--long", "30"]) == 0
     )
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {"train.jsonl", "dev.jsonl", "test.jsonl", "long.jsonl"} <= set(before)
-    output = tmp_path / "run"
     assert main(["train", "--data", str(folder), "--epochs", "1", *SMALL, "--output", str(output)]) == 0
     results = json.loads((output / "results.json").read_text())
     assert set(results["splits"]) == {"dev", "test", "long"}
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_demo(tmp_path: Path, capsys: Capture) -> None:
-    corpus = [
-        "generate",
-        str(tmp_path / "corpus"),
-        "--train",
-        "90",
-        "--dev",
-        "30",
-        "--test",
-        "30",
-        "--long",
-        "30",
-    ]
-    assert main(corpus) == 0
+TINY = LogicConfig(n_train=90, n_dev=30, n_test=30, n_long=30)
+
+
+def test_a_generated_corpus_is_taken_again_only_while_it_is_what_would_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "corpus"
+    assert generate_logic(folder, TINY)
+    before = content(folder)
+    assert not generate_logic(folder, TINY)
+    assert generate_logic(folder, replace(TINY, seed=1))
+    assert content(folder) != before
+    monkeypatch.setattr(corpora, "VERSION", corpora.VERSION + 1)
+    assert generate_logic(folder, replace(TINY, seed=1))
+    monkeypatch.undo()
+    (folder / "dev.jsonl").unlink()
+    assert generate_logic(folder, TINY)
+    assert content(folder) == before
+    (folder / "notes.txt").write_text("mine")
+    assert not generate_logic(folder, TINY)
+    with pytest.raises(DataError, match=r"corpus: holds other files \(notes.txt\)"):
+        generate_logic(folder, replace(TINY, seed=1))
+    assert content(folder) == {**before, "notes.txt": b"mine"}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_corpus_is_replaced_as_a_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    folder = tmp_path / "corpus"
+    generate_logic(folder, TINY)
+    before = content(folder)
+
+    def fail(temporary: Path, config: LogicConfig) -> None:
+        (temporary / "train.jsonl").write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(corpora, "write_corpus", fail)
+    assert main(["generate", str(folder), "--seed", "3"]) == 1
+    assert "disk full" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+    assert content(folder) == before
+
+
+def test_train_alone_generates_its_corpus_and_resumes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(corpora, "LogicConfig", lambda: TINY)
+    monkeypatch.chdir(tmp_path)
+    options = ["--output", "run", *SMALL]
+    assert main(["train", "--epochs", "1", *options]) == 0
+    assert f"generated the corpus in {tmp_path / 'run' / 'corpus'}" in capsys.readouterr().err
+    assert json.loads(Path("run/run.json").read_text())["data"]["data"] == str(tmp_path / "run" / "corpus")
+    before = content(Path("run/corpus"))
+    monkeypatch.setattr(corpora, "VERSION", corpora.VERSION + 1)  # a run keeps the corpus that it began with
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["train", "--output", "../run", "--resume", "--epochs", "2"]) == 0
+    assert main(["evaluate", "../run"]) == 0
+    assert content(tmp_path / "run" / "corpus") == before
+
+
+def test_demo(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spinn_tensor.cli.demo.CORPUS", TINY)
     demo = ["demo", "--output", str(tmp_path), "--epochs", "1", "--device", "cpu"]
     assert main(demo) == 0
     printed = capsys.readouterr().out
@@ -217,6 +275,15 @@ def test_evaluate(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     other = write_pairs(tmp_path / "other.jsonl", 7, seed=9)
     assert main(["evaluate", str(pair_run / "last"), "--data", str(other), "--device", "cpu"]) == 0
     assert f"{other}: accuracy" in capsys.readouterr().out
+
+
+def test_evaluate_has_the_limit_of_the_run(tmp_path: Path) -> None:
+    run, scores = str(tmp_path / "run"), tmp_path / "scores.json"
+    assert main([*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--limit", "7", "--output", run]) == 0
+    assert main(["evaluate", run, "--json", str(scores)]) == 0
+    assert json.loads(scores.read_text())["dev"]["n_examples"] == 7
+    assert main(["evaluate", run, "--json", str(scores), "--data", str(tmp_path / "dev.jsonl")]) == 0
+    assert json.loads(scores.read_text())[str(tmp_path / "dev.jsonl")]["n_examples"] == 24
 
 
 def test_evaluate_sentences(tree_run: Path, capsys: Capture) -> None:

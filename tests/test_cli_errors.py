@@ -15,8 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spinn_tensor.cli.main import main
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.run import execute, saved_run
 from tests.tiny_runs import (
     PRESET,
+    SMALL,
     pair,
     pair_arguments,
     same_threads,
@@ -59,6 +62,10 @@ BAD_LINES = {
         r"train.jsonl:2: sentence1_binary_parse: ",
     ),
     "unknown label": (edited(gold_label="maybe"), r"train.jsonl:2: gold_label: .*maybe"),
+    "half a surrogate pair": (
+        edited(sentence1_binary_parse="( dogs \ud800 )"),
+        r"train.jsonl:2: sentence1_binary_parse: half of a surrogate pair",
+    ),
 }
 
 
@@ -75,7 +82,10 @@ def test_a_bad_line_ends_training_before_anything_is_written(
     assert_one_error(capsys, message)
     assert sorted(tmp_path.rglob("*")) == before
     assert main([*arguments, *options, "--skip-bad"]) == 0
-    assert "1 lines skipped: 1 x " in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert errors.startswith("1 lines skipped: 1 x ")  # before training, and again after it
+    assert "\nspinn: 1 lines skipped: 1 x " in errors
+    assert list(json.loads((tmp_path / "run" / "results.json").read_text())["skipped"].values()) == [1]
 
 
 def truncated_gz() -> bytes:
@@ -120,6 +130,8 @@ BAD_OPTIONS = {
     "unknown preset": (["--preset", "x"], r"unknown preset 'x'"),
     "node labels of pairs": (["--node-labels"], r"node_labels: only"),
     "extra without a file": (["--extra", "long"], r"extra: expected NAME=FILE"),
+    "seed out of range": (["--seed", str(2**70)], r"seed: expected 0 to"),
+    "compiled LSTM": (["--compile", "--set", "kind=lstm"], r"compile: torch.compile cannot take an LSTM"),
     "extra named like a split": (["--extra", "dev=FOLDER/dev.jsonl"], r"has a split 'dev' already"),
 }
 if not torch.cuda.is_available():
@@ -141,6 +153,7 @@ BAD_DATA = {
     "other files": ("snli", ".", r": no snli_1.0_train.jsonl"),
     "truncated zip": ("snli", "bad.zip", r"bad.zip: truncated or not a .zip file"),
     "other trees": ("sst", ".", r": no train.txt"),
+    "missing generated corpus": ("logic", "run/corpus", r"run/corpus: no such folder"),
     "not a generated corpus": ("logic", ".", r"train.jsonl: no such file"),
 }
 
@@ -167,8 +180,48 @@ def test_nodes_of_an_encoder_without_trees(tmp_path: Path, capsys: Capture) -> N
 def test_generate_leaves_other_files_alone(tmp_path: Path, capsys: Capture) -> None:
     write_pairs(tmp_path / "train.jsonl", 3, seed=1)
     assert_fails_cleanly(
-        ["generate", str(tmp_path)], "holds other files; name a new folder", tmp_path, capsys
+        ["generate", str(tmp_path)],
+        r"holds other files \(train.jsonl\); name a new folder",
+        tmp_path,
+        capsys,
     )
+
+
+def test_generate_takes_no_file_for_a_folder(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "corpus").write_text("mine")
+    assert_fails_cleanly(["generate", str(tmp_path / "corpus")], "corpus: a file", tmp_path, capsys)
+
+
+def test_a_folder_where_the_corpus_should_be_generated(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "run" / "corpus").mkdir(parents=True)
+    (tmp_path / "run" / "corpus" / "notes.txt").write_text("mine")
+    arguments = ["train", "--output", str(tmp_path / "run"), *SMALL]
+    assert_fails_cleanly(arguments, r"corpus: holds other files \(notes.txt\)", tmp_path, capsys)
+
+
+def test_split_needs_data(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    arguments = ["evaluate", str(pair_run), "--split", "test"]
+    assert_fails_cleanly(arguments, "--split goes with --data", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nTried"), MemoryError()])
+def test_out_of_memory_is_one_line(
+    error: Exception, pair_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("spinn_tensor.cli.evaluate.evaluate", fail)
+    assert main(["evaluate", str(pair_run)]) == 1
+    assert_one_error(capsys, "out of memory")
+
+
+@pytest.mark.parametrize("name", ["sentenceID", "pairID"])
+def test_identifiers_are_text(name: str, pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"binary_parse": "( a b )", name: 3}) + "\n")
+    arguments = ["encode", str(pair_run), "--input", str(source), "--output", str(tmp_path / "out.npy")]
+    assert_fails_cleanly(arguments, f"in.jsonl:1: {name}: got int, expected a string", tmp_path, capsys)
 
 
 def assert_fails_cleanly(arguments: list[str], message: str, folder: Path, capsys: Capture) -> None:
@@ -198,6 +251,22 @@ def test_an_existing_run_is_not_overwritten_unasked(pair_run: Path, tmp_path: Pa
     assert main([*arguments, "--seed", "2", "--overwrite"]) == 0
     assert (output / "notes.txt").read_text() == "mine"
     assert json.loads((output / "run.json").read_text())["training"]["seed"] == 2
+
+
+def test_execute_itself_keeps_an_existing_run(pair_run: Path, tmp_path: Path) -> None:
+    settings = saved_run(pair_run)
+    assert settings is not None
+    with pytest.raises(ConfigError, match="holds a run already"):
+        execute(settings, pair_run)
+    with pytest.raises(ConfigError, match="either resumed or overwritten"):
+        execute(settings, pair_run, resume=True, overwrite=True)
+
+
+def test_a_resume_that_fails_leaves_the_settings(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    run = Path(shutil.copytree(pair_run, tmp_path / "run"))
+    damaged(lambda tensors: tensors.pop("mlp.output.bias"))(run / "last")
+    arguments = ["train", "--output", str(run), "--resume", "--epochs", "99"]
+    assert_fails_cleanly(arguments, "tensor 'mlp.output.bias' is missing", tmp_path, capsys)
 
 
 def damaged(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
@@ -240,7 +309,6 @@ def test_a_damaged_checkpoint_is_one_line_for_every_command(
         pytest.skip("a run without a checkpoint begins anew")
     damage(run / "last")
     source = write_pairs(tmp_path / "in.jsonl", 3, seed=1)
-    before = sorted(tmp_path.rglob("*"))
     options = {
         "evaluate": ["evaluate", str(run / "last"), "--json", str(tmp_path / "scores.json")],
         "predict": [
@@ -261,9 +329,7 @@ def test_a_damaged_checkpoint_is_one_line_for_every_command(
         ],
         "resume": ["train", "--output", str(run), "--resume"],
     }
-    assert main(options[command]) == 1
-    assert_one_error(capsys, message if command != "resume" else "")
-    assert sorted(tmp_path.rglob("*")) == before
+    assert_fails_cleanly(options[command], message if command != "resume" else "", tmp_path, capsys)
 
 
 @pytest.mark.parametrize("command, target", [("predict", "out.jsonl"), ("encode", "out.npy")])

@@ -66,7 +66,7 @@ def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
         ("a.txt.gz", b"plain text\n", "a.txt.gz:1: cannot be read: Not a gzipped file"),
         ("a.txt.gz", gzip.compress(b"abc" * 9)[:12], "a.txt.gz:1: truncated: the compressed data end early"),
         ("a.txt.gz", gzip.compress(b"abc\n")[:10] + b"\xff" * 20, "a.txt.gz:1: cannot be read: Error -3"),
-        ("a.txt", b"one\n\xff\xfe\n", "a.txt:1: not UTF-8 text"),
+        ("a.txt", b"one\n\xff\xfe\n", "a.txt:2: not UTF-8 text"),
         ("a.zip", b"PK\x03\x04 cut short", "a.zip: truncated or not a .zip file"),
     ],
 )
@@ -132,6 +132,17 @@ def test_a_truncated_gz_with_skip_bad_is_one_bad_line(tmp_path: Path) -> None:
     assert skipped == {"truncated: the compressed data end early": 1}
     with pytest.raises(DataError, match=": truncated"):
         list(read_examples(truncate(path, 0.0005), even, skip_bad=True))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_a_line_that_is_not_utf_8_with_skip_bad_is_one_bad_line(tmp_path: Path, name: str) -> None:
+    path, content = tmp_path / name, b"2\n\xff4\n6\n" + b"8\n" * 9_999 + b"\xc3\n10"
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    skipped = Skipped()
+    assert list(read_examples(path, even, skip_bad=True, skipped=skipped)) == [2, 6, *[8] * 9_999, 10]
+    assert skipped == {"not UTF-8 text": 2}
+    with pytest.raises(DataError, match=f"{name}:2: not UTF-8 text"):
+        list(read_examples(path, even))
 
 
 @pytest.mark.parametrize("content", ["\n \n", "3\n5\n"])

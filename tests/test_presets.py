@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -117,6 +118,8 @@ def test_bad_settings(text: str, message: str) -> None:
         ("node_labels", True),
         ("extra", ("long",)),
         ("limit", -1),
+        ("seed", -1),
+        ("seed", 2**70),
     ],
 )
 def test_bad_values_name_their_key(key: str, value: object) -> None:
@@ -130,6 +133,28 @@ def test_unknown_keys_are_refused(section: str | None) -> None:
     (values if section is None else values[section])["surprise"] = 1
     with pytest.raises(ConfigError, match="surprise"):
         RunConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("change", [{"kind": "lstm"}, {"kind": "bilstm"}, {"leaf_encoder": "bilstm"}])
+def test_lstms_are_not_compiled(change: dict[str, str]) -> None:
+    run = run_config("logic-spinn-pi", DataConfig()).changed(**change)
+    with pytest.raises(
+        ConfigError, match=r"^compile: torch.compile cannot take an LSTM whole; .* is 'b?i?lstm'$"
+    ):
+        run.changed(compile=True)
+    assert run.changed(compile=True, kind="bow", leaf_encoder="projection").training.compile
+
+
+def test_only_what_is_published_is_called_so() -> None:
+    published = {name for name, preset in PRESETS.items() if "published" in preset.summary}
+    assert published == {"spinn-pi-nt", "spinn-pi", "spinn-pi-nt-2017", "spinn-pi-2017"}
+    assert all("chosen here" in PRESETS[name].summary for name in ("lstm", "bilstm", "bow"))
+
+
+def test_paths_become_absolute() -> None:
+    data = DataConfig(data="a", dev="/b/../c", extra=("long=x=y.jsonl",)).with_absolute_paths()
+    assert (data.data, data.dev, data.train) == (os.path.abspath("a"), "/c", None)
+    assert data.extra == (f"long={os.path.abspath('x=y.jsonl')}",)
 
 
 def test_differences_name_keys() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -60,6 +63,28 @@ def test_memory_is_bounded_and_linear_in_the_transitions() -> None:
     peaks = [memory.measure(candidates.GIVEN, n_tokens, 512, 300, 64, 1) for n_tokens in (20, 40)]
     assert peaks[1] < 1.5e9
     assert 0.8 * 2 < peaks[1] / peaks[0] < 1.2 * 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept_where_a_program_asks_for_it() -> None:
+    program = """
+import sys, torch
+from spinn_tensor.training.allocator import keep_freed_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+assert sys.argv[1] == "default" or keep_freed_memory()
+before = resident()
+block = torch.ones(2**26)
+del block
+print(resident() - before)
+"""
+    kept = {
+        mode: int(
+            subprocess.run([sys.executable, "-c", program, mode], capture_output=True, check=True).stdout
+        )
+        for mode in ("default", "keep")
+    }
+    assert kept["keep"] > 2**27 > kept["default"]
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.columns import SentenceColumns
+from data_prep.columns import NO_LABEL, SentenceColumns
 from data_prep.errors import DataError
 from data_prep.files import Skipped
 from data_prep.snli import (
     LABELS,
+    UNLABELLED,
     PairExample,
     pair_columns,
     pair_columns_from_examples,
@@ -170,7 +171,13 @@ def test_arrow_and_examples_give_the_same_columns(pairs: list[PairExample]) -> N
     assert_same_columns(got.premises, expected.premises)
     assert_same_columns(got.hypotheses, expected.hypotheses)
     assert got.labels.dtype == expected.labels.dtype == np.int64
-    assert got.labels.tolist() == expected.labels.tolist() == [1, -1, 2] * 4_000
+    assert got.labels.tolist() == expected.labels.tolist() == [1, NO_LABEL, 2] * 4_000
+
+
+def test_no_label_is_one_number_outside_of_arrow_and_hf_s_own_in_it(pairs: list[PairExample]) -> None:
+    pytest.importorskip("datasets")
+    assert UNLABELLED == NO_LABEL
+    assert to_dataset(pairs[:3])["label"][:] == [1, -1, 2]
 
 
 def test_rows_chosen_in_the_dataset_are_the_rows_of_the_columns(pairs: list[PairExample]) -> None:

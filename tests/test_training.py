@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.columns import LabelledColumns, PairColumns
+from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns
 from data_prep.snli import LABELS, pair_columns_from_examples, read_pairs
 from data_prep.sst import labelled_columns, read_trees
 from data_prep.vocabulary import Vocabulary
@@ -109,6 +109,31 @@ def test_training_loss_counts_every_labelled_node_once(tmp_path: Path) -> None:
     log_probabilities = model(batch).log_softmax(1)
     picked = [log_probabilities[i, label] for i, label in enumerate(batch.node_labels.tolist()) if label >= 0]
     assert training_loss(model, batch).item() == pytest.approx(-torch.stack(picked).mean().item(), rel=1e-6)
+
+
+def test_an_unlabelled_pair_has_no_part_in_the_loss(tmp_path: Path) -> None:
+    examples = list(read_pairs(write_pairs(tmp_path / "pairs.jsonl", 6, seed=1)))
+    vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example[:2])
+    model = pair_model("bow", vocabulary).eval()
+    whole = collate(pair_columns_from_examples(examples, vocabulary), model.encoder.table_kind)
+    losses = -model(whole).log_softmax(1).gather(1, whole.labels[:, None])[:, 0]
+    expected = pytest.approx(losses[torch.arange(6) != 2].mean().item(), rel=1e-6)
+    examples[2] = examples[2]._replace(label=None)
+    corpus = pair_columns_from_examples(examples, vocabulary)
+    assert training_loss(model, collate(corpus, model.encoder.table_kind)).item() == expected
+    assert evaluate(model, corpus).loss == expected
+
+
+@pytest.mark.parametrize("node_labels", [False, True])
+def test_the_loss_on_dev_does_not_depend_on_the_batches(node_labels: bool, tmp_path: Path) -> None:
+    vocabulary, corpus = trees(tmp_path, n_trees=11)
+    model = tree_model(vocabulary, node_labels)
+    corpus.sentences.node_labels[::3] = NO_LABEL
+    whole = evaluate(model, corpus, batch_size=11).loss
+    assert evaluate(model, corpus, batch_size=5).loss == pytest.approx(whole, rel=1e-6)
+    corpus.labels[:] = NO_LABEL
+    corpus.sentences.node_labels[:] = NO_LABEL
+    assert evaluate(model, corpus).loss == 0
 
 
 def test_predictions_keep_the_order_of_the_corpus(tmp_path: Path) -> None:

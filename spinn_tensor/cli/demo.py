@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.logic import LogicConfig
 from data_prep.trees import parse_binary
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.predict import show_prediction
@@ -22,6 +23,7 @@ from spinn_tensor.training.corpora import generate_logic
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import Results, execute, is_run
 
+CORPUS = LogicConfig()
 ENCODERS = ("spinn-pi", "lstm", "bow")  # the first one's checkpoint is loaded again
 # Entailment: the subject becomes narrower, which under "all" keeps the truth, and the predicate wider.
 EXAMPLE = {
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.output}: holds a demo already; --overwrite replaces it")
     corpus = args.output / "corpus"
     print(f"1. the corpus, in {corpus}", flush=True)
-    generate_logic(corpus)
+    generate_logic(corpus, CORPUS)
     results = {}
     for number, kind in enumerate(ENCODERS, start=2):
         print(f"{number}. training {kind}", flush=True)

@@ -10,6 +10,7 @@ from typing import Any
 from data_prep.files import Skipped, atomic_write
 from spinn_tensor.cli.arguments import add_checkpoint, add_command, add_device, add_skip_bad, choose_device
 from spinn_tensor.cli.report import print_evaluations, print_skipped
+from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
 from spinn_tensor.training.corpora import Source, read_file, split_sources
 from spinn_tensor.training.evaluate import evaluate
@@ -18,7 +19,7 @@ from spinn_tensor.training.run import evaluation_dict
 DESCRIPTION = """\
 Scores a checkpoint: accuracy, the accuracy of each class, and the confusion matrix, gold
 labels down and predictions across. Without --data it takes the dev, test and extra files
-of the run that trained the checkpoint; with --data any files in SNLI's format (a model of
+of the run that trained the checkpoint, under its limit; with --data any files in SNLI's format (a model of
 pairs) or SST's (a model of sentences), plain or .gz, or the official SNLI zip.
 """
 
@@ -48,13 +49,19 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.split is not None and args.data is None:
+        raise ConfigError("--split goes with --data: it names a file of an SNLI zip")
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
     task = checkpoint.config.model.task
+    data = checkpoint.config.run.data
+    is_own = args.data is None
+    skip_bad = bool(args.skip_bad) or (is_own and data.skip_bad)
+    limit = data.limit if is_own else 0
     skipped = Skipped()
     evaluations = {}
     for name, source in _sources(args, checkpoint).items():
-        corpus = read_file(source, task, checkpoint.vocabulary, skipped, bool(args.skip_bad))
+        corpus = read_file(source, task, checkpoint.vocabulary, skipped, skip_bad, limit)
         evaluations[name] = evaluate(checkpoint.model, corpus)
     print_skipped(skipped)
     if args.json is not None:

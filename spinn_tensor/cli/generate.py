@@ -6,19 +6,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from data_prep.logic import LogicConfig, write_corpus
+from data_prep.logic import LogicConfig
 from spinn_tensor.cli.arguments import add_command, positive
-from spinn_tensor.config import ConfigError
+from spinn_tensor.training.corpora import write_logic
 
 DEFAULTS = LogicConfig()
-MANIFEST = "corpus.json"  # a folder that has it holds a generated corpus, which another one may replace
 
 DESCRIPTION = """\
 Writes the generated corpus: pairs of sentences made of quantifiers, nouns, verbs, adjectives,
 relative clauses and negation, with gold parses, in SNLI's jsonl schema. The label of a pair is
 computed by checking every model of a small finite world, never by a pattern of words. Four
 files: train.jsonl, dev.jsonl, test.jsonl, and long.jsonl with sentences longer than any in
-training. The same seed gives the same bytes.
+training. The same seed gives the same bytes. An earlier corpus in the folder is replaced as a
+whole.
 """
 
 EPILOG = """\
@@ -47,8 +47,6 @@ def run(args: argparse.Namespace) -> int:
     config = LogicConfig(
         seed=args.seed, n_train=args.train, n_dev=args.dev, n_test=args.test, n_long=args.long
     )
-    if args.folder.is_dir() and any(args.folder.iterdir()) and not (args.folder / MANIFEST).exists():
-        raise ConfigError(f"{args.folder}: holds other files; name a new folder")
-    write_corpus(args.folder, config)
+    write_logic(args.folder, config)
     print(f"{args.train:,} + {args.dev:,} + {args.test:,} + {args.long:,} pairs in {args.folder}")
     return 0

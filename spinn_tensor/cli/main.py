@@ -11,11 +11,25 @@ import os
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from data_prep.errors import DataError
 from spinn_tensor.cli import demo, encode, evaluate, generate, predict, presets, train
 from spinn_tensor.config import ConfigError
+from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import CheckpointError
 from spinn_tensor.training.loop import Interrupted, TrainingError
+
+# What is said in one line. Out of memory on the CPU is a MemoryError or a RuntimeError without a type of its own.
+ERRORS = (
+    DataError,
+    CheckpointError,
+    ConfigError,
+    TrainingError,
+    OSError,
+    MemoryError,
+    torch.OutOfMemoryError,
+)
 
 DESCRIPTION = """\
 SPINN reads a sentence along its parse: words are shifted onto a stack, and the two top
@@ -51,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(errors="replace")  # a terminal without box characters is no reason to fail
     args = build_parser().parse_args(argv)
+    keep_freed_memory()
     try:
         return int(args.run(args))
     except Interrupted as interrupt:
@@ -64,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # the reader left: no second error at exit
         return 1
-    except (DataError, CheckpointError, ConfigError, TrainingError, OSError) as error:
+    except ERRORS as error:
         if args.debug:
             raise
         print(f"spinn: error: {_one_line(error)}", file=sys.stderr)
@@ -74,4 +89,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) or "out of memory"  # a MemoryError has no text

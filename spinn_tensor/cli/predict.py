@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from data_prep.columns import LabelledColumns, PairColumns, sentence_columns
+from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, sentence_columns
 from data_prep.files import Skipped, atomic_write
 from data_prep.snli import PairExample, pair_columns_from_examples, read_pairs
 from data_prep.trees import Tree
@@ -138,7 +138,7 @@ def _pairs(examples: list[PairExample], checkpoint: Checkpoint) -> PairColumns:
 
 def _sentences(trees: list[Tree], checkpoint: Checkpoint) -> LabelledColumns:
     columns = sentence_columns((tree._replace(labels=None) for tree in trees), checkpoint.vocabulary)
-    return LabelledColumns(columns, np.full(len(trees), -1, dtype=np.int64))
+    return LabelledColumns(columns, np.full(len(trees), NO_LABEL, dtype=np.int64))
 
 
 def _unknown_words(trees: Iterable[Tree], vocabulary: Vocabulary) -> list[str]:

@@ -11,9 +11,10 @@ from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.presets import preset_table, run_config
 
 DESCRIPTION = """\
-Lists the presets of `spinn train --preset`: the paper's hyperparameters, those of its
-PyTorch version, and small ones for the generated corpus. With a name, prints every value
-of it as JSON; any of them can be changed with --set key=value or a flag of its own.
+Lists the presets of `spinn train --preset`: with the hyperparameters that the paper and its
+PyTorch version published (the last column says which), baselines beside them, and small ones
+for the generated corpus. Whatever is not said to be published was chosen here. With a name,
+prints every value of it as JSON; any of them can be changed with --set key=value or a flag.
 """
 
 EPILOG = """\

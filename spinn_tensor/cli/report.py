@@ -67,6 +67,7 @@ class TerminalObserver(Observer):
         self._previous: dict[int, Any] = {}
         self._bar: Progress | None = None
         self._steps_per_epoch = 1
+        self._unit = "examples"
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
@@ -89,8 +90,9 @@ class TerminalObserver(Observer):
     def pending_signal(self) -> int:
         return self._signal
 
-    def begin(self, progress: RunProgress, steps_per_epoch: int) -> None:
+    def begin(self, progress: RunProgress, steps_per_epoch: int, unit: str) -> None:
         self._training = True
+        self._unit = unit
         self._steps_per_epoch = steps_per_epoch
         if progress.step:
             self._say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}")
@@ -116,7 +118,7 @@ class TerminalObserver(Observer):
             self._bar.update(self._task, completed=progress.batch, description=description)
 
     def measured(self, progress: RunProgress, loss: float, rate: float, examples_per_second: float) -> None:
-        figures = f"loss {loss:.4f}  lr {rate:.2g}  {examples_per_second:,.0f} examples/s"
+        figures = f"loss {loss:.4f}  lr {rate:.2g}  {examples_per_second:,.0f} {self._unit}/s"
         if self._bar is not None:
             self._bar.update(self._task, figures=figures)
         elif time.monotonic() - self._last_line >= PLAIN_SECONDS:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from data_prep.errors import DataError
 from data_prep.files import Skipped, parse_record, read_examples
+from data_prep.snli import identifier, parse_field
 from data_prep.trees import Tree, parse_binary
 
 FIELDS = ("sentence_binary_parse", "binary_parse")
@@ -41,10 +42,4 @@ def _sentence(line: str, names: tuple[str, ...]) -> Sentence:
     name = next((name for name in names if name in record), None)
     if name is None:
         raise DataError(f"missing field, expected {' or '.join(names)}")
-    if not isinstance(record[name], str):
-        raise DataError(f"got {type(record[name]).__name__}, expected a string", field=name)
-    try:
-        tree = parse_binary(record[name])
-    except DataError as error:
-        raise error.at(field=name) from None
-    return Sentence(tree, str(record.get("sentenceID", record.get("pairID", ""))))
+    return Sentence(parse_field(record, name), identifier(record, "sentenceID", "pairID"))

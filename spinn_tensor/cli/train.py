@@ -12,7 +12,7 @@ from spinn_tensor.cli.report import TerminalObserver, print_evaluations, print_s
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.config import CORPORA, DataConfig, RunConfig, parse_setting, settable
 from spinn_tensor.training.presets import DEFAULT_PRESETS, preset_table, run_config
-from spinn_tensor.training.run import check_same_run, execute, is_run, saved_run
+from spinn_tensor.training.run import check_same_run, execute, saved_run
 
 DESCRIPTION = """\
 Trains a sentence encoder and a classifier, and leaves a folder with the best and the last
@@ -20,8 +20,8 @@ checkpoint (weights in safetensors), the metrics of every step as JSON lines, an
 scores of the best checkpoint on every split. Without any option it generates a corpus of
 logical inference (no download) and trains SPINN-PI on it in a few minutes. A preset sets
 every hyperparameter; flags and --set key=value change single ones. A run that was killed,
-at whatever moment, goes on with --resume and ends with the same weights as one that was
-not (same machine and --threads).
+at whatever moment, goes on with --resume; on the CPU, on the same machine with the same
+--threads, it ends with exactly the weights of one that was not.
 """
 
 EPILOG = """\
@@ -31,7 +31,7 @@ examples:
 
   spinn train --corpus snli --data snli_1.0.zip --vectors glove.840B.300d.txt --preset spinn-pi --output
   runs/pi
-      the paper's SPINN-PI on SNLI with fixed GloVe vectors
+      SPINN-PI on SNLI with fixed GloVe vectors and the paper's published hyperparameters
 
   spinn train --corpus sst --train train.txt.gz --dev dev.txt.gz --node-labels --epochs 5 --output runs/sst
       sentiment, learnt on every node of the trees
@@ -104,7 +104,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         metavar="PATH",
-        help="folder of the corpus, or SNLI's official zip (default for logic: OUTPUT/corpus, generated)",
+        help="folder of the corpus, or SNLI's official zip (default for logic: OUTPUT/corpus, generated there)",
     )
     for split in ("train", "dev", "test"):
         group.add_argument(
@@ -162,10 +162,8 @@ def _defaults() -> str:
 def run(args: argparse.Namespace) -> int:
     output = args.output or Path("runs") / (args.preset or DEFAULT_PRESETS[args.corpus or "logic"])
     saved = saved_run(output) if args.resume else None
-    settings = new_run(args, output) if saved is None else resumed_run(args, saved)
+    settings = new_run(args) if saved is None else resumed_run(args, saved)
     device = choose_device(args)
-    if is_run(output) and not (args.resume or args.overwrite):
-        raise ConfigError(f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it")
     if args.resume and saved is None:
         print(f"nothing to resume in {output}: beginning a new run")
     skipped = Skipped()
@@ -195,14 +193,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def new_run(args: argparse.Namespace, output: Path) -> RunConfig:
+def new_run(args: argparse.Namespace) -> RunConfig:
     """The settings of a new run: preset, then flags, then --set. Raises ConfigError."""
     given = {name: getattr(args, name) for name in DATA_FLAGS if getattr(args, name) is not None}
     data = DataConfig(**{**given, "extra": tuple(given.get("extra", ()))})
     preset = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
     data = _with_flags(preset, args).data
-    if data.corpus == "logic" and data.data is None and not (data.train and data.dev):
-        preset = preset.changed(data__data=str(output / "corpus"))
     if data.vectors is None and not preset.encoder["train_embedding"]:
         print("no --vectors: the embedding is trained from scratch")
         preset = preset.changed(train_embedding=True)

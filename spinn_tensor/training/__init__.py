@@ -10,6 +10,7 @@ evaluate    predictions and scores
 metrics     confusion matrix, JSON lines
 folders     a folder replaced as a whole
 checkpoint  weights in safetensors, strict reading
+allocator   freed memory kept for the next step
 resume      what else a killed run needs
 run         all of it, from settings to results
 """

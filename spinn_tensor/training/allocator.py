@@ -1,7 +1,8 @@
 """Keep the memory of one training step for the next.
 
-glibc maps blocks of more than 32 MB anew each time and gives them back when freed, so that every step faults in, and the
-kernel clears, all of its large buffers again: 5 to 9 % of forward + backward at B = 512, H = 300 (docs/decisions.md).
+glibc maps blocks of more than 32 MB anew each time and gives them back when freed, so that every step faults in, and
+the kernel clears, all of its large buffers again: 5 to 9 % of forward + backward at B = 512, H = 300
+(docs/decisions.md).
 """
 
 from __future__ import annotations

@@ -65,7 +65,15 @@ def save_checkpoint(
     extra_tensors: Mapping[str, Mapping[str, Tensor]] | None = None,  # file name: its tensors
     extra_json: Mapping[str, Any] | None = None,  # file name: its content
 ) -> None:
-    """Replaces the folder by a checkpoint of the model as it is now, with further files beside it."""
+    """Replaces the folder by a checkpoint of the model as it is now, with further files beside it.
+
+    Raises CheckpointError for weights that are not float32, which `load_checkpoint` would refuse.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise CheckpointError(
+                f"{folder}: tensor {name!r} has type {tensor.dtype}; a checkpoint holds torch.float32 (model.float())"
+            )
     content = {
         "format_version": FORMAT_VERSION,
         "model": model.config.to_dict(),

@@ -1,12 +1,13 @@
 """What a training run is: where its examples come from, the model's options and the optimiser's settings.
 
-A `RunConfig` is complete: with the same files, machine and thread count it gives the same weights. It is
-stored in the run's folder (`run.json`) and in every checkpoint, and resuming compares it key by key.
+A `RunConfig` is complete: on the CPU, with the same files, machine and thread count it gives the same weights.
+It is stored in the run's folder (`run.json`) and in every checkpoint, and resuming compares it key by key.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -42,12 +43,13 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "log_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("decay_every", "patience", "evaluate_every", "save_every", "seed"):
+        for name in ("decay_every", "patience", "evaluate_every", "save_every"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("learning_rate", "rms_epsilon", "decay_factor"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
         for name in ("weight_decay", "clip_norm"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
         _require(0 <= self.rms_decay < 1, "rms_decay", self.rms_decay, "in [0, 1)")
         _require(self.decay_unit in ("epoch", "step"), "decay_unit", self.decay_unit, "'epoch' or 'step'")
 
@@ -82,6 +84,14 @@ class DataConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "extra": list(self.extra)}
 
+    def with_absolute_paths(self) -> DataConfig:
+        names = ("data", "train", "dev", "test", "vectors")
+        paths = {name: os.path.abspath(path) for name in names if (path := getattr(self, name)) is not None}
+        extra = [entry.partition("=") for entry in self.extra]
+        return dataclasses.replace(
+            self, **paths, extra=tuple(f"{name}={os.path.abspath(file)}" for name, _, file in extra)
+        )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         fields = checked_fields(cls, values)
@@ -101,8 +111,14 @@ class RunConfig(Settings):
     training: TrainingConfig
 
     def __post_init__(self) -> None:
-        encoder_config(self.encoder, vocabulary_size=2)
+        encoder = encoder_config(self.encoder, vocabulary_size=2)
         classifier_config(self.classifier, n_classes=2)
+        if self.training.compile:
+            for name, value in (("kind", encoder.kind), ("leaf_encoder", encoder.leaf_encoder)):
+                if value in ("lstm", "bilstm"):  # nn.LSTM over packed sequences
+                    raise ConfigError(
+                        f"compile: torch.compile cannot take an LSTM whole; {name} is {value!r}"
+                    )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -122,16 +138,19 @@ class RunConfig(Settings):
 
     def changed(self, **values: Any) -> RunConfig:
         """A copy with values set by name or section__name: changed(seed=2, encoder__batch_norm=False)."""
-        run = self
+        changes: dict[str, dict[str, Any]] = {}
         for key, value in values.items():
             section, name = locate(key.replace("__", "."))
-            if section == "preset":
-                raise ConfigError("preset: choose it with --preset")
-            old = getattr(run, section)
-            is_options = isinstance(old, dict)
-            new: Any = {**old, name: value} if is_options else dataclasses.replace(old, **{name: value})
-            run = dataclasses.replace(run, **{section: new})
-        return run
+            changes.setdefault(section, {})[name] = value
+        sections: dict[str, Any] = {}
+        for section, new in changes.items():
+            old = getattr(self, section)
+            sections[section] = {**old, **new} if isinstance(old, dict) else dataclasses.replace(old, **new)
+        return dataclasses.replace(self, **sections)  # all at once: what lies between need not be valid
+
+    def with_absolute_paths(self) -> RunConfig:
+        """The same run, whatever the folder is that a later program starts in."""
+        return dataclasses.replace(self, data=self.data.with_absolute_paths())
 
 
 # Sections of a RunConfig: the class with their fields, and the fields that the corpus sets.

@@ -7,8 +7,11 @@ training still has one.
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -18,6 +21,7 @@ from data_prep.columns import LabelledColumns, PairColumns
 from data_prep.errors import DataError
 from data_prep.files import Skipped
 from data_prep.logic import LogicConfig, write_corpus
+from data_prep.logic.corpus import VERSION
 from data_prep.trees import Tree
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.config import DataConfig
@@ -31,6 +35,7 @@ Example = TypeVar("Example")
 
 SPLITS = ("train", "dev", "test")
 LOGIC_FILES = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl", "long": "long.jsonl"}
+MANIFEST = "corpus.json"  # of a generated corpus: the generator's version and configuration
 
 
 class Source(NamedTuple):
@@ -83,21 +88,62 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
     return sources
 
 
-def generate_logic(folder: Path, config: LogicConfig | None = None) -> None:
-    """Writes the generated corpus, all of it or nothing, unless something is in the folder already."""
+def generate_logic(folder: Path, config: LogicConfig | None = None) -> bool:
+    """Makes `folder` hold the generated corpus of this configuration and this version of the generator.
+
+    Gives whether it had to be written: an earlier corpus is replaced where version or configuration differ.
+    Raises DataError where the folder holds anything else.
+    """
+    config = config or LogicConfig()
     recover(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        write_folder(folder, lambda temporary: write_corpus(temporary, config or LogicConfig()))
+    if _holds_corpus(folder, config):
+        return False
+    write_logic(folder, config)
+    return True
 
 
-def read_file(source: Source, task: str, vocabulary: Vocabulary, skipped: Skipped, skip_bad: bool) -> Corpus:
+def write_logic(folder: Path, config: LogicConfig) -> None:
+    """Replaces the folder by a generated corpus, at any moment a whole one or none.
+
+    Raises DataError, and changes nothing, where the folder holds files that are not those of a generated corpus.
+    """
+    folder = Path(os.path.realpath(folder))
+    recover(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DataError("a file, expected a folder", path=folder)
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = found - {*LOGIC_FILES.values(), MANIFEST} if MANIFEST in found else found
+    if others:
+        raise DataError(f"holds other files ({min(others)}); name a new folder", path=folder)
+    write_folder(folder, lambda temporary: write_corpus(temporary, config))
+
+
+def _holds_corpus(folder: Path, config: LogicConfig) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    is_equal = isinstance(manifest, dict) and (manifest.get("version"), manifest.get("config")) == (
+        VERSION,
+        asdict(config),
+    )
+    return is_equal and all((folder / name).is_file() for name in LOGIC_FILES.values())
+
+
+def read_file(
+    source: Source,
+    task: str,
+    vocabulary: Vocabulary,
+    skipped: Skipped,
+    skip_bad: bool,
+    limit: int = 0,  # only the first so many examples; 0 = all
+) -> Corpus:
     """One file of labelled examples for a trained model. Raises DataError."""
     if task == "sentence":
-        return sst.labelled_columns(
-            sst.read_trees(source.path, skip_bad=skip_bad, skipped=skipped), vocabulary
-        )
+        trees = sst.read_trees(source.path, skip_bad=skip_bad, skipped=skipped)
+        return sst.labelled_columns(_limited(trees, limit), vocabulary)
     pairs = snli.read_pairs(source.path, split=source.split, skip_bad=skip_bad, skipped=skipped)
-    return snli.pair_columns_from_examples(pairs, vocabulary)
+    return snli.pair_columns_from_examples(_limited(pairs, limit), vocabulary)
 
 
 def _in_folder(corpus: str, path: Path) -> dict[str, Source]:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from data_prep.batching import epoch_batches
-from data_prep.columns import LabelledColumns, PairColumns, select
+from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, select
 from spinn_tensor.batch import LabelledBatch, PairBatch, collate, move
 from spinn_tensor.classifiers import PairClassifier, SentenceClassifier
 from spinn_tensor.training.metrics import Scores, add_to_confusion
@@ -24,7 +25,7 @@ class Evaluation(NamedTuple):
 
     scores: Scores
     node_scores: Scores | None
-    loss: float  # mean over batches
+    loss: float  # mean over the labelled sentences or pairs, or nodes; 0 for none
 
 
 def evaluate(
@@ -45,16 +46,18 @@ def evaluate(
         with torch.inference_mode():
             for rows, batch in batches(model, corpus, batch_size):
                 logits = model(batch)
-                losses.append(_mean_loss(logits, targets(model, batch)))
+                losses.append(_summed_loss(logits, targets(model, batch)))
                 if model.config.node_labels:
                     add_to_confusion(node_confusion, targets(model, batch), logits.argmax(1))
                     logits = logits[root_rows(n_tokens[rows]).to(device)]
                 add_to_confusion(confusion, batch.labels, logits.argmax(1))
     finally:
         model.train(was_training)
+    scores = Scores(labels, confusion.tolist())
     node_scores = Scores(labels, node_confusion.tolist()) if model.config.node_labels else None
-    loss = float(torch.stack(losses).nanmean()) if losses else 0.0
-    return Evaluation(Scores(labels, confusion.tolist()), node_scores, loss)
+    n_labels = (node_scores or scores).n_examples
+    loss = float(torch.stack(losses).sum()) / n_labels if n_labels else 0.0
+    return Evaluation(scores, node_scores, loss)
 
 
 def predict_probabilities(
@@ -92,6 +95,6 @@ def root_rows(n_tokens: np.ndarray) -> Tensor:  # (B,) int64 from (B,) int64
     return torch.from_numpy(np.cumsum(2 * n_tokens - 1) - 1)
 
 
-def _mean_loss(logits: Tensor, gold: Tensor) -> Tensor:
-    """Cross entropy over the rows with a label; NaN if there is none."""
-    return torch.nn.functional.cross_entropy(logits.float(), gold.masked_fill(gold < 0, -100))
+def _summed_loss(logits: Tensor, gold: Tensor) -> Tensor:  # () float64
+    """Cross entropy summed over the rows with a label."""
+    return F.cross_entropy(logits.float(), gold, ignore_index=NO_LABEL, reduction="sum").double()

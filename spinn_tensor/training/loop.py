@@ -40,6 +40,7 @@ from spinn_tensor.training.resume import (
     corpus_sha256,
     restore,
     state_tensors,
+    was_on_cuda,
 )
 
 Corpus = PairColumns | LabelledColumns
@@ -60,8 +61,8 @@ class Interrupted(Exception):
 class Observer:
     """What the loop tells whoever watches; every method may be overridden."""
 
-    def begin(self, progress: Progress, steps_per_epoch: int) -> None:
-        """Before the first step of a session."""
+    def begin(self, progress: Progress, steps_per_epoch: int, unit: str) -> None:
+        """Before the first step of a session; `unit` is what an example is: "pairs" or "sentences"."""
 
     def note(self, text: str) -> None:
         """A remark."""
@@ -117,6 +118,11 @@ class Trainer:
             )
         restore(state, folder, self.task.model, self.optimizer)
         self.progress = state.progress
+        device = next(self.task.model.parameters()).device.type
+        if was_on_cuda(state) != (device == "cuda"):
+            self.observer.note(
+                f"now on {device}, before not: the weights will differ from those of one device"
+            )
         before, now = state.progress.n_threads, torch.get_num_threads()
         if before != now:
             self.observer.note(
@@ -130,7 +136,8 @@ class Trainer:
         with MetricsLog(self.output / "metrics.jsonl", progress.metrics_position) as self.log:
             self._session_start = time.perf_counter() - progress.seconds
             self._open_window()
-            self.observer.begin(progress, len(self._batches(progress.epoch)))
+            unit = "pairs" if isinstance(self.task.train, PairColumns) else "sentences"
+            self.observer.begin(progress, len(self._batches(progress.epoch)), unit)
             self.task.model.train()
             while progress.epoch < self.config.epochs and not progress.stopped:
                 self._run_epoch()
@@ -255,7 +262,7 @@ class Trainer:
             save_checkpoint(self.output / "best", task.model, task.vocabulary, self.run, self._metrics())
         progress.seconds = time.perf_counter() - self._session_start
         self.observer.evaluated(progress, evaluation, is_best)
-        self._window_start += time.perf_counter() - start  # pairs/s is about training
+        self._window_start += time.perf_counter() - start  # examples per second are about training
 
     def _save_last(self) -> None:
         self._require_finite()

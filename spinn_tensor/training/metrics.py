@@ -44,7 +44,7 @@ class Scores(NamedTuple):
 
 def add_to_confusion(
     confusion: Tensor,  # (C, C) int64, [gold, predicted]; changed in place
-    gold: Tensor,  # (n,) int64, negative = no label
+    gold: Tensor,  # (n,) int64, NO_LABEL (negative) = none
     predicted: Tensor,  # (n,) int64
 ) -> None:
     """Counts a batch without a host sync: rows without a label fall into a cell that is cut off."""

@@ -1,7 +1,10 @@
-"""Everything beside the weights that decides how a run goes on: a killed run ends as if it had not been.
+"""Everything beside the weights that decides how a run goes on: a killed run ends as if it had not been killed.
+
+Exactly so on the CPU, on the same machine with the same number of threads. A run may move between CPU and CUDA,
+whose generator then starts from the seed.
 
     training_state.json          counters, early stopping, running losses: `Progress`
-    training_state.safetensors   rng/cpu, rng/cuda            state of torch's generators, uint8
+    training_state.safetensors   rng/cpu, rng/cuda            state of torch's generators, uint8; cuda if it ran there
                                  optimizer/KEY/PARAMETER      RMSprop's tensors (KEY: square_avg, step)
 
 The order of the batches needs no state: it is a function of (seed, epoch), and `Progress` says how many are
@@ -72,6 +75,11 @@ class TrainingState(NamedTuple):
     tensors: dict[str, Tensor]
 
 
+def was_on_cuda(state: TrainingState) -> bool:
+    """Whether the session that wrote the state ran on CUDA."""
+    return "rng/cuda" in state.tensors
+
+
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Optimiser and generator state as named tensors."""
     tensors = {"rng/cpu": torch.get_rng_state()}
@@ -100,12 +108,13 @@ def restore(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Puts optimiser and generator state back. Raises CheckpointError."""
+    """Puts optimiser and generator state back; that of CUDA where there was one. Raises CheckpointError."""
     path = folder / STATE_TENSORS
     parameters = dict(model.named_parameters())
     device = next(model.parameters()).device
     expected: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
-    if device.type == "cuda":
+    has_cuda_state = device.type == "cuda" and was_on_cuda(state)
+    if has_cuda_state:
         expected["rng/cuda"] = torch.cuda.get_rng_state(device)
     for name in state.progress.optimizer_parameters:
         if name not in parameters:
@@ -123,7 +132,7 @@ def restore(
             "square_avg": tensors[f"optimizer/square_avg/{name}"].to(parameter.device),
         }
     torch.set_rng_state(tensors["rng/cpu"])
-    if device.type == "cuda":
+    if has_cuda_state:
         torch.cuda.set_rng_state(tensors["rng/cuda"], device)
 
 

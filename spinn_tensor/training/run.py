@@ -3,7 +3,8 @@
     run.json        settings; a folder that has it is a run
     metrics.jsonl   see `loop`
     best/, last/    checkpoints
-    results.json    scores of `best` on every split but train
+    results.json    scores of `best` on every split but train, and how many lines were skipped and why
+    corpus/         the generated corpus, where the run has no files of its own
 
 `execute` is all of it, for the command line and for a program alike.
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +42,7 @@ from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.resume import Progress, read_training_state
 
 RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
+CORPUS = "corpus"  # the generated one, where a run has no files of its own; it outlives --overwrite
 
 # What a resumed run may change: how long it goes on and how often it writes, never what a step computes.
 CHANGEABLE = ("training.epochs", "training.save_every", "training.log_every")
@@ -82,7 +85,7 @@ def saved_run(output: Path) -> RunConfig | None:
 
 def check_same_run(saved: RunConfig, wanted: RunConfig) -> None:
     """Raises ConfigError naming the first key in which a resumed run would differ from the saved one."""
-    for key, old, new in differences(saved, wanted):
+    for key, old, new in differences(saved.with_absolute_paths(), wanted.with_absolute_paths()):
         if key not in CHANGEABLE:
             raise ConfigError(f"--resume: {key} differs: the run has {old!r}, now {new!r}")
 
@@ -99,28 +102,48 @@ def execute(
 ) -> Results:
     """Trains (or goes on training) in `output` and evaluates the best checkpoint on every split.
 
-    Nothing is written or deleted before all examples are read, but the generated corpus. Raises DataError,
-    CheckpointError, TrainingError and loop.Interrupted.
+    Where the corpus is "logic" and no file is given, it is generated in `output/corpus`. But for that nothing
+    is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError for a
+    folder that holds a run unless `resume` or `overwrite` is said, DataError, CheckpointError, TrainingError and
+    loop.Interrupted.
     """
-    if run.data.corpus == "logic" and run.data.data is not None and not (run.data.train and run.data.dev):
-        generate_logic(Path(run.data.data))
-    splits = load_splits(run.data, Skipped() if skipped is None else skipped)
+    if resume and overwrite:
+        raise ConfigError("a run is either resumed or overwritten")
+    if is_run(output) and not (resume or overwrite):
+        raise ConfigError(f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it")
+    observer, skipped = observer or Observer(), Skipped() if skipped is None else skipped
+    resume = resume and readable(output / LAST).exists()
+    run = _with_corpus(run, output, resume, observer)
+    splits = load_splits(run.data, skipped)
+    if skipped:
+        observer.note(str(skipped))
     _clean(output)
-    resume = resume and (output / LAST).exists()
     torch.manual_seed(run.training.seed)
     model = make_model(run, splits, with_vectors=not resume).to(device)
     if overwrite:
         clear_run(output)
-    output.mkdir(parents=True, exist_ok=True)
-    _write_json(output / RUN, run.to_dict())
     trainer = Trainer(Task(model, splits.vocabulary, splits.train, splits.dev), run, output, observer)
     if resume:
         folder = output / LAST
         _check_vocabulary(folder, splits.vocabulary)
         load_weights(model, folder / WEIGHTS)
         trainer.resume(read_training_state(folder), folder)
+    output.mkdir(parents=True, exist_ok=True)
+    _write_json(output / RUN, run.to_dict())
     progress = trainer.fit()
-    return _finish(output, progress, splits, device)
+    return _finish(output, progress, splits, device, skipped)
+
+
+def _with_corpus(run: RunConfig, output: Path, resume: bool, observer: Observer) -> RunConfig:
+    """The run with absolute paths, and with the generated corpus where it has no files of its own."""
+    run = run.with_absolute_paths()
+    if run.data.corpus != "logic" or run.data.data is not None or (run.data.train and run.data.dev):
+        return run
+    folder = Path(os.path.abspath(output / CORPUS))
+    # a run goes on with the corpus that it began with, even if this version would generate another
+    if not (resume and folder.exists()) and generate_logic(folder):
+        observer.note(f"generated the corpus in {folder}")
+    return run.changed(data__data=str(folder))
 
 
 def _clean(output: Path) -> None:
@@ -149,7 +172,7 @@ def _check_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
         raise CheckpointError(f"{folder / CONFIG}: the run was started with another vocabulary")
 
 
-def _finish(output: Path, progress: Progress, splits: Splits, device: str) -> Results:
+def _finish(output: Path, progress: Progress, splits: Splits, device: str, skipped: Skipped) -> Results:
     model = load_checkpoint(readable(output / BEST), device).model
     corpora = {"dev": splits.dev, **splits.others}
     evaluations = {name: evaluate(model, corpus) for name, corpus in corpora.items()}
@@ -160,6 +183,7 @@ def _finish(output: Path, progress: Progress, splits: Splits, device: str) -> Re
         "seconds": round(progress.seconds, 3),
         "best_step": progress.best_step,
         "n_parameters": n_parameters,
+        "skipped": dict(skipped),
         "splits": {name: evaluation_dict(evaluation) for name, evaluation in evaluations.items()},
     }
     _write_json(output / RESULTS, content)
