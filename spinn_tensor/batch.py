@@ -1,8 +1,8 @@
 """A batch as the model reads it: packed tokens and the tables that its encoder runs on.
 
-All sentences of a batch lie one after another, without padding: L tokens in rows 0..L-1. `n_leaf_rows` pads the end to a
-fixed number, and `token_mask` says which rows are real. The tables are the ragged ones, which compute no padding; those
-of fixed shape (`padded`, `width`) are to be had from `data_prep.tables`.
+All sentences of a batch lie one after another, without padding: L tokens in rows 0..L-1. `n_leaf_rows` pads the end to
+a fixed number, and `token_mask` says which rows are real. The tables are the ragged ones, which compute no padding;
+those of fixed shape (`padded`, `width`) are to be had from `data_prep.tables`.
 """
 
 from __future__ import annotations
