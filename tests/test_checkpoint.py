@@ -344,3 +344,11 @@ def test_killed_at_every_file_event_a_whole_folder_can_be_read(tmp_path: Path) -
         (-signal.SIGKILL, "old", False),
         (-signal.SIGKILL, "new", True),
     } <= set(seen)
+
+
+def test_a_folder_of_runs_says_where_the_checkpoints_are(tmp_path) -> None:
+    for name in ("lstm", "spinn-pi"):
+        (tmp_path / name / "best").mkdir(parents=True)
+        (tmp_path / name / "best" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no checkpoint here .*; there is one in lstm and spinn-pi"):
+        load_checkpoint(tmp_path)

@@ -29,8 +29,7 @@ examples:
   spinn train --output runs/logic
       SPINN-PI on the generated corpus, written to runs/logic/corpus
 
-  spinn train --corpus snli --data snli_1.0.zip --vectors glove.840B.300d.txt --preset spinn-pi --output
-  runs/pi
+  spinn train --corpus snli --data snli_1.0.zip --vectors glove.txt --preset spinn-pi --output runs/pi
       SPINN-PI on SNLI with fixed GloVe vectors and the paper's published hyperparameters
 
   spinn train --corpus sst --train train.txt.gz --dev dev.txt.gz --node-labels --epochs 5 --output runs/sst

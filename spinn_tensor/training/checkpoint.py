@@ -129,7 +129,9 @@ def checkpoint_folder(path: Path) -> Path:
             return folder
     if not readable(path).is_dir():
         raise CheckpointError(f"{path}: no such checkpoint folder")
-    raise CheckpointError(f"{path}: no checkpoint here ({CONFIG} is missing)")
+    runs = sorted(child.name for child in readable(path).iterdir() if (child / "best" / CONFIG).is_file())
+    hint = f"; there is one in {' and '.join(runs)}" if runs else ""
+    raise CheckpointError(f"{path}: no checkpoint here ({CONFIG} is missing){hint}")
 
 
 def read_config(path: Path) -> CheckpointConfig:
