@@ -91,11 +91,22 @@ def encode_tree(
     tracker_weights: TrackerParameters | None = None,
 ) -> list[Tensor]:  # 2N - 1 states of (2H,), in the order of the transitions
     """The state pushed by every transition of one tree; the last one is the root's."""
+    return walk_tree(leaves, transitions, compose_weights, tracker_weights)[0]
+
+
+def walk_tree(
+    leaves: Tensor,  # (N, 2H) [h; c] of the words
+    transitions: Tensor | Sequence[int],  # (2N - 1,) of SHIFT and REDUCE, no padding
+    compose_weights: ComposeParameters,
+    tracker_weights: TrackerParameters | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:  # 2N - 1 states of (2H,); as many (K,), or none
+    """The state pushed by every transition of one tree, and the tracker's h before each of them."""
     null = leaves.new_zeros(leaves.shape[1])
     n_hidden = leaves.shape[1] // 2
     buffer = list(leaves.unbind())[::-1]  # its top is its last entry, as on the stack
     stack: list[Tensor] = []
     pushed: list[Tensor] = []
+    tracked: list[Tensor] = []
     tracker_h = tracker_c = None
     if tracker_weights is not None:
         tracker_h = tracker_c = leaves.new_zeros(tracker_weights.weight_hidden.shape[1])
@@ -106,6 +117,7 @@ def encode_tree(
             stack2 = stack[-2] if len(stack) > 1 else null
             inputs = torch.cat([state[:n_hidden] for state in (buffer_top, stack1, stack2)])
             tracker_h, tracker_c = track(tracker_weights, inputs, tracker_h, tracker_c)
+            tracked.append(tracker_h)
         if transition == SHIFT:
             state = buffer.pop()
         else:
@@ -115,7 +127,7 @@ def encode_tree(
         stack.append(state)
         pushed.append(state)
     assert (len(buffer), len(stack)) == (0, 1), "the transitions do not read one whole tree"
-    return pushed
+    return pushed, tracked
 
 
 def encode_batch(

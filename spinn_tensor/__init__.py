@@ -8,7 +8,7 @@ Sizes, everywhere in this package:
     L   tokens of a batch, sum of N            W   slots of a step
     M   transitions of a batch, 2L - B         R   rows of states: null, leaves, compositions
     C   compositions of a schedule             A   entries of a schedule: tracker steps of all lanes
-    V   words of the vocabulary
+    V   words of the vocabulary                D   lanes: B, or as many for each of several samples
 
 A `SentenceEncoder` turns a `SentenceBatch` into encodings; `data_prep` makes the columns and tables that a batch is
 made of; `load_checkpoint` gives back what `spinn train` saved.
@@ -24,7 +24,9 @@ from spinn_tensor.batch import make_sentence_batch as make_sentence_batch
 from spinn_tensor.bundles import ComposeWeights as ComposeWeights
 from spinn_tensor.bundles import ForestTables as ForestTables
 from spinn_tensor.bundles import LaneTables as LaneTables
+from spinn_tensor.bundles import OwnTables as OwnTables
 from spinn_tensor.bundles import TrackerWeights as TrackerWeights
+from spinn_tensor.bundles import TransitionWeights as TransitionWeights
 from spinn_tensor.bundles import move as move
 from spinn_tensor.bundles import to_torch as to_torch
 from spinn_tensor.classifiers import PairClassifier as PairClassifier
@@ -35,7 +37,12 @@ from spinn_tensor.config import ConfigError as ConfigError
 from spinn_tensor.config import EncoderConfig as EncoderConfig
 from spinn_tensor.config import ModelConfig as ModelConfig
 from spinn_tensor.encoder import SentenceEncoder as SentenceEncoder
+from spinn_tensor.machine import Parse as Parse
+from spinn_tensor.machine import forcing_noise as forcing_noise
+from spinn_tensor.machine import logistic_noise as logistic_noise
 from spinn_tensor.machine import run_forest as run_forest
 from spinn_tensor.machine import run_given as run_given
+from spinn_tensor.machine import run_own as run_own
+from spinn_tensor.machine import run_taught as run_taught
 from spinn_tensor.training.checkpoint import CheckpointError as CheckpointError
 from spinn_tensor.training.checkpoint import load_checkpoint as load_checkpoint

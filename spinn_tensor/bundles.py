@@ -32,6 +32,13 @@ class TrackerWeights(NamedTuple):
     bias: Tensor  # (4K,)
 
 
+class TransitionWeights(NamedTuple):
+    """The parser's last layer: scores of SHIFT and REDUCE from the tracker's h."""
+
+    weight: Tensor  # (2, K)
+    bias: Tensor  # (2,)
+
+
 class ForestTables(NamedTuple):
     """`data_prep.tables.ForestTables` in torch."""
 
@@ -59,6 +66,18 @@ class LaneTables(NamedTuple):
     entry_index: Tensor  # (M,) int64
 
 
+class OwnTables(NamedTuple):
+    """`data_prep.tables.OwnTables` in torch."""
+
+    first_index: Tensor  # (D,) int64
+    last_index: Tensor  # (D,) int64
+    previous_index: Tensor  # (A,) int64
+    entry_offsets: Tensor  # (S + 1,) int64, on the CPU
+    transition_index: Tensor  # (A,) int64
+    entry_index: Tensor  # (M,) int64
+    root_entry_index: Tensor  # (D,) int64
+
+
 class SequenceTables(NamedTuple):
     """The sentences of a batch as sequences: what `torch.nn.utils.rnn.PackedSequence` needs, and whose each word is."""
 
@@ -70,6 +89,11 @@ class SequenceTables(NamedTuple):
     sentence_index: Tensor  # (L,) int64, the sentence of each token
 
 
+KIND_OF: dict[type, type] = {
+    numpy_tables.ForestTables: ForestTables,
+    numpy_tables.LaneTables: LaneTables,
+    numpy_tables.OwnTables: OwnTables,
+}
 HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "batch_sizes"})
 
 
@@ -77,12 +101,14 @@ HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "bat
 def to_torch(tables: numpy_tables.ForestTables, device: torch.device | str = "cpu") -> ForestTables: ...
 @overload
 def to_torch(tables: numpy_tables.LaneTables, device: torch.device | str = "cpu") -> LaneTables: ...
+@overload
+def to_torch(tables: numpy_tables.OwnTables, device: torch.device | str = "cpu") -> OwnTables: ...
 def to_torch(
-    tables: numpy_tables.ForestTables | numpy_tables.LaneTables,
+    tables: numpy_tables.ForestTables | numpy_tables.LaneTables | numpy_tables.OwnTables,
     device: torch.device | str = "cpu",
-) -> ForestTables | LaneTables:
+) -> ForestTables | LaneTables | OwnTables:
     """The same tables as torch tensors; sharing memory with NumPy's on the CPU."""
-    kind = LaneTables if isinstance(tables, numpy_tables.LaneTables) else ForestTables
+    kind = KIND_OF[type(tables)]
     return move(kind(*(torch.from_numpy(np.ascontiguousarray(table)) for table in tables)), device)
 
 

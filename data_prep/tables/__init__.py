@@ -1,4 +1,4 @@
-"""From a batch of transitions to the index tensors of the stack machine, for the whole batch at once."""
+"""From a batch of transitions, or of lengths alone, to the index tensors of the stack machine, for the whole batch."""
 
 from data_prep.tables.forest import ForestTables as ForestTables
 from data_prep.tables.forest import choose_width as choose_width
@@ -7,4 +7,6 @@ from data_prep.tables.lanes import LaneTables as LaneTables
 from data_prep.tables.lanes import ThinStackTables as ThinStackTables
 from data_prep.tables.lanes import lane_tables as lane_tables
 from data_prep.tables.lanes import thin_stack_tables as thin_stack_tables
+from data_prep.tables.own import OwnTables as OwnTables
+from data_prep.tables.own import own_tables as own_tables
 from data_prep.tables.rows import NULL_ROW as NULL_ROW

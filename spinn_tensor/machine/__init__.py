@@ -1,4 +1,9 @@
-"""The stack machine: steps, their loop and its reverse, the operator that wraps both, and the executors."""
+"""The stack machine: steps, schedules, their loop and its reverse, the operators that wrap them, and the executors."""
 
+from spinn_tensor.machine.executors import Parse as Parse
+from spinn_tensor.machine.executors import forcing_noise as forcing_noise
+from spinn_tensor.machine.executors import logistic_noise as logistic_noise
 from spinn_tensor.machine.executors import run_forest as run_forest
 from spinn_tensor.machine.executors import run_given as run_given
+from spinn_tensor.machine.executors import run_own as run_own
+from spinn_tensor.machine.executors import run_taught as run_taught

@@ -1,7 +1,8 @@
-"""The buffers that the loop writes, and how a schedule cuts them into steps."""
+"""The buffers that the loop writes, and what it leaves for the backward."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -23,25 +24,49 @@ class Trail(NamedTuple):
     tracker_tanh_c: Tensor  # (A, K)
 
 
+class StepBuffer:
+    """One row a slot for all steps if the backward wants it, else as many as a step needs, anew at every step."""
+
+    def __init__(
+        self,
+        like: Tensor,
+        n_slots: int,  # of all steps
+        most: int,  # slots of the widest step
+        width: int,
+        save: bool,
+    ) -> None:
+        self._save = save
+        self._rows = like.new_empty(n_slots if save else most, width)
+
+    @property
+    def saved(self) -> Tensor:  # (n_slots, width), or empty
+        return self._rows if self._save else self._rows.new_empty(0)
+
+    def __getitem__(self, slots: slice) -> Tensor:  # (n, width)
+        return self._rows[slots] if self._save else self._rows[: slots.stop - slots.start]
+
+
 def counts_of(offsets: Tensor) -> list[int]:
     """Slots of each step, read on the host."""
     return offsets.diff().tolist()
 
 
-def composition_counts(tables: Tables) -> list[int]:
-    """Compositions of each step."""
-    return counts_of(tables.step_offsets if isinstance(tables, ForestTables) else tables.reduce_offsets)
+def slices_of(offsets: Tensor) -> list[slice]:
+    """The slots of each step, read on the host."""
+    bounds = offsets.tolist()
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+
+def composition_offsets(tables: Tables) -> Tensor:  # (S + 1,) int64
+    """Where the compositions of each step begin."""
+    return tables.step_offsets if isinstance(tables, ForestTables) else tables.reduce_offsets
 
 
 def both_children(tables: Tables) -> Tensor:  # (2C,) int64
     """Rows of the children of each composition, left, right, left, right, ..."""
-    return torch.stack((tables.left_index, tables.right_index), 1).flatten()
+    return interleave(tables.left_index, tables.right_index)
 
 
-def step_buffers(like: Tensor, counts: list[int], width: int, save: bool) -> tuple[Tensor, list[Tensor]]:
-    """One buffer (sum of counts, width) over all steps if the backward wants it, else one for each step anew."""
-    if save:
-        buffer = like.new_empty(sum(counts), width)
-        return buffer, list(buffer.split(counts))
-    scratch = like.new_empty(max(counts, default=0), width)
-    return like.new_empty(0), [scratch[:n] for n in counts]
+def interleave(*columns: Tensor) -> Tensor:
+    """The first of each, then the second of each, ...: m columns (n,) to (m n,)."""
+    return torch.stack(columns, 1).flatten()

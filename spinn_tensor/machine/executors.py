@@ -1,12 +1,42 @@
-"""The executors: what to run over which tables. One operator and one step function serve them all."""
+"""The executors: what to run over which tables. One loop, one step function and one backward serve them all."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, TrackerWeights
-from spinn_tensor.machine.operators import stack_machine
+from spinn_tensor.bundles import (
+    ComposeWeights,
+    ForestTables,
+    LaneTables,
+    OwnTables,
+    TrackerWeights,
+    TransitionWeights,
+)
+from spinn_tensor.machine.buffers import Trail
+from spinn_tensor.machine.operators import found_tables, stack_machine, stack_machine_own
+from spinn_tensor.machine.schedules import can_reduce, can_shift
+
+
+class Parse(NamedTuple):
+    """A run of the machine with what its trackers thought of the transitions; M transitions, lane after lane."""
+
+    encodings: Tensor  # (D, H) h of the roots, or (M, H) of every node
+    transitions: Tensor  # (M,) int64, SHIFT or REDUCE
+    logits: Tensor  # (M, 2) of SHIFT and REDUCE, differentiable; -inf for a transition that was impossible
+    tables: LaneTables  # what was read and composed
+
+    @property
+    def free_mask(self) -> Tensor:  # (M,) bool
+        """Where both transitions were possible."""
+        return self.logits.detach().isfinite().all(1)
+
+    def log_probabilities(self) -> Tensor:  # (M,)
+        """Log-probability of each transition made; 0 where there was no choice."""
+        return F.log_softmax(self.logits, 1).gather(1, self.transitions.unsqueeze(1)).squeeze(1)
 
 
 def run_forest(
@@ -21,7 +51,7 @@ def run_forest(
     Returns h of the roots (B, H), or of the rows `output_index`, e.g. `tables.node_index` for every node in the order
     of the transitions. Differentiable once in `leaves` and the weights.
     """
-    return _run(leaves, compose, None, tables, output_index, leaf_mask)
+    return _run(leaves, compose, None, tables, output_index, leaf_mask)[0]
 
 
 def run_given(
@@ -37,7 +67,7 @@ def run_given(
     Without tracker it computes what `run_forest` does, in the order of the transitions. Returns as `run_forest`.
     """
     if tracker is not None:
-        return _run(leaves, compose, tracker, tables, output_index, leaf_mask)
+        return _run(leaves, compose, tracker, tables, output_index, leaf_mask)[0]
     in_time = ForestTables(
         left_index=tables.left_index,
         right_index=tables.right_index,
@@ -45,7 +75,89 @@ def run_given(
         root_index=tables.root_index,
         node_index=tables.node_index,
     )
-    return _run(leaves, compose, None, in_time, output_index, leaf_mask)
+    return _run(leaves, compose, None, in_time, output_index, leaf_mask)[0]
+
+
+def run_taught(
+    leaves: Tensor,  # (L, 2H) [h; c] of the words of all sentences
+    compose: ComposeWeights,
+    tracker: TrackerWeights,
+    transition: TransitionWeights,
+    tables: LaneTables,
+    *,
+    every_node: bool = False,
+    leaf_mask: Tensor | None = None,  # (L,) bool, False in rows that pad the leaves
+) -> Parse:
+    """SPINN under teacher forcing: `run_given`, and what the trackers would have chosen at every transition."""
+    output_index = tables.node_index if every_node else None
+    encodings, trail = _run(leaves, compose, tracker, tables, output_index, leaf_mask)
+    return _parse(encodings, trail, transition, tables)
+
+
+def run_own(
+    leaves: Tensor,  # (L, 2H) [h; c] of the words of all sentences
+    compose: ComposeWeights,
+    tracker: TrackerWeights,
+    transition: TransitionWeights,
+    tables: OwnTables,
+    noise: Tensor | None = None,  # (M,) added to logit(REDUCE) - logit(SHIFT); None = 0
+    *,
+    every_node: bool = False,
+    leaf_mask: Tensor | None = None,  # (L,) bool, False in rows that pad the leaves
+) -> Parse:
+    """SPINN: the trackers choose the transitions (Bowman et al. 2016, section 3.3).
+
+    Without noise the likelier ones; with `logistic_noise` a sample of their softmax; with `forcing_noise` given ones.
+    What is impossible is never chosen, so that any scores give trees. Raises ValueError for scores that are not
+    numbers (on CUDA, where looking would mean waiting, they become encodings that are not numbers). Encodings are
+    differentiable through the states, log-probabilities through the trackers, the choices not at all.
+    """
+    leaves, save = _prepare(leaves, compose, tracker, leaf_mask)
+    if not isinstance(tables, OwnTables):
+        raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
+    if noise is None:
+        noise = leaves.new_zeros(tables.previous_index.shape[0])
+    weights = [weight for weight in compose if weight is not None]
+    dense = leaves.device.type != "cpu"
+    encodings, trail, found = stack_machine_own(
+        leaves,
+        weights,
+        list(tracker),
+        list(transition),
+        list(tables),
+        noise.to(leaves.dtype),
+        every_node,
+        dense,
+        save,
+    )
+    return _parse(encodings, Trail(*trail), transition, found_tables(list(tables), found))
+
+
+def logistic_noise(
+    uniform: Tensor,  # (M,) in [0, 1)
+) -> Tensor:  # (M,)
+    """What makes `run_own` sample: REDUCE then has the probability σ(logit(REDUCE) - logit(SHIFT))."""
+    tiny = torch.finfo(uniform.dtype).tiny
+    return uniform.clamp(min=tiny).log() - torch.log1p(-uniform)
+
+
+def forcing_noise(
+    transitions: Tensor,  # (M,) SHIFT or REDUCE
+) -> Tensor:  # (M,) float32
+    """What makes `run_own` take these transitions, wherever they are possible."""
+    return torch.where(transitions == 0, -torch.inf, torch.inf)
+
+
+def _parse(encodings: Tensor, trail: Trail, transition: TransitionWeights, tables: LaneTables) -> Parse:
+    """The transitions and their logits, in one product over all of them."""
+    h = trail.tracker_memory[0].index_select(0, tables.entry_index)
+    logits = torch.addmm(transition.bias, h, transition.weight.t())
+    entry = tables.entry_index - 1
+    possible = torch.stack((can_shift(tables.buffer_index), can_reduce(tables.stack2_index)), 1)
+    logits = logits.masked_fill(~possible.index_select(0, entry), -torch.inf)
+    reduces = torch.zeros_like(trail.tracker_memory[0, :, 0], dtype=torch.int64)
+    reduces.index_fill_(0, tables.tracker_index, 1)
+    return Parse(encodings, reduces.index_select(0, tables.entry_index), logits, tables)
 
 
 def _run(
@@ -55,22 +167,29 @@ def _run(
     tables: ForestTables | LaneTables,
     output_index: Tensor | None,
     leaf_mask: Tensor | None,
-) -> Tensor:
-    if (compose.tracker_weight is None) != (tracker is None):
-        raise ValueError("compose.tracker_weight and the tracker's weights are given together or not at all")
-    if leaf_mask is not None:
-        leaves = leaves.masked_fill(
-            ~leaf_mask.unsqueeze(1), 0
-        )  # the weights' gradients multiply whole memories
-    weights = [weight for weight in compose if weight is not None]
-    tracker_weights = [] if tracker is None else list(tracker)
-    differentiable = (leaves, *weights, *tracker_weights)
+) -> tuple[Tensor, Trail]:
+    leaves, save = _prepare(leaves, compose, tracker, leaf_mask)
     if not isinstance(tables, ForestTables if tracker is None else LaneTables):
         raise TypeError(f"got {type(tables).__name__}; run_forest reads ForestTables, run_given LaneTables")
+    weights = [weight for weight in compose if weight is not None]
+    index = tables.root_index if output_index is None else output_index
+    output, trail = stack_machine(leaves, weights, list(tracker or ()), list(tables), index, save)
+    return output, Trail(*trail)
+
+
+def _prepare(
+    leaves: Tensor,
+    compose: ComposeWeights,
+    tracker: TrackerWeights | None,
+    leaf_mask: Tensor | None,
+) -> tuple[Tensor, bool]:
+    """The leaves, their padding cleared, and whether a backward pass may follow."""
+    if (compose.tracker_weight is None) != (tracker is None):
+        raise ValueError("compose.tracker_weight and the tracker's weights are given together or not at all")
+    if leaf_mask is not None:  # the weights' gradients multiply whole memories
+        leaves = leaves.masked_fill(~leaf_mask.unsqueeze(1), 0)
+    differentiable = [leaves, *(weight for weight in compose if weight is not None), *(tracker or ())]
     if any(tensor.dtype != leaves.dtype for tensor in differentiable):
         got = sorted({str(tensor.dtype) for tensor in differentiable})
         raise TypeError(f"leaves and weights must have one dtype, got {', '.join(got)}")
-    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
-    index = tables.root_index if output_index is None else output_index
-    output, *_ = stack_machine(leaves, weights, tracker_weights, list(tables), index, save)
-    return output
+    return leaves, torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)

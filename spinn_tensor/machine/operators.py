@@ -1,7 +1,11 @@
-"""The loop as one opaque, differentiable operator, so that it lives inside `torch.compile(fullgraph=True)`.
+"""The loop as opaque, differentiable operators, so that it lives inside `torch.compile(fullgraph=True)`.
 
-A traced loop would unroll, one graph for every number of steps. Seen from outside, the operator has only tensors with
+A traced loop would unroll, one graph for every number of steps. Seen from outside, an operator has only tensors with
 dynamic sizes: the offsets of the steps travel as a tensor on the host and never as Python integers.
+
+`stack_machine` runs tables, `stack_machine_own` chooses the transitions and gives back the tables of what it chose, so
+that one backward operator serves both. Differentiable are the rows asked for and, for losses on the transitions, the
+states of the trackers.
 """
 
 from __future__ import annotations
@@ -9,11 +13,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, TrackerWeights
+from spinn_tensor.bundles import (
+    ComposeWeights,
+    ForestTables,
+    LaneTables,
+    OwnTables,
+    TrackerWeights,
+    TransitionWeights,
+)
 from spinn_tensor.machine.buffers import Tables, Trail
 from spinn_tensor.machine.recurrence import run_backward, run_forward
+from spinn_tensor.machine.schedules import GivenSchedule, OwnSchedule, own_compositions
 
 Unbundled = tuple[ComposeWeights, TrackerWeights | None, Tables]
+# of LaneTables, what the machine finds out; the rest it is given
+FOUND = tuple(name for name in LaneTables._fields if name not in OwnTables._fields)
+N_TRACKER_MEMORY = Trail._fields.index("tracker_memory")
 
 
 def _bundle(compose: list[Tensor], tracker: list[Tensor], tables: list[Tensor]) -> Unbundled:
@@ -31,11 +46,14 @@ def stack_machine(
     tables: list[Tensor],  # LaneTables with tracker, ForestTables without
     output_index: Tensor,  # (Q,) int64 rows
     save: bool,  # keep what the backward needs
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """h (Q, H) of the rows asked for, and the six tensors of the Trail, which are not differentiable."""
+) -> tuple[Tensor, list[Tensor]]:
+    """h (Q, H) of the rows asked for, and the Trail."""
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
-    trail = run_forward(leaves, compose_weights, tracker_weights, bundle, save)
-    return trail.memory[0].index_select(0, output_index), *trail
+    n_rows = 1 + leaves.shape[0] + bundle.left_index.shape[0]
+    entries = bundle if isinstance(bundle, LaneTables) else None
+    schedule = GivenSchedule(bundle, n_rows)
+    trail = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save)
+    return trail.memory[0].index_select(0, output_index), list(trail)
 
 
 @stack_machine.register_fake
@@ -46,34 +64,97 @@ def _(
     tables: list[Tensor],
     output_index: Tensor,
     save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _, tracker_weights, bundle = _bundle(compose, tracker, tables)
-    hidden_dim, n_compositions = leaves.shape[1] // 2, bundle.left_index.shape[0]
+) -> tuple[Tensor, list[Tensor]]:
+    _, _, bundle = _bundle(compose, tracker, tables)
+    n_entries = bundle.previous_index.shape[0] if isinstance(bundle, LaneTables) else 0
+    sizes = bundle.left_index.shape[0], n_entries
+    return leaves.new_empty(output_index.shape[0], leaves.shape[1] // 2), _fake_trail(
+        leaves, tracker, *sizes, save
+    )
+
+
+@torch.library.custom_op("spinn_tensor::stack_machine_own", mutates_args=())
+def stack_machine_own(
+    leaves: Tensor,  # (L, 2H)
+    compose: list[Tensor],  # ComposeWeights
+    tracker: list[Tensor],  # TrackerWeights
+    transition: list[Tensor],  # TransitionWeights
+    tables: list[Tensor],  # OwnTables
+    noise: Tensor,  # (M,)
+    every_node: bool,  # return all states, in the order of the transitions, not the roots alone
+    dense: bool,  # compose at every entry, and wait for nothing
+    save: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """h (D, H) of the roots, or (M, H) of every node; the Trail; and the fields FOUND of LaneTables.
+
+    Raises ValueError for scores that are not numbers, except with `dense`, where nobody looks.
+    """
+    own = OwnTables(*tables)
+    schedule = OwnSchedule(own, TransitionWeights(*transition), noise, leaves.shape[0], dense)
+    weights = ComposeWeights(*compose), TrackerWeights(*tracker)
+    trail = run_forward(leaves, *weights, schedule, own, save)
+    if not dense and schedule.scores.isnan().any():
+        bad = own.transition_index[schedule.scores.isnan()].min().item()
+        raise ValueError(f"transition {bad} of the batch: its score is not a number")
+    found = schedule.lane_tables()
+    output = trail.memory[0].index_select(0, found.node_index if every_node else found.root_index)
+    return output, list(trail), [getattr(found, name) for name in FOUND]
+
+
+@stack_machine_own.register_fake
+def _(
+    leaves: Tensor,
+    compose: list[Tensor],
+    tracker: list[Tensor],
+    transition: list[Tensor],
+    tables: list[Tensor],
+    noise: Tensor,
+    every_node: bool,
+    dense: bool,
+    save: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    own = OwnTables(*tables)
+    n_entries, n_lanes = own.previous_index.shape[0], own.first_index.shape[0]
+    n_compositions = own_compositions(n_entries, n_lanes, dense)
+    length_of = {
+        "reduce_offsets": own.entry_offsets.shape[0],
+        "root_index": n_lanes,
+        "node_index": n_entries,
+        **dict.fromkeys(("buffer_index", "stack1_index", "stack2_index"), n_entries),
+        **dict.fromkeys(("left_index", "right_index", "tracker_index"), n_compositions),
+    }
+    found = [own.first_index.new_empty(length_of[name]) for name in FOUND]
+    found[FOUND.index("reduce_offsets")] = own.entry_offsets.new_empty(own.entry_offsets.shape[0])
+    output = leaves.new_empty(n_entries if every_node else n_lanes, leaves.shape[1] // 2)
+    return output, _fake_trail(leaves, tracker, n_compositions, n_entries, save), found
+
+
+def _fake_trail(
+    leaves: Tensor, tracker: list[Tensor], n_compositions: int, n_entries: int, save: bool
+) -> list[Tensor]:
+    hidden_dim = leaves.shape[1] // 2
     shapes: list[tuple[int, ...]] = [
-        (output_index.shape[0], hidden_dim),
         (2, 1 + leaves.shape[0] + n_compositions, hidden_dim),
         (n_compositions, 5 * hidden_dim) if save else (0,),
         (n_compositions, hidden_dim) if save else (0,),
     ]
-    if tracker_weights is None or not isinstance(bundle, LaneTables):
-        shapes += [(0,), (0,), (0,)]
-    else:
-        n_entries, tracker_dim = bundle.previous_index.shape[0], tracker_weights.weight_hidden.shape[1]
+    if tracker:
+        tracker_dim = TrackerWeights(*tracker).weight_hidden.shape[1]
         shapes += [
             (2, 1 + n_entries, tracker_dim),
             (n_entries, 4 * tracker_dim) if save else (0,),
             (n_entries, tracker_dim) if save else (0,),
         ]
-    output, memory, gates, tanh_c, tracker_memory, tracker_gates, tracker_tanh_c = map(
-        leaves.new_empty, shapes
-    )
-    return output, memory, gates, tanh_c, tracker_memory, tracker_gates, tracker_tanh_c
+    else:
+        shapes += [(0,), (0,), (0,)]
+    return [leaves.new_empty(shape) for shape in shapes]
 
 
 @torch.library.custom_op("spinn_tensor::stack_machine_backward", mutates_args=())
 def stack_machine_backward(
     grad_output: Tensor,  # (Q, H)
     output_index: Tensor,  # (Q,) int64
+    grad_tracker_memory: Tensor | None,  # (2, 1 + A, K)
     compose: list[Tensor],
     tracker: list[Tensor],
     tables: list[Tensor],
@@ -82,7 +163,13 @@ def stack_machine_backward(
     """Gradients of the leaves, of the compose weights and, with a tracker, of its weights."""
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
     gradients = run_backward(
-        grad_output, output_index, compose_weights, tracker_weights, bundle, Trail(*trail)
+        grad_output,
+        output_index,
+        compose_weights,
+        tracker_weights,
+        bundle,
+        Trail(*trail),
+        grad_tracker_memory,
     )
     return [gradients.leaves, *gradients.compose[: len(compose)], *(gradients.tracker or ())]
 
@@ -91,6 +178,7 @@ def stack_machine_backward(
 def _(
     grad_output: Tensor,
     output_index: Tensor,
+    grad_tracker_memory: Tensor | None,
     compose: list[Tensor],
     tracker: list[Tensor],
     tables: list[Tensor],
@@ -103,27 +191,86 @@ def _(
     return [grad_output.new_empty(n_leaves, 2 * hidden_dim), *weights]
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    _, compose, tracker, tables, output_index, save = inputs
+def _save(
+    ctx,
+    compose: list[Tensor],
+    tracker: list[Tensor],
+    tables: list[Tensor],
+    output_index: Tensor,
+    trail: list[Tensor],
+    save: bool,
+) -> None:
     if not save:
-        raise RuntimeError("stack_machine ran with save=False, but a gradient was asked for")
-    ctx.set_materialize_grads(False)  # the trail has no gradients, and zeros of its size cost a step's time
+        raise RuntimeError("the stack machine ran with save=False, but a gradient was asked for")
+    ctx.set_materialize_grads(False)  # the trail has few gradients, and zeros of its size cost a step's time
     ctx.sizes = [len(compose), len(tracker), len(tables)]
-    ctx.save_for_backward(output_index, *compose, *tracker, *tables, *output[1:])
+    ctx.save_for_backward(output_index, *compose, *tracker, *tables, *trail)
 
 
-def _backward(ctx, grad_output: Tensor | None, *_unused: None):
+def _gradients(
+    ctx,
+    grad_output: Tensor | None,
+    grad_trail: list[Tensor | None] | None,
+) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
+    """Gradients of the leaves, of compose and of tracker."""
     output_index, *rest = ctx.saved_tensors
     n_compose, n_tracker, n_tables = ctx.sizes
-    if grad_output is None:
-        return None, [None] * n_compose, [None] * n_tracker, [None] * n_tables, None, None
+    grad_tracker_memory = None if grad_trail is None else grad_trail[N_TRACKER_MEMORY]
+    if grad_output is None and grad_tracker_memory is None:
+        return None, [None] * n_compose, [None] * n_tracker
     compose, rest = rest[:n_compose], rest[n_compose:]
     tracker, rest = rest[:n_tracker], rest[n_tracker:]
     tables, trail = rest[:n_tables], rest[n_tables:]
+    if grad_output is None:
+        grad_output = trail[0].new_zeros(output_index.shape[0], trail[0].shape[2])
     grad_leaves, *grad_weights = stack_machine_backward(
-        grad_output, output_index, compose, tracker, tables, trail
+        grad_output, output_index, grad_tracker_memory, compose, tracker, tables, trail
     )
-    return grad_leaves, grad_weights[:n_compose], grad_weights[n_compose:], [None] * n_tables, None, None
+    return grad_leaves, grad_weights[:n_compose], grad_weights[n_compose:]
 
 
-stack_machine.register_autograd(_backward, setup_context=_setup_context)
+def _setup_given(ctx, inputs, output) -> None:
+    _, compose, tracker, tables, output_index, save = inputs
+    _save(ctx, compose, tracker, tables, output_index, output[1], save)
+
+
+def _backward_given(ctx, grad_output, grad_trail):
+    return *_gradients(ctx, grad_output, grad_trail), [None] * ctx.sizes[2], None, None
+
+
+def _setup_own(ctx, inputs, output) -> None:
+    _, compose, tracker, _, tables, _, every_node, _, save = inputs
+    _, trail, found = output
+    lanes = found_tables(tables, found)
+    rows = lanes.node_index if every_node else lanes.root_index
+    _save(ctx, compose, tracker, list(lanes), rows, trail, save)
+    ctx.n_transition, ctx.n_own = len(inputs[3]), len(tables)
+
+
+def _backward_own(ctx, grad_output, grad_trail, _grad_found):
+    # the scores decide, and decisions have no gradient: that of their probabilities comes through the trackers' states
+    return (
+        *_gradients(ctx, grad_output, grad_trail),
+        [None] * ctx.n_transition,
+        [None] * ctx.n_own,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+def found_tables(
+    tables: list[Tensor],  # OwnTables
+    found: list[Tensor],  # what `stack_machine_own` found
+) -> LaneTables:
+    """The tables of the transitions chosen."""
+    known = OwnTables(*tables)._asdict()
+    return LaneTables(
+        **{name: known[name] for name in LaneTables._fields if name in known},
+        **dict(zip(FOUND, found, strict=True)),
+    )
+
+
+stack_machine.register_autograd(_backward_given, setup_context=_setup_given)
+stack_machine_own.register_autograd(_backward_own, setup_context=_setup_own)

@@ -1,4 +1,4 @@
-"""The machine's loop and its hand-written reverse, over the index tables of either schedule.
+"""The machine's loop and its hand-written reverse. One loop runs every schedule, given tables and own choices alike.
 
 Memory. States live in `memory` (2, R, H): h in [0], c in [1]; row 0 is null, rows 1..L the leaves, the rest
 compositions in the order of the schedule (`data_prep.tables.rows`). Each step gathers, multiplies and writes one
@@ -16,10 +16,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights, LaneTables, TrackerWeights
-from spinn_tensor.machine.buffers import Tables, Trail, both_children, composition_counts, step_buffers
+from spinn_tensor.bundles import ComposeWeights, LaneTables, OwnTables, TrackerWeights
+from spinn_tensor.machine.buffers import (
+    StepBuffer,
+    Tables,
+    Trail,
+    both_children,
+    composition_offsets,
+    counts_of,
+)
+from spinn_tensor.machine.schedules import GivenSchedule, OwnSchedule
 from spinn_tensor.machine.steps import cell_backward_step, compose_step, local_derivatives
 from spinn_tensor.machine.tracking import TrackerWalk, TrackerWalkBack
+
+Schedule = GivenSchedule | OwnSchedule
 
 
 class Gradients(NamedTuple):
@@ -33,44 +43,42 @@ class Gradients(NamedTuple):
 def run_forward(
     leaves: Tensor,  # (L, 2H) [h; c]
     compose: ComposeWeights,
-    tracker: TrackerWeights | None,  # needs LaneTables
-    tables: Tables,
+    tracker: TrackerWeights | None,
+    schedule: Schedule,
+    entries: LaneTables | OwnTables | None,  # the tracker's entries
     save: bool,
 ) -> Trail:
     """Make every state of the batch, step by step."""
     n_leaves, hidden_dim = leaves.shape[0], leaves.shape[1] // 2
-    n_compositions = tables.left_index.shape[0]
-    n_rows = 1 + n_leaves + n_compositions
-    memory = leaves.new_empty(2, n_rows, hidden_dim)
+    first = 1 + n_leaves  # row of the first composition
+    memory = leaves.new_empty(2, first + schedule.n_compositions, hidden_dim)
     memory[:, 0] = 0
-    memory[:, 1 : 1 + n_leaves] = leaves.unflatten(1, (2, hidden_dim)).transpose(0, 1)
+    memory[:, 1:first] = leaves.unflatten(1, (2, hidden_dim)).transpose(0, 1)
     h, c = memory.unbind(0)
-
-    counts = composition_counts(tables)
-    child_index = both_children(tables).split([2 * n for n in counts])
-    h_rows, c_rows = (memory[part, 1 + n_leaves :].split(counts) for part in (0, 1))
-    gates, gates_of = step_buffers(leaves, counts, 5 * hidden_dim, save)
-    tanh_c, tanh_c_of = step_buffers(leaves, counts, hidden_dim, save)
+    made_h, made_c = h[first:], c[first:]
+    sizes = schedule.n_compositions, schedule.widest
+    gates = StepBuffer(leaves, *sizes, 5 * hidden_dim, save)
+    tanh_c = StepBuffer(leaves, *sizes, hidden_dim, save)
     walk = None
     if tracker is not None:
-        assert isinstance(tables, LaneTables)
-        walk = TrackerWalk(tracker, memory, n_leaves, tables, save)
+        assert entries is not None
+        walk = TrackerWalk(tracker, memory, n_leaves, entries, save)
 
-    for step, n in enumerate(counts):
-        if walk is not None:
-            walk.advance(step)
-        if n == 0:
+    for step in range(schedule.n_steps):
+        tracker_h = None if walk is None else walk.advance(step, schedule.reads(step))
+        slots, child_index, tracker_index = schedule.compositions(step, tracker_h)
+        if (n := slots.stop - slots.start) == 0:
             continue
-        h_children = h.index_select(0, child_index[step]).view(n, -1)
-        c_children = c.index_select(0, child_index[step]).view(n, -1)
-        tracker_h = walk.reducing_h(step) if walk is not None else None
-        written = gates_of[step], tanh_c_of[step], h_rows[step], c_rows[step]
-        compose_step(h_children, c_children, tracker_h, compose, *written)
+        h_children = h.index_select(0, child_index).view(n, -1)
+        c_children = c.index_select(0, child_index).view(n, -1)
+        composing_h = walk.h_of(tracker_index) if walk is not None and tracker_index is not None else None
+        written = gates[slots], tanh_c[slots], made_h[slots], made_c[slots]
+        compose_step(h_children, c_children, composing_h, compose, *written)
         if walk is not None:
-            walk.project(step, h_rows[step])
+            walk.project(slots, made_h[slots])
     if walk is None:
-        return Trail(memory, gates, tanh_c, *(leaves.new_empty(0) for _ in range(3)))
-    return Trail(memory, gates, tanh_c, walk.memory, walk.saved_gates, walk.saved_tanh_c)
+        return Trail(memory, gates.saved, tanh_c.saved, *(leaves.new_empty(0) for _ in range(3)))
+    return Trail(memory, gates.saved, tanh_c.saved, walk.memory, walk.gates.saved, walk.tanh_c.saved)
 
 
 def run_backward(
@@ -80,6 +88,7 @@ def run_backward(
     tracker: TrackerWeights | None,
     tables: Tables,
     trail: Trail,
+    grad_tracker_memory: Tensor | None = None,  # (2, 1 + A, K) of the trackers' states, from outside
 ) -> Gradients:
     """Gradients of the leaves and of all weights."""
     n_rows, hidden_dim = trail.memory.shape[1:]
@@ -89,7 +98,7 @@ def run_backward(
     grad_h, grad_c = grad_memory.unbind(0)
     grad_h.index_add_(0, output_index, grad_output)
 
-    counts = composition_counts(tables)
+    counts = counts_of(composition_offsets(tables))
     children = both_children(tables)
     child_index = children.split([2 * n for n in counts])
     c_children = trail.memory[1].index_select(0, children).view(-1, 2 * hidden_dim)
@@ -100,7 +109,7 @@ def run_backward(
     walk = None
     if tracker is not None:
         assert isinstance(tables, LaneTables)
-        walk = TrackerWalkBack(tracker, compose, n_leaves, tables, trail)
+        walk = TrackerWalkBack(tracker, compose, n_leaves, tables, trail, grad_tracker_memory)
 
     for step in reversed(range(len(counts))):
         if n := counts[step]:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights, LaneTables, TrackerWeights
-from spinn_tensor.machine.buffers import Trail, counts_of, step_buffers
+from spinn_tensor.bundles import ComposeWeights, LaneTables, OwnTables, TrackerWeights
+from spinn_tensor.machine.buffers import StepBuffer, Trail, counts_of, interleave, slices_of
 from spinn_tensor.machine.steps import cell_backward_step, local_derivatives, tracker_step
 
 
@@ -55,7 +55,7 @@ def _h_and_c(
     n_rows: int,
 ) -> Tensor:  # (2A,) int64
     """Rows of a memory (2, n_rows, K), flattened over h and c, that each entry reads: its h, then its c."""
-    return torch.stack((index, index + n_rows), 1).flatten()
+    return interleave(index, index + n_rows)
 
 
 class TrackerWalk:
@@ -66,29 +66,26 @@ class TrackerWalk:
         tracker: TrackerWeights,
         memory: Tensor,  # (2, R, H), null row and leaves filled in
         n_leaves: int,
-        tables: LaneTables,
+        entries: LaneTables | OwnTables,
         save: bool,
     ) -> None:
         self.weights = _Weights.arrange(tracker)
         gate_dim, tracker_dim = self.weights.hidden.shape
-        n_rows, n_entries = memory.shape[1], tables.previous_index.shape[0]
-        counts = counts_of(tables.entry_offsets)
-        reduce_counts = counts_of(tables.reduce_offsets)
+        n_rows, n_entries = memory.shape[1], entries.previous_index.shape[0]
+        counts = counts_of(entries.entry_offsets)
 
         self.memory = memory.new_empty(2, 1 + n_entries, tracker_dim)
         self.memory[:, 0] = 0
-        self.saved_gates, self.gates_of = step_buffers(memory, counts, gate_dim, save)
-        self.saved_tanh_c, self.tanh_c_of = step_buffers(memory, counts, tracker_dim, save)
+        sizes = n_entries, max(counts)
+        self.gates = StepBuffer(memory, *sizes, gate_dim, save)
+        self.tanh_c = StepBuffer(memory, *sizes, tracker_dim, save)
+        self.entries = slices_of(entries.entry_offsets)
         self.h_rows, self.c_rows = (self.memory[part, 1:].split(counts) for part in (0, 1))
-        previous = _h_and_c(tables.previous_index, 1 + n_entries)
+        previous = _h_and_c(entries.previous_index, 1 + n_entries)
         self.previous_index = previous.split([2 * n for n in counts])
-        self.tracker_index = tables.tracker_index.split(reduce_counts)
 
         self.projections = self._project_leaves(memory[0], n_leaves)
-        composed = self.projections[2 * (1 + n_leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
-        self.projections_of = composed.split(reduce_counts)
-        reads = (2 * tables.stack1_index, 2 * tables.stack2_index + 1, 2 * n_rows + tables.buffer_index)
-        self.read_index = torch.stack(reads, 1).flatten().split([3 * n for n in counts])
+        self.composed_projections = self.projections[2 * (1 + n_leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
 
     def _project_leaves(self, h: Tensor, n_leaves: int) -> Tensor:
         """Projections with the rows of the null state and of the leaves filled in."""
@@ -99,34 +96,41 @@ class TrackerWalk:
         torch.addmm(self.weights.bias, leaves, self.weights.buffer.t(), out=projections[2 * n_rows :])
         return projections
 
-    def advance(self, step: int) -> None:
-        """Step the trackers of all lanes that have a transition now."""
-        gates = self.gates_of[step]
+    def advance(
+        self,
+        step: int,
+        read_index: Tensor,  # (3n,) int64 rows of the projections, three of each entry
+    ) -> Tensor:  # (n, K)
+        """Step the trackers of all lanes that have a transition now; gives their new h."""
+        gates, tanh_c = self.gates[self.entries[step]], self.tanh_c[self.entries[step]]
         n, tracker_dim = gates.shape[0], self.memory.shape[2]
-        reads = self.projections.index_select(0, self.read_index[step]).view(n, 3, -1)
-        torch.sum(reads, 1, out=gates)
+        torch.sum(self.projections.index_select(0, read_index).view(n, 3, -1), 1, out=gates)
         previous = (
             self.memory.flatten(0, 1).index_select(0, self.previous_index[step]).view(n, 2, tracker_dim)
         )
         h_previous, c_previous = previous.unbind(1)
-        state = self.h_rows[step], self.c_rows[step]
-        tracker_step(gates, h_previous, c_previous, self.weights.hidden, self.tanh_c_of[step], *state)
+        h, c = self.h_rows[step], self.c_rows[step]
+        tracker_step(gates, h_previous, c_previous, self.weights.hidden, tanh_c, h, c)
+        return h
 
-    def reducing_h(self, step: int) -> Tensor:  # (n, K)
-        """h of the lanes that compose at this step."""
-        return self.memory[0].index_select(0, self.tracker_index[step])
+    def h_of(
+        self,
+        tracker_index: Tensor,  # (n,) int64
+    ) -> Tensor:  # (n, K)
+        """h of the entries that compose."""
+        return self.memory[0].index_select(0, tracker_index)
 
     def project(
         self,
-        step: int,
+        slots: slice,  # among all compositions
         h: Tensor,  # (n, H) states just composed
     ) -> None:
         """Project new states for the steps to come."""
-        torch.mm(h, self.weights.stack.t(), out=self.projections_of[step])
+        torch.mm(h, self.weights.stack.t(), out=self.composed_projections[slots])
 
 
 class TrackerWalkBack:
-    """The reverse of `TrackerWalk`: `collect` undoes `project`, `receive` undoes `reducing_h`, `retreat` `advance`."""
+    """The reverse of `TrackerWalk`: `collect` undoes `project`, `receive` undoes `h_of`, `retreat` `advance`."""
 
     def __init__(
         self,
@@ -135,6 +139,7 @@ class TrackerWalkBack:
         n_leaves: int,
         tables: LaneTables,
         trail: Trail,
+        grad_memory: Tensor | None,  # (2, 1 + A, K) gradient of the states from outside the machine
     ) -> None:
         assert compose.tracker_weight is not None
         self.weights = _Weights.arrange(tracker)
@@ -152,7 +157,8 @@ class TrackerWalkBack:
         self.grad_gates_of, self.dc_factor_of = self.grad_gates.split(counts), dc_factor.split(counts)
         self.forget_of = trail.tracker_gates[:, 2 * tracker_dim : 3 * tracker_dim].split(counts)
 
-        self.grad_memory = torch.zeros_like(trail.tracker_memory)
+        zeros = torch.zeros_like(trail.tracker_memory)
+        self.grad_memory = zeros if grad_memory is None else zeros.copy_(grad_memory)
         self.dh_rows, self.dc_rows = (self.grad_memory[part, 1:].split(counts) for part in (0, 1))
         self.previous_index = previous.split([2 * n for n in counts])
         self.tracker_index = tables.tracker_index.split(reduce_counts)

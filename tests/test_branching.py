@@ -1,0 +1,170 @@
+"""Trees without a parser against loops and recursions over one sentence; random ones against what uniform means."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from math import ceil, log2
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.branching import BRANCHINGS, branched, branching_transitions, with_branching
+from data_prep.columns import LabelledColumns, PairColumns, check_columns, lengths, node_offsets
+from data_prep.errors import DataError
+from data_prep.trees import REDUCE, SHIFT, check_all_transitions, format_binary
+from tests.strategies import (
+    all_transitions,
+    batches_of_transitions,
+    columns_of,
+    left_branching,
+    right_branching,
+    tree_of,
+)
+
+BATCHES_OF_LENGTHS = st.lists(st.integers(1, 40), max_size=12)
+CHI_SQUARE_13 = 34.53  # of 13 degrees of freedom: a uniform draw exceeds it once in a thousand times
+
+
+def halves(n_tokens: int) -> list[int]:
+    """Transitions of the balanced tree, the odd word on the left."""
+    if n_tokens == 1:
+        return [SHIFT]
+    n_right = n_tokens // 2
+    return [*halves(n_tokens - n_right), *halves(n_right), REDUCE]
+
+
+def height(transitions: np.ndarray) -> int:
+    stack: list[int] = []
+    for transition in transitions.tolist():
+        stack.append(0 if transition == SHIFT else 1 + max(stack.pop(), stack.pop()))
+    return stack[0]
+
+
+def one_by_one(batch: list[int], tree: Callable[[int], np.ndarray | list[int]]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int8), *(np.array(tree(n), np.int8) for n in batch)])
+
+
+def test_the_trees_over_five_words() -> None:
+    parses = {
+        kind: format_binary(tree_of(branching_transitions(np.array([5]), kind)))
+        for kind in ("left", "right", "balanced")
+    }
+    assert parses == {
+        "left": "( ( ( ( w1 w2 ) w3 ) w4 ) w5 )",
+        "right": "( w1 ( w2 ( w3 ( w4 w5 ) ) ) )",
+        "balanced": "( ( ( w1 w2 ) w3 ) ( w4 w5 ) )",
+    }
+
+
+@pytest.mark.parametrize(
+    "kind, tree", [("left", left_branching), ("right", right_branching), ("balanced", halves)]
+)
+@given(batch=BATCHES_OF_LENGTHS)
+def test_a_batch_is_its_sentences_one_by_one(
+    kind: str, tree: Callable[[int], np.ndarray | list[int]], batch: list[int]
+) -> None:
+    transitions = branching_transitions(np.array(batch, dtype=np.int64), kind)
+    assert transitions.dtype == np.int8
+    np.testing.assert_array_equal(transitions, one_by_one(batch, tree))
+
+
+@pytest.mark.parametrize("n_tokens", range(1, 70))
+def test_a_balanced_tree_is_as_low_as_a_binary_tree_can_be(n_tokens: int) -> None:
+    assert height(branching_transitions(np.array([n_tokens]), "balanced")) == ceil(log2(n_tokens))
+
+
+@given(BATCHES_OF_LENGTHS, st.integers(0, 2**32))
+def test_random_trees_are_trees_and_the_seeds_own(batch: list[int], seed: int) -> None:
+    n_tokens = np.array(batch, dtype=np.int64)
+    transitions = branching_transitions(n_tokens, "random", seed)
+    assert transitions.dtype == np.int8
+    check_all_transitions(transitions, n_tokens)
+    np.testing.assert_array_equal(transitions, branching_transitions(n_tokens, "random", seed))
+
+
+def test_another_seed_gives_other_trees() -> None:
+    n_tokens = np.full(20, 12)
+    assert not np.array_equal(*(branching_transitions(n_tokens, "random", seed) for seed in (0, 1)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_trees_are_uniform(seed: int) -> None:
+    """Chi-square over the 14 trees of 5 leaves, between sentences of other lengths."""
+    n_draws = 14_000
+    drawn = branching_transitions(np.tile([3, 5, 8], n_draws), "random", seed).reshape(n_draws, 5 + 9 + 15)
+    counts = Counter(map(tuple, drawn[:, 5:14].tolist()))
+    trees = [tuple(transitions.tolist()) for transitions in all_transitions(5)]
+    assert set(counts) == set(trees)
+    expected = n_draws / len(trees)
+    assert sum((counts[tree] - expected) ** 2 / expected for tree in trees) < CHI_SQUARE_13
+
+
+def test_random_trees_of_neighbours_are_independent() -> None:
+    """Chi-square over the 2 * 5 pairs of trees of 3 and of 4 leaves."""
+    n_draws = 10_000
+    drawn = branching_transitions(np.tile([3, 4], n_draws), "random").reshape(n_draws, 5 + 7)
+    counts = Counter(map(tuple, drawn.tolist()))
+    assert len(counts) == 10
+    assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < CHI_SQUARE_13
+
+
+@pytest.mark.parametrize("kind", BRANCHINGS)
+def test_no_sentences_and_sentences_of_one_word(kind: str) -> None:
+    assert branching_transitions(np.zeros(0, np.int64), kind).shape == (0,)
+    assert branching_transitions(np.array([1, 1]), kind).tolist() == [SHIFT, SHIFT]
+
+
+@pytest.mark.parametrize("kind", BRANCHINGS)
+@pytest.mark.parametrize("length", [0, -3])
+def test_a_sentence_without_words_is_refused_by_name(kind: str, length: int) -> None:
+    with pytest.raises(DataError) as caught:
+        branching_transitions(np.array([2, 1, length, 0]), kind)
+    assert str(caught.value) == "example 2: a sentence without tokens"
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
+    message = r"unknown branching 'rigth', expected one of left, right, balanced, random"
+    with pytest.raises(ValueError, match=message):
+        branching_transitions(np.array([2]), "rigth")
+
+
+@pytest.mark.parametrize("kind", BRANCHINGS)
+@given(batch=batches_of_transitions(min_batch=0))
+def test_the_words_stay_and_the_labels_of_the_nodes_go(kind: str, batch: list[np.ndarray]) -> None:
+    columns = columns_of(batch)
+    labelled = columns._replace(node_labels=np.arange(len(columns.transitions)))
+    other = with_branching(labelled, kind, seed=5)
+    assert other.node_labels is None
+    assert other.token_ids is labelled.token_ids
+    assert other.token_offsets is labelled.token_offsets
+    check_columns(other)
+    np.testing.assert_array_equal(node_offsets(other), node_offsets(columns))
+    np.testing.assert_array_equal(other.transitions, branching_transitions(lengths(columns), kind, 5))
+    np.testing.assert_array_equal(labelled.transitions, columns.transitions)
+
+
+@pytest.mark.parametrize("kind", BRANCHINGS)
+def test_a_corpus_keeps_the_labels_of_its_examples(kind: str) -> None:
+    premises = columns_of([left_branching(3), left_branching(1), right_branching(6)])
+    hypotheses = columns_of([right_branching(2), left_branching(4), left_branching(5)])
+    pairs = branched(PairColumns(premises, hypotheses, np.array([2, -1, 0])), kind, seed=3)
+    assert pairs.labels.tolist() == [2, -1, 0]
+    for after, before in ((pairs.premises, premises), (pairs.hypotheses, hypotheses)):
+        check_columns(after)
+        assert after.token_ids is before.token_ids
+        if kind != "random":
+            np.testing.assert_array_equal(after.transitions, with_branching(before, kind).transitions)
+
+    labelled = branched(LabelledColumns(premises, np.array([4, 0, 1])), kind, seed=3)
+    assert labelled.labels.tolist() == [4, 0, 1]
+    expected = with_branching(premises, kind, seed=3)
+    np.testing.assert_array_equal(labelled.sentences.transitions, expected.transitions)
+
+
+def test_premises_and_hypotheses_have_random_trees_of_their_own() -> None:
+    sentences = columns_of([left_branching(9)] * 20)
+    pairs = branched(PairColumns(sentences, sentences, np.zeros(20, np.int64)), "random")
+    assert not np.array_equal(pairs.premises.transitions, pairs.hypotheses.transitions)
