@@ -2,11 +2,25 @@
 
 A corpus is read into trees (`trees`, `snli`, `sst`), its words are numbered (`vocabulary`, `vectors`), and
 all its sentences are laid one after another in a few arrays (`columns`), of which a batch (`batching`) is an
-indexing. Files are read by the line and written whole (`files`); whatever is wrong with the input is a
+indexing. The same sentences can be given trees that need no parser (`branching`), and trees are measured against
+others (`brackets`). Files are read by the line and written whole (`files`); whatever is wrong with the input is a
 `DataError` that names the place.
 """
 
 from data_prep.batching import epoch_batches as epoch_batches
+from data_prep.brackets import BracketScores as BracketScores
+from data_prep.brackets import ParseScores as ParseScores
+from data_prep.brackets import Spans as Spans
+from data_prep.brackets import average_depth as average_depth
+from data_prep.brackets import bracket_scores as bracket_scores
+from data_prep.brackets import bracket_spans as bracket_spans
+from data_prep.brackets import score_parses as score_parses
+from data_prep.brackets import self_f1 as self_f1
+from data_prep.brackets import transition_accuracy as transition_accuracy
+from data_prep.branching import BRANCHINGS as BRANCHINGS
+from data_prep.branching import branched as branched
+from data_prep.branching import branching_transitions as branching_transitions
+from data_prep.branching import with_branching as with_branching
 from data_prep.columns import NO_LABEL as NO_LABEL
 from data_prep.columns import LabelledColumns as LabelledColumns
 from data_prep.columns import PairColumns as PairColumns
@@ -24,6 +38,10 @@ from data_prep.files import Skipped as Skipped
 from data_prep.files import atomic_write as atomic_write
 from data_prep.files import open_text as open_text
 from data_prep.files import read_examples as read_examples
+from data_prep.listops import ListOpsConfig as ListOpsConfig
+from data_prep.listops import ListOpsExample as ListOpsExample
+from data_prep.listops import expression_columns as expression_columns
+from data_prep.listops import read_expressions as read_expressions
 from data_prep.snli import PairExample as PairExample
 from data_prep.snli import pair_columns as pair_columns
 from data_prep.snli import pair_columns_from_examples as pair_columns_from_examples
@@ -32,6 +50,8 @@ from data_prep.snli import to_dataset as to_dataset
 from data_prep.snli import token_counts as token_counts
 from data_prep.sst import labelled_columns as labelled_columns
 from data_prep.sst import read_trees as read_trees
+from data_prep.tokenizer import Tokenizer as Tokenizer
+from data_prep.tokenizer import penn_tokenizer as penn_tokenizer
 from data_prep.trees import PADDING as PADDING
 from data_prep.trees import REDUCE as REDUCE
 from data_prep.trees import SHIFT as SHIFT

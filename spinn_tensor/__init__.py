@@ -31,6 +31,7 @@ from spinn_tensor.bundles import move as move
 from spinn_tensor.bundles import to_torch as to_torch
 from spinn_tensor.classifiers import PairClassifier as PairClassifier
 from spinn_tensor.classifiers import SentenceClassifier as SentenceClassifier
+from spinn_tensor.classifiers import SentenceParser as SentenceParser
 from spinn_tensor.classifiers import build_model as build_model
 from spinn_tensor.config import ClassifierConfig as ClassifierConfig
 from spinn_tensor.config import ConfigError as ConfigError

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, concatenate, lengths
-from data_prep.tables import forest_tables, lane_tables
-from spinn_tensor.bundles import ForestTables, LaneTables, SequenceTables, to_torch
+from data_prep.tables import forest_tables, lane_tables, own_tables
+from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, to_torch
 from spinn_tensor.bundles import move as move
 
-TABLE_KINDS = ("forest", "lanes", "sequence")
+TABLE_KINDS = ("forest", "lanes", "own", "sequence")
 
 
 class SentenceBatch(NamedTuple):
@@ -27,7 +27,10 @@ class SentenceBatch(NamedTuple):
     token_ids: Tensor  # (L,) int64
     token_mask: Tensor | None  # (L,) bool, False in padding; None where there is none
     sequence: SequenceTables  # the words as a sequence
-    tables: ForestTables | LaneTables | None  # the words as a tree; None for encoders that see none
+    tables: (
+        ForestTables | LaneTables | OwnTables | None
+    )  # the words as a tree; None for encoders that see none
+    transitions: Tensor  # (M,) int64, SHIFT or REDUCE, of the trees that came with the sentences
 
 
 class PairBatch(NamedTuple):
@@ -50,6 +53,7 @@ def make_sentence_batch(
     table_kind: str,  # what the encoder asks for: SentenceEncoder.table_kind
     *,
     n_leaf_rows: int | None = None,
+    n_samples: int = 1,  # lanes of each sentence; "own" only
 ) -> SentenceBatch:
     """Compile sentences for an encoder. Raises DataError for transitions that are not trees."""
     n_tokens = lengths(columns)
@@ -60,41 +64,52 @@ def make_sentence_batch(
     if n_leaf_rows is not None:
         token_mask = torch.arange(n_leaf_rows) < len(token_ids)
         token_ids = torch.nn.functional.pad(token_ids, (0, n_leaf_rows - len(token_ids)))
-    tables: ForestTables | LaneTables | None = None
+    tables: ForestTables | LaneTables | OwnTables | None = None
+    if n_samples > 1 and table_kind != "own":
+        raise ValueError(f"{n_samples} samples of each sentence need table_kind 'own', got {table_kind!r}")
     if table_kind == "forest":
         tables = to_torch(forest_tables(columns.transitions, n_tokens, n_leaf_rows=n_leaf_rows))
     elif table_kind == "lanes":
         tables = to_torch(lane_tables(columns.transitions, n_tokens, n_leaf_rows=n_leaf_rows))
+    elif table_kind == "own":
+        tables = to_torch(own_tables(n_tokens, n_samples=n_samples))
     elif table_kind != "sequence":
         raise ValueError(f"table_kind: expected one of {', '.join(TABLE_KINDS)}, got {table_kind!r}")
-    return SentenceBatch(token_ids, token_mask, sequence_tables(n_tokens), tables)
+    transitions = torch.from_numpy(columns.transitions.astype(np.int64))
+    return SentenceBatch(token_ids, token_mask, sequence_tables(n_tokens), tables, transitions)
 
 
-def make_pair_batch(columns: PairColumns, table_kind: str, *, n_leaf_rows: int | None = None) -> PairBatch:
+def make_pair_batch(
+    columns: PairColumns, table_kind: str, *, n_leaf_rows: int | None = None, n_samples: int = 1
+) -> PairBatch:
     """Premises and hypotheses as one batch."""
     sentences = concatenate(columns.premises, columns.hypotheses)
-    batch = make_sentence_batch(sentences, table_kind, n_leaf_rows=n_leaf_rows)
+    batch = make_sentence_batch(sentences, table_kind, n_leaf_rows=n_leaf_rows, n_samples=n_samples)
     return PairBatch(batch, torch.from_numpy(columns.labels))
 
 
 def make_labelled_batch(
-    columns: LabelledColumns, table_kind: str, *, n_leaf_rows: int | None = None
+    columns: LabelledColumns, table_kind: str, *, n_leaf_rows: int | None = None, n_samples: int = 1
 ) -> LabelledBatch:
     """Single sentences, with the labels of their nodes where the corpus has them."""
     node_labels = columns.sentences.node_labels
     return LabelledBatch(
-        make_sentence_batch(columns.sentences, table_kind, n_leaf_rows=n_leaf_rows),
+        make_sentence_batch(columns.sentences, table_kind, n_leaf_rows=n_leaf_rows, n_samples=n_samples),
         torch.from_numpy(columns.labels),
         None if node_labels is None else torch.from_numpy(node_labels),
     )
 
 
 def collate(
-    columns: PairColumns | LabelledColumns, table_kind: str, *, n_leaf_rows: int | None = None
+    columns: PairColumns | LabelledColumns,
+    table_kind: str,
+    *,
+    n_leaf_rows: int | None = None,
+    n_samples: int = 1,
 ) -> PairBatch | LabelledBatch:
     """The batch of either corpus."""
     make = make_pair_batch if isinstance(columns, PairColumns) else make_labelled_batch
-    return make(columns, table_kind, n_leaf_rows=n_leaf_rows)  # type: ignore[arg-type]
+    return make(columns, table_kind, n_leaf_rows=n_leaf_rows, n_samples=n_samples)  # type: ignore[arg-type]
 
 
 def sequence_tables(

@@ -76,6 +76,7 @@ class OwnTables(NamedTuple):
     transition_index: Tensor  # (A,) int64
     entry_index: Tensor  # (M,) int64
     root_entry_index: Tensor  # (D,) int64
+    lane_index: Tensor  # (M,) int64
 
 
 class SequenceTables(NamedTuple):

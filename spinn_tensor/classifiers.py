@@ -1,4 +1,4 @@
-"""Classifiers over encodings: pairs of sentences (SNLI) and single sentences, or every node of them (SST).
+"""Classifiers over encodings: pairs of sentences (SNLI) and single sentences, or every node of them (SST); and parsers.
 
 Pairs, after Mou et al. 2016 and Bowman et al. 2016, section 4: the MLP reads [p; q; p - q; p ∘ q].
 """
@@ -6,23 +6,36 @@ Pairs, after Mou et al. 2016 and Bowman et al. 2016, section 4: the MLP reads [p
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from spinn_tensor.batch import LabelledBatch, PairBatch
+from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
 from spinn_tensor.config import ClassifierConfig, ModelConfig
 from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.leaves import he_linear
+from spinn_tensor.machine import Parse
 from spinn_tensor.normalization import MaskedBatchNorm
+from spinn_tensor.tracker import SOFTMAX_RANGE
 
-SOFTMAX_RANGE = 0.005  # of the softmax layer's uniform initialisation (Bowman et al. 2016, section 4)
+
+class Outcome(NamedTuple):
+    """What a model says of a batch. n = B, or B times the samples of own transitions, sample after sample."""
+
+    logits: Tensor | None  # (n, n_classes), or (2L - B, n_classes); None for a parser
+    parse: Parse | None  # None for encoders that do not parse
 
 
-def build_model(config: ModelConfig) -> PairClassifier | SentenceClassifier:
+def build_model(config: ModelConfig) -> Model:
     """A freshly initialised model."""
-    return PairClassifier(config) if config.task == "pair" else SentenceClassifier(config)
+    kinds: dict[str, type[Model]] = {
+        "pair": PairClassifier,
+        "sentence": SentenceClassifier,
+        "parse": SentenceParser,
+    }
+    return kinds[config.task](config)
 
 
 class PairClassifier(nn.Module):
@@ -32,13 +45,25 @@ class PairClassifier(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = SentenceEncoder(config.encoder)
+        assert config.classifier is not None
         self.mlp = MLP(4 * self.encoder.output_dim, config.classifier)
 
     def forward(self, batch: PairBatch) -> Tensor:  # (B, n_classes) logits
-        encodings = self.encoder(batch.sentences)
-        premise, hypothesis = rearrange(encodings, "(side b) d -> side b d", side=2).unbind(0)
+        logits = self.run(batch).logits
+        assert logits is not None
+        return logits
+
+    def run(
+        self,
+        batch: PairBatch,
+        noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
+    ) -> Outcome:
+        encodings, parse = _encode(self.encoder, batch.sentences, noise)
+        n_pairs = batch.labels.shape[0]
+        sides = rearrange(encodings, "(sample side b) d -> side (sample b) d", side=2, b=n_pairs)
+        premise, hypothesis = sides.unbind(0)
         features = (premise, hypothesis, premise - hypothesis, premise * hypothesis)
-        return self.mlp(torch.cat(features, dim=1))
+        return Outcome(self.mlp(torch.cat(features, dim=1)), parse)
 
 
 class SentenceClassifier(nn.Module):
@@ -48,17 +73,70 @@ class SentenceClassifier(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = SentenceEncoder(config.encoder)
+        assert config.classifier is not None
         self.mlp = MLP(self.encoder.output_dim, config.classifier)
 
     def forward(self, batch: LabelledBatch) -> Tensor:  # (B, n_classes) logits, or (2L - B, n_classes)
         """With `node_labels` the nodes in the order of the transitions: a sentence's root is its last."""
+        logits = self.run(batch).logits
+        assert logits is not None
+        return logits
+
+    def run(
+        self,
+        batch: LabelledBatch,
+        noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
+    ) -> Outcome:
         if self.config.node_labels:
-            return self.mlp(self.encoder.node_states(batch.sentences))
-        return self.root_logits(batch)
+            return Outcome(self.mlp(self.encoder.node_states(batch.sentences)), None)
+        encodings, parse = _encode(self.encoder, batch.sentences, noise)
+        return Outcome(self.mlp(encodings), parse)
 
     def root_logits(self, batch: LabelledBatch) -> Tensor:  # (B, n_classes)
         """Logits of the whole sentences, whatever the model was trained on."""
         return self.mlp(self.encoder(batch.sentences))
+
+
+class SentenceParser(nn.Module):
+    """Sentences to trees: a SPINN taught by transitions alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SentenceEncoder(config.encoder)
+
+    def forward(self, batch: LabelledBatch) -> Tensor:  # (M, 2) logits of the transitions
+        parse = self.run(batch).parse
+        assert parse is not None
+        return parse.logits
+
+    def run(
+        self,
+        batch: LabelledBatch,
+        noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
+    ) -> Outcome:
+        return Outcome(None, self.encoder.parse(batch.sentences, noise))
+
+
+Model = PairClassifier | SentenceClassifier | SentenceParser
+
+
+def run_model(
+    model: Model,
+    batch: PairBatch | LabelledBatch,  # of the model's kind
+    noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
+) -> Outcome:
+    """What any model says of a batch."""
+    return model.run(batch, noise)  # type: ignore[arg-type]
+
+
+def _encode(
+    encoder: SentenceEncoder, batch: SentenceBatch, noise: Tensor | None
+) -> tuple[Tensor, Parse | None]:
+    if encoder.config.kind != "spinn":
+        return encoder(batch), None
+    parse = encoder.parse(batch, noise)
+    return parse.encodings, parse
 
 
 class MLP(nn.Module):

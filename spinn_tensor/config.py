@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-SPINN_KINDS = ("spinn-pi-nt", "spinn-pi")
+SPINN_KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")
+GIVEN_KINDS = ("spinn-pi-nt", "spinn-pi")  # those that need a parse
 ENCODER_KINDS = (*SPINN_KINDS, "lstm", "bilstm", "bow")
 LEAF_ENCODERS = ("projection", "bilstm")
-TASKS = ("pair", "sentence")
+TASKS = ("pair", "sentence", "parse")
 
 
 class ConfigError(ValueError):
@@ -32,13 +33,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class EncoderConfig(Settings):
-    """A sentence encoder. `kind` is the paper's SPINN-PI-NT or SPINN-PI, or one to compare with."""
+    """A sentence encoder. `kind` is the paper's SPINN-PI-NT, SPINN-PI or SPINN, or one to compare with."""
 
     vocabulary_size: int  # V, padding and unknown word included
     kind: str = "spinn-pi"  # one of ENCODER_KINDS
     embedding_dim: int = 300
     hidden_dim: int = 300  # H
-    tracker_dim: int = 64  # K, spinn-pi only
+    tracker_dim: int = 64  # K, of spinn-pi and spinn
     leaf_encoder: str = "projection"  # or "bilstm": a bidirectional LSTM over the words before the stack
     train_embedding: bool = True
     embedding_dropout: float = 0.1  # probability of dropping an element of a projected word
@@ -74,18 +75,25 @@ class ClassifierConfig(Settings):
 class ModelConfig(Settings):
     """A whole model: what `build_model` needs."""
 
-    task: str  # "pair" or "sentence"
+    task: str  # "pair" or "sentence", or "parse": trees alone, no classes
     labels: tuple[str, ...]  # names of the classes, in the order of the logits
     encoder: EncoderConfig
-    classifier: ClassifierConfig
+    classifier: ClassifierConfig | None  # None where there is nothing to classify
     node_labels: bool = False  # classify every node of a tree, not its root alone; "sentence" only
 
     def __post_init__(self) -> None:
         _require_member("task", self.task, TASKS)
-        if len(self.labels) != self.classifier.n_classes:
-            raise ConfigError(f"labels: got {len(self.labels)} names for {self.classifier.n_classes} classes")
-        if self.node_labels and (self.task != "sentence" or self.encoder.kind not in SPINN_KINDS):
-            raise ConfigError("node_labels: only a SPINN that classifies single sentences has nodes to label")
+        n_classes = 0 if self.classifier is None else self.classifier.n_classes
+        if len(self.labels) != n_classes:
+            raise ConfigError(f"labels: got {len(self.labels)} names for {n_classes} classes")
+        if (self.task == "parse") != (self.classifier is None):
+            raise ConfigError("classifier: a model that only parses has none, every other model has one")
+        if self.task == "parse" and self.encoder.kind != "spinn":
+            raise ConfigError(f"kind: only spinn parses for itself, got {self.encoder.kind!r}")
+        if self.node_labels and (self.task != "sentence" or self.encoder.kind not in GIVEN_KINDS):
+            raise ConfigError(
+                "node_labels: only a SPINN that classifies single sentences by given trees has nodes to label"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "labels": list(self.labels)}
@@ -96,7 +104,8 @@ class ModelConfig(Settings):
         fields = checked_fields(cls, values)
         fields["labels"] = tuple(fields["labels"])
         fields["encoder"] = EncoderConfig.from_dict(fields["encoder"])
-        fields["classifier"] = ClassifierConfig.from_dict(fields["classifier"])
+        if fields["classifier"] is not None:
+            fields["classifier"] = ClassifierConfig.from_dict(fields["classifier"])
         return cls(**fields)
 
 

@@ -1,20 +1,21 @@
-"""Sentence encoders: SPINN without and with tracker, and what they are compared with, behind one interface."""
+"""Sentence encoders: SPINN without tracker, with it and parsing for itself, and what they are compared with."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from spinn_tensor.batch import SentenceBatch
-from spinn_tensor.bundles import ForestTables, LaneTables
+from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables
 from spinn_tensor.compose import Compose
 from spinn_tensor.config import SPINN_KINDS, EncoderConfig
 from spinn_tensor.leaves import LeafEncoder, pack
-from spinn_tensor.machine import run_forest, run_given
-from spinn_tensor.tracker import Tracker
+from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
+from spinn_tensor.tracker import Tracker, TransitionHead
 
 TABLE_KIND_OF = {
     "spinn-pi-nt": "forest",
     "spinn-pi": "lanes",
+    "spinn": "own",
     "lstm": "sequence",
     "bilstm": "sequence",
     "bow": "sequence",
@@ -35,6 +36,8 @@ class SentenceEncoder(nn.Module):
             self.composer = StackMachine(config.hidden_dim, None)
         elif config.kind == "spinn-pi":
             self.composer = StackMachine(config.hidden_dim, config.tracker_dim)
+        elif config.kind == "spinn":
+            self.composer = ParsingMachine(config.hidden_dim, config.tracker_dim)
         elif config.kind == "bow":
             self.composer = SumOfWords()
         else:
@@ -46,7 +49,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def table_kind(self) -> str:
-        """The tables that `make_sentence_batch` is to build: "forest", "lanes" or "sequence"."""
+        """The tables that `make_sentence_batch` is to build: "forest", "lanes", "own" or "sequence"."""
         return TABLE_KIND_OF[self.config.kind]
 
     @property
@@ -62,9 +65,22 @@ class SentenceEncoder(nn.Module):
 
         Raises TypeError for an encoder without trees.
         """
-        if not isinstance(self.composer, StackMachine):
+        if not isinstance(self.composer, StackMachine | ParsingMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} has no tree nodes")
         return self.composer(self.leaves(batch), batch, every_node=True)
+
+    def parse(
+        self,
+        batch: SentenceBatch,
+        noise: Tensor | None = None,  # (M,), see `run_own`
+    ) -> Parse:
+        """Encodings, and what was thought of the transitions: its own under "own" tables, given ones under "lanes".
+
+        Raises TypeError for an encoder that does not parse.
+        """
+        if not isinstance(self.composer, ParsingMachine):
+            raise TypeError(f"an encoder of kind {self.config.kind!r} does not parse")
+        return self.composer.parse(self.leaves(batch), batch, noise)
 
 
 class StackMachine(nn.Module):
@@ -86,13 +102,51 @@ class StackMachine(nn.Module):
         every_node: bool = False,
     ) -> Tensor:  # (B, H), or (2L - B, H)
         tables = batch.tables
-        assert tables is not None, "make_sentence_batch(columns, encoder.table_kind) builds the tables"
+        assert isinstance(tables, ForestTables | LaneTables), (
+            "make_sentence_batch(columns, encoder.table_kind) builds them"
+        )
         rows = tables.node_index if every_node else tables.root_index
         if self.tracker is None:
             assert isinstance(tables, ForestTables)
             return run_forest(leaves, self.compose.weights(), tables, rows)
         assert isinstance(tables, LaneTables)
         return run_given(leaves, self.compose.weights(), self.tracker.weights(), tables, rows)
+
+
+class ParsingMachine(nn.Module):
+    """SPINN that parses for itself, or under lane tables is taught by given transitions."""
+
+    def __init__(
+        self,
+        hidden_dim: int,  # H
+        tracker_dim: int,  # K
+    ) -> None:
+        super().__init__()
+        self.compose = Compose(hidden_dim, tracker_dim)
+        self.tracker = Tracker(hidden_dim, tracker_dim)
+        self.transition = TransitionHead(tracker_dim)
+
+    def forward(
+        self,
+        leaves: Tensor,  # (L, 2H)
+        batch: SentenceBatch,
+        every_node: bool = False,
+    ) -> Tensor:  # (D, H), or (M, H)
+        return self.parse(leaves, batch, every_node=every_node).encodings
+
+    def parse(
+        self,
+        leaves: Tensor,  # (L, 2H)
+        batch: SentenceBatch,
+        noise: Tensor | None = None,  # (M,), for own transitions
+        every_node: bool = False,
+    ) -> Parse:
+        weights = self.compose.weights(), self.tracker.weights(), self.transition.weights()
+        if isinstance(batch.tables, OwnTables):
+            return run_own(leaves, *weights, batch.tables, noise, every_node=every_node)
+        assert isinstance(batch.tables, LaneTables)
+        assert noise is None, "given transitions leave nothing to chance"
+        return run_taught(leaves, *weights, batch.tables, every_node=every_node)
 
 
 class LastState(nn.Module):

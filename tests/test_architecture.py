@@ -58,7 +58,10 @@ def test_layers_of_spinn_tensor_import_only_what_is_below_them() -> None:
 
 @pytest.mark.parametrize(
     "package, heavy",
-    [("data_prep", "torch datasets pyarrow rich"), ("spinn_tensor", "datasets pyarrow rich onnx")],
+    [
+        ("data_prep", "torch datasets pyarrow rich tokenizers"),
+        ("spinn_tensor", "datasets pyarrow rich onnx tokenizers"),
+    ],
 )
 def test_importing_loads_no_heavy_package_and_changes_no_setting(package, heavy) -> None:
     program = f"""

@@ -220,7 +220,7 @@ def test_a_damaged_training_state_is_refused(name: str, checkpoint: Path) -> Non
     model = load_checkpoint(checkpoint).model
     optimizer = torch.optim.RMSprop(model.parameters())
     with pytest.raises(CheckpointError, match=message):
-        restore(read_training_state(checkpoint), checkpoint, model, optimizer)
+        restore(read_training_state(checkpoint), checkpoint, model, optimizer, {})
 
 
 class Notes(Observer):

@@ -23,9 +23,8 @@ from data_prep.trees import Tree, parse_binary
 from spinn_tensor import make_sentence_batch
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
-from spinn_tensor.training import corpora
 from spinn_tensor.training.checkpoint import load_checkpoint
-from spinn_tensor.training.corpora import generate_logic
+from spinn_tensor.training.corpora import GENERATORS, generate_corpus
 from tests.tiny_runs import (
     PRESET,
     SMALL,
@@ -189,27 +188,28 @@ def test_a_generated_corpus_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 TINY = LogicConfig(n_train=90, n_dev=30, n_test=30, n_long=30)
+LOGIC = GENERATORS["logic"]
 
 
 def test_a_generated_corpus_is_taken_again_only_while_it_is_what_would_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "corpus"
-    assert generate_logic(folder, TINY)
+    assert generate_corpus("logic", folder, TINY)
     before = content(folder)
-    assert not generate_logic(folder, TINY)
-    assert generate_logic(folder, replace(TINY, seed=1))
+    assert not generate_corpus("logic", folder, TINY)
+    assert generate_corpus("logic", folder, replace(TINY, seed=1))
     assert content(folder) != before
-    monkeypatch.setattr(corpora, "VERSION", corpora.VERSION + 1)
-    assert generate_logic(folder, replace(TINY, seed=1))
+    monkeypatch.setitem(GENERATORS, "logic", LOGIC._replace(version=LOGIC.version + 1))
+    assert generate_corpus("logic", folder, replace(TINY, seed=1))
     monkeypatch.undo()
     (folder / "dev.jsonl").unlink()
-    assert generate_logic(folder, TINY)
+    assert generate_corpus("logic", folder, TINY)
     assert content(folder) == before
     (folder / "notes.txt").write_text("mine")
-    assert not generate_logic(folder, TINY)
+    assert not generate_corpus("logic", folder, TINY)
     with pytest.raises(DataError, match=r"corpus: holds other files \(notes.txt\)"):
-        generate_logic(folder, replace(TINY, seed=1))
+        generate_corpus("logic", folder, replace(TINY, seed=1))
     assert content(folder) == {**before, "notes.txt": b"mine"}
 
 
@@ -221,14 +221,14 @@ def test_a_corpus_is_replaced_as_a_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     folder = tmp_path / "corpus"
-    generate_logic(folder, TINY)
+    generate_corpus("logic", folder, TINY)
     before = content(folder)
 
     def fail(temporary: Path, config: LogicConfig) -> None:
         (temporary / "train.jsonl").write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(corpora, "write_corpus", fail)
+    monkeypatch.setitem(GENERATORS, "logic", LOGIC._replace(write=fail))
     assert main(["generate", str(folder), "--seed", "3"]) == 1
     assert "disk full" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
@@ -238,14 +238,15 @@ def test_a_corpus_is_replaced_as_a_whole_or_not_at_all(
 def test_train_alone_generates_its_corpus_and_resumes_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(corpora, "LogicConfig", lambda: TINY)
+    monkeypatch.setitem(GENERATORS, "logic", LOGIC._replace(default=TINY))
     monkeypatch.chdir(tmp_path)
     options = ["--output", "run", *SMALL]
     assert main(["train", "--epochs", "1", *options]) == 0
     assert f"generated the corpus in {tmp_path / 'run' / 'corpus'}" in capsys.readouterr().err
     assert json.loads(Path("run/run.json").read_text())["data"]["data"] == str(tmp_path / "run" / "corpus")
     before = content(Path("run/corpus"))
-    monkeypatch.setattr(corpora, "VERSION", corpora.VERSION + 1)  # a run keeps the corpus that it began with
+    newer = LOGIC._replace(version=LOGIC.version + 1)
+    monkeypatch.setitem(GENERATORS, "logic", newer)  # a run keeps the corpus that it began with
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["train", "--output", "../run", "--resume", "--epochs", "2"]) == 0

@@ -19,8 +19,9 @@ from spinn_tensor import (
     make_sentence_batch,
     move,
 )
-from spinn_tensor.config import ENCODER_KINDS, SPINN_KINDS
+from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.normalization import MaskedBatchNorm
+from spinn_tensor.training.objective import transition_loss
 from tests.oracle import oracle_rows
 from tests.strategies import columns_of, left_branching, right_branching, transitions_from_choices
 
@@ -61,6 +62,9 @@ def test_spinn_is_the_oracle_on_projected_words(kind) -> None:
     leaves = model.leaves(batch)
     composer = model.composer
     tracker = None if composer.tracker is None else composer.tracker.weights()
+    if kind == "spinn":
+        columns = columns._replace(transitions=model.parse(batch).transitions.numpy())
+        assert (columns.transitions != some_columns().transitions).any()
     states = oracle_rows(leaves, split(columns), composer.compose.weights(), tracker)[:, :8]
     torch.testing.assert_close(model.node_states(batch), states, rtol=1e-10, atol=1e-12)
     roots = np.cumsum(2 * lengths(columns) - 1) - 1
@@ -197,7 +201,7 @@ def test_a_pair_is_classified_from_both_encodings() -> None:
     torch.testing.assert_close(model(collate(columns, "lanes")), model.mlp.output(features))
 
 
-@pytest.mark.parametrize("kind", SPINN_KINDS)
+@pytest.mark.parametrize("kind", GIVEN_KINDS)
 def test_node_logits_end_with_the_roots(kind) -> None:
     config = EncoderConfig(V, kind, 6, 8, 3)
     labels = tuple("01234")
@@ -246,7 +250,11 @@ def test_premises_and_hypotheses_are_one_batch() -> None:
 def test_every_encoder_trains_in_every_precision(kind, precision) -> None:
     model = pair_model(kind).to(precision)
     batch = collate(pairs(), model.encoder.table_kind)
-    nn.functional.cross_entropy(model(batch), batch.labels).backward()
+    logits, parse = model.run(batch)
+    loss = nn.functional.cross_entropy(logits, batch.labels)
+    if parse is not None:  # without it nothing reaches the weights that choose
+        loss = loss + transition_loss(parse, parse.transitions)
+    loss.backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
@@ -259,11 +267,11 @@ def test_encoders_without_trees_have_no_nodes() -> None:
 
 
 def test_a_table_kind_that_does_not_exist() -> None:
-    with pytest.raises(ValueError, match="table_kind: expected one of forest, lanes, sequence, got 'trees'"):
+    with pytest.raises(ValueError, match="table_kind: expected one of forest, lanes, own, sequence, got 'trees'"):
         make_sentence_batch(some_columns(), "trees")
 
 
-@pytest.mark.parametrize("table_kind", ["forest", "lanes", "sequence"])
+@pytest.mark.parametrize("table_kind", ["forest", "lanes", "own", "sequence"])
 def test_fewer_rows_than_tokens_are_refused(table_kind) -> None:
     with pytest.raises(ValueError, match="n_leaf_rows is 3, the batch has"):
         make_sentence_batch(some_columns(), table_kind, n_leaf_rows=3)
@@ -295,7 +303,7 @@ def test_a_config_survives_json() -> None:
         (("classifier", "n_classes"), 3, "labels: got 2 names for 3 classes"),
         (("classifier",), {}, "ClassifierConfig: key 'n_classes' is missing"),
         (("classifier",), 3, "ClassifierConfig: expected an object with keys, got int"),
-        (("task",), "triple", "task: expected one of pair, sentence, got 'triple'"),
+        (("task",), "triple", "task: expected one of pair, sentence, parse, got 'triple'"),
         (("node_labels",), True, "node_labels: only a SPINN"),
     ],
 )

@@ -77,7 +77,7 @@ def log_of(folder: Path, kind: str) -> list[dict]:
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
 def test_every_encoder_learns_tiny_pairs(kind: str, tmp_path: Path) -> None:
     progress = trainer(tmp_path, kind, epochs=25, learning_rate=1e-2, decay_every=0).fit()
-    assert progress.best_accuracy >= 0.9
+    assert progress.best_score >= 0.9
     assert (progress.step, progress.epoch) == (25 * 3, 25)
 
 
@@ -250,9 +250,9 @@ def test_best_checkpoint_is_the_model_that_scored_best(tmp_path: Path) -> None:
     run = trainer(tmp_path, "spinn-pi-nt", epochs=6, learning_rate=2e-2)
     progress = run.fit()
     checkpoint = load_checkpoint(tmp_path)
-    assert evaluate(checkpoint.model, run.task.dev).scores.accuracy == progress.best_accuracy
-    assert checkpoint.config.metrics["best_dev_accuracy"] == progress.best_accuracy
-    assert progress.best_accuracy == max(line["accuracy"] for line in log_of(tmp_path, "dev"))
+    assert evaluate(checkpoint.model, run.task.dev).scores.accuracy == progress.best_score
+    assert checkpoint.config.metrics["best_dev_score"] == progress.best_score
+    assert progress.best_score == max(line["accuracy"] for line in log_of(tmp_path, "dev"))
 
 
 class Poison(Observer):

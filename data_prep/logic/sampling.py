@@ -8,10 +8,10 @@ which no bag of words can see. Neither knows what it does to the label: `semanti
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from data_prep.draw import Draw as Draw
 from data_prep.logic.grammar import (
     ALL,
     NO,
@@ -37,27 +37,9 @@ DUAL = {
 MAX_ADJECTIVES = 2
 MAX_CLAUSES = 2
 
-Item = TypeVar("Item")
 Phrase = TypeVar("Phrase", NounPhrase, VerbPhrase)
 # In a sentence 0 is the subject and 1 the predicate, in a noun phrase i is clause i, in a verb phrase 0 is the object.
 Path = tuple[int, ...]
-
-
-class Draw:
-    """Random choices from `random.Random.random` alone, whose stream Python promises not to change."""
-
-    def __init__(self, seed: str) -> None:
-        self._random = random.Random(seed).random
-
-    def chance(self, probability: float) -> bool:
-        return self._random() < probability
-
-    def choice(self, items: Sequence[Item]) -> Item:
-        return items[int(self._random() * len(items))]
-
-    def shuffled(self, items: Sequence[Item]) -> list[Item]:
-        keyed = sorted((self._random(), i) for i in range(len(items)))
-        return [items[i] for _, i in keyed]
 
 
 class Shape(NamedTuple):

@@ -25,15 +25,12 @@ class OwnTables(NamedTuple):
 
     first_index: np.ndarray  # (D,) int64, row of the first word of each lane, lanes longest first
     last_index: np.ndarray  # (D,) int64, row of its last word, lanes longest first
-    previous_index: (
-        np.ndarray
-    )  # (A,) int64, tracker row of the same lane's entry before, 0 at its first transition
+    previous_index: np.ndarray  # (A,) int64, tracker row of the lane's entry before, 0 at its first
     entry_offsets: np.ndarray  # (S + 1,) int64, where the entries of each step begin; stays on the host
     transition_index: np.ndarray  # (A,) int64, the transition, of M, that each entry makes
     entry_index: np.ndarray  # (M,) int64, tracker row of the entry of each transition
-    root_entry_index: (
-        np.ndarray
-    )  # (D,) int64, tracker row of each lane's last entry, lanes in their own order
+    root_entry_index: np.ndarray  # (D,) int64, tracker row of each lane's last entry, lane after lane
+    lane_index: np.ndarray  # (M,) int64, the lane of each transition
 
 
 def own_tables(
@@ -77,4 +74,5 @@ def own_tables(
         transition_index=transition_index,
         entry_index=1 + entry,
         root_entry_index=1 + entry[ends - 1],
+        lane_index=np.repeat(np.arange(len(lengths)), n_steps),
     )

@@ -19,7 +19,7 @@ from spinn_tensor.cli.report import TerminalObserver, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import generate_logic
+from spinn_tensor.training.corpora import generate_corpus
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import Results, execute, is_run
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.output}: holds a demo already; --overwrite replaces it")
     corpus = args.output / "corpus"
     print(f"1. the corpus, in {corpus}", flush=True)
-    generate_logic(corpus, CORPUS)
+    generate_corpus("logic", corpus, CORPUS)
     results = {}
     for number, kind in enumerate(ENCODERS, start=2):
         print(f"{number}. training {kind}", flush=True)
@@ -107,6 +107,8 @@ def _comparison(results: dict[str, Results]) -> Table:
     for name in ("encoder", "trained parameters", "seconds", "dev", "test", "longer sentences"):
         table.add_column(name, justify="left" if name == "encoder" else "right")
     for kind, result in results.items():
-        shares = [f"{result.evaluations[split].scores.accuracy:.1%}" for split in ("dev", "test", "long")]
+        shares = [
+            f"{result.evaluations[split].criterion('accuracy'):.1%}" for split in ("dev", "test", "long")
+        ]
         table.add_row(kind, f"{result.n_parameters:,}", f"{result.progress.seconds:,.0f}", *shares)
     return table

@@ -14,13 +14,12 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
 from spinn_tensor.training.corpora import Source, read_file, split_sources
 from spinn_tensor.training.evaluate import evaluate
-from spinn_tensor.training.run import evaluation_dict
 
 DESCRIPTION = """\
 Scores a checkpoint: accuracy, the accuracy of each class, and the confusion matrix, gold
 labels down and predictions across. Without --data it takes the dev, test and extra files
-of the run that trained the checkpoint, under its limit; with --data any files in SNLI's format (a model of
-pairs) or SST's (a model of sentences), plain or .gz, or the official SNLI zip.
+of the run that trained the checkpoint, under its limit; with --data any files in the format
+of its corpus (SNLI's for a model of pairs), plain or .gz, or the official SNLI zip.
 """
 
 EPILOG = """\
@@ -53,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--split goes with --data: it names a file of an SNLI zip")
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
-    task = checkpoint.config.model.task
     data = checkpoint.config.run.data
     is_own = args.data is None
     skip_bad = bool(args.skip_bad) or (is_own and data.skip_bad)
@@ -61,11 +59,11 @@ def run(args: argparse.Namespace) -> int:
     skipped = Skipped()
     evaluations = {}
     for name, source in _sources(args, checkpoint).items():
-        corpus = read_file(source, task, checkpoint.vocabulary, skipped, skip_bad, limit)
+        corpus = read_file(source, data.corpus, checkpoint.vocabulary, skipped, skip_bad, limit)
         evaluations[name] = evaluate(checkpoint.model, corpus)
     print_skipped(skipped)
     if args.json is not None:
-        content = {name: evaluation_dict(evaluation) for name, evaluation in evaluations.items()}
+        content = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
         with atomic_write(args.json) as file:
             json.dump(content, file, indent=1, ensure_ascii=False)
             file.write("\n")

@@ -1,30 +1,37 @@
-"""`spinn generate`: the embedded corpus of logical inference, as files."""
+"""`spinn generate`: a generated corpus, logical inference or ListOps, as files."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.logic import LogicConfig
 from spinn_tensor.cli.arguments import add_command, positive
-from spinn_tensor.training.corpora import write_logic
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.corpora import GENERATORS, GeneratedConfig, write_generated
 
-DEFAULTS = LogicConfig()
+UNITS = {"logic": "pairs", "listops": "expressions"}
 
 DESCRIPTION = """\
-Writes the generated corpus: pairs of sentences made of quantifiers, nouns, verbs, adjectives,
-relative clauses and negation, with gold parses, in SNLI's jsonl schema. The label of a pair is
-computed by checking every model of a small finite world, never by a pattern of words. Four
-files: train.jsonl, dev.jsonl, test.jsonl, and long.jsonl with sentences longer than any in
-training. The same seed gives the same bytes. An earlier corpus in the folder is replaced as a
-whole.
+Writes a generated corpus with gold parses; the same seed gives the same bytes. An earlier
+corpus in the folder is replaced as a whole.
+
+logic     pairs of sentences made of quantifiers, nouns, verbs, adjectives, relative clauses
+          and negation, in SNLI's jsonl schema. The label of a pair is computed by checking
+          every model of a small finite world, never by a pattern of words. Four files:
+          train.jsonl, dev.jsonl, test.jsonl, and long.jsonl with sentences longer than any
+          in training.
+listops   nested operations on lists of digits (Nangia & Bowman 2018), whose value cannot be
+          had without the right parse: a value, a tab and a parse a line, in train.tsv,
+          dev.tsv and test.tsv. Expressions have at most 100 tokens, those of test any number.
 """
 
 EPILOG = """\
 examples:
   spinn generate corpus
   spinn generate corpus-b --seed 7 --train 3000 --dev 500
+  spinn generate listops --corpus listops
 
   spinn train --data corpus --output runs/logic
       trains on it (train generates one by itself where --data is not given)
@@ -32,21 +39,36 @@ examples:
 
 
 def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "generate", "write the generated corpus", DESCRIPTION, EPILOG)
+    parser = add_command(subparsers, "generate", "write a generated corpus", DESCRIPTION, EPILOG)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write into")
-    parser.add_argument("--seed", type=int, default=DEFAULTS.seed, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--corpus", choices=tuple(GENERATORS), default="logic", help="which one (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="default: 0")
     for split in ("train", "dev", "test", "long"):
-        default = getattr(DEFAULTS, f"n_{split}")
         parser.add_argument(
-            f"--{split}", type=positive, default=default, metavar="N", help="pairs (default: %(default)s)"
+            f"--{split}", type=positive, metavar="N", help=f"examples (default: {_defaults(split)})"
         )
     parser.set_defaults(run=run)
 
 
+def _defaults(split: str) -> str:
+    sizes = {name: getattr(part.default, f"n_{split}", None) for name, part in GENERATORS.items()}
+    return ", ".join(f"{size} for {name}" for name, size in sizes.items() if size is not None)
+
+
 def run(args: argparse.Namespace) -> int:
-    config = LogicConfig(
-        seed=args.seed, n_train=args.train, n_dev=args.dev, n_test=args.test, n_long=args.long
-    )
-    write_logic(args.folder, config)
-    print(f"{args.train:,} + {args.dev:,} + {args.test:,} + {args.long:,} pairs in {args.folder}")
+    config = _config(args)
+    write_generated(args.corpus, args.folder, config)
+    sizes = [getattr(config, f"n_{split}") for split in GENERATORS[args.corpus].files]
+    print(f"{' + '.join(f'{size:,}' for size in sizes)} {UNITS[args.corpus]} in {args.folder}")
     return 0
+
+
+def _config(args: argparse.Namespace) -> GeneratedConfig:
+    generator = GENERATORS[args.corpus]
+    if args.long is not None and "long" not in generator.files:
+        raise ConfigError(f"--long: the corpus {args.corpus} has no such split")
+    given = {f"n_{split}": getattr(args, split) for split in ("train", "dev", "test", "long")}
+    changes = {name: value for name, value in {"seed": args.seed, **given}.items() if value is not None}
+    return replace(generator.default, **changes)

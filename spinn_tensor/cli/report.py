@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from data_prep.brackets import ParseScores
 from data_prep.files import Skipped
 from spinn_tensor.training.evaluate import Evaluation
 from spinn_tensor.training.loop import Observer
@@ -27,12 +29,14 @@ def print_evaluations(evaluations: dict[str, Evaluation]) -> None:
     """One table a split, and one for all nodes where they were labelled."""
     console = Console()
     for name, evaluation in evaluations.items():
-        tables = {name: evaluation.scores}
-        if evaluation.node_scores is not None:
-            tables[f"{name}, all nodes"] = evaluation.node_scores
+        tables = {name: evaluation.scores, f"{name}, all nodes": evaluation.node_scores}
         for title, scores in tables.items():
-            print(f"{title}: accuracy {scores.accuracy:.2%} of {scores.n_examples:,}")
-            console.print(scores_table(scores))
+            if scores is not None:
+                print(f"{title}: accuracy {scores.accuracy:.2%} of {scores.n_examples:,}")
+                console.print(scores_table(scores))
+        if evaluation.parse_scores is not None:
+            print(f"{name}: {parse_summary(evaluation.parse_scores)}")
+            console.print(parse_table(evaluation.parse_scores))
 
 
 def scores_table(scores: Scores) -> Table:
@@ -45,6 +49,32 @@ def scores_table(scores: Scores) -> Table:
     for label, row in zip(scores.labels, scores.confusion, strict=True):
         share = scores.class_accuracy[label]
         table.add_row(label, *(f"{count:,}" for count in row), "–" if share is None else f"{share:.2%}")
+    return table
+
+
+def parse_summary(scores: ParseScores) -> str:
+    """What one line can say of trees."""
+    return (
+        f"{scores.transition_accuracy:.2%} of transitions as in the corpus's trees; average depth "
+        f"{scores.average_depth:.2f} (the corpus's {scores.gold_average_depth:.2f}); "
+        f"{scores.gold.n_sentences:,} sentences, {scores.gold.n_trivial:,} of them of one or two words"
+    )
+
+
+def parse_table(scores: ParseScores) -> Table:
+    """Unlabelled bracketing F1 against the corpus's trees and trees made without a parser."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in ("bracketing F1 against", "mean", "pooled", "mean, inner", "pooled, inner"):
+        table.add_column(name, justify="left" if name == "bracketing F1 against" else "right", no_wrap=True)
+    against = {
+        "the corpus's trees": scores.gold,
+        "left-branching": scores.left,
+        "right-branching": scores.right,
+        "balanced": scores.balanced,
+    }
+    for name, part in against.items():
+        figures = part.sentence_f1, part.f1, part.inner_sentence_f1, part.inner_f1
+        table.add_row(name, *("–" if math.isnan(figure) else f"{figure:.2%}" for figure in figures))
     return table
 
 
@@ -128,10 +158,14 @@ class TerminalObserver(Observer):
             )
 
     def evaluated(self, progress: RunProgress, evaluation: Evaluation, is_best: bool) -> None:
-        accuracy, nodes = evaluation.scores.accuracy, evaluation.node_scores
-        text = f"step {progress.step:,}  {progress.seconds:,.0f} s  dev accuracy {accuracy:.2%}"
+        scores, nodes, trees = evaluation.scores, evaluation.node_scores, evaluation.parse_scores
+        text = f"step {progress.step:,}  {progress.seconds:,.0f} s  dev"
+        if scores is not None:
+            text += f" accuracy {scores.accuracy:.2%}"
         if nodes is not None:
             text += f"  all nodes {nodes.accuracy:.2%}"
+        if trees is not None:
+            text += f"  trees F1 {trees.gold.sentence_f1:.2%}"
         self._say(text + ("  (best)" if is_best else ""))
 
     def end(self) -> None:

@@ -35,6 +35,9 @@ examples:
   spinn train --corpus sst --train train.txt.gz --dev dev.txt.gz --node-labels --epochs 5 --output runs/sst
       sentiment, learnt on every node of the trees
 
+  spinn train --corpus listops --output runs/listops
+      nested operations on digits, generated into runs/listops/corpus
+
   spinn train --output runs/pi --resume
       goes on with a run that was killed; its settings are read from its folder
 
@@ -103,7 +106,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         metavar="PATH",
-        help="folder of the corpus, or SNLI's official zip (default for logic: OUTPUT/corpus, generated there)",
+        help="folder of the corpus, or SNLI's official zip (default for logic and listops: OUTPUT/corpus, "
+        "generated there)",
     )
     for split in ("train", "dev", "test"):
         group.add_argument(

@@ -24,15 +24,13 @@ from torch import Tensor, nn
 
 from data_prep.errors import DataError
 from data_prep.vocabulary import Vocabulary
-from spinn_tensor.classifiers import PairClassifier, SentenceClassifier, build_model
+from spinn_tensor.classifiers import Model, build_model
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.folders import readable, write_folder
 
 FORMAT_VERSION = 1  # of a checkpoint folder; rises when an older reader would misread it
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.json"
-
-Model = PairClassifier | SentenceClassifier
 
 
 class CheckpointError(ValueError):

@@ -11,12 +11,15 @@ import os
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, Settings, checked_fields
 
-CORPORA = ("logic", "snli", "sst")
+CORPORA = ("logic", "snli", "sst", "listops")
+CRITERIA = ("accuracy", "f1")
+LEARNING = ("supervised", "reinforce")
+BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class TrainingConfig(Settings):
     log_every: int = 50  # steps between two readings of the loss
     seed: int = 1
     compile: bool = False  # torch.compile of forward and loss
+    select_by: str = "accuracy"  # what makes an evaluation the best: "accuracy", or "f1" of the trees
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "log_every"):
@@ -52,6 +56,39 @@ class TrainingConfig(Settings):
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
         _require(0 <= self.rms_decay < 1, "rms_decay", self.rms_decay, "in [0, 1)")
         _require(self.decay_unit in ("epoch", "step"), "decay_unit", self.decay_unit, "'epoch' or 'step'")
+        _require(self.select_by in CRITERIA, "select_by", self.select_by, "one of " + ", ".join(CRITERIA))
+
+
+@dataclass(frozen=True)
+class ParsingConfig(Settings):
+    """How a SPINN learns to parse; nothing to other encoders."""
+
+    learning: str = "supervised"  # or "reinforce", RL-SPINN
+    transition_weight: float = 3.9  # of the transition loss (Bowman et al. 2016, section 4)
+    scheduled_sampling: float = (
+        0.0  # largest part of transitions that are the model's own in supervised steps ...
+    )
+    scheduled_steps: int = 5_000  # ... reached after so many
+    n_samples: int = 8  # parses of each sentence a step
+    baseline: str = "greedy"  # one of reinforce.BASELINES
+    normalise: bool = True  # advantages, by the running standard deviation of the rewards
+    baseline_decay: float = 0.99  # of the running mean and standard deviation
+    policy_weight: float = 1.0  # of the policy's loss beside the classifier's
+    entropy_weight: float = 0.01  # of the bonus for undecided choices, which falls to zero ...
+    entropy_steps: int = 0  # ... over so many steps after the warm-up; 0 = it stays
+    warmup_steps: int = 0  # supervised steps before reinforcement
+
+    def __post_init__(self) -> None:
+        _require(self.learning in LEARNING, "learning", self.learning, "one of " + ", ".join(LEARNING))
+        _require(self.baseline in BASELINES, "baseline", self.baseline, "one of " + ", ".join(BASELINES))
+        for name in ("transition_weight", "policy_weight", "entropy_weight"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("scheduled_steps", "entropy_steps", "warmup_steps"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("scheduled_sampling", "baseline_decay"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        least = 2 if self.baseline == "leave-one-out" else 1
+        _require(self.n_samples >= least, "n_samples", self.n_samples, f"at least {least}")
 
 
 @dataclass(frozen=True)
@@ -109,6 +146,7 @@ class RunConfig(Settings):
     encoder: dict[str, Any]  # fields of EncoderConfig but vocabulary_size
     classifier: dict[str, Any]  # fields of ClassifierConfig but n_classes
     training: TrainingConfig
+    parsing: ParsingConfig = field(default_factory=ParsingConfig)
 
     def __post_init__(self) -> None:
         encoder = encoder_config(self.encoder, vocabulary_size=2)
@@ -127,6 +165,7 @@ class RunConfig(Settings):
             "encoder": dict(self.encoder),
             "classifier": dict(self.classifier),
             "training": self.training.to_dict(),
+            "parsing": self.parsing.to_dict(),
         }
 
     @classmethod
@@ -134,6 +173,7 @@ class RunConfig(Settings):
         fields = checked_fields(cls, values)
         fields["data"] = DataConfig.from_dict(fields["data"])
         fields["training"] = TrainingConfig.from_dict(fields["training"])
+        fields["parsing"] = ParsingConfig.from_dict(fields.get("parsing", {}))
         return cls(**fields)
 
     def changed(self, **values: Any) -> RunConfig:
@@ -159,6 +199,7 @@ SECTIONS: dict[str, tuple[type, frozenset[str]]] = {
     "encoder": (EncoderConfig, frozenset({"vocabulary_size"})),
     "classifier": (ClassifierConfig, frozenset({"n_classes"})),
     "training": (TrainingConfig, frozenset()),
+    "parsing": (ParsingConfig, frozenset()),
 }
 
 

@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from data_prep import snli, sst
+from data_prep import listops, logic, snli, sst
 from data_prep.columns import LabelledColumns, PairColumns
 from data_prep.errors import DataError
 from data_prep.files import Skipped
-from data_prep.logic import LogicConfig, write_corpus
-from data_prep.logic.corpus import VERSION
-from data_prep.trees import Tree
+from data_prep.listops import ListOpsConfig
+from data_prep.logic import LogicConfig
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.folders import recover, write_folder
@@ -34,8 +33,48 @@ Corpus = PairColumns | LabelledColumns
 Example = TypeVar("Example")
 
 SPLITS = ("train", "dev", "test")
-LOGIC_FILES = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl", "long": "long.jsonl"}
+FILES = {"snli": ("snli_1.0_", ".jsonl"), "sst": ("", ".txt"), "listops": ("", ".tsv")}  # around the split
 MANIFEST = "corpus.json"  # of a generated corpus: the generator's version and configuration
+GeneratedConfig = LogicConfig | ListOpsConfig
+
+
+class Generator(NamedTuple):
+    """A corpus that needs no files: it is made from a configuration."""
+
+    default: GeneratedConfig
+    version: int
+    files: Mapping[str, str]  # name of each split's file
+    write: Callable[[Path, Any], None]  # all files and the manifest, for a configuration of its own type
+
+
+GENERATORS: dict[str, Generator] = {
+    "logic": Generator(
+        LogicConfig(),
+        logic.VERSION,
+        {split: f"{split}.jsonl" for split in logic.SPLITS},
+        logic.write_corpus,
+    ),
+    "listops": Generator(
+        ListOpsConfig(),
+        listops.VERSION,
+        {split: f"{split}.tsv" for split in listops.SPLITS},
+        listops.write_corpus,
+    ),
+}
+
+
+class SentenceCorpus(NamedTuple):
+    """How a corpus of single sentences is read."""
+
+    labels: tuple[str, ...]
+    read: Callable[..., Iterator[Any]]  # examples of a file, each with its `tokens`; as `sst.read_trees`
+    columns: Callable[[Iterable[Any], Vocabulary], LabelledColumns]
+
+
+SENTENCE_CORPORA: dict[str, SentenceCorpus] = {
+    "sst": SentenceCorpus(sst.LABELS, sst.read_trees, sst.labelled_columns),
+    "listops": SentenceCorpus(listops.LABELS, listops.read_expressions, listops.expression_columns),
+}
 
 
 class Source(NamedTuple):
@@ -53,17 +92,21 @@ class Splits(NamedTuple):
     vocabulary: Vocabulary
     train: Corpus
     dev: Corpus
-    others: dict[str, Corpus]  # test, the generated corpus' long, and every --extra
+    others: dict[str, Corpus]  # test, the logic corpus' long, and every --extra
 
 
 def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
     """Reads every split of the data. Raises DataError naming file, line and field."""
     sources = split_sources(data)
-    if data.corpus == "sst":
-        trees = {name: _read_trees(source, data, skipped) for name, source in sources.items()}
-        vocabulary = _vocabulary(data, {name: _count(parts) for name, parts in trees.items()})
-        labelled = {name: sst.labelled_columns(parts, vocabulary) for name, parts in trees.items()}
-        return _splits("sentence", sst.LABELS, vocabulary, dict(labelled))
+    if data.corpus in SENTENCE_CORPORA:
+        labels, read, columns = SENTENCE_CORPORA[data.corpus]
+        examples = {
+            name: list(_limited(read(source.path, skip_bad=data.skip_bad, skipped=skipped), data.limit))
+            for name, source in sources.items()
+        }
+        vocabulary = _vocabulary(data, {name: _count(parts) for name, parts in examples.items()})
+        labelled = {name: columns(parts, vocabulary) for name, parts in examples.items()}
+        return _splits("sentence", labels, vocabulary, dict(labelled))
     tables = {name: _read_pairs(source, data, skipped) for name, source in sources.items()}
     vocabulary = _vocabulary(data, {name: snli.token_counts(table) for name, table in tables.items()})
     pairs = {name: snli.pair_columns(table, vocabulary) for name, table in tables.items()}
@@ -88,60 +131,63 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
     return sources
 
 
-def generate_logic(folder: Path, config: LogicConfig | None = None) -> bool:
+def generate_corpus(name: str, folder: Path, config: GeneratedConfig | None = None) -> bool:
     """Makes `folder` hold the generated corpus of this configuration and this version of the generator.
 
     Gives whether it had to be written: an earlier corpus is replaced where version or configuration differ.
-    Raises DataError where the folder holds anything else.
+    Raises DataError where the folder holds anything else, another generator's corpus included.
     """
-    config = config or LogicConfig()
+    generator = GENERATORS[name]
+    config = config or generator.default
     recover(folder)
-    if _holds_corpus(folder, config):
+    if _holds_corpus(folder, generator, config):
         return False
-    write_logic(folder, config)
+    write_generated(name, folder, config)
     return True
 
 
-def write_logic(folder: Path, config: LogicConfig) -> None:
+def write_generated(name: str, folder: Path, config: GeneratedConfig) -> None:
     """Replaces the folder by a generated corpus, at any moment a whole one or none.
 
-    Raises DataError, and changes nothing, where the folder holds files that are not those of a generated corpus.
+    Raises DataError, and changes nothing, where the folder holds files that are not those of such a corpus.
     """
+    generator = GENERATORS[name]
     folder = Path(os.path.realpath(folder))
     recover(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError("a file, expected a folder", path=folder)
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    others = found - {*LOGIC_FILES.values(), MANIFEST} if MANIFEST in found else found
+    others = found - {*generator.files.values(), MANIFEST} if MANIFEST in found else found
     if others:
         raise DataError(f"holds other files ({min(others)}); name a new folder", path=folder)
-    write_folder(folder, lambda temporary: write_corpus(temporary, config))
+    write_folder(folder, lambda temporary: generator.write(temporary, config))
 
 
-def _holds_corpus(folder: Path, config: LogicConfig) -> bool:
+def _holds_corpus(folder: Path, generator: Generator, config: GeneratedConfig) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     is_equal = isinstance(manifest, dict) and (manifest.get("version"), manifest.get("config")) == (
-        VERSION,
+        generator.version,
         asdict(config),
     )
-    return is_equal and all((folder / name).is_file() for name in LOGIC_FILES.values())
+    return is_equal and all((folder / name).is_file() for name in generator.files.values())
 
 
 def read_file(
     source: Source,
-    task: str,
+    corpus: str,  # in whose format it is
     vocabulary: Vocabulary,
     skipped: Skipped,
     skip_bad: bool,
     limit: int = 0,  # only the first so many examples; 0 = all
 ) -> Corpus:
     """One file of labelled examples for a trained model. Raises DataError."""
-    if task == "sentence":
-        trees = sst.read_trees(source.path, skip_bad=skip_bad, skipped=skipped)
-        return sst.labelled_columns(_limited(trees, limit), vocabulary)
+    if corpus in SENTENCE_CORPORA:
+        _, read, columns = SENTENCE_CORPORA[corpus]
+        examples = read(source.path, skip_bad=skip_bad, skipped=skipped)
+        return columns(_limited(examples, limit), vocabulary)
     pairs = snli.read_pairs(source.path, split=source.split, skip_bad=skip_bad, skipped=skipped)
     return snli.pair_columns_from_examples(_limited(pairs, limit), vocabulary)
 
@@ -152,9 +198,9 @@ def _in_folder(corpus: str, path: Path) -> dict[str, Source]:
     if not path.is_dir():
         raise DataError("no such folder" if not path.exists() else "expected a folder", path=path)
     if corpus == "logic":
-        files = {name: path / file for name, file in LOGIC_FILES.items()}
+        files = {name: path / file for name, file in GENERATORS[corpus].files.items()}
         return {n: Source(file) for n, file in files.items() if n in ("train", "dev") or file.exists()}
-    stem, suffix = ("snli_1.0_", ".jsonl") if corpus == "snli" else ("", ".txt")
+    stem, suffix = FILES[corpus]
     found = {}
     for split in SPLITS:
         places = [folder / f"{stem}{split}{suffix}" for folder in (path, path / "snli_1.0")]
@@ -171,10 +217,6 @@ def _read_pairs(source: Source, data: DataConfig, skipped: Skipped) -> datasets.
     return snli.to_dataset(_limited(pairs, data.limit))
 
 
-def _read_trees(source: Source, data: DataConfig, skipped: Skipped) -> list[Tree]:
-    return list(_limited(sst.read_trees(source.path, skip_bad=data.skip_bad, skipped=skipped), data.limit))
-
-
 def _limited(examples: Iterator[Example], limit: int) -> Iterator[Example]:
     return islice(examples, limit) if limit else examples
 
@@ -188,8 +230,8 @@ def _vocabulary(data: DataConfig, counts: dict[str, Counter[str]]) -> Vocabulary
     return Vocabulary.from_counts(total, data.min_count, data.lower)
 
 
-def _count(trees: Iterable[Tree]) -> Counter[str]:
-    return Counter(token for tree in trees for token in tree.tokens)
+def _count(examples: Iterable[Any]) -> Counter[str]:
+    return Counter(token for example in examples for token in example.tokens)
 
 
 def _splits(task: str, labels: tuple[str, ...], vocabulary: Vocabulary, corpora: dict[str, Corpus]) -> Splits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,58 +11,112 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_prep.batching import epoch_batches
-from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, select
+from data_prep.brackets import ParseScores, score_parses
+from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, concatenate, lengths, select
 from spinn_tensor.batch import LabelledBatch, PairBatch, collate, move
-from spinn_tensor.classifiers import PairClassifier, SentenceClassifier
+from spinn_tensor.classifiers import Model, run_model
 from spinn_tensor.training.metrics import Scores, add_to_confusion
 from spinn_tensor.training.objective import targets
+
+Corpus = PairColumns | LabelledColumns
 
 EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so memory is no concern
 
 
 class Evaluation(NamedTuple):
-    """Scores of the sentences or pairs and, where the model learnt the label of every node, of all nodes."""
+    """Scores of the sentences or pairs, of all nodes where the model learnt their labels, and of its own trees."""
 
-    scores: Scores
+    scores: Scores | None  # None for a model that only parses
     node_scores: Scores | None
+    parse_scores: ParseScores | None  # against the trees of the corpus; None for encoders that do not parse
     loss: float  # mean over the labelled sentences or pairs, or nodes; 0 for none
+
+    def criterion(self, name: str) -> float:
+        """What makes an evaluation the best: "accuracy" where there are classes, or "f1" of the trees."""
+        if self.scores is None or (name == "f1" and self.parse_scores is not None):
+            assert self.parse_scores is not None
+            return self.parse_scores.gold.sentence_f1
+        return self.scores.accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Scores as JSON values."""
+        values: dict[str, Any] = {"loss": self.loss}
+        if self.scores is not None:
+            values |= self.scores.to_dict()
+        if self.node_scores is not None:
+            values["nodes"] = self.node_scores.to_dict()
+        if self.parse_scores is not None:
+            values["parse"] = self.parse_scores.to_dict()
+        return values
+
+
+class _Tally:
+    """Counts over the batches of an evaluation."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.labels = model, model.config.labels
+        device = next(model.parameters()).device
+        self.confusion = torch.zeros(len(self.labels), len(self.labels), dtype=torch.int64, device=device)
+        self.node_confusion = torch.zeros_like(self.confusion)
+        self.losses: list[Tensor] = []
+        self.parses: list[Tensor] = []
+        self.gold: list[Tensor] = []
+        self.lengths: list[np.ndarray] = []
+
+    def add(self, corpus: Corpus, rows: np.ndarray, batch: PairBatch | LabelledBatch) -> None:
+        outcome = run_model(self.model, batch)
+        if outcome.parse is not None:
+            self.parses.append(outcome.parse.transitions)
+            self.gold.append(batch.sentences.transitions)
+            self.lengths.append(sentence_lengths(corpus, rows))
+        if (logits := outcome.logits) is None:
+            return
+        gold = targets(self.model, batch)
+        self.losses.append(_summed_loss(logits, gold))
+        if self.model.config.node_labels:
+            add_to_confusion(self.node_confusion, gold, logits.argmax(1))
+            logits = logits[root_rows(corpus.lengths_key[rows]).to(logits.device)]
+        add_to_confusion(self.confusion, batch.labels, logits.argmax(1))
+
+    def evaluation(self) -> Evaluation:
+        scores = Scores(self.labels, self.confusion.tolist()) if self.labels else None
+        has_nodes = self.model.config.node_labels
+        node_scores = Scores(self.labels, self.node_confusion.tolist()) if has_nodes else None
+        counted = node_scores or scores
+        n_labels = 0 if counted is None else counted.n_examples
+        loss = float(torch.stack(self.losses).sum()) / n_labels if n_labels else 0.0
+        return Evaluation(scores, node_scores, self._parse_scores(), loss)
+
+    def _parse_scores(self) -> ParseScores | None:
+        if not self.parses:
+            return None
+        predicted, gold = (
+            torch.cat(parts).to(torch.int8).cpu().numpy() for parts in (self.parses, self.gold)
+        )
+        return score_parses(predicted, gold, np.concatenate(self.lengths))
 
 
 def evaluate(
-    model: PairClassifier | SentenceClassifier,
-    corpus: PairColumns | LabelledColumns,
+    model: Model,
+    corpus: Corpus,
     batch_size: int = EVALUATION_BATCH,
 ) -> Evaluation:
-    """Accuracy and confusion matrix. Puts the model in eval mode for the time; draws no random number."""
-    labels = model.config.labels
-    device = next(model.parameters()).device
-    confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64, device=device)
-    node_confusion = torch.zeros_like(confusion)
-    n_tokens = corpus.lengths_key
-    losses = []
+    """Accuracy, confusion matrix and trees. Puts the model in eval mode for the time; draws no random number."""
+    tally = _Tally(model)
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for rows, batch in batches(model, corpus, batch_size):
-                logits = model(batch)
-                losses.append(_summed_loss(logits, targets(model, batch)))
-                if model.config.node_labels:
-                    add_to_confusion(node_confusion, targets(model, batch), logits.argmax(1))
-                    logits = logits[root_rows(n_tokens[rows]).to(device)]
-                add_to_confusion(confusion, batch.labels, logits.argmax(1))
+                tally.add(corpus, rows, batch)
     finally:
         model.train(was_training)
-    scores = Scores(labels, confusion.tolist())
-    node_scores = Scores(labels, node_confusion.tolist()) if model.config.node_labels else None
-    n_labels = (node_scores or scores).n_examples
-    loss = float(torch.stack(losses).sum()) / n_labels if n_labels else 0.0
-    return Evaluation(scores, node_scores, loss)
+    return tally.evaluation()
 
 
 def predict_probabilities(
-    model: PairClassifier | SentenceClassifier,
-    corpus: PairColumns | LabelledColumns,
+    model: Model,
+    corpus: Corpus,
     batch_size: int = EVALUATION_BATCH,
 ) -> np.ndarray:  # (n, C) float32, in the order of the corpus
     """Probabilities of the labels; those of the root where the model labels every node."""
@@ -72,7 +126,8 @@ def predict_probabilities(
     model.eval()
     with torch.inference_mode():
         for rows, batch in batches(model, corpus, batch_size):
-            logits = model(batch)
+            logits = run_model(model, batch).logits
+            assert logits is not None, "a model that only parses predicts no labels"
             if model.config.node_labels:
                 logits = logits[root_rows(n_tokens[rows]).to(device)]
             result[rows] = logits.float().softmax(1).cpu().numpy()
@@ -80,14 +135,25 @@ def predict_probabilities(
 
 
 def batches(
-    model: PairClassifier | SentenceClassifier,
-    corpus: PairColumns | LabelledColumns,
+    model: Model,
+    corpus: Corpus,
     batch_size: int,
 ) -> Iterator[tuple[np.ndarray, PairBatch | LabelledBatch]]:
     """(rows of the corpus, batch on the model's device), longest first, each row once."""
     device = next(model.parameters()).device
     for rows in epoch_batches(corpus.lengths_key, batch_size, seed=0, epoch=0, shuffle=False):
         yield rows, move(collate(select(corpus, rows), model.encoder.table_kind), device)
+
+
+def sentence_lengths(
+    corpus: Corpus,
+    rows: np.ndarray,  # (B,) int64
+) -> np.ndarray:  # (B,) or (2B,) int64
+    """Tokens of the sentences of a batch, in its order."""
+    chosen = select(corpus, rows)
+    if isinstance(chosen, PairColumns):
+        return lengths(concatenate(chosen.premises, chosen.hypotheses))
+    return lengths(chosen.sentences)
 
 
 def root_rows(n_tokens: np.ndarray) -> Tensor:  # (B,) int64 from (B,) int64

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +24,13 @@ from torch import Tensor
 from data_prep.batching import epoch_batches
 from data_prep.columns import LabelledColumns, PairColumns, select
 from data_prep.vocabulary import Vocabulary
-from spinn_tensor.batch import collate, move
-from spinn_tensor.training.checkpoint import Model, finite_parameters, save_checkpoint
+from spinn_tensor.batch import move
+from spinn_tensor.classifiers import Model
+from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig
 from spinn_tensor.training.evaluate import Evaluation, evaluate
+from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.metrics import MetricsLog
-from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer, set_learning_rate
 from spinn_tensor.training.resume import (
     STATE_JSON,
@@ -104,9 +104,7 @@ class Trainer:
             n_threads=torch.get_num_threads(), corpus_sha256=corpus_sha256(task.train, task.dev)
         )
         self.optimizer = make_optimizer(task.model, self.config)
-        self.loss: Callable[..., Tensor] = training_loss
-        if self.config.compile:
-            self.loss = torch.compile(training_loss, fullgraph=True, dynamic=True)
+        self.method = make_method(task.model, run.parsing, self.config.compile)
         self._unread: list[Tensor] = []  # losses of the steps since the last reading
         self._window_start, self._window_examples = 0.0, 0
 
@@ -116,7 +114,8 @@ class Trainer:
             raise TrainingError(
                 f"{folder / STATE_JSON}: the run was started with other training or dev examples"
             )
-        restore(state, folder, self.task.model, self.optimizer)
+        method_state = restore(state, folder, self.task.model, self.optimizer, self.method.tensors())
+        self.method.restore(method_state)
         self.progress = state.progress
         device = next(self.task.model.parameters()).device.type
         if was_on_cuda(state) != (device == "cuda"):
@@ -181,10 +180,10 @@ class Trainer:
     def _train_step(self, rows: np.ndarray) -> None:
         progress, model = self.progress, self.task.model
         device = next(model.parameters()).device
-        batch = move(collate(select(self.task.train, rows), model.encoder.table_kind), device)
+        batch = move(self.method.collate(select(self.task.train, rows), progress.step), device)
         set_learning_rate(self.optimizer, learning_rate(self.config, progress.step, progress.epoch))
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(model, batch)
+        loss = self.method.loss(batch, progress.step)
         loss.backward()
         clip_gradient(model.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -224,6 +223,7 @@ class Trainer:
             epoch=progress.epoch + 1,
             loss=loss,
             learning_rate=rate,
+            **{name: value.item() for name, value in self.method.figures().items()},
             examples_per_second=round(speed, 1),
             seconds=round(now - self._session_start, 3),
         )
@@ -239,21 +239,18 @@ class Trainer:
         self._require_finite()
         start = time.perf_counter()
         evaluation = evaluate(self.task.model, self.task.dev)
-        accuracy = evaluation.scores.accuracy
-        is_best = accuracy > progress.best_accuracy
+        score = evaluation.criterion(self.config.select_by)
+        is_best = score > progress.best_score
         if is_best:
-            progress.best_accuracy, progress.best_step, progress.bad_evaluations = accuracy, progress.step, 0
+            progress.best_score, progress.best_step, progress.bad_evaluations = score, progress.step, 0
         else:
             progress.bad_evaluations += 1
         progress.stopped = 0 < self.config.patience <= progress.bad_evaluations
-        nodes = evaluation.node_scores
         self.log.write(
             kind="dev",
             step=progress.step,
             epoch=progress.epoch,
-            loss=evaluation.loss,
-            **evaluation.scores.to_dict(),
-            node_accuracy=None if nodes is None else nodes.accuracy,
+            **evaluation.to_dict(),
             best=is_best,
             seconds=round(time.perf_counter() - self._session_start, 3),
         )
@@ -268,7 +265,7 @@ class Trainer:
         self._require_finite()
         progress, task = self.progress, self.task
         start = time.perf_counter()
-        tensors = state_tensors(task.model, self.optimizer)
+        tensors = state_tensors(task.model, self.optimizer, self.method.tensors())
         prefix = "optimizer/square_avg/"
         progress.optimizer_parameters = tuple(
             name.removeprefix(prefix) for name in tensors if name.startswith(prefix)
@@ -293,7 +290,7 @@ class Trainer:
 
     def _metrics(self) -> dict[str, float | int]:
         progress = self.progress
-        return {"step": progress.step, "epoch": progress.epoch, "best_dev_accuracy": progress.best_accuracy}
+        return {"step": progress.step, "epoch": progress.epoch, "best_dev_score": progress.best_score}
 
     def _kept(self) -> str:
         last = self.output / "last"

@@ -9,6 +9,7 @@
     lstm, bilstm, bow       nothing                                                 all
     sst-spinn-pi            nothing                                                 all: labels of nodes, from scratch
     logic-…                 nothing                                                 all: 100 wide, minutes on two cores
+    listops-…               128 wide (Nangia & Bowman 2018)                         all else
 
 That the paper's MLP has two layers is not written there; it follows from the published numbers of parameters.
 The paper's "keep" rates appear as dropout rates, 1 - keep. Its word vectors are fixed
@@ -110,6 +111,23 @@ _SST = Preset(
     TrainingConfig(epochs=10, batch_size=64, learning_rate=1e-3, weight_decay=1e-5, patience=4),
 )
 
+
+def _listops(kind: str) -> Preset:
+    return Preset(
+        "ListOps: 128 wide",
+        {
+            "kind": kind,
+            "embedding_dim": 32,
+            "hidden_dim": 128,
+            "tracker_dim": 32,
+            "train_embedding": True,
+            "embedding_dropout": 0.0,
+        },
+        {"mlp_dim": 128, "mlp_layers": 1, "mlp_dropout": 0.0},
+        TrainingConfig(epochs=20, batch_size=128, learning_rate=2e-3, decay_factor=0.8),
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "spinn-pi-nt": _paper("spinn-pi-nt", 3e-4, 3e-6, 0.83, 0.94),
     "spinn-pi": _paper("spinn-pi", 7e-3, 2e-5, 0.92, 0.93),
@@ -124,9 +142,17 @@ PRESETS: dict[str, Preset] = {
     "logic-lstm": _logic("lstm", 2e-3, 0.8),
     "logic-bilstm": _logic("bilstm", 2e-3, 0.8),
     "logic-bow": _logic("bow", 2e-3, 0.8),
+    "listops-spinn-pi-nt": _listops("spinn-pi-nt"),
+    "listops-spinn-pi": _listops("spinn-pi"),
+    "listops-lstm": _listops("lstm"),
 }
 
-DEFAULT_PRESETS = {"logic": "logic-spinn-pi", "snli": "spinn-pi-2017", "sst": "sst-spinn-pi"}
+DEFAULT_PRESETS = {
+    "logic": "logic-spinn-pi",
+    "snli": "spinn-pi-2017",
+    "sst": "sst-spinn-pi",
+    "listops": "listops-spinn-pi-nt",
+}
 
 
 def run_config(preset: str, data: DataConfig) -> RunConfig:
@@ -139,13 +165,13 @@ def run_config(preset: str, data: DataConfig) -> RunConfig:
 
 def preset_table() -> str:
     """All presets as lines of text: name, learning rate, batch, decay, dropout, tracker, and what it is."""
-    lines = [f"{'preset':<18} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<11} what it is"]
+    lines = [f"{'preset':<19} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<11} what it is"]
     for name, preset in PRESETS.items():
         training = preset.training
         decay = f"×{training.decay_factor:g} / {training.decay_every:,} {training.decay_unit}"
         dropout = f"{preset.encoder['embedding_dropout']:g} / {preset.classifier['mlp_dropout']:g}"
         lines.append(
-            f"{name:<18} {training.learning_rate:>6.0e} {training.weight_decay:>6.0g} "
+            f"{name:<19} {training.learning_rate:>6.0e} {training.weight_decay:>6.0g} "
             f"{training.batch_size:>5}  {decay:<18} {dropout:<11} {preset.summary}"
         )
     return "\n".join(lines)

@@ -6,6 +6,7 @@ whose generator then starts from the seed.
     training_state.json          counters, early stopping, running losses: `Progress`
     training_state.safetensors   rng/cpu, rng/cuda            state of torch's generators, uint8; cuda if it ran there
                                  optimizer/KEY/PARAMETER      RMSprop's tensors (KEY: square_avg, step)
+                                 method/NAME                  of the method: RL-SPINN's running moments
 
 The order of the batches needs no state: it is a function of (seed, epoch), and `Progress` says how many are
 done. The learning rate is a function of step and epoch.
@@ -33,6 +34,7 @@ from spinn_tensor.training.checkpoint import (
     read_tensors,
 )
 
+METHOD = "method/"
 STATE_JSON, STATE_TENSORS = "training_state.json", "training_state.safetensors"
 
 
@@ -44,7 +46,7 @@ class Progress:
     epoch: int = 0  # epochs finished
     batch: int = 0  # batches of the current epoch done
     examples: int = 0  # sentences or pairs seen
-    best_accuracy: float = -1.0  # on dev; -1 = not evaluated yet
+    best_score: float = -1.0  # on dev, by `select_by`; -1 = not evaluated yet
     best_step: int = 0
     bad_evaluations: int = 0  # since the best one
     stopped: bool = False  # by early stopping
@@ -80,12 +82,15 @@ def was_on_cuda(state: TrainingState) -> bool:
     return "rng/cuda" in state.tensors
 
 
-def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Optimiser and generator state as named tensors."""
+def state_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, method: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Optimiser, generator and the method's state as named tensors."""
     tensors = {"rng/cpu": torch.get_rng_state()}
     device = next(model.parameters()).device
     if device.type == "cuda":
         tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    tensors.update({METHOD + name: tensor for name, tensor in method.items()})
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{key}/{name}"] = value
@@ -107,12 +112,17 @@ def restore(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-) -> None:
-    """Puts optimiser and generator state back; that of CUDA where there was one. Raises CheckpointError."""
+    method: Mapping[str, Tensor],  # what the method's state looks like
+) -> dict[str, Tensor]:
+    """Puts optimiser and generator state back; that of CUDA where there was one. Raises CheckpointError.
+
+    Returns the method's state, which is for the method to put back.
+    """
     path = folder / STATE_TENSORS
     parameters = dict(model.named_parameters())
     device = next(model.parameters()).device
     expected: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
+    expected.update({METHOD + name: tensor for name, tensor in method.items()})
     has_cuda_state = device.type == "cuda" and was_on_cuda(state)
     if has_cuda_state:
         expected["rng/cuda"] = torch.cuda.get_rng_state(device)
@@ -134,6 +144,7 @@ def restore(
     torch.set_rng_state(tensors["rng/cpu"])
     if has_cuda_state:
         torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+    return {name: tensors[METHOD + name] for name in method}
 
 
 def corpus_sha256(*corpora: PairColumns | LabelledColumns) -> str:

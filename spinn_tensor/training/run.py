@@ -35,7 +35,7 @@ from spinn_tensor.training.checkpoint import (
     read_json,
 )
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
-from spinn_tensor.training.corpora import Splits, generate_logic, load_splits
+from spinn_tensor.training.corpora import GENERATORS, Splits, generate_corpus, load_splits
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.folders import readable, recover
 from spinn_tensor.training.loop import Observer, Task, Trainer
@@ -102,10 +102,10 @@ def execute(
 ) -> Results:
     """Trains (or goes on training) in `output` and evaluates the best checkpoint on every split.
 
-    Where the corpus is "logic" and no file is given, it is generated in `output/corpus`. But for that nothing
-    is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError for a
-    folder that holds a run unless `resume` or `overwrite` is said, DataError, CheckpointError, TrainingError and
-    loop.Interrupted.
+    Where the corpus is one of `GENERATORS` and no file is given, it is generated in `output/corpus`. But for that
+    nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
+    for a folder that holds a run unless `resume` or `overwrite` is said, DataError, CheckpointError, TrainingError
+    and loop.Interrupted.
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten")
@@ -137,11 +137,11 @@ def execute(
 def _with_corpus(run: RunConfig, output: Path, resume: bool, observer: Observer) -> RunConfig:
     """The run with absolute paths, and with the generated corpus where it has no files of its own."""
     run = run.with_absolute_paths()
-    if run.data.corpus != "logic" or run.data.data is not None or (run.data.train and run.data.dev):
+    if run.data.corpus not in GENERATORS or run.data.data is not None or (run.data.train and run.data.dev):
         return run
     folder = Path(os.path.abspath(output / CORPUS))
     # a run goes on with the corpus that it began with, even if this version would generate another
-    if not (resume and folder.exists()) and generate_logic(folder):
+    if not (resume and folder.exists()) and generate_corpus(run.data.corpus, folder):
         observer.note(f"generated the corpus in {folder}")
     return run.changed(data__data=str(folder))
 
@@ -158,7 +158,7 @@ def _clean(output: Path) -> None:
 def make_model(run: RunConfig, splits: Splits, with_vectors: bool = True) -> Model:
     """The model that a run trains, freshly initialised; without vectors where weights will follow."""
     encoder = encoder_config(run.encoder, len(splits.vocabulary))
-    classifier = classifier_config(run.classifier, len(splits.labels))
+    classifier = classifier_config(run.classifier, len(splits.labels)) if splits.labels else None
     model = build_model(ModelConfig(splits.task, splits.labels, encoder, classifier, run.data.node_labels))
     if with_vectors and run.data.vectors is not None:
         matrix, _ = read_vectors(run.data.vectors, splits.vocabulary, encoder.embedding_dim)
@@ -184,20 +184,10 @@ def _finish(output: Path, progress: Progress, splits: Splits, device: str, skipp
         "best_step": progress.best_step,
         "n_parameters": n_parameters,
         "skipped": dict(skipped),
-        "splits": {name: evaluation_dict(evaluation) for name, evaluation in evaluations.items()},
+        "splits": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
     }
     _write_json(output / RESULTS, content)
     return Results(progress, evaluations, n_parameters)
-
-
-def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Scores as JSON values."""
-    nodes = evaluation.node_scores
-    return {
-        "loss": evaluation.loss,
-        **evaluation.scores.to_dict(),
-        "nodes": None if nodes is None else nodes.to_dict(),
-    }
 
 
 def _write_json(path: Path, value: Any) -> None:

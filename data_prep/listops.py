@@ -1,0 +1,187 @@
+"""ListOps (Nangia & Bowman, NAACL SRW 2018): nested operations on lists of digits, whose value needs the right parse.
+
+An expression is an operator and 2 to 5 arguments; an argument is a digit or, with probability 1/4, an expression again.
+A digit is at most `max_depth` = 20 deep, the outermost operator being 1 deep.
+
+    [MIN [MAX   the smallest, the largest argument
+    [MED        the median, half a digit rounded down where two arguments are in the middle
+    [SM         the sum modulo 10
+
+The operator takes its arguments one by one and then the closing bracket, so trees are binary and, within a list, left
+branching. A line of a file is the value, a tab and the binary parse:
+
+    9	( ( ( [MAX 2 ) 9 ) ] )
+
+The grammar and its probabilities are those of the published `make_data.py`, and as there no expression comes twice.
+Training is limited in length (100 tokens, operators and brackets included), the test is not; `dev`, which was not
+published and is there to choose by, is limited alike. Two things differ. A lone digit is not drawn (but can be read).
+And examples are drawn until there are enough, not a million different ones to take some of, so that the shortest, of
+which there are few, are a larger part of the corpus: half of the training examples have at most 14 tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.columns import LabelledColumns, sentence_columns
+from data_prep.draw import Draw
+from data_prep.errors import DataError
+from data_prep.files import Skipped, StrPath, atomic_write, read_examples
+from data_prep.trees import Tree, parse_binary
+from data_prep.vocabulary import Vocabulary
+
+VERSION = 1  # of the generator: another version gives other bytes for the same configuration
+SPLITS = ("train", "dev", "test")
+LABELS = tuple("0123456789")
+OPERATORS = MIN, MAX, MED, SUM = ("[MIN", "[MAX", "[MED", "[SM")
+END = "]"
+NESTED = 0.25  # of the arguments are expressions
+N_ARGUMENTS = (2, 3, 4, 5)  # one of these at random
+
+
+@dataclass(frozen=True)
+class ListOpsConfig:
+    """What is generated; the same configuration gives the same bytes."""
+
+    seed: int = 0
+    n_train: int = 90_000
+    n_dev: int = 2_000
+    n_test: int = 10_000
+    max_tokens: int = 100  # of an example of train and dev; those of test may have any number
+    max_depth: int = 20  # of the digits
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            if getattr(self, f"n_{split}") < 0:
+                raise ValueError(f"n_{split}: got {getattr(self, f'n_{split}')}, expected 0 or more")
+        if self.max_tokens < 10:  # or there may be too few expressions for a corpus without a repetition
+            raise ValueError(f"max_tokens: got {self.max_tokens}, expected 10 or more")
+        if not 2 <= self.max_depth <= 100:
+            raise ValueError(f"max_depth: got {self.max_depth}, expected 2 to 100")
+
+
+class Expression(NamedTuple):
+    """A generated example, or an argument in it."""
+
+    parse: str
+    value: int
+    n_tokens: int
+
+
+class ListOpsExample(NamedTuple):
+    """A line of a file."""
+
+    tree: Tree
+    label: int  # the value
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Those of the tree."""
+        return self.tree.tokens
+
+
+def draw_expression(draw: Draw, max_depth: int, depth: int = 1) -> Expression:
+    """A random expression whose operator is `depth` deep."""
+    n_arguments = draw.choice(N_ARGUMENTS)
+    arguments = [_draw_argument(draw, max_depth, depth + 1) for _ in range(n_arguments)]
+    operator = draw.choice(OPERATORS)
+    parts = ["( " * (n_arguments + 1) + operator, *[f"{parse} )" for parse, _, _ in arguments], END, ")"]
+    return Expression(
+        parse=" ".join(parts),
+        value=_apply(operator, [argument.value for argument in arguments]),
+        n_tokens=2 + sum(argument.n_tokens for argument in arguments),
+    )
+
+
+def _draw_argument(draw: Draw, max_depth: int, depth: int) -> Expression:
+    if depth < max_depth and draw.chance(NESTED):
+        return draw_expression(draw, max_depth, depth)
+    digit = draw.choice(LABELS)
+    return Expression(digit, int(digit), 1)
+
+
+def _apply(operator: str, values: list[int]) -> int:
+    if operator == MIN:
+        return min(values)
+    if operator == MAX:
+        return max(values)
+    if operator == SUM:
+        return sum(values) % 10
+    ordered, middle = sorted(values), len(values) // 2
+    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) // 2
+
+
+def generate(config: ListOpsConfig) -> dict[str, list[Expression]]:
+    """Expressions by split.
+
+    They are dealt to the splits in a random order, so that the short ones, which soon are all taken, are spread evenly.
+    What is longer than `max_tokens` is drawn again for train and dev.
+    """
+    draw = Draw(f"listops-{VERSION}-{config.seed}")
+    splits: dict[str, list[Expression]] = {split: [] for split in SPLITS}
+    seen: set[str] = set()
+    order = [split for split in SPLITS for _ in range(getattr(config, f"n_{split}"))]
+    for split in draw.shuffled(order):
+        splits[split].append(_draw_new(draw, config, seen, is_limited=split != "test"))
+    return splits
+
+
+def _draw_new(draw: Draw, config: ListOpsConfig, seen: set[str], is_limited: bool) -> Expression:
+    while True:
+        expression = draw_expression(draw, config.max_depth)
+        fits = not is_limited or expression.n_tokens <= config.max_tokens
+        if fits and expression.parse not in seen:
+            seen.add(expression.parse)
+            return expression
+
+
+def write_corpus(folder: StrPath, config: ListOpsConfig | None = None) -> None:
+    """Write train.tsv, dev.tsv, test.tsv and the manifest corpus.json into a folder."""
+    config = config or ListOpsConfig()
+    folder = Path(folder)
+    splits = generate(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, expressions in splits.items():
+        with atomic_write(folder / f"{split}.tsv") as file:
+            file.writelines(f"{value}\t{parse}\n" for parse, value, _ in expressions)
+    counts = {split: Counter(str(expression.value) for expression in splits[split]) for split in SPLITS}
+    manifest = {
+        "corpus": "ListOps",
+        "version": VERSION,
+        "config": asdict(config),
+        "counts": {split: {label: count[label] for label in LABELS} for split, count in counts.items()},
+    }
+    with atomic_write(folder / "corpus.json") as file:
+        file.write(json.dumps(manifest, indent=2) + "\n")
+
+
+def read_expressions(
+    path: StrPath, *, skip_bad: bool = False, skipped: Skipped | None = None
+) -> Iterator[ListOpsExample]:
+    """Examples of a file, plain or .gz, with any words in them; errors as in `files.read_examples`."""
+    return read_examples(path, _parse_line, skip_bad=skip_bad, skipped=skipped)
+
+
+def expression_columns(examples: Iterable[ListOpsExample], vocabulary: Vocabulary) -> LabelledColumns:
+    """Columns of the examples."""
+    trees, labels = [], []
+    for tree, label in examples:
+        trees.append(tree)
+        labels.append(label)
+    return LabelledColumns(sentence_columns(trees, vocabulary), np.array(labels, dtype=np.int64))
+
+
+def _parse_line(line: str) -> ListOpsExample:
+    label, tab, parse = line.partition("\t")
+    if not tab:
+        raise DataError("no tab, expected a label, a tab and a binary parse")
+    if label not in LABELS:
+        raise DataError(f"got {label[:40]!r}, expected 0 to 9", field="label")
+    return ListOpsExample(parse_binary(parse), int(label))

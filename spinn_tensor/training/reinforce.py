@@ -1,0 +1,164 @@
+"""RL-SPINN: transitions sampled by the policy, rewarded by what the classifier makes of the tree (REINFORCE).
+
+Of S samples s of each of E examples (a sentence, or a pair, whose two parses are one action), with r the reward and
+log π the log-probability of all transitions that were a choice,
+
+    L = -1/(S E) Σ [ r(s) + w_π A(s) log π(s) ] - w_H H,        r = log softmax(logits)[label],
+
+whose second gradient, through the states, is that of the classification loss (Yogatama et al. 2017 reward so; Nangia &
+Bowman 2018 is RL-SPINN, with one sample an example). H is the mean entropy of the choices. The advantage A treats
+r as a constant:
+
+    "none"             A = r
+    "mean"             A = r - μ                        running mean μ of the rewards of the batches before
+    "greedy"           A = r - r(greedy parse)          self-critical (Rennie et al. 2017); one more lane an example
+    "leave-one-out"    A = r - mean of the other samples' r                                    (Kool et al. 2019)
+
+divided, unless told not to, by the running standard deviation σ of the rewards of the batches before. None of these
+depends on the sample's own choices, so that all are unbiased: the mean gradient is that of the expected reward (the
+policy's part times w_π / σ). Batch norm over the samples is the one thing that couples them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data_prep.columns import NO_LABEL
+from spinn_tensor.batch import LabelledBatch, PairBatch
+from spinn_tensor.bundles import OwnTables
+from spinn_tensor.classifiers import Model, run_model
+from spinn_tensor.machine import Parse, logistic_noise
+
+
+class Moments(NamedTuple):
+    """Running mean and mean square of the rewards; an average of numbers that began at nothing is corrected for it."""
+
+    weight: Tensor  # () float
+    first: Tensor  # () float, weight times the mean
+    second: Tensor  # () float, weight times the mean square
+
+    @classmethod
+    def empty(cls, device: torch.device) -> Moments:
+        return cls(*(torch.zeros((), device=device) for _ in range(3)))
+
+    def mean(self) -> Tensor:
+        return self.first / self.weight.clamp(min=1e-30)
+
+    def deviation(self) -> Tensor:
+        """1 before there is anything to deviate."""
+        variance = self.second / self.weight.clamp(min=1e-30) - self.mean().square()
+        return torch.where(self.weight > 0, variance.clamp(min=1e-6).sqrt(), 1.0)
+
+    def updated(self, rewards: Tensor, decay: float) -> Moments:
+        """With the rewards of one more batch."""
+        new = torch.ones_like(self.weight), rewards.mean(), rewards.square().mean()
+        return Moments(*(old.lerp(value, 1 - decay) for old, value in zip(self, new, strict=True)))
+
+
+class Rollout(NamedTuple):
+    """What the samples of a batch came to."""
+
+    rewards: Tensor  # (S, E), differentiable; 0 for examples without a label
+    log_probabilities: Tensor  # (S, E) of all choices of the sample
+    entropy: Tensor  # () mean over the choices
+
+
+def n_lanes_of(baseline: str, n_samples: int) -> int:
+    """Lanes of each sentence: the samples, and the greedy parse where it is the baseline."""
+    return n_samples + (baseline == "greedy")
+
+
+def sampling_noise(
+    batch: PairBatch | LabelledBatch,  # with own tables
+    n_lanes: int,  # of each sentence
+    baseline: str,
+) -> Tensor:  # (M,)
+    """Noise that samples every lane but, with baseline "greedy", the first one of each sentence."""
+    tables = batch.sentences.tables
+    assert isinstance(tables, OwnTables)
+    noise = logistic_noise(torch.rand(tables.lane_index.shape, device=tables.lane_index.device))
+    if baseline == "greedy":
+        noise[: noise.shape[0] // n_lanes] = 0  # lanes come sample after sample
+    return noise
+
+
+def reinforce_loss(
+    model: Model,
+    batch: PairBatch | LabelledBatch,  # with own tables
+    noise: Tensor,  # (M,)
+    moments: Moments,
+    baseline: str,
+    normalise: bool,
+    policy_weight: float,
+    entropy_weight: Tensor,  # () float
+) -> tuple[Tensor, Tensor, Tensor]:  # () loss; (S, E) rewards of the samples and () entropy, detached
+    """The loss whose gradient is described above."""
+    rollout = roll_out(model, batch, noise)
+    rewards = rollout.rewards.detach()
+    terms = advantages(rewards, moments, baseline, normalise) * sampled(rollout.log_probabilities, baseline)
+    loss = -rollout.rewards.mean() - policy_weight * terms.mean() - entropy_weight * rollout.entropy
+    return loss, sampled(rewards, baseline), rollout.entropy.detach()
+
+
+def sampled(
+    values: Tensor,  # (S, E), with baseline "greedy" (1 + S, E)
+    baseline: str,
+) -> Tensor:  # (S, E)
+    """The rows of the samples."""
+    return values[1:] if baseline == "greedy" else values
+
+
+def advantages(
+    rewards: Tensor,  # (S, E), with baseline "greedy" (1 + S, E)
+    moments: Moments,
+    baseline: str,
+    normalise: bool,
+) -> Tensor:  # (S, E)
+    """How much better each sample is than was to be expected without knowing it."""
+    if baseline == "none":
+        better = rewards
+    elif baseline == "mean":
+        better = rewards - moments.mean()
+    elif baseline == "greedy":
+        better = rewards[1:] - rewards[0]
+    else:
+        n_samples = rewards.shape[0]
+        better = (rewards - rewards.mean(0)) * (n_samples / (n_samples - 1))
+    return better / moments.deviation() if normalise else better
+
+
+def roll_out(
+    model: Model,
+    batch: PairBatch | LabelledBatch,
+    noise: Tensor,  # (M,)
+) -> Rollout:
+    """Parse, classify, and see what it was worth."""
+    outcome = run_model(model, batch, noise)
+    assert outcome.parse is not None
+    assert outcome.logits is not None
+    tables = batch.sentences.tables
+    assert isinstance(tables, OwnTables)
+    n_examples = batch.labels.shape[0]
+    n_lanes = tables.root_entry_index.shape[0]
+    labels = batch.labels.repeat(outcome.logits.shape[0] // n_examples)
+    losses = F.cross_entropy(outcome.logits, labels, ignore_index=NO_LABEL, reduction="none")
+    log_probabilities = outcome.parse.log_probabilities()
+    of_lane = log_probabilities.new_zeros(n_lanes).index_add(0, tables.lane_index, log_probabilities)
+    n_sides = 2 if isinstance(batch, PairBatch) else 1
+    return Rollout(
+        rewards=-losses.view(-1, n_examples),
+        log_probabilities=of_lane.view(-1, n_sides, n_examples).sum(1),
+        entropy=mean_entropy(outcome.parse),
+    )
+
+
+def mean_entropy(parse: Parse) -> Tensor:  # ()
+    """Mean entropy, in nats, of the transitions that were a choice."""
+    free = parse.free_mask
+    log_probability = F.log_softmax(parse.logits.masked_fill(~free.unsqueeze(1), 0), 1)
+    entropy = -(log_probability.exp() * log_probability).sum(1)
+    return torch.where(free, entropy, 0).sum() / free.sum().clamp(min=1)

@@ -1,0 +1,343 @@
+"""ListOps: the grammar, values by another evaluator, the splits, the reader's errors, the command line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.columns import check_columns, lengths
+from data_prep.draw import Draw
+from data_prep.errors import DataError
+from data_prep.files import Skipped
+from data_prep.listops import (
+    END,
+    LABELS,
+    OPERATORS,
+    SPLITS,
+    Expression,
+    ListOpsConfig,
+    ListOpsExample,
+    draw_expression,
+    expression_columns,
+    generate,
+    read_expressions,
+    write_corpus,
+)
+from data_prep.trees import format_binary, parse_binary
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
+from spinn_tensor.cli.main import main
+from spinn_tensor.config import ENCODER_KINDS
+from spinn_tensor.training.corpora import GENERATORS
+from tests.tiny_runs import SMALL, same_threads
+
+Capture = pytest.CaptureFixture[str]
+SMALL_CORPUS = ListOpsConfig(seed=3, n_train=400, n_dev=60, n_test=150, max_tokens=20)
+TINY = ListOpsConfig(n_train=60, n_dev=20, n_test=20, max_tokens=10)
+LINES = ["9\t( ( ( [MAX 2 ) 9 ) ] )\n", "1\t( ( ( [SM 4 ) 7 ) ] )\n"]
+APPLY = {"[MIN": min, "[MAX": max, "[MED": statistics.median, "[SM": sum}  # then an integer below 10
+
+restore_threads = pytest.fixture(autouse=True)(same_threads)
+expressions = st.builds(
+    lambda seed, max_depth: draw_expression(Draw(str(seed)), max_depth),
+    st.integers(0, 10**9),
+    st.sampled_from([2, 3, 20]),
+)
+
+
+def evaluate_tokens(tokens: list[str]) -> int:
+    """The value by the tokens alone, without the tree: brackets of the lists say it all."""
+    stack: list[list[Any]] = [[]]
+    for token in tokens:
+        if token in OPERATORS:
+            stack.append([token])
+        elif token == END:
+            operator, *values = stack.pop()
+            assert 2 <= len(values) <= 5
+            stack[-1].append(int(APPLY[operator](values)) % 10)
+        else:
+            stack[-1].append(int(token))
+    assert len(stack) == len(stack[0]) == 1
+    return stack[0][0]
+
+
+def bracketed(tokens: list[str]) -> str:
+    """The published binary parse of a list of tokens, made by pairing from the left what a list holds."""
+    stack: list[str] = []
+    for token in tokens:
+        if token in OPERATORS:
+            stack.append(token)
+            continue
+        part = token
+        if token == END:
+            part = f"( {stack.pop()} ] )"
+        if stack:
+            stack[-1] = f"( {stack[-1]} {part} )"
+        else:
+            return part
+    raise AssertionError("the list is not closed")
+
+
+def depth_of_digits(tokens: list[str]) -> int:
+    """How deep the deepest digit is; the outermost operator is 1 deep."""
+    depth = np.cumsum([(token in OPERATORS) - (token == END) for token in tokens])
+    return int(depth.max()) + 1
+
+
+@given(expressions)
+def test_expressions_follow_the_grammar(expression: Expression) -> None:
+    tree = parse_binary(expression.parse)
+    tokens = list(tree.tokens)
+    assert set(tokens) <= {*LABELS, *OPERATORS, END}
+    assert len(tokens) == expression.n_tokens
+    assert evaluate_tokens(tokens) == expression.value
+    assert bracketed(tokens) == expression.parse == format_binary(tree)
+
+
+@given(st.integers(0, 10**9), st.integers(2, 5))
+def test_digits_are_at_most_so_deep(seed: int, max_depth: int) -> None:
+    expression = draw_expression(Draw(str(seed)), max_depth)
+    assert depth_of_digits(expression.parse.replace("( ", "").replace(" )", "").split()) <= max_depth
+
+
+def test_the_greatest_depth_is_reached() -> None:
+    deepest = 0
+    for seed in range(200):
+        expression = draw_expression(Draw(str(seed)), max_depth=4)
+        deepest = max(deepest, depth_of_digits(list(parse_binary(expression.parse).tokens)))
+    assert deepest == 4
+
+
+@pytest.mark.parametrize(
+    "parse, value",
+    [
+        ("( ( ( [MAX 2 ) 9 ) ] )", 9),
+        ("( ( ( ( [MIN 4 ) 3 ) 8 ) ] )", 3),
+        ("( ( ( [MED 4 ) 7 ) ] )", 5),  # numpy.median gives 5.5, of which the integer is taken
+        ("( ( ( ( [MED 9 ) 1 ) 2 ) ] )", 2),
+        ("( ( ( ( [SM 4 ) 7 ) 9 ) ] )", 0),
+        ("( ( ( [SM 5 ) ( ( ( [MAX 6 ) 8 ) ] ) ) ] )", 3),
+    ],
+)
+def test_values_by_hand(parse: str, value: int) -> None:
+    tokens = list(parse_binary(parse).tokens)
+    assert evaluate_tokens(tokens) == value
+    assert bracketed(tokens) == parse
+
+
+@pytest.fixture(scope="module")
+def corpus() -> dict[str, list[Expression]]:
+    return generate(SMALL_CORPUS)
+
+
+def test_splits_have_their_sizes_and_share_no_expression(corpus: dict[str, list[Expression]]) -> None:
+    assert {split: len(found) for split, found in corpus.items()} == {"train": 400, "dev": 60, "test": 150}
+    parses = [expression.parse for found in corpus.values() for expression in found]
+    assert len(set(parses)) == len(parses)
+    assert all(
+        evaluate_tokens(list(parse_binary(parse).tokens)) == value for parse, value, _ in corpus["train"]
+    )
+
+
+def test_only_the_test_is_of_any_length(corpus: dict[str, list[Expression]]) -> None:
+    longest = {split: max(expression.n_tokens for expression in found) for split, found in corpus.items()}
+    assert longest["train"] <= SMALL_CORPUS.max_tokens
+    assert longest["dev"] <= SMALL_CORPUS.max_tokens
+    assert longest["test"] > 3 * SMALL_CORPUS.max_tokens
+
+
+def test_probabilities_are_the_published_ones() -> None:
+    draw = Draw("probabilities")
+    drawn = [draw_expression(draw, max_depth=2).parse.replace("( ", "").split() for _ in range(4_000)]
+    n_arguments = np.bincount([sum(token in LABELS for token in tokens) for tokens in drawn], minlength=6)
+    np.testing.assert_allclose(n_arguments / len(drawn), [0, 0, 0.25, 0.25, 0.25, 0.25], atol=0.03)
+    shares = [sum(tokens[0] == operator for tokens in drawn) / len(drawn) for operator in OPERATORS]
+    np.testing.assert_allclose(shares, 0.25, atol=0.03)
+    deeper = [draw_expression(draw, max_depth=3).parse.replace("( ", "").split() for _ in range(4_000)]
+    n_nested = sum(token in OPERATORS for tokens in deeper for token in tokens) - len(deeper)
+    assert n_nested / (3.5 * len(deeper)) == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_same_bytes(tmp_path: Path) -> None:
+    for name, config in (
+        ("a", SMALL_CORPUS),
+        ("b", SMALL_CORPUS),
+        ("c", ListOpsConfig(**{**vars(SMALL_CORPUS), "seed": 4})),
+    ):
+        write_corpus(tmp_path / name, config)
+    contents = {
+        name: {path.name: path.read_bytes() for path in sorted((tmp_path / name).iterdir())} for name in "abc"
+    }
+    assert list(contents["a"]) == ["corpus.json", "dev.tsv", "test.tsv", "train.tsv"]
+    assert contents["a"] == contents["b"]
+    assert contents["a"]["dev.tsv"] != contents["c"]["dev.tsv"]
+
+
+def test_the_first_line_of_the_default_seed_does_not_change(tmp_path: Path) -> None:
+    write_corpus(tmp_path, TINY)
+    assert (tmp_path / "train.tsv").read_text().splitlines()[
+        0
+    ] == "2\t( ( ( ( ( ( [SM 8 ) 8 ) 3 ) 9 ) 4 ) ] )"
+
+
+def test_files_are_read_as_they_were_written(tmp_path: Path, corpus: dict[str, list[Expression]]) -> None:
+    write_corpus(tmp_path, SMALL_CORPUS)
+    for split in SPLITS:
+        examples = list(read_expressions(tmp_path / f"{split}.tsv"))
+        assert [(format_binary(tree), label) for tree, label in examples] == [e[:2] for e in corpus[split]]
+    manifest = json.loads((tmp_path / "corpus.json").read_text())
+    assert ListOpsConfig(**manifest["config"]) == SMALL_CORPUS
+    labels = [str(expression.value) for expression in corpus["dev"]]
+    assert manifest["counts"]["dev"] == {label: labels.count(label) for label in LABELS}
+
+
+def test_columns_have_the_values_as_labels(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines([*LINES, "\n", "4\t4\n"])  # a lone digit is a tree, too
+    examples = list(read_expressions(path))
+    assert examples[0] == ListOpsExample(examples[0].tree, 9)
+    assert examples[0].tokens == ("[MAX", "2", "9", "]")
+    columns = expression_columns(iter(examples), Vocabulary.build(example.tokens for example in examples))
+    assert columns.labels.dtype == np.int64
+    assert columns.labels.tolist() == [9, 1, 4]
+    assert columns.sentences.node_labels is None
+    assert columns.lengths_key.tolist() == [4, 4, 1]
+
+
+def test_words_of_another_vocabulary_are_read(tmp_path: Path) -> None:
+    (tmp_path / "other.tsv").write_text("3\t( ( ( [FIRST 3 ) 4 ) ] )\n")
+    (example,) = read_expressions(tmp_path / "other.tsv")
+    assert example.tokens[0] == "[FIRST"
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("9 ( ( ( [MAX 2 ) 9 ) ] )", "no tab, expected a label, a tab and a binary parse"),
+        ("10\t( ( ( [MAX 2 ) 9 ) ] )", "label: got '10', expected 0 to 9"),
+        ("x\t( ( ( [MAX 2 ) 9 ) ] )", "label: got 'x', expected 0 to 9"),
+        ("\t( ( ( [MAX 2 ) 9 ) ] )", "label: got '', expected 0 to 9"),
+        ("9\t( ( ( [MAX 2 ) 9 ) ]", "token 1 '(': unbalanced: '(' is never closed"),
+        ("9\t( ( ( [MAX 2 ) 9 ) ] ) 3", "token 11 '3': after the end of the tree"),
+        ("9\t( [MAX 2 9 ] )", "token 6 ')': "),
+        ("9\t", "an empty parse"),
+    ],
+)
+def test_a_bad_line_is_named_or_counted(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(LINES[0] + line + "\n" + LINES[1])
+    with pytest.raises(DataError) as caught:
+        list(read_expressions(path))
+    assert str(caught.value).startswith(f"{path}:2: {message}")
+    skipped = Skipped()
+    assert [example.label for example in read_expressions(path, skip_bad=True, skipped=skipped)] == [9, 1]
+    assert skipped.total() == 1
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("n_train", -1), ("n_dev", -1), ("n_test", -2), ("max_tokens", 9), ("max_depth", 1), ("max_depth", 101)],
+)
+def test_bad_configurations_are_named(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{field}: got {value}, expected"):
+        ListOpsConfig(**{field: value})
+
+
+def long_line(n_tokens: int) -> str:
+    """An example of so many tokens: lists in lists, each of a digit and the next, the last of digits alone."""
+    n_lists = (n_tokens - 1) // 3  # operator, digit and bracket
+    tokens = ["[MAX", "1"] * n_lists + ["2"] * (n_tokens - 3 * n_lists) + [END] * n_lists
+    return f"2\t{bracketed(tokens)}\n"
+
+
+@pytest.mark.parametrize("kind", ENCODER_KINDS)
+def test_an_example_of_1500_tokens_is_read_and_encoded(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "test.tsv"
+    path.write_text(long_line(1_500) + LINES[0])
+    examples = list(read_expressions(path))
+    vocabulary = Vocabulary.build(example.tokens for example in examples)
+    columns = expression_columns(examples, vocabulary).sentences
+    check_columns(columns)
+    assert lengths(columns).tolist() == [1_500, 4]
+    assert f"2\t{format_binary(examples[0].tree)}\n" == long_line(1_500)
+    config = EncoderConfig(len(vocabulary), kind=kind, embedding_dim=4, hidden_dim=4, tracker_dim=2)
+    encoder = SentenceEncoder(config).eval()
+    with torch.no_grad():
+        encodings = encoder(make_sentence_batch(columns, encoder.table_kind))
+    assert encodings.shape == (2, encoder.output_dim)
+    assert torch.isfinite(encodings).all()
+
+
+@settings(max_examples=20)
+@given(st.lists(expressions, min_size=1, max_size=6))
+def test_examples_become_columns_of_their_trees(found: list[Expression]) -> None:
+    examples = [ListOpsExample(parse_binary(parse), value) for parse, value, _ in found]
+    columns = expression_columns(examples, Vocabulary.build(example.tokens for example in examples))
+    check_columns(columns.sentences)
+    assert columns.labels.tolist() == [expression.value for expression in found]
+    assert columns.lengths_key.tolist() == [expression.n_tokens for expression in found]
+
+
+def test_generate_from_the_command_line(tmp_path: Path, capsys: Capture) -> None:
+    sizes = ["--train", "60", "--dev", "20", "--test", "20"]
+    assert main(["generate", str(tmp_path / "a"), "--corpus", "listops", "--seed", "5", *sizes]) == 0
+    assert capsys.readouterr().out == f"60 + 20 + 20 expressions in {tmp_path / 'a'}\n"
+    write_corpus(tmp_path / "b", ListOpsConfig(seed=5, n_train=60, n_dev=20, n_test=20))
+    assert all(
+        path.read_bytes() == (tmp_path / "b" / path.name).read_bytes() for path in (tmp_path / "a").iterdir()
+    )
+
+
+def test_generate_names_what_listops_has_not(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["generate", str(tmp_path / "a"), "--corpus", "listops", "--long", "5"]) == 1
+    assert "--long: the corpus listops has no such split" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_corpus_is_not_replaced(tmp_path: Path, capsys: Capture) -> None:
+    write_corpus(tmp_path / "a", TINY)
+    assert main(["generate", str(tmp_path / "a")]) == 1
+    assert "holds other files (dev.tsv); name a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["listops-spinn-pi-nt", "listops-spinn-pi", "listops-lstm"])
+def test_train_generates_evaluates_and_predicts(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(GENERATORS, "listops", GENERATORS["listops"]._replace(default=TINY))
+    run = tmp_path / "run"
+    options = ["--corpus", "listops", "--preset", preset, "--epochs", "1", *SMALL, "--output", str(run)]
+    assert main(["train", *options]) == 0
+    assert sorted(path.name for path in (run / "corpus").iterdir())[1:] == [
+        "dev.tsv",
+        "test.tsv",
+        "train.tsv",
+    ]
+    results = json.loads((run / "results.json").read_text())
+    assert set(results["splits"]) == {"dev", "test"}
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json", str(tmp_path / "scores.json")]) == 0
+    assert json.loads((tmp_path / "scores.json").read_text()) == results["splits"]
+    assert main(["evaluate", str(run), "--data", str(run / "corpus" / "test.tsv")]) == 0
+    assert main(["predict", str(run), "--sentence", LINES[0].split("\t")[1].strip()]) == 0
+    assert "[MAX" in capsys.readouterr().out
+
+
+def test_train_takes_single_files_and_is_listops_spinn_pi_nt_by_default(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus", TINY)
+    files = [f"--{split}={tmp_path / 'corpus' / f'{split}.tsv'}" for split in ("train", "dev")]
+    run = tmp_path / "run"
+    assert main(["train", "--corpus", "listops", *files, "--epochs", "1", *SMALL, "--output", str(run)]) == 0
+    assert json.loads((run / "run.json").read_text())["preset"] == "listops-spinn-pi-nt"
+    assert set(json.loads((run / "results.json").read_text())["splits"]) == {"dev"}
+    assert not (run / "corpus").exists()
