@@ -17,6 +17,7 @@ from spinn_tensor import forcing_noise, logistic_noise, run_own, run_taught, to_
 from spinn_tensor.bundles import LaneTables, TransitionWeights
 from spinn_tensor.machine import operators
 from spinn_tensor.machine.schedules import choose
+from spinn_tensor.training.objective import transition_loss
 from tests.machines import (
     flatten,
     gradients,
@@ -130,7 +131,7 @@ def test_the_mask_is_the_brute_force_set(n_tokens) -> None:
 def test_choose_takes_the_only_possible_transition() -> None:
     for score, shift, reduce in product((-1.0, 0.0, 1.0), (False, True), (False, True)):
         if shift or reduce:
-            got = choose(torch.tensor([score]), torch.tensor([shift]), torch.tensor([reduce]))
+            got = choose(torch.tensor([score]), torch.tensor([not shift]), torch.tensor([reduce]))
             assert bool(got) == (reduce and (score > 0 or not shift))
 
 
@@ -314,3 +315,22 @@ def test_found_tables_are_those_of_lane_tables() -> None:
     assert isinstance(expected, LaneTables)
     for name, table in zip(LaneTables._fields, run.tables, strict=True):
         assert torch.equal(table, getattr(expected, name)), name
+
+
+def test_the_transition_loss_has_the_gradient_of_the_oracle() -> None:
+    """Teacher forcing: mean over all transitions, those without a choice counting nothing."""
+    batch = [transitions for n in range(1, 6) for transitions in all_transitions(n)]
+    leaves, compose, tracker = machine(batch)
+    transition = random_transition_weights()
+    flat = torch.from_numpy(flatten(batch)[0].astype(np.int64))
+    parse = run_taught(leaves, compose, tracker, transition, to_torch(lane_tables(*flatten(batch))))
+    scores = oracle_tracker(leaves, batch, compose, tracker) @ transition.weight.t() + transition.bias
+    free = [
+        len(possible_after(tuple(codes[:time].tolist()), (len(codes) + 1) // 2)) == 2
+        for codes in batch
+        for time in range(len(codes))
+    ]
+    losses = torch.nn.functional.cross_entropy(scores, flat, reduction="none")
+    expected = (losses * torch.tensor(free)).sum() / len(flat)
+    inputs = [*parameters(leaves, compose, tracker), *transition]
+    assert_same(transition_loss(parse, flat), expected, inputs)

@@ -38,7 +38,6 @@ from spinn_tensor.machine.buffers import (
     both_children,
     composition_offsets,
     counts_of,
-    interleave,
     slices_of,
 )
 
@@ -68,8 +67,10 @@ class GivenSchedule:
         self._tracker_index: tuple[Tensor | None, ...] = (None,) * len(counts)
         if isinstance(tables, LaneTables):
             self._tracker_index = tables.tracker_index.split(counts)
-            reads = projections_read(tables.stack1_index, tables.stack2_index, tables.buffer_index, n_rows)
-            self._reads = reads.split([3 * n for n in counts_of(tables.entry_offsets)])
+            reads = torch.stack((tables.stack2_index, tables.stack1_index, tables.buffer_index), 1)
+            self._reads = projection_rows(reads, n_rows).split(
+                [3 * n for n in counts_of(tables.entry_offsets)]
+            )
 
     def reads(self, step: int) -> Tensor:  # (3n,) int64
         """Rows of the tracker's projections that the entries of this step read."""
@@ -83,14 +84,24 @@ class GivenSchedule:
         return Compositions(self._slots[step], self._child_index[step], self._tracker_index[step])
 
 
-def projections_read(
-    stack1_index: Tensor,  # (n,) int64
-    stack2_index: Tensor,  # (n,) int64
-    buffer_index: Tensor,  # (n,) int64
+def projection_rows(
+    reads: Tensor,  # (n, 3) int64 rows of states: second entry, top, word
     n_rows: int,  # R
 ) -> Tensor:  # (3n,) int64
     """Rows of `tracking`'s projections: state r as first and as second entry in 2r and 2r + 1, then the words."""
-    return interleave(2 * stack1_index, 2 * stack2_index + 1, 2 * n_rows + buffer_index)
+    shift, scale = projection_layout(reads, n_rows)
+    return torch.addcmul(shift, reads, scale).view(-1)
+
+
+def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3,) int64 each
+    """Shift and scale that make a row of the projections of a row of states, read as second entry, top or word."""
+    shift, scale = like.new_empty(3), like.new_full((3,), 2)
+    for read, first in enumerate(
+        (1, 0, 2 * n_rows)
+    ):  # filled in: a list would have to be copied to the device
+        shift[read] = first
+    scale[2] = 1
+    return shift, scale
 
 
 def can_shift(buffer_index: Tensor) -> Tensor:
@@ -105,11 +116,11 @@ def can_reduce(stack2_index: Tensor) -> Tensor:
 
 def choose(
     scores: Tensor,  # (n,) logit(REDUCE) - logit(SHIFT) + noise
-    may_shift: Tensor,  # (n,) bool
+    is_empty: Tensor,  # (n,) bool, there is no word left
     may_reduce: Tensor,  # (n,) bool
 ) -> Tensor:  # (n,) bool, True = REDUCE
     """The transitions of n lanes, possible ones whatever the scores; one of both is always possible."""
-    return may_reduce & ((scores > 0) | ~may_shift)
+    return may_reduce & ((scores > 0) | is_empty)
 
 
 def score_weights(transition: TransitionWeights) -> tuple[Tensor, Tensor]:  # (K,), ()
@@ -122,7 +133,8 @@ class OwnSchedule:
     """Steps whose transitions the trackers choose.
 
     A step composes the lanes that reduce, which takes a look at them on the host, or with `dense` every lane, those
-    that shift composing null states: then nothing waits for the device.
+    that shift composing null states: then nothing waits for the device. What is known of the stacks is carried from
+    step to step, one number a lane, lanes longest first; those that have ended are cut off.
     """
 
     def __init__(
@@ -134,37 +146,47 @@ class OwnSchedule:
         dense: bool,
     ) -> None:
         self._own, self._dense = tables, dense
+        counts = counts_of(tables.entry_offsets)
         n_entries, n_lanes = tables.previous_index.shape[0], tables.first_index.shape[0]
-        self._entries = slices_of(tables.entry_offsets)
-        self.n_steps = len(self._entries)
+        self.n_steps, self.widest = len(counts), n_lanes
         self.n_compositions = own_compositions(n_entries, n_lanes, dense)
-        self.widest = n_lanes
+        self._entries = slices_of(tables.entry_offsets)
         self._first_row = 1 + n_leaves  # of the compositions
-        self._n_rows = 1 + n_leaves + self.n_compositions
-        self._weight, bias = score_weights(transition)
-        self._noise = noise.index_select(0, tables.transition_index) + bias  # by entry
-        self._previous_index = tables.previous_index.split(counts_of(tables.entry_offsets))
-
         new = tables.previous_index.new_empty
+        self._shift, self._scale = projection_layout(
+            tables.previous_index, 1 + n_leaves + self.n_compositions
+        )
+
+        self._weight, bias = score_weights(transition)
+        by_entry = noise.index_select(0, tables.transition_index) + bias
+        self.scores = torch.empty_like(by_entry)
+        self._noise, self._scores = by_entry.split(counts), self.scores.split(counts)
+
         self._row, self._below = new(1 + n_entries), new(1 + n_entries)  # of each entry; 0 of none
         self._row[0], self._below[0] = 0, 0
-        self._next_word = tables.first_index.clone()
-        self._buffer, self._stack1, self._stack2 = (new(n_entries) for _ in range(3))
-        self._left, self._right, self._tracker = (new(self.n_compositions) for _ in range(3))
+        self._rows, self._belows = self._row[1:].split(counts), self._below[1:].split(counts)
+        self._entry_rows = torch.arange(1, 1 + n_entries, device=noise.device).split(counts)
+        self._entry = torch.zeros_like(tables.first_index)  # on top of each lane's stack
+        self._second = self._entry  # the entry beneath it
+        self._row1 = self._row2 = self._entry  # rows of both
+        self._next_word = tables.first_index
+        self._reads: list[Tensor] = []  # of each step (n, 3): second entry, top, word
+        self._children: list[Tensor] = []  # of each step (2n,)
+        self._trackers: list[Tensor] = []  # of each step (n,)
         self._slot_offsets = [0]
-        self.scores = noise.new_empty(n_entries)
 
     def reads(self, step: int) -> Tensor:  # (3n,) int64
         """Rows of the tracker's projections that the entries of this step read: the lanes' stacks and buffers."""
         entries = self._entries[step]
-        n = entries.stop - entries.start
-        self._second = self._below.index_select(0, self._previous_index[step])
-        stack1, stack2, buffer = (part[entries] for part in (self._stack1, self._stack2, self._buffer))
-        torch.index_select(self._row, 0, self._previous_index[step], out=stack1)
-        torch.index_select(self._row, 0, self._second, out=stack2)
-        word = self._next_word[:n]
-        torch.mul(word, word <= self._own.last_index[:n], out=buffer)
-        return projections_read(stack1, stack2, buffer, self._n_rows)
+        if (n := entries.stop - entries.start) < self._entry.shape[0]:
+            self._entry, self._second, self._row1, self._row2, self._next_word = (
+                part[:n] for part in (self._entry, self._second, self._row1, self._row2, self._next_word)
+            )
+        self._empty = self._next_word > self._own.last_index[:n]
+        self._word = self._next_word.masked_fill(self._empty, 0)
+        reads = torch.stack((self._row2, self._row1, self._word), 1)
+        self._reads.append(reads)
+        return torch.addcmul(self._shift, reads, self._scale).view(-1)
 
     def compositions(
         self,
@@ -173,36 +195,33 @@ class OwnSchedule:
     ) -> Compositions:
         """Choose the transitions of this step and push what they push."""
         assert tracker_h is not None
-        entries = self._entries[step]
-        stack2, buffer = self._stack2[entries], self._buffer[entries]
-        scores = torch.addmv(self._noise[entries], tracker_h, self._weight, out=self.scores[entries])
-        reduces = choose(scores, can_shift(buffer), can_reduce(stack2))
-        slots, composed_row, found = self._take_slots(entries, reduces)
+        scores = torch.addmv(self._noise[step], tracker_h, self._weight, out=self._scores[step])
+        reduces = choose(scores, self._empty, can_reduce(self._row2))
+        slots, composed_row = self._take_slots(step, reduces)
         self._push(step, reduces, composed_row)
-        return Compositions(slots, interleave(self._left[slots], self._right[slots]), found)
+        return Compositions(slots, self._children[-1], self._trackers[-1])
 
     def _take_slots(
         self,
-        entries: slice,
+        step: int,
         reduces: Tensor,  # (n,) bool
-    ) -> tuple[slice, Tensor, Tensor]:
-        """Slots of this step's compositions, their rows lane by lane (n,), and the tracker rows that compose."""
-        start, stack1, stack2 = self._slot_offsets[-1], self._stack1[entries], self._stack2[entries]
+    ) -> tuple[slice, Tensor]:
+        """Slots of this step's compositions, and the row of each lane's (n,), where it has one."""
+        reads, start, first_entry = self._reads[-1], self._slot_offsets[-1], 1 + self._entries[step].start
         if self._dense:
-            slots = entries
-            counted = torch.arange(1, 1 + reduces.shape[0], device=reduces.device)
-            torch.mul(stack2, reduces, out=self._left[slots])
-            torch.mul(stack1, reduces, out=self._right[slots])
-            torch.mul(counted + entries.start, reduces, out=self._tracker[slots])
+            place = torch.arange(reduces.shape[0], device=reduces.device)
+            composed_row = place + (self._first_row + start)
+            children = reads[:, :2] * reduces.unsqueeze(1)
+            trackers = (place + first_entry) * reduces
         else:
-            lanes = reduces.nonzero().squeeze(1)
-            slots = slice(start, start + lanes.shape[0])
-            counted = reduces.cumsum(0)
-            torch.index_select(stack2, 0, lanes, out=self._left[slots])
-            torch.index_select(stack1, 0, lanes, out=self._right[slots])
-            torch.add(lanes, 1 + entries.start, out=self._tracker[slots])
-        self._slot_offsets.append(slots.stop)
-        return slots, counted + (self._first_row + start - 1), self._tracker[slots]
+            lanes = reduces.nonzero().view(-1)
+            composed_row = reduces.cumsum(0) + (self._first_row + start - 1)
+            children = reads.index_select(0, lanes)[:, :2]
+            trackers = lanes + first_entry
+        self._children.append(children.flatten())
+        self._trackers.append(trackers)
+        self._slot_offsets.append(start + trackers.shape[0])
+        return slice(start, self._slot_offsets[-1]), composed_row
 
     def _push(
         self,
@@ -210,30 +229,38 @@ class OwnSchedule:
         reduces: Tensor,  # (n,) bool
         composed_row: Tensor,  # (n,) int64
     ) -> None:
-        entries, previous = self._entries[step], self._previous_index[step]
-        pushed = slice(1 + entries.start, 1 + entries.stop)
         beneath = self._below.index_select(0, self._second)
-        torch.where(reduces, composed_row, self._buffer[entries], out=self._row[pushed])
-        torch.where(reduces, beneath, previous, out=self._below[pushed])
-        self._next_word[: reduces.shape[0]] += ~reduces
+        beneath_row = self._row.index_select(0, beneath)
+        self._second = torch.where(reduces, beneath, self._entry, out=self._belows[step])
+        self._row2 = torch.where(reduces, beneath_row, self._row1)
+        self._row1 = torch.where(reduces, composed_row, self._word, out=self._rows[step])
+        self._entry = self._entry_rows[step]
+        self._next_word = self._next_word + ~reduces
 
     def lane_tables(self) -> LaneTables:
         """The tables of the transitions chosen, when all steps are done."""
         own = self._own
+        stack2, stack1, buffer = torch.cat(self._reads).unbind(1)
+        left, right = torch.cat(self._children).view(-1, 2).unbind(1)
         return LaneTables(
-            buffer_index=self._buffer,
-            stack1_index=self._stack1,
-            stack2_index=self._stack2,
+            buffer_index=_alone(buffer),
+            stack1_index=_alone(stack1),
+            stack2_index=_alone(stack2),
             previous_index=own.previous_index,
             entry_offsets=own.entry_offsets,
-            left_index=self._left,
-            right_index=self._right,
-            tracker_index=self._tracker,
+            left_index=_alone(left),
+            right_index=_alone(right),
+            tracker_index=torch.cat(self._trackers),
             reduce_offsets=torch.tensor(self._slot_offsets),
             root_index=self._row.index_select(0, own.root_entry_index),
             node_index=self._row.index_select(0, own.entry_index),
             entry_index=own.entry_index,
         )
+
+
+def _alone(column: Tensor) -> Tensor:
+    """In memory of its own: an operator's outputs must not share any."""
+    return column.clone(memory_format=torch.contiguous_format)
 
 
 def own_compositions(n_entries: int, n_lanes: int, dense: bool) -> int:

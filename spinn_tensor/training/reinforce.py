@@ -55,6 +55,7 @@ class Moments(NamedTuple):
 
     def updated(self, rewards: Tensor, decay: float) -> Moments:
         """With the rewards of one more batch."""
+        rewards = rewards.to(self.first.dtype)
         new = torch.ones_like(self.weight), rewards.mean(), rewards.square().mean()
         return Moments(*(old.lerp(value, 1 - decay) for old, value in zip(self, new, strict=True)))
 
