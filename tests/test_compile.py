@@ -11,8 +11,10 @@ from torch._dynamo.utils import counters
 
 from data_prep.columns import LabelledColumns, PairColumns
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
-from spinn_tensor.config import SPINN_KINDS
+from spinn_tensor.config import GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.training import training_loss
+from spinn_tensor.training.config import ParsingConfig
+from spinn_tensor.training.methods import make_method
 from tests.strategies import columns_of, transitions_from_choices
 
 pytestmark = pytest.mark.skipif(
@@ -36,19 +38,22 @@ def sentences(rng: np.random.Generator, n_sentences: int, longest: int):
     return columns._replace(token_ids=rng.integers(2, N_WORDS, len(columns.token_ids)).astype(np.int32))
 
 
-def make_batches(task: str, kind: str):
-    """Batches of differing sizes and of every length from 1 to LONGEST."""
+def pair_columns():
+    """Pairs for batches of differing sizes and of every length from 1 to LONGEST."""
     rng = np.random.default_rng(0)
-    table_kind = "forest" if kind == "spinn-pi-nt" else "lanes"
     for longest in np.linspace(LONGEST, 1, N_STEPS).astype(int):
         n = int(rng.integers(4, 12))
-        if task == "pair":
-            columns = PairColumns(*(sentences(rng, n, longest) for _ in range(2)), rng.integers(0, 3, n))
-        else:
-            trees = sentences(rng, n, longest)
-            trees = trees._replace(node_labels=rng.integers(0, 3, len(trees.transitions)))
-            columns = LabelledColumns(trees, rng.integers(0, 3, n))
-        yield collate(columns, table_kind)
+        yield PairColumns(*(sentences(rng, n, longest) for _ in range(2)), rng.integers(0, 3, n))
+
+
+def tree_columns():
+    """The same of single sentences with a label on every node."""
+    rng = np.random.default_rng(0)
+    for longest in np.linspace(LONGEST, 1, N_STEPS).astype(int):
+        n = int(rng.integers(4, 12))
+        trees = sentences(rng, n, longest)
+        trees = trees._replace(node_labels=rng.integers(0, 3, len(trees.transitions)))
+        yield LabelledColumns(trees, rng.integers(0, 3, n))
 
 
 def losses(task: str, kind: str, backend: str | None) -> list[float]:
@@ -58,16 +63,17 @@ def losses(task: str, kind: str, backend: str | None) -> list[float]:
         N_WORDS, kind, embedding_dim=6, hidden_dim=8, tracker_dim=4, embedding_dropout=0.0
     )
     classifier = ClassifierConfig(3, mlp_dim=16, mlp_dropout=0.0)
-    config = ModelConfig(task, ("a", "b", "c"), encoder, classifier, node_labels=task == "sentence")
+    has_nodes = task == "sentence" and kind in GIVEN_KINDS
+    config = ModelConfig(task, ("a", "b", "c"), encoder, classifier, node_labels=has_nodes)
     model = build_model(config).double()
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, eps=1e-6)
     step = training_loss
     if backend is not None:
         step = torch.compile(training_loss, fullgraph=True, dynamic=True, backend=backend)
     values = []
-    for batch in make_batches(task, kind):
+    for columns in pair_columns() if task == "pair" else tree_columns():
         optimizer.zero_grad()
-        loss = step(model, batch)
+        loss = step(model, collate(columns, model.encoder.table_kind))
         loss.backward()
         optimizer.step()
         values.append(loss.item())
@@ -80,6 +86,50 @@ def losses(task: str, kind: str, backend: str | None) -> list[float]:
 def test_a_compiled_training_step_is_the_eager_one(kind, task, backend) -> None:
     expected = losses(task, kind, backend=None)
     got = losses(task, kind, backend)
+    np.testing.assert_allclose(got, expected, rtol=1e-8)
+    assert not counters["graph_break"]
+    assert not counters["recompile_limit"]
+    assert 1 <= counters["stats"]["unique_graphs"] <= 7
+
+
+def parsing_losses(learning: str, backend: str | None) -> list[float]:
+    """The losses of steps that parse, in float64, under the noise of one seed."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(
+        N_WORDS, "spinn", embedding_dim=6, hidden_dim=8, tracker_dim=4, embedding_dropout=0.0
+    )
+    classifier = ClassifierConfig(3, mlp_dim=16, mlp_dropout=0.0)
+    model = build_model(ModelConfig("pair", ("a", "b", "c"), encoder, classifier)).double()
+    config = ParsingConfig(learning=learning, n_samples=3, scheduled_sampling=0.5, scheduled_steps=1)
+    method = make_method(model, config)
+    if backend is not None:
+        for name in ("_supervised", "_reinforced"):
+            if hasattr(method, name):
+                step = getattr(method, name)
+                setattr(method, name, torch.compile(step, fullgraph=True, dynamic=True, backend=backend))
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, eps=1e-6)
+    values = []
+    for step, columns in enumerate(pair_columns()):
+        optimizer.zero_grad()
+        loss = method.loss(method.collate(columns, step), step)
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    return values
+
+
+@pytest.mark.parametrize(
+    "learning, backend",
+    [
+        ("supervised", "aot_eager"),
+        ("reinforce", "aot_eager"),
+        pytest.param("reinforce", "inductor", marks=pytest.mark.slow),
+    ],
+)
+def test_a_compiled_parsing_step_is_the_eager_one(learning, backend) -> None:
+    """Teacher forcing at the first step, scheduled sampling after it; or samples all along."""
+    expected = parsing_losses(learning, backend=None)
+    got = parsing_losses(learning, backend)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
     assert not counters["graph_break"]
     assert not counters["recompile_limit"]
