@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from spinn_tensor import ForestTables, collate, move, run_forest, run_given
+from data_prep.tables import own_tables
+from spinn_tensor import (
+    ForestTables,
+    TransitionWeights,
+    collate,
+    logistic_noise,
+    move,
+    run_forest,
+    run_given,
+    run_own,
+    to_torch,
+)
 from spinn_tensor.config import ENCODER_KINDS, SPINN_KINDS
 from spinn_tensor.training import training_loss
 from tests.machines import (
@@ -72,6 +83,53 @@ def test_cuda_is_the_cpu_in_float64(name, tracked, dtype, tolerance, batch) -> N
     got = torch.autograd.grad((output * weighting).sum(), parameters(*inputs[:3]), materialize_grads=True)
     for ours, expected in zip(got, exact_gradients, strict=True):
         assert relative_error(ours.cpu(), expected) < tolerance
+
+
+def own_on(device, batch, dtype):
+    """Own transitions, sampled under fixed noise, and all that the run depends on."""
+    leaves = random_leaves(batch, HIDDEN, dtype).detach().to(device).requires_grad_()
+    compose, tracker = (
+        type(bundle)(*(weight.detach().to(device).requires_grad_() for weight in bundle))
+        for bundle in random_weights(HIDDEN, TRACKER, dtype)
+    )
+    generator = torch.Generator().manual_seed(4)
+    transition = TransitionWeights(
+        torch.randn(2, TRACKER, generator=generator, dtype=dtype).to(device).requires_grad_(),
+        torch.zeros(2, dtype=dtype, device=device, requires_grad=True),
+    )
+    lengths = np.array([(len(transitions) + 1) // 2 for transitions in batch])
+    noise = logistic_noise(torch.rand(int((2 * lengths - 1).sum()), generator=generator, dtype=torch.float64))
+    tables = move(to_torch(own_tables(lengths)), device)
+    inputs = [*parameters(leaves, compose, tracker), *transition]
+    return (leaves, compose, tracker, transition, tables, noise.to(device)), inputs
+
+
+def test_own_transitions_are_those_of_the_cpu(batch) -> None:
+    """float64: the same choices, encodings, log-probabilities and gradients, composing densely."""
+    results = []
+    for device in ("cpu", "cuda"):
+        arguments, inputs = own_on(device, batch, torch.float64)
+        run = run_own(*arguments)
+        output = torch.cat((run.encodings.flatten(), run.log_probabilities())).cpu()
+        weighting = torch.randn(output.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        grads = torch.autograd.grad((output * weighting).sum(), inputs, materialize_grads=True)
+        results.append((run.transitions.cpu(), output.detach(), [grad.cpu() for grad in grads]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert relative_error(results[1][1], results[0][1]) < 1e-10
+    for expected, got in zip(results[0][2], results[1][2], strict=True):
+        assert relative_error(got, expected) < 1e-10
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
+def test_choosing_waits_for_nothing(batch) -> None:
+    arguments, _ = own_on("cuda", batch, torch.float32)
+    run_own(*arguments).encodings.sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run = run_own(*arguments)
+        (run.encodings.sum() + run.log_probabilities().sum()).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @every_machine

@@ -96,6 +96,18 @@ def test_killed_once(n_events: int, arguments: list[str], undisturbed: Path, tmp
     assert_same_run(output, undisturbed)
 
 
+def test_reinforcement_goes_on_with_its_noise_and_its_moments(arguments: list[str], tmp_path: Path) -> None:
+    reinforce = ["kind=spinn", "learning=reinforce", "n_samples=2", "warmup_steps=3", "baseline=mean"]
+    learning = [*arguments, *(part for setting in reinforce for part in ("--set", setting))]
+    assert main([*learning, "--output", str(tmp_path / "undisturbed")]) == 0
+    assert killed_at_event(learning, tmp_path / "run", 140)
+    assert 3 < load_checkpoint(tmp_path / "run" / "last").config.metrics["step"] < 12
+    assert main([*learning, "--output", str(tmp_path / "run"), "--resume"]) == 0
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+    rewards = [line for line in figures(tmp_path / "run") if "reward" in line]
+    assert len(rewards) > 2
+
+
 @pytest.mark.slow
 def test_killed_over_and_over_at_every_kind_of_moment(
     arguments: list[str], undisturbed: Path, tmp_path: Path
