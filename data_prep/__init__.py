@@ -1,6 +1,6 @@
 """Parses, corpora and batches as NumPy arrays.
 
-A corpus is read into trees (`trees`, `snli`, `sst`), its words are numbered (`vocabulary`, `vectors`), and
+A corpus is read into trees (`trees`, `snli`, `sst`, `treebank`), its words are numbered (`vocabulary`, `vectors`), and
 all its sentences are laid one after another in a few arrays (`columns`), of which a batch (`batching`) is an
 indexing. The same sentences can be given trees that need no parser (`branching`), and trees are measured against
 others (`brackets`). Files are read by the line and written whole (`files`); whatever is wrong with the input is a
@@ -18,8 +18,10 @@ from data_prep.brackets import score_parses as score_parses
 from data_prep.brackets import self_f1 as self_f1
 from data_prep.brackets import transition_accuracy as transition_accuracy
 from data_prep.branching import BRANCHINGS as BRANCHINGS
+from data_prep.branching import FINAL_MARKS as FINAL_MARKS
 from data_prep.branching import branched as branched
 from data_prep.branching import branching_transitions as branching_transitions
+from data_prep.branching import right_period_transitions as right_period_transitions
 from data_prep.branching import with_branching as with_branching
 from data_prep.columns import NO_LABEL as NO_LABEL
 from data_prep.columns import LabelledColumns as LabelledColumns
@@ -52,6 +54,8 @@ from data_prep.sst import labelled_columns as labelled_columns
 from data_prep.sst import read_trees as read_trees
 from data_prep.tokenizer import Tokenizer as Tokenizer
 from data_prep.tokenizer import penn_tokenizer as penn_tokenizer
+from data_prep.treebank import read_treebank as read_treebank
+from data_prep.treebank import treebank_columns as treebank_columns
 from data_prep.trees import PADDING as PADDING
 from data_prep.trees import REDUCE as REDUCE
 from data_prep.trees import SHIFT as SHIFT
@@ -66,5 +70,6 @@ from data_prep.trees import parse_binary as parse_binary
 from data_prep.trees import parse_close_bracket as parse_close_bracket
 from data_prep.trees import parse_labelled as parse_labelled
 from data_prep.trees import parse_transitions as parse_transitions
+from data_prep.trees import right_branching as right_branching
 from data_prep.vectors import read_vectors as read_vectors
 from data_prep.vocabulary import Vocabulary as Vocabulary

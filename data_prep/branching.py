@@ -6,11 +6,17 @@ Over the words a b c d e, as transitions:
     right       S S S S S R R R R       ( a ( b ( c ( d e ) ) ) )      S^N R^(N-1)
     balanced    S S R S R S S R R       ( ( ( a b ) c ) ( d e ) )      every span in halves, the odd word on the left
     random                              uniform over all Catalan(N-1) binary trees of N leaves
+    right-period                        right, but for a final mark, which is the right child of the root:
+                S S S S R R R S R       ( ( a ( b ( c d ) ) ) . )      S^(N-1) R^(N-2) S R
 
 **Balanced.** A span of w words takes 2w-1 transitions, from p on: its left half of w - w//2 words, its right half of
 w//2, and a REDUCE at p + 2w-2. All spans of one depth, in all sentences, are split in one pass; there are
 ceil(log2 N) passes. The left half is the longer one, as in `balanced_transitions` of nyu-mll/spinn. (The evaluation
 script there, scripts/parse_comparison.py, has other balanced trees: the right subtree of every node is full.)
+
+**Right-period.** English is right-branching but for the mark that ends a sentence, which treebanks attach to the root:
+in SNLI's dev slice the mean bracketing F1, whole sentences included, is 0.262 for right-branching trees and 0.549 for
+these. Which words are marks is not in the lengths, so they are given, and there is no corpus under such trees.
 
 **Random.** The cycle lemma (Dvoretzky & Motzkin 1947; Raney 1960): of the 2N-1 rotations of any row of N SHIFTs (+1)
 and N-1 REDUCEs (-1), exactly one has only positive running sums, and so is a tree: the one that begins after the last
@@ -34,6 +40,7 @@ from data_prep.errors import DataError
 from data_prep.trees import REDUCE, SHIFT
 
 BRANCHINGS = ("left", "right", "balanced", "random")
+FINAL_MARKS = (".", "!", "?")  # as the Penn Treebank's tag "." has it
 
 
 def branching_transitions(
@@ -59,6 +66,20 @@ def branching_transitions(
     after_last_word = time >= np.repeat(lengths, 2 * lengths - 1)
     reduces = after_last_word if kind == "right" else (time % 2 == 0) & (time > 0)
     return np.where(reduces, REDUCE, SHIFT).astype(np.int8)
+
+
+def right_period_transitions(
+    lengths: np.ndarray,  # (n,) int64, tokens of each sentence, each >= 1
+    final_mark: np.ndarray,  # (n,) bool, whether the last token of each is a mark
+) -> np.ndarray:  # (M,) int8, sentence after sentence
+    """Right-branching trees whose final mark is the right child of the root; raises as `branching_transitions`."""
+    lengths = np.asarray(lengths, dtype=np.int64)
+    transitions = branching_transitions(lengths, "right")
+    moved = np.asarray(final_mark, dtype=bool) & (lengths > 2)
+    last_word = (_starts(lengths) + lengths - 1)[moved]  # its SHIFT, which goes to the last but one place
+    transitions[last_word] = REDUCE
+    transitions[last_word + lengths[moved] - 2] = SHIFT
+    return transitions
 
 
 def with_branching(columns: SentenceColumns, kind: str, seed: int = 0) -> SentenceColumns:

@@ -34,6 +34,11 @@ class Skipped(Counter[str]):
         return f"{self.total()} lines skipped: {reasons}"
 
 
+def is_jsonl(path: StrPath) -> bool:
+    """Whether the name says that there is a JSON object a line, plain or .gz."""
+    return os.fspath(path).removesuffix(".gz").endswith(".jsonl")
+
+
 @contextmanager
 def open_text(
     path: StrPath,

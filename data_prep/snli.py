@@ -1,8 +1,8 @@
 """SNLI in its own format: pairs of sentences with binary parses, one JSON object a line.
 
 The fields read are `gold_label`, `sentence1_binary_parse` (premise), `sentence2_binary_parse` (hypothesis)
-and `pairID`. A corpus goes from the file through an in-memory Arrow table, HF `datasets`' own form, into
-columns:
+and `pairID`; with a tokenizer, where there is no parse, the text in `sentence1` or `sentence2`. A corpus goes
+from the file through an in-memory Arrow table, HF `datasets`' own form, into columns:
 
     vocabulary = Vocabulary.from_counts(token_counts(dataset := to_dataset(read_pairs(path))))
     columns = pair_columns(dataset, vocabulary)
@@ -11,7 +11,7 @@ columns:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,7 @@ from data_prep.columns import (
 )
 from data_prep.errors import DataError
 from data_prep.files import Skipped, StrPath, parse_record, read_examples
-from data_prep.trees import Tree, parse_binary
+from data_prep.trees import Tree, parse_binary, right_branching
 from data_prep.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ LABELS = ("entailment", "neutral", "contradiction")
 NO_GOLD_LABEL = "-"  # the annotators did not agree
 UNLABELLED = NO_LABEL  # of a pair in columns and batches
 _ARROW_UNLABELLED = -1  # of a pair in a dataset: what HF's ClassLabel takes for no label
+
+WITHOUT_PARSE = "text without a parse: make parses with spinn parse, or choose --branching"
+Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`
 
 _CHUNK = 10_000  # examples turned into Arrow at a time: the Python strings of no more than these are held
 
@@ -59,15 +62,18 @@ def read_pairs(
     skip_bad: bool = False,  # count bad lines by reason instead of raising
     skipped: Skipped | None = None,  # counts what is left out
     require_label: bool = True,
+    tokenize: Tokenize | None = None,  # reads sentences without a parse from their text
 ) -> Iterator[PairExample]:
     """Pairs of a file, read as they are asked for.
+
+    Sentences read from their text have right-branching trees, which are to be replaced.
 
     Pairs labelled "-" are left out and counted; without require_label they are given, as are those with no
     gold_label, with the label None. Raises DataError naming line and field; see `files.read_examples`.
     """
     member = None if split is None else f"snli_1.0/snli_1.0_{split}.jsonl"
     skipped = Skipped() if skipped is None else skipped
-    parse = partial(_parse_pair, require_label=require_label, skipped=skipped)
+    parse = partial(_parse_pair, require_label=require_label, skipped=skipped, tokenize=tokenize)
     return read_examples(path, parse, skip_bad=skip_bad, skipped=skipped, member=member)
 
 
@@ -142,20 +148,22 @@ def pair_columns_from_examples(examples: Iterable[PairExample], vocabulary: Voca
     )
 
 
-def _parse_pair(line: str, require_label: bool, skipped: Skipped) -> PairExample | None:
+def _parse_pair(
+    line: str, require_label: bool, skipped: Skipped, tokenize: Tokenize | None
+) -> PairExample | None:
     record = parse_record(line)
     label = _gold_label(record, require_label)
     if label is None and require_label:
         skipped[f"gold_label {NO_GOLD_LABEL!r}"] += 1
         return None
-    premise, hypothesis = (parse_field(record, f"sentence{i}_binary_parse") for i in (1, 2))
+    premise, hypothesis = (sentence_tree(record, f"sentence{i}", tokenize) for i in (1, 2))
     return PairExample(premise, hypothesis, label, identifier(record, "pairID"))
 
 
 def _gold_label(record: dict[str, Any], require_label: bool) -> str | None:
     if not require_label and "gold_label" not in record:
         return None
-    label = _text(record, "gold_label")
+    label = text_field(record, "gold_label")
     if label == NO_GOLD_LABEL:
         return None
     if label not in LABELS:
@@ -163,20 +171,37 @@ def _gold_label(record: dict[str, Any], require_label: bool) -> str | None:
     return label
 
 
+def sentence_tree(record: dict[str, Any], name: str, tokenize: Tokenize | None) -> Tree:
+    """The tree in the field NAME_binary_parse or, with a tokenizer, the words of the text in the field NAME.
+
+    Raises DataError naming the field.
+    """
+    field = f"{name}_binary_parse"
+    if field in record or name not in record:
+        return parse_field(record, field)
+    if tokenize is None:
+        raise DataError(f"missing field; {name} is {WITHOUT_PARSE}", field=field)
+    try:
+        return right_branching(tokenize(text_field(record, name)))
+    except DataError as error:
+        raise error.at(field=name) from None
+
+
 def parse_field(record: dict[str, Any], field: str) -> Tree:
     """The tree of a field with a binary parse. Raises DataError naming the field."""
     try:
-        return parse_binary(_text(record, field))
+        return parse_binary(text_field(record, field))
     except DataError as error:
         raise error.at(field=field) from None
 
 
 def identifier(record: dict[str, Any], *fields: str) -> str:
     """The text of the first of these fields that the record has; "" if it has none. Raises DataError."""
-    return next((_text(record, field) for field in fields if field in record), "")
+    return next((text_field(record, field) for field in fields if field in record), "")
 
 
-def _text(record: dict[str, Any], field: str) -> str:
+def text_field(record: dict[str, Any], field: str) -> str:
+    """The text of a field. Raises DataError naming the field if it is missing or no text."""
     if field not in record:
         raise DataError("missing field", field=field)
     value = record[field]

@@ -92,6 +92,12 @@ def format_binary(tree: Tree) -> str:
     return " ".join(parts)
 
 
+def right_branching(tokens: Sequence[str]) -> Tree:
+    """Words under a tree that says nothing: what stands in for a parse until there is one."""
+    transitions = np.repeat(np.array([SHIFT, REDUCE], dtype=np.int8), [len(tokens), max(len(tokens) - 1, 0)])
+    return Tree(tuple(tokens), transitions)
+
+
 def parse_close_bracket(text: str) -> Tree:
     """Read the close-bracket notation, `The church ) is old ) )`: every `)` joins the two trees before it."""
     symbols = _SYMBOL.findall(text)

@@ -11,10 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.branching import BRANCHINGS, branched, branching_transitions, with_branching
+from data_prep.brackets import bracket_scores
+from data_prep.branching import (
+    BRANCHINGS,
+    FINAL_MARKS,
+    branched,
+    branching_transitions,
+    right_period_transitions,
+    with_branching,
+)
 from data_prep.columns import LabelledColumns, PairColumns, check_columns, lengths, node_offsets
 from data_prep.errors import DataError
+from data_prep.treebank import read_treebank
 from data_prep.trees import REDUCE, SHIFT, check_all_transitions, format_binary
+from tests.machines import SHARED, needs_shared
 from tests.strategies import (
     all_transitions,
     batches_of_transitions,
@@ -69,6 +79,34 @@ def test_a_batch_is_its_sentences_one_by_one(
     transitions = branching_transitions(np.array(batch, dtype=np.int64), kind)
     assert transitions.dtype == np.int8
     np.testing.assert_array_equal(transitions, one_by_one(batch, tree))
+
+
+def right_period(n_tokens: int) -> list[int]:
+    """Transitions of the right-branching tree over all words but the last, which is joined at the root."""
+    return [*right_branching(n_tokens - 1).tolist(), SHIFT, REDUCE] if n_tokens > 1 else [SHIFT]
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=12))
+def test_final_marks_are_the_right_child_of_the_root(batch: list[tuple[int, bool]]) -> None:
+    lengths_, final_mark = [n for n, _ in batch], [mark for _, mark in batch]
+    transitions = right_period_transitions(
+        np.array(lengths_, dtype=np.int64), np.array(final_mark, dtype=bool)
+    )
+    assert transitions.dtype == np.int8
+    expected = [right_period(n) if mark else right_branching(n).tolist() for n, mark in batch]
+    np.testing.assert_array_equal(transitions, np.concatenate([np.zeros(0, np.int8), *expected]))
+
+
+@needs_shared
+def test_final_marks_in_the_slice_of_snli() -> None:
+    """The share of SNLI's brackets that right-branching trees have, as the module says."""
+    trees = list(read_treebank(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"))
+    gold = np.concatenate([tree.transitions for tree in trees])
+    n_tokens = np.array([tree.n_tokens for tree in trees])
+    final_mark = np.array([tree.tokens[-1] in FINAL_MARKS for tree in trees])
+    guesses = branching_transitions(n_tokens, "right"), right_period_transitions(n_tokens, final_mark)
+    f1 = [round(bracket_scores(guess, gold, n_tokens).sentence_f1, 3) for guess in guesses]
+    assert f1 == [0.262, 0.549]
 
 
 @pytest.mark.parametrize("n_tokens", range(1, 70))

@@ -61,6 +61,10 @@ BAD_LINES = {
         edited(sentence1_binary_parse="( ( dogs bark )"),
         r"train.jsonl:2: sentence1_binary_parse: ",
     ),
+    "text": (
+        edited(sentence1_binary_parse=None, sentence1="dogs bark"),
+        r"train.jsonl:2: sentence1_binary_parse: missing field; sentence1 is text .* --branching",
+    ),
     "unknown label": (edited(gold_label="maybe"), r"train.jsonl:2: gold_label: .*maybe"),
     "half a surrogate pair": (
         edited(sentence1_binary_parse="( dogs \ud800 )"),
@@ -132,6 +136,12 @@ BAD_OPTIONS = {
     "extra without a file": (["--extra", "long"], r"extra: expected NAME=FILE"),
     "seed out of range": (["--seed", str(2**70)], r"seed: expected 0 to"),
     "compiled LSTM": (["--compile", "--set", "kind=lstm"], r"compile: torch.compile cannot take an LSTM"),
+    "branching of nodes": (["--branching", "left", "--corpus", "sst", "--node-labels"], r"node_labels: the"),
+    "a parser that cannot parse": (
+        ["--corpus", "trees", "--set", "kind=lstm"],
+        r"kind: only spinn parses for itself",
+    ),
+    "trees in a zip": (["--corpus", "trees", "--train", "FOLDER/a.zip"], r"a.zip: .*not a .zip file"),
     "extra named like a split": (["--extra", "dev=FOLDER/dev.jsonl"], r"has a split 'dev' already"),
 }
 if not torch.cuda.is_available():
@@ -142,6 +152,7 @@ if not torch.cuda.is_available():
 def test_bad_options_are_one_line_and_leave_nothing(name: str, tmp_path: Path, capsys: Capture) -> None:
     options, message = BAD_OPTIONS[name]
     (tmp_path / "short.txt").write_text("dogs 1 2 3\n")
+    (tmp_path / "a.zip").write_text("x")
     options = [option.replace("FOLDER", str(tmp_path)) for option in options]
     whole = [*pair_arguments(tmp_path), "--epochs", "1", "--output", str(tmp_path / "run"), *options]
     assert_fails_cleanly(whole, message, tmp_path, capsys)
@@ -153,6 +164,7 @@ BAD_DATA = {
     "other files": ("snli", ".", r": no snli_1.0_train.jsonl"),
     "truncated zip": ("snli", "bad.zip", r"bad.zip: truncated or not a .zip file"),
     "other trees": ("sst", ".", r": no train.txt"),
+    "no treebank": ("trees", ".", r": no train.txt"),
     "missing generated corpus": ("logic", "run/corpus", r"run/corpus: no such folder"),
     "not a generated corpus": ("logic", ".", r"train.jsonl: no such file"),
 }
@@ -202,6 +214,14 @@ def test_a_folder_where_the_corpus_should_be_generated(tmp_path: Path, capsys: C
 def test_split_needs_data(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     arguments = ["evaluate", str(pair_run), "--split", "test"]
     assert_fails_cleanly(arguments, "--split goes with --data", tmp_path, capsys)
+
+
+def test_nodes_under_other_trees_have_no_labels(tmp_path: Path, capsys: Capture) -> None:
+    run = str(tmp_path / "run")
+    assert main([*tree_arguments(tmp_path), "--epochs", "1", "--output", run]) == 0
+    capsys.readouterr()
+    message = "node_labels: the nodes of trees made by --branching have no labels"
+    assert_fails_cleanly(["evaluate", run, "--branching", "left"], message, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nTried"), MemoryError()])

@@ -220,7 +220,7 @@ def test_node_logits_end_with_the_roots(kind) -> None:
 
 @pytest.mark.parametrize(
     "kind, tracker_dim, mlp_layers, millions",
-    [("spinn-pi-nt", 64, 2, 3.4), ("spinn-pi", 61, 2, 3.7)],
+    [("spinn-pi-nt", 64, 2, 3.4), ("spinn-pi", 61, 2, 3.7), ("spinn", 79, 1, 2.7)],
 )
 def test_as_many_parameters_as_published(kind, tracker_dim, mlp_layers, millions) -> None:
     """Bowman et al. 2016, table 1; the fixed embedding does not count."""
@@ -267,7 +267,9 @@ def test_encoders_without_trees_have_no_nodes() -> None:
 
 
 def test_a_table_kind_that_does_not_exist() -> None:
-    with pytest.raises(ValueError, match="table_kind: expected one of forest, lanes, own, sequence, got 'trees'"):
+    with pytest.raises(
+        ValueError, match="table_kind: expected one of forest, lanes, own, sequence, got 'trees'"
+    ):
         make_sentence_batch(some_columns(), "trees")
 
 

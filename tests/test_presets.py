@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,30 @@ def test_presets_of_the_paper(
     assert run.classifier["mlp_dropout"] == pytest.approx(1 - mlp_keep)
     assert (run.classifier["mlp_dim"], run.classifier["mlp_layers"]) == (1024, 2)
     assert not run.encoder["train_embedding"]
+
+
+def test_the_paper_spinn() -> None:
+    """Its learning rate, L2, keep rates, tracker and weight of the transition loss; the rest as for the others."""
+    run, other = run_config("spinn", DataConfig()), run_config("spinn-pi", DataConfig())
+    assert (run.training.learning_rate, run.training.weight_decay) == (2e-3, 3e-5)
+    assert run.training == replace(other.training, learning_rate=2e-3, weight_decay=3e-5)
+    assert run.encoder == {**other.encoder, "kind": "spinn", "tracker_dim": 79, "embedding_dropout": 0.14}
+    assert run.classifier == {"mlp_dim": 1024, "mlp_layers": 1, "mlp_dropout": 0.06}
+    assert (run.parsing.learning, run.parsing.transition_weight) == ("supervised", 3.9)
+
+
+@pytest.mark.parametrize("corpus", ["logic", "listops"])
+def test_presets_of_spinns_that_learn_to_parse(corpus: str) -> None:
+    spinn, reinforced = (
+        run_config(f"{corpus}-{name}", DataConfig(corpus=corpus)) for name in ("spinn", "rl-spinn")
+    )
+    assert spinn.encoder["kind"] == reinforced.encoder["kind"] == "spinn"
+    assert (spinn.parsing.learning, reinforced.parsing.learning) == ("supervised", "reinforce")
+
+
+def test_the_parser_is_chosen_by_its_trees() -> None:
+    run = run_config(DEFAULT_PRESETS["trees"], DataConfig(corpus="trees"))
+    assert (run.encoder["kind"], run.training.select_by) == ("spinn", "f1")
 
 
 @pytest.mark.parametrize("name", ["spinn-pi-nt-2017", "spinn-pi-2017"])
@@ -75,6 +100,10 @@ def test_unknown_preset() -> None:
         ("vectors=glove.txt", "data__vectors", "glove.txt"),
         ("extra=a=1,b=2", "data__extra", ("a=1", "b=2")),
         ("leaf_encoder=bilstm", "encoder__leaf_encoder", "bilstm"),
+        ("train=a,b", "data__train", ("a", "b")),
+        ("branching=left", "data__branching", "left"),
+        ("branching=none", "data__branching", None),
+        ("learning=reinforce", "parsing__learning", "reinforce"),
     ],
 )
 def test_settings_are_typed_by_their_field(text: str, key: str, value: object) -> None:
@@ -117,6 +146,8 @@ def test_bad_settings(text: str, message: str) -> None:
         ("corpus", "multinli"),
         ("node_labels", True),
         ("extra", ("long",)),
+        ("train", "a.jsonl"),
+        ("branching", "up"),
         ("limit", -1),
         ("seed", -1),
         ("seed", 2**70),
@@ -147,14 +178,27 @@ def test_lstms_are_not_compiled(change: dict[str, str]) -> None:
 
 def test_only_what_is_published_is_called_so() -> None:
     published = {name for name, preset in PRESETS.items() if "published" in preset.summary}
-    assert published == {"spinn-pi-nt", "spinn-pi", "spinn-pi-nt-2017", "spinn-pi-2017"}
+    assert published == {"spinn-pi-nt", "spinn-pi", "spinn", "spinn-pi-nt-2017", "spinn-pi-2017"}
     assert all("chosen here" in PRESETS[name].summary for name in ("lstm", "bilstm", "bow"))
 
 
 def test_paths_become_absolute() -> None:
-    data = DataConfig(data="a", dev="/b/../c", extra=("long=x=y.jsonl",)).with_absolute_paths()
-    assert (data.data, data.dev, data.train) == (os.path.abspath("a"), "/c", None)
+    data = DataConfig(data="a", dev=("/b/../c", "d"), extra=("long=x=y.jsonl",)).with_absolute_paths()
+    assert (data.data, data.dev, data.train) == (os.path.abspath("a"), ("/c", os.path.abspath("d")), ())
     assert data.extra == (f"long={os.path.abspath('x=y.jsonl')}",)
+
+
+def test_a_run_of_version_0_1_had_one_file_a_split() -> None:
+    """And said nothing of branching or parsing."""
+    values = run_config("logic-bow", DataConfig(train=("a",))).to_dict()
+    del values["parsing"], values["data"]["branching"]
+    values["data"] |= {"train": "a", "dev": None, "test": None}
+    assert RunConfig.from_dict(values) == run_config("logic-bow", DataConfig(train=("a",)))
+
+
+def test_node_labels_need_the_trees_of_the_corpus() -> None:
+    with pytest.raises(ConfigError, match="node_labels: the nodes of trees made by --branching"):
+        DataConfig(corpus="sst", node_labels=True, branching="left")
 
 
 def test_differences_name_keys() -> None:

@@ -91,6 +91,29 @@ def train_pairs(folder: Path) -> Path:
     return _run([*pair_arguments(folder), *options], folder)
 
 
+def train_spinn(folder: Path) -> Path:
+    """A run of few steps that learnt tiny pairs and their trees."""
+    options = ["--preset", "logic-spinn", "--lr", "0.01", "--epochs", "4", "--output", str(folder / "run")]
+    return _run([*pair_arguments(folder), *options], folder)
+
+
+def parser_arguments(folder: Path) -> list[str]:
+    """`spinn train` on the trees of tiny pairs and of tiny SST, written into the folder; without --output."""
+    pairs, trees = (
+        write_pairs(folder / "pairs.jsonl", 48, seed=1),
+        write_trees(folder / "sst.txt", 48, seed=1),
+    )
+    dev = write_pairs(folder / "dev.jsonl", 24, seed=2)
+    files = ["--train", str(pairs), "--train", str(trees), "--dev", str(dev)]
+    return ["train", "--corpus", "trees", *files, *SMALL]
+
+
+def train_parser(folder: Path) -> Path:
+    """A run that learnt the trees of tiny pairs and of tiny SST."""
+    options = ["--lr", "0.02", "--epochs", "10", "--dropout", "0", "--output", str(folder / "run")]
+    return _run([*parser_arguments(folder), *options], folder)
+
+
 def train_trees(folder: Path) -> Path:
     """A run that learnt tiny trees with a label on every node."""
     options = ["--lr", "0.01", "--epochs", "12", "--dropout", "0", "--output", str(folder / "run")]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from data_prep.branching import BRANCHINGS
 from spinn_tensor.config import ConfigError
 
 
@@ -55,6 +56,16 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_skip_bad(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", default=None, help="leave out bad lines, and say how many and why"
+    )
+
+
+def add_branching(parser: argparse.ArgumentParser) -> None:
+    """--branching of the commands that use a checkpoint."""
+    parser.add_argument(
+        "--branching",
+        choices=(*BRANCHINGS, "none"),
+        help="trees made without a parser instead of those given; text without a parse is read, too "
+        "(default: as the model was trained; none = the trees that are given)",
     )
 
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.files import Skipped, atomic_write
-from spinn_tensor.cli.arguments import add_checkpoint, add_command, add_device, add_skip_bad, choose_device
-from spinn_tensor.cli.report import print_evaluations, print_skipped
+from spinn_tensor.cli.arguments import (
+    add_branching,
+    add_checkpoint,
+    add_command,
+    add_device,
+    add_skip_bad,
+    choose_device,
+)
+from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
+from spinn_tensor.cli.sentences import chosen_branching
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
-from spinn_tensor.training.corpora import Source, read_file, split_sources
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.corpora import Source, read_source, split_sources
 from spinn_tensor.training.evaluate import evaluate
 
 DESCRIPTION = """\
@@ -20,6 +30,8 @@ Scores a checkpoint: accuracy, the accuracy of each class, and the confusion mat
 labels down and predictions across. Without --data it takes the dev, test and extra files
 of the run that trained the checkpoint, under its limit; with --data any files in the format
 of its corpus (SNLI's for a model of pairs), plain or .gz, or the official SNLI zip.
+A model that parses for itself is also scored on its trees: unlabelled bracketing F1 against
+those of the files.
 """
 
 EPILOG = """\
@@ -31,6 +43,9 @@ examples:
       another file; the scores also as JSON
 
   spinn evaluate runs/pi --data snli_1.0.zip --split test
+
+  spinn evaluate runs/pi --branching balanced
+      how much the parses matter: the same sentences under balanced trees
 """
 
 
@@ -42,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--split", choices=("train", "dev", "test"), help="which file of an SNLI zip")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as JSON, too")
+    add_branching(parser)
     add_skip_bad(parser)
     add_device(parser)
     parser.set_defaults(run=run)
@@ -52,14 +68,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--split goes with --data: it names a file of an SNLI zip")
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
-    data = checkpoint.config.run.data
-    is_own = args.data is None
-    skip_bad = bool(args.skip_bad) or (is_own and data.skip_bad)
-    limit = data.limit if is_own else 0
+    data = _data(args, checkpoint)
     skipped = Skipped()
     evaluations = {}
-    for name, source in _sources(args, checkpoint).items():
-        corpus = read_file(source, data.corpus, checkpoint.vocabulary, skipped, skip_bad, limit)
+    for name, source in _sources(args, data).items():
+        corpus = read_source(source, data, checkpoint.vocabulary, skipped)
         evaluations[name] = evaluate(checkpoint.model, corpus)
     print_skipped(skipped)
     if args.json is not None:
@@ -67,12 +80,25 @@ def run(args: argparse.Namespace) -> int:
         with atomic_write(args.json) as file:
             json.dump(content, file, indent=1, ensure_ascii=False)
             file.write("\n")
-    print_evaluations(evaluations)
+    print_evaluations(evaluations, gold_trees(data.branching))
     return 0
 
 
-def _sources(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Source]:
+def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
+    """The settings of the run, as far as they bear on the files that are scored, and those given now."""
+    data = checkpoint.config.run.data
+    is_own = args.data is None
+    return replace(
+        data,
+        branching=chosen_branching(args, checkpoint),
+        skip_bad=bool(args.skip_bad) or (is_own and data.skip_bad),
+        limit=data.limit if is_own else 0,
+    )
+
+
+def _sources(args: argparse.Namespace, data: DataConfig) -> dict[str, Source]:
     if args.data is not None:
-        return {str(path): Source(path, args.split if path.suffix == ".zip" else None) for path in args.data}
-    sources = split_sources(checkpoint.config.run.data)
+        splits = {path: args.split if path.suffix == ".zip" else None for path in args.data}
+        return {str(path): Source((path,), split) for path, split in splits.items()}
+    sources = split_sources(data)
     return {name: source for name, source in sources.items() if name != "train"}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from data_prep.errors import DataError
-from spinn_tensor.cli import demo, encode, evaluate, generate, predict, presets, train
+from spinn_tensor.cli import demo, encode, evaluate, generate, parse, predict, presets, train
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import CheckpointError
@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (train, evaluate, predict, encode, generate, presets, demo):
+    for command in (train, evaluate, predict, parse, encode, generate, presets, demo):
         command.add_parser(subparsers)
     return parser
 

@@ -13,29 +13,49 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, sentence_columns
+from data_prep.branching import branched
+from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
 from data_prep.files import Skipped, atomic_write
 from data_prep.snli import PairExample, pair_columns_from_examples, read_pairs
+from data_prep.treebank import treebank_columns
 from data_prep.trees import Tree
 from data_prep.vocabulary import Vocabulary
-from spinn_tensor.cli.arguments import add_checkpoint, add_command, add_device, add_skip_bad, choose_device
+from spinn_tensor.cli.arguments import (
+    add_branching,
+    add_checkpoint,
+    add_command,
+    add_device,
+    add_skip_bad,
+    choose_device,
+)
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.sentences import parse_argument, read_sentences
+from spinn_tensor.cli.sentences import (
+    chosen_branching,
+    parse_argument,
+    read_sentences,
+    text_reader_for,
+    trees_of,
+)
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
-from spinn_tensor.training.evaluate import predict_probabilities
+from spinn_tensor.training.evaluate import predict_probabilities, predict_transitions, sentences_of
 
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
 given as binary parses is printed with its trees and the probability of each label. A
 jsonl file gives a jsonl file: pairID, label and probabilities of every line, in its
-order. A parse brackets every two constituents: ( ( all dogs ) run ).
+order. A parse brackets every two constituents: ( ( all dogs ) run ). A model that parses
+for itself takes raw text as well, and is drawn with its own trees; so does any model with
+--branching, which replaces the trees that are given.
 """
 
 EPILOG = """\
 examples:
   spinn predict runs/logic --premise "( ( all dogs ) run )" --hypothesis "( ( all poodles ) move )"
+
+  spinn predict runs/spinn --premise "All dogs run." --hypothesis "All poodles move."
+      text, for a model that parses for itself
 
   spinn predict runs/pi --input pairs.jsonl --output predictions.jsonl
       fields sentence1_binary_parse, sentence2_binary_parse and, if there, pairID; no label is needed
@@ -49,16 +69,17 @@ Corpus = PairColumns | LabelledColumns
 def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "predict", "classify a pair, a sentence or a file", DESCRIPTION, EPILOG)
     add_checkpoint(parser)
-    parser.add_argument("--premise", metavar="PARSE", help="binary parse of the premise")
-    parser.add_argument("--hypothesis", metavar="PARSE", help="binary parse of the hypothesis")
-    parser.add_argument("--sentence", metavar="PARSE", help="binary parse, for a model of sentences")
+    parser.add_argument("--premise", metavar="PARSE", help="binary parse (or text, see above) of the premise")
+    parser.add_argument("--hypothesis", metavar="PARSE", help="the same of the hypothesis")
+    parser.add_argument("--sentence", metavar="PARSE", help="the same, for a model of sentences")
     parser.add_argument("--input", type=Path, metavar="FILE", help="jsonl, plain or .gz")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="jsonl with the predictions (default: stdout)"
     )
     parser.add_argument(
-        "--field", metavar="NAME", help="sentence models: field of --input that has the parse"
+        "--field", metavar="NAME", help="sentence models: field of --input that has the parse or text"
     )
+    add_branching(parser)
     add_skip_bad(parser)
     add_device(parser)
     parser.set_defaults(run=run)
@@ -71,21 +92,28 @@ def run(args: argparse.Namespace) -> int:
     _check_task(args, checkpoint.config.model.task)
     if args.input is not None:
         return _predict_file(args, checkpoint)
-    if args.sentence is not None:
-        trees = {"sentence": parse_argument(args.sentence, "--sentence")}
-    else:
-        trees = {
-            "premise": parse_argument(args.premise, "--premise"),
-            "hypothesis": parse_argument(args.hypothesis, "--hypothesis"),
-        }
-    show_prediction(checkpoint, trees)
+    branching = chosen_branching(args, checkpoint)
+    tokenize = text_reader_for(checkpoint, branching)
+    names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
+    trees = {name: parse_argument(getattr(args, name), f"--{name}", tokenize) for name in names}
+    show_prediction(checkpoint, trees, branching)
     return 0
 
 
-def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree]) -> None:
-    """Draws the trees (one sentence, or premise and hypothesis) and prints the probability of each label."""
+def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: str | None = None) -> None:
+    """Draws the trees (one sentence, or premise and hypothesis) and prints the probability of each label.
+
+    The trees are those that the model makes itself, else those of `branching`, else those given.
+    """
     console = Console(highlight=False, markup=False)
-    drawings = [[name, *tree_lines(tree)] for name, tree in trees.items()]
+    first, *rest = trees.values()
+    corpus: Corpus = treebank_columns([first], checkpoint.vocabulary)
+    if rest:
+        corpus = _pairs([PairExample(first, rest[0], None, "")], checkpoint)
+    if branching is not None:
+        corpus = branched(corpus, branching)
+    seen = trees_of(list(trees.values()), _seen_by(checkpoint, corpus))
+    drawings = [[name, *tree_lines(tree)] for name, tree in zip(trees, seen, strict=True)]
     lines = side_by_side(drawings[0], drawings[1]) if len(drawings) == 2 else drawings[0]
     if max(map(len, lines)) > console.width:
         lines = [line for drawing in drawings for line in drawing]
@@ -94,10 +122,6 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree]) -> None:
     unknown = _unknown_words(trees.values(), checkpoint.vocabulary)
     if unknown:
         console.print(f"not in the vocabulary: {', '.join(unknown)}", soft_wrap=True)
-    first, *rest = trees.values()
-    corpus: Corpus = _sentences([first], checkpoint)
-    if rest:
-        corpus = _pairs([PairExample(first, rest[0], None, "")], checkpoint)
     probabilities = predict_probabilities(checkpoint.model, corpus)[0]
     labels = checkpoint.config.model.labels
     console.print()
@@ -108,16 +132,8 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree]) -> None:
 
 def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     skipped = Skipped()
-    skip_bad = bool(args.skip_bad)
-    corpus: Corpus
-    if checkpoint.config.model.task == "pair":
-        pairs = list(read_pairs(args.input, skip_bad=skip_bad, skipped=skipped, require_label=False))
-        names, key = [pair.pair_id for pair in pairs], "pairID"
-        corpus = _pairs(pairs, checkpoint)
-    else:
-        sentences = read_sentences(args.input, args.field, skip_bad, skipped)
-        names, key = [sentence.sentence_id for sentence in sentences], "sentenceID"
-        corpus = _sentences([sentence.tree for sentence in sentences], checkpoint)
+    key = "pairID" if checkpoint.config.model.task == "pair" else "sentenceID"
+    names, corpus = _read(args, checkpoint, skipped)
     probabilities = predict_probabilities(checkpoint.model, corpus)
     labels = checkpoint.config.model.labels
     with nullcontext(sys.stdout) if args.output is None else atomic_write(args.output) as file:
@@ -132,13 +148,36 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     return 0
 
 
+def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) -> tuple[list[str], Corpus]:
+    """The identifiers and columns of --input."""
+    branching = chosen_branching(args, checkpoint)
+    tokenize = text_reader_for(checkpoint, branching)
+    skip_bad = bool(args.skip_bad)
+    corpus: Corpus
+    if checkpoint.config.model.task == "pair":
+        pairs = list(
+            read_pairs(args.input, skip_bad=skip_bad, skipped=skipped, require_label=False, tokenize=tokenize)
+        )
+        names = [pair.pair_id for pair in pairs]
+        corpus = _pairs(pairs, checkpoint)
+    else:
+        sentences = read_sentences(args.input, args.field, skip_bad, skipped, tokenize)
+        names = [sentence.sentence_id for sentence in sentences]
+        corpus = treebank_columns((sentence.tree for sentence in sentences), checkpoint.vocabulary)
+    return names, corpus if branching is None else branched(corpus, branching)
+
+
 def _pairs(examples: list[PairExample], checkpoint: Checkpoint) -> PairColumns:
     return pair_columns_from_examples(examples, checkpoint.vocabulary)
 
 
-def _sentences(trees: list[Tree], checkpoint: Checkpoint) -> LabelledColumns:
-    columns = sentence_columns((tree._replace(labels=None) for tree in trees), checkpoint.vocabulary)
-    return LabelledColumns(columns, np.full(len(trees), NO_LABEL, dtype=np.int64))
+def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
+    """The sentences of the corpus, premises first, under the trees that the model composes them by."""
+    encoder = checkpoint.model.encoder
+    sentences = sentences_of(corpus)
+    if encoder.config.kind != "spinn":
+        return sentences
+    return sentences._replace(transitions=predict_transitions(encoder, sentences))
 
 
 def _unknown_words(trees: Iterable[Tree], vocabulary: Vocabulary) -> list[str]:
@@ -158,6 +197,8 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 
 def _check_task(args: argparse.Namespace, task: str) -> None:
+    if task == "parse":
+        raise ConfigError("this checkpoint only parses; spinn parse --model does it")
     if task == "pair" and args.sentence is not None:
         raise ConfigError("--sentence: this checkpoint classifies pairs; give --premise and --hypothesis")
     if task == "sentence" and args.premise is not None:

@@ -7,6 +7,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Self
 
@@ -15,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data_prep.brackets import ParseScores
+from data_prep.brackets import BracketScores, ParseScores
 from data_prep.files import Skipped
 from spinn_tensor.training.evaluate import Evaluation
 from spinn_tensor.training.loop import Observer
@@ -25,8 +28,16 @@ from spinn_tensor.training.resume import Progress as RunProgress
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
-def print_evaluations(evaluations: dict[str, Evaluation]) -> None:
-    """One table a split, and one for all nodes where they were labelled."""
+CORPUS_TREES = "the corpus's trees"
+
+
+def gold_trees(branching: str | None) -> str:
+    """What the trees are that those of a model are compared with."""
+    return CORPUS_TREES if branching is None else f"trees made by --branching {branching}"
+
+
+def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TREES) -> None:
+    """One table a split, one for all nodes where they were labelled, and one of the model's own trees."""
     console = Console()
     for name, evaluation in evaluations.items():
         tables = {name: evaluation.scores, f"{name}, all nodes": evaluation.node_scores}
@@ -35,8 +46,8 @@ def print_evaluations(evaluations: dict[str, Evaluation]) -> None:
                 print(f"{title}: accuracy {scores.accuracy:.2%} of {scores.n_examples:,}")
                 console.print(scores_table(scores))
         if evaluation.parse_scores is not None:
-            print(f"{name}: {parse_summary(evaluation.parse_scores)}")
-            console.print(parse_table(evaluation.parse_scores))
+            print(f"{name}: {parse_summary(evaluation.parse_scores, gold)}")
+            console.print(parse_table(evaluation.parse_scores, gold))
 
 
 def scores_table(scores: Scores) -> Table:
@@ -52,30 +63,74 @@ def scores_table(scores: Scores) -> Table:
     return table
 
 
-def parse_summary(scores: ParseScores) -> str:
+def parse_summary(scores: ParseScores, gold: str = CORPUS_TREES) -> str:
     """What one line can say of trees."""
     return (
-        f"{scores.transition_accuracy:.2%} of transitions as in the corpus's trees; average depth "
-        f"{scores.average_depth:.2f} (the corpus's {scores.gold_average_depth:.2f}); "
-        f"{scores.gold.n_sentences:,} sentences, {scores.gold.n_trivial:,} of them of one or two words"
+        f"{scores.transition_accuracy:.2%} of transitions as in {gold}; average depth "
+        f"{scores.average_depth:.2f} (in those {scores.gold_average_depth:.2f}); {parse_counts(scores)}"
     )
 
 
-def parse_table(scores: ParseScores) -> Table:
+def parse_counts(scores: ParseScores) -> str:
+    """What the trees are over."""
+    n_sentences, n_trivial = scores.gold.n_sentences, scores.gold.n_trivial
+    return f"{n_sentences:,} sentences, {n_trivial:,} of them of one or two words"
+
+
+def parse_table(scores: ParseScores, gold: str = CORPUS_TREES) -> Table:
     """Unlabelled bracketing F1 against the corpus's trees and trees made without a parser."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for name in ("bracketing F1 against", "mean", "pooled", "mean, inner", "pooled, inner"):
-        table.add_column(name, justify="left" if name == "bracketing F1 against" else "right", no_wrap=True)
+    table = _bracket_table("bracketing F1 against")
     against = {
-        "the corpus's trees": scores.gold,
+        gold: scores.gold,
         "left-branching": scores.left,
         "right-branching": scores.right,
         "balanced": scores.balanced,
     }
     for name, part in against.items():
-        figures = part.sentence_f1, part.f1, part.inner_sentence_f1, part.inner_f1
-        table.add_row(name, *("–" if math.isnan(figure) else f"{figure:.2%}" for figure in figures))
+        table.add_row(name, *_bracket_figures(part))
     return table
+
+
+def comparison_table(rows: dict[str, ParseScores]) -> Table:
+    """Several parsers' trees against the same gold trees, a row each; the last has the gold trees' depth."""
+    table = _bracket_table("bracketing F1 of")
+    for name in ("transitions", "depth"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, scores in rows.items():
+        table.add_row(
+            name,
+            *_bracket_figures(scores.gold),
+            _percent(scores.transition_accuracy),
+            f"{scores.average_depth:.2f}",
+        )
+    depth = next(iter(rows.values())).gold_average_depth
+    table.add_row(CORPUS_TREES, "", "", "", "", "", f"{depth:.2f}")
+    return table
+
+
+def _bracket_table(title: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column(title)
+    for name in ("mean", "pooled", "mean,\ninner", "pooled,\ninner"):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _bracket_figures(scores: BracketScores) -> list[str]:
+    return [_percent(f1) for f1 in (scores.sentence_f1, scores.f1, scores.inner_sentence_f1, scores.inner_f1)]
+
+
+def _percent(figure: float) -> str:
+    return "–" if math.isnan(figure) else f"{figure:.2%}"
+
+
+@contextmanager
+def parsing_bar(n_sentences: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar on stderr, if that is a terminal; what is given is called with the sentences just done."""
+    console = Console(stderr=True)
+    columns = TextColumn("parsing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield partial(bar.advance, bar.add_task("", total=n_sentences))
 
 
 def print_skipped(skipped: Skipped) -> None:
@@ -90,8 +145,9 @@ class TerminalObserver(Observer):
     The first SIGINT or SIGTERM lets the loop write a checkpoint; a second one ends the program at once.
     """
 
-    def __init__(self, title: str = "") -> None:
+    def __init__(self, title: str = "", gold: str = CORPUS_TREES) -> None:
         self._title = title
+        self._gold = "" if gold == CORPUS_TREES else f" against {gold}"
         self._signal = 0
         self._training = False  # before and after it there is nothing to save
         self._previous: dict[int, Any] = {}
@@ -165,7 +221,7 @@ class TerminalObserver(Observer):
         if nodes is not None:
             text += f"  all nodes {nodes.accuracy:.2%}"
         if trees is not None:
-            text += f"  trees F1 {trees.gold.sentence_f1:.2%}"
+            text += f"  trees F1 {trees.gold.sentence_f1:.2%}{self._gold}"
         self._say(text + ("  (best)" if is_best else ""))
 
     def end(self) -> None:

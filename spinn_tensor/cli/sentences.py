@@ -1,14 +1,26 @@
-"""Sentences with their parses from a jsonl file, for `predict` and `encode`."""
+"""Sentences that a command is given: parses where a model needs them, else text, in arguments and in files.
+
+A model that parses for itself needs no parse, nor does one whose trees are made by --branching. For these, text that
+does not begin like a parse, with "( ", is read through the Penn Treebank tokenizer.
+"""
 
 from __future__ import annotations
 
+import argparse
+import re
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from data_prep.columns import SentenceColumns, node_offsets
 from data_prep.errors import DataError
 from data_prep.files import Skipped, parse_record, read_examples
-from data_prep.snli import identifier, parse_field
-from data_prep.trees import Tree, parse_binary
+from data_prep.snli import Tokenize, identifier, sentence_tree, text_field
+from data_prep.tokenizer import Tokenizer
+from data_prep.treebank import parse_or_tokenize
+from data_prep.trees import Tree
+from spinn_tensor.training.checkpoint import Checkpoint
+from spinn_tensor.training.corpora import text_reader
 
 FIELDS = ("sentence_binary_parse", "binary_parse")
 
@@ -20,26 +32,75 @@ class Sentence(NamedTuple):
     sentence_id: str  # of the field sentenceID, or pairID; "" where neither is there
 
 
-def read_sentences(path: Path, field: str | None, skip_bad: bool, skipped: Skipped) -> list[Sentence]:
-    """Every line's sentence. `field` names that with the parse, with or without its ending `_binary_parse`.
-
-    Raises DataError naming line and field.
-    """
-    names = FIELDS if field is None else (f"{field}_binary_parse", field)
-    return list(read_examples(path, lambda line: _sentence(line, names), skip_bad=skip_bad, skipped=skipped))
+def chosen_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
+    """What --branching says, by default what the checkpoint's run had; None for the trees that are given."""
+    chosen = checkpoint.config.run.data.branching if args.branching is None else args.branching
+    return None if chosen == "none" else chosen
 
 
-def parse_argument(text: str, name: str) -> Tree:
-    """A binary parse given on the command line. Raises DataError naming the option."""
+def text_reader_for(checkpoint: Checkpoint, branching: str | None) -> Tokenize | None:
+    """What reads text without a parse for this model; None if the model needs parses."""
+    if checkpoint.config.model.encoder.kind == "spinn":
+        return Tokenizer().tokenize
+    return text_reader(branching)
+
+
+def read_sentences(
+    path: Path,
+    field: str | None,  # with the parse, with or without its ending `_binary_parse`
+    skip_bad: bool,
+    skipped: Skipped,
+    tokenize: Tokenize | None = None,  # reads text without a parse
+) -> list[Sentence]:
+    """Every line's sentence. Raises DataError naming line and field."""
+    parse = partial(_sentence, field=field, tokenize=tokenize)
+    return list(read_examples(path, parse, skip_bad=skip_bad, skipped=skipped))
+
+
+def parse_argument(text: str, name: str, tokenize: Tokenize | None = None) -> Tree:
+    """A binary parse, or text, given on the command line. Raises DataError naming the option."""
     try:
-        return parse_binary(text)
+        return parse_or_tokenize(text, tokenize)
     except DataError as error:
         raise error.at(field=name) from None
 
 
-def _sentence(line: str, names: tuple[str, ...]) -> Sentence:
+def split_tokens(text: str) -> tuple[str, ...]:
+    """Tokens of a sentence that is tokenised already, split at blanks. Raises DataError."""
+    tokens = tuple(re.findall(r"[^ \t\r\n]+", text))
+    if not tokens:
+        raise DataError("a sentence without words")
+    if any("\ud800" <= character <= "\udfff" for character in text):  # an argument that is not UTF-8
+        raise DataError("half of a surrogate pair")
+    for position, token in enumerate(tokens, start=1):
+        if token in ("(", ")"):
+            raise DataError("a bracket, which parses write as -LRB- or -RRB-", token=(position, token))
+    return tokens
+
+
+def trees_of(
+    sentences: list[Tree],  # n of them
+    columns: SentenceColumns,  # the same n sentences under other trees
+) -> list[Tree]:
+    """The words under the trees of the columns."""
+    bounds = node_offsets(columns)
+    return [
+        Tree(sentence.tokens, columns.transitions[start:end])
+        for sentence, start, end in zip(sentences, bounds, bounds[1:], strict=False)
+    ]
+
+
+def _sentence(line: str, field: str | None, tokenize: Tokenize | None) -> Sentence:
     record = parse_record(line)
+    return Sentence(_tree(record, field, tokenize), identifier(record, "sentenceID", "pairID"))
+
+
+def _tree(record: dict[str, Any], field: str | None, tokenize: Tokenize | None) -> Tree:
+    names = FIELDS if field is None else (f"{field}_binary_parse", field)
     name = next((name for name in names if name in record), None)
+    if name is None and field is None and "sentence" in record:
+        return sentence_tree(record, "sentence", tokenize)
     if name is None:
         raise DataError(f"missing field, expected {' or '.join(names)}")
-    return Sentence(parse_field(record, name), identifier(record, "sentenceID", "pairID"))
+    is_text = not name.endswith("binary_parse")
+    return parse_argument(text_field(record, name), name, tokenize if is_text else None)

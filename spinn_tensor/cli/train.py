@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from data_prep.branching import BRANCHINGS
 from data_prep.files import Skipped
 from spinn_tensor.cli.arguments import add_command, add_device, add_skip_bad, choose_device, positive
-from spinn_tensor.cli.report import TerminalObserver, print_evaluations, print_skipped
+from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations, print_skipped
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.config import CORPORA, DataConfig, RunConfig, parse_setting, settable
 from spinn_tensor.training.presets import DEFAULT_PRESETS, preset_table, run_config
@@ -38,6 +39,12 @@ examples:
   spinn train --corpus listops --output runs/listops
       nested operations on digits, generated into runs/listops/corpus
 
+  spinn train --corpus trees --train snli_1.0_train.jsonl --train sst.txt --dev snli_1.0_dev.jsonl
+      a parser, taught by trees alone; sentences without labels will do
+
+  spinn train --corpus snli --train text.jsonl --dev dev.jsonl --branching right --preset logic-rl-spinn
+      pairs of raw text: the model finds trees of its own that help it to classify
+
   spinn train --output runs/pi --resume
       goes on with a run that was killed; its settings are read from its folder
 
@@ -48,6 +55,7 @@ keys for --set:
   training    {training}
   encoder     {encoder}
   classifier  {classifier}
+  parsing     {parsing}
   data        {data}
 """
 
@@ -72,7 +80,8 @@ DATA_FLAGS = tuple(settable("data"))  # each has a flag of its name
 
 def add_parser(subparsers: Any) -> None:
     keys = {
-        section: ", ".join(settable(section)) for section in ("training", "encoder", "classifier", "data")
+        section: ", ".join(settable(section))
+        for section in ("training", "encoder", "classifier", "parsing", "data")
     }
     table = "\n".join("  " + line for line in preset_table().splitlines())
     epilog = EPILOG.format(presets=table, **keys)
@@ -111,7 +120,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     for split in ("train", "dev", "test"):
         group.add_argument(
-            f"--{split}", metavar="FILE", help=f"{split} examples, plain or .gz, instead of --data's"
+            f"--{split}",
+            action="append",
+            metavar="FILE",
+            help=f"{split} examples, plain or .gz, instead of --data's; repeatable",
         )
     group.add_argument(
         "--extra",
@@ -124,9 +136,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--min-count", type=int, metavar="N", help="rarer words become <unk> (default: 1)")
     group.add_argument("--lower", action="store_true", default=None, help="words in lower case")
-    group.add_argument("--limit", type=int, metavar="N", help="only the first N examples of every file")
+    group.add_argument("--limit", type=int, metavar="N", help="only the first N examples of every split")
     group.add_argument(
         "--node-labels", action="store_true", default=None, help="sst: learn the label of every node"
+    )
+    group.add_argument(
+        "--branching",
+        choices=BRANCHINGS,
+        help="trees made without a parser, instead of those of the files; sentences without a parse are read "
+        "from their text then (snli: sentence1, sentence2; trees: sentence, or a line)",
     )
     add_skip_bad(group)
 
@@ -170,7 +188,8 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and saved is None:
         print(f"nothing to resume in {output}: beginning a new run")
     skipped = Skipped()
-    with TerminalObserver() as observer:
+    gold = gold_trees(settings.data.branching)
+    with TerminalObserver(gold=gold) as observer:
         results = execute(
             settings,
             output,
@@ -181,7 +200,7 @@ def run(args: argparse.Namespace) -> int:
             skipped=skipped,
         )
     print_skipped(skipped)
-    print_evaluations(results.evaluations)
+    print_evaluations(results.evaluations, gold)
     progress = results.progress
     why = (
         "early stopping"
@@ -198,8 +217,7 @@ def run(args: argparse.Namespace) -> int:
 
 def new_run(args: argparse.Namespace) -> RunConfig:
     """The settings of a new run: preset, then flags, then --set. Raises ConfigError."""
-    given = {name: getattr(args, name) for name in DATA_FLAGS if getattr(args, name) is not None}
-    data = DataConfig(**{**given, "extra": tuple(given.get("extra", ()))})
+    data = DataConfig(**_given_data(args))
     preset = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
     data = _with_flags(preset, args).data
     if data.vectors is None and not preset.encoder["train_embedding"]:
@@ -212,12 +230,16 @@ def resumed_run(args: argparse.Namespace, saved: RunConfig) -> RunConfig:
     """The saved settings; raises ConfigError where the command line would change them."""
     if args.preset is not None and args.preset != saved.preset:
         raise ConfigError(f"--resume: preset differs: the run has {saved.preset!r}, now {args.preset!r}")
-    given = {f"data__{name}": getattr(args, name) for name in DATA_FLAGS if getattr(args, name) is not None}
-    if "data__extra" in given:
-        given["data__extra"] = tuple(given["data__extra"])
+    given = {f"data__{name}": value for name, value in _given_data(args).items()}
     wanted = _with_flags(saved.changed(**given), args)
     check_same_run(saved, wanted)
     return wanted
+
+
+def _given_data(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of DataConfig that the command line sets."""
+    given = {name: value for name in DATA_FLAGS if (value := getattr(args, name)) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def _with_flags(settings: RunConfig, args: argparse.Namespace) -> RunConfig:

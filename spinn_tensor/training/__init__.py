@@ -26,6 +26,7 @@ from spinn_tensor.training.config import TrainingConfig as TrainingConfig
 from spinn_tensor.training.evaluate import Evaluation as Evaluation
 from spinn_tensor.training.evaluate import evaluate as evaluate
 from spinn_tensor.training.evaluate import predict_probabilities as predict_probabilities
+from spinn_tensor.training.evaluate import predict_transitions as predict_transitions
 from spinn_tensor.training.loop import TrainingError as TrainingError
 from spinn_tensor.training.metrics import Scores as Scores
 from spinn_tensor.training.objective import training_loss as training_loss

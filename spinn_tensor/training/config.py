@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from data_prep.branching import BRANCHINGS
 from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, Settings, checked_fields
 
-CORPORA = ("logic", "snli", "sst", "listops")
+CORPORA = ("logic", "snli", "sst", "listops", "trees")
 CRITERIA = ("accuracy", "f1")
 LEARNING = ("supervised", "reinforce")
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
+_FILES = ("train", "dev", "test", "extra")  # of DataConfig, lists of files
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,13 @@ class ParsingConfig(Settings):
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
-    """Which examples. `data` is a folder (or, for SNLI, the official zip); single files overrule it."""
+    """Which examples. `data` is a folder (or, for SNLI, the official zip); the files of a split overrule it."""
 
     corpus: str = "logic"
     data: str | None = None
-    train: str | None = None
-    dev: str | None = None
-    test: str | None = None
+    train: tuple[str, ...] = ()  # files, read one after another
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()  # NAME=FILE, each evaluated at the end
     vectors: str | None = None  # GloVe text
     min_count: int = 1  # rarer words of the training split become <unk>
@@ -107,33 +109,51 @@ class DataConfig(Settings):
     limit: int = 0  # only the first so many examples of every split; 0 = all
     node_labels: bool = False  # SST: learn the label of every node
     skip_bad: bool = False
+    branching: str | None = (
+        None  # one of BRANCHINGS: such trees instead of the corpus's, or where it has none
+    )
 
     def __post_init__(self) -> None:
         _require(self.corpus in CORPORA, "corpus", self.corpus, "one of " + ", ".join(CORPORA))
         _require(self.min_count >= 1, "min_count", self.min_count, "at least 1")
         _require(self.limit >= 0, "limit", self.limit, "0 or more")
+        for name in _FILES:
+            _require(not isinstance(getattr(self, name), str), name, getattr(self, name), "a tuple of files")
         for entry in self.extra:
             name, separator, file = entry.partition("=")
             _require(bool(name and separator and file), "extra", entry, "NAME=FILE")
         if self.node_labels and self.corpus != "sst":
             raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
+        if self.branching is not None:
+            _require(
+                self.branching in BRANCHINGS, "branching", self.branching, "one of " + ", ".join(BRANCHINGS)
+            )
+            if self.node_labels:
+                raise ConfigError("node_labels: the nodes of trees made by --branching have no labels")
 
     def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "extra": list(self.extra)}
+        return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _FILES}}
 
     def with_absolute_paths(self) -> DataConfig:
-        names = ("data", "train", "dev", "test", "vectors")
-        paths = {name: os.path.abspath(path) for name in names if (path := getattr(self, name)) is not None}
+        paths: dict[str, Any] = {
+            name: os.path.abspath(path)
+            for name in ("data", "vectors")
+            if (path := getattr(self, name)) is not None
+        }
+        for name in ("train", "dev", "test"):
+            paths[name] = tuple(os.path.abspath(file) for file in getattr(self, name))
         extra = [entry.partition("=") for entry in self.extra]
-        return dataclasses.replace(
-            self, **paths, extra=tuple(f"{name}={os.path.abspath(file)}" for name, _, file in extra)
-        )
+        paths["extra"] = tuple(f"{name}={os.path.abspath(file)}" for name, _, file in extra)
+        return dataclasses.replace(self, **paths)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         fields = checked_fields(cls, values)
-        if "extra" in fields:
-            fields["extra"] = tuple(fields["extra"])
+        for name in fields.keys() & set(_FILES):
+            value = fields[name]
+            if value is None or isinstance(value, str):  # version 0.1.0 had one file a split
+                value = () if value is None else (value,)
+            fields[name] = tuple(value)
         return cls(**fields)
 
 

@@ -3,6 +3,9 @@
 The vocabulary holds the words of the training split, so that <unk> means the same in training and after.
 With --vectors it holds those of every split: a fixed vector needs no training, and a word unseen in
 training still has one.
+
+Under `branching` every split has trees of that kind, whatever trees it came with; sentences without any are
+read from their text then. Random trees are the same in every run.
 """
 
 from __future__ import annotations
@@ -12,28 +15,33 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from data_prep import listops, logic, snli, sst
+from data_prep import listops, logic, snli, sst, treebank
+from data_prep.branching import branched
 from data_prep.columns import LabelledColumns, PairColumns
 from data_prep.errors import DataError
 from data_prep.files import Skipped
 from data_prep.listops import ListOpsConfig
 from data_prep.logic import LogicConfig
+from data_prep.snli import Tokenize
+from data_prep.tokenizer import Tokenizer
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.folders import recover, write_folder
 
-if TYPE_CHECKING:
-    import datasets
-
 Corpus = PairColumns | LabelledColumns
-Example = TypeVar("Example")
 
 SPLITS = ("train", "dev", "test")
-FILES = {"snli": ("snli_1.0_", ".jsonl"), "sst": ("", ".txt"), "listops": ("", ".tsv")}  # around the split
+FILES = {  # around the split
+    "snli": ("snli_1.0_", ".jsonl"),
+    "sst": ("", ".txt"),
+    "listops": ("", ".tsv"),
+    "trees": ("", ".txt"),
+}
 MANIFEST = "corpus.json"  # of a generated corpus: the generator's version and configuration
 GeneratedConfig = LogicConfig | ListOpsConfig
 
@@ -66,7 +74,7 @@ GENERATORS: dict[str, Generator] = {
 class SentenceCorpus(NamedTuple):
     """How a corpus of single sentences is read."""
 
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # () where there are none: a corpus to learn trees from
     read: Callable[..., Iterator[Any]]  # examples of a file, each with its `tokens`; as `sst.read_trees`
     columns: Callable[[Iterable[Any], Vocabulary], LabelledColumns]
 
@@ -74,20 +82,21 @@ class SentenceCorpus(NamedTuple):
 SENTENCE_CORPORA: dict[str, SentenceCorpus] = {
     "sst": SentenceCorpus(sst.LABELS, sst.read_trees, sst.labelled_columns),
     "listops": SentenceCorpus(listops.LABELS, listops.read_expressions, listops.expression_columns),
+    "trees": SentenceCorpus((), treebank.read_treebank, treebank.treebank_columns),
 }
 
 
 class Source(NamedTuple):
-    """A file of examples, or a split of the official SNLI zip."""
+    """Files of examples, read one after another, or a split of the official SNLI zip."""
 
-    path: Path
+    paths: tuple[Path, ...]
     split: str | None = None  # only in a zip
 
 
 class Splits(NamedTuple):
     """A corpus ready for training."""
 
-    task: str  # "pair" | "sentence"
+    task: str  # "pair" | "sentence" | "parse"
     labels: tuple[str, ...]
     vocabulary: Vocabulary
     train: Corpus
@@ -98,19 +107,19 @@ class Splits(NamedTuple):
 def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
     """Reads every split of the data. Raises DataError naming file, line and field."""
     sources = split_sources(data)
+    examples = {name: _examples(source, data, skipped) for name, source in sources.items()}
     if data.corpus in SENTENCE_CORPORA:
-        labels, read, columns = SENTENCE_CORPORA[data.corpus]
-        examples = {
-            name: list(_limited(read(source.path, skip_bad=data.skip_bad, skipped=skipped), data.limit))
-            for name, source in sources.items()
-        }
-        vocabulary = _vocabulary(data, {name: _count(parts) for name, parts in examples.items()})
-        labelled = {name: columns(parts, vocabulary) for name, parts in examples.items()}
-        return _splits("sentence", labels, vocabulary, dict(labelled))
-    tables = {name: _read_pairs(source, data, skipped) for name, source in sources.items()}
+        labels, _, columns = SENTENCE_CORPORA[data.corpus]
+        listed = {name: list(part) for name, part in examples.items()}
+        vocabulary = _vocabulary(data, {name: _count(part) for name, part in listed.items()})
+        corpora = {name: _with_trees(columns(part, vocabulary), data) for name, part in listed.items()}
+        return _splits("sentence" if labels else "parse", labels, vocabulary, corpora)
+    tables = {name: snli.to_dataset(part) for name, part in examples.items()}
     vocabulary = _vocabulary(data, {name: snli.token_counts(table) for name, table in tables.items()})
-    pairs = {name: snli.pair_columns(table, vocabulary) for name, table in tables.items()}
-    return _splits("pair", snli.LABELS, vocabulary, dict(pairs))
+    corpora = {
+        name: _with_trees(snli.pair_columns(table, vocabulary), data) for name, table in tables.items()
+    }
+    return _splits("pair", snli.LABELS, vocabulary, corpora)
 
 
 def split_sources(data: DataConfig) -> dict[str, Source]:
@@ -119,7 +128,7 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
     given = {"train": data.train, "dev": data.dev, "test": data.test}
     if data.data is not None and not (data.train and data.dev):
         sources.update(_in_folder(data.corpus, Path(data.data)))
-    sources.update({name: Source(Path(file)) for name, file in given.items() if file})
+    sources.update({name: Source(tuple(map(Path, files))) for name, files in given.items() if files})
     for name in ("train", "dev"):
         if name not in sources:
             raise DataError(f"no {name} file: give --{name} FILE, or --data with the folder of the corpus")
@@ -127,7 +136,7 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
         name, _, file = entry.partition("=")
         if name in sources:
             raise DataError(f"the corpus has a split {name!r} already", field=f"--extra {entry}")
-        sources[name] = Source(Path(file))
+        sources[name] = Source((Path(file),))
     return sources
 
 
@@ -175,50 +184,61 @@ def _holds_corpus(folder: Path, generator: Generator, config: GeneratedConfig) -
     return is_equal and all((folder / name).is_file() for name in generator.files.values())
 
 
-def read_file(
+def read_source(
     source: Source,
-    corpus: str,  # in whose format it is
+    data: DataConfig,  # corpus, limit, skip_bad and branching
     vocabulary: Vocabulary,
     skipped: Skipped,
-    skip_bad: bool,
-    limit: int = 0,  # only the first so many examples; 0 = all
 ) -> Corpus:
-    """One file of labelled examples for a trained model. Raises DataError."""
-    if corpus in SENTENCE_CORPORA:
-        _, read, columns = SENTENCE_CORPORA[corpus]
-        examples = read(source.path, skip_bad=skip_bad, skipped=skipped)
-        return columns(_limited(examples, limit), vocabulary)
-    pairs = snli.read_pairs(source.path, split=source.split, skip_bad=skip_bad, skipped=skipped)
-    return snli.pair_columns_from_examples(_limited(pairs, limit), vocabulary)
+    """Examples for a trained model. Raises DataError."""
+    examples = _examples(source, data, skipped)
+    columns: Callable[..., Corpus] = snli.pair_columns_from_examples
+    if data.corpus in SENTENCE_CORPORA:
+        columns = SENTENCE_CORPORA[data.corpus].columns
+    return _with_trees(columns(examples, vocabulary), data)
+
+
+def text_reader(branching: str | None) -> Tokenize | None:
+    """What reads sentences without a parse: nothing, unless trees are made for them."""
+    return None if branching is None else Tokenizer().tokenize
 
 
 def _in_folder(corpus: str, path: Path) -> dict[str, Source]:
     if path.suffix == ".zip" and corpus == "snli":
-        return {split: Source(path, split) for split in SPLITS}
+        return {split: Source((path,), split) for split in SPLITS}
     if not path.is_dir():
         raise DataError("no such folder" if not path.exists() else "expected a folder", path=path)
     if corpus == "logic":
         files = {name: path / file for name, file in GENERATORS[corpus].files.items()}
-        return {n: Source(file) for n, file in files.items() if n in ("train", "dev") or file.exists()}
+        return {n: Source((file,)) for n, file in files.items() if n in ("train", "dev") or file.exists()}
     stem, suffix = FILES[corpus]
     found = {}
     for split in SPLITS:
         places = [folder / f"{stem}{split}{suffix}" for folder in (path, path / "snli_1.0")]
         candidates = [place.with_name(place.name + ending) for place in places for ending in ("", ".gz")]
         if existing := [candidate for candidate in candidates if candidate.is_file()]:
-            found[split] = Source(existing[0])
+            found[split] = Source((existing[0],))
         elif split != "test":
             raise DataError(f"no {places[0].name} (nor .gz) in it", path=path)
     return found
 
 
-def _read_pairs(source: Source, data: DataConfig, skipped: Skipped) -> datasets.Dataset:
-    pairs = snli.read_pairs(source.path, split=source.split, skip_bad=data.skip_bad, skipped=skipped)
-    return snli.to_dataset(_limited(pairs, data.limit))
+def _examples(source: Source, data: DataConfig, skipped: Skipped) -> Iterator[Any]:
+    """Examples of the files in the corpus's format, up to the limit."""
+    read: Callable[..., Iterator[Any]]
+    if data.corpus == "trees":
+        read = partial(treebank.read_treebank, tokenize=text_reader(data.branching))
+    elif data.corpus in SENTENCE_CORPORA:
+        read = SENTENCE_CORPORA[data.corpus].read
+    else:
+        read = partial(snli.read_pairs, split=source.split, tokenize=text_reader(data.branching))
+    files = (read(path, skip_bad=data.skip_bad, skipped=skipped) for path in source.paths)
+    return islice(chain.from_iterable(files), data.limit or None)
 
 
-def _limited(examples: Iterator[Example], limit: int) -> Iterator[Example]:
-    return islice(examples, limit) if limit else examples
+def _with_trees(corpus: Corpus, data: DataConfig) -> Corpus:
+    """The corpus as it is, or under trees of one kind."""
+    return corpus if data.branching is None else branched(corpus, data.branching)
 
 
 def _vocabulary(data: DataConfig, counts: dict[str, Counter[str]]) -> Vocabulary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,15 +12,26 @@ from torch.nn import functional as F
 
 from data_prep.batching import epoch_batches
 from data_prep.brackets import ParseScores, score_parses
-from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, concatenate, lengths, select
-from spinn_tensor.batch import LabelledBatch, PairBatch, collate, move
+from data_prep.columns import (
+    NO_LABEL,
+    LabelledColumns,
+    PairColumns,
+    SentenceColumns,
+    concatenate,
+    lengths,
+    select,
+    take,
+)
+from spinn_tensor.batch import LabelledBatch, PairBatch, collate, make_sentence_batch, move
 from spinn_tensor.classifiers import Model, run_model
+from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.training.metrics import Scores, add_to_confusion
 from spinn_tensor.training.objective import targets
 
 Corpus = PairColumns | LabelledColumns
 
 EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so memory is no concern
+TOKENS = 16_384  # of a batch of sentences of any length, such as users have
 
 
 class Evaluation(NamedTuple):
@@ -134,6 +145,40 @@ def predict_probabilities(
     return result
 
 
+def predict_transitions(
+    encoder: SentenceEncoder,  # of kind "spinn"
+    sentences: SentenceColumns,
+    on_batch: Callable[[int], object] = lambda n_sentences: (
+        None
+    ),  # told the size of each batch, when it is done
+) -> np.ndarray:  # (M,) int8, sentence after sentence
+    """The trees that the encoder finds, in the order of the columns, whose own trees are not looked at.
+
+    Raises TypeError for an encoder that does not parse.
+    """
+    device = next(encoder.parameters()).device
+    order, parses = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int8)]
+    encoder.eval()
+    with torch.inference_mode():
+        for rows in sentence_batches(lengths(sentences)):
+            batch = move(make_sentence_batch(take(sentences, rows), "own"), device)
+            order.append(rows)
+            parses.append(encoder.parse(batch).transitions.to(torch.int8).cpu().numpy())
+            on_batch(len(rows))
+    rows = np.concatenate(order)
+    parsed = take(sentences, rows)._replace(transitions=np.concatenate(parses), node_labels=None)
+    return take(parsed, np.argsort(rows)).transitions
+
+
+def sentence_batches(
+    n_tokens: np.ndarray,  # (n,) int64 tokens of each sentence
+) -> Iterator[np.ndarray]:
+    """Rows of each batch, (B,) int64, longest first; with more than `TOKENS` tokens only by its last sentence."""
+    for rows in epoch_batches(n_tokens, EVALUATION_BATCH, seed=0, epoch=0, shuffle=False):
+        n_before = np.cumsum(n_tokens[rows]) - n_tokens[rows]
+        yield from np.split(rows, np.flatnonzero(np.diff(n_before // TOKENS)) + 1)
+
+
 def batches(
     model: Model,
     corpus: Corpus,
@@ -150,10 +195,14 @@ def sentence_lengths(
     rows: np.ndarray,  # (B,) int64
 ) -> np.ndarray:  # (B,) or (2B,) int64
     """Tokens of the sentences of a batch, in its order."""
-    chosen = select(corpus, rows)
-    if isinstance(chosen, PairColumns):
-        return lengths(concatenate(chosen.premises, chosen.hypotheses))
-    return lengths(chosen.sentences)
+    return lengths(sentences_of(select(corpus, rows)))
+
+
+def sentences_of(corpus: Corpus) -> SentenceColumns:
+    """All sentences: of pairs the premises, then the hypotheses."""
+    if isinstance(corpus, PairColumns):
+        return concatenate(corpus.premises, corpus.hypotheses)
+    return corpus.sentences
 
 
 def root_rows(n_tokens: np.ndarray) -> Tensor:  # (B,) int64 from (B,) int64

@@ -4,14 +4,17 @@
     spinn-pi-nt, spinn-pi   Bowman et al., ACL 2016: RMSProp, learning rate, L2,    epochs, patience, evaluate_every,
                             both keep rates, ×0.75 every 10k steps, batches of 32,  save_every, clip norm, alpha and
                             300 wide, MLP 1024 wide, tracker 61 (spinn-pi)          epsilon of RMSProp
+    spinn                   the same; tracker 79, transition loss weight 3.9        the same
     …-2017                  the PyTorch version: lr 2e-3, alpha .9, eps 1e-6,       all else: both dropouts, L2, …
                             ×.75 an epoch, batches of 128, tracker 64
     lstm, bilstm, bow       nothing                                                 all
     sst-spinn-pi            nothing                                                 all: labels of nodes, from scratch
+    parser                  nothing                                                 all: trees alone, from scratch
     logic-…                 nothing                                                 all: 100 wide, minutes on two cores
     listops-…               128 wide (Nangia & Bowman 2018)                         all else
 
-That the paper's MLP has two layers is not written there; it follows from the published numbers of parameters.
+That the paper's MLP has two layers, and SPINN's one, is not written there; it follows from the published numbers of
+parameters.
 The paper's "keep" rates appear as dropout rates, 1 - keep. Its word vectors are fixed
 (`train_embedding=False`); where a run has no --vectors there is nothing to fix, and the embedding is
 trained.
@@ -22,7 +25,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from spinn_tensor.config import ConfigError
-from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
 
 
 class Preset(NamedTuple):
@@ -32,6 +35,10 @@ class Preset(NamedTuple):
     encoder: dict[str, Any]
     classifier: dict[str, Any]
     training: TrainingConfig
+    parsing: ParsingConfig = ParsingConfig()  # of SPINNs that parse
+
+
+_REINFORCE = ParsingConfig(learning="reinforce")
 
 
 def _paper(kind: str, rate: float, decay: float, keep: float, mlp_keep: float) -> Preset:
@@ -124,26 +131,59 @@ def _listops(kind: str) -> Preset:
             "embedding_dropout": 0.0,
         },
         {"mlp_dim": 128, "mlp_layers": 1, "mlp_dropout": 0.0},
-        TrainingConfig(epochs=20, batch_size=128, learning_rate=2e-3, decay_factor=0.8),
+        TrainingConfig(epochs=13, batch_size=64, learning_rate=2e-3, decay_factor=0.3, decay_every=8),
     )
+
+
+def _spinn() -> Preset:
+    """The paper's, which differs from its others in the tracker's width and the depth of the MLP, too."""
+    preset = _paper("spinn", 2e-3, 3e-5, 0.86, 0.94)
+    return preset._replace(
+        encoder={**preset.encoder, "tracker_dim": 79},
+        classifier={**preset.classifier, "mlp_layers": 1},
+        parsing=ParsingConfig(transition_weight=3.9),
+    )
+
+
+_PARSER = Preset(
+    "trees alone, from scratch: 100 wide",
+    {
+        "kind": "spinn",
+        "embedding_dim": 100,
+        "hidden_dim": 100,
+        "tracker_dim": 64,
+        "leaf_encoder": "bilstm",
+        "train_embedding": True,
+        "embedding_dropout": 0.3,
+    },
+    {},
+    TrainingConfig(epochs=10, batch_size=32, learning_rate=2e-3, decay_factor=0.8, select_by="f1"),
+    ParsingConfig(transition_weight=1.0),
+)
 
 
 PRESETS: dict[str, Preset] = {
     "spinn-pi-nt": _paper("spinn-pi-nt", 3e-4, 3e-6, 0.83, 0.94),
     "spinn-pi": _paper("spinn-pi", 7e-3, 2e-5, 0.92, 0.93),
+    "spinn": _spinn(),
     "lstm": _baseline("lstm"),
     "bilstm": _baseline("bilstm"),
     "bow": _baseline("bow"),
     "spinn-pi-nt-2017": _pytorch("spinn-pi-nt"),
     "spinn-pi-2017": _pytorch("spinn-pi"),
     "sst-spinn-pi": _SST,
+    "parser": _PARSER,
     "logic-spinn-pi-nt": _logic("spinn-pi-nt", 3e-3, 0.6),
     "logic-spinn-pi": _logic("spinn-pi", 3e-3, 0.6),
+    "logic-spinn": _logic("spinn", 3e-3, 0.6),
+    "logic-rl-spinn": _logic("spinn", 3e-3, 0.6)._replace(parsing=_REINFORCE),
     "logic-lstm": _logic("lstm", 2e-3, 0.8),
     "logic-bilstm": _logic("bilstm", 2e-3, 0.8),
     "logic-bow": _logic("bow", 2e-3, 0.8),
     "listops-spinn-pi-nt": _listops("spinn-pi-nt"),
     "listops-spinn-pi": _listops("spinn-pi"),
+    "listops-spinn": _listops("spinn"),
+    "listops-rl-spinn": _listops("spinn")._replace(parsing=_REINFORCE),
     "listops-lstm": _listops("lstm"),
 }
 
@@ -152,6 +192,7 @@ DEFAULT_PRESETS = {
     "snli": "spinn-pi-2017",
     "sst": "sst-spinn-pi",
     "listops": "listops-spinn-pi-nt",
+    "trees": "parser",
 }
 
 
@@ -160,7 +201,9 @@ def run_config(preset: str, data: DataConfig) -> RunConfig:
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
     chosen = PRESETS[preset]
-    return RunConfig(preset, data, dict(chosen.encoder), dict(chosen.classifier), chosen.training)
+    return RunConfig(
+        preset, data, dict(chosen.encoder), dict(chosen.classifier), chosen.training, chosen.parsing
+    )
 
 
 def preset_table() -> str:
@@ -169,7 +212,9 @@ def preset_table() -> str:
     for name, preset in PRESETS.items():
         training = preset.training
         decay = f"×{training.decay_factor:g} / {training.decay_every:,} {training.decay_unit}"
-        dropout = f"{preset.encoder['embedding_dropout']:g} / {preset.classifier['mlp_dropout']:g}"
+        dropout = f"{preset.encoder['embedding_dropout']:g}"
+        if preset.classifier:
+            dropout += f" / {preset.classifier['mlp_dropout']:g}"
         lines.append(
             f"{name:<19} {training.learning_rate:>6.0e} {training.weight_decay:>6.0g} "
             f"{training.batch_size:>5}  {decay:<18} {dropout:<11} {preset.summary}"

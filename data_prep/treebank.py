@@ -1,0 +1,89 @@
+"""Sentences with their trees and nothing else: what a parser learns from, in whatever form the trees come.
+
+    *.jsonl, *.jsonl.gz     the fields sentence1_binary_parse and sentence2_binary_parse (SNLI: two sentences a
+                            line, labelled or not), or sentence_binary_parse, or binary_parse
+    any other text          ( ( The church ) ( is old ) )                   a binary parse a line
+                            (3 (2 (2 The) (2 church)) (3 (2 is) (1 old)))   or a labelled tree (SST)
+                            9<tab>( ( ( [MAX 2 ) 9 ) ] )                    or a labelled parse (ListOps)
+
+Labels are dropped. A sentence that comes twice is two sentences. With a tokenizer, text that has no parse is read as
+well: the fields sentence1 and sentence2, or sentence, and lines that are no parses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain
+
+import numpy as np
+
+from data_prep.columns import NO_LABEL, LabelledColumns, n_sentences, sentence_columns
+from data_prep.errors import DataError
+from data_prep.files import Skipped, StrPath, is_jsonl, parse_record, read_examples
+from data_prep.snli import WITHOUT_PARSE, Tokenize, parse_field, sentence_tree
+from data_prep.trees import Tree, parse_binary, parse_labelled, right_branching
+from data_prep.vocabulary import Vocabulary
+
+_OF_PAIRS = {"sentence1", "sentence1_binary_parse", "sentence2_binary_parse"}
+_OF_SENTENCES = {"sentence", "sentence_binary_parse"}
+_PARSE_WITH_BRACKETS = re.compile(r"\s*\(\s")
+_LABELLED_TREE = re.compile(r"\s*\(\d\s")
+_LABEL = re.compile(r"\d\t")
+
+
+def read_treebank(
+    path: StrPath,  # plain or .gz
+    *,
+    skip_bad: bool = False,  # count bad lines by reason instead of raising
+    skipped: Skipped | None = None,
+    tokenize: Tokenize | None = None,  # reads sentences without a parse from their text
+) -> Iterator[Tree]:
+    """Trees of a file, one or two a line; errors as in `files.read_examples`.
+
+    Sentences read from their text have right-branching trees, which are to be replaced.
+    """
+    parse = partial(_parse_record if is_jsonl(path) else _parse_line, tokenize=tokenize)
+    return chain.from_iterable(read_examples(path, parse, skip_bad=skip_bad, skipped=skipped))
+
+
+def treebank_columns(trees: Iterable[Tree], vocabulary: Vocabulary) -> LabelledColumns:
+    """Columns of the trees, without labels."""
+    sentences = sentence_columns((tree._replace(labels=None) for tree in trees), vocabulary)
+    return LabelledColumns(sentences, np.full(n_sentences(sentences), NO_LABEL, dtype=np.int64))
+
+
+def parse_or_tokenize(text: str, tokenize: Tokenize | None) -> Tree:
+    """The tree of a binary parse; with a tokenizer, text that does not begin like one, with "( ", is words.
+
+    Raises DataError.
+    """
+    has_brackets = _PARSE_WITH_BRACKETS.match(text) is not None
+    if tokenize is not None and not has_brackets:
+        return right_branching(tokenize(text))
+    try:
+        return parse_binary(text)
+    except DataError as error:
+        if has_brackets:
+            raise
+        raise DataError(f"{error.reason}; {WITHOUT_PARSE}", token=error.token) from None
+
+
+def _parse_record(line: str, tokenize: Tokenize | None) -> tuple[Tree, ...]:
+    record = parse_record(line)
+    if record.keys() & _OF_PAIRS:
+        return sentence_tree(record, "sentence1", tokenize), sentence_tree(record, "sentence2", tokenize)
+    if "binary_parse" in record:
+        return (parse_field(record, "binary_parse"),)
+    if record.keys() & _OF_SENTENCES:
+        return (sentence_tree(record, "sentence", tokenize),)
+    raise DataError("missing field, expected sentence1_binary_parse, sentence_binary_parse or binary_parse")
+
+
+def _parse_line(line: str, tokenize: Tokenize | None) -> tuple[Tree, ...]:
+    if _LABELLED_TREE.match(line):
+        return (parse_labelled(line, n_labels=10)._replace(labels=None),)
+    if label := _LABEL.match(line):
+        return (parse_binary(line[label.end() :]),)
+    return (parse_or_tokenize(line, tokenize),)

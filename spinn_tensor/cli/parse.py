@@ -1,0 +1,261 @@
+"""`spinn parse`: sentences to trees, and parsers held against a treebank."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import nullcontext
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from data_prep.brackets import score_parses, self_f1
+from data_prep.branching import (
+    BRANCHINGS,
+    FINAL_MARKS,
+    branching_transitions,
+    right_period_transitions,
+    with_branching,
+)
+from data_prep.columns import SentenceColumns, sentence_columns
+from data_prep.errors import DataError
+from data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
+from data_prep.snli import Tokenize, text_field
+from data_prep.tokenizer import Tokenizer
+from data_prep.treebank import read_treebank
+from data_prep.trees import Tree, format_binary, right_branching
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.cli.arguments import add_command, add_device, add_skip_bad, choose_device
+from spinn_tensor.cli.report import (
+    comparison_table,
+    parse_counts,
+    parse_summary,
+    parse_table,
+    parsing_bar,
+    print_skipped,
+)
+from spinn_tensor.cli.sentences import split_tokens, trees_of
+from spinn_tensor.cli.tree_view import tree_lines
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, load_checkpoint
+from spinn_tensor.training.evaluate import predict_transitions
+
+STDIN = "/dev/stdin"
+
+DESCRIPTION = """\
+Parses with a SPINN that parses for itself: by default the one that comes with the package,
+with --model any checkpoint whose encoder is of kind spinn, classifiers of pairs or of
+sentences included. A sentence is raw English text, which is tokenised as in the Penn
+Treebank; its tree is printed as a binary parse, the notation that the other commands read.
+
+A text file has a sentence a line (blank lines are none) and gives a parse a line. A jsonl
+file gives its own lines, each with the field NAME_binary_parse added for the field NAME:
+sentence1 and sentence2 where the record has them, else sentence, or what --field names.
+
+With --gold, files are trees, in any form that `spinn train --corpus trees` reads: prints
+the unlabelled bracketing F1 of the models, of trees made without a parser, and how far
+several models agree with each other.
+"""
+
+EPILOG = """\
+examples:
+  spinn parse "The church has cracks in the ceiling."
+  spinn parse --draw "The church has cracks in the ceiling." "Dogs bark."
+  spinn parse --tokens --input tokenised.txt --output trees.txt
+  fortune | spinn parse --input -
+
+  spinn parse --input pairs.jsonl.gz --output parsed.jsonl
+      pairs of raw text become pairs that spinn train --corpus snli takes
+
+  spinn parse --gold snli_1.0_dev.jsonl --model runs/a --model runs/b
+      scores two parsers against SNLI's trees
+"""
+
+HOW_TO_TRAIN = (
+    "no parser comes with this version; train one with spinn train --corpus trees and give --model RUN"
+)
+
+
+class Line(NamedTuple):
+    """A line of the input, or a sentence given as an argument."""
+
+    sentences: tuple[tuple[str, ...], ...]  # the tokens of one or more
+    fields: tuple[str, ...] = ()  # of the record that they come from
+    record: dict[str, Any] | None = None  # None for text
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = add_command(subparsers, "parse", "sentences to trees", DESCRIPTION, EPILOG)
+    parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="raw text of a sentence")
+    parser.add_argument("--input", metavar="FILE", help="text or jsonl, plain or .gz; - = text from stdin")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: stdout)")
+    parser.add_argument("--field", metavar="NAME", help="field of a jsonl --input that has the text")
+    parser.add_argument(
+        "--tokens", action="store_true", help="the sentences are tokenised already, with blanks"
+    )
+    parser.add_argument("--draw", action="store_true", help="draw the trees, a word a line")
+    parser.add_argument("--gold", type=Path, metavar="FILE", help="score against the trees of this file")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        metavar="CHECKPOINT",
+        help="folder of a checkpoint or run (default: the package's); repeatable with --gold",
+    )
+    parser.add_argument("--branching", choices=BRANCHINGS, help="no model: trees of this kind")
+    add_skip_bad(parser)
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    _check_usage(args)
+    device = choose_device(args)
+    names = [] if args.branching else args.model or [packaged_parser()]
+    models = {str(path): load_parser(path, device) for path in names}
+    skipped = Skipped()
+    if args.gold is not None:
+        trees = list(read_treebank(args.gold, skip_bad=bool(args.skip_bad), skipped=skipped))
+        print_skipped(skipped)
+        _score(trees, models)
+        return 0
+    lines = _lines(args, skipped)
+    flat = [right_branching(tokens) for line in lines for tokens in line.sentences]
+    model = None if args.branching else next(iter(models.values()))
+    trees = trees_of(flat, _parsed(flat, model, args.branching))
+    _write(args, lines, trees)
+    print_skipped(skipped)
+    if args.output is not None:
+        print(f"{len(trees):,} trees in {args.output}")
+    return 0
+
+
+def packaged_parser() -> Path:
+    """Folder of the checkpoint that comes with the package. Raises ConfigError if this version has none."""
+    folder = Path(str(resources.files("spinn_tensor"))) / "pretrained" / "parser"
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(HOW_TO_TRAIN)
+    return folder
+
+
+def load_parser(path: Path, device: str) -> Checkpoint:
+    """A checkpoint that parses. Raises CheckpointError, and ConfigError for one that does not."""
+    checkpoint = load_checkpoint(path, device)
+    kind = checkpoint.config.model.encoder.kind
+    if kind != "spinn":
+        raise ConfigError(f"{path}: an encoder of kind {kind} does not parse; only those of kind spinn do")
+    return checkpoint
+
+
+def _parsed(
+    flat: list[Tree],  # n sentences under any trees
+    model: Checkpoint | None,  # None: `branching` instead
+    branching: str | None,
+) -> SentenceColumns:
+    """The sentences under the trees of the model, or of a branching."""
+    if model is None:
+        assert branching is not None
+        return with_branching(sentence_columns(flat, Vocabulary.build([])), branching)
+    columns = sentence_columns(flat, model.vocabulary)
+    with parsing_bar(len(flat)) as advance:
+        return columns._replace(transitions=predict_transitions(model.model.encoder, columns, advance))
+
+
+def _lines(args: argparse.Namespace, skipped: Skipped) -> list[Line]:
+    """What is to be parsed. Raises DataError naming the line, or the number of the argument."""
+    tokenize: Tokenize = split_tokens if args.tokens else Tokenizer().tokenize
+    if args.input is None:
+        lines = []
+        for number, text in enumerate(args.sentences, start=1):
+            try:
+                lines.append(_parse_text(text, tokenize))
+            except DataError as error:
+                raise error.at(field=f"sentence {number}") from None
+        return lines
+    path = STDIN if args.input == "-" else args.input
+    parse = partial(_parse_text, tokenize=tokenize)
+    if is_jsonl(path):
+        parse = partial(_parse_record, field=args.field, tokenize=tokenize)
+    return list(read_examples(path, parse, skip_bad=bool(args.skip_bad), skipped=skipped))
+
+
+def _parse_text(line: str, tokenize: Tokenize) -> Line:
+    return Line((tokenize(line),))
+
+
+def _parse_record(line: str, field: str | None, tokenize: Tokenize) -> Line:
+    record = parse_record(line)
+    names = ("sentence1", "sentence2") if record.keys() & {"sentence1", "sentence2"} else ("sentence",)
+    if field is not None:
+        names = (field,)
+    elif names[0] not in record:
+        raise DataError(f"missing field, expected {names[0]}")
+    sentences = []
+    for name in names:
+        try:
+            sentences.append(tokenize(text_field(record, name)))
+        except DataError as error:
+            raise error.at(field=name) from None
+    return Line(tuple(sentences), names, record)
+
+
+def _write(args: argparse.Namespace, lines: list[Line], trees: list[Tree]) -> None:
+    remaining = iter(trees)
+    with nullcontext(sys.stdout) if args.output is None else atomic_write(args.output) as file:
+        for line in lines:
+            own = [next(remaining) for _ in line.sentences]
+            if line.record is not None:
+                parses = zip(line.fields, map(format_binary, own), strict=True)
+                record = {**line.record, **{f"{name}_binary_parse": parse for name, parse in parses}}
+                file.write(json.dumps(record) + "\n")
+            elif args.draw:
+                file.writelines(f"{text}\n" for text in [*tree_lines(own[0]), ""])
+            else:
+                file.write(format_binary(own[0]) + "\n")
+
+
+def _score(gold: list[Tree], models: dict[str, Checkpoint]) -> None:
+    """Prints how the models' trees, and those made without a parser, agree with the gold trees."""
+    lengths = np.array([tree.n_tokens for tree in gold])
+    gold_transitions = np.concatenate([tree.transitions for tree in gold])
+    parses = {name: _parsed(gold, model, None).transitions for name, model in models.items()}
+    made = {f"{kind}-branching": branching_transitions(lengths, kind) for kind in ("left", "right")}
+    final_mark = np.array([tree.tokens[-1] in FINAL_MARKS for tree in gold])
+    made["right-branching, final mark at the root"] = right_period_transitions(lengths, final_mark)
+    made |= {kind: branching_transitions(lengths, kind) for kind in ("balanced", "random")}
+    scores = {
+        name: score_parses(parse, gold_transitions, lengths) for name, parse in {**parses, **made}.items()
+    }
+    console = Console()
+    print(parse_counts(next(iter(scores.values()))))
+    console.print(comparison_table(scores))
+    for name in models:
+        print(f"{name}: {parse_summary(scores[name])}")
+        console.print(parse_table(scores[name]))
+    if len(parses) > 1:
+        whole, inner = (self_f1(list(parses.values()), lengths, whole=whole) for whole in (True, False))
+        print(f"agreement of the {len(parses)} models (self F1): mean {whole:.2%}, mean, inner {inner:.2%}")
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    given = [bool(args.sentences), args.input is not None, args.gold is not None]
+    if given.count(True) != 1:
+        raise ConfigError("give sentences, or --input, or --gold")
+    has_records = args.input is not None and is_jsonl(args.input)
+    if args.field is not None and not has_records:
+        raise ConfigError("--field goes with a jsonl --input")
+    if args.draw and has_records:
+        raise ConfigError("--draw: a jsonl --input gives jsonl")
+    if args.gold is not None and (args.tokens or args.draw or args.output is not None):
+        raise ConfigError("--gold prints scores only: it goes without --tokens, --draw and --output")
+    if args.branching is not None and (args.model or args.gold is not None):
+        raise ConfigError("--branching goes without --model, and --gold compares with every branching anyway")
+    if args.gold is None and args.model is not None and len(args.model) > 1:
+        raise ConfigError("several --model are compared with --gold; one of them parses")
+    if args.output is not None and args.output.suffix == ".gz":
+        raise ConfigError(f"--output {args.output}: plain text is written; give a name without .gz")

@@ -1,0 +1,149 @@
+"""Sentences without a parse: for models that parse for themselves, and with --branching for all others."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.columns import sentence_columns
+from data_prep.trees import Tree, parse_binary
+from spinn_tensor import make_sentence_batch
+from spinn_tensor.cli.main import main
+from spinn_tensor.cli.tree_view import side_by_side, tree_lines
+from spinn_tensor.training.checkpoint import load_checkpoint
+from tests.tiny_runs import (
+    pair_arguments,
+    same_threads,
+    train_pairs,
+    train_spinn,
+    train_trees,
+    tree_arguments,
+    write_pairs,
+)
+
+pytest.importorskip("datasets")
+
+Capture = pytest.CaptureFixture[str]
+keep_threads = pytest.fixture(autouse=True)(same_threads)
+
+
+@pytest.fixture(scope="module")
+def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model of pairs, which needs their trees."""
+    return train_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def tree_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model of sentences with labels on every node."""
+    return train_trees(tmp_path_factory.mktemp("trees"))
+
+
+@pytest.fixture(scope="module")
+def spinn_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of pairs that parses for itself."""
+    return train_spinn(tmp_path_factory.mktemp("spinn"))
+
+
+PAIR = ["--premise", "old dogs don't bark", "--hypothesis", "( ( old dogs ) bark )"]
+
+
+def test_a_model_that_parses_for_itself_takes_text_and_draws_its_own_trees(
+    spinn_run: Path, capsys: Capture
+) -> None:
+    assert main(["predict", str(spinn_run), *PAIR]) == 0
+    printed = capsys.readouterr().out
+    assert "not in the vocabulary: n't" in printed
+    model, vocabulary, _ = load_checkpoint(spinn_run)
+    sentences = [parse_binary("( ( ( old dogs ) do ) ( n't bark ) )"), parse_binary("( old ( dogs bark ) )")]
+    columns = sentence_columns(sentences, vocabulary)  # their trees are of no account
+    with torch.no_grad():
+        own = model.encoder.parse(make_sentence_batch(columns, "own")).transitions.numpy().astype(np.int8)
+    drawings = [
+        tree_lines(Tree(sentences[0].tokens, own[:9])),
+        tree_lines(Tree(sentences[1].tokens, own[9:])),
+    ]
+    assert printed.startswith(
+        "\n".join(side_by_side(["premise", *drawings[0]], ["hypothesis", *drawings[1]]))
+    )
+
+
+def test_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    text = ["--premise", "old dogs bark", "--hypothesis", "( ( old dogs ) bark )"]
+    assert main(["predict", str(pair_run), *text, "--branching", "right"]) == 0
+    assert "┬──── old     ┬──── old" in capsys.readouterr().out  # whatever the tree was
+    assert main(["predict", str(pair_run), *text]) == 1
+    assert (
+        "--premise: token 2 'dogs': after the end of the tree; text without a parse"
+        in capsys.readouterr().err
+    )
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"pairID": "a", "sentence1": "old dogs bark", "sentence2": "dogs bark"}\n')
+    assert main(["predict", str(pair_run), "--input", str(source), "--branching", "left"]) == 0
+    assert json.loads(capsys.readouterr().out)["pairID"] == "a"
+    assert main(["predict", str(pair_run), "--input", str(source)]) == 1
+    assert "in.jsonl:1: sentence1_binary_parse: missing field; sentence1 is text" in capsys.readouterr().err
+
+
+def test_files_of_text_for_a_model_that_parses_for_itself(
+    spinn_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.npy"
+    records = [{"sentence1": "old dogs bark", "sentence2": "dogs don't bark", "sentence": "cats sing"}] * 2
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert main(["predict", str(spinn_run), "--input", str(source)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    for options in ([], ["--field", "sentence2"]):
+        assert (
+            main(["encode", str(spinn_run), "--input", str(source), "--output", str(target), *options]) == 0
+        )
+        assert np.load(target).shape == (2, 8)
+
+
+def write_texts(path: Path, n_pairs: int, seed: int) -> Path:
+    """Pairs of raw text, without parses."""
+    records = [json.loads(line) for line in write_pairs(path, n_pairs, seed).read_text().splitlines()]
+    for record in records:
+        for i in (1, 2):
+            tokens = parse_binary(record.pop(f"sentence{i}_binary_parse")).tokens
+            record[f"sentence{i}"] = " ".join(tokens) + "."
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.mark.parametrize("preset", ["logic-rl-spinn", "logic-spinn-pi", "logic-lstm"])
+def test_training_on_text(preset: str, tmp_path: Path, capsys: Capture) -> None:
+    arguments, run = pair_arguments(tmp_path), str(tmp_path / "run")
+    for name, seed in (("train", 1), ("dev", 2)):
+        write_texts(tmp_path / f"{name}.jsonl", 32, seed)
+    options = ["--preset", preset, "--branching", "right", "--set", "n_samples=2", "--epochs", "1"]
+    assert main([*arguments, *options, "--output", run]) == 0
+    printed = capsys.readouterr()
+    if preset == "logic-rl-spinn":
+        assert re.search(r"trees F1 [\d.]+% against trees made by --branching right", printed.err)
+        assert "of transitions as in trees made by --branching right" in printed.out
+    assert "the corpus's trees" not in printed.out
+    assert main(["evaluate", run]) == 0
+    text = ["--premise", "old dogs bark.", "--hypothesis", "dogs bark"]
+    assert main(["predict", run, *text]) == 0  # the run's own branching
+    assert load_checkpoint(run).config.run.data.branching == "right"
+    capsys.readouterr()
+    assert main(["evaluate", run, "--branching", "none"]) == 1
+    assert "sentence1 is text without a parse" in capsys.readouterr().err
+    assert main([*arguments, *options, "--output", run, "--resume", "--branching", "left"]) == 1
+    assert "--resume: data.branching differs: the run has 'right', now 'left'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("branching", ["left", "random"])
+def test_branching_of_other_corpora(branching: str, tree_run: Path, tmp_path: Path) -> None:
+    arguments = [argument for argument in tree_arguments(tmp_path) if argument != "--node-labels"]
+    options = ["--branching", branching, "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert main([*arguments, *options]) == 0
+    assert load_checkpoint(tmp_path / "run").config.run.data.branching == branching
+    sentence = ["--sentence", "( a ( good film ) )"]
+    assert main(["predict", str(tree_run), *sentence, "--branching", branching]) == 0

@@ -1,0 +1,366 @@
+"""`spinn parse`: trees of sentences however they are given, scores, and clear errors for what is no sentence."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.columns import sentence_columns, take
+from data_prep.trees import format_binary, parse_binary, right_branching
+from spinn_tensor import SentenceParser, make_sentence_batch
+from spinn_tensor.cli import parse
+from spinn_tensor.cli.main import main
+from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.training.evaluate import TOKENS, predict_transitions, sentence_batches
+from tests.tiny_runs import (
+    PRESET,
+    pair_arguments,
+    parser_arguments,
+    same_threads,
+    train_parser,
+    train_spinn,
+    write_pairs,
+)
+
+pytest.importorskip("datasets")
+
+Capture = pytest.CaptureFixture[str]
+keep_threads = pytest.fixture(autouse=True)(same_threads)
+
+# The parser's training corpora have these trees, and it learns them all.
+TREES = {
+    "dogs bark": "( dogs bark )",
+    "red cows sing": "( ( red cows ) sing )",
+    "cats do not sleep": "( cats ( do ( not sleep ) ) )",
+    "big birds do not sing": "( ( big birds ) ( do ( not sing ) ) )",
+    "a good film": "( a ( good film ) )",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A parser."""
+    return train_parser(tmp_path_factory.mktemp("parser"))
+
+
+@pytest.fixture(scope="module")
+def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of pairs that parses for itself."""
+    return train_spinn(tmp_path_factory.mktemp("spinn"))
+
+
+def spinn(*arguments: str | Path) -> int:
+    return main(["parse", "--threads", "1", "--device", "cpu", *map(str, arguments)])
+
+
+def assert_one_error(capsys: Capture, message: str) -> None:
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1, printed.err
+    assert re.search("^spinn: error: .*" + message, printed.err), printed.err
+
+
+def test_a_parser_learns_its_trees(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())["splits"]["dev"]
+    assert results["parse"]["gold"]["sentence_f1"] == 1
+    assert "accuracy" not in results
+    model, _, config = load_checkpoint(run)
+    assert isinstance(model, SentenceParser)
+    assert config.run.data.train == tuple(str(run.parent / name) for name in ("pairs.jsonl", "sst.txt"))
+
+
+@pytest.mark.parametrize("options", [[], ["--tokens"]])
+def test_sentences_as_arguments(options: list[str], run: Path, capsys: Capture) -> None:
+    assert spinn("--model", run, *options, *TREES) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "".join(tree + "\n" for tree in TREES.values())
+    assert printed.err == ""
+
+
+def test_raw_text_is_tokenised_and_tokens_are_not(run: Path, capsys: Capture) -> None:
+    for options, tokens in ([], "dogs do n't bark ."), (["--tokens"], "dogs don't bark."):
+        assert spinn("--model", run, *options, "dogs don't bark.") == 0
+        assert parse_binary(capsys.readouterr().out).tokens == tuple(tokens.split())
+
+
+def test_drawn(run: Path, capsys: Capture) -> None:
+    assert spinn("--model", run, "--draw", "red cows sing", "dogs") == 0
+    assert capsys.readouterr().out == "┬─┬── red\n│ └── cows\n└──── sing\n\n─ dogs\n\n"
+
+
+def test_a_text_file(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Blank lines are no sentences."""
+    source, target = tmp_path / "in.txt.gz", tmp_path / "out.txt"
+    source.write_bytes(gzip.compress("\n\n".join(TREES).encode()))
+    assert spinn("--model", run, "--input", source) == 0
+    expected = "".join(tree + "\n" for tree in TREES.values())
+    assert capsys.readouterr().out == expected
+    assert spinn("--model", run, "--input", source, "--output", target) == 0
+    assert capsys.readouterr().out == f"5 trees in {target}\n"
+    assert target.read_text() == expected
+
+
+def test_standard_input(run: Path) -> None:
+    command = [sys.executable, "-m", "spinn_tensor", "parse", "--model", str(run), "--input", "-"]
+    for text, status, out, err in (
+        ("dogs bark\n", 0, "( dogs bark )\n", ""),
+        ("", 1, "", "spinn: error: /dev/stdin: an empty file\n"),
+    ):
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
+def test_jsonl_keeps_its_records_and_gains_parses(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    records = [
+        {"pairID": "a", "gold_label": "neutral", "sentence1": "dogs bark", "sentence2": "red cows sing"},
+        {"sentence": "a good film", "other": ["\ud800", None]},
+    ]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert spinn("--model", run, "--input", source, "--output", target) == 0
+    assert capsys.readouterr().out == f"3 trees in {target}\n"
+    records[0] |= {f"sentence{i}_binary_parse": TREES[records[0][f"sentence{i}"]] for i in (1, 2)}
+    records[1]["sentence_binary_parse"] = "( a ( good film ) )"
+    assert [json.loads(line) for line in target.read_text().splitlines()] == records
+    assert spinn("--model", run, "--input", source, "--field", "sentence1", "--skip-bad") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["sentence1_binary_parse"] == "( dogs bark )"
+    assert printed.err == "spinn: 1 lines skipped: 1 x sentence1: missing field\n"
+
+
+def test_parsed_pairs_are_a_corpus(run: Path, tmp_path: Path) -> None:
+    source, parsed = tmp_path / "in.jsonl", tmp_path / "parsed.jsonl"
+    record = {"gold_label": "neutral", "sentence1": "dogs bark", "sentence2": "cows do not sing"}
+    source.write_text(3 * (json.dumps(record) + "\n"))
+    assert spinn("--model", run, "--input", source, "--output", parsed) == 0
+    options = ["--train", str(parsed), "--dev", str(parsed), "--epochs", "1"]
+    assert main([*pair_arguments(tmp_path), *PRESET, *options, "--output", str(tmp_path / "run")]) == 0
+
+
+def test_any_spinn_parses(pair_run: Path, capsys: Capture) -> None:
+    assert spinn("--model", pair_run, "big dogs do not bark") == 0
+    assert parse_binary(capsys.readouterr().out).tokens == ("big", "dogs", "do", "not", "bark")
+
+
+@pytest.mark.parametrize(
+    "kind, tree",
+    [("left", "( ( ( a b ) c ) d )"), ("right", "( a ( b ( c d ) ) )"), ("balanced", "( ( a b ) ( c d ) )")],
+)
+def test_trees_without_a_model(kind: str, tree: str, capsys: Capture) -> None:
+    assert spinn("--branching", kind, "a b c d") == 0
+    assert capsys.readouterr().out == tree + "\n"
+    assert spinn("--branching", "random", "a b c d") == 0
+    assert parse_binary(capsys.readouterr().out).tokens == tuple("abcd")
+
+
+def test_the_parser_of_the_package(run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse.resources, "files", lambda package: run.parent)
+    assert spinn("dogs bark") == 1
+    assert_one_error(capsys, "no parser comes with this version; train one with spinn train --corpus trees")
+    (run.parent / "pretrained").mkdir()
+    (run.parent / "pretrained" / "parser").symlink_to(run / "best")
+    assert spinn("dogs bark") == 0
+    assert capsys.readouterr().out == "( dogs bark )\n"
+
+
+# Options after --model, and what is said; FOLDER stands for the test's folder.
+BAD: dict[str, tuple[list[str], str]] = {
+    "nothing": ([], "give sentences, or --input, or --gold"),
+    "both": (["dogs", "--input", "x"], "give sentences, or --input, or --gold"),
+    "empty": (["dogs", ""], "sentence 2: a sentence without words"),
+    "blank": ([" \t "], "sentence 1: a sentence without words"),
+    "blank tokens": (["--tokens", " "], "sentence 1: a sentence without words"),
+    "control characters": (["\x01\x7f\u200b"], "sentence 1: a sentence without words"),
+    "not UTF-8": (["dogs \udcff"], "sentence 1: half of a surrogate pair"),
+    "tokens not UTF-8": (["--tokens", "dogs \udcff"], "sentence 1: half of a surrogate pair"),
+    "a bracket": (["--tokens", "dogs ( bark"], r"sentence 1: token 2 '\(': a bracket"),
+    "bad line": (["--input", "FOLDER/bad.txt"], "bad.txt:3: a sentence without words"),
+    "bytes": (["--input", "FOLDER/bytes.txt"], "bytes.txt:1: not UTF-8 text"),
+    "not JSON": (["--input", "FOLDER/bad.jsonl"], "bad.jsonl:1: not JSON"),
+    "no field": (["--input", "FOLDER/other.jsonl"], "other.jsonl:1: missing field, expected sentence"),
+    "no such field": (
+        ["--input", "FOLDER/other.jsonl", "--field", "a"],
+        "other.jsonl:1: a: missing field",
+    ),
+    "a number": (
+        ["--input", "FOLDER/other.jsonl", "--field", "text"],
+        "other.jsonl:1: text: got int, expected a string",
+    ),
+    "missing": (["--input", "FOLDER/none.txt"], "none.txt: no such file"),
+    "no folder": (["dogs", "--output", "FOLDER/a/b"], "no such folder"),
+    "packed output": (["dogs", "--output", "a.gz"], "a name without .gz"),
+    "field of text": (["dogs", "--field", "a"], "--field goes with a jsonl"),
+    "drawn jsonl": (["--draw", "--input", "FOLDER/other.jsonl"], "--draw: a jsonl"),
+    "drawn scores": (["--draw", "--gold", "FOLDER/bad.txt"], "--gold prints scores only"),
+    "two models": (["dogs", "--model", "x"], "several --model are compared with --gold"),
+    "model and branching": (["dogs", "--branching", "left"], "--branching goes without --model"),
+    "gold text": (["--gold", "FOLDER/bad.txt"], "bad.txt:1: token 2 'bark': after the end"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_errors_are_one_line_and_leave_nothing(name: str, run: Path, tmp_path: Path, capsys: Capture) -> None:
+    options, message = BAD[name]
+    (tmp_path / "bad.txt").write_text("dogs bark\n\n\u200b\n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\n")
+    (tmp_path / "bad.jsonl").write_text("{\n")
+    (tmp_path / "other.jsonl").write_text('{"text": 3}\n')
+    before = sorted(tmp_path.iterdir())
+    options = [option.replace("FOLDER", str(tmp_path)) for option in options]
+    assert spinn("--model", run, *options) == 1
+    assert_one_error(capsys, message)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_bad_lines_can_be_left_out(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "in.txt").write_bytes(b"dogs bark\n\xff\n\xe2\x80\x8b\na good film\n")
+    assert spinn("--model", run, "--input", tmp_path / "in.txt", "--skip-bad") == 0
+    printed = capsys.readouterr()
+    assert printed.out == "( dogs bark )\n( a ( good film ) )\n"
+    assert printed.err.startswith("spinn: 2 lines skipped: ")
+
+
+def test_models_that_do_not_parse(tmp_path: Path, capsys: Capture) -> None:
+    assert main([*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert spinn("--model", tmp_path / "run", "dogs bark") == 1
+    assert_one_error(capsys, "run: an encoder of kind spinn-pi does not parse")
+    assert spinn("--model", tmp_path / "none", "dogs bark") == 1
+    assert_one_error(capsys, "none: no such checkpoint folder")
+
+
+# Whatever a text is, its words come back under a tree.
+ODD = {
+    "one word": "bark",
+    "two thousand words": "dogs bark " * 1000,
+    "emoji": "🐕 👩‍👩‍👧 bark 🙂",
+    "escapes": "dogs \x1b[31mbark\x1b[0m \x00 now",
+    "line ends": "dogs\r\nbark\u2028now\x85then",
+    "brackets": "( dogs ) [bark] {now} ((",
+    "quotes": "\"dogs\" ''bark'' “now” 'then'",
+    "right to left": "‮dogs bark‬ كلب",
+    "a long word": "a" * 100_000,
+    "markup": "[bold]dogs[/bold] <b>bark</b>",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_text_has_a_tree(name: str, run: Path, capsys: Capture) -> None:
+    assert spinn("--model", run, ODD[name]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    tree = parse_binary(printed)
+    assert tree.n_tokens >= 1
+    assert spinn("--model", run, "--tokens", " ".join(tree.tokens)) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_a_batch_gives_the_trees_of_its_sentences_alone(run: Path) -> None:
+    model, vocabulary, _ = load_checkpoint(run)
+    rng = np.random.default_rng(0)
+    words = vocabulary.tokens[2:]
+    sentences = [right_branching(rng.choice(words, size=n)) for n in rng.integers(1, 30, size=40)]
+    columns = sentence_columns(sentences, vocabulary)
+    done: list[int] = []
+    together = predict_transitions(model.encoder, columns, done.append)
+    assert together.dtype == np.int8
+    assert sum(done) == 40
+    alone = []
+    for row in range(40):
+        batch = make_sentence_batch(take(columns, np.array([row])), "own")
+        with torch.no_grad():
+            alone.append(model.encoder.parse(batch).transitions.numpy())
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+    no_sentences = predict_transitions(model.encoder, take(columns, np.zeros(0, dtype=np.int64)))
+    assert no_sentences.shape == (0,)
+
+
+def test_batches_of_long_sentences_are_small() -> None:
+    n_tokens = np.array([3, 2 * TOKENS, *[1000] * 100, 2])
+    batches = list(sentence_batches(n_tokens))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(n_tokens)))
+    assert all(n_tokens[rows[:-1]].sum() < TOKENS for rows in batches)
+    assert list(sentence_batches(np.zeros(0, dtype=np.int64))) == []
+
+
+def test_gold_prints_one_table_of_all(run: Path, pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    gold = write_pairs(tmp_path / "gold.jsonl", 20, seed=7)
+    assert spinn("--gold", gold, "--model", run) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("40 sentences, ")
+    assert "agreement" not in printed
+    rows = ("left-branching", "right-branching", "balanced", "random", "the corpus's trees")
+    places = [printed.index(row) for row in rows]
+    assert places == sorted(places)
+    assert "final mark at the root" in " ".join(printed.split())
+    figures = dict(re.findall(r"^ ([a-z-]+) +([\d.]+)%", printed, re.MULTILINE))
+    assert 50 < float(figures["right-branching"]) < float(figures["balanced"]) <= 100
+    assert re.search(r"100\.00% of transitions as in the corpus's trees", printed)
+    assert spinn("--gold", gold, "--model", run, "--model", pair_run) == 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"agreement of the 2 models \(self F1\): mean \d+\.\d\d%, mean, inner \d+\.\d\d%", printed
+    )
+
+
+@pytest.mark.parametrize("form", ["parses", "labelled trees"])
+def test_gold_takes_any_treebank(form: str, run: Path, tmp_path: Path, capsys: Capture) -> None:
+    line = {"parses": "( a ( good film ) )", "labelled trees": "(2 (2 a) (4 (4 good) (2 film)))"}[form]
+    (tmp_path / "gold.txt").write_text(line + "\n")
+    assert spinn("--gold", tmp_path / "gold.txt", "--model", run) == 0
+    assert "100.00% of transitions as in the corpus's trees" in capsys.readouterr().out
+    (tmp_path / "gold.txt").write_text(line + "\n( bad\n")
+    assert spinn("--gold", tmp_path / "gold.txt", "--model", run, "--skip-bad") == 0
+    assert "1 lines skipped" in capsys.readouterr().err
+
+
+def test_a_bar_on_a_terminal(run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    assert spinn("--model", run, "dogs bark") == 0
+    printed = capsys.readouterr()
+    assert "parsing" in printed.err
+    assert printed.out == "( dogs bark )\n"
+
+
+def test_a_resumed_parser_is_one_that_was_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its files given as relative paths, from another folder, and not given again."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    arguments = parser_arguments(Path())
+    assert main([*arguments, "--epochs", "2", "--output", "../whole"]) == 0
+    assert main([*arguments, "--epochs", "1", "--output", "../parts"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--output", "parts", "--resume", "--epochs", "2", "--threads", "1"]) == 0
+    weights = [(tmp_path / name / "last" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+def test_evaluate_scores_the_trees(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "more.txt").write_text(format_binary(parse_binary("( a ( bad plot ) )")) + "\n")
+    assert main(["evaluate", str(run), "--data", str(tmp_path / "more.txt")]) == 0
+    assert "100.00% of transitions as in the corpus's trees" in capsys.readouterr().out
+    assert main(["evaluate", str(run), "--branching", "left", "--json", str(tmp_path / "scores.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "of transitions as in trees made by --branching left" in printed
+    assert "the corpus's trees" not in printed
+    scores = json.loads((tmp_path / "scores.json").read_text())["dev"]["parse"]
+    assert scores["gold"] == scores["left"]
+
+
+def test_output_that_cannot_be_encoded_is_no_traceback(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert spinn("--model", run, "naïve dogs") == 0
+    stream.flush()
+    assert stream.buffer.getvalue() == b"( na?ve dogs )\n"
