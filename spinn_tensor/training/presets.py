@@ -149,7 +149,7 @@ _PARSER = Preset(
     "trees alone, from scratch: 100 wide",
     {
         "kind": "spinn",
-        "embedding_dim": 100,
+        "embedding_dim": 64,
         "hidden_dim": 100,
         "tracker_dim": 64,
         "leaf_encoder": "bilstm",
@@ -157,7 +157,7 @@ _PARSER = Preset(
         "embedding_dropout": 0.3,
     },
     {},
-    TrainingConfig(epochs=10, batch_size=32, learning_rate=2e-3, decay_factor=0.8, select_by="f1"),
+    TrainingConfig(epochs=6, batch_size=32, learning_rate=2e-3, decay_factor=0.6, select_by="f1"),
     ParsingConfig(transition_weight=1.0),
 )
 

@@ -1,0 +1,169 @@
+"""How well a SPINN parses: trained on part of SNLI's slice and SST's trees, scored on the held-back part of the slice.
+
+    python -m benchmarks.parsing                    three seeds, some minutes each on one core
+    python -m benchmarks.parsing --seeds 1          one
+
+The slice is split by premise: a quarter of the premises with all their hypotheses is held back, an eighth chooses the
+epoch; each distinct tree counts once, and whatever sentence is held back anywhere is in no other part. The files of
+the split stay in --output, so that `spinn parse --gold` can score anything else on them. Scores are mean unlabelled F1
+over the sentences, whole sentences included and not (see `data_prep.brackets`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from benchmarks import harness
+from benchmarks.sentences import SNLI_SLICE
+from data_prep.brackets import score_parses, self_f1
+from data_prep.branching import FINAL_MARKS, branching_transitions, right_period_transitions
+from data_prep.columns import sentence_columns
+from data_prep.files import atomic_write
+from data_prep.snli import PairExample, read_pairs
+from data_prep.treebank import read_treebank
+from data_prep.trees import Tree, format_binary
+from spinn_tensor.training.allocator import keep_freed_memory
+from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.evaluate import predict_transitions
+from spinn_tensor.training.presets import run_config
+from spinn_tensor.training.run import execute
+
+SST_TRAIN = SNLI_SLICE.parents[1] / "sst" / "train.txt.gz"
+N_PARTS = 8  # of the premises; the first two are held back, the third chooses the epoch
+PART_OF = {0: "test", 1: "test", 2: "dev"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parse(arguments)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    files = write_split(options.output / "data")
+    gold = list(read_treebank(files["test"]))
+    lengths = np.array([tree.n_tokens for tree in gold])
+    transitions = np.concatenate([tree.transitions for tree in gold])
+    rows: dict[str, dict[str, Any]] = {}
+    for name, parse in _baselines(gold, lengths).items():
+        rows[name] = score_parses(parse, transitions, lengths).to_dict()
+    for name, train in {
+        "SPINN, the slice's trees": (files["train"],),
+        "SPINN, and SST's trees": (files["train"], SST_TRAIN),
+    }.items():
+        stem = "slice" if len(train) == 1 else "slice-sst"
+        parses = [
+            _train(train, files["dev"], options.output / f"{stem}-{seed}", seed, gold)
+            for seed in options.seeds
+        ]
+        scores = [score_parses(parse, transitions, lengths).to_dict() for parse in parses]
+        rows[name] = scores[0] | {"seeds": scores}
+        if len(parses) > 1:
+            rows[name]["self_f1"] = self_f1(parses, lengths, whole=True)
+    result = {
+        "command": shlex.join(["python", "-m", "benchmarks.parsing", *arguments]),
+        "machine": harness.machine(),
+        "sentences": {name: sum(1 for _ in read_treebank(path)) for name, path in files.items()},
+        "seeds": options.seeds,
+        "rows": rows,
+    }
+    text = _markdown(result)
+    Console(highlight=False, markup=False).print(text)
+    harness.write_json(options.out, result)
+    harness.write_text(options.out.with_suffix(".md"), text)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.parsing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    add("--output", type=Path, default=Path("runs/parsing"), help="folder of the split and of the runs")
+    add("--out", type=Path, default=Path(__file__).parent / "results" / "parsing.json", help="and .md beside")
+    return parser.parse_args(arguments)
+
+
+def write_split(folder: Path) -> dict[str, Path]:
+    """The trees of the slice by part, one binary parse a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for part, trees in split(read_pairs(SNLI_SLICE, require_label=False)).items():
+        files[part] = folder / f"{part}.txt"
+        with atomic_write(files[part]) as file:
+            file.writelines(format_binary(tree) + "\n" for tree in trees)
+    return files
+
+
+def split(pairs: Iterable[PairExample]) -> dict[str, list[Tree]]:
+    """Distinct trees by part; a sentence of test is not in dev, and neither's are in train."""
+    parts: dict[str, dict[str, Tree]] = {"test": {}, "dev": {}, "train": {}}
+    for pair in pairs:
+        digest = hashlib.sha256(" ".join(pair.premise.tokens).encode()).hexdigest()
+        part = parts[PART_OF.get(int(digest, 16) % N_PARTS, "train")]
+        part.update({format_binary(tree): tree for tree in (pair.premise, pair.hypothesis)})
+    seen: set[tuple[str, ...]] = set()
+    chosen = {}
+    for name, trees in parts.items():
+        chosen[name] = [tree for tree in trees.values() if tree.tokens not in seen]
+        seen.update(tree.tokens for tree in trees.values())
+    return chosen
+
+
+def _train(train: Sequence[Path], dev: Path, output: Path, seed: int, gold: list[Tree]) -> np.ndarray:
+    """Transitions, (M,) int8, that a parser trained on these files makes of the gold trees' sentences."""
+    files = tuple(str(path.resolve()) for path in train)
+    data = DataConfig(corpus="trees", train=files, dev=(str(dev),), min_count=2, lower=True)
+    execute(run_config("parser", data).changed(seed=seed), output, overwrite=True)
+    model, vocabulary, _ = load_checkpoint(output)
+    return predict_transitions(model.encoder, sentence_columns(gold, vocabulary))
+
+
+def _baselines(gold: list[Tree], lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Transitions, (M,) int8, of trees made without a parser."""
+    marked = np.array([tree.tokens[-1] in FINAL_MARKS for tree in gold])
+    made = {f"{kind}-branching": branching_transitions(lengths, kind) for kind in ("left", "right")}
+    made["right-branching, final mark at the root"] = right_period_transitions(lengths, marked)
+    return made | {kind: branching_transitions(lengths, kind) for kind in ("balanced", "random")}
+
+
+def _markdown(result: dict[str, Any]) -> str:
+    machine, counts = result["machine"], result["sentences"]
+    lines = [
+        f"`{result['command']}`\n",
+        f"- {machine['processor']}, one thread of {machine['cores']} cores, torch {machine['torch']}, commit "
+        f"{machine['commit']}, {machine['date']}",
+        f"- SNLI's slice: {counts['train']:,} trees to learn from, {counts['dev']:,} to choose by, "
+        f"{counts['test']:,} held back; models: mean over seeds {', '.join(map(str, result['seeds']))}\n",
+        "| trees | F1 | F1 without whole sentences | transitions right | average depth | self F1 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in result["rows"].items():
+        runs = row.get("seeds", [row])
+        figures = [
+            [run["gold"]["sentence_f1"] for run in runs],
+            [run["gold"]["inner_sentence_f1"] for run in runs],
+        ]
+        figures.append([run["transition_accuracy"] for run in runs])
+        cells = [f"{statistics.mean(values):.1%}" for values in figures]
+        depth = statistics.mean(run["average_depth"] for run in runs)
+        agreement = f"{row['self_f1']:.1%}" if "self_f1" in row else "–"
+        lines.append(f"| {name} | {' | '.join(cells)} | {depth:.2f} | {agreement} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
