@@ -10,14 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_prep.tables import forest_tables, lane_tables
+from data_prep.tables import forest_tables, lane_tables, own_tables
 from spinn_tensor import (
     ComposeWeights,
     ForestTables,
     LaneTables,
+    OwnTables,
     TrackerWeights,
+    TransitionWeights,
+    forcing_noise,
     run_forest,
     run_given,
+    run_own,
     to_torch,
 )
 
@@ -37,15 +41,18 @@ def cap(batch: Batch) -> int:
     return max(1, len(batch) // 3)
 
 
-TABLES: dict[str, Callable[[Batch], ForestTables | LaneTables]] = {
+AnyTables = ForestTables | LaneTables | OwnTables
+TABLES: dict[str, Callable[[Batch], AnyTables]] = {
     "forest": lambda batch: to_torch(forest_tables(*flatten(batch))),
     "forest, narrow": lambda batch: to_torch(forest_tables(*flatten(batch), width=cap(batch))),
     "forest, padded": lambda batch: to_torch(forest_tables(*flatten(batch), padded=True)),
     "given": lambda batch: to_torch(lane_tables(*flatten(batch))),
     "given, capped": lambda batch: to_torch(lane_tables(*flatten(batch), width=cap(batch))),
     "given, padded": lambda batch: to_torch(lane_tables(*flatten(batch), width=cap(batch), padded=True)),
+    "own, forced": lambda batch: to_torch(own_tables(flatten(batch)[1])),
 }
-MACHINES = [(name, False) for name in TABLES] + [(name, True) for name in TABLES if name.startswith("given")]
+MACHINES = [(name, False) for name in TABLES if not name.startswith("own")]
+MACHINES += [(name, True) for name in TABLES if not name.startswith("forest")]
 MACHINE_IDS = [f"{name}{', tracker' if tracked else ''}" for name, tracked in MACHINES]
 every_machine = pytest.mark.parametrize("name, tracked", MACHINES, ids=MACHINE_IDS)
 
@@ -59,7 +66,23 @@ def run(
     every_node: bool = False,
 ) -> Tensor:
     """h of the roots, or of every node in the order of the transitions."""
-    tables = TABLES[name](batch)
+    return run_tables(TABLES[name](batch), leaves, compose, tracker, batch, every_node)
+
+
+def run_tables(
+    tables: AnyTables,  # of the batch, where the leaves are
+    leaves: Tensor,
+    compose: ComposeWeights,
+    tracker: TrackerWeights | None,
+    batch: Batch,
+    every_node: bool = False,
+) -> Tensor:
+    """h of the roots, or of every node; own transitions are forced to be those of the batch."""
+    if isinstance(tables, OwnTables):
+        assert tracker is not None
+        noise = forcing_noise(torch.from_numpy(flatten(batch)[0]).to(leaves.device))
+        silent = TransitionWeights(leaves.new_zeros(2, tracker.weight_hidden.shape[1]), leaves.new_zeros(2))
+        return run_own(leaves, compose, tracker, silent, tables, noise, every_node=every_node).encodings
     index = tables.node_index if every_node else None
     if isinstance(tables, ForestTables):
         return run_forest(leaves, compose, tables, index)

@@ -8,19 +8,17 @@ import torch
 
 from data_prep.tables import own_tables
 from spinn_tensor import (
-    ForestTables,
     TransitionWeights,
     collate,
     logistic_noise,
     move,
-    run_forest,
-    run_given,
     run_own,
     to_torch,
 )
 from spinn_tensor.config import ENCODER_KINDS, SPINN_KINDS
 from spinn_tensor.training import training_loss
 from tests.machines import (
+    MACHINES,
     TABLES,
     every_machine,
     gradients,
@@ -29,6 +27,7 @@ from tests.machines import (
     random_transitions,
     random_weights,
     relative_error,
+    run_tables,
 )
 from tests.test_encoders import pair_model, pairs
 
@@ -58,12 +57,6 @@ def on_cuda(name, batch, tracked, dtype):
     return leaves, compose, tracker, move(TABLES[name](batch), "cuda")
 
 
-def execute(leaves, compose, tracker, tables):
-    if isinstance(tables, ForestTables):
-        return run_forest(leaves, compose, tables)
-    return run_given(leaves, compose, tracker, tables)
-
-
 @pytest.mark.parametrize(
     "dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.1)], ids=str
 )
@@ -73,10 +66,10 @@ def test_cuda_is_the_cpu_in_float64(name, tracked, dtype, tolerance, batch) -> N
         random_leaves(batch, HIDDEN),
         random_weights(HIDDEN, TRACKER if tracked else None),
     )
-    exact = execute(leaves, compose, tracker, TABLES[name](batch))
+    exact = run_tables(TABLES[name](batch), leaves, compose, tracker, batch)
     exact_gradients = gradients(exact, parameters(leaves, compose, tracker))
     inputs = on_cuda(name, batch, tracked, dtype)
-    output = execute(*inputs)
+    output = run_tables(inputs[3], *inputs[:3], batch)
     assert relative_error(output.cpu(), exact) < tolerance
     weighting_generator = torch.Generator().manual_seed(2)
     weighting = torch.randn(output.shape, generator=weighting_generator, dtype=torch.float64).to(output)
@@ -132,14 +125,14 @@ def test_choosing_waits_for_nothing(batch) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@every_machine
+@pytest.mark.parametrize("name, tracked", [case for case in MACHINES if not case[0].startswith("own")])
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_nothing_waits_for_the_device(name, tracked, batch) -> None:
     inputs = on_cuda(name, batch, tracked, torch.float32)
-    execute(*inputs).sum().backward()
+    run_tables(inputs[3], *inputs[:3], batch).sum().backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        execute(*inputs).sum().backward()
+        run_tables(inputs[3], *inputs[:3], batch).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

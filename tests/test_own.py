@@ -286,6 +286,25 @@ def test_nothing_is_read_before_it_is_written(dense, monkeypatch) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_dense_steps_compose_null_states_where_a_lane_shifts(monkeypatch) -> None:
+    operator = operators.stack_machine_own
+    monkeypatch.setattr(
+        "spinn_tensor.machine.executors.stack_machine_own",
+        lambda *arguments: operator(*arguments[:-2], True, arguments[-1]),
+    )
+    rng = np.random.default_rng(5)
+    batch = [random_transitions(rng, n) for n in (8, 3, 8, 1)]
+    tables = run_own(
+        *machine(batch), random_transition_weights(), to_torch(own_tables(flatten(batch)[1]))
+    ).tables
+    assert torch.equal(tables.reduce_offsets, tables.entry_offsets)
+    shifts = tables.tracker_index == 0
+    assert shifts.sum() == sum(len(codes) // 2 + 1 for codes in batch)
+    assert not tables.left_index[shifts].any()
+    assert not tables.right_index[shifts].any()
+    assert (tables.left_index[~shifts] > 0).all()
+
+
 def test_tables_of_the_wrong_kind_are_refused() -> None:
     batch = [right_branching(3)]
     inputs = *machine(batch), random_transition_weights()

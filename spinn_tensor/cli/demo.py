@@ -1,4 +1,4 @@
-"""`spinn demo`: the whole path in a few minutes, from generated sentences to a classified pair."""
+"""`spinn demo`: the whole path in a few minutes, from generated sentences to a pair parsed and classified."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.logic import LogicConfig
-from data_prep.trees import parse_binary
+from data_prep.tokenizer import Tokenizer
+from data_prep.trees import right_branching
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.predict import show_prediction
 from spinn_tensor.cli.report import TerminalObserver, print_evaluations
@@ -24,18 +25,19 @@ from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import Results, execute, is_run
 
 CORPUS = LogicConfig()
-ENCODERS = ("spinn-pi", "lstm", "bow")  # the first one's checkpoint is loaded again
+ENCODERS = ("spinn", "spinn-pi", "lstm", "bow")  # the first one's checkpoint is loaded again
 # Entailment: the subject becomes narrower, which under "all" keeps the truth, and the predicate wider.
 EXAMPLE = {
-    "premise": "( ( all ( dogs ( that ( hug ( some children ) ) ) ) ) run )",
-    "hypothesis": "( ( all ( poodles ( that ( hug ( some girls ) ) ) ) ) move )",
+    "premise": "all dogs that hug some children run",
+    "hypothesis": "all poodles that hug some girls move",
 }
 
 DESCRIPTION = """\
-Shows everything at once, in at most five minutes on two cores: generates the corpus of logical
-inference, trains SPINN-PI and, to compare, an LSTM and a bag of words; prints their accuracy on
-dev and on sentences longer than any in training; then loads SPINN-PI's checkpoint into a fresh
-model and classifies a pair with it.
+Shows everything at once, in about five minutes on two cores: generates the corpus of logical
+inference, trains SPINN, which learns to parse for itself, SPINN-PI, which is given the parses,
+and to compare an LSTM and a bag of words; prints their accuracy on dev and on sentences longer
+than any in training; then loads SPINN's checkpoint into a fresh model, which parses and
+classifies a pair of plain sentences.
 """
 
 EPILOG = """\
@@ -84,8 +86,9 @@ def run(args: argparse.Namespace) -> int:
     print_evaluations({f"{ENCODERS[0]}, dev": results[ENCODERS[0]].evaluations["dev"]})
     Console().print(_comparison(results))
     checkpoint = args.output / ENCODERS[0] / "best"
-    print(f"{len(ENCODERS) + 2}. loading {checkpoint} into a fresh model and classifying a pair\n")
-    trees = {name: parse_binary(parse) for name, parse in EXAMPLE.items()}
+    print(f"{len(ENCODERS) + 2}. loading {checkpoint} into a fresh model; it parses and classifies a pair\n")
+    tokenizer = Tokenizer()  # the trees that it is shown are not looked at
+    trees = {name: right_branching(tokenizer.tokenize(text)) for name, text in EXAMPLE.items()}
     show_prediction(load_checkpoint(checkpoint, device), trees)
     print(f"\n{time.perf_counter() - start:,.0f} seconds in all")
     return 0

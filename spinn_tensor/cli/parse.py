@@ -109,7 +109,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--branching", choices=BRANCHINGS, help="no model: trees of this kind")
     add_skip_bad(parser)
-    add_device(parser)
+    add_device(
+        parser, threads=1
+    )  # the steps are small; threads that wait for each other cost more than they bring
     parser.set_defaults(run=run)
 
 
