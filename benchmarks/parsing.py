@@ -2,6 +2,9 @@
 
     python -m benchmarks.parsing                    three seeds, some minutes each on one core
     python -m benchmarks.parsing --seeds 1          one
+    python -m benchmarks.parsing --seeds 1 --ship spinn_tensor/pretrained/parser
+                                                    makes the parser that comes with the package: the one of the first
+                                                    seed that learnt from both, the paths of its files shortened
 
 The slice is split by premise: a quarter of the premises with all their hypotheses is held back, an eighth chooses the
 epoch; each distinct tree counts once, and whatever sentence is held back anywhere is in no other part. The files of
@@ -34,7 +37,7 @@ from data_prep.snli import PairExample, read_pairs
 from data_prep.treebank import read_treebank
 from data_prep.trees import Tree, format_binary
 from spinn_tensor.training.allocator import keep_freed_memory
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.training.checkpoint import load_checkpoint, save_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.evaluate import predict_transitions
 from spinn_tensor.training.presets import run_config
@@ -71,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows[name] = scores[0] | {"seeds": scores}
         if len(parses) > 1:
             rows[name]["self_f1"] = self_f1(parses, lengths, whole=True)
+    if options.ship is not None:
+        _ship(options.output / f"slice-sst-{options.seeds[0]}", options.ship)
     result = {
         "command": shlex.join(["python", "-m", "benchmarks.parsing", *arguments]),
         "machine": harness.machine(),
@@ -93,6 +98,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--seeds", type=int, nargs="+", default=[1, 2, 3])
     add("--output", type=Path, default=Path("runs/parsing"), help="folder of the split and of the runs")
+    add("--ship", type=Path, metavar="FOLDER", help="write the parser of the first seed here")
     add("--out", type=Path, default=Path(__file__).parent / "results" / "parsing.json", help="and .md beside")
     return parser.parse_args(arguments)
 
@@ -130,6 +136,17 @@ def _train(train: Sequence[Path], dev: Path, output: Path, seed: int, gold: list
     execute(run_config("parser", data).changed(seed=seed), output, overwrite=True)
     model, vocabulary, _ = load_checkpoint(output)
     return predict_transitions(model.encoder, sentence_columns(gold, vocabulary))
+
+
+def _ship(run: Path, folder: Path) -> None:
+    """The run's best checkpoint, without the paths of this machine."""
+    model, vocabulary, config = load_checkpoint(run)
+    data = config.run.data
+    names = {
+        f"data__{split}": tuple(Path(file).name for file in getattr(data, split))
+        for split in ("train", "dev")
+    }
+    save_checkpoint(folder, model, vocabulary, config.run.changed(**names), config.metrics)
 
 
 def _baselines(gold: list[Tree], lengths: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.columns import sentence_columns, take
+from benchmarks.parsing import write_split
+from data_prep.brackets import score_parses
+from data_prep.columns import lengths, sentence_columns, take
+from data_prep.treebank import read_treebank
 from data_prep.trees import format_binary, parse_binary, right_branching
 from spinn_tensor import SentenceParser, make_sentence_batch
 from spinn_tensor.cli import parse
 from spinn_tensor.cli.main import main
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.evaluate import TOKENS, predict_transitions, sentence_batches
+from tests.machines import needs_shared
 from tests.tiny_runs import (
     PRESET,
     pair_arguments,
@@ -165,7 +169,9 @@ def test_trees_without_a_model(kind: str, tree: str, capsys: Capture) -> None:
 def test_the_parser_of_the_package(run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parse.resources, "files", lambda package: run.parent)
     assert spinn("dogs bark") == 1
-    assert_one_error(capsys, "no parser comes with this version; train one with spinn train --corpus trees")
+    assert_one_error(
+        capsys, "the package's parser is missing here; train one with spinn train --corpus trees"
+    )
     (run.parent / "pretrained").mkdir()
     (run.parent / "pretrained" / "parser").symlink_to(run / "best")
     assert spinn("dogs bark") == 0
@@ -364,3 +370,24 @@ def test_output_that_cannot_be_encoded_is_no_traceback(run: Path, monkeypatch: p
     assert spinn("--model", run, "naïve dogs") == 0
     stream.flush()
     assert stream.buffer.getvalue() == b"( na?ve dogs )\n"
+
+
+def test_the_parser_that_comes_with_the_package(capsys: Capture) -> None:
+    sentences = ["The church has cracks in the ceiling.", "A man in a red shirt is playing the guitar."]
+    assert main(["parse", *sentences]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "( ( The church ) ( ( has ( cracks ( in ( the ceiling ) ) ) ) . ) )",
+        "( ( ( A man ) ( in ( a ( red shirt ) ) ) ) ( ( is ( playing ( the guitar ) ) ) . ) )",
+    ]
+
+
+@needs_shared
+def test_the_parser_that_comes_with_the_package_is_the_one_measured(tmp_path: Path) -> None:
+    """On sentences that it did not learn from: benchmarks/results/parsing.md."""
+    gold = list(read_treebank(write_split(tmp_path)["test"]))
+    model, vocabulary, _ = load_checkpoint(parse.packaged_parser())
+    columns = sentence_columns(gold, vocabulary)
+    predicted = predict_transitions(model.encoder, columns)
+    scores = score_parses(predicted, columns.transitions, lengths(columns))
+    assert scores.gold.sentence_f1 > 0.87
+    assert scores.transition_accuracy > 0.87

@@ -77,7 +77,7 @@ examples:
 """
 
 HOW_TO_TRAIN = (
-    "no parser comes with this version; train one with spinn train --corpus trees and give --model RUN"
+    "the package's parser is missing here; train one with spinn train --corpus trees and give --model RUN"
 )
 
 
@@ -118,8 +118,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     _check_usage(args)
     device = choose_device(args)
-    names = [] if args.branching else args.model or [packaged_parser()]
-    models = {str(path): load_parser(path, device) for path in names}
+    models = {} if args.branching else _models(args, device)
     skipped = Skipped()
     if args.gold is not None:
         trees = list(read_treebank(args.gold, skip_bad=bool(args.skip_bad), skipped=skipped))
@@ -137,8 +136,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
+    """The parsers to use, by the name to print."""
+    if args.model:
+        return {str(path): load_parser(path, device) for path in args.model}
+    return {"the package's parser": load_parser(packaged_parser(), device)}
+
+
 def packaged_parser() -> Path:
-    """Folder of the checkpoint that comes with the package. Raises ConfigError if this version has none."""
+    """Folder of the checkpoint that comes with the package. Raises ConfigError if this installation lacks it."""
     folder = Path(str(resources.files("spinn_tensor"))) / "pretrained" / "parser"
     if not (folder / CONFIG).is_file():
         raise ConfigError(HOW_TO_TRAIN)
