@@ -133,7 +133,7 @@ def run_model(
 def _encode(
     encoder: SentenceEncoder, batch: SentenceBatch, noise: Tensor | None
 ) -> tuple[Tensor, Parse | None]:
-    if encoder.config.kind != "spinn":
+    if not encoder.config.parses:
         return encoder(batch), None
     parse = encoder.parse(batch, noise)
     return parse.encodings, parse

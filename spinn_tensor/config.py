@@ -53,6 +53,11 @@ class EncoderConfig(Settings):
             _require_at_least(name, getattr(self, name), 1)
         _require_probability("embedding_dropout", self.embedding_dropout)
 
+    @property
+    def parses(self) -> bool:
+        """Whether it chooses its transitions itself."""
+        return self.kind == "spinn"
+
 
 @dataclass(frozen=True)
 class ClassifierConfig(Settings):
@@ -88,7 +93,7 @@ class ModelConfig(Settings):
             raise ConfigError(f"labels: got {len(self.labels)} names for {n_classes} classes")
         if (self.task == "parse") != (self.classifier is None):
             raise ConfigError("classifier: a model that only parses has none, every other model has one")
-        if self.task == "parse" and self.encoder.kind != "spinn":
+        if self.task == "parse" and not self.encoder.parses:
             raise ConfigError(f"kind: only spinn parses for itself, got {self.encoder.kind!r}")
         if self.node_labels and (self.task != "sentence" or self.encoder.kind not in GIVEN_KINDS):
             raise ConfigError(
