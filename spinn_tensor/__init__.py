@@ -8,7 +8,7 @@ Sizes, everywhere in this package:
     L   tokens of a batch, sum of N            W   slots of a step
     M   transitions of a batch, 2L - B         R   rows of states: null, leaves, compositions
     C   compositions of a schedule             A   entries of a schedule: tracker steps of all lanes
-    V   words of the vocabulary                D   lanes: B, or as many for each of several samples
+    V   words of the vocabulary                P   lanes: B, or B times the parses of each sentence
 
 A `SentenceEncoder` turns a `SentenceBatch` into encodings; `data_prep` makes the columns and tables that a batch is
 made of; `load_checkpoint` gives back what `spinn train` saved.
@@ -39,6 +39,7 @@ from spinn_tensor.config import EncoderConfig as EncoderConfig
 from spinn_tensor.config import ModelConfig as ModelConfig
 from spinn_tensor.encoder import SentenceEncoder as SentenceEncoder
 from spinn_tensor.machine import Parse as Parse
+from spinn_tensor.machine import ScoreError as ScoreError
 from spinn_tensor.machine import forcing_noise as forcing_noise
 from spinn_tensor.machine import logistic_noise as logistic_noise
 from spinn_tensor.machine import run_forest as run_forest

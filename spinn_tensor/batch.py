@@ -18,6 +18,7 @@ from data_prep.tables import forest_tables, lane_tables, own_tables
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, to_torch
 from spinn_tensor.bundles import move as move
 
+Tables = ForestTables | LaneTables | OwnTables
 TABLE_KINDS = ("forest", "lanes", "own", "sequence")
 
 
@@ -27,9 +28,7 @@ class SentenceBatch(NamedTuple):
     token_ids: Tensor  # (L,) int64
     token_mask: Tensor | None  # (L,) bool, False in padding; None where there is none
     sequence: SequenceTables  # the words as a sequence
-    tables: (
-        ForestTables | LaneTables | OwnTables | None
-    )  # the words as a tree; None for encoders that see none
+    tables: Tables | None  # the words as a tree; None for encoders that see none
     transitions: Tensor  # (M,) int64, SHIFT or REDUCE, of the trees that came with the sentences
 
 
@@ -55,7 +54,11 @@ def make_sentence_batch(
     n_leaf_rows: int | None = None,
     n_samples: int = 1,  # lanes of each sentence; "own" only
 ) -> SentenceBatch:
-    """Compile sentences for an encoder. Raises DataError for transitions that are not trees."""
+    """Compile sentences for an encoder.
+
+    Raises DataError for transitions that are not trees, ValueError for an unknown table_kind, too few leaf rows, and
+    several samples of what is not "own".
+    """
     n_tokens = lengths(columns)
     if n_leaf_rows is not None and n_leaf_rows < len(columns.token_ids):
         raise ValueError(f"n_leaf_rows is {n_leaf_rows}, the batch has {len(columns.token_ids)} tokens")
@@ -64,7 +67,7 @@ def make_sentence_batch(
     if n_leaf_rows is not None:
         token_mask = torch.arange(n_leaf_rows) < len(token_ids)
         token_ids = torch.nn.functional.pad(token_ids, (0, n_leaf_rows - len(token_ids)))
-    tables: ForestTables | LaneTables | OwnTables | None = None
+    tables: Tables | None = None
     if n_samples > 1 and table_kind != "own":
         raise ValueError(f"{n_samples} samples of each sentence need table_kind 'own', got {table_kind!r}")
     if table_kind == "forest":

@@ -69,13 +69,13 @@ class LaneTables(NamedTuple):
 class OwnTables(NamedTuple):
     """`data_prep.tables.OwnTables` in torch."""
 
-    first_index: Tensor  # (D,) int64
-    last_index: Tensor  # (D,) int64
+    first_index: Tensor  # (P,) int64
+    last_index: Tensor  # (P,) int64
     previous_index: Tensor  # (A,) int64
     entry_offsets: Tensor  # (S + 1,) int64, on the CPU
     transition_index: Tensor  # (A,) int64
     entry_index: Tensor  # (M,) int64
-    root_entry_index: Tensor  # (D,) int64
+    root_entry_index: Tensor  # (P,) int64
     lane_index: Tensor  # (M,) int64
 
 

@@ -76,7 +76,8 @@ class SentenceEncoder(nn.Module):
     ) -> Parse:
         """Encodings, and what was thought of the transitions: its own under "own" tables, given ones under "lanes".
 
-        Raises TypeError for an encoder that does not parse.
+        Raises TypeError for an encoder that does not parse and for other tables, ValueError for noise beside given
+        transitions.
         """
         if not isinstance(self.composer, ParsingMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} does not parse")
@@ -131,7 +132,7 @@ class ParsingMachine(nn.Module):
         leaves: Tensor,  # (L, 2H)
         batch: SentenceBatch,
         every_node: bool = False,
-    ) -> Tensor:  # (D, H), or (M, H)
+    ) -> Tensor:  # (P, H), or (M, H)
         return self.parse(leaves, batch, every_node=every_node).encodings
 
     def parse(
@@ -144,8 +145,10 @@ class ParsingMachine(nn.Module):
         weights = self.compose.weights(), self.tracker.weights(), self.transition.weights()
         if isinstance(batch.tables, OwnTables):
             return run_own(leaves, *weights, batch.tables, noise, every_node=every_node)
-        assert isinstance(batch.tables, LaneTables)
-        assert noise is None, "given transitions leave nothing to chance"
+        if not isinstance(batch.tables, LaneTables):
+            raise TypeError(f"got {type(batch.tables).__name__}; a parser reads OwnTables or LaneTables")
+        if noise is not None:
+            raise ValueError("given transitions leave nothing to noise")
         return run_taught(leaves, *weights, batch.tables, every_node=every_node)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_prep.errors import DataError
 from data_prep.tables import lane_tables, own_tables
 from data_prep.trees import REDUCE, SHIFT, check_all_transitions
-from spinn_tensor import forcing_noise, logistic_noise, run_own, run_taught, to_torch
+from spinn_tensor import ScoreError, forcing_noise, logistic_noise, run_own, run_taught, to_torch
 from spinn_tensor.bundles import LaneTables, TransitionWeights
 from spinn_tensor.machine import operators
 from spinn_tensor.machine.schedules import choose
@@ -105,7 +105,7 @@ def test_extreme_scores_give_trees_of_every_length(n_tokens) -> None:
 def test_a_score_that_is_no_number_is_an_error(bad) -> None:
     scores = np.zeros(9)
     scores[bad] = np.nan
-    with pytest.raises(ValueError, match=f"transition {bad} of the batch: its score is not a number"):
+    with pytest.raises(ScoreError, match=f"transition {bad} of the batch: its score is not a number"):
         run_scores([3, 1, 2], scores)
 
 
@@ -353,3 +353,31 @@ def test_the_transition_loss_has_the_gradient_of_the_oracle() -> None:
     expected = (losses * torch.tensor(free)).sum() / len(flat)
     inputs = [*parameters(leaves, compose, tracker), *transition]
     assert_same(transition_loss(parse, flat), expected, inputs)
+
+
+def test_the_transition_alone_can_be_trained() -> None:
+    batch = [left_branching(4), right_branching(3)]
+    leaves, compose, tracker = machine(batch)
+    fixed = [weight.detach() for weight in (leaves, *compose, *tracker)]
+    bundles = type(compose)(*fixed[1:4]), type(tracker)(*fixed[4:])
+    transition = random_transition_weights()
+    runs = run_own(fixed[0], *bundles, transition, to_torch(own_tables(flatten(batch)[1])))
+    gradients_of = torch.autograd.grad(runs.log_probabilities().sum(), transition)
+    assert all(gradient.any() for gradient in gradients_of)
+    assert not runs.encodings.requires_grad
+
+
+def test_noise_and_weights_that_do_not_fit_are_refused() -> None:
+    batch = [left_branching(4), right_branching(3)]
+    leaves, compose, tracker = machine(batch)
+    transition = random_transition_weights()
+    tables = to_torch(own_tables(flatten(batch)[1]))
+    with pytest.raises(
+        ValueError, match=r"noise of shape \(24,\), expected one number a transition, \(12,\)"
+    ):
+        run_own(leaves, compose, tracker, transition, tables, torch.zeros(24))
+    single = TransitionWeights(*(weight.float() for weight in transition))
+    with pytest.raises(TypeError, match=r"one dtype, got torch.float32, torch.float64"):
+        run_own(leaves, compose, tracker, single, tables)
+    with pytest.raises(TypeError, match=r"one dtype, got torch.float32, torch.float64"):
+        run_taught(leaves, compose, tracker, single, to_torch(lane_tables(*flatten(batch))))

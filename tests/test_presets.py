@@ -103,7 +103,7 @@ def test_unknown_preset() -> None:
         ("train=a,b", "data__train", ("a", "b")),
         ("branching=left", "data__branching", "left"),
         ("branching=none", "data__branching", None),
-        ("learning=reinforce", "parsing__learning", "reinforce"),
+        ("baseline=mean", "parsing__baseline", "mean"),
     ],
 )
 def test_settings_are_typed_by_their_field(text: str, key: str, value: object) -> None:
@@ -186,14 +186,6 @@ def test_paths_become_absolute() -> None:
     data = DataConfig(data="a", dev=("/b/../c", "d"), extra=("long=x=y.jsonl",)).with_absolute_paths()
     assert (data.data, data.dev, data.train) == (os.path.abspath("a"), ("/c", os.path.abspath("d")), ())
     assert data.extra == (f"long={os.path.abspath('x=y.jsonl')}",)
-
-
-def test_a_run_of_version_0_1_had_one_file_a_split() -> None:
-    """And said nothing of branching or parsing."""
-    values = run_config("logic-bow", DataConfig(train=("a",))).to_dict()
-    del values["parsing"], values["data"]["branching"]
-    values["data"] |= {"train": "a", "dev": None, "test": None}
-    assert RunConfig.from_dict(values) == run_config("logic-bow", DataConfig(train=("a",)))
 
 
 def test_node_labels_need_the_trees_of_the_corpus() -> None:

@@ -21,6 +21,7 @@ from spinn_tensor import (
 )
 from spinn_tensor.training.config import BASELINES, ParsingConfig
 from spinn_tensor.training.methods import Reinforce, Supervise
+from spinn_tensor.training.objective import supervised_loss, transition_loss
 from spinn_tensor.training.reinforce import (
     Moments,
     advantages,
@@ -33,7 +34,7 @@ from spinn_tensor.training.reinforce import (
 from tests.strategies import all_transitions, columns_of, right_branching
 
 N_COPIES, N_SAMPLES, N_BATCHES = 25, 4, 200  # 20,000 samples of a pair's trees
-POLICY_WEIGHT, ENTROPY_WEIGHT = 0.7, 0.0
+POLICY_WEIGHT = 0.7
 
 
 def pair_model():
@@ -93,13 +94,12 @@ def test_the_policy_gradient_is_unbiased(baseline, normalise) -> None:
     for _ in range(N_BATCHES):
         noise = sampling_noise(batch, n_lanes, baseline)
         loss, rewards, _ = reinforce_loss(
-            model, batch, noise, moments, baseline, normalise, POLICY_WEIGHT, torch.tensor(ENTROPY_WEIGHT)
+            model, batch, noise, moments, baseline, normalise, POLICY_WEIGHT, torch.tensor(0.0)
         )
         assert rewards.shape == (N_SAMPLES, N_COPIES)
         estimates.append(flat_gradient(loss, model))
-        if (
-            baseline == "greedy"
-        ):  # the greedy lane is trained too: its part of the states' gradient is not sampled
+        if baseline == "greedy":
+            # the greedy lane is trained too: its part of the states' gradient is not sampled
             states_gradient += greedy_part(model, batch, noise)
     got = torch.stack(estimates)
     if baseline == "greedy":
@@ -247,3 +247,39 @@ def test_scheduled_sampling_grows_and_keeps_what_it_does_not_sample() -> None:
     torch.manual_seed(0)
     assert method.loss(mixed, 99).isfinite()
     assert (method.loss(mixed, 99) - expected).abs() > 1e-6
+
+
+def test_undecided_choices_are_rewarded() -> None:
+    model = pair_model()
+    batch = collate(pairs(3), "own", n_samples=2)
+    noise = sampling_noise(batch, 2, "mean")
+    moments = Moments.empty(torch.device("cpu"))
+    plain, bonus = (
+        reinforce_loss(model, batch, noise, moments, "mean", True, 1.0, torch.tensor(weight))[0]
+        for weight in (0.0, 0.1)
+    )
+    entropy = mean_entropy(model.run(batch, noise).parse)
+    assert entropy > 0
+    torch.testing.assert_close(bonus - plain, -0.1 * entropy)
+
+
+def test_supervision_adds_the_weighted_transition_loss() -> None:
+    model = pair_model()
+    batch = collate(pairs(3), "lanes")
+    logits, parse = model.run(batch)
+    classification = F.cross_entropy(logits, batch.labels)
+    transitions = transition_loss(parse, batch.sentences.transitions)
+    assert transitions > 0
+    assert classification > 0
+    got = supervised_loss(model, batch, None, 2.5)
+    torch.testing.assert_close(got, classification + 2.5 * transitions)
+
+
+def test_a_broken_model_has_no_good_loss() -> None:
+    """Scores that are not numbers reach the losses, which the training loop watches."""
+    model = pair_model()
+    with torch.no_grad():
+        model.encoder.composer.transition.weight[0, 0] = torch.nan
+    parse = model.run(collate(pairs(1), "lanes")).parse
+    assert transition_loss(parse, parse.transitions).isnan()
+    assert mean_entropy(parse).isnan()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -17,14 +18,15 @@ from data_prep.snli import LABELS, pair_columns_from_examples, read_pairs
 from data_prep.sst import labelled_columns, read_trees
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
-from spinn_tensor.config import ENCODER_KINDS
+from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.training.checkpoint import load_checkpoint
-from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.evaluate import evaluate, predict_probabilities
 from spinn_tensor.training.loop import Interrupted, Observer, Task, Trainer, TrainingError
 from spinn_tensor.training.metrics import MetricsLog, Scores, add_to_confusion
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer
+from tests.strategies import columns_of
 from tests.tiny_runs import write_pairs, write_trees
 
 ENCODER = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "embedding_dropout": 0.0}
@@ -326,3 +328,54 @@ def test_compiled_steps_have_the_losses_of_eager_ones(tmp_path: Path) -> None:
         trainer(folder, "spinn-pi", epochs=3, log_every=1, compile=compiled).fit()
         losses.append([line["loss"] for line in log_of(folder, "train")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("learning", ["supervised", "reinforce"])
+def test_scores_that_are_no_numbers_end_the_run_with_one_line(learning: str, tmp_path: Path) -> None:
+    vocabulary, corpus = pairs(tmp_path)
+    model = pair_model("spinn", vocabulary)
+    with torch.no_grad():
+        model.encoder.composer.transition.weight[0, 0] = torch.nan
+    parsing = ParsingConfig(learning=learning, scheduled_sampling=1.0, scheduled_steps=0)
+    run = dataclasses.replace(settings("spinn"), parsing=parsing)
+    with pytest.raises(TrainingError, match=r"not finite|not a number|the loss is nan"):
+        Trainer(Task(model, vocabulary, corpus, corpus), run, tmp_path).fit()
+
+
+def test_f1_of_single_words_selects_nothing(tmp_path: Path) -> None:
+    vocabulary, corpus = pairs(tmp_path)
+    word = columns_of([np.zeros(1, np.int8)])
+    dev = PairColumns(word, word, np.zeros(1, np.int64))
+    model = pair_model("spinn", vocabulary)
+    with pytest.raises(TrainingError, match="select_by: f1 needs a dev sentence of two words or more"):
+        Trainer(Task(model, vocabulary, corpus, dev), settings("spinn", select_by="f1"), tmp_path)
+
+
+def test_the_best_evaluation_is_by_accuracy_or_by_f1(tmp_path: Path) -> None:
+    vocabulary, corpus = pairs(tmp_path)
+    evaluation = evaluate(pair_model("spinn", vocabulary), corpus)
+    assert evaluation.criterion("accuracy") == evaluation.scores.accuracy
+    assert evaluation.criterion("f1") == evaluation.parse_scores.gold.sentence_f1
+    assert evaluation.criterion("f1") != evaluation.criterion("accuracy")
+    trained = trainer(tmp_path, "spinn", select_by="f1", epochs=2).fit()
+    assert trained.best_score in [line["parse"]["gold"]["sentence_f1"] for line in log_of(tmp_path, "dev")]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"parsing__learning": "reinforce"}, "learning: reinforce is for an encoder that parses"),
+        ({"training__select_by": "f1"}, "select_by: f1 is for an encoder that parses"),
+        (
+            {"encoder__kind": "spinn", "data__corpus": "trees", "parsing__learning": "reinforce"},
+            "learning: reinforce needs labels",
+        ),
+        ({"encoder__kind": "spinn", "data__corpus": "trees"}, "nothing but f1 to select by"),
+        ({"parsing__baseline_decay": 1.0}, r"baseline_decay: expected in \[0, 1\), got 1.0"),
+        ({"parsing__n_samples": 1, "parsing__baseline": "leave-one-out"}, "n_samples: expected at least 2"),
+        ({"parsing__baseline": "median"}, "baseline: expected one of none, mean, greedy, leave-one-out"),
+    ],
+)
+def test_settings_of_parsing_that_would_do_nothing(change: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings("spinn-pi").changed(**change)

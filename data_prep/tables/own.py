@@ -16,20 +16,20 @@ from data_prep.errors import DataError
 
 
 class OwnTables(NamedTuple):
-    """Everything the own-transitions executor reads. D = n_samples * B lanes of 2N - 1 entries each, A in all.
+    """Everything the own-transitions executor reads. P = n_samples * B lanes of 2N - 1 entries each, A in all.
 
     Lanes come sample after sample, within a sample in the order of the sentences; M = A, the transitions of lane 0,
     then those of lane 1, ... Rows of states as in `data_prep.tables.rows`; rows of tracker states: 0 is the zero start,
     1 + e is entry e.
     """
 
-    first_index: np.ndarray  # (D,) int64, row of the first word of each lane, lanes longest first
-    last_index: np.ndarray  # (D,) int64, row of its last word, lanes longest first
+    first_index: np.ndarray  # (P,) int64, row of the first word of each lane, lanes longest first
+    last_index: np.ndarray  # (P,) int64, row of its last word, lanes longest first
     previous_index: np.ndarray  # (A,) int64, tracker row of the lane's entry before, 0 at its first
     entry_offsets: np.ndarray  # (S + 1,) int64, where the entries of each step begin; stays on the host
     transition_index: np.ndarray  # (A,) int64, the transition, of M, that each entry makes
     entry_index: np.ndarray  # (M,) int64, tracker row of the entry of each transition
-    root_entry_index: np.ndarray  # (D,) int64, tracker row of each lane's last entry, lane after lane
+    root_entry_index: np.ndarray  # (P,) int64, tracker row of each lane's last entry, lane after lane
     lane_index: np.ndarray  # (M,) int64, the lane of each transition
 
 
@@ -40,7 +40,7 @@ def own_tables(
 ) -> OwnTables:
     """Lay out lanes that choose their own transitions.
 
-    Raises DataError for a sentence without tokens and for a batch without sentences.
+    Raises DataError for a sentence without tokens and for a batch without sentences, ValueError for n_samples below 1.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     if len(lengths) == 0:

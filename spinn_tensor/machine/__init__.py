@@ -7,3 +7,4 @@ from spinn_tensor.machine.executors import run_forest as run_forest
 from spinn_tensor.machine.executors import run_given as run_given
 from spinn_tensor.machine.executors import run_own as run_own
 from spinn_tensor.machine.executors import run_taught as run_taught
+from spinn_tensor.machine.operators import ScoreError as ScoreError

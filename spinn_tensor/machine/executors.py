@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -24,15 +25,16 @@ from spinn_tensor.machine.schedules import can_reduce, can_shift
 class Parse(NamedTuple):
     """A run of the machine with what its trackers thought of the transitions; M transitions, lane after lane."""
 
-    encodings: Tensor  # (D, H) h of the roots, or (M, H) of every node
+    encodings: Tensor  # (P, H) h of the roots, or (M, H) of every node
     transitions: Tensor  # (M,) int64, SHIFT or REDUCE
     logits: Tensor  # (M, 2) of SHIFT and REDUCE, differentiable; -inf for a transition that was impossible
+    possible_mask: Tensor  # (M, 2) bool
     tables: LaneTables  # what was read and composed
 
     @property
     def free_mask(self) -> Tensor:  # (M,) bool
         """Where both transitions were possible."""
-        return self.logits.detach().isfinite().all(1)
+        return self.possible_mask.all(1)
 
     def log_probabilities(self) -> Tensor:  # (M,)
         """Log-probability of each transition made; 0 where there was no choice."""
@@ -88,7 +90,11 @@ def run_taught(
     every_node: bool = False,
     leaf_mask: Tensor | None = None,  # (L,) bool, False in rows that pad the leaves
 ) -> Parse:
-    """SPINN under teacher forcing: `run_given`, and what the trackers would have chosen at every transition."""
+    """SPINN under teacher forcing: `run_given`, and what the trackers would have chosen at every transition.
+
+    Raises TypeError for tables of another kind and for weights of more than one dtype.
+    """
+    _check_dtypes(leaves, transition)
     output_index = tables.node_index if every_node else None
     encodings, trail = _run(leaves, compose, tracker, tables, output_index, leaf_mask)
     return _parse(encodings, trail, transition, tables)
@@ -108,24 +114,31 @@ def run_own(
     """SPINN: the trackers choose the transitions (Bowman et al. 2016, section 3.3).
 
     Without noise the likelier ones; with `logistic_noise` a sample of their softmax; with `forcing_noise` given ones.
-    What is impossible is never chosen, so that any scores give trees. Raises ValueError for scores that are not
-    numbers (on CUDA, where looking would mean waiting, they become encodings that are not numbers). Encodings are
-    differentiable through the states, log-probabilities through the trackers, the choices not at all.
+    What is impossible is never chosen, so that any scores give trees. Encodings are differentiable through the states,
+    log-probabilities through the trackers and the transition's weights, the choices not at all.
+
+    Raises ScoreError, a ValueError, for scores that are not numbers; on CUDA, where looking would mean waiting, they
+    choose SHIFT, and their log-probabilities are not numbers. Raises TypeError for tables of another kind and for
+    weights of more than one dtype, ValueError for noise of another shape.
     """
     leaves, save = _prepare(leaves, compose, tracker, leaf_mask)
+    _check_dtypes(leaves, transition)
     if not isinstance(tables, OwnTables):
         raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
     if noise is None:
-        noise = leaves.new_zeros(tables.previous_index.shape[0])
+        noise = leaves.new_zeros(tables.transition_index.shape)
+    if noise.shape != tables.transition_index.shape:
+        got, expected = tuple(noise.shape), tuple(tables.transition_index.shape)
+        raise ValueError(f"got noise of shape {got}, expected one number a transition, {expected}")
     weights = [weight for weight in compose if weight is not None]
     dense = leaves.device.type != "cpu"
     encodings, trail, found = stack_machine_own(
         leaves,
         weights,
         list(tracker),
-        list(transition),
+        [weight.detach() for weight in transition],  # a choice has no gradient
         list(tables),
-        noise.to(leaves.dtype),
+        noise.detach().to(leaves.dtype),
         every_node,
         dense,
         save,
@@ -152,12 +165,12 @@ def _parse(encodings: Tensor, trail: Trail, transition: TransitionWeights, table
     """The transitions and their logits, in one product over all of them."""
     h = trail.tracker_memory[0].index_select(0, tables.entry_index)
     logits = torch.addmm(transition.bias, h, transition.weight.t())
-    entry = tables.entry_index - 1
     possible = torch.stack((can_shift(tables.buffer_index), can_reduce(tables.stack2_index)), 1)
-    logits = logits.masked_fill(~possible.index_select(0, entry), -torch.inf)
+    possible = possible.index_select(0, tables.entry_index - 1)
+    logits = logits.masked_fill(~possible, -torch.inf)
     reduces = torch.zeros_like(trail.tracker_memory[0, :, 0], dtype=torch.int64)
     reduces.index_fill_(0, tables.tracker_index, 1)
-    return Parse(encodings, reduces.index_select(0, tables.entry_index), logits, tables)
+    return Parse(encodings, reduces.index_select(0, tables.entry_index), logits, possible, tables)
 
 
 def _run(
@@ -188,8 +201,13 @@ def _prepare(
         raise ValueError("compose.tracker_weight and the tracker's weights are given together or not at all")
     if leaf_mask is not None:  # the weights' gradients multiply whole memories
         leaves = leaves.masked_fill(~leaf_mask.unsqueeze(1), 0)
-    differentiable = [leaves, *(weight for weight in compose if weight is not None), *(tracker or ())]
-    if any(tensor.dtype != leaves.dtype for tensor in differentiable):
-        got = sorted({str(tensor.dtype) for tensor in differentiable})
-        raise TypeError(f"leaves and weights must have one dtype, got {', '.join(got)}")
-    return leaves, torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
+    weights = [*(weight for weight in compose if weight is not None), *(tracker or ())]
+    _check_dtypes(leaves, weights)
+    needs_grad = any(tensor.requires_grad for tensor in (leaves, *weights))
+    return leaves, torch.is_grad_enabled() and needs_grad
+
+
+def _check_dtypes(leaves: Tensor, weights: Iterable[Tensor]) -> None:
+    dtypes = {leaves.dtype, *(weight.dtype for weight in weights)}
+    if len(dtypes) > 1:
+        raise TypeError(f"leaves and weights must have one dtype, got {', '.join(sorted(map(str, dtypes)))}")

@@ -25,6 +25,11 @@ from spinn_tensor.machine.buffers import Tables, Trail
 from spinn_tensor.machine.recurrence import run_backward, run_forward
 from spinn_tensor.machine.schedules import GivenSchedule, OwnSchedule, own_compositions
 
+
+class ScoreError(ValueError):
+    """A transition's score that is not a number; its text names the transition."""
+
+
 Unbundled = tuple[ComposeWeights, TrackerWeights | None, Tables]
 # of LaneTables, what the machine finds out; the rest it is given
 FOUND = tuple(name for name in LaneTables._fields if name not in OwnTables._fields)
@@ -85,9 +90,9 @@ def stack_machine_own(
     dense: bool,  # compose at every entry, and wait for nothing
     save: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """h (D, H) of the roots, or (M, H) of every node; the Trail; and the fields FOUND of LaneTables.
+    """h (P, H) of the roots, or (M, H) of every node; the Trail; and the fields FOUND of LaneTables.
 
-    Raises ValueError for scores that are not numbers, except with `dense`, where nobody looks.
+    Raises ScoreError for scores that are not numbers, except with `dense`, where nobody looks and they choose SHIFT.
     """
     own = OwnTables(*tables)
     schedule = OwnSchedule(own, TransitionWeights(*transition), noise, leaves.shape[0], dense)
@@ -95,7 +100,7 @@ def stack_machine_own(
     trail = run_forward(leaves, *weights, schedule, own, save)
     if not dense and schedule.scores.isnan().any():
         bad = own.transition_index[schedule.scores.isnan()].min().item()
-        raise ValueError(f"transition {bad} of the batch: its score is not a number")
+        raise ScoreError(f"transition {bad} of the batch: its score is not a number")
     found = schedule.lane_tables()
     output = trail.memory[0].index_select(0, found.node_index if every_node else found.root_index)
     return output, list(trail), [getattr(found, name) for name in FOUND]

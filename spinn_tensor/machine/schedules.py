@@ -40,6 +40,7 @@ from spinn_tensor.machine.buffers import (
     counts_of,
     slices_of,
 )
+from spinn_tensor.machine.tracking import projection_layout, projection_rows
 
 
 class Compositions(NamedTuple):
@@ -82,26 +83,6 @@ class GivenSchedule:
         tracker_h: Tensor | None,  # (n, K) of the entries of this step; not needed here
     ) -> Compositions:
         return Compositions(self._slots[step], self._child_index[step], self._tracker_index[step])
-
-
-def projection_rows(
-    reads: Tensor,  # (n, 3) int64 rows of states: second entry, top, word
-    n_rows: int,  # R
-) -> Tensor:  # (3n,) int64
-    """Rows of `tracking`'s projections: state r as first and as second entry in 2r and 2r + 1, then the words."""
-    shift, scale = projection_layout(reads, n_rows)
-    return torch.addcmul(shift, reads, scale).view(-1)
-
-
-def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3,) int64 each
-    """Shift and scale that make a row of the projections of a row of states, read as second entry, top or word."""
-    shift, scale = like.new_empty(3), like.new_full((3,), 2)
-    for read, first in enumerate(
-        (1, 0, 2 * n_rows)
-    ):  # filled in: a list would have to be copied to the device
-        shift[read] = first
-    scale[2] = 1
-    return shift, scale
 
 
 def can_shift(buffer_index: Tensor) -> Tensor:
@@ -264,5 +245,5 @@ def _alone(column: Tensor) -> Tensor:
 
 
 def own_compositions(n_entries: int, n_lanes: int, dense: bool) -> int:
-    """Slots of all steps: D lanes of 2N - 1 entries REDUCE (A - D) / 2 times."""
+    """Slots of all steps: P lanes of 2N - 1 entries REDUCE (A - P) / 2 times."""
     return n_entries if dense else (n_entries - n_lanes) // 2

@@ -58,6 +58,26 @@ def _h_and_c(
     return interleave(index, index + n_rows)
 
 
+def projection_rows(
+    reads: Tensor,  # (n, 3) int64 rows of states: second entry, top, word
+    n_rows: int,  # R
+) -> Tensor:  # (3n,) int64
+    """Rows of the projections: state r as first and as second entry in 2r and 2r + 1, then the words."""
+    shift, scale = projection_layout(reads, n_rows)
+    return torch.addcmul(shift, reads, scale).view(-1)
+
+
+def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3,) int64 each
+    """Shift and scale that make a row of the projections of a row of states, read as second entry, top or word."""
+    shift, scale = like.new_empty(3), like.new_full((3,), 2)
+    for read, first in enumerate(
+        (1, 0, 2 * n_rows)
+    ):  # filled in: a list would have to be copied to the device
+        shift[read] = first
+    scale[2] = 1
+    return shift, scale
+
+
 class TrackerWalk:
     """The tracker going through the steps."""
 
@@ -166,8 +186,9 @@ class TrackerWalkBack:
         self.grad_projections = self.grad_memory.new_zeros(2 * n_rows, gate_dim)
         composed = self.grad_projections[2 * (1 + n_leaves) :].view(-1, 2 * gate_dim)
         self.grad_projections_of = composed.split(reduce_counts)
-        self.stack1_index = (2 * tables.stack1_index).split(counts)
-        self.stack2_index = (2 * tables.stack2_index + 1).split(counts)
+        reads = torch.stack((tables.stack2_index, tables.stack1_index, tables.buffer_index), 1)
+        stack2_index, stack1_index, _ = projection_rows(reads, n_rows).view(-1, 3).t().contiguous()
+        self.stack1_index, self.stack2_index = stack1_index.split(counts), stack2_index.split(counts)
 
     def collect(
         self,

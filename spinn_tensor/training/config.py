@@ -67,12 +67,11 @@ class ParsingConfig(Settings):
 
     learning: str = "supervised"  # or "reinforce", RL-SPINN
     transition_weight: float = 3.9  # of the transition loss (Bowman et al. 2016, section 4)
-    scheduled_sampling: float = (
-        0.0  # largest part of transitions that are the model's own in supervised steps ...
-    )
-    scheduled_steps: int = 5_000  # ... reached after so many
+    # largest part of the transitions that are the model's own in supervised steps, reached after so many of them
+    scheduled_sampling: float = 0.0
+    scheduled_steps: int = 5_000
     n_samples: int = 8  # parses of each sentence a step
-    baseline: str = "greedy"  # one of reinforce.BASELINES
+    baseline: str = "greedy"  # one of BASELINES, see `reinforce`
     normalise: bool = True  # advantages, by the running standard deviation of the rewards
     baseline_decay: float = 0.99  # of the running mean and standard deviation
     policy_weight: float = 1.0  # of the policy's loss beside the classifier's
@@ -87,8 +86,10 @@ class ParsingConfig(Settings):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("scheduled_steps", "entropy_steps", "warmup_steps"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("scheduled_sampling", "baseline_decay"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        _require(
+            0 <= self.scheduled_sampling <= 1, "scheduled_sampling", self.scheduled_sampling, "in [0, 1]"
+        )
+        _require(0 <= self.baseline_decay < 1, "baseline_decay", self.baseline_decay, "in [0, 1)")
         least = 2 if self.baseline == "leave-one-out" else 1
         _require(self.n_samples >= least, "n_samples", self.n_samples, f"at least {least}")
 
@@ -109,9 +110,7 @@ class DataConfig(Settings):
     limit: int = 0  # only the first so many examples of every split; 0 = all
     node_labels: bool = False  # SST: learn the label of every node
     skip_bad: bool = False
-    branching: str | None = (
-        None  # one of BRANCHINGS: such trees instead of the corpus's, or where it has none
-    )
+    branching: str | None = None  # one of BRANCHINGS: trees instead of the corpus's, or where it has none
 
     def __post_init__(self) -> None:
         _require(self.corpus in CORPORA, "corpus", self.corpus, "one of " + ", ".join(CORPORA))
@@ -150,10 +149,7 @@ class DataConfig(Settings):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         fields = checked_fields(cls, values)
         for name in fields.keys() & set(_FILES):
-            value = fields[name]
-            if value is None or isinstance(value, str):  # version 0.1.0 had one file a split
-                value = () if value is None else (value,)
-            fields[name] = tuple(value)
+            fields[name] = tuple(fields[name])
         return cls(**fields)
 
 
@@ -171,12 +167,24 @@ class RunConfig(Settings):
     def __post_init__(self) -> None:
         encoder = encoder_config(self.encoder, vocabulary_size=2)
         classifier_config(self.classifier, n_classes=2)
+        self._check_parsing(encoder)
         if self.training.compile:
             for name, value in (("kind", encoder.kind), ("leaf_encoder", encoder.leaf_encoder)):
                 if value in ("lstm", "bilstm"):  # nn.LSTM over packed sequences
                     raise ConfigError(
                         f"compile: torch.compile cannot take an LSTM whole; {name} is {value!r}"
                     )
+
+    def _check_parsing(self, encoder: EncoderConfig) -> None:
+        """Settings that would do nothing are errors."""
+        reinforces, by_f1 = self.parsing.learning == "reinforce", self.training.select_by == "f1"
+        if not encoder.parses and (reinforces or by_f1):
+            name = "learning: reinforce" if reinforces else "select_by: f1"
+            raise ConfigError(f"{name} is for an encoder that parses, kind 'spinn'; got {encoder.kind!r}")
+        if self.data.corpus == "trees" and reinforces:
+            raise ConfigError("learning: reinforce needs labels to reward; --corpus trees has none")
+        if self.data.corpus == "trees" and encoder.parses and not by_f1:
+            raise ConfigError("select_by: with --corpus trees there is nothing but f1 to select by")
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from data_prep.batching import epoch_batches
-from data_prep.columns import LabelledColumns, PairColumns, select
+from data_prep.columns import LabelledColumns, PairColumns, lengths, select
 from data_prep.vocabulary import Vocabulary
-from spinn_tensor.batch import move
+from spinn_tensor.batch import LabelledBatch, PairBatch, move
 from spinn_tensor.classifiers import Model
+from spinn_tensor.machine import ScoreError
 from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig
-from spinn_tensor.training.evaluate import Evaluation, evaluate
+from spinn_tensor.training.evaluate import Evaluation, evaluate, sentences_of
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.metrics import MetricsLog
 from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer, set_learning_rate
@@ -94,9 +95,16 @@ class Task(NamedTuple):
 
 
 class Trainer:
-    """Trains a model; `fit` returns when the epochs are done or early stopping ends the run."""
+    """Trains a model; `fit` returns when the epochs are done or early stopping ends the run.
+
+    Raises TrainingError where no evaluation could be the best one.
+    """
 
     def __init__(self, task: Task, run: RunConfig, output: Path, observer: Observer | None = None) -> None:
+        if run.training.select_by == "f1" and lengths(sentences_of(task.dev)).max(initial=0) < 2:
+            raise TrainingError(
+                "select_by: f1 needs a dev sentence of two words or more; single words have no trees"
+            )
         self.task, self.run, self.output = task, run, output
         self.config: TrainingConfig = run.training
         self.observer = observer or Observer()
@@ -183,7 +191,7 @@ class Trainer:
         batch = move(self.method.collate(select(self.task.train, rows), progress.step), device)
         set_learning_rate(self.optimizer, learning_rate(self.config, progress.step, progress.epoch))
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.method.loss(batch, progress.step)
+        loss = self._loss(batch)
         loss.backward()
         clip_gradient(model.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -196,6 +204,13 @@ class Trainer:
         if progress.step % self.config.log_every == 0:
             self._read_losses()
             self._log_window()
+
+    def _loss(self, batch: PairBatch | LabelledBatch) -> Tensor:
+        try:
+            return self.method.loss(batch, self.progress.step)
+        except ScoreError as error:
+            self._require_finite()  # what made the score no number, if the losses tell
+            raise TrainingError(f"step {self.progress.step + 1:,}: {error}; {self._kept()}") from None
 
     def _read_losses(self) -> None:
         """Adds the losses of the steps since the last reading: the only host sync of the loop."""

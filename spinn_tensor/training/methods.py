@@ -26,20 +26,19 @@ Columns = PairColumns | LabelledColumns
 Batch = PairBatch | LabelledBatch
 
 
-class Classify:
-    """The classification loss on given trees, or on none."""
+class Method:
+    """How to train one model; a subclass says what a batch is made of and what its loss is."""
 
-    def __init__(self, model: Model, compiled: bool) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
-        self._loss = _compiled(training_loss, compiled)
 
     def collate(self, columns: Columns, step: int) -> Batch:
         """The batch of a step, on the CPU."""
-        return collate(columns, self.model.encoder.table_kind)
+        raise NotImplementedError
 
     def loss(self, batch: Batch, step: int) -> Tensor:  # ()
         """The loss of a step, whose batch is on the model's device; draws what noise it needs."""
-        return self._loss(self.model, batch)
+        raise NotImplementedError
 
     def figures(self) -> dict[str, Tensor]:
         """What the log is to say of the last step, each ()."""
@@ -53,11 +52,25 @@ class Classify:
         """Puts back what `tensors` gave."""
 
 
-class Supervise(Classify):
+class Classify(Method):
+    """The classification loss on given trees, or on none."""
+
+    def __init__(self, model: Model, compiled: bool) -> None:
+        super().__init__(model)
+        self._classify = _compiled(training_loss, compiled)
+
+    def collate(self, columns: Columns, step: int) -> Batch:
+        return collate(columns, self.model.encoder.table_kind)
+
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        return self._classify(self.model, batch)
+
+
+class Supervise(Method):
     """The transition loss beside the classification loss."""
 
     def __init__(self, model: Model, config: ParsingConfig, compiled: bool) -> None:
-        super().__init__(model, compiled)
+        super().__init__(model)
         self.config = config
         self._supervised = _compiled(supervised_loss, compiled)
 
@@ -124,12 +137,9 @@ class Reinforce(Supervise):
         self.moments = Moments(*(tensors[name].to(self.moments.weight.device) for name in Moments._fields))
 
 
-Method = Classify  # and what is derived from it
-
-
 def make_method(model: Model, config: ParsingConfig, compiled: bool = False) -> Method:
     """How to train this model."""
-    if model.encoder.config.kind != "spinn":
+    if not model.encoder.config.parses:
         return Classify(model, compiled)
     kind = Reinforce if config.learning == "reinforce" else Supervise
     return kind(model, config, compiled)

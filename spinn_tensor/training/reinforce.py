@@ -16,7 +16,9 @@ r as a constant:
 
 divided, unless told not to, by the running standard deviation σ of the rewards of the batches before. None of these
 depends on the sample's own choices, so that all are unbiased: the mean gradient is that of the expected reward (the
-policy's part times w_π / σ). Batch norm over the samples is the one thing that couples them.
+policy's part times w_π / σ). Batch norm over the samples is the one thing that couples them. With "greedy" the first
+lane of each example is the greedy parse: r outside of A, and H, are then means over all 1 + S lanes, so that what is
+used at test time is trained too, and it is the policy's part that is unbiased.
 """
 
 from __future__ import annotations
