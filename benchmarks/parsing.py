@@ -30,7 +30,7 @@ from rich.console import Console
 from benchmarks import harness
 from benchmarks.sentences import SNLI_SLICE
 from data_prep.brackets import score_parses, self_f1
-from data_prep.branching import FINAL_MARKS, branching_transitions, right_period_transitions
+from data_prep.branching import baseline_transitions
 from data_prep.columns import sentence_columns
 from data_prep.files import atomic_write
 from data_prep.snli import PairExample, read_pairs
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lengths = np.array([tree.n_tokens for tree in gold])
     transitions = np.concatenate([tree.transitions for tree in gold])
     rows: dict[str, dict[str, Any]] = {}
-    for name, parse in _baselines(gold, lengths).items():
+    for name, parse in baseline_transitions(gold).items():
         rows[name] = score_parses(parse, transitions, lengths).to_dict()
     for name, train in {
         "SPINN, the slice's trees": (files["train"],),
@@ -70,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _train(train, files["dev"], options.output / f"{stem}-{seed}", seed, gold)
             for seed in options.seeds
         ]
-        scores = [score_parses(parse, transitions, lengths).to_dict() for parse in parses]
-        rows[name] = scores[0] | {"seeds": scores}
+        rows[name] = {"seeds": [score_parses(parse, transitions, lengths).to_dict() for parse in parses]}
         if len(parses) > 1:
             rows[name]["self_f1"] = self_f1(parses, lengths, whole=True)
     if options.ship is not None:
@@ -147,14 +146,6 @@ def _ship(run: Path, folder: Path) -> None:
         for split in ("train", "dev")
     }
     save_checkpoint(folder, model, vocabulary, config.run.changed(**names), config.metrics)
-
-
-def _baselines(gold: list[Tree], lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """Transitions, (M,) int8, of trees made without a parser."""
-    marked = np.array([tree.tokens[-1] in FINAL_MARKS for tree in gold])
-    made = {f"{kind}-branching": branching_transitions(lengths, kind) for kind in ("left", "right")}
-    made["right-branching, final mark at the root"] = right_period_transitions(lengths, marked)
-    return made | {kind: branching_transitions(lengths, kind) for kind in ("balanced", "random")}
 
 
 def _markdown(result: dict[str, Any]) -> str:

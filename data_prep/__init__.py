@@ -1,8 +1,8 @@
 """Parses, corpora and batches as NumPy arrays.
 
-A corpus is read into trees (`trees`, `snli`, `sst`, `treebank`), its words are numbered (`vocabulary`, `vectors`), and
-all its sentences are laid one after another in a few arrays (`columns`), of which a batch (`batching`) is an
-indexing. The same sentences can be given trees that need no parser (`branching`), and trees are measured against
+A corpus is read into trees (`trees`, `records`, `snli`, `sst`, `treebank`), its words are numbered (`vocabulary`,
+`vectors`), and all its sentences are laid one after another in a few arrays (`columns`), of which a batch (`batching`)
+is an indexing. The same sentences can be given trees that need no parser (`branching`), and trees are measured against
 others (`brackets`). Files are read by the line and written whole (`files`); whatever is wrong with the input is a
 `DataError` that names the place.
 """
@@ -19,6 +19,7 @@ from data_prep.brackets import self_f1 as self_f1
 from data_prep.brackets import transition_accuracy as transition_accuracy
 from data_prep.branching import BRANCHINGS as BRANCHINGS
 from data_prep.branching import FINAL_MARKS as FINAL_MARKS
+from data_prep.branching import baseline_transitions as baseline_transitions
 from data_prep.branching import branched as branched
 from data_prep.branching import branching_transitions as branching_transitions
 from data_prep.branching import right_period_transitions as right_period_transitions

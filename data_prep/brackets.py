@@ -164,10 +164,8 @@ def self_f1(
     # A bracket's key tells its first word, and that its sentence.
     sentence = np.repeat(np.arange(len(lengths)), lengths)[keys // (n_tokens + 1)]
     n_pairs = len(runs) * (len(runs) - 1) // 2
-    matching = (
-        np.bincount(sentence, n_runs * (n_runs - 1) / 2, minlength=len(lengths)) / n_pairs
-    )  # (n,) per pair
-    return _sentence_mean(matching, lengths, whole=whole)
+    matching = np.bincount(sentence, n_runs * (n_runs - 1) / 2, minlength=len(lengths))  # (n,) in all pairs
+    return _sentence_mean(matching / n_pairs, lengths, whole=whole)
 
 
 def score_parses(
@@ -240,9 +238,8 @@ def _sentence_mean(
 
 
 def _average_depth(spans: Spans, lengths: np.ndarray) -> float:
-    depths = np.bincount(
-        spans.sentence, spans.end - spans.start, minlength=len(lengths)
-    )  # (n,) summed over words
+    widths = spans.end - spans.start
+    depths = np.bincount(spans.sentence, widths, minlength=len(lengths))  # (n,) summed over words
     return float((depths / lengths).mean())
 
 

@@ -30,6 +30,7 @@ over sentences.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
@@ -37,7 +38,7 @@ import numpy as np
 from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
 from data_prep.columns import lengths as sentence_lengths
 from data_prep.errors import DataError
-from data_prep.trees import REDUCE, SHIFT
+from data_prep.trees import REDUCE, SHIFT, Tree
 
 BRANCHINGS = ("left", "right", "balanced", "random")
 FINAL_MARKS = (".", "!", "?")  # as the Penn Treebank's tag "." has it
@@ -80,6 +81,20 @@ def right_period_transitions(
     transitions[last_word] = REDUCE
     transitions[last_word + lengths[moved] - 2] = SHIFT
     return transitions
+
+
+def baseline_transitions(trees: Sequence[Tree]) -> dict[str, np.ndarray]:  # (M,) int8 each
+    """The words of n >= 1 trees under trees of every kind, by the name to print: what a parser is held against."""
+    lengths = np.array([tree.n_tokens for tree in trees])
+    final_mark = np.array([tree.tokens[-1] in FINAL_MARKS for tree in trees])
+    right_period = right_period_transitions(lengths, final_mark)
+    return {
+        "left-branching": branching_transitions(lengths, "left"),
+        "right-branching": branching_transitions(lengths, "right"),
+        "right-branching, final mark at the root": right_period,
+        "balanced": branching_transitions(lengths, "balanced"),
+        "random": branching_transitions(lengths, "random"),
+    }
 
 
 def with_branching(columns: SentenceColumns, kind: str, seed: int = 0) -> SentenceColumns:
@@ -149,9 +164,7 @@ def _random(lengths: np.ndarray, seed: int) -> np.ndarray:
     n_steps, starts, time = 2 * lengths - 1, _starts(lengths), _time(lengths)
     shuffled = _shuffled(lengths, time, seed)
     sentence = np.repeat(np.arange(len(lengths)), n_steps)
-    height = (
-        np.cumsum(1 - 2 * shuffled) - sentence
-    )  # (M,) running sum within each sentence, since each sums to one
+    height = np.cumsum(1 - 2 * shuffled) - sentence  # (M,) within each sentence, since each sums to one
     least = np.repeat(np.minimum.reduceat(height, starts), n_steps)
     last_least = np.maximum.reduceat(np.where(height == least, time, -1), starts)  # (n,)
     rotated = (time + np.repeat(last_least + 1, n_steps)) % np.repeat(n_steps, n_steps)

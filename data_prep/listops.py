@@ -95,7 +95,7 @@ def draw_expression(draw: Draw, max_depth: int, depth: int = 1) -> Expression:
     parts = ["( " * (n_arguments + 1) + operator, *[f"{parse} )" for parse, _, _ in arguments], END, ")"]
     return Expression(
         parse=" ".join(parts),
-        value=_apply(operator, [argument.value for argument in arguments]),
+        value=apply_operator(operator, [argument.value for argument in arguments]),
         n_tokens=2 + sum(argument.n_tokens for argument in arguments),
     )
 
@@ -107,7 +107,8 @@ def _draw_argument(draw: Draw, max_depth: int, depth: int) -> Expression:
     return Expression(digit, int(digit), 1)
 
 
-def _apply(operator: str, values: list[int]) -> int:
+def apply_operator(operator: str, values: list[int]) -> int:
+    """The value of a list, 0 to 9."""
     if operator == MIN:
         return min(values)
     if operator == MAX:

@@ -11,7 +11,7 @@ from the file through an in-memory Arrow table, HF `datasets`' own form, into co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,8 @@ from data_prep.columns import (
 )
 from data_prep.errors import DataError
 from data_prep.files import Skipped, StrPath, parse_record, read_examples
-from data_prep.trees import Tree, parse_binary, right_branching
+from data_prep.records import PAIR, Tokenize, identifier, sentence_tree, text_field
+from data_prep.trees import Tree
 from data_prep.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ LABELS = ("entailment", "neutral", "contradiction")
 NO_GOLD_LABEL = "-"  # the annotators did not agree
 UNLABELLED = NO_LABEL  # of a pair in columns and batches
 _ARROW_UNLABELLED = -1  # of a pair in a dataset: what HF's ClassLabel takes for no label
-
-WITHOUT_PARSE = "text without a parse: make parses with spinn parse, or choose --branching"
-Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`
 
 _CHUNK = 10_000  # examples turned into Arrow at a time: the Python strings of no more than these are held
 
@@ -156,7 +154,7 @@ def _parse_pair(
     if label is None and require_label:
         skipped[f"gold_label {NO_GOLD_LABEL!r}"] += 1
         return None
-    premise, hypothesis = (sentence_tree(record, f"sentence{i}", tokenize) for i in (1, 2))
+    premise, hypothesis = (sentence_tree(record, name, tokenize) for name in PAIR)
     return PairExample(premise, hypothesis, label, identifier(record, "pairID"))
 
 
@@ -169,49 +167,6 @@ def _gold_label(record: dict[str, Any], require_label: bool) -> str | None:
     if label not in LABELS:
         raise DataError(f"got {label[:40]!r}, expected one of {', '.join(LABELS)} or -", field="gold_label")
     return label
-
-
-def sentence_tree(record: dict[str, Any], name: str, tokenize: Tokenize | None) -> Tree:
-    """The tree in the field NAME_binary_parse or, with a tokenizer, the words of the text in the field NAME.
-
-    Raises DataError naming the field.
-    """
-    field = f"{name}_binary_parse"
-    if field in record or name not in record:
-        return parse_field(record, field)
-    if tokenize is None:
-        raise DataError(f"missing field; {name} is {WITHOUT_PARSE}", field=field)
-    try:
-        return right_branching(tokenize(text_field(record, name)))
-    except DataError as error:
-        raise error.at(field=name) from None
-
-
-def parse_field(record: dict[str, Any], field: str) -> Tree:
-    """The tree of a field with a binary parse. Raises DataError naming the field."""
-    try:
-        return parse_binary(text_field(record, field))
-    except DataError as error:
-        raise error.at(field=field) from None
-
-
-def identifier(record: dict[str, Any], *fields: str) -> str:
-    """The text of the first of these fields that the record has; "" if it has none. Raises DataError."""
-    return next((text_field(record, field) for field in fields if field in record), "")
-
-
-def text_field(record: dict[str, Any], field: str) -> str:
-    """The text of a field. Raises DataError naming the field if it is missing or no text."""
-    if field not in record:
-        raise DataError("missing field", field=field)
-    value = record[field]
-    if not isinstance(value, str):
-        raise DataError(f"got {type(value).__name__}, expected a string", field=field)
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON's \ud800 makes a string that no file or Arrow column can hold
-        raise DataError("half of a surrogate pair", field=field) from error
-    return value
 
 
 def _label_ids(examples: Sequence[PairExample]) -> np.ndarray:

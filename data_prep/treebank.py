@@ -1,7 +1,7 @@
 """Sentences with their trees and nothing else: what a parser learns from, in whatever form the trees come.
 
     *.jsonl, *.jsonl.gz     the fields sentence1_binary_parse and sentence2_binary_parse (SNLI: two sentences a
-                            line, labelled or not), or sentence_binary_parse, or binary_parse
+                            line, labelled or not), or sentence_binary_parse, or binary_parse (see `records`)
     any other text          ( ( The church ) ( is old ) )                   a binary parse a line
                             (3 (2 (2 The) (2 church)) (3 (2 is) (1 old)))   or a labelled tree (SST)
                             9<tab>( ( ( [MAX 2 ) 9 ) ] )                    or a labelled parse (ListOps)
@@ -22,12 +22,10 @@ import numpy as np
 from data_prep.columns import NO_LABEL, LabelledColumns, n_sentences, sentence_columns
 from data_prep.errors import DataError
 from data_prep.files import Skipped, StrPath, is_jsonl, parse_record, read_examples
-from data_prep.snli import WITHOUT_PARSE, Tokenize, parse_field, sentence_tree
+from data_prep.records import WITHOUT_PARSE, Tokenize, sentence_names, sentence_tree
 from data_prep.trees import Tree, parse_binary, parse_labelled, right_branching
 from data_prep.vocabulary import Vocabulary
 
-_OF_PAIRS = {"sentence1", "sentence1_binary_parse", "sentence2_binary_parse"}
-_OF_SENTENCES = {"sentence", "sentence_binary_parse"}
 _PARSE_WITH_BRACKETS = re.compile(r"\s*\(\s")
 _LABELLED_TREE = re.compile(r"\s*\(\d\s")
 _LABEL = re.compile(r"\d\t")
@@ -72,13 +70,11 @@ def parse_or_tokenize(text: str, tokenize: Tokenize | None) -> Tree:
 
 def _parse_record(line: str, tokenize: Tokenize | None) -> tuple[Tree, ...]:
     record = parse_record(line)
-    if record.keys() & _OF_PAIRS:
-        return sentence_tree(record, "sentence1", tokenize), sentence_tree(record, "sentence2", tokenize)
-    if "binary_parse" in record:
-        return (parse_field(record, "binary_parse"),)
-    if record.keys() & _OF_SENTENCES:
-        return (sentence_tree(record, "sentence", tokenize),)
-    raise DataError("missing field, expected sentence1_binary_parse, sentence_binary_parse or binary_parse")
+    names = sentence_names(record)
+    if not names:
+        expected = "sentence1_binary_parse, sentence_binary_parse or binary_parse"
+        raise DataError(f"missing field, expected {expected}")
+    return tuple(sentence_tree(record, name, tokenize) for name in names)
 
 
 def _parse_line(line: str, tokenize: Tokenize | None) -> tuple[Tree, ...]:

@@ -1,4 +1,4 @@
-"""Batches of an epoch."""
+"""Batches of an epoch, and of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.batching import epoch_batches
+from data_prep.columns import LabelledColumns, PairColumns
+from data_prep.snli import PairExample, pair_columns_from_examples
+from data_prep.treebank import treebank_columns
+from data_prep.trees import right_branching
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.training.evaluate import (
+    EVALUATION_BATCH,
+    TOKENS,
+    batches,
+    predict_probabilities,
+    sentence_batches,
+)
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, 1_000)
 
@@ -68,3 +81,31 @@ def test_unshuffled_batches_are_sorted_the_longest_first() -> None:
 def test_sizes_below_one_are_refused(batch_size: int, pool: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         epoch_batches(LENGTHS, batch_size, seed=0, epoch=0, pool=pool)
+
+
+@pytest.mark.parametrize("of_pairs", [False, True])
+def test_a_corpus_of_long_sentences_is_scored_in_small_batches(of_pairs: bool) -> None:
+    tokens = tuple(np.random.default_rng(0).choice(list("abcd"), size=2_000))
+    trees = [right_branching(tokens[:n]) for n in [2_000] * 20 + [3, 1]]
+    vocabulary = Vocabulary.build([tokens])
+    task = "pair" if of_pairs else "sentence"
+    encoder = EncoderConfig(len(vocabulary), kind="bow", embedding_dim=2, hidden_dim=2, tracker_dim=2)
+    model = build_model(ModelConfig(task, tuple("xyz"), encoder, ClassifierConfig(3, mlp_dim=4))).eval()
+    corpus: PairColumns | LabelledColumns = treebank_columns(trees, vocabulary)
+    longest = 2_000
+    if of_pairs:
+        pairs = [PairExample(tree, tree, "neutral", "") for tree in trees]
+        corpus, longest = pair_columns_from_examples(pairs, vocabulary), 4_000
+    found = list(batches(model, corpus, EVALUATION_BATCH))
+    assert sorted(np.concatenate([rows for rows, _ in found]).tolist()) == list(range(len(trees)))
+    assert max(len(batch.sentences.token_ids) for _, batch in found) < TOKENS + longest
+    probabilities = predict_probabilities(model, corpus)
+    np.testing.assert_allclose(probabilities, predict_probabilities(model, corpus, batch_size=1), atol=1e-6)
+
+
+def test_batches_of_long_sentences_are_small() -> None:
+    n_tokens = np.array([3, 2 * TOKENS, *[1000] * 100, 2])
+    found = list(sentence_batches(n_tokens))
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(n_tokens)))
+    assert all(n_tokens[rows[:-1]].sum() < TOKENS for rows in found)
+    assert list(sentence_batches(np.zeros(0, dtype=np.int64))) == []

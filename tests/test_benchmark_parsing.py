@@ -1,21 +1,27 @@
-"""The benchmarks of parsing: the split holds nothing back twice, and they run."""
+"""The benchmarks of parsing: the split holds nothing back twice, and both run, on tiny files and models."""
 
 from __future__ import annotations
 
 import json
+import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import own
+from benchmarks import own, parsing
 from benchmarks.parsing import split, write_split
 from data_prep.snli import PairExample
 from data_prep.treebank import read_treebank
 from data_prep.trees import parse_binary
+from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.training.presets import run_config
 from tests.machines import needs_shared
 from tests.strategies import tree_of
+from tests.tiny_runs import same_threads, write_pairs, write_trees
 
 pytest.importorskip("rich")
+keep_threads = pytest.fixture(autouse=True)(same_threads)
 
 
 def test_own_runs_and_reports_ratios(tmp_path) -> None:
@@ -27,6 +33,30 @@ def test_own_runs_and_reports_ratios(tmp_path) -> None:
         assert first == 1
         assert all(ratio > 0 for ratio in others)
     assert "| H | batch | given |" in (tmp_path / "own.md").read_text()
+
+
+def test_parsing_runs_and_stores_every_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "SNLI_SLICE", write_pairs(tmp_path / "pairs.jsonl", 150, seed=1))
+    monkeypatch.setattr(parsing, "SST_TRAIN", write_trees(tmp_path / "sst.txt", 20, seed=1))
+    tiny = {"epochs": 1, "embedding_dim": 4, "hidden_dim": 4, "tracker_dim": 4}
+    monkeypatch.setattr(parsing, "run_config", lambda preset, data: run_config(preset, data).changed(**tiny))
+    shipped, out = tmp_path / "shipped", tmp_path / "parsing.json"
+    options = ["--seeds", "1", "2", "--output", str(tmp_path / "runs"), "--ship", str(shipped)]
+    parsing.main([*options, "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert result["sentences"].keys() == {"test", "dev", "train"}
+    *baselines, of_slice, of_both = result["rows"].values()
+    assert len(baselines) == 5
+    assert all("seeds" not in row and row["gold"]["sentence_f1"] > 0 for row in baselines)
+    for row in (of_slice, of_both):
+        assert row.keys() == {"seeds", "self_f1"}
+        assert len(row["seeds"]) == 2
+    for name, n_files in (("slice-1", 1), ("slice-2", 1), ("slice-sst-1", 2), ("slice-sst-2", 2)):
+        run = load_checkpoint(tmp_path / "runs" / name).config.run
+        assert (run.training.seed, len(run.data.train)) == (int(name[-1]), n_files)
+    mean = statistics.mean(run["gold"]["sentence_f1"] for run in of_both["seeds"])
+    assert f"| SPINN, and SST's trees | {mean:.1%} |" in out.with_suffix(".md").read_text()
+    assert load_checkpoint(shipped).config.run.data.train == ("train.txt", "sst.txt")
 
 
 def test_what_is_held_back_is_nowhere_else() -> None:

@@ -15,6 +15,7 @@ from data_prep.brackets import bracket_scores
 from data_prep.branching import (
     BRANCHINGS,
     FINAL_MARKS,
+    baseline_transitions,
     branched,
     branching_transitions,
     right_period_transitions,
@@ -23,7 +24,7 @@ from data_prep.branching import (
 from data_prep.columns import LabelledColumns, PairColumns, check_columns, lengths, node_offsets
 from data_prep.errors import DataError
 from data_prep.treebank import read_treebank
-from data_prep.trees import REDUCE, SHIFT, check_all_transitions, format_binary
+from data_prep.trees import REDUCE, SHIFT, Tree, check_all_transitions, format_binary
 from tests.machines import SHARED, needs_shared
 from tests.strategies import (
     all_transitions,
@@ -95,6 +96,24 @@ def test_final_marks_are_the_right_child_of_the_root(batch: list[tuple[int, bool
     assert transitions.dtype == np.int8
     expected = [right_period(n) if mark else right_branching(n).tolist() for n, mark in batch]
     np.testing.assert_array_equal(transitions, np.concatenate([np.zeros(0, np.int8), *expected]))
+
+
+def test_the_baselines_over_a_sentence_with_a_mark_and_one_without() -> None:
+    """Whatever trees the words came with."""
+    trees = [Tree(tuple(words), left_branching(len(words))) for words in ("abc.", "abcd")]
+    found = baseline_transitions(trees)
+    parses = {
+        name: [format_binary(Tree(trees[i].tokens, transitions[7 * i : 7 * i + 7])) for i in (0, 1)]
+        for name, transitions in found.items()
+    }
+    np.testing.assert_array_equal(found["random"], branching_transitions(np.array([4, 4]), "random"))
+    del parses["random"]
+    assert parses == {
+        "left-branching": ["( ( ( a b ) c ) . )", "( ( ( a b ) c ) d )"],
+        "right-branching": ["( a ( b ( c . ) ) )", "( a ( b ( c d ) ) )"],
+        "right-branching, final mark at the root": ["( ( a ( b c ) ) . )", "( a ( b ( c d ) ) )"],
+        "balanced": ["( ( a b ) ( c . ) )", "( ( a b ) ( c d ) )"],
+    }
 
 
 @needs_shared

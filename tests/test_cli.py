@@ -337,6 +337,25 @@ def test_predict_a_file_of_sentences(tree_run: Path, tmp_path: Path, capsys: Cap
     assert json.loads(capsys.readouterr().out)["sentenceID"] == "s1"
 
 
+def test_the_parse_is_the_first_field_that_a_record_has(pair_run: Path, tmp_path: Path) -> None:
+    """In the order of every reader of records: sentence_binary_parse, binary_parse, then text."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.npy"
+    first, other = "( dogs bark )", "( ( red cats ) sing )"
+    found = []
+    for record, options in (
+        ({"sentence_binary_parse": first}, []),
+        ({"binary_parse": other, "sentence_binary_parse": first, "sentence": "x"}, []),
+        ({"sentence": "x", "binary_parse": first}, []),
+        ({"sentence": "x", "binary_parse": first}, ["--field", "sentence"]),
+        ({"sentence_binary_parse": other, "tree": first}, ["--field", "tree"]),
+    ):
+        source.write_text(json.dumps(record) + "\n")
+        arguments = ["encode", str(pair_run), "--input", str(source), "--output", str(target)]
+        assert main([*arguments, *options]) == 0
+        found.append(np.load(target))
+    np.testing.assert_array_equal(found, [found[0]] * len(found))
+
+
 @pytest.mark.parametrize("field", [None, "sentence1", "sentence2_binary_parse"])
 def test_encode_is_the_encoder_in_the_order_of_the_file(
     field: str | None, pair_run: Path, tmp_path: Path

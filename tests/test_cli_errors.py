@@ -139,7 +139,7 @@ BAD_OPTIONS = {
     "branching of nodes": (["--branching", "left", "--corpus", "sst", "--node-labels"], r"node_labels: the"),
     "a parser that cannot parse": (
         ["--corpus", "trees", "--set", "kind=lstm"],
-        r"kind: only spinn parses for itself",
+        r"f1 is for an encoder that parses, kind 'spinn'; got 'lstm'",
     ),
     "trees in a zip": (["--corpus", "trees", "--train", "FOLDER/a.zip"], r"a.zip: .*not a .zip file"),
     "extra named like a split": (["--extra", "dev=FOLDER/dev.jsonl"], r"has a split 'dev' already"),
@@ -359,7 +359,8 @@ def test_a_bad_line_leaves_no_half_written_output(
     source = tmp_path / "in.jsonl"
     source.write_text(f"{GOOD}\n{edited(sentence1_binary_parse='( a )')}\n{GOOD}\n")
     options = [command, str(pair_run), "--input", str(source), "--output", str(tmp_path / target)]
-    options += ["--field", "sentence1"]
+    if command == "encode":
+        options += ["--field", "sentence1"]
     assert main(options) == 1
     assert_one_error(capsys, r"in.jsonl:2: sentence1_binary_parse: ")
     assert sorted(tmp_path.iterdir()) == [source]
@@ -377,6 +378,9 @@ def test_a_bad_line_leaves_no_half_written_output(
         (["--sentence", PREMISE], "this checkpoint classifies pairs"),
         ([], "give --premise and --hypothesis, or --sentence, or --input"),
         (["--premise", "a", "--hypothesis", "b", "--output", "x"], "--output goes with --input"),
+        (["--premise", "a", "--hypothesis", "b", "--field", "x"], "--field goes with --input"),
+        (["--premise", "a", "--hypothesis", "b", "--skip-bad"], "--skip-bad goes with --input"),
+        (["--input", "x", "--field", "sentence1"], "--field: this checkpoint classifies pairs"),
     ],
 )
 def test_predict_says_what_it_needs(

@@ -105,6 +105,54 @@ def test_files_of_text_for_a_model_that_parses_for_itself(
         assert np.load(target).shape == (2, 8)
 
 
+def test_branching_is_refused_where_it_would_do_nothing(
+    spinn_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"sentence1": "old dogs bark", "sentence2": "dogs bark", "sentence": "cats sing"}\n')
+    encode = ["encode", str(spinn_run), "--input", str(source), "--output", str(tmp_path / "out.npy")]
+    predict = ["predict", str(spinn_run), "--input", str(source)]
+    for command in (encode, predict, ["predict", str(spinn_run), *PAIR]):
+        assert main([*command, "--branching", "left"]) == 1
+        message = f"--branching left: {spinn_run} composes by trees of its own\n"
+        assert capsys.readouterr() == ("", f"spinn: error: {message}")
+        assert main([*command, "--branching", "none"]) == 0
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_evaluate_reads_text_and_scores_no_trees_of_its_own_making(
+    mixed: bool, spinn_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Unless --branching names the trees to compare with. A file with a parse here and there has no trees, too."""
+    texts, scores = write_texts(tmp_path / "texts.jsonl", 6, seed=7), tmp_path / "scores.json"
+    if mixed:
+        with texts.open("a") as file:
+            file.write(write_pairs(tmp_path / "pairs.jsonl", 6, seed=8).read_text())
+    evaluate = ["evaluate", str(spinn_run), "--data", str(texts), "--json", str(scores)]
+    assert main(evaluate) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"spinn: {texts}: trees are not scored: 12 sentences have none\n"
+    assert "bracketing F1" not in printed.out
+    (found,) = json.loads(scores.read_text()).values()
+    assert found["n_examples"] == (12 if mixed else 6)
+    assert "parse" not in found
+    assert main([*evaluate, "--branching", "right"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "of transitions as in trees made by --branching right" in printed.out
+    (found,) = json.loads(scores.read_text()).values()
+    assert found["parse"]["gold"] == found["parse"]["right"]
+
+
+def test_text_is_no_corpus_for_a_model_that_needs_trees(
+    pair_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    texts = write_texts(tmp_path / "texts.jsonl", 3, seed=7)
+    assert main(["evaluate", str(pair_run), "--data", str(texts)]) == 1
+    assert "sentence1 is text without a parse" in capsys.readouterr().err
+
+
 def write_texts(path: Path, n_pairs: int, seed: int) -> Path:
     """Pairs of raw text, without parses."""
     records = [json.loads(line) for line in write_pairs(path, n_pairs, seed).read_text().splitlines()]
@@ -116,6 +164,16 @@ def write_texts(path: Path, n_pairs: int, seed: int) -> Path:
     return path
 
 
+# Right-branching trees of "old dogs bark." and "dogs bark".
+DRAWN = """\
+premise         hypothesis
+┬────── old     ┬── dogs
+└─┬──── dogs    └── bark
+  └─┬── bark
+    └── .
+"""
+
+
 @pytest.mark.parametrize("preset", ["logic-rl-spinn", "logic-spinn-pi", "logic-lstm"])
 def test_training_on_text(preset: str, tmp_path: Path, capsys: Capture) -> None:
     arguments, run = pair_arguments(tmp_path), str(tmp_path / "run")
@@ -124,17 +182,22 @@ def test_training_on_text(preset: str, tmp_path: Path, capsys: Capture) -> None:
     options = ["--preset", preset, "--branching", "right", "--set", "n_samples=2", "--epochs", "1"]
     assert main([*arguments, *options, "--output", run]) == 0
     printed = capsys.readouterr()
-    if preset == "logic-rl-spinn":
+    parses = preset == "logic-rl-spinn"
+    assert ("trees F1" in printed.err) == ("bracketing F1" in printed.out) == parses
+    if parses:
         assert re.search(r"trees F1 [\d.]+% against trees made by --branching right", printed.err)
         assert "of transitions as in trees made by --branching right" in printed.out
-    assert "the corpus's trees" not in printed.out
+        assert "the corpus's trees" not in printed.out
     assert main(["evaluate", run]) == 0
+    capsys.readouterr()
     text = ["--premise", "old dogs bark.", "--hypothesis", "dogs bark"]
     assert main(["predict", run, *text]) == 0  # the run's own branching
+    if not parses:
+        assert capsys.readouterr().out.startswith(DRAWN)
     assert load_checkpoint(run).config.run.data.branching == "right"
-    capsys.readouterr()
-    assert main(["evaluate", run, "--branching", "none"]) == 1
-    assert "sentence1 is text without a parse" in capsys.readouterr().err
+    assert main(["evaluate", run, "--branching", "none"]) == (0 if parses else 1)
+    without_trees = "trees are not scored: 64 sentences" if parses else "sentence1 is text without a parse"
+    assert without_trees in capsys.readouterr().err
     assert main([*arguments, *options, "--output", run, "--resume", "--branching", "left"]) == 1
     assert "--resume: data.branching differs: the run has 'right', now 'left'" in capsys.readouterr().err
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from data_prep.listops import (
     Expression,
     ListOpsConfig,
     ListOpsExample,
+    apply_operator,
     draw_expression,
     expression_columns,
     generate,
@@ -54,7 +56,11 @@ expressions = st.builds(
 )
 
 
-def evaluate_tokens(tokens: list[str]) -> int:
+def apply_by_library(operator: str, values: list[int]) -> int:
+    return int(APPLY[operator](values)) % 10
+
+
+def evaluate_tokens(tokens: list[str], apply: Callable[[str, list[int]], int] = apply_by_library) -> int:
     """The value by the tokens alone, without the tree: brackets of the lists say it all."""
     stack: list[list[Any]] = [[]]
     for token in tokens:
@@ -63,7 +69,7 @@ def evaluate_tokens(tokens: list[str]) -> int:
         elif token == END:
             operator, *values = stack.pop()
             assert 2 <= len(values) <= 5
-            stack[-1].append(int(APPLY[operator](values)) % 10)
+            stack[-1].append(apply(operator, values))
         else:
             stack[-1].append(int(token))
     assert len(stack) == len(stack[0]) == 1
@@ -130,7 +136,7 @@ def test_the_greatest_depth_is_reached() -> None:
 )
 def test_values_by_hand(parse: str, value: int) -> None:
     tokens = list(parse_binary(parse).tokens)
-    assert evaluate_tokens(tokens) == value
+    assert evaluate_tokens(tokens, apply_operator) == evaluate_tokens(tokens) == value
     assert bracketed(tokens) == parse
 
 
@@ -310,14 +316,17 @@ def test_another_corpus_is_not_replaced(tmp_path: Path, capsys: Capture) -> None
     assert "holds other files (dev.tsv); name a new folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("preset", ["listops-spinn-pi-nt", "listops-spinn-pi", "listops-lstm"])
+@pytest.mark.parametrize(
+    "preset",
+    ["listops-spinn-pi-nt", "listops-spinn-pi", "listops-spinn", "listops-rl-spinn", "listops-lstm"],
+)
 def test_train_generates_evaluates_and_predicts(
     preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setitem(GENERATORS, "listops", GENERATORS["listops"]._replace(default=TINY))
     run = tmp_path / "run"
     options = ["--corpus", "listops", "--preset", preset, "--epochs", "1", *SMALL, "--output", str(run)]
-    assert main(["train", *options]) == 0
+    assert main(["train", *options, "--set", "n_samples=2", "--set", "warmup_steps=1"]) == 0
     assert sorted(path.name for path in (run / "corpus").iterdir())[1:] == [
         "dev.tsv",
         "test.tsv",
@@ -325,6 +334,8 @@ def test_train_generates_evaluates_and_predicts(
     ]
     results = json.loads((run / "results.json").read_text())
     assert set(results["splits"]) == {"dev", "test"}
+    parses = preset in ("listops-spinn", "listops-rl-spinn")
+    assert all(("parse" in scores) == parses for scores in results["splits"].values())
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json", str(tmp_path / "scores.json")]) == 0
     assert json.loads((tmp_path / "scores.json").read_text()) == results["splits"]

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from data_prep import snli
+from data_prep.draw import Draw
 from data_prep.logic import LABELS, LogicConfig, generate, write_corpus
 from data_prep.logic.grammar import binary_parse, check_fragment, n_tokens, text, tokens
-from data_prep.logic.sampling import Draw, Shape, edit, permute, sample_sentence
+from data_prep.logic.sampling import Shape, edit, permute, sample_sentence
 from data_prep.trees import format_binary, parse_binary
 
 Record = dict[str, Any]

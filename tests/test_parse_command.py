@@ -23,7 +23,7 @@ from spinn_tensor import SentenceParser, make_sentence_batch
 from spinn_tensor.cli import parse
 from spinn_tensor.cli.main import main
 from spinn_tensor.training.checkpoint import load_checkpoint
-from spinn_tensor.training.evaluate import TOKENS, predict_transitions, sentence_batches
+from spinn_tensor.training.evaluate import predict_transitions
 from tests.machines import needs_shared
 from tests.tiny_runs import (
     PRESET,
@@ -141,6 +141,14 @@ def test_jsonl_keeps_its_records_and_gains_parses(run: Path, tmp_path: Path, cap
     assert printed.err == "spinn: 1 lines skipped: 1 x sentence1: missing field\n"
 
 
+def test_a_parse_that_was_there_is_replaced(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"sentence_binary_parse": "( a b )", "sentence": "a good film"}\n')
+    assert spinn("--model", run, "--input", source) == 0
+    record = {"sentence_binary_parse": "( a ( good film ) )", "sentence": "a good film"}
+    assert json.loads(capsys.readouterr().out) == record
+
+
 def test_parsed_pairs_are_a_corpus(run: Path, tmp_path: Path) -> None:
     source, parsed = tmp_path / "in.jsonl", tmp_path / "parsed.jsonl"
     record = {"gold_label": "neutral", "sentence1": "dogs bark", "sentence2": "cows do not sing"}
@@ -205,6 +213,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no folder": (["dogs", "--output", "FOLDER/a/b"], "no such folder"),
     "packed output": (["dogs", "--output", "a.gz"], "a name without .gz"),
     "field of text": (["dogs", "--field", "a"], "--field goes with a jsonl"),
+    "bad arguments left out": (["dogs", "--skip-bad"], "--skip-bad goes with --input or --gold"),
+    "half a pair": (["--input", "FOLDER/half.jsonl"], "half.jsonl:1: sentence1: missing field"),
     "drawn jsonl": (["--draw", "--input", "FOLDER/other.jsonl"], "--draw: a jsonl"),
     "drawn scores": (["--draw", "--gold", "FOLDER/bad.txt"], "--gold prints scores only"),
     "two models": (["dogs", "--model", "x"], "several --model are compared with --gold"),
@@ -220,6 +230,7 @@ def test_errors_are_one_line_and_leave_nothing(name: str, run: Path, tmp_path: P
     (tmp_path / "bytes.txt").write_bytes(b"\xff\n")
     (tmp_path / "bad.jsonl").write_text("{\n")
     (tmp_path / "other.jsonl").write_text('{"text": 3}\n')
+    (tmp_path / "half.jsonl").write_text('{"sentence2": "dogs bark", "sentence": "dogs bark"}\n')
     before = sorted(tmp_path.iterdir())
     options = [option.replace("FOLDER", str(tmp_path)) for option in options]
     assert spinn("--model", run, *options) == 1
@@ -290,14 +301,6 @@ def test_a_batch_gives_the_trees_of_its_sentences_alone(run: Path) -> None:
     assert no_sentences.shape == (0,)
 
 
-def test_batches_of_long_sentences_are_small() -> None:
-    n_tokens = np.array([3, 2 * TOKENS, *[1000] * 100, 2])
-    batches = list(sentence_batches(n_tokens))
-    assert sorted(np.concatenate(batches).tolist()) == list(range(len(n_tokens)))
-    assert all(n_tokens[rows[:-1]].sum() < TOKENS for rows in batches)
-    assert list(sentence_batches(np.zeros(0, dtype=np.int64))) == []
-
-
 def test_gold_prints_one_table_of_all(run: Path, pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     gold = write_pairs(tmp_path / "gold.jsonl", 20, seed=7)
     assert spinn("--gold", gold, "--model", run) == 0
@@ -316,6 +319,13 @@ def test_gold_prints_one_table_of_all(run: Path, pair_run: Path, tmp_path: Path,
     assert re.search(
         r"agreement of the 2 models \(self F1\): mean \d+\.\d\d%, mean, inner \d+\.\d\d%", printed
     )
+
+
+@pytest.mark.parametrize("other", ["", "best"])
+def test_a_model_does_not_agree_with_itself(other: str, run: Path, tmp_path: Path, capsys: Capture) -> None:
+    gold = write_pairs(tmp_path / "gold.jsonl", 3, seed=7)
+    assert spinn("--gold", gold, "--model", run, "--model", run / other) == 1
+    assert_one_error(capsys, "--model: a checkpoint is given twice")
 
 
 @pytest.mark.parametrize("form", ["parses", "labelled trees"])
@@ -353,6 +363,7 @@ def test_a_resumed_parser_is_one_that_was_not_stopped(
 
 
 def test_evaluate_scores_the_trees(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert "loss" not in json.loads((run / "results.json").read_text())["splits"]["dev"]  # there is none
     (tmp_path / "more.txt").write_text(format_binary(parse_binary("( a ( bad plot ) )")) + "\n")
     assert main(["evaluate", str(run), "--data", str(tmp_path / "more.txt")]) == 0
     assert "100.00% of transitions as in the corpus's trees" in capsys.readouterr().out
@@ -362,6 +373,9 @@ def test_evaluate_scores_the_trees(run: Path, tmp_path: Path, capsys: Capture) -
     assert "the corpus's trees" not in printed
     scores = json.loads((tmp_path / "scores.json").read_text())["dev"]["parse"]
     assert scores["gold"] == scores["left"]
+    (tmp_path / "text.txt").write_text("a bad plot\n")  # there is nothing to score
+    assert main(["evaluate", str(run), "--data", str(tmp_path / "text.txt")]) == 1
+    assert_one_error(capsys, "text.txt:1: .*text without a parse")
 
 
 def test_output_that_cannot_be_encoded_is_no_traceback(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,15 @@ FORMS: dict[str, tuple[str, list[str], list[str]]] = {
         [record(sentence_binary_parse=OLD, sentence="x y"), record(binary_parse=BARK)],
         [OLD, BARK],
     ),
+    "the first of several fields": (
+        "a.jsonl",
+        [
+            record(binary_parse=BARK, sentence_binary_parse=OLD, sentence="x y"),
+            record(sentence="x y", binary_parse=BARK),
+            record(sentence_binary_parse=BARK, sentence1_binary_parse=OLD, sentence2_binary_parse=OLD),
+        ],
+        [OLD, BARK, OLD, OLD],
+    ),
     "parses": ("a.txt", [OLD, BARK, "Yes", BARK], [OLD, BARK, "Yes", BARK]),
     "labelled trees": ("a.txt", [SST, "(9 No)"], [OLD, "No"]),
     "labelled parses": ("a.tsv", ["9\t( ( ( [MAX 2 ) 9 ) ] )", "3\t3"], ["( ( ( [MAX 2 ) 9 ) ] )", "3"]),
@@ -91,6 +100,7 @@ BAD: dict[str, tuple[str, str, str]] = {
         record(sentence1_binary_parse=OLD),
         "a.jsonl:2: sentence2_binary_parse: missing field",
     ),
+    "half a text": ("a.jsonl", record(sentence2="A cat"), "a.jsonl:2: sentence1_binary_parse: missing field"),
     "text of a pair": (
         "a.jsonl",
         record(sentence1="A dog", sentence2="A cat"),

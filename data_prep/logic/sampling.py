@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from data_prep.draw import Draw as Draw
+from data_prep.draw import Draw
 from data_prep.logic.grammar import (
     ALL,
     NO,
@@ -28,12 +28,8 @@ from data_prep.logic.lexicon import ADJECTIVES, CATEGORY, INTRANSITIVE, NOUNS, R
 
 OBJECT_QUANTIFIERS = (ALL, SOME, NO, TWO)  # `see not all dogs` is left to negation: `do not see all dogs`
 OPPOSITE = {ALL: NOT_ALL, NOT_ALL: ALL, SOME: NO, NO: SOME, TWO: NO}
-DUAL = {
-    ALL: NO,
-    NO: ALL,
-    SOME: NOT_ALL,
-    NOT_ALL: SOME,
-}  # all N V = no N (not V), some N V = not all N (not V)
+# all N V = no N (not V), some N V = not all N (not V)
+DUAL = {ALL: NO, NO: ALL, SOME: NOT_ALL, NOT_ALL: SOME}
 MAX_ADJECTIVES = 2
 MAX_CLAUSES = 2
 

@@ -28,9 +28,7 @@ class ForestTables(NamedTuple):
 
     left_index: np.ndarray  # (C,) int64, row of the left child of each slot; with `padded`, C = S * W
     right_index: np.ndarray  # (C,) int64, row of the right child
-    step_offsets: (
-        np.ndarray
-    )  # (S + 1,) int64, slots [step_offsets[s], step_offsets[s + 1]) are step s; stays on the host
+    step_offsets: np.ndarray  # (S + 1,) int64, where the slots of each step begin; stays on the host
     root_index: np.ndarray  # (B,) int64, row of each sentence's encoding
     node_index: np.ndarray  # (M,) int64, row of the state that each transition pushes
 
@@ -94,9 +92,7 @@ def _parents(trace: StackTrace) -> np.ndarray:  # (C,) int64
     n_reduces = len(trace.reduces)
     number = np.full(len(trace.time), NONE, dtype=np.int64)
     number[trace.reduces] = np.arange(n_reduces)
-    parent = np.full(
-        n_reduces + 1, NONE, dtype=np.int64
-    )  # leaves, numbered NONE, write to the spare last entry
+    parent = np.full(n_reduces + 1, NONE, dtype=np.int64)  # leaves, NONE, write to the spare last entry
     parent[number[trace.left]] = np.arange(n_reduces)
     parent[number[trace.right]] = np.arange(n_reduces)
     return parent[:n_reduces]

@@ -27,16 +27,10 @@ class LaneTables(NamedTuple):
     Rows of states as in `data_prep.tables.rows`; rows of tracker states: 0 is the zero start, 1 + e is entry e.
     """
 
-    buffer_index: (
-        np.ndarray
-    )  # (A,) int64, row of the word on top of the buffer, null when the buffer is empty
-    stack1_index: (
-        np.ndarray
-    )  # (A,) int64, row of the top of the stack before the transition, null when absent
-    stack2_index: np.ndarray  # (A,) int64, row of the second entry, null when absent
-    previous_index: (
-        np.ndarray
-    )  # (A,) int64, tracker row of the same lane's entry before, 0 at its first transition
+    buffer_index: np.ndarray  # (A,) int64, row of the word on top of the buffer, null when it is empty
+    stack1_index: np.ndarray  # (A,) int64, row of the top of the stack before the transition, or null
+    stack2_index: np.ndarray  # (A,) int64, row of the second entry, or null
+    previous_index: np.ndarray  # (A,) int64, tracker row of the lane's entry before, 0 at its first
     entry_offsets: np.ndarray  # (S + 1,) int64, where the entries of each step begin; stays on the host
     left_index: np.ndarray  # (C,) int64, row of the left child of each composition
     right_index: np.ndarray  # (C,) int64, row of the right child
@@ -166,9 +160,7 @@ def _reads(trace: StackTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     position = np.arange(len(trace.time))
     top = np.where(trace.time > 0, position - 1, NONE)
     second = np.where(trace.time > 0, trace.below[position - 1], NONE)
-    shifts = np.append(
-        np.flatnonzero(~trace.reduce_mask), NONE
-    )  # the k-th SHIFT of the batch pushes its k-th word
+    shifts = np.append(np.flatnonzero(~trace.reduce_mask), NONE)  # the k-th one pushes the batch's k-th word
     next_word = trace.shifted - ~trace.reduce_mask
     last_word = np.cumsum(trace.lengths)[trace.sentence]
     word = np.where(next_word < last_word, shifts[next_word], NONE)

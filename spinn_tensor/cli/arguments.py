@@ -59,13 +59,13 @@ def add_skip_bad(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_branching(parser: argparse.ArgumentParser) -> None:
-    """--branching of the commands that use a checkpoint."""
+def add_branching(parser: argparse.ArgumentParser, of_parsers: str) -> None:
+    """--branching of the commands that use a checkpoint; `of_parsers` says what it does for models that parse."""
     parser.add_argument(
         "--branching",
         choices=(*BRANCHINGS, "none"),
         help="trees made without a parser instead of those given; text without a parse is read, too "
-        "(default: as the model was trained; none = the trees that are given)",
+        f"(default: as the model was trained; none = the trees that are given); {of_parsers}",
     )
 
 

@@ -65,9 +65,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--limit", type=positive, metavar="N", help="only the first N examples of every split"
     )
-    add_device(
-        parser, threads=1
-    )  # matrices this small gain nothing from two, and lose much on a busy machine
+    # matrices this small gain nothing from two threads, and lose much on a busy machine
+    add_device(parser, threads=1)
     parser.set_defaults(run=run)
 
 

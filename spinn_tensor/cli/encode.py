@@ -22,7 +22,7 @@ from spinn_tensor.cli.arguments import (
     choose_device,
 )
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.sentences import chosen_branching, read_sentences, text_reader_for
+from spinn_tensor.cli.sentences import composed_branching, read_sentences, text_reader_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.training.checkpoint import load_checkpoint
@@ -32,8 +32,8 @@ DESCRIPTION = """\
 Encodes sentences: a jsonl file with a binary parse a line gives a .npy array of float32,
 (sentences, width), in the order of the file: h of the root of each tree. The parse is
 read from the field sentence_binary_parse or binary_parse; --field names another, with or
-without its ending _binary_parse. For a model that parses for itself, or with --branching,
-text will do, in the field sentence or the one that --field names.
+without its ending _binary_parse. For a model that parses for itself, or for any other with
+--branching, text will do, in the field sentence or the one that --field names.
 """
 
 EPILOG = """\
@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="jsonl, plain or .gz")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.npy", help="array to write")
     parser.add_argument("--field", metavar="NAME", help="field with the parse or text, e.g. sentence1")
-    add_branching(parser)
+    add_branching(parser, "not for a model that parses for itself")
     add_skip_bad(parser)
     add_device(parser)
     parser.set_defaults(run=run)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--output {args.output}: expected a name ending in .npy")
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
-    branching = chosen_branching(args, checkpoint)
+    branching = composed_branching(args, checkpoint)
     tokenize = text_reader_for(checkpoint, branching)
     skipped = Skipped()
     sentences = read_sentences(args.input, args.field, bool(args.skip_bad), skipped, tokenize)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from spinn_tensor.cli.arguments import (
     choose_device,
 )
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
-from spinn_tensor.cli.sentences import chosen_branching
+from spinn_tensor.cli.sentences import TextReader, chosen_branching
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import Source, read_source, split_sources
-from spinn_tensor.training.evaluate import evaluate
+from spinn_tensor.training.evaluate import Evaluation, evaluate
 
 DESCRIPTION = """\
 Scores a checkpoint: accuracy, the accuracy of each class, and the confusion matrix, gold
@@ -31,7 +32,9 @@ labels down and predictions across. Without --data it takes the dev, test and ex
 of the run that trained the checkpoint, under its limit; with --data any files in the format
 of its corpus (SNLI's for a model of pairs), plain or .gz, or the official SNLI zip.
 A model that parses for itself is also scored on its trees: unlabelled bracketing F1 against
-those of the files.
+those of the files, or those of --branching. A classifier of pairs that does takes raw text
+as well, in the fields sentence1 and sentence2; where a sentence of a file is text, the file
+has no trees to score against, and only the labels are scored.
 """
 
 EPILOG = """\
@@ -43,6 +46,9 @@ examples:
       another file; the scores also as JSON
 
   spinn evaluate runs/pi --data snli_1.0.zip --split test
+
+  spinn evaluate runs/spinn --data texts.jsonl
+      pairs of raw text with their labels, for a model that parses for itself
 
   spinn evaluate runs/pi --branching balanced
       how much the parses matter: the same sentences under balanced trees
@@ -57,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--split", choices=("train", "dev", "test"), help="which file of an SNLI zip")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as JSON, too")
-    add_branching(parser)
+    add_branching(parser, "for a model that parses, the trees that its own are scored against")
     add_skip_bad(parser)
     add_device(parser)
     parser.set_defaults(run=run)
@@ -70,10 +76,10 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(args.checkpoint, device)
     data = _data(args, checkpoint)
     skipped = Skipped()
-    evaluations = {}
-    for name, source in _sources(args, data).items():
-        corpus = read_source(source, data, checkpoint.vocabulary, skipped)
-        evaluations[name] = evaluate(checkpoint.model, corpus)
+    evaluations = {
+        name: _evaluate(name, source, data, checkpoint, skipped)
+        for name, source in _sources(args, data).items()
+    }
     print_skipped(skipped)
     if args.json is not None:
         content = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
@@ -82,6 +88,20 @@ def run(args: argparse.Namespace) -> int:
             file.write("\n")
     print_evaluations(evaluations, gold_trees(data.branching))
     return 0
+
+
+def _evaluate(
+    name: str, source: Source, data: DataConfig, checkpoint: Checkpoint, skipped: Skipped
+) -> Evaluation:
+    """Scores of a source; of trees only where its sentences come with trees to compare with, or --branching does."""
+    model = checkpoint.config.model
+    reader = TextReader() if model.encoder.parses and model.task != "parse" else None
+    corpus = read_source(source, data, checkpoint.vocabulary, skipped, reader)
+    evaluation = evaluate(checkpoint.model, corpus)
+    if reader is None or not reader.n_sentences or data.branching is not None:
+        return evaluation
+    print(f"spinn: {name}: trees are not scored: {reader.n_sentences:,} sentences have none", file=sys.stderr)
+    return evaluation._replace(parse_scores=None)
 
 
 def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:

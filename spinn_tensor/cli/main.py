@@ -16,6 +16,7 @@ import torch
 from data_prep.errors import DataError
 from spinn_tensor.cli import demo, encode, evaluate, generate, parse, predict, presets, train
 from spinn_tensor.config import ConfigError
+from spinn_tensor.machine import ScoreError
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import CheckpointError
 from spinn_tensor.training.loop import Interrupted, TrainingError
@@ -25,6 +26,7 @@ ERRORS = (
     DataError,
     CheckpointError,
     ConfigError,
+    ScoreError,
     TrainingError,
     OSError,
     MemoryError,
@@ -75,9 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("spinn: interrupted; nothing more was saved", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # the reader left: no second error at exit
+        # the reader left: no second error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ERRORS as error:
         if args.debug:

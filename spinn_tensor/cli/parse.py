@@ -15,17 +15,11 @@ import numpy as np
 from rich.console import Console
 
 from data_prep.brackets import score_parses, self_f1
-from data_prep.branching import (
-    BRANCHINGS,
-    FINAL_MARKS,
-    branching_transitions,
-    right_period_transitions,
-    with_branching,
-)
+from data_prep.branching import BRANCHINGS, baseline_transitions, with_branching
 from data_prep.columns import SentenceColumns, sentence_columns
 from data_prep.errors import DataError
 from data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
-from data_prep.snli import Tokenize, text_field
+from data_prep.records import Tokenize, sentence_names, tokenize_field
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import read_treebank
 from data_prep.trees import Tree, format_binary, right_branching
@@ -42,20 +36,21 @@ from spinn_tensor.cli.report import (
 from spinn_tensor.cli.sentences import split_tokens, trees_of
 from spinn_tensor.cli.tree_view import tree_lines
 from spinn_tensor.config import ConfigError
-from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, load_checkpoint
+from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, checkpoint_folder, load_checkpoint
 from spinn_tensor.training.evaluate import predict_transitions
 
 STDIN = "/dev/stdin"
 
 DESCRIPTION = """\
 Parses with a SPINN that parses for itself: by default the one that comes with the package,
-with --model any checkpoint whose encoder is of kind spinn, classifiers of pairs or of
+with --model any checkpoint whose encoder parses (kind spinn), classifiers of pairs or of
 sentences included. A sentence is raw English text, which is tokenised as in the Penn
 Treebank; its tree is printed as a binary parse, the notation that the other commands read.
 
 A text file has a sentence a line (blank lines are none) and gives a parse a line. A jsonl
-file gives its own lines, each with the field NAME_binary_parse added for the field NAME:
-sentence1 and sentence2 where the record has them, else sentence, or what --field names.
+file gives its own lines, each with the field NAME_binary_parse added, or replaced where it
+was there, for the field NAME: sentence1 and sentence2 where the record has them, else
+sentence, or what --field names.
 
 With --gold, files are trees, in any form that `spinn train --corpus trees` reads: prints
 the unlabelled bracketing F1 of the models, of trees made without a parser, and how far
@@ -109,9 +104,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--branching", choices=BRANCHINGS, help="no model: trees of this kind")
     add_skip_bad(parser)
-    add_device(
-        parser, threads=1
-    )  # the steps are small; threads that wait for each other cost more than they bring
+    # the steps are small; threads that wait for each other cost more than they bring
+    add_device(parser, threads=1)
     parser.set_defaults(run=run)
 
 
@@ -137,10 +131,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
-    """The parsers to use, by the name to print."""
-    if args.model:
-        return {str(path): load_parser(path, device) for path in args.model}
-    return {"the package's parser": load_parser(packaged_parser(), device)}
+    """The parsers to use, by the name to print. Raises CheckpointError and ConfigError."""
+    if not args.model:
+        return {"the package's parser": load_parser(packaged_parser(), device)}
+    if len({checkpoint_folder(path).resolve() for path in args.model}) < len(args.model):
+        raise ConfigError("--model: a checkpoint is given twice")
+    return {str(path): load_parser(path, device) for path in args.model}
 
 
 def packaged_parser() -> Path:
@@ -154,9 +150,9 @@ def packaged_parser() -> Path:
 def load_parser(path: Path, device: str) -> Checkpoint:
     """A checkpoint that parses. Raises CheckpointError, and ConfigError for one that does not."""
     checkpoint = load_checkpoint(path, device)
-    kind = checkpoint.config.model.encoder.kind
-    if kind != "spinn":
-        raise ConfigError(f"{path}: an encoder of kind {kind} does not parse; only those of kind spinn do")
+    encoder = checkpoint.config.model.encoder
+    if not encoder.parses:
+        raise ConfigError(f"{path}: an encoder of kind {encoder.kind} does not parse; those of kind spinn do")
     return checkpoint
 
 
@@ -198,18 +194,10 @@ def _parse_text(line: str, tokenize: Tokenize) -> Line:
 
 def _parse_record(line: str, field: str | None, tokenize: Tokenize) -> Line:
     record = parse_record(line)
-    names = ("sentence1", "sentence2") if record.keys() & {"sentence1", "sentence2"} else ("sentence",)
-    if field is not None:
-        names = (field,)
-    elif names[0] not in record:
-        raise DataError(f"missing field, expected {names[0]}")
-    sentences = []
-    for name in names:
-        try:
-            sentences.append(tokenize(text_field(record, name)))
-        except DataError as error:
-            raise error.at(field=name) from None
-    return Line(tuple(sentences), names, record)
+    names = sentence_names(record) if field is None else (field,)
+    if not names:
+        raise DataError("missing field, expected sentence1 and sentence2, or sentence")
+    return Line(tuple(tokenize_field(record, name, tokenize) for name in names), names, record)
 
 
 def _write(args: argparse.Namespace, lines: list[Line], trees: list[Tree]) -> None:
@@ -232,12 +220,9 @@ def _score(gold: list[Tree], models: dict[str, Checkpoint]) -> None:
     lengths = np.array([tree.n_tokens for tree in gold])
     gold_transitions = np.concatenate([tree.transitions for tree in gold])
     parses = {name: _parsed(gold, model, None).transitions for name, model in models.items()}
-    made = {f"{kind}-branching": branching_transitions(lengths, kind) for kind in ("left", "right")}
-    final_mark = np.array([tree.tokens[-1] in FINAL_MARKS for tree in gold])
-    made["right-branching, final mark at the root"] = right_period_transitions(lengths, final_mark)
-    made |= {kind: branching_transitions(lengths, kind) for kind in ("balanced", "random")}
     scores = {
-        name: score_parses(parse, gold_transitions, lengths) for name, parse in {**parses, **made}.items()
+        name: score_parses(parse, gold_transitions, lengths)
+        for name, parse in {**parses, **baseline_transitions(gold)}.items()
     }
     console = Console()
     print(parse_counts(next(iter(scores.values()))))
@@ -265,5 +250,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("--branching goes without --model, and --gold compares with every branching anyway")
     if args.gold is None and args.model is not None and len(args.model) > 1:
         raise ConfigError("several --model are compared with --gold; one of them parses")
+    if args.skip_bad and args.sentences:
+        raise ConfigError("--skip-bad goes with --input or --gold")
     if args.output is not None and args.output.suffix == ".gz":
         raise ConfigError(f"--output {args.output}: plain text is written; give a name without .gz")

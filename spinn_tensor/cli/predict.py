@@ -30,7 +30,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import (
-    chosen_branching,
+    composed_branching,
     parse_argument,
     read_sentences,
     text_reader_for,
@@ -46,8 +46,8 @@ Classifies with a trained checkpoint. A pair (or, for a model of sentences, a se
 given as binary parses is printed with its trees and the probability of each label. A
 jsonl file gives a jsonl file: pairID, label and probabilities of every line, in its
 order. A parse brackets every two constituents: ( ( all dogs ) run ). A model that parses
-for itself takes raw text as well, and is drawn with its own trees; so does any model with
---branching, which replaces the trees that are given.
+for itself takes raw text as well, and is drawn with its own trees, whatever trees are given.
+Any other takes raw text with --branching, whose trees replace those that are given.
 """
 
 EPILOG = """\
@@ -79,7 +79,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--field", metavar="NAME", help="sentence models: field of --input that has the parse or text"
     )
-    add_branching(parser)
+    add_branching(parser, "not for a model that parses for itself")
     add_skip_bad(parser)
     add_device(parser)
     parser.set_defaults(run=run)
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     _check_task(args, checkpoint.config.model.task)
     if args.input is not None:
         return _predict_file(args, checkpoint)
-    branching = chosen_branching(args, checkpoint)
+    branching = composed_branching(args, checkpoint)
     tokenize = text_reader_for(checkpoint, branching)
     names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
     trees = {name: parse_argument(getattr(args, name), f"--{name}", tokenize) for name in names}
@@ -150,7 +150,7 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
 
 def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) -> tuple[list[str], Corpus]:
     """The identifiers and columns of --input."""
-    branching = chosen_branching(args, checkpoint)
+    branching = composed_branching(args, checkpoint)
     tokenize = text_reader_for(checkpoint, branching)
     skip_bad = bool(args.skip_bad)
     corpus: Corpus
@@ -175,7 +175,7 @@ def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
     """The sentences of the corpus, premises first, under the trees that the model composes them by."""
     encoder = checkpoint.model.encoder
     sentences = sentences_of(corpus)
-    if encoder.config.kind != "spinn":
+    if not encoder.config.parses:
         return sentences
     return sentences._replace(transitions=predict_transitions(encoder, sentences))
 
@@ -192,8 +192,9 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("a pair needs both --premise and --hypothesis")
     if [pair, args.sentence is not None, args.input is not None].count(True) != 1:
         raise ConfigError("give --premise and --hypothesis, or --sentence, or --input")
-    if args.output is not None and args.input is None:
-        raise ConfigError("--output goes with --input")
+    for option in ("output", "field", "skip_bad"):
+        if getattr(args, option) is not None and args.input is None:
+            raise ConfigError(f"--{option.replace('_', '-')} goes with --input")
 
 
 def _check_task(args: argparse.Namespace, task: str) -> None:
@@ -201,5 +202,7 @@ def _check_task(args: argparse.Namespace, task: str) -> None:
         raise ConfigError("this checkpoint only parses; spinn parse --model does it")
     if task == "pair" and args.sentence is not None:
         raise ConfigError("--sentence: this checkpoint classifies pairs; give --premise and --hypothesis")
+    if task == "pair" and args.field is not None:
+        raise ConfigError("--field: this checkpoint classifies pairs, in the fields sentence1 and sentence2")
     if task == "sentence" and args.premise is not None:
         raise ConfigError("--premise: this checkpoint classifies single sentences; give --sentence")

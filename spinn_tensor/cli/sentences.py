@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 from data_prep.columns import SentenceColumns, node_offsets
 from data_prep.errors import DataError
 from data_prep.files import Skipped, parse_record, read_examples
-from data_prep.snli import Tokenize, identifier, sentence_tree, text_field
+from data_prep.records import PARSE, Tokenize, identifier, sentence_fields, sentence_tree, text_field
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import parse_or_tokenize
 from data_prep.trees import Tree
+from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint
 from spinn_tensor.training.corpora import text_reader
-
-FIELDS = ("sentence_binary_parse", "binary_parse")
 
 
 class Sentence(NamedTuple):
@@ -38,9 +37,33 @@ def chosen_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | 
     return None if chosen == "none" else chosen
 
 
+def composed_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
+    """The same for a model that composes by the trees; None for one that parses for itself.
+
+    Raises ConfigError for one that parses where --branching would do nothing.
+    """
+    if not checkpoint.config.model.encoder.parses:
+        return chosen_branching(args, checkpoint)
+    if args.branching not in (None, "none"):
+        raise ConfigError(f"--branching {args.branching}: {args.checkpoint} composes by trees of its own")
+    return None
+
+
+class TextReader:
+    """Tokenizes sentences without a parse, and counts them."""
+
+    def __init__(self) -> None:
+        self.n_sentences = 0
+        self._tokenizer = Tokenizer()
+
+    def __call__(self, text: str) -> tuple[str, ...]:
+        self.n_sentences += 1
+        return self._tokenizer.tokenize(text)
+
+
 def text_reader_for(checkpoint: Checkpoint, branching: str | None) -> Tokenize | None:
     """What reads text without a parse for this model; None if the model needs parses."""
-    if checkpoint.config.model.encoder.kind == "spinn":
+    if checkpoint.config.model.encoder.parses:
         return Tokenizer().tokenize
     return text_reader(branching)
 
@@ -96,11 +119,11 @@ def _sentence(line: str, field: str | None, tokenize: Tokenize | None) -> Senten
 
 
 def _tree(record: dict[str, Any], field: str | None, tokenize: Tokenize | None) -> Tree:
-    names = FIELDS if field is None else (f"{field}_binary_parse", field)
-    name = next((name for name in names if name in record), None)
-    if name is None and field is None and "sentence" in record:
+    """The tree of `sentence`, or of the field that is named, which may have a parse or text whatever its name."""
+    if field is None:
         return sentence_tree(record, "sentence", tokenize)
+    names = (field,) if field.endswith(PARSE) else sentence_fields(field)
+    name = next((name for name in names if name in record), None)
     if name is None:
         raise DataError(f"missing field, expected {' or '.join(names)}")
-    is_text = not name.endswith("binary_parse")
-    return parse_argument(text_field(record, name), name, tokenize if is_text else None)
+    return parse_argument(text_field(record, name), name, None if name.endswith(PARSE) else tokenize)

@@ -27,7 +27,7 @@ from data_prep.errors import DataError
 from data_prep.files import Skipped
 from data_prep.listops import ListOpsConfig
 from data_prep.logic import LogicConfig
-from data_prep.snli import Tokenize
+from data_prep.records import Tokenize
 from data_prep.tokenizer import Tokenizer
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.config import DataConfig
@@ -189,9 +189,10 @@ def read_source(
     data: DataConfig,  # corpus, limit, skip_bad and branching
     vocabulary: Vocabulary,
     skipped: Skipped,
+    tokenize: Tokenize | None = None,  # reads sentences without a parse; default: `text_reader`
 ) -> Corpus:
     """Examples for a trained model. Raises DataError."""
-    examples = _examples(source, data, skipped)
+    examples = _examples(source, data, skipped, tokenize)
     columns: Callable[..., Corpus] = snli.pair_columns_from_examples
     if data.corpus in SENTENCE_CORPORA:
         columns = SENTENCE_CORPORA[data.corpus].columns
@@ -223,15 +224,18 @@ def _in_folder(corpus: str, path: Path) -> dict[str, Source]:
     return found
 
 
-def _examples(source: Source, data: DataConfig, skipped: Skipped) -> Iterator[Any]:
+def _examples(
+    source: Source, data: DataConfig, skipped: Skipped, tokenize: Tokenize | None = None
+) -> Iterator[Any]:
     """Examples of the files in the corpus's format, up to the limit."""
+    tokenize = tokenize or text_reader(data.branching)
     read: Callable[..., Iterator[Any]]
     if data.corpus == "trees":
-        read = partial(treebank.read_treebank, tokenize=text_reader(data.branching))
+        read = partial(treebank.read_treebank, tokenize=tokenize)
     elif data.corpus in SENTENCE_CORPORA:
         read = SENTENCE_CORPORA[data.corpus].read
     else:
-        read = partial(snli.read_pairs, split=source.split, tokenize=text_reader(data.branching))
+        read = partial(snli.read_pairs, split=source.split, tokenize=tokenize)
     files = (read(path, skip_bad=data.skip_bad, skipped=skipped) for path in source.paths)
     return islice(chain.from_iterable(files), data.limit or None)
 

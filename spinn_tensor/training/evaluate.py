@@ -30,8 +30,8 @@ from spinn_tensor.training.objective import targets
 
 Corpus = PairColumns | LabelledColumns
 
-EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so memory is no concern
-TOKENS = 16_384  # of a batch of sentences of any length, such as users have
+EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so there may be many
+TOKENS = 16_384  # of a batch: what bounds memory, since sentences may have any length
 
 
 class Evaluation(NamedTuple):
@@ -40,7 +40,7 @@ class Evaluation(NamedTuple):
     scores: Scores | None  # None for a model that only parses
     node_scores: Scores | None
     parse_scores: ParseScores | None  # against the trees of the corpus; None for encoders that do not parse
-    loss: float  # mean over the labelled sentences or pairs, or nodes; 0 for none
+    loss: float | None  # mean over the labelled sentences or pairs, or nodes; None where nothing is labelled
 
     def criterion(self, name: str) -> float:
         """What makes an evaluation the best: "accuracy" where there are classes, or "f1" of the trees."""
@@ -51,7 +51,7 @@ class Evaluation(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Scores as JSON values."""
-        values: dict[str, Any] = {"loss": self.loss}
+        values: dict[str, Any] = {} if self.loss is None else {"loss": self.loss}
         if self.scores is not None:
             values |= self.scores.to_dict()
         if self.node_scores is not None:
@@ -95,7 +95,7 @@ class _Tally:
         node_scores = Scores(self.labels, self.node_confusion.tolist()) if has_nodes else None
         counted = node_scores or scores
         n_labels = 0 if counted is None else counted.n_examples
-        loss = float(torch.stack(self.losses).sum()) / n_labels if n_labels else 0.0
+        loss = float(torch.stack(self.losses).sum()) / n_labels if n_labels else None
         return Evaluation(scores, node_scores, self._parse_scores(), loss)
 
     def _parse_scores(self) -> ParseScores | None:
@@ -148,9 +148,7 @@ def predict_probabilities(
 def predict_transitions(
     encoder: SentenceEncoder,  # of kind "spinn"
     sentences: SentenceColumns,
-    on_batch: Callable[[int], object] = lambda n_sentences: (
-        None
-    ),  # told the size of each batch, when it is done
+    on_batch: Callable[[int], object] | None = None,  # told the size of each batch, when it is done
 ) -> np.ndarray:  # (M,) int8, sentence after sentence
     """The trees that the encoder finds, in the order of the columns, whose own trees are not looked at.
 
@@ -164,17 +162,19 @@ def predict_transitions(
             batch = move(make_sentence_batch(take(sentences, rows), "own"), device)
             order.append(rows)
             parses.append(encoder.parse(batch).transitions.to(torch.int8).cpu().numpy())
-            on_batch(len(rows))
+            if on_batch is not None:
+                on_batch(len(rows))
     rows = np.concatenate(order)
     parsed = take(sentences, rows)._replace(transitions=np.concatenate(parses), node_labels=None)
     return take(parsed, np.argsort(rows)).transitions
 
 
 def sentence_batches(
-    n_tokens: np.ndarray,  # (n,) int64 tokens of each sentence
+    n_tokens: np.ndarray,  # (n,) int64 tokens of each sentence, or pair
+    batch_size: int = EVALUATION_BATCH,  # at most
 ) -> Iterator[np.ndarray]:
     """Rows of each batch, (B,) int64, longest first; with more than `TOKENS` tokens only by its last sentence."""
-    for rows in epoch_batches(n_tokens, EVALUATION_BATCH, seed=0, epoch=0, shuffle=False):
+    for rows in epoch_batches(n_tokens, batch_size, seed=0, epoch=0, shuffle=False):
         n_before = np.cumsum(n_tokens[rows]) - n_tokens[rows]
         yield from np.split(rows, np.flatnonzero(np.diff(n_before // TOKENS)) + 1)
 
@@ -184,9 +184,10 @@ def batches(
     corpus: Corpus,
     batch_size: int,
 ) -> Iterator[tuple[np.ndarray, PairBatch | LabelledBatch]]:
-    """(rows of the corpus, batch on the model's device), longest first, each row once."""
+    """(rows of the corpus, batch on the model's device), longest first, each row once; see `sentence_batches`."""
     device = next(model.parameters()).device
-    for rows in epoch_batches(corpus.lengths_key, batch_size, seed=0, epoch=0, shuffle=False):
+    n_sides = 2 if isinstance(corpus, PairColumns) else 1  # both sides of a pair count as the longer one
+    for rows in sentence_batches(n_sides * corpus.lengths_key, batch_size):
         yield rows, move(collate(select(corpus, rows), model.encoder.table_kind), device)
 
 
