@@ -77,11 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.encoders",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = harness.argument_parser("benchmarks.encoders", __doc__)
     add = parser.add_argument
     add("--batch", type=int, nargs="+", default=[32, 128, 512], help="sizes of the batches sorted by length")
     add("--shuffled", type=int, default=SHUFFLED_SIZE, help="size of the batches in random order")

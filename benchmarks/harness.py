@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -35,6 +36,15 @@ _NO_WORK = """
 """
 NO_WORK = frozenset(_NO_WORK.split())
 WRAPPERS = ("autograd", "torch")  # namespaces of events that only wrap operators
+
+
+def argument_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser of a benchmark's command line; its description is the module's docstring, line by line."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def interleaved(

@@ -79,11 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.own",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = harness.argument_parser("benchmarks.own", __doc__)
     add = parser.add_argument
     add("--batch", type=int, default=128, help="sentences of a forward pass; pairs are half as many")
     add("--dim", type=int, nargs="+", default=[300, 100], help="hidden sizes")

@@ -89,11 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.parsing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = harness.argument_parser("benchmarks.parsing", __doc__)
     add = parser.add_argument
     add("--seeds", type=int, nargs="+", default=[1, 2, 3])
     add("--output", type=Path, default=Path("runs/parsing"), help="folder of the split and of the runs")
