@@ -12,7 +12,7 @@ beneath it on the stack. Before an entry with the same lane's entry p before it,
     SHIFT   row = the next word's,    below = p
     REDUCE  row = a new one,          below = below[below[p]]
 
-so that a step is three gathers and two contiguous writes of integers: nothing is ever moved, and the stack may be as
+so that a step is two gathers and two contiguous writes of integers: nothing is ever moved, and the stack may be as
 deep as it likes. With word, second = 0 for "none", a SHIFT is possible where word > 0 and a REDUCE where second > 0.
 A lane takes exactly 2N - 1 transitions, hence no SHIFT can leave too few steps: after s of N SHIFTs and r REDUCEs there
 remain as many steps as it takes to shift N - s words and to reduce N - 1 - r times. Any scores whatever give a tree.
