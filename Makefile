@@ -9,7 +9,7 @@ WORKERS ?= 2
 .PHONY: help setup demo test lint check bench clean
 
 help:
-	@echo "make demo    train SPINN-PI, LSTM and bag of words on the embedded corpus, and classify a pair (5 minutes)"
+	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (4 minutes)"
 	@echo "make test    run the tests (5 minutes)"
 	@echo "make check   formatter, linter, type checker, then the tests"
 	@echo "make bench   measure the encoders against their baselines (about 10 minutes, best on a quiet machine)"

@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 
 from spinn_tensor import ConfigError
+from spinn_tensor.cli.main import build_parser
+from spinn_tensor.cli.train import new_run
 from spinn_tensor.training.config import (
     DataConfig,
     RunConfig,
@@ -206,3 +208,15 @@ def test_differences_name_keys() -> None:
 def test_training_config_survives_json() -> None:
     config = TrainingConfig(epochs=3, decay_unit="step", compile=True)
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_preset_for_one_corpus_is_not_trained_on_another_by_default() -> None:
+    def corpus(*options: str) -> str:
+        return new_run(build_parser().parse_args(["train", *options])).data.corpus
+
+    assert corpus() == corpus("--preset", "logic-lstm") == corpus("--preset", "spinn-pi") == "logic"
+    assert corpus("--preset", "listops-rl-spinn") == "listops"
+    assert corpus("--preset", "parser") == "trees"
+    assert corpus("--preset", "sst-spinn-pi") == "sst"
+    assert corpus("--preset", "logic-lstm", "--corpus", "snli") == "snli"
+    assert {name.split("-")[0] for name in PRESETS if PRESETS[name].corpus == "logic"} == {"logic"}

@@ -33,7 +33,7 @@ EXAMPLE = {
 }
 
 DESCRIPTION = """\
-Shows everything at once, in about five minutes on two cores: generates the corpus of logical
+Shows everything at once, in about three minutes on one core: generates the corpus of logical
 inference, trains SPINN, which learns to parse for itself, SPINN-PI, which is given the parses,
 and to compare an LSTM and a bag of words; prints their accuracy on dev and on sentences longer
 than any in training; then loads SPINN's checkpoint into a fresh model, which parses and

@@ -54,7 +54,7 @@ EPILOG = """\
 examples:
   spinn predict runs/logic --premise "( ( all dogs ) run )" --hypothesis "( ( all poodles ) move )"
 
-  spinn predict runs/spinn --premise "All dogs run." --hypothesis "All poodles move."
+  spinn predict runs/spinn --premise "all dogs run" --hypothesis "all poodles move"
       text, for a model that parses for itself
 
   spinn predict runs/pi --input pairs.jsonl --output predictions.jsonl

@@ -12,7 +12,7 @@ from spinn_tensor.cli.arguments import add_command, add_device, add_skip_bad, ch
 from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations, print_skipped
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.config import CORPORA, DataConfig, RunConfig, parse_setting, settable
-from spinn_tensor.training.presets import DEFAULT_PRESETS, preset_table, run_config
+from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, preset_table, run_config
 from spinn_tensor.training.run import check_same_run, execute, saved_run
 
 DESCRIPTION = """\
@@ -110,7 +110,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--corpus", choices=CORPORA, help="kind of files (default: logic, the generated corpus)"
+        "--corpus",
+        choices=CORPORA,
+        help="kind of files (default: the preset's, else logic, which is generated)",
     )
     group.add_argument(
         "--data",
@@ -217,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
 
 def new_run(args: argparse.Namespace) -> RunConfig:
     """The settings of a new run: preset, then flags, then --set. Raises ConfigError."""
-    data = DataConfig(**_given_data(args))
+    data = DataConfig(**{"corpus": corpus_of(args.preset), **_given_data(args)})
     preset = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
     data = _with_flags(preset, args).data
     if data.vectors is None and not preset.encoder["train_embedding"]:

@@ -36,6 +36,7 @@ class Preset(NamedTuple):
     classifier: dict[str, Any]
     training: TrainingConfig
     parsing: ParsingConfig = ParsingConfig()  # of SPINNs that parse
+    corpus: str | None = None  # the only one that it is made for
 
 
 # without any parse
@@ -113,6 +114,7 @@ def _logic(kind: str, rate: float, factor: float) -> Preset:
         },
         {"mlp_dim": 200, "mlp_layers": 1, "mlp_dropout": 0.0},
         TrainingConfig(epochs=6, batch_size=64, learning_rate=rate, decay_factor=factor),
+        corpus="logic",
     )
 
 
@@ -128,6 +130,7 @@ _SST = Preset(
     },
     {"mlp_dim": 150, "mlp_layers": 1, "mlp_dropout": 0.3},
     TrainingConfig(epochs=10, batch_size=64, learning_rate=1e-3, weight_decay=1e-5, patience=4),
+    corpus="sst",
 )
 
 
@@ -144,6 +147,7 @@ def _listops(kind: str) -> Preset:
         },
         {"mlp_dim": 128, "mlp_layers": 1, "mlp_dropout": 0.0},
         TrainingConfig(epochs=13, batch_size=64, learning_rate=2e-3, decay_factor=0.3, decay_every=8),
+        corpus="listops",
     )
 
 
@@ -171,6 +175,7 @@ _PARSER = Preset(
     {},
     TrainingConfig(epochs=6, batch_size=32, learning_rate=2e-3, decay_factor=0.6, select_by="f1"),
     ParsingConfig(transition_weight=1.0),
+    corpus="trees",
 )
 
 
@@ -216,6 +221,11 @@ def run_config(preset: str, data: DataConfig) -> RunConfig:
     return RunConfig(
         preset, data, dict(chosen.encoder), dict(chosen.classifier), chosen.training, chosen.parsing
     )
+
+
+def corpus_of(preset: str | None) -> str:
+    """The corpus that a preset is made for; "logic" for those made for any, and for none."""
+    return (PRESETS[preset].corpus if preset in PRESETS else None) or "logic"
 
 
 def preset_table() -> str:
