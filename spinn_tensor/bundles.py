@@ -39,6 +39,17 @@ class TransitionWeights(NamedTuple):
     bias: Tensor  # (2,)
 
 
+class HoistedLeaves(NamedTuple):
+    """`data_prep.tables.HoistedLeaves` in torch."""
+
+    kind_offsets: Tensor  # (S, 3) int64, on the CPU
+    left_leaf_index: Tensor  # (U_l,) int64
+    right_leaf_index: Tensor  # (U_r,) int64
+    start_index: Tensor  # (C, 2) int64
+    reader_index: Tensor  # (n,) int64
+    reader_offsets: Tensor  # (U_l + U_r,) int64
+
+
 class ForestTables(NamedTuple):
     """`data_prep.tables.ForestTables` in torch."""
 
@@ -47,6 +58,7 @@ class ForestTables(NamedTuple):
     step_offsets: Tensor  # (S + 1,) int64, on the CPU
     root_index: Tensor  # (B,) int64
     node_index: Tensor  # (M,) int64
+    hoisted: HoistedLeaves | None = None
 
 
 class LaneTables(NamedTuple):
@@ -64,6 +76,7 @@ class LaneTables(NamedTuple):
     root_index: Tensor  # (B,) int64
     node_index: Tensor  # (M,) int64
     entry_index: Tensor  # (M,) int64
+    hoisted: HoistedLeaves | None = None
 
 
 class OwnTables(NamedTuple):
@@ -94,8 +107,9 @@ KIND_OF: dict[type, type] = {
     numpy_tables.ForestTables: ForestTables,
     numpy_tables.LaneTables: LaneTables,
     numpy_tables.OwnTables: OwnTables,
+    numpy_tables.HoistedLeaves: HoistedLeaves,
 }
-HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "batch_sizes"})
+HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "kind_offsets", "batch_sizes"})
 
 
 @overload
@@ -109,8 +123,23 @@ def to_torch(
     device: torch.device | str = "cpu",
 ) -> ForestTables | LaneTables | OwnTables:
     """The same tables as torch tensors; sharing memory with NumPy's on the CPU."""
-    kind = KIND_OF[type(tables)]
-    return move(kind(*(torch.from_numpy(np.ascontiguousarray(table)) for table in tables)), device)
+    return move(_as_tensors(tables), device)
+
+
+def _as_tensors(tables):
+    """The bundle in torch of a bundle in NumPy, or None."""
+    if tables is None or isinstance(tables, np.ndarray):
+        return None if tables is None else torch.from_numpy(np.ascontiguousarray(tables))
+    return KIND_OF[type(tables)](*map(_as_tensors, tables))
+
+
+def flatten(
+    bundle,  # any nesting of NamedTuples of tensors, or None
+) -> list[Tensor]:
+    """The tensors of a bundle, field after field, without what is None."""
+    if bundle is None or isinstance(bundle, Tensor):
+        return [] if bundle is None else [bundle]
+    return [tensor for value in bundle for tensor in flatten(value)]
 
 
 def move(

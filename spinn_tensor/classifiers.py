@@ -63,7 +63,7 @@ class PairClassifier(nn.Module):
         sides = rearrange(encodings, "(sample side b) d -> side (sample b) d", side=2, b=n_pairs)
         premise, hypothesis = sides.unbind(0)
         features = (premise, hypothesis, premise - hypothesis, premise * hypothesis)
-        return Outcome(self.mlp(torch.cat(features, dim=1)), parse)
+        return Outcome(self.mlp(torch.cat(features, dim=1), batch.row_mask), parse)
 
 
 class SentenceClassifier(nn.Module):
@@ -90,7 +90,7 @@ class SentenceClassifier(nn.Module):
         if self.config.node_labels:
             return Outcome(self.mlp(self.encoder.node_states(batch.sentences)), None)
         encodings, parse = _encode(self.encoder, batch.sentences, noise)
-        return Outcome(self.mlp(encodings), parse)
+        return Outcome(self.mlp(encodings, batch.row_mask), parse)
 
     def root_logits(self, batch: LabelledBatch) -> Tensor:  # (B, n_classes)
         """Logits of the whole sentences, whatever the model was trained on."""
@@ -152,11 +152,15 @@ class MLP(nn.Module):
         nn.init.uniform_(self.output.weight, -SOFTMAX_RANGE, SOFTMAX_RANGE)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, features: Tensor) -> Tensor:  # (n, input_dim) to (n, n_classes)
-        x = self._regularise(features, 0)
+    def forward(
+        self,
+        features: Tensor,  # (n, input_dim)
+        row_mask: Tensor | None = None,  # (n,) bool, True = real: what batch norm's statistics are taken over
+    ) -> Tensor:  # (n, n_classes)
+        x = self._regularise(features, 0, row_mask)
         for number, layer in enumerate(self.hidden, start=1):
-            x = self._regularise(layer(x).relu(), number)
-        return self.output(x)
+            x = self._regularise(layer(x).relu().to(features.dtype), number, row_mask)
+        return self.output(x).to(features.dtype)  # only products are narrower under autocast
 
-    def _regularise(self, x: Tensor, number: int) -> Tensor:
-        return self.dropout(self.norms[number](x) if len(self.norms) else x)
+    def _regularise(self, x: Tensor, number: int, row_mask: Tensor | None) -> Tensor:
+        return self.dropout(self.norms[number](x, row_mask) if len(self.norms) else x)

@@ -53,6 +53,17 @@ class SentenceEncoder(nn.Module):
         return TABLE_KIND_OF[self.config.kind]
 
     @property
+    def sharing(self) -> str:
+        """How much of the work on equal words and trees may be done once now, for `make_sentence_batch`.
+
+        All of it, where a word's state does not depend on its sentence: not with a bidirectional leaf encoder, and not
+        while dropout draws for each token.
+        """
+        drops = self.training and self.config.embedding_dropout > 0
+        alike = self.config.leaf_encoder != "bilstm" and not drops
+        return "states" if alike and self.table_kind in ("forest", "lanes") else "projections"
+
+    @property
     def output_dim(self) -> int:
         """Width of an encoding: H, or 2H for "bilstm"."""
         return self.config.hidden_dim * (2 if self.config.kind == "bilstm" else 1)

@@ -42,9 +42,12 @@ class LeafEncoder(nn.Module):
         words = self.embedding(batch.token_ids)
         if batch.token_mask is not None:  # before the product, whose weight gradient sums over all rows
             words = words.masked_fill(~batch.token_mask.unsqueeze(1), 0)
-        x = self.projection(words)
+        x = self.projection(words).to(words.dtype)  # of the weights, under autocast as well
+        shared = batch.shared
         if self.norm is not None:
-            x = self.norm(x, batch.token_mask)
+            x = self.norm(x, batch.token_mask, None if shared is None else shared.counts)
+        if shared is not None and shared.token_index is not None:
+            x = x.index_select(0, shared.token_index)
         x = self.dropout(x)
         if self.lstm is None:
             return x

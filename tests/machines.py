@@ -41,14 +41,21 @@ def cap(batch: Batch) -> int:
     return max(1, len(batch) // 3)
 
 
+def own_leaves(batch: Batch) -> np.ndarray:
+    """A leaf of its own for each token: products are hoisted, and the rows are those of tables without."""
+    return np.arange(flatten(batch)[1].sum())
+
+
 AnyTables = ForestTables | LaneTables | OwnTables
 TABLES: dict[str, Callable[[Batch], AnyTables]] = {
     "forest": lambda batch: to_torch(forest_tables(*flatten(batch))),
     "forest, narrow": lambda batch: to_torch(forest_tables(*flatten(batch), width=cap(batch))),
     "forest, padded": lambda batch: to_torch(forest_tables(*flatten(batch), padded=True)),
+    "forest, hoisted": lambda batch: to_torch(forest_tables(*flatten(batch), leaf_index=own_leaves(batch))),
     "given": lambda batch: to_torch(lane_tables(*flatten(batch))),
     "given, capped": lambda batch: to_torch(lane_tables(*flatten(batch), width=cap(batch))),
     "given, padded": lambda batch: to_torch(lane_tables(*flatten(batch), width=cap(batch), padded=True)),
+    "given, hoisted": lambda batch: to_torch(lane_tables(*flatten(batch), leaf_index=own_leaves(batch))),
     "own, forced": lambda batch: to_torch(own_tables(flatten(batch)[1])),
 }
 MACHINES = [(name, False) for name in TABLES if not name.startswith("own")]

@@ -2,7 +2,10 @@
 
 from data_prep.tables.forest import ForestTables as ForestTables
 from data_prep.tables.forest import choose_width as choose_width
+from data_prep.tables.forest import count_levels as count_levels
 from data_prep.tables.forest import forest_tables as forest_tables
+from data_prep.tables.forest import least_widths as least_widths
+from data_prep.tables.hoist import HoistedLeaves as HoistedLeaves
 from data_prep.tables.lanes import LaneTables as LaneTables
 from data_prep.tables.lanes import ThinStackTables as ThinStackTables
 from data_prep.tables.lanes import lane_tables as lane_tables

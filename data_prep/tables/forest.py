@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.tables.hoist import HoistedLeaves, hoist_leaves
 from data_prep.tables.rows import leaf_rows, pad_steps, state_rows
+from data_prep.tables.subtrees import share_subtrees
 from data_prep.tables.trace import NONE, StackTrace, trace_stack
 
 PADDING_ALLOWED = 0.10  # padding slots, as a part of the real ones, that keeping S at the height may cost
@@ -31,6 +33,7 @@ class ForestTables(NamedTuple):
     step_offsets: np.ndarray  # (S + 1,) int64, where the slots of each step begin; stays on the host
     root_index: np.ndarray  # (B,) int64, row of each sentence's encoding
     node_index: np.ndarray  # (M,) int64, row of the state that each transition pushes
+    hoisted: HoistedLeaves | None  # None where the loop multiplies every child
 
 
 def forest_tables(
@@ -40,14 +43,21 @@ def forest_tables(
     width: int | None = None,
     padded: bool = False,
     n_leaf_rows: int | None = None,
+    leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0; None = a leaf each
 ) -> ForestTables:
     """Schedule a batch of trees; `padded` gives every step the same width, its padding slots composing null states.
 
-    Raises DataError for transitions that are not trees.
+    With a `leaf_index` equal subtrees are composed once (`data_prep.tables.subtrees`) and the leaves' products hoisted
+    out of the loop; that and a width exclude each other. Raises DataError for transitions that are not trees.
     """
     if width is not None and width < 1:
         raise ValueError(f"width is {width}, a step needs at least one slot")
+    if leaf_index is not None and (width is not None or padded):
+        raise ValueError("tables of a given width share no leaves")
     trace = trace_stack(transitions, lengths)
+    n_leaf_rows = leaf_rows(trace, n_leaf_rows, leaf_index)
+    if leaf_index is not None:
+        return _shared_tables(trace, n_leaf_rows, leaf_index)
     parent = _parents(trace)
     level = _levels(parent)
     if width is None:
@@ -60,14 +70,21 @@ def forest_tables(
     slot[order] = np.arange(len(order))
     if padded:
         slot[order] += step[order] * width - step_offsets[step[order]]
-    n_leaf_rows = leaf_rows(trace, n_leaf_rows)
     rows = state_rows(trace, slot, n_leaf_rows)
     left_index, right_index = rows[trace.left[order]], rows[trace.right[order]]
     if padded:
         left_index = pad_steps(left_index, step_offsets, width)
         right_index = pad_steps(right_index, step_offsets, width)
         step_offsets = np.arange(len(step_offsets)) * width
-    return ForestTables(left_index, right_index, step_offsets, rows[trace.roots], rows[:-1])
+    return ForestTables(left_index, right_index, step_offsets, rows[trace.roots], rows[:-1], None)
+
+
+def _shared_tables(trace: StackTrace, n_leaf_rows: int, leaf_index: np.ndarray) -> ForestTables:
+    no_slots = np.zeros(len(trace.reduces), dtype=np.int64)  # yet
+    shared = share_subtrees(trace, state_rows(trace, no_slots, n_leaf_rows, leaf_index), n_leaf_rows)
+    children = shared.left_index, shared.right_index
+    hoisted = hoist_leaves(shared.kind, *children, shared.step_offsets)
+    return ForestTables(*children, shared.step_offsets, shared.rows[trace.roots], shared.rows[:-1], hoisted)
 
 
 def choose_width(
@@ -77,14 +94,31 @@ def choose_width(
     height, total = len(level_counts), int(level_counts.sum())
     if total == 0:
         return 1
-    below = np.cumsum(level_counts[::-1])[::-1]  # compositions at this level or farther from the root
     steps = np.arange(height, total + 1)
-    widths = np.zeros(len(steps), dtype=np.int64)
-    for level in range(height):  # those at `level` or beyond must be done `level` steps before the end
-        np.maximum(widths, -(-below[level] // (steps - level)), out=widths)
+    widths = least_widths(level_counts, steps)
     if height * widths[0] <= (1 + PADDING_ALLOWED) * total:
         return int(widths[0])
     return int(widths[np.argmin(steps * (widths + STEP_OVERHEAD))])
+
+
+def least_widths(
+    level_counts: np.ndarray,  # (E,) int64, compositions at each distance from the root
+    n_steps: np.ndarray,  # (n,) int64, each at least E
+) -> np.ndarray:  # (n,) int64
+    """The least width with which the trees are done in so many steps."""
+    below = np.cumsum(level_counts[::-1])[::-1]  # compositions at this level or farther from the root
+    widths = np.zeros(len(n_steps), dtype=np.int64)
+    for level in range(len(level_counts)):  # those at `level` or beyond are done `level` steps before the end
+        np.maximum(widths, -(-below[level] // (n_steps - level)), out=widths)
+    return widths
+
+
+def count_levels(
+    transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
+    lengths: np.ndarray,  # (B,) tokens of each sentence
+) -> np.ndarray:  # (E,) int64
+    """Compositions of a batch of trees at each distance from the root, as many as the tallest tree is high."""
+    return np.bincount(_levels(_parents(trace_stack(transitions, lengths))))
 
 
 def _parents(trace: StackTrace) -> np.ndarray:  # (C,) int64

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.tables.hoist import HoistedLeaves, hoist_leaves, kinds_of
+from data_prep.tables.prefixes import first_of_equal, same_entries
 from data_prep.tables.rows import leaf_rows, pad_steps, slots, state_rows
 from data_prep.tables.trace import NONE, StackTrace, trace_stack
 
@@ -39,6 +41,7 @@ class LaneTables(NamedTuple):
     root_index: np.ndarray  # (B,) int64, row of each sentence's encoding
     node_index: np.ndarray  # (M,) int64, row of the state that each transition pushes
     entry_index: np.ndarray  # (M,) int64, tracker row of the entry of each transition
+    hoisted: HoistedLeaves | None  # None where the loop multiplies every child
 
 
 class ThinStackTables(NamedTuple):
@@ -59,42 +62,60 @@ def lane_tables(
     width: int | None = None,
     padded: bool = False,
     n_leaf_rows: int | None = None,
+    n_lanes: int | None = None,
+    leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0; None = a leaf each
 ) -> LaneTables:
     """Compile a batch for the tracker: ragged, or capped at `width` compositions a step.
 
-    `padded` (with `width`) gives every step B entries and `width` compositions; the padding reads null states.
-    Raises DataError for transitions that are not trees.
+    `padded` (with `width`) gives every step B entries, or `n_lanes`, and `width` compositions; the padding reads null
+    states. With a `leaf_index` what begins alike is run once, and the leaves' products are hoisted out of the loop;
+    that and a width exclude each other. Raises DataError for transitions that are not trees.
     """
     if padded and width is None:
         raise ValueError("padded lane tables need a width")
+    if leaf_index is not None and width is not None:
+        raise ValueError("tables of a given width share no leaves")
+    if n_lanes is not None and n_lanes < len(lengths):
+        raise ValueError(f"n_lanes is {n_lanes}, the batch has {len(lengths)} sentences")
     trace = trace_stack(transitions, lengths)
     step = trace.time if width is None else _capped_steps(trace, width)
     n_steps = int(step.max()) + 1
-
-    order = np.argsort(step * len(trace.lengths) + trace.sentence)  # entries: by step, then by lane
-    entries = _Slots(order, _offsets(step, n_steps), len(trace.lengths) if padded else None)
-    reduces = order[trace.reduce_mask[order]]
-    compositions = _Slots(reduces, _offsets(step[trace.reduces], n_steps), width if padded else None)
-
     n_states = len(trace.time)
-    composition_slot = compositions.of_transitions(n_states)[trace.reduces]
-    rows = state_rows(trace, composition_slot, leaf_rows(trace, n_leaf_rows))
-    entry_rows = np.append(1 + entries.of_transitions(n_states), 0)  # NONE reads the zero start
+    same = same_entries(trace, leaf_index)  # of each transition the first one with the same entry
+    distinct = np.flatnonzero(same == np.arange(n_states))
+    same_composition = first_of_equal(same[trace.reduces])  # likewise among the REDUCEs
+
+    order = distinct[np.lexsort((trace.sentence[distinct], step[distinct]))]  # entries: by step, then by lane
+    entries = _Slots(order, _offsets(step[distinct], n_steps), (n_lanes or len(lengths)) if padded else None)
+    kind = np.zeros(n_states, dtype=np.int64)
+    kind[trace.reduces] = kinds_of(trace)
+    reduces = trace.reduces[np.unique(same_composition)]
+    reduces = reduces[np.lexsort((trace.sentence[reduces], kind[reduces], step[reduces]))]
+    compositions = _Slots(reduces, _offsets(step[reduces], n_steps), width if padded else None)
+
+    composition_slot = compositions.of_transitions(n_states)[trace.reduces][same_composition]
+    rows = state_rows(trace, composition_slot, leaf_rows(trace, n_leaf_rows, leaf_index), leaf_index)
+    entry_rows = np.append(1 + entries.of_transitions(n_states)[same], 0)  # NONE reads the zero start
     top, second, word = _reads(trace)
     previous = np.where(trace.time > 0, np.arange(n_states) - 1, NONE)
+    children = compositions.lay(rows[second]), compositions.lay(rows[top])
+    hoisted = None
+    if leaf_index is not None:
+        hoisted = hoist_leaves(kind[reduces], *children, compositions.step_offsets)
     return LaneTables(
         buffer_index=entries.lay(rows[word]),
         stack1_index=entries.lay(rows[top]),
         stack2_index=entries.lay(rows[second]),
         previous_index=entries.lay(entry_rows[previous]),
         entry_offsets=entries.step_offsets,
-        left_index=compositions.lay(rows[second]),
-        right_index=compositions.lay(rows[top]),
+        left_index=children[0],
+        right_index=children[1],
         tracker_index=compositions.lay(entry_rows[:-1]),
         reduce_offsets=compositions.step_offsets,
         root_index=rows[trace.roots],
         node_index=rows[:-1],
         entry_index=entry_rows[:-1],
+        hoisted=hoisted,
     )
 
 

@@ -4,6 +4,8 @@
     rows 1 .. L      leaves, in the order of the tokens (n_leaf_rows of them, where padded)
     rows L+1 ..      compositions, in the order in which the schedule makes them, so that each step writes one block
 
+With a `leaf_index` tokens share leaves, those that are the same word, and the leaves are as many as the distinct words.
+
 Nothing is ever overwritten: popping is a matter of which row is read.
 """
 
@@ -20,22 +22,32 @@ def state_rows(
     trace: StackTrace,
     composition_slot: np.ndarray,  # (C,) int64, the slot in which each REDUCE of `trace.reduces` is made
     n_leaf_rows: int,
+    leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0; None = a leaf each
 ) -> np.ndarray:  # (M + 1,) int64; the last entry is the null row, so that state NONE = -1 reads it
     """Row of the state that each transition pushes."""
     rows = np.empty(len(trace.time) + 1, dtype=np.int64)
     rows[:-1] = trace.shifted  # the k-th SHIFT of the batch pushes leaf k, which lives in row k
+    if leaf_index is not None:
+        rows[np.flatnonzero(~trace.reduce_mask)] = 1 + leaf_index
     rows[trace.reduces] = 1 + n_leaf_rows + composition_slot
     rows[NONE] = NULL_ROW
     return rows
 
 
-def leaf_rows(trace: StackTrace, n_leaf_rows: int | None) -> int:
-    """How many rows the leaves take: one a token, or as many as asked for where shapes are fixed."""
+def leaf_rows(
+    trace: StackTrace,
+    n_leaf_rows: int | None,
+    leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0
+) -> int:
+    """How many rows the leaves take: one a token, or a leaf, or as many as asked for where shapes are fixed."""
     n_tokens = int(trace.lengths.sum())
+    if leaf_index is not None and leaf_index.shape != (n_tokens,):
+        raise ValueError(f"got leaf_index of shape {leaf_index.shape}, expected {(n_tokens,)}")
+    n_leaves = n_tokens if leaf_index is None else int(leaf_index.max()) + 1
     if n_leaf_rows is None:
-        return n_tokens
-    if n_leaf_rows < n_tokens:
-        raise ValueError(f"n_leaf_rows is {n_leaf_rows}, the batch has {n_tokens} tokens")
+        return n_leaves
+    if n_leaf_rows < n_leaves:
+        raise ValueError(f"n_leaf_rows is {n_leaf_rows}, the batch has {n_leaves} tokens")
     return n_leaf_rows
 
 

@@ -14,14 +14,12 @@ Tables = ForestTables | LaneTables
 
 
 class Trail(NamedTuple):
-    """What the forward loop leaves for the backward; the gates and tanh(c) are empty where nothing is saved."""
+    """What the forward loop leaves for the backward; the gates are empty where nothing is saved."""
 
     memory: Tensor  # (2, R, H) states
     gates: Tensor  # (C, 5H) activated gates of each composition
-    tanh_c: Tensor  # (C, H)
-    tracker_memory: Tensor  # (2, 1 + A, K) tracker states; empty without tracker, like the next two
+    tracker_memory: Tensor  # (2, 1 + A, K) tracker states; empty without tracker, like the next one
     tracker_gates: Tensor  # (A, 4K) activated gates of each entry
-    tracker_tanh_c: Tensor  # (A, K)
 
 
 class StepBuffer:

@@ -16,6 +16,7 @@ from spinn_tensor.bundles import (
     OwnTables,
     TrackerWeights,
     TransitionWeights,
+    flatten,
 )
 from spinn_tensor.machine.buffers import Trail
 from spinn_tensor.machine.operators import found_tables, stack_machine, stack_machine_own
@@ -76,6 +77,7 @@ def run_given(
         step_offsets=tables.reduce_offsets,
         root_index=tables.root_index,
         node_index=tables.node_index,
+        hoisted=tables.hoisted,
     )
     return _run(leaves, compose, None, in_time, output_index, leaf_mask)[0]
 
@@ -94,7 +96,7 @@ def run_taught(
 
     Raises TypeError for tables of another kind and for weights of more than one dtype.
     """
-    _check_dtypes(leaves, transition)
+    _check_dtypes(compose.weight, transition)
     output_index = tables.node_index if every_node else None
     encodings, trail = _run(leaves, compose, tracker, tables, output_index, leaf_mask)
     return _parse(encodings, trail, transition, tables)
@@ -121,8 +123,8 @@ def run_own(
     choose SHIFT, and their log-probabilities are not numbers. Raises TypeError for tables of another kind and for
     weights of more than one dtype, ValueError for noise of another shape.
     """
-    leaves, save = _prepare(leaves, compose, tracker, leaf_mask)
-    _check_dtypes(leaves, transition)
+    leaves, save, dtype = _prepare(leaves, compose, tracker, leaf_mask)
+    _check_dtypes(compose.weight, transition)
     if not isinstance(tables, OwnTables):
         raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
     if noise is None:
@@ -142,6 +144,7 @@ def run_own(
         every_node,
         dense,
         save,
+        dtype,
     )
     return _parse(encodings, Trail(*trail), transition, found_tables(list(tables), found))
 
@@ -164,13 +167,14 @@ def forcing_noise(
 def _parse(encodings: Tensor, trail: Trail, transition: TransitionWeights, tables: LaneTables) -> Parse:
     """The transitions and their logits, in one product over all of them."""
     h = trail.tracker_memory[0].index_select(0, tables.entry_index)
-    logits = torch.addmm(transition.bias, h, transition.weight.t())
+    with torch.autocast(h.device.type, enabled=False):  # the machine chose by scores of the states' type
+        logits = torch.addmm(transition.bias, h, transition.weight.t())
     possible = torch.stack((can_shift(tables.buffer_index), can_reduce(tables.stack2_index)), 1)
     possible = possible.index_select(0, tables.entry_index - 1)
     logits = logits.masked_fill(~possible, -torch.inf)
-    reduces = torch.zeros_like(trail.tracker_memory[0, :, 0], dtype=torch.int64)
-    reduces.index_fill_(0, tables.tracker_index, 1)
-    return Parse(encodings, reduces.index_select(0, tables.entry_index), logits, possible, tables)
+    first_composed = trail.memory.shape[1] - tables.left_index.shape[0]
+    transitions = (tables.node_index >= first_composed).to(tables.node_index.dtype)
+    return Parse(encodings, transitions, logits, possible, tables)
 
 
 def _run(
@@ -181,12 +185,12 @@ def _run(
     output_index: Tensor | None,
     leaf_mask: Tensor | None,
 ) -> tuple[Tensor, Trail]:
-    leaves, save = _prepare(leaves, compose, tracker, leaf_mask)
+    leaves, save, dtype = _prepare(leaves, compose, tracker, leaf_mask)
     if not isinstance(tables, ForestTables if tracker is None else LaneTables):
         raise TypeError(f"got {type(tables).__name__}; run_forest reads ForestTables, run_given LaneTables")
     weights = [weight for weight in compose if weight is not None]
     index = tables.root_index if output_index is None else output_index
-    output, trail = stack_machine(leaves, weights, list(tracker or ()), list(tables), index, save)
+    output, trail = stack_machine(leaves, weights, list(tracker or ()), flatten(tables), index, save, dtype)
     return output, Trail(*trail)
 
 
@@ -195,16 +199,24 @@ def _prepare(
     compose: ComposeWeights,
     tracker: TrackerWeights | None,
     leaf_mask: Tensor | None,
-) -> tuple[Tensor, bool]:
-    """The leaves, their padding cleared, and whether a backward pass may follow."""
+) -> tuple[Tensor, bool, torch.dtype]:
+    """The leaves, their padding cleared, whether a backward pass may follow, and the type of the products.
+
+    Under autocast that is its type. States and gates keep the weights' type, which leaves from an autocast region are
+    brought back to.
+    """
     if (compose.tracker_weight is None) != (tracker is None):
         raise ValueError("compose.tracker_weight and the tracker's weights are given together or not at all")
     if leaf_mask is not None:  # the weights' gradients multiply whole memories
         leaves = leaves.masked_fill(~leaf_mask.unsqueeze(1), 0)
     weights = [*(weight for weight in compose if weight is not None), *(tracker or ())]
+    dtype = compose.weight.dtype
+    device_type = leaves.device.type
+    if torch.is_autocast_enabled(device_type):
+        leaves, dtype = leaves.to(dtype), torch.get_autocast_dtype(device_type)
     _check_dtypes(leaves, weights)
     needs_grad = any(tensor.requires_grad for tensor in (leaves, *weights))
-    return leaves, torch.is_grad_enabled() and needs_grad
+    return leaves, torch.is_grad_enabled() and needs_grad, dtype
 
 
 def _check_dtypes(leaves: Tensor, weights: Iterable[Tensor]) -> None:

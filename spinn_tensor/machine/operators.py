@@ -10,16 +10,20 @@ states of the trackers.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from spinn_tensor.bundles import (
     ComposeWeights,
     ForestTables,
+    HoistedLeaves,
     LaneTables,
     OwnTables,
     TrackerWeights,
     TransitionWeights,
+    flatten,
 )
 from spinn_tensor.machine.buffers import Tables, Trail
 from spinn_tensor.machine.recurrence import run_backward, run_forward
@@ -32,15 +36,28 @@ class ScoreError(ValueError):
 
 Unbundled = tuple[ComposeWeights, TrackerWeights | None, Tables]
 # of LaneTables, what the machine finds out; the rest it is given
-FOUND = tuple(name for name in LaneTables._fields if name not in OwnTables._fields)
+FOUND = tuple(name for name in LaneTables._fields if name not in {*OwnTables._fields, "hoisted"})
+AnyTables = TypeVar("AnyTables", ForestTables, LaneTables)
 N_TRACKER_MEMORY = Trail._fields.index("tracker_memory")
 
 
 def _bundle(compose: list[Tensor], tracker: list[Tensor], tables: list[Tensor]) -> Unbundled:
     """Bundles of what crosses the operator's border as lists; a tracker is what makes tables lane tables."""
     if tracker:
-        return ComposeWeights(*compose), TrackerWeights(*tracker), LaneTables(*tables)
-    return ComposeWeights(*compose), None, ForestTables(*tables)
+        return ComposeWeights(*compose), TrackerWeights(*tracker), _tables(LaneTables, tables)
+    return ComposeWeights(*compose), None, _tables(ForestTables, tables)
+
+
+def _as_written(tensor: Tensor) -> torch.autocast:
+    """Under autocast, too, the loop's operators take the types that they are given."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def _tables(kind: type[AnyTables], tensors: list[Tensor]) -> AnyTables:
+    """Tables from what `flatten` makes of them: at the end the hoisted leaves, if there are any."""
+    n_own = len(kind._fields) - 1
+    hoisted = HoistedLeaves(*tensors[n_own:]) if len(tensors) > n_own else None
+    return kind(*tensors[:n_own], hoisted)  # type: ignore[arg-type, call-arg]
 
 
 @torch.library.custom_op("spinn_tensor::stack_machine", mutates_args=())
@@ -48,16 +65,18 @@ def stack_machine(
     leaves: Tensor,  # (L, 2H)
     compose: list[Tensor],  # ComposeWeights, without None
     tracker: list[Tensor],  # TrackerWeights, or nothing
-    tables: list[Tensor],  # LaneTables with tracker, ForestTables without
+    tables: list[Tensor],  # LaneTables with tracker, ForestTables without, flattened
     output_index: Tensor,  # (Q,) int64 rows
     save: bool,  # keep what the backward needs
+    dtype: torch.dtype,  # of the products
 ) -> tuple[Tensor, list[Tensor]]:
     """h (Q, H) of the rows asked for, and the Trail."""
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
     n_rows = 1 + leaves.shape[0] + bundle.left_index.shape[0]
     entries = bundle if isinstance(bundle, LaneTables) else None
     schedule = GivenSchedule(bundle, n_rows)
-    trail = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save)
+    with _as_written(leaves):
+        trail = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save, dtype)
     return trail.memory[0].index_select(0, output_index), list(trail)
 
 
@@ -69,6 +88,7 @@ def _(
     tables: list[Tensor],
     output_index: Tensor,
     save: bool,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, list[Tensor]]:
     _, _, bundle = _bundle(compose, tracker, tables)
     n_entries = bundle.previous_index.shape[0] if isinstance(bundle, LaneTables) else 0
@@ -89,6 +109,7 @@ def stack_machine_own(
     every_node: bool,  # return all states, in the order of the transitions, not the roots alone
     dense: bool,  # compose at every entry, and wait for nothing
     save: bool,
+    dtype: torch.dtype,  # of the products
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """h (P, H) of the roots, or (M, H) of every node; the Trail; and the fields FOUND of LaneTables.
 
@@ -97,7 +118,8 @@ def stack_machine_own(
     own = OwnTables(*tables)
     schedule = OwnSchedule(own, TransitionWeights(*transition), noise, leaves.shape[0], dense)
     weights = ComposeWeights(*compose), TrackerWeights(*tracker)
-    trail = run_forward(leaves, *weights, schedule, own, save)
+    with _as_written(leaves):
+        trail = run_forward(leaves, *weights, schedule, own, save, dtype)
     if not dense and schedule.scores.isnan().any():
         bad = own.transition_index[schedule.scores.isnan()].min().item()
         raise ScoreError(f"transition {bad} of the batch: its score is not a number")
@@ -117,6 +139,7 @@ def _(
     every_node: bool,
     dense: bool,
     save: bool,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     own = OwnTables(*tables)
     n_entries, n_lanes = own.previous_index.shape[0], own.first_index.shape[0]
@@ -141,17 +164,15 @@ def _fake_trail(
     shapes: list[tuple[int, ...]] = [
         (2, 1 + leaves.shape[0] + n_compositions, hidden_dim),
         (n_compositions, 5 * hidden_dim) if save else (0,),
-        (n_compositions, hidden_dim) if save else (0,),
     ]
     if tracker:
         tracker_dim = TrackerWeights(*tracker).weight_hidden.shape[1]
         shapes += [
             (2, 1 + n_entries, tracker_dim),
             (n_entries, 4 * tracker_dim) if save else (0,),
-            (n_entries, tracker_dim) if save else (0,),
         ]
     else:
-        shapes += [(0,), (0,), (0,)]
+        shapes += [(0,), (0,)]
     return [leaves.new_empty(shape) for shape in shapes]
 
 
@@ -164,18 +185,21 @@ def stack_machine_backward(
     tracker: list[Tensor],
     tables: list[Tensor],
     trail: list[Tensor],  # Trail
+    dtype: torch.dtype,  # of the products
 ) -> list[Tensor]:
     """Gradients of the leaves, of the compose weights and, with a tracker, of its weights."""
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
-    gradients = run_backward(
-        grad_output,
-        output_index,
-        compose_weights,
-        tracker_weights,
-        bundle,
-        Trail(*trail),
-        grad_tracker_memory,
-    )
+    with _as_written(grad_output):
+        gradients = run_backward(
+            grad_output,
+            output_index,
+            compose_weights,
+            tracker_weights,
+            bundle,
+            Trail(*trail),
+            dtype,
+            grad_tracker_memory,
+        )
     return [gradients.leaves, *gradients.compose[: len(compose)], *(gradients.tracker or ())]
 
 
@@ -188,6 +212,7 @@ def _(
     tracker: list[Tensor],
     tables: list[Tensor],
     trail: list[Tensor],
+    dtype: torch.dtype,
 ) -> list[Tensor]:
     _, _, bundle = _bundle(compose, tracker, tables)
     _, n_rows, hidden_dim = trail[0].shape
@@ -204,10 +229,12 @@ def _save(
     output_index: Tensor,
     trail: list[Tensor],
     save: bool,
+    dtype: torch.dtype,
 ) -> None:
     if not save:
         raise RuntimeError("the stack machine ran with save=False, but a gradient was asked for")
     ctx.set_materialize_grads(False)  # the trail has few gradients, and zeros of its size cost a step's time
+    ctx.dtype = dtype
     ctx.sizes = [len(compose), len(tracker), len(tables)]
     ctx.save_for_backward(output_index, *compose, *tracker, *tables, *trail)
 
@@ -229,26 +256,26 @@ def _gradients(
     if grad_output is None:
         grad_output = trail[0].new_zeros(output_index.shape[0], trail[0].shape[2])
     grad_leaves, *grad_weights = stack_machine_backward(
-        grad_output, output_index, grad_tracker_memory, compose, tracker, tables, trail
+        grad_output, output_index, grad_tracker_memory, compose, tracker, tables, trail, ctx.dtype
     )
     return grad_leaves, grad_weights[:n_compose], grad_weights[n_compose:]
 
 
 def _setup_given(ctx, inputs, output) -> None:
-    _, compose, tracker, tables, output_index, save = inputs
-    _save(ctx, compose, tracker, tables, output_index, output[1], save)
+    _, compose, tracker, tables, output_index, save, dtype = inputs
+    _save(ctx, compose, tracker, tables, output_index, output[1], save, dtype)
 
 
 def _backward_given(ctx, grad_output, grad_trail):
-    return *_gradients(ctx, grad_output, grad_trail), [None] * ctx.sizes[2], None, None
+    return *_gradients(ctx, grad_output, grad_trail), [None] * ctx.sizes[2], None, None, None
 
 
 def _setup_own(ctx, inputs, output) -> None:
-    _, compose, tracker, _, tables, _, every_node, _, save = inputs
+    _, compose, tracker, _, tables, _, every_node, _, save, dtype = inputs
     _, trail, found = output
     lanes = found_tables(tables, found)
     rows = lanes.node_index if every_node else lanes.root_index
-    _save(ctx, compose, tracker, list(lanes), rows, trail, save)
+    _save(ctx, compose, tracker, flatten(lanes), rows, trail, save, dtype)
     ctx.n_transition, ctx.n_own = len(inputs[3]), len(tables)
 
 
@@ -262,6 +289,7 @@ def _backward_own(ctx, grad_output, grad_trail, _grad_found):
         None,
         None,
         None,
+        None,
     )
 
 
@@ -270,11 +298,8 @@ def found_tables(
     found: list[Tensor],  # what `stack_machine_own` found
 ) -> LaneTables:
     """The tables of the transitions chosen."""
-    known = OwnTables(*tables)._asdict()
-    return LaneTables(
-        **{name: known[name] for name in LaneTables._fields if name in known},
-        **dict(zip(FOUND, found, strict=True)),
-    )
+    known = OwnTables(*tables)._asdict() | dict(zip(FOUND, found, strict=True))
+    return LaneTables(*(known.get(name) for name in LaneTables._fields))  # type: ignore[arg-type]
 
 
 stack_machine.register_autograd(_backward_given, setup_context=_setup_given)

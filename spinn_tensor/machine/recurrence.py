@@ -16,17 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights, LaneTables, OwnTables, TrackerWeights
-from spinn_tensor.machine.buffers import (
-    StepBuffer,
-    Tables,
-    Trail,
-    both_children,
-    composition_offsets,
-    counts_of,
-)
+from spinn_tensor.bundles import ComposeWeights, HoistedLeaves, LaneTables, OwnTables, TrackerWeights
+from spinn_tensor.machine.buffers import StepBuffer, Tables, Trail
+from spinn_tensor.machine.composing import CompositionSteps, Halves, LeafGradients, Starts, weight_gradients
 from spinn_tensor.machine.schedules import GivenSchedule, OwnSchedule
-from spinn_tensor.machine.steps import cell_backward_step, compose_step, local_derivatives
+from spinn_tensor.machine.steps import add_product, cell_backward_step, cell_step, local_derivatives
 from spinn_tensor.machine.tracking import TrackerWalk, TrackerWalkBack
 
 Schedule = GivenSchedule | OwnSchedule
@@ -47,6 +41,7 @@ def run_forward(
     schedule: Schedule,
     entries: LaneTables | OwnTables | None,  # the tracker's entries
     save: bool,
+    dtype: torch.dtype,  # of the products
 ) -> Trail:
     """Make every state of the batch, step by step."""
     n_leaves, hidden_dim = leaves.shape[0], leaves.shape[1] // 2
@@ -55,30 +50,39 @@ def run_forward(
     memory[:, 0] = 0
     memory[:, 1:first] = leaves.unflatten(1, (2, hidden_dim)).transpose(0, 1)
     h, c = memory.unbind(0)
-    made_h, made_c = h[first:], c[first:]
-    sizes = schedule.n_compositions, schedule.widest
-    gates = StepBuffer(leaves, *sizes, 5 * hidden_dim, save)
-    tanh_c = StepBuffer(leaves, *sizes, hidden_dim, save)
+    is_mixed = dtype != h.dtype
+    read_h = h.to(dtype) if is_mixed else h  # what the products read
+    made_h, made_c, made_read_h = h[first:], c[first:], read_h[first:]
+    gates = StepBuffer(leaves, schedule.n_compositions, schedule.widest, 5 * hidden_dim, save)
+    halves = Halves.forward(compose, dtype)
+    starts = Starts(read_h, halves, compose.bias, schedule.hoisted)
     walk = None
     if tracker is not None:
         assert entries is not None
-        walk = TrackerWalk(tracker, memory, n_leaves, entries, save)
+        walk = TrackerWalk(tracker, memory, read_h[:first], entries, save)
 
     for step in range(schedule.n_steps):
         tracker_h = None if walk is None else walk.advance(step, schedule.reads(step))
-        slots, child_index, tracker_index = schedule.compositions(step, tracker_h)
+        slots, multiplied, child_index, tracker_index = schedule.compositions(step, tracker_h)
         if (n := slots.stop - slots.start) == 0:
             continue
-        h_children = h.index_select(0, child_index).view(n, -1)
-        c_children = c.index_select(0, child_index).view(n, -1)
-        composing_h = walk.h_of(tracker_index) if walk is not None and tracker_index is not None else None
-        written = gates[slots], tanh_c[slots], made_h[slots], made_c[slots]
-        compose_step(h_children, c_children, composing_h, compose, *written)
+        gates_now, made_h_now, made_read_h_now = gates[slots], made_h[slots], made_read_h[slots]
+        sums = starts.of(slots)
+        for rows, index, half in multiplied:
+            children = read_h.index_select(0, index).view(rows.stop - rows.start, -1)
+            sums[rows].addmm_(children, halves.parts[half])
+        if walk is not None and tracker_index is not None and halves.tracker is not None:
+            add_product(walk.h_of(tracker_index), halves.tracker, sums)
+        cell_step(
+            sums.to(h.dtype), gates_now, c.index_select(0, child_index).view(n, -1), made_h_now, made_c[slots]
+        )
+        if is_mixed:
+            made_read_h_now.copy_(made_h_now)
         if walk is not None:
-            walk.project(slots, made_h[slots])
+            walk.project(slots, made_read_h_now)
     if walk is None:
-        return Trail(memory, gates.saved, tanh_c.saved, *(leaves.new_empty(0) for _ in range(3)))
-    return Trail(memory, gates.saved, tanh_c.saved, walk.memory, walk.gates.saved, walk.tanh_c.saved)
+        return Trail(memory, gates.saved, leaves.new_empty(0), leaves.new_empty(0))
+    return Trail(memory, gates.saved, walk.memory, walk.gates.saved)
 
 
 def run_backward(
@@ -88,50 +92,108 @@ def run_backward(
     tracker: TrackerWeights | None,
     tables: Tables,
     trail: Trail,
+    dtype: torch.dtype,  # of the products
     grad_tracker_memory: Tensor | None = None,  # (2, 1 + A, K) of the trackers' states, from outside
 ) -> Gradients:
     """Gradients of the leaves and of all weights."""
     n_rows, hidden_dim = trail.memory.shape[1:]
-    n_compositions = tables.left_index.shape[0]
-    n_leaves = n_rows - 1 - n_compositions
+    n_leaves = n_rows - 1 - tables.left_index.shape[0]
     grad_memory = torch.zeros_like(trail.memory)
     grad_h, grad_c = grad_memory.unbind(0)
     grad_h.index_add_(0, output_index, grad_output)
 
-    counts = counts_of(composition_offsets(tables))
-    children = both_children(tables)
-    child_index = children.split([2 * n for n in counts])
-    c_children = trail.memory[1].index_select(0, children).view(-1, 2 * hidden_dim)
-    grad_gates, dc_factor = local_derivatives(trail.gates, trail.tanh_c, c_children)
-    forget_of = trail.gates[:, 2 * hidden_dim : 4 * hidden_dim].unflatten(1, (2, hidden_dim)).split(counts)
-    grad_gates_of, dc_factor_of = grad_gates.split(counts), dc_factor.split(counts)
-    dh_rows, dc_rows = (part[1 + n_leaves :].split(counts) for part in (grad_h, grad_c))
+    steps, halves = CompositionSteps(tables), Halves.backward(compose, dtype)
+    gates = ComposeGradients(trail, steps, dtype)
+    dh_rows, dc_rows = (part[1 + n_leaves :].split(steps.counts) for part in (grad_h, grad_c))
     walk = None
     if tracker is not None:
         assert isinstance(tables, LaneTables)
-        walk = TrackerWalkBack(tracker, compose, n_leaves, tables, trail, grad_tracker_memory)
+        walk = TrackerWalkBack(tracker, halves, n_leaves, tables, trail, grad_tracker_memory)
 
-    for step in reversed(range(len(counts))):
-        if n := counts[step]:
+    for step in reversed(range(len(steps.counts))):
+        if n := steps.counts[step]:
             dh, dc = dh_rows[step], dc_rows[step]
             if walk is not None:
                 walk.collect(step, dh)
-            cell_backward_step(dh, dc, grad_gates_of[step], dc_factor_of[step])
-            grad_h_children = grad_gates_of[step].mm(compose.weight).view(2 * n, hidden_dim)
-            grad_c_children = (forget_of[step] * dc.unsqueeze(1)).view(2 * n, hidden_dim)
-            grad_h.index_add_(0, child_index[step], grad_h_children)
-            grad_c.index_add_(0, child_index[step], grad_c_children)
+            grad_gates = gates.of_step(step, dh, dc)
+            for rows, index, half in steps.multiplied[step]:
+                grad_h_children = grad_gates[rows].mm(halves.parts[half]).to(grad_h.dtype)
+                grad_h.index_add_(0, index, grad_h_children.view(-1, hidden_dim))
+            grad_c_children = (gates.forget_of[step] * dc.unsqueeze(1)).view(2 * n, hidden_dim)
+            grad_c.index_add_(0, steps.child_index[step], grad_c_children)
             if walk is not None:
-                walk.receive(step, grad_gates_of[step])
+                walk.receive(step, grad_gates)
         if walk is not None:
             walk.retreat(step)
 
-    h_children = trail.memory[0].index_select(0, children).view(-1, 2 * hidden_dim)
-    grad_compose = ComposeWeights(
-        weight=grad_gates.t().mm(h_children),
-        bias=grad_gates.sum(0),
-        tracker_weight=None if walk is None else walk.compose_weight_gradient(grad_gates),
-    )
-    grad_tracker = None if walk is None else walk.finish(grad_h[1 : 1 + n_leaves])
+    grad_compose = _compose_gradients(gates.all, trail, steps, halves, tables.hoisted, grad_h)
+    grad_tracker = None
+    if walk is not None:
+        grad_compose = grad_compose._replace(tracker_weight=walk.compose_weight_gradient(gates.all))
+        grad_tracker = walk.finish(grad_h[1 : 1 + n_leaves])
     grad_leaves = grad_memory[:, 1 : 1 + n_leaves].transpose(0, 1).flatten(1)
     return Gradients(grad_leaves, grad_compose, grad_tracker)
+
+
+def _compose_gradients(
+    grad_gates: Tensor,  # (C, 5H) in the type of the products
+    trail: Trail,
+    steps: CompositionSteps,
+    halves: Halves,
+    hoisted: HoistedLeaves | None,
+    grad_h: Tensor,  # (R, H); the hoisted leaves' rows are added to
+) -> ComposeWeights:
+    """What comes after the loop: the hoisted products, and the weights' gradients in a few products over all steps."""
+    leaf_gradients = None
+    if hoisted is not None:
+        leaf_gradients = LeafGradients.collect(grad_gates, hoisted)
+        leaf_gradients.add_to_leaves(grad_h, halves, hoisted)
+    h = trail.memory[0]
+    weight, bias_rows = weight_gradients(grad_gates, h.to(grad_gates.dtype), steps, hoisted, leaf_gradients)
+    return ComposeWeights(weight.to(h.dtype), bias_rows.sum(0, dtype=h.dtype))
+
+
+class ComposeGradients:
+    """Gradients of the compositions' gates before activation.
+
+    Local derivatives are taken for a step when it comes, on the CPU, where what they read and write then fits in the
+    cache; elsewhere for all steps at once, since there the number of operators counts.
+    """
+
+    def __init__(self, trail: Trail, steps: CompositionSteps, dtype: torch.dtype) -> None:
+        hidden_dim = trail.memory.shape[2]
+        self._steps, self._c, self._gates = steps, trail.memory[1], trail.gates
+        self.all = torch.empty_like(
+            trail.gates, dtype=dtype
+        )  # (C, 5H) of all steps, in the type of the products
+        self._all_of = self.all.split(steps.counts)
+        self._is_mixed = dtype != trail.gates.dtype
+        forget_gates = trail.gates[:, 2 * hidden_dim : 4 * hidden_dim]
+        self.forget_of = forget_gates.unflatten(1, (2, hidden_dim)).split(steps.counts)
+        self._factors = self._dc_factor_of = None
+        if trail.gates.device.type != "cpu":
+            factors = torch.empty_like(trail.gates)
+            dc_factor = self._derive(slice(0, factors.shape[0]), steps.children, factors)
+            self._factors, self._dc_factor_of = factors.split(steps.counts), dc_factor.split(steps.counts)
+
+    def of_step(
+        self,
+        step: int,
+        dh: Tensor,  # (n, H) complete
+        dc: Tensor,  # (n, H) from later steps; completed in place
+    ) -> Tensor:  # (n, 5H) in the type of the products
+        wanted = self._all_of[step]
+        if self._factors is not None and self._dc_factor_of is not None:
+            factors, dc_factor = self._factors[step], self._dc_factor_of[step]
+        else:
+            factors = torch.empty_like(wanted, dtype=dh.dtype) if self._is_mixed else wanted
+            dc_factor = self._derive(self._steps.slots[step], self._steps.child_index[step], factors)
+        cell_backward_step(dh, dc, factors, dc_factor)
+        if factors is not wanted:
+            wanted.copy_(factors)
+        return wanted
+
+    def _derive(self, slots: slice, child_index: Tensor, factors: Tensor) -> Tensor:
+        made_c = self._c[self._c.shape[0] - self._gates.shape[0] :]
+        c_children = self._c.index_select(0, child_index).view(-1, 2 * self._c.shape[1])
+        return local_derivatives(self._gates[slots], made_c[slots], c_children, factors)

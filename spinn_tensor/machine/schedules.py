@@ -33,13 +33,8 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.bundles import LaneTables, OwnTables, TransitionWeights
-from spinn_tensor.machine.buffers import (
-    Tables,
-    both_children,
-    composition_offsets,
-    counts_of,
-    slices_of,
-)
+from spinn_tensor.machine.buffers import Tables, counts_of, slices_of
+from spinn_tensor.machine.composing import BOTH, CompositionSteps, Multiplied
 from spinn_tensor.machine.tracking import projection_layout, projection_rows
 
 
@@ -47,6 +42,7 @@ class Compositions(NamedTuple):
     """What one step composes."""
 
     slots: slice  # among all compositions
+    multiplied: list[Multiplied]  # children that are not hoisted
     child_index: Tensor  # (2n,) int64 rows: left, right, left, right, ...
     tracker_index: Tensor | None  # (n,) int64 tracker rows
 
@@ -59,12 +55,11 @@ class GivenSchedule:
         tables: Tables,
         n_rows: int,  # R
     ) -> None:
-        slots = composition_offsets(tables)
-        counts = counts_of(slots)
+        self._steps = steps = CompositionSteps(tables)
+        counts = steps.counts
         self.n_steps, self.n_compositions = len(counts), tables.left_index.shape[0]
         self.widest = max(counts, default=0)
-        self._slots = slices_of(slots)
-        self._child_index = both_children(tables).split([2 * n for n in counts])
+        self.hoisted = tables.hoisted
         self._tracker_index: tuple[Tensor | None, ...] = (None,) * len(counts)
         if isinstance(tables, LaneTables):
             self._tracker_index = tables.tracker_index.split(counts)
@@ -82,7 +77,10 @@ class GivenSchedule:
         step: int,
         tracker_h: Tensor | None,  # (n, K) of the entries of this step; not needed here
     ) -> Compositions:
-        return Compositions(self._slots[step], self._child_index[step], self._tracker_index[step])
+        steps = self._steps
+        return Compositions(
+            steps.slots[step], steps.multiplied[step], steps.child_index[step], self._tracker_index[step]
+        )
 
 
 def can_shift(buffer_index: Tensor) -> Tensor:
@@ -127,6 +125,7 @@ class OwnSchedule:
         dense: bool,
     ) -> None:
         self._own, self._dense = tables, dense
+        self.hoisted = None  # which children are leaves is not known beforehand
         counts = counts_of(tables.entry_offsets)
         n_entries, n_lanes = tables.previous_index.shape[0], tables.first_index.shape[0]
         self.n_steps, self.widest = len(counts), n_lanes
@@ -180,7 +179,8 @@ class OwnSchedule:
         reduces = choose(scores, self._empty, can_reduce(self._row2))
         slots, composed_row = self._take_slots(step, reduces)
         self._push(step, reduces, composed_row)
-        return Compositions(slots, self._children[-1], self._trackers[-1])
+        children, n = self._children[-1], slots.stop - slots.start
+        return Compositions(slots, [Multiplied(slice(0, n), children, BOTH)], children, self._trackers[-1])
 
     def _take_slots(
         self,

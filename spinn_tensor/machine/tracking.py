@@ -14,13 +14,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights, LaneTables, OwnTables, TrackerWeights
+from spinn_tensor.bundles import LaneTables, OwnTables, TrackerWeights
 from spinn_tensor.machine.buffers import StepBuffer, Trail, counts_of, interleave, slices_of
-from spinn_tensor.machine.steps import cell_backward_step, local_derivatives, tracker_step
+from spinn_tensor.machine.composing import Halves
+from spinn_tensor.machine.steps import (
+    add_product,
+    cell_backward_step,
+    cell_step,
+    local_derivatives,
+    product,
+    sum_rows,
+)
 
 
 class _Weights(NamedTuple):
-    """The tracker's weights as the loop wants them: gates in rows g, i, f, o; both stack entries in one matrix."""
+    """The tracker's weights as the loop wants them: gates in rows g, i, f, o; both stack entries in one matrix.
+
+    Those that read the machine's states have the type of the products.
+    """
 
     stack: Tensor  # (8K, H), h_stack1's rows, then h_stack2's
     buffer: Tensor  # (4K, H)
@@ -28,8 +39,8 @@ class _Weights(NamedTuple):
     bias: Tensor  # (4K,)
 
     @classmethod
-    def arrange(cls, tracker: TrackerWeights) -> _Weights:
-        buffer, stack1, stack2 = _tanh_gate_first(tracker.weight_input).chunk(3, dim=1)
+    def arrange(cls, tracker: TrackerWeights, dtype: torch.dtype) -> _Weights:
+        buffer, stack1, stack2 = _tanh_gate_first(tracker.weight_input).to(dtype).chunk(3, dim=1)
         return cls(
             stack=torch.cat((stack1, stack2)),
             buffer=buffer,
@@ -84,36 +95,39 @@ class TrackerWalk:
     def __init__(
         self,
         tracker: TrackerWeights,
-        memory: Tensor,  # (2, R, H), null row and leaves filled in
-        n_leaves: int,
+        memory: Tensor,  # (2, R, H), of which only the shape and the type matter
+        leaves: Tensor,  # (1 + L, H) h of the null state and of the leaves, in the type of the products
         entries: LaneTables | OwnTables,
         save: bool,
     ) -> None:
-        self.weights = _Weights.arrange(tracker)
+        self.weights = _Weights.arrange(tracker, leaves.dtype)
+        self._stack_t, self._hidden_t = (
+            self.weights.stack.t().contiguous(),
+            self.weights.hidden.t().contiguous(),
+        )
         gate_dim, tracker_dim = self.weights.hidden.shape
         n_rows, n_entries = memory.shape[1], entries.previous_index.shape[0]
         counts = counts_of(entries.entry_offsets)
 
+        self._offsets = torch.arange(0, 3 * max(counts), 3, device=memory.device)
         self.memory = memory.new_empty(2, 1 + n_entries, tracker_dim)
         self.memory[:, 0] = 0
-        sizes = n_entries, max(counts)
-        self.gates = StepBuffer(memory, *sizes, gate_dim, save)
-        self.tanh_c = StepBuffer(memory, *sizes, tracker_dim, save)
+        self.gates = StepBuffer(memory, n_entries, max(counts), gate_dim, save)
         self.entries = slices_of(entries.entry_offsets)
         self.h_rows, self.c_rows = (self.memory[part, 1:].split(counts) for part in (0, 1))
         previous = _h_and_c(entries.previous_index, 1 + n_entries)
         self.previous_index = previous.split([2 * n for n in counts])
 
-        self.projections = self._project_leaves(memory[0], n_leaves)
-        self.composed_projections = self.projections[2 * (1 + n_leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
+        self.projections = self._project_leaves(leaves, n_rows)
+        self.composed_projections = self.projections[2 * len(leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
 
-    def _project_leaves(self, h: Tensor, n_leaves: int) -> Tensor:
+    def _project_leaves(self, leaves: Tensor, n_rows: int) -> Tensor:
         """Projections with the rows of the null state and of the leaves filled in."""
-        n_rows, gate_dim = h.shape[0], self.weights.bias.shape[0]
-        projections = h.new_empty(2 * n_rows + 1 + n_leaves, gate_dim)
-        leaves = h[: 1 + n_leaves]
-        torch.mm(leaves, self.weights.stack.t(), out=projections[: 2 * (1 + n_leaves)].view(-1, 2 * gate_dim))
-        torch.addmm(self.weights.bias, leaves, self.weights.buffer.t(), out=projections[2 * n_rows :])
+        gate_dim = self.weights.bias.shape[0]
+        projections = leaves.new_empty(2 * n_rows + len(leaves), gate_dim)
+        torch.mm(leaves, self._stack_t, out=projections[: 2 * len(leaves)].view(-1, 2 * gate_dim))
+        bias = self.weights.bias.to(leaves.dtype)
+        torch.addmm(bias, leaves, self.weights.buffer.t(), out=projections[2 * n_rows :])
         return projections
 
     def advance(
@@ -122,15 +136,16 @@ class TrackerWalk:
         read_index: Tensor,  # (3n,) int64 rows of the projections, three of each entry
     ) -> Tensor:  # (n, K)
         """Step the trackers of all lanes that have a transition now; gives their new h."""
-        gates, tanh_c = self.gates[self.entries[step]], self.tanh_c[self.entries[step]]
+        gates = self.gates[self.entries[step]]
         n, tracker_dim = gates.shape[0], self.memory.shape[2]
-        torch.sum(self.projections.index_select(0, read_index).view(n, 3, -1), 1, out=gates)
+        sums = sum_rows(self.projections, read_index, self._offsets[:n]).to(gates.dtype)
         previous = (
             self.memory.flatten(0, 1).index_select(0, self.previous_index[step]).view(n, 2, tracker_dim)
         )
         h_previous, c_previous = previous.unbind(1)
         h, c = self.h_rows[step], self.c_rows[step]
-        tracker_step(gates, h_previous, c_previous, self.weights.hidden, tanh_c, h, c)
+        sums.addmm_(h_previous, self._hidden_t)
+        cell_step(sums, gates, c_previous, h, c)
         return h
 
     def h_of(
@@ -143,10 +158,10 @@ class TrackerWalk:
     def project(
         self,
         slots: slice,  # among all compositions
-        h: Tensor,  # (n, H) states just composed
+        h: Tensor,  # (n, H) states just composed, in the type of the products
     ) -> None:
         """Project new states for the steps to come."""
-        torch.mm(h, self.weights.stack.t(), out=self.composed_projections[slots])
+        torch.mm(h, self._stack_t, out=self.composed_projections[slots])
 
 
 class TrackerWalkBack:
@@ -155,15 +170,15 @@ class TrackerWalkBack:
     def __init__(
         self,
         tracker: TrackerWeights,
-        compose: ComposeWeights,
+        halves: Halves,
         n_leaves: int,
         tables: LaneTables,
         trail: Trail,
         grad_memory: Tensor | None,  # (2, 1 + A, K) gradient of the states from outside the machine
     ) -> None:
-        assert compose.tracker_weight is not None
-        self.weights = _Weights.arrange(tracker)
-        self.compose_weight = compose.tracker_weight
+        assert halves.tracker is not None
+        self.weights = _Weights.arrange(tracker, halves.tracker.dtype)
+        self.compose_weight = halves.tracker
         self.tables, self.trail, self.n_leaves = tables, trail, n_leaves
         gate_dim, tracker_dim = self.weights.hidden.shape
         n_rows = trail.memory.shape[1]
@@ -173,7 +188,9 @@ class TrackerWalkBack:
         previous = _h_and_c(tables.previous_index, trail.tracker_memory.shape[1])
         states = trail.tracker_memory.flatten(0, 1).index_select(0, previous).view(-1, 2, tracker_dim)
         self.h_previous, c_previous = states.unbind(1)
-        self.grad_gates, dc_factor = local_derivatives(trail.tracker_gates, trail.tracker_tanh_c, c_previous)
+        self.grad_gates = torch.empty_like(trail.tracker_gates)
+        c = trail.tracker_memory[1, 1:]
+        dc_factor = local_derivatives(trail.tracker_gates, c, c_previous, self.grad_gates)
         self.grad_gates_of, self.dc_factor_of = self.grad_gates.split(counts), dc_factor.split(counts)
         self.forget_of = trail.tracker_gates[:, 2 * tracker_dim : 3 * tracker_dim].split(counts)
 
@@ -196,15 +213,15 @@ class TrackerWalkBack:
         dh: Tensor,  # (n, H) added to
     ) -> None:
         """What later steps' trackers owe to the states composed at this step."""
-        dh.addmm_(self.grad_projections_of[step], self.weights.stack)
+        add_product(self.grad_projections_of[step], self.weights.stack, dh)
 
     def receive(
         self,
         step: int,
-        grad_compose_gates: Tensor,  # (n, 5H)
+        grad_compose_gates: Tensor,  # (n, 5H) in the type of the products
     ) -> None:
         """What the compositions of this step owe to its trackers."""
-        grad_h = grad_compose_gates.mm(self.compose_weight)
+        grad_h = grad_compose_gates.mm(self.compose_weight).to(self.grad_memory.dtype)
         self.grad_memory[0].index_add_(0, self.tracker_index[step], grad_h)
 
     def retreat(self, step: int) -> None:
@@ -222,11 +239,11 @@ class TrackerWalkBack:
 
     def compose_weight_gradient(
         self,
-        grad_compose_gates: Tensor,  # (C, 5H)
+        grad_compose_gates: Tensor,  # (C, 5H) in the type of the products
     ) -> Tensor:  # (5H, K)
         """What the compositions of all steps owe to the weight of the tracker's h in them."""
         h = self.trail.tracker_memory[0].index_select(0, self.tables.tracker_index)
-        return grad_compose_gates.t().mm(h)
+        return grad_compose_gates.t().mm(h.to(grad_compose_gates.dtype)).to(h.dtype)
 
     def finish(
         self,
@@ -239,10 +256,12 @@ class TrackerWalkBack:
         grad_stack = self.grad_projections.view(-1, 2 * gate_dim)
         grad_buffer = grad_stack.new_zeros(n_leaf_rows, gate_dim)
         grad_buffer.index_add_(0, self.tables.buffer_index, self.grad_gates)
-        grad_leaf_h.addmm_(grad_stack[1:n_leaf_rows], self.weights.stack)
-        grad_leaf_h.addmm_(grad_buffer[1:], self.weights.buffer)
-        stack1, stack2 = grad_stack.t().mm(h).chunk(2)
-        weight_input = torch.cat((grad_buffer.t().mm(h[:n_leaf_rows]), stack1, stack2), 1)
+        add_product(grad_stack[1:n_leaf_rows], self.weights.stack, grad_leaf_h)
+        add_product(grad_buffer[1:], self.weights.buffer, grad_leaf_h)
+        h = h.to(self.weights.stack.dtype)
+        stack1, stack2 = product(grad_stack.t(), h).chunk(2)
+        weight_input = torch.cat((product(grad_buffer.t(), h[:n_leaf_rows]), stack1, stack2), 1)
+        weight_input = weight_input.to(grad_leaf_h.dtype)
         return TrackerWeights(
             weight_input=_tanh_gate_third(weight_input),
             weight_hidden=_tanh_gate_third(self.grad_gates.t().mm(self.h_previous)),

@@ -159,7 +159,7 @@ def predict_transitions(
     encoder.eval()
     with torch.inference_mode():
         for rows in sentence_batches(lengths(sentences)):
-            batch = move(make_sentence_batch(take(sentences, rows), "own"), device)
+            batch = move(make_sentence_batch(take(sentences, rows), "own", share="projections"), device)
             order.append(rows)
             parses.append(encoder.parse(batch).transitions.to(torch.int8).cpu().numpy())
             if on_batch is not None:
@@ -188,7 +188,12 @@ def batches(
     device = next(model.parameters()).device
     n_sides = 2 if isinstance(corpus, PairColumns) else 1  # both sides of a pair count as the longer one
     for rows in sentence_batches(n_sides * corpus.lengths_key, batch_size):
-        yield rows, move(collate(select(corpus, rows), model.encoder.table_kind), device)
+        yield (
+            rows,
+            move(
+                collate(select(corpus, rows), model.encoder.table_kind, share=model.encoder.sharing), device
+            ),
+        )
 
 
 def sentence_lengths(
