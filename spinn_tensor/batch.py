@@ -72,7 +72,7 @@ def make_sentence_batch(
     *,
     n_leaf_rows: int | None = None,
     n_samples: int = 1,  # lanes of each sentence; "own" only
-    share: str = "nothing",  # one of SHARING: SentenceEncoder.sharing
+    share: str = "nothing",  # one of SHARING: SentenceEncoder.sharing(table_kind)
 ) -> SentenceBatch:
     """Compile sentences for an encoder.
 
@@ -94,15 +94,17 @@ def make_sentence_batch(
         token_mask = torch.arange(n_leaf_rows) < len(token_ids)
         token_ids = torch.nn.functional.pad(token_ids, (0, n_leaf_rows - len(token_ids)))
     tables: Tables | None = None
-    trees, rows = (columns.transitions, n_tokens), {"n_leaf_rows": n_leaf_rows, "leaf_index": leaf_index}
+    transitions = columns.transitions
     if table_kind == "forest":
-        tables = to_torch(forest_tables(*trees, **rows))
+        tables = to_torch(
+            forest_tables(transitions, n_tokens, n_leaf_rows=n_leaf_rows, leaf_index=leaf_index)
+        )
     elif table_kind == "lanes":
-        tables = to_torch(lane_tables(*trees, **rows))
+        tables = to_torch(lane_tables(transitions, n_tokens, n_leaf_rows=n_leaf_rows, leaf_index=leaf_index))
     elif table_kind == "own":
         tables = to_torch(own_tables(n_tokens, n_samples=n_samples))
-    transitions = torch.from_numpy(columns.transitions.astype(np.int64))
-    return SentenceBatch(token_ids, token_mask, sequence_tables(n_tokens), tables, transitions, shared)
+    gold = torch.from_numpy(transitions.astype(np.int64))
+    return SentenceBatch(token_ids, token_mask, sequence_tables(n_tokens), tables, gold, shared)
 
 
 def _check(

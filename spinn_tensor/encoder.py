@@ -52,8 +52,10 @@ class SentenceEncoder(nn.Module):
         """The tables that `make_sentence_batch` is to build: "forest", "lanes", "own" or "sequence"."""
         return TABLE_KIND_OF[self.config.kind]
 
-    @property
-    def sharing(self) -> str:
+    def sharing(
+        self,
+        table_kind: str,  # of the batch, see `make_sentence_batch`
+    ) -> str:
         """How much of the work on equal words and trees may be done once now, for `make_sentence_batch`.
 
         All of it, where a word's state does not depend on its sentence: not with a bidirectional leaf encoder, and not
@@ -61,7 +63,7 @@ class SentenceEncoder(nn.Module):
         """
         drops = self.training and self.config.embedding_dropout > 0
         alike = self.config.leaf_encoder != "bilstm" and not drops
-        return "states" if alike and self.table_kind in ("forest", "lanes") else "projections"
+        return "states" if alike and table_kind in ("forest", "lanes") else "projections"
 
     @property
     def output_dim(self) -> int:

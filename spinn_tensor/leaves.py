@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -42,7 +43,8 @@ class LeafEncoder(nn.Module):
         words = self.embedding(batch.token_ids)
         if batch.token_mask is not None:  # before the product, whose weight gradient sums over all rows
             words = words.masked_fill(~batch.token_mask.unsqueeze(1), 0)
-        x = self.projection(words).to(words.dtype)  # of the weights, under autocast as well
+        with torch.autocast(words.device.type, enabled=False):  # distinct words are few
+            x = self.projection(words)
         shared = batch.shared
         if self.norm is not None:
             x = self.norm(x, batch.token_mask, None if shared is None else shared.counts)

@@ -164,7 +164,7 @@ def test_encoders_give_the_same_whatever_is_shared(kind, training) -> None:
     columns = columns_of(*repetitive(1))
     state = {name: value.clone() for name, value in encoder.state_dict().items()}
     results = []
-    for share in ("nothing", "projections", encoder.sharing):
+    for share in ("nothing", "projections", encoder.sharing(encoder.table_kind)):
         encoder.load_state_dict(state)
         output = encoder(make_sentence_batch(columns, encoder.table_kind, share=share))
         trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
@@ -178,10 +178,13 @@ def test_encoders_give_the_same_whatever_is_shared(kind, training) -> None:
 def test_dropout_and_a_bidirectional_leaf_encoder_share_projections_only() -> None:
     config = EncoderConfig(kind="spinn-pi", vocabulary_size=9, embedding_dim=6, hidden_dim=4, tracker_dim=3)
     dropping = SentenceEncoder(dataclasses.replace(config, embedding_dropout=0.1))
-    assert dropping.train().sharing == "projections"
-    assert dropping.eval().sharing == "states"
-    assert SentenceEncoder(dataclasses.replace(config, leaf_encoder="bilstm")).eval().sharing == "projections"
-    assert SentenceEncoder(dataclasses.replace(config, kind="spinn")).eval().sharing == "projections"
+    assert dropping.train().sharing("lanes") == "projections"
+    assert dropping.eval().sharing("lanes") == "states"
+    assert (
+        SentenceEncoder(dataclasses.replace(config, leaf_encoder="bilstm")).eval().sharing("lanes")
+        == "projections"
+    )
+    assert SentenceEncoder(dataclasses.replace(config, kind="spinn")).eval().sharing("own") == "projections"
 
 
 @pytest.mark.parametrize(

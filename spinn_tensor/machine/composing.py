@@ -18,6 +18,7 @@ from torch import Tensor
 from data_prep.tables.hoist import N_FIXED_STARTS
 from spinn_tensor.bundles import ComposeWeights, HoistedLeaves
 from spinn_tensor.machine.buffers import Tables, both_children, composition_offsets, counts_of, slices_of
+from spinn_tensor.machine.products import product, sum_of_outer_products, write_product
 from spinn_tensor.machine.steps import sum_rows
 
 LEFT, RIGHT, BOTH = 0, 1, 2  # halves of the compose weight
@@ -91,29 +92,27 @@ class Starts:
 
     def __init__(
         self,
-        h: Tensor,  # (R, H), leaves filled in, in the type of the products
+        h: Tensor,  # (R, H), leaves filled in
         halves: Halves,
         bias: Tensor,  # (5H,)
         hoisted: HoistedLeaves | None,
     ) -> None:
-        self._bias, self._index = bias.to(h.dtype), None
+        self._bias, self._index = bias, None
         if hoisted is not None:
             n_left, n_right = hoisted.left_leaf_index.shape[0], hoisted.right_leaf_index.shape[0]
             self._rows = h.new_empty(N_FIXED_STARTS + n_left + n_right, bias.shape[0])
             self._rows[0], self._rows[1] = self._bias, 0
             left, right = self._rows[N_FIXED_STARTS:].split((n_left, n_right))
-            left_h, right_h = (
-                h.index_select(0, i) for i in (hoisted.left_leaf_index, hoisted.right_leaf_index)
-            )
-            torch.addmm(self._bias, left_h, halves.parts[LEFT], out=left)
-            torch.mm(right_h, halves.parts[RIGHT], out=right)
+            write_product(h.index_select(0, hoisted.left_leaf_index), halves.parts[LEFT], left)
+            write_product(h.index_select(0, hoisted.right_leaf_index), halves.parts[RIGHT], right)
+            left += bias
             self._index = hoisted.start_index
             self._offsets = torch.arange(0, 2 * self._index.shape[0], 2, device=h.device)
 
     def of(
         self,
         slots: slice,  # among all compositions
-    ) -> Tensor:  # (n, 5H) in the type of the products; the caller's to add to
+    ) -> Tensor:  # (n, 5H), the caller's to add to
         n = slots.stop - slots.start
         if self._index is None:
             return self._bias.repeat(n, 1)
@@ -137,22 +136,22 @@ class LeafGradients(NamedTuple):
 
     def add_to_leaves(self, grad_h: Tensor, halves: Halves, hoisted: HoistedLeaves) -> None:
         """Back through the products to the leaves' rows of grad_h (R, H)."""
-        left, right = self.left.mm(halves.parts[LEFT]), self.right.mm(halves.parts[RIGHT])
+        left, right = product(self.left, halves.parts[LEFT]), product(self.right, halves.parts[RIGHT])
         grad_h.index_add_(0, hoisted.left_leaf_index, left.to(grad_h.dtype))
         grad_h.index_add_(0, hoisted.right_leaf_index, right.to(grad_h.dtype))
 
 
 def weight_gradients(
     grad_gates: Tensor,  # (C, 5H) in the type of the products
-    h: Tensor,  # (R, H) in the type of the products
+    h: Tensor,  # (R, H)
     steps: CompositionSteps,
     hoisted: HoistedLeaves | None,
     leaf_gradients: LeafGradients | None,
 ) -> tuple[Tensor, Tensor]:  # (5H, 2H); (n, 5H), the rows whose sum is the bias's gradient
     """One product over everything that was multiplied, or one a half."""
     if hoisted is None or leaf_gradients is None:
-        weight = grad_gates.t().mm(h.index_select(0, steps.children).view(-1, 2 * h.shape[1]))
-        return weight, grad_gates
+        children = h.index_select(0, steps.children).view(-1, 2 * h.shape[1])
+        return sum_of_outer_products(grad_gates, children, grad_gates.dtype), grad_gates
     parts = []
     for half, leaf_index in ((LEFT, hoisted.left_leaf_index), (RIGHT, hoisted.right_leaf_index)):
         rows, index = [leaf_gradients[half]], [leaf_index]
@@ -162,5 +161,6 @@ def weight_gradients(
                     rows.append(grad_gates[slots][part.rows])
                     index.append(part.child_index)
         parts.append((torch.cat(rows), torch.cat(index)))
-    halves = [rows.t().mm(h.index_select(0, index)) for rows, index in parts]
+    dtype = grad_gates.dtype
+    halves = [sum_of_outer_products(rows, h.index_select(0, index), dtype) for rows, index in parts]
     return torch.cat(halves, 1), parts[LEFT][0]  # every composition has a left child, hoisted or not

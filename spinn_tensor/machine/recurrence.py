@@ -19,8 +19,9 @@ from torch import Tensor
 from spinn_tensor.bundles import ComposeWeights, HoistedLeaves, LaneTables, OwnTables, TrackerWeights
 from spinn_tensor.machine.buffers import StepBuffer, Tables, Trail
 from spinn_tensor.machine.composing import CompositionSteps, Halves, LeafGradients, Starts, weight_gradients
+from spinn_tensor.machine.products import add_product, product
 from spinn_tensor.machine.schedules import GivenSchedule, OwnSchedule
-from spinn_tensor.machine.steps import add_product, cell_backward_step, cell_step, local_derivatives
+from spinn_tensor.machine.steps import cell_backward_step, cell_step, local_derivatives
 from spinn_tensor.machine.tracking import TrackerWalk, TrackerWalkBack
 
 Schedule = GivenSchedule | OwnSchedule
@@ -50,36 +51,30 @@ def run_forward(
     memory[:, 0] = 0
     memory[:, 1:first] = leaves.unflatten(1, (2, hidden_dim)).transpose(0, 1)
     h, c = memory.unbind(0)
-    is_mixed = dtype != h.dtype
-    read_h = h.to(dtype) if is_mixed else h  # what the products read
-    made_h, made_c, made_read_h = h[first:], c[first:], read_h[first:]
+    made_h, made_c = h[first:], c[first:]
     gates = StepBuffer(leaves, schedule.n_compositions, schedule.widest, 5 * hidden_dim, save)
     halves = Halves.forward(compose, dtype)
-    starts = Starts(read_h, halves, compose.bias, schedule.hoisted)
+    starts = Starts(h, halves, compose.bias, schedule.hoisted)
     walk = None
     if tracker is not None:
         assert entries is not None
-        walk = TrackerWalk(tracker, memory, read_h[:first], entries, save)
+        walk = TrackerWalk(tracker, memory, n_leaves, entries, save, dtype)
 
     for step in range(schedule.n_steps):
         tracker_h = None if walk is None else walk.advance(step, schedule.reads(step))
         slots, multiplied, child_index, tracker_index = schedule.compositions(step, tracker_h)
         if (n := slots.stop - slots.start) == 0:
             continue
-        gates_now, made_h_now, made_read_h_now = gates[slots], made_h[slots], made_read_h[slots]
+        made_h_now = made_h[slots]
         sums = starts.of(slots)
         for rows, index, half in multiplied:
-            children = read_h.index_select(0, index).view(rows.stop - rows.start, -1)
-            sums[rows].addmm_(children, halves.parts[half])
+            children = h.index_select(0, index).view(rows.stop - rows.start, -1)
+            add_product(children, halves.parts[half], sums[rows])
         if walk is not None and tracker_index is not None and halves.tracker is not None:
             add_product(walk.h_of(tracker_index), halves.tracker, sums)
-        cell_step(
-            sums.to(h.dtype), gates_now, c.index_select(0, child_index).view(n, -1), made_h_now, made_c[slots]
-        )
-        if is_mixed:
-            made_read_h_now.copy_(made_h_now)
+        cell_step(sums, gates[slots], c.index_select(0, child_index).view(n, -1), made_h_now, made_c[slots])
         if walk is not None:
-            walk.project(slots, made_read_h_now)
+            walk.project(slots, made_h_now)
     if walk is None:
         return Trail(memory, gates.saved, leaves.new_empty(0), leaves.new_empty(0))
     return Trail(memory, gates.saved, walk.memory, walk.gates.saved)
@@ -117,7 +112,7 @@ def run_backward(
                 walk.collect(step, dh)
             grad_gates = gates.of_step(step, dh, dc)
             for rows, index, half in steps.multiplied[step]:
-                grad_h_children = grad_gates[rows].mm(halves.parts[half]).to(grad_h.dtype)
+                grad_h_children = product(grad_gates[rows], halves.parts[half]).to(grad_h.dtype)
                 grad_h.index_add_(0, index, grad_h_children.view(-1, hidden_dim))
             grad_c_children = (gates.forget_of[step] * dc.unsqueeze(1)).view(2 * n, hidden_dim)
             grad_c.index_add_(0, steps.child_index[step], grad_c_children)
@@ -149,8 +144,8 @@ def _compose_gradients(
         leaf_gradients = LeafGradients.collect(grad_gates, hoisted)
         leaf_gradients.add_to_leaves(grad_h, halves, hoisted)
     h = trail.memory[0]
-    weight, bias_rows = weight_gradients(grad_gates, h.to(grad_gates.dtype), steps, hoisted, leaf_gradients)
-    return ComposeWeights(weight.to(h.dtype), bias_rows.sum(0, dtype=h.dtype))
+    weight, bias_rows = weight_gradients(grad_gates, h, steps, hoisted, leaf_gradients)
+    return ComposeWeights(weight, bias_rows.sum(0, dtype=h.dtype))
 
 
 class ComposeGradients:

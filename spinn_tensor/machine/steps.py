@@ -13,10 +13,6 @@ Both are one cell with a number of forget gates, 2 or 1. It keeps the tanh gate 
 local derivatives of any number of steps can be taken without a gradient from above: with dc complete, every gate's
 gradient but the output's is dc times a factor, the output's is dh times a factor, and dc gains dh o (1 - tanh² c).
 
-Products may run in a narrower type than everything else (bfloat16 under autocast): that of their weight, which is cast
-once a run, and of a copy of the states that they read. States, activated gates and gradients of states stay what they
-are.
-
 Steps write where they are told to, and allocate nothing that lives on. They are not differentiable themselves.
 """
 
@@ -24,26 +20,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def product(
-    x: Tensor,  # (n, k)
-    weight: Tensor,  # (k, m)
-) -> Tensor:  # (n, m) in the type of the weight
-    """x W in the type of the weight."""
-    return x.to(weight.dtype).mm(weight)
-
-
-def add_product(
-    x: Tensor,  # (n, k)
-    weight: Tensor,  # (k, m)
-    out: Tensor,  # (n, m) added to
-) -> None:
-    """out += x W, the product in the type of the weight."""
-    if out.dtype == weight.dtype:
-        out.addmm_(x.to(weight.dtype), weight)
-    else:
-        out.add_(product(x, weight).to(out.dtype))
 
 
 def sum_rows(

@@ -17,14 +17,8 @@ from torch import Tensor
 from spinn_tensor.bundles import LaneTables, OwnTables, TrackerWeights
 from spinn_tensor.machine.buffers import StepBuffer, Trail, counts_of, interleave, slices_of
 from spinn_tensor.machine.composing import Halves
-from spinn_tensor.machine.steps import (
-    add_product,
-    cell_backward_step,
-    cell_step,
-    local_derivatives,
-    product,
-    sum_rows,
-)
+from spinn_tensor.machine.products import add_product, product, sum_of_outer_products, write_product
+from spinn_tensor.machine.steps import cell_backward_step, cell_step, local_derivatives, sum_rows
 
 
 class _Weights(NamedTuple):
@@ -95,12 +89,13 @@ class TrackerWalk:
     def __init__(
         self,
         tracker: TrackerWeights,
-        memory: Tensor,  # (2, R, H), of which only the shape and the type matter
-        leaves: Tensor,  # (1 + L, H) h of the null state and of the leaves, in the type of the products
+        memory: Tensor,  # (2, R, H), null row and leaves filled in
+        n_leaves: int,
         entries: LaneTables | OwnTables,
         save: bool,
+        dtype: torch.dtype,  # of the products with the machine's states
     ) -> None:
-        self.weights = _Weights.arrange(tracker, leaves.dtype)
+        self.weights = _Weights.arrange(tracker, dtype)
         self._stack_t, self._hidden_t = (
             self.weights.stack.t().contiguous(),
             self.weights.hidden.t().contiguous(),
@@ -112,12 +107,14 @@ class TrackerWalk:
         self._offsets = torch.arange(0, 3 * max(counts), 3, device=memory.device)
         self.memory = memory.new_empty(2, 1 + n_entries, tracker_dim)
         self.memory[:, 0] = 0
+        self._h_and_c = self.memory.flatten(0, 1)
         self.gates = StepBuffer(memory, n_entries, max(counts), gate_dim, save)
         self.entries = slices_of(entries.entry_offsets)
         self.h_rows, self.c_rows = (self.memory[part, 1:].split(counts) for part in (0, 1))
         previous = _h_and_c(entries.previous_index, 1 + n_entries)
         self.previous_index = previous.split([2 * n for n in counts])
 
+        leaves = memory[0, : 1 + n_leaves]
         self.projections = self._project_leaves(leaves, n_rows)
         self.composed_projections = self.projections[2 * len(leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
 
@@ -125,9 +122,9 @@ class TrackerWalk:
         """Projections with the rows of the null state and of the leaves filled in."""
         gate_dim = self.weights.bias.shape[0]
         projections = leaves.new_empty(2 * n_rows + len(leaves), gate_dim)
-        torch.mm(leaves, self._stack_t, out=projections[: 2 * len(leaves)].view(-1, 2 * gate_dim))
-        bias = self.weights.bias.to(leaves.dtype)
-        torch.addmm(bias, leaves, self.weights.buffer.t(), out=projections[2 * n_rows :])
+        write_product(leaves, self._stack_t, projections[: 2 * len(leaves)].view(-1, 2 * gate_dim))
+        write_product(leaves, self.weights.buffer.t(), projections[2 * n_rows :])
+        projections[2 * n_rows :] += self.weights.bias
         return projections
 
     def advance(
@@ -136,16 +133,13 @@ class TrackerWalk:
         read_index: Tensor,  # (3n,) int64 rows of the projections, three of each entry
     ) -> Tensor:  # (n, K)
         """Step the trackers of all lanes that have a transition now; gives their new h."""
-        gates = self.gates[self.entries[step]]
-        n, tracker_dim = gates.shape[0], self.memory.shape[2]
-        sums = sum_rows(self.projections, read_index, self._offsets[:n]).to(gates.dtype)
-        previous = (
-            self.memory.flatten(0, 1).index_select(0, self.previous_index[step]).view(n, 2, tracker_dim)
-        )
-        h_previous, c_previous = previous.unbind(1)
         h, c = self.h_rows[step], self.c_rows[step]
+        n, tracker_dim = h.shape
+        sums = sum_rows(self.projections, read_index, self._offsets[:n])
+        previous = self._h_and_c.index_select(0, self.previous_index[step]).view(n, 2, tracker_dim)
+        h_previous, c_previous = previous.unbind(1)
         sums.addmm_(h_previous, self._hidden_t)
-        cell_step(sums, gates, c_previous, h, c)
+        cell_step(sums, self.gates[self.entries[step]], c_previous, h, c)
         return h
 
     def h_of(
@@ -158,10 +152,10 @@ class TrackerWalk:
     def project(
         self,
         slots: slice,  # among all compositions
-        h: Tensor,  # (n, H) states just composed, in the type of the products
+        h: Tensor,  # (n, H) states just composed
     ) -> None:
         """Project new states for the steps to come."""
-        torch.mm(h, self._stack_t, out=self.composed_projections[slots])
+        write_product(h, self._stack_t, self.composed_projections[slots])
 
 
 class TrackerWalkBack:
@@ -196,6 +190,7 @@ class TrackerWalkBack:
 
         zeros = torch.zeros_like(trail.tracker_memory)
         self.grad_memory = zeros if grad_memory is None else zeros.copy_(grad_memory)
+        self._grad_h_and_c = self.grad_memory.flatten(0, 1)
         self.dh_rows, self.dc_rows = (self.grad_memory[part, 1:].split(counts) for part in (0, 1))
         self.previous_index = previous.split([2 * n for n in counts])
         self.tracker_index = tables.tracker_index.split(reduce_counts)
@@ -221,7 +216,7 @@ class TrackerWalkBack:
         grad_compose_gates: Tensor,  # (n, 5H) in the type of the products
     ) -> None:
         """What the compositions of this step owe to its trackers."""
-        grad_h = grad_compose_gates.mm(self.compose_weight).to(self.grad_memory.dtype)
+        grad_h = product(grad_compose_gates, self.compose_weight).to(self.grad_memory.dtype)
         self.grad_memory[0].index_add_(0, self.tracker_index[step], grad_h)
 
     def retreat(self, step: int) -> None:
@@ -235,7 +230,7 @@ class TrackerWalkBack:
         grad_previous = dh.new_empty(dh.shape[0], 2, dh.shape[1])
         torch.mm(grad_gates, self.weights.hidden, out=grad_previous[:, 0])
         torch.mul(self.forget_of[step], dc, out=grad_previous[:, 1])
-        self.grad_memory.flatten(0, 1).index_add_(0, self.previous_index[step], grad_previous.flatten(0, 1))
+        self._grad_h_and_c.index_add_(0, self.previous_index[step], grad_previous.flatten(0, 1))
 
     def compose_weight_gradient(
         self,
@@ -243,7 +238,7 @@ class TrackerWalkBack:
     ) -> Tensor:  # (5H, K)
         """What the compositions of all steps owe to the weight of the tracker's h in them."""
         h = self.trail.tracker_memory[0].index_select(0, self.tables.tracker_index)
-        return grad_compose_gates.t().mm(h.to(grad_compose_gates.dtype)).to(h.dtype)
+        return sum_of_outer_products(grad_compose_gates, h, grad_compose_gates.dtype)
 
     def finish(
         self,
@@ -258,10 +253,11 @@ class TrackerWalkBack:
         grad_buffer.index_add_(0, self.tables.buffer_index, self.grad_gates)
         add_product(grad_stack[1:n_leaf_rows], self.weights.stack, grad_leaf_h)
         add_product(grad_buffer[1:], self.weights.buffer, grad_leaf_h)
-        h = h.to(self.weights.stack.dtype)
-        stack1, stack2 = product(grad_stack.t(), h).chunk(2)
-        weight_input = torch.cat((product(grad_buffer.t(), h[:n_leaf_rows]), stack1, stack2), 1)
-        weight_input = weight_input.to(grad_leaf_h.dtype)
+        dtype = self.weights.stack.dtype
+        stack1, stack2 = sum_of_outer_products(grad_stack, h, dtype).chunk(2)
+        weight_input = torch.cat(
+            (sum_of_outer_products(grad_buffer, h[:n_leaf_rows], dtype), stack1, stack2), 1
+        )
         return TrackerWeights(
             weight_input=_tanh_gate_third(weight_input),
             weight_hidden=_tanh_gate_third(self.grad_gates.t().mm(self.h_previous)),

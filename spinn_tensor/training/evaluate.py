@@ -186,13 +186,12 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, PairBatch | LabelledBatch]]:
     """(rows of the corpus, batch on the model's device), longest first, each row once; see `sentence_batches`."""
     device = next(model.parameters()).device
+    kind = model.encoder.table_kind
     n_sides = 2 if isinstance(corpus, PairColumns) else 1  # both sides of a pair count as the longer one
     for rows in sentence_batches(n_sides * corpus.lengths_key, batch_size):
         yield (
             rows,
-            move(
-                collate(select(corpus, rows), model.encoder.table_kind, share=model.encoder.sharing), device
-            ),
+            move(collate(select(corpus, rows), kind, share=model.encoder.sharing(kind)), device),
         )
 
 
