@@ -76,9 +76,9 @@ def _measure_here(
     _return_free_memory()
     before = _restart_peak()
     gradients = candidates.forward_backward(candidate, batch)
-    peak = _peak()
+    highest = peak()
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
-    return peak - before
+    return highest - before
 
 
 def _return_free_memory() -> None:
@@ -94,11 +94,11 @@ def _restart_peak() -> int:
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
-        return _peak()
-    return _peak()
+        return peak()
+    return peak()
 
 
-def _peak() -> int:
+def peak() -> int:
     """Highest resident bytes so far."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()

@@ -8,6 +8,7 @@ others (`brackets`). Files are read by the line and written whole (`files`); wha
 """
 
 from data_prep.batching import epoch_batches as epoch_batches
+from data_prep.batching import shares as shares
 from data_prep.brackets import BracketScores as BracketScores
 from data_prep.brackets import ParseScores as ParseScores
 from data_prep.brackets import Spans as Spans

@@ -1,4 +1,4 @@
-"""Batches of examples of like length."""
+"""Batches of examples of like length, and their parts for several processes."""
 
 from __future__ import annotations
 
@@ -33,3 +33,24 @@ def epoch_batches(
     pool_index = np.arange(n_rows) // (pool * batch_size)
     batches = np.split(rows[np.lexsort((lengths[rows], pool_index))], cuts)
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def shares(
+    rows: np.ndarray,  # (B,) int64, of one batch, B >= 1
+    lengths: np.ndarray,  # (n,) integers, of all rows of the corpus
+    n_ranks: int,
+    n_parts: int = 1,  # of each rank's share, at most
+) -> list[list[np.ndarray]]:
+    """For each rank the rows of its parts, (b,) int64: every row of the batch is in one part of one rank.
+
+    The longest rows are dealt out first, one to each part in turn, so that parts differ by at most one in size and
+    little in length. All ranks have the same number of parts, fewer than `n_parts` where a batch is small; only of a
+    batch of fewer rows than ranks some ranks have none.
+    """
+    parts_of_rank = max(1, min(n_parts, len(rows) // n_ranks))
+    if n_ranks == parts_of_rank == 1:
+        return [[rows]]
+    longest_first = rows[np.argsort(-lengths[rows], kind="stable")]
+    n_slots = n_ranks * parts_of_rank
+    parts = [longest_first[slot::n_slots] for slot in range(n_slots)]
+    return [[part for part in parts[rank::n_ranks] if len(part)] for rank in range(n_ranks)]

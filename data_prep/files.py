@@ -157,10 +157,10 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
     DataError if the file cannot be created.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         if path.is_dir():
             raise IsADirectoryError
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         created = _create(temporary, mode)
     except OSError as error:
         raise DataError(_reason(path, error), path=path) from error

@@ -135,7 +135,10 @@ def _norms(model: nn.Module) -> list[MaskedBatchNorm]:
 
 
 def _weighted_sum(x: Tensor, weights: Tensor | None) -> Tensor:  # (D,) from (n, D) and (n,)
-    return x.sum(0) if weights is None else weights @ x
+    if weights is None:
+        return x.sum(0)
+    with torch.autocast(x.device.type, enabled=False):  # which would round what it sums
+        return weights @ x
 
 
 def _without_padding(x: Tensor, rows: Tensor | None) -> Tensor:

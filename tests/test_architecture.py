@@ -17,7 +17,18 @@ MAY_IMPORT = {
     "benchmarks": {"data_prep", "spinn_tensor", "benchmarks"},
 }
 # within spinn_tensor: each layer may import those before it
-LAYERS = ["bundles", "config", "machine", "batch", "model", "training", "cli", "__init__"]
+LAYERS = [
+    "bundles",
+    "config",
+    "machine",
+    "batch",
+    "fixed_shapes",
+    "model",
+    "encoding",
+    "training",
+    "cli",
+    "__init__",
+]
 MODEL = {"classifiers", "compose", "encoder", "leaves", "normalization", "tracker"}
 
 

@@ -392,7 +392,11 @@ def test_predict_says_what_it_needs(
 
 @pytest.mark.parametrize(
     "output, message",
-    [("nowhere/out.npy", "nowhere"), ("out.txt", "expected a name ending in .npy"), ("", "expected a name")],
+    [
+        ("nowhere/out.npy", "nowhere"),
+        ("in.jsonl", "a file, expected a folder, or a name ending in .npy or .safetensors"),
+        ("", "holds files, but no encodings"),
+    ],
 )
 def test_an_unwritable_output_is_one_line(
     output: str, message: str, pair_run: Path, tmp_path: Path, capsys: Capture

@@ -180,6 +180,15 @@ def test_masked_batch_norm_sums_bfloat16_in_float32() -> None:
     torch.testing.assert_close(got.float(), exact, rtol=0.02, atol=0.03)
 
 
+def test_autocast_does_not_round_the_sums_of_batch_norm() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, counts = torch.randn(300, 2, generator=generator) + 5, torch.randint(1, 9, (300,), generator=generator)
+    exact = MaskedBatchNorm(2)(x, row_counts=counts)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = MaskedBatchNorm(2)(x, row_counts=counts)
+    torch.testing.assert_close(got, exact, rtol=0, atol=0)
+
+
 def pair_model(kind: str = "spinn-pi", **classifier):
     torch.manual_seed(0)
     settings = {"mlp_dim": 16, "mlp_dropout": 0.0} | classifier

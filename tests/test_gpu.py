@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.columns import select
 from data_prep.tables import own_tables
 from spinn_tensor import (
     TransitionWeights,
@@ -15,8 +16,9 @@ from spinn_tensor import (
     run_own,
     to_torch,
 )
-from spinn_tensor.config import ENCODER_KINDS, SPINN_KINDS
+from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.training import training_loss
+from spinn_tensor.training.objective import Totals, count_rows
 from tests.machines import (
     MACHINES,
     TABLES,
@@ -28,6 +30,15 @@ from tests.machines import (
     random_weights,
     relative_error,
     run_tables,
+)
+from tests.test_compile import (
+    COMPILED,
+    CONFIG,
+    assert_same_training,
+    corpus_of,
+    pair_columns,
+    train,
+    train_step,
 )
 from tests.test_encoders import pair_model, pairs
 
@@ -160,3 +171,55 @@ def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
             loss.backward()
         results.append((loss.detach(), {name: weight.grad for name, weight in model.named_parameters()}))
     torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")
+@pytest.mark.parametrize("kind", SPINN_KINDS)
+def test_compiled_training_is_eager_training_on_the_device(kind) -> None:
+    """Captured, where the transitions are given: losses, weights, batch norm's statistics and optimiser state."""
+    corpus, batches = corpus_of(list(pair_columns()))
+    eager, step = (train_step(kind, config, device="cuda") for config in (CONFIG, COMPILED))
+    expected, got = train(eager, corpus, batches), train(step, corpus, batches)
+    np.testing.assert_allclose(got, expected, rtol=1e-8)
+    assert_same_training(step, eager)
+    assert (step.n_captured > 0) == (kind in GIVEN_KINDS)
+
+
+def test_the_device_trains_as_the_cpu() -> None:
+    corpus, batches = corpus_of(list(pair_columns()))
+    losses = [
+        train(train_step("spinn-pi", CONFIG, device=device), corpus, batches) for device in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
+@pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")
+@pytest.mark.parametrize("config", [CONFIG, COMPILED], ids=["eager", "compiled"])
+@pytest.mark.parametrize("kind", SPINN_KINDS)
+def test_no_step_waits_for_the_device(kind, config) -> None:
+    """From the batch on the CPU to the changed weights."""
+    corpus, batches = corpus_of(list(pair_columns()))
+    step = train_step(kind, config, device="cuda")
+    train(step, corpus, batches)
+    counts = count_rows(corpus, node_labels=False)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for number, rows in enumerate(batches):
+            batch = step.place(step.method.collate(select(corpus, rows), number))
+            step([batch], Totals.of(counts[rows], step.device), number, 1e-3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_replays_draw_new_dropout() -> None:
+    """One batch, a rate of zero: what differs between two losses is which features were dropped."""
+    corpus, batches = corpus_of(list(pair_columns()))
+    step = train_step("spinn-pi", COMPILED, device="cuda")
+    step.method.model.mlp.dropout.p = 0.5
+    step.warm_up(corpus, batches[0])
+    batch = step.method.collate(select(corpus, batches[0]), 0)
+    totals = Totals.of(count_rows(corpus, node_labels=False)[batches[0]], step.device)
+    losses = [step([step.place(batch)], totals, 0, 0.0).item() for _ in range(4)]
+    assert step.n_captured
+    assert len(set(losses)) == 4

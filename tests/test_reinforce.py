@@ -158,7 +158,8 @@ def test_running_moments_are_weighted_ones_of_the_batches_before() -> None:
     moments = Moments.empty(torch.device("cpu"))
     assert (moments.mean().item(), moments.deviation().item()) == (0, 1)
     for batch in batches:
-        moments = moments.updated(torch.from_numpy(batch).float(), 0.9)
+        rewards = torch.from_numpy(batch).float()
+        moments = moments.updated(rewards.mean(), rewards.square().mean(), 0.9)
     weights = 0.9 ** np.arange(39, -1, -1)
     mean = np.average(batches.mean(1), weights=weights)
     square = np.average((batches**2).mean(1), weights=weights)
@@ -221,8 +222,10 @@ def test_supervision_comes_first_and_entropy_fades() -> None:
     batch = method.collate(columns, 2)
     assert batch.sentences.tables.root_entry_index.shape == (3 * 2 * 2,)
     method.loss(method.collate(columns, 0), 0)
+    method.observe(method.observed())
     assert method.figures() == {}
     method.loss(batch, 2)
+    method.observe(method.observed())
     assert method.figures().keys() == {"reward", "entropy"}
     assert method.moments.weight > 0
     assert [method.entropy_weight(step) for step in (2, 4, 6, 9)] == [0.5, 0.25, 0, 0]

@@ -1,18 +1,22 @@
-"""`spinn encode`: the encodings of the sentences of a file, as a NumPy array."""
+"""`spinn encode`: the encodings of the sentences of a file, as one array or, of any number, as a folder of shards."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from data_prep.branching import with_branching
-from data_prep.columns import SentenceColumns, lengths, n_sentences, sentence_columns, take
-from data_prep.files import Skipped, atomic_write
-from spinn_tensor.batch import make_sentence_batch, move
+from data_prep.errors import DataError
+from data_prep.files import Skipped, is_jsonl
 from spinn_tensor.cli.arguments import (
     add_branching,
     add_checkpoint,
@@ -20,20 +24,30 @@ from spinn_tensor.cli.arguments import (
     add_device,
     add_skip_bad,
     choose_device,
+    positive,
 )
-from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.sentences import composed_branching, read_sentences, text_reader_for
+from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
+from spinn_tensor.cli.sentences import composed_branching, text_reader_for
 from spinn_tensor.config import ConfigError
-from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.encoding import EncodingOptions, Ranks, encode_to_array, encode_to_shards
+from spinn_tensor.encoding.blocks import BATCH_TOKENS, SHARING_TOKENS
+from spinn_tensor.encoding.job import DTYPES, FORMATS, STDIN
+from spinn_tensor.encoding.run import WAIT_SECONDS
+from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.training.checkpoint import load_checkpoint
-from spinn_tensor.training.evaluate import sentence_batches
 
 DESCRIPTION = """\
-Encodes sentences: a jsonl file with a binary parse a line gives a .npy array of float32,
-(sentences, width), in the order of the file: h of the root of each tree. The parse is
-read from the field sentence_binary_parse or binary_parse; --field names another, with or
-without its ending _binary_parse. For a model that parses for itself, or for any other with
+Encodes sentences: h of the root of each tree, (sentences, width), in the order of the input.
+
+A jsonl file has a binary parse a line, in the field sentence_binary_parse or binary_parse;
+--field names another, with or without its ending _binary_parse. Any other file has a binary
+parse a line, and nothing else. For a model that parses for itself, or for any other with
 --branching, text will do, in the field sentence or the one that --field names.
+
+One array, NAME.npy or NAME.safetensors, is made in memory. A folder takes any number of
+sentences at a constant memory: a shard for every --shard-size lines, and at the end
+manifest.json, which names the shards, their rows and the lines that were left out. The same
+command goes on where it was killed. Under torchrun the processes share the shards.
 """
 
 EPILOG = """\
@@ -43,19 +57,47 @@ examples:
   spinn encode runs/pi --input snli_1.0_dev.jsonl.gz --field sentence1 --output premises.npy
       the premises of an SNLI file
 
-  spinn encode runs/spinn --input texts.jsonl --field text --output texts.npy
-      raw text, for a model that parses for itself
+  zcat parses.txt.gz | spinn encode runs/pi --input - --output encodings --dtype float16
+      parses, one a line, into shards
 
-  python -c "import numpy; print(numpy.load('premises.npy').shape)"
+  torchrun --nproc-per-node 8 -m spinn_tensor encode runs/pi --input parses.txt --output encodings
+      eight processes, or GPUs
+
+  python -c "import numpy; print(numpy.load('premises.npy', mmap_mode='r').shape)"
 """
+
+OF_FOLDERS = ("format", "shard_size", "overwrite", "timeout")  # options that one array has no use for
 
 
 def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "encode", "sentences to vectors", DESCRIPTION, EPILOG)
+    add = parser.add_argument
     add_checkpoint(parser)
-    parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="jsonl, plain or .gz")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.npy", help="array to write")
-    parser.add_argument("--field", metavar="NAME", help="field with the parse or text, e.g. sentence1")
+    add("--input", required=True, metavar="FILE", help="jsonl or text, plain or .gz; - = text from stdin")
+    add("--output", type=Path, required=True, metavar="PATH", help="NAME.npy, NAME.safetensors, or a folder")
+    add("--field", metavar="NAME", help="field of a jsonl --input that has the parse or text, e.g. sentence1")
+    add("--dtype", choices=DTYPES, default=DTYPES[0], help="of the vectors (default: float32)")
+    add("--format", choices=FORMATS, help="of the shards in a folder (default: npy)")
+    add(
+        "--shard-size",
+        type=positive,
+        metavar="N",
+        help=f"lines of the input for each shard (default: {EncodingOptions.shard_size:,})",
+    )
+    add("--overwrite", action="store_true", default=None, help="replace what a folder holds of another job")
+    add(
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        help=f"how long to wait for another process's next shard (default: {WAIT_SECONDS:,.0f})",
+    )
+    add(
+        "--batch-tokens",
+        type=positive,
+        metavar="N",
+        help=f"words of a batch, which memory grows with (default: {SHARING_TOKENS:,} for given trees, else "
+        f"{BATCH_TOKENS:,})",
+    )
     add_branching(parser, "not for a model that parses for itself")
     add_skip_bad(parser)
     add_device(parser)
@@ -63,35 +105,97 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.output.suffix != ".npy":
-        raise ConfigError(f"--output {args.output}: expected a name ending in .npy")
-    device = choose_device(args)
-    checkpoint = load_checkpoint(args.checkpoint, device)
+    ranks = Ranks.from_environment()
+    source = STDIN if args.input == "-" else Path(args.input)
+    _check_usage(args, source, ranks)
+    checkpoint = load_checkpoint(args.checkpoint, _device_of(choose_device(args), ranks))
     branching = composed_branching(args, checkpoint)
+    options = EncodingOptions(
+        field=args.field,
+        branching=branching,
+        skip_bad=bool(args.skip_bad),
+        format=args.format or EncodingOptions.format,
+        dtype=args.dtype,
+        shard_size=args.shard_size or EncodingOptions.shard_size,
+    )
+    job = checkpoint.model.encoder, checkpoint.vocabulary, source
     tokenize = text_reader_for(checkpoint, branching)
-    skipped = Skipped()
-    sentences = read_sentences(args.input, args.field, bool(args.skip_bad), skipped, tokenize)
-    columns = sentence_columns((sentence.tree for sentence in sentences), checkpoint.vocabulary)
-    if branching is not None:
-        columns = with_branching(columns, branching)
-    encodings = encode(checkpoint.model.encoder, columns)
-    with atomic_write(args.output, "wb") as file:
-        np.save(file, encodings)
-    print_skipped(skipped)
-    print(f"{len(encodings):,} encodings of width {encodings.shape[1]} in {args.output}")
+    if _is_one_array(args.output):
+        with _meter() as advance:
+            encodings, skipped = encode_to_array(
+                *job, options, tokenize=tokenize, batch_tokens=args.batch_tokens, advance=advance
+            )
+        write_array(args.output, encodings)
+        _report(skipped, len(encodings), encodings.shape[1], str(args.output))
+        return 0
+    with _meter() as advance:
+        manifest = encode_to_shards(
+            *job,
+            args.output,
+            options,
+            tokenize=tokenize,
+            ranks=ranks,
+            batch_tokens=args.batch_tokens,
+            overwrite=bool(args.overwrite),
+            timeout=args.timeout or WAIT_SECONDS,
+            advance=advance,
+        )
+    if manifest is not None and ranks.rank == 0:
+        n_shards = len(manifest["shards"])
+        where = f"{args.output}, {n_shards:,} shard{'' if n_shards == 1 else 's'}"
+        _report(Skipped(manifest["skipped"]), manifest["count"], manifest["width"], where)
     return 0
 
 
-def encode(
-    encoder: SentenceEncoder,
-    columns: SentenceColumns,
-) -> np.ndarray:  # (n, D) float32
-    """Root encodings in the order of the columns, in batches of like length."""
-    device = next(encoder.parameters()).device
-    result = np.empty((n_sentences(columns), encoder.output_dim), dtype=np.float32)
-    encoder.eval()
-    with torch.inference_mode():
-        for rows in sentence_batches(lengths(columns)):
-            batch = move(make_sentence_batch(take(columns, rows), encoder.table_kind), device)
-            result[rows] = encoder(batch).float().cpu().numpy()
-    return result
+def _is_one_array(output: Path) -> bool:
+    return output.suffix in [f".{name}" for name in FORMATS]
+
+
+def _check_usage(args: argparse.Namespace, source: Path, ranks: Ranks) -> None:
+    """Raises ConfigError for options that would do nothing, DataError for a folder that is not there."""
+    if args.field is not None and not is_jsonl(source):
+        raise ConfigError("--field goes with a jsonl --input")
+    if not _is_one_array(args.output):
+        return
+    for name in OF_FOLDERS:
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} goes with a folder as --output")
+    if ranks.world > 1:
+        raise ConfigError(f"--output {args.output}: several processes write into a folder, not one array")
+    if not args.output.parent.is_dir():
+        raise DataError(f"no such folder: {args.output.parent}", path=args.output)
+
+
+def _device_of(device: str, ranks: Ranks) -> str:
+    """Where this process computes: under torchrun on a GPU of its own."""
+    if device != "cuda" or ranks.world == 1:
+        return device
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', ranks.rank)) % torch.cuda.device_count()}"
+
+
+def _report(skipped: Skipped, count: int, width: int, where: str) -> None:
+    print_skipped(skipped)
+    print(f"{count:,} encodings of width {width} in {where}")
+
+
+@contextmanager
+def _meter() -> Iterator[Callable[[int], object]]:
+    """What was done and how fast, on stderr; what is given is called with the sentences just encoded."""
+    console = Console(stderr=True)
+    start = last = time.monotonic()
+    total = 0
+    columns = SpinnerColumn(), TextColumn("encoding  {task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+
+        def advance(n_sentences: int) -> None:
+            nonlocal total, last
+            total += n_sentences
+            now = time.monotonic()
+            figures = f"{total:,} sentences  {total / (now - start):,.0f} sentences/s"
+            bar.update(task, description=figures)
+            if not console.is_terminal and now - last >= PLAIN_SECONDS:
+                last = now
+                print(figures, file=sys.stderr, flush=True)
+
+        yield advance

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 import torch
 
 from data_prep.errors import DataError
-from spinn_tensor.cli import demo, encode, evaluate, generate, parse, predict, presets, train
+from spinn_tensor.cli import demo, encode, evaluate, generate, parse, predict, presets, profile, train
 from spinn_tensor.config import ConfigError
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import CheckpointError
+from spinn_tensor.training.distributed import LostRank
 from spinn_tensor.training.loop import Interrupted, TrainingError
 
 # What is said in one line. Out of memory on the CPU is a MemoryError or a RuntimeError without a type of its own.
@@ -28,6 +29,7 @@ ERRORS = (
     ConfigError,
     ScoreError,
     TrainingError,
+    LostRank,
     OSError,
     MemoryError,
     torch.OutOfMemoryError,
@@ -56,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (train, evaluate, predict, parse, encode, generate, presets, demo):
+    for command in (train, evaluate, predict, parse, encode, generate, profile, presets, demo):
         command.add_parser(subparsers)
     return parser
 
@@ -71,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except Interrupted as interrupt:
-        print(f"spinn: {interrupt}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # all ranks stop, and rank 0 has saved
+            print(f"spinn: {interrupt}", file=sys.stderr)
         return 128 + interrupt.signal_number
     except KeyboardInterrupt:
         print("spinn: interrupted; nothing more was saved", file=sys.stderr)
@@ -83,8 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ERRORS as error:
         if args.debug:
             raise
-        print(f"spinn: error: {_one_line(error)}", file=sys.stderr)
+        print(f"spinn: {_rank()}error: {_one_line(error)}", file=sys.stderr)
         return 1
+
+
+def _rank() -> str:
+    """Which of the processes that torchrun started this one is."""
+    rank = os.environ.get("RANK")
+    return f"rank {rank}: " if rank is not None and os.environ.get("WORLD_SIZE", "1") != "1" else ""
 
 
 def _one_line(error: Exception) -> str:

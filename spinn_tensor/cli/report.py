@@ -145,8 +145,9 @@ class TerminalObserver(Observer):
     The first SIGINT or SIGTERM lets the loop write a checkpoint; a second one ends the program at once.
     """
 
-    def __init__(self, title: str = "", gold: str = CORPUS_TREES) -> None:
+    def __init__(self, title: str = "", gold: str = CORPUS_TREES, silent: bool = False) -> None:
         self._title = title
+        self._silent = silent  # signals only
         self._gold = "" if gold == CORPUS_TREES else f" against {gold}"
         self._signal = 0
         self._training = False  # before and after it there is nothing to save
@@ -183,7 +184,7 @@ class TerminalObserver(Observer):
         if progress.step:
             self._say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}")
         console = Console(stderr=True)
-        if console.is_terminal:
+        if console.is_terminal and not self._silent:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -230,5 +231,5 @@ class TerminalObserver(Observer):
     def _say(self, text: str) -> None:
         if self._bar is not None:
             self._bar.console.print(self._title + text, highlight=False)
-        else:
+        elif not self._silent:
             print(self._title + text, file=sys.stderr, flush=True)

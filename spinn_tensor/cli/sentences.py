@@ -10,12 +10,13 @@ import argparse
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep.columns import SentenceColumns, node_offsets
 from data_prep.errors import DataError
-from data_prep.files import Skipped, parse_record, read_examples
-from data_prep.records import PARSE, Tokenize, identifier, sentence_fields, sentence_tree, text_field
+from data_prep.files import Skipped, read_examples
+from data_prep.records import Tokenize, identifier
+from data_prep.sentence_lines import record_tree, sentence_record
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import parse_or_tokenize
 from data_prep.trees import Tree
@@ -114,16 +115,5 @@ def trees_of(
 
 
 def _sentence(line: str, field: str | None, tokenize: Tokenize | None) -> Sentence:
-    record = parse_record(line)
-    return Sentence(_tree(record, field, tokenize), identifier(record, "sentenceID", "pairID"))
-
-
-def _tree(record: dict[str, Any], field: str | None, tokenize: Tokenize | None) -> Tree:
-    """The tree of `sentence`, or of the field that is named, which may have a parse or text whatever its name."""
-    if field is None:
-        return sentence_tree(record, "sentence", tokenize)
-    names = (field,) if field.endswith(PARSE) else sentence_fields(field)
-    name = next((name for name in names if name in record), None)
-    if name is None:
-        raise DataError(f"missing field, expected {' or '.join(names)}")
-    return parse_argument(text_field(record, name), name, None if name.endswith(PARSE) else tokenize)
+    record = sentence_record(line)
+    return Sentence(record_tree(record, field, tokenize), identifier(record, "sentenceID", "pairID"))

@@ -11,9 +11,10 @@ from data_prep.files import Skipped
 from spinn_tensor.cli.arguments import add_command, add_device, add_skip_bad, choose_device, positive
 from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations, print_skipped
 from spinn_tensor.config import ConfigError
-from spinn_tensor.training.config import CORPORA, DataConfig, RunConfig, parse_setting, settable
+from spinn_tensor.training.config import CORPORA, PRECISIONS, DataConfig, RunConfig, parse_setting, settable
+from spinn_tensor.training.distributed import joined
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, preset_table, run_config
-from spinn_tensor.training.run import check_same_run, execute, saved_run
+from spinn_tensor.training.run import Results, check_same_run, execute, is_own_restart, saved_run
 
 DESCRIPTION = """\
 Trains a sentence encoder and a classifier, and leaves a folder with the best and the last
@@ -23,6 +24,11 @@ logical inference (no download) and trains SPINN-PI on it in a few minutes. A pr
 every hyperparameter; flags and --set key=value change single ones. A run that was killed,
 at whatever moment, goes on with --resume; on the CPU, on the same machine with the same
 --threads, it ends with exactly the weights of one that was not.
+
+Under torchrun many processes train one model, each on its share of every batch, with the
+optimisation of one (batch norm included; dropout draws other numbers). A batch is that of
+all processes together. When a process dies torchrun ends the job and names it; with
+--max-restarts it starts the job again, which then goes on from the last checkpoint.
 """
 
 EPILOG = """\
@@ -45,6 +51,9 @@ examples:
   spinn train --corpus snli --train text.jsonl --dev dev.jsonl --branching right --preset logic-rl-spinn
       pairs of raw text: the model finds trees of its own that help it to classify
 
+  torchrun --nproc-per-node 4 --max-restarts 3 -m spinn_tensor train --corpus snli --data snli_1.0.zip
+      on four GPUs (or, without any, by four processes), and again if one fails
+
   spinn train --output runs/pi --resume
       goes on with a run that was killed; its settings are read from its folder
 
@@ -62,6 +71,7 @@ keys for --set:
 FLAGS = {  # flag's destination: keyword of RunConfig.changed
     "epochs": "training__epochs",
     "batch_size": "training__batch_size",
+    "accumulate": "training__accumulate",
     "lr": "training__learning_rate",
     "weight_decay": "training__weight_decay",
     "clip": "training__clip_norm",
@@ -70,6 +80,7 @@ FLAGS = {  # flag's destination: keyword of RunConfig.changed
     "save_every": "training__save_every",
     "seed": "training__seed",
     "compile": "training__compile",
+    "precision": "training__precision",
     "embedding": "encoder__embedding_dim",
     "hidden": "encoder__hidden_dim",
     "tracker": "encoder__tracker_dim",
@@ -87,15 +98,15 @@ def add_parser(subparsers: Any) -> None:
     epilog = EPILOG.format(presets=table, **keys)
     parser = add_command(subparsers, "train", "train a model", DESCRIPTION, epilog)
     _add_run(parser)
-    _add_data(parser)
-    _add_settings(parser)
+    add_data(parser, generated="OUTPUT/corpus")
+    add_settings(parser)
     parser.set_defaults(run=run)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the run")
     group.add_argument("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/PRESET)")
-    group.add_argument("--preset", metavar="NAME", help=f"default: {_defaults()}; see the table below")
+    add_preset(group, "see the table below")
     either = group.add_mutually_exclusive_group()
     either.add_argument(
         "--resume",
@@ -107,7 +118,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(
+    parser: argparse.ArgumentParser,
+    generated: str,  # where
+) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
         "--corpus",
@@ -117,8 +131,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         metavar="PATH",
-        help="folder of the corpus, or SNLI's official zip (default for logic and listops: OUTPUT/corpus, "
-        "generated there)",
+        help="folder of the corpus, or SNLI's official zip (default for logic and listops: one generated in "
+        f"{generated})",
     )
     for split in ("train", "dev", "test"):
         group.add_argument(
@@ -151,11 +165,18 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add_skip_bad(group)
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings (default: the preset's)")
+    group.add_argument(
+        "--batch-size",
+        "--global-batch",
+        type=positive,
+        metavar="N",
+        help="pairs or sentences a step, over all processes",
+    )
     for name, kind, text in (
         ("epochs", positive, "passes over the training examples"),
-        ("batch-size", positive, "pairs or sentences a step"),
+        ("accumulate", positive, "parts that each process computes its share of a step in, to save memory"),
         ("lr", float, "learning rate of RMSprop"),
         ("weight-decay", float, "L2, on matrices only"),
         ("clip", float, "largest global norm of the gradient; 0 = no clipping"),
@@ -172,37 +193,61 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--leaf-encoder", choices=("projection", "bilstm"), help="what makes leaves of word vectors"
     )
-    group.add_argument("--compile", action="store_true", default=None, help="torch.compile the training step")
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="torch.compile the training step; on CUDA (where it is the default, but for LSTMs) replay it as a graph",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of matrix products in training; weights, checkpoints and evaluation are float32 (the default)",
+    )
     group.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any key listed below; repeatable"
     )
 
 
-def _defaults() -> str:
-    return ", ".join(f"{preset} for {corpus}" for corpus, preset in DEFAULT_PRESETS.items())
+def add_preset(group: argparse._ActionsContainer, where: str) -> None:
+    """`where` says what lists them."""
+    defaults = ", ".join(f"{preset} for {corpus}" for corpus, preset in DEFAULT_PRESETS.items())
+    group.add_argument("--preset", metavar="NAME", help=f"default: {defaults}; {where}")
 
 
 def run(args: argparse.Namespace) -> int:
     output = args.output or Path("runs") / (args.preset or DEFAULT_PRESETS[args.corpus or "logic"])
-    saved = saved_run(output) if args.resume else None
-    settings = new_run(args) if saved is None else resumed_run(args, saved)
-    device = choose_device(args)
+    skipped = Skipped()
+    with joined(choose_device(args)) as ranks:
+        settings, resume = ranks.from_first(lambda: _settings(args, output))
+        gold = gold_trees(settings.data.branching)
+        with TerminalObserver(gold=gold, silent=not ranks.is_first) as observer:
+            results = execute(
+                settings,
+                output,
+                device=ranks.device,
+                resume=resume,
+                overwrite=args.overwrite and not resume,
+                observer=observer,
+                skipped=skipped,
+                ranks=ranks,
+            )
+    if ranks.is_first:
+        print_skipped(skipped)
+        print_evaluations(results.evaluations, gold)
+        _print_summary(results, output)
+    return 0
+
+
+def _settings(args: argparse.Namespace, output: Path) -> tuple[RunConfig, bool]:
+    """The run's settings, and whether it may go on with the one in its folder."""
+    resume = args.resume or is_own_restart(output)
+    saved = saved_run(output) if resume else None
     if args.resume and saved is None:
         print(f"nothing to resume in {output}: beginning a new run")
-    skipped = Skipped()
-    gold = gold_trees(settings.data.branching)
-    with TerminalObserver(gold=gold) as observer:
-        results = execute(
-            settings,
-            output,
-            device=device,
-            resume=args.resume,
-            overwrite=args.overwrite,
-            observer=observer,
-            skipped=skipped,
-        )
-    print_skipped(skipped)
-    print_evaluations(results.evaluations, gold)
+    return new_run(args) if saved is None else resumed_run(args, saved), resume
+
+
+def _print_summary(results: Results, output: Path) -> None:
     progress = results.progress
     why = (
         "early stopping"
@@ -214,7 +259,6 @@ def run(args: argparse.Namespace) -> int:
         f"{results.n_parameters:,} trained parameters; "
         f"best at step {progress.best_step:,}, in {output / 'best'}"
     )
-    return 0
 
 
 def new_run(args: argparse.Namespace) -> RunConfig:
@@ -225,6 +269,8 @@ def new_run(args: argparse.Namespace) -> RunConfig:
     if data.vectors is None and not preset.encoder["train_embedding"]:
         print("no --vectors: the embedding is trained from scratch")
         preset = preset.changed(train_embedding=True)
+    if choose_device(args) == "cuda" and _with_flags(preset, args).not_compilable is None:
+        preset = preset.changed(compile=True)  # which flags and --set may undo
     return _with_flags(preset, args)
 
 

@@ -19,6 +19,7 @@ from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, Se
 
 CORPORA = ("logic", "snli", "sst", "listops", "trees")
 CRITERIA = ("accuracy", "f1")
+PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `precision`
 LEARNING = ("supervised", "reinforce")
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
 _FILES = ("train", "dev", "test", "extra")  # of DataConfig, lists of files
@@ -29,7 +30,8 @@ class TrainingConfig(Settings):
     """The optimiser, its schedule, and when to validate, save and stop."""
 
     epochs: int = 10
-    batch_size: int = 128  # sentences or pairs
+    batch_size: int = 128  # sentences or pairs of a step, over all processes
+    accumulate: int = 1  # parts of a process's share of a step, computed one by one; batch norm sees one
     learning_rate: float = 2e-3
     rms_decay: float = 0.9  # of RMSprop's mean square (torch's alpha)
     rms_epsilon: float = 1e-6
@@ -43,11 +45,12 @@ class TrainingConfig(Settings):
     save_every: int = 500  # steps; 0 = at the end of each epoch only (that checkpoint is always written)
     log_every: int = 50  # steps between two readings of the loss
     seed: int = 1
-    compile: bool = False  # torch.compile of forward and loss
+    compile: bool = False  # the whole step by torch.compile, on CUDA replayed as graphs where it can be
+    precision: str = "float32"  # of matrix products in training, one of PRECISIONS
     select_by: str = "accuracy"  # what makes an evaluation the best: "accuracy", or "f1" of the trees
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "log_every"):
+        for name in ("epochs", "batch_size", "accumulate", "log_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("decay_every", "patience", "evaluate_every", "save_every"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
@@ -58,6 +61,7 @@ class TrainingConfig(Settings):
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
         _require(0 <= self.rms_decay < 1, "rms_decay", self.rms_decay, "in [0, 1)")
         _require(self.decay_unit in ("epoch", "step"), "decay_unit", self.decay_unit, "'epoch' or 'step'")
+        _require(self.precision in PRECISIONS, "precision", self.precision, "one of " + ", ".join(PRECISIONS))
         _require(self.select_by in CRITERIA, "select_by", self.select_by, "one of " + ", ".join(CRITERIA))
 
 
@@ -168,12 +172,17 @@ class RunConfig(Settings):
         encoder = encoder_config(self.encoder, vocabulary_size=2)
         classifier_config(self.classifier, n_classes=2)
         self._check_parsing(encoder)
-        if self.training.compile:
-            for name, value in (("kind", encoder.kind), ("leaf_encoder", encoder.leaf_encoder)):
-                if value in ("lstm", "bilstm"):  # nn.LSTM over packed sequences
-                    raise ConfigError(
-                        f"compile: torch.compile cannot take an LSTM whole; {name} is {value!r}"
-                    )
+        if self.training.compile and (option := self.not_compilable):
+            raise ConfigError(f"compile: torch.compile cannot take an LSTM whole; {option}")
+
+    @property
+    def not_compilable(self) -> str | None:
+        """What makes an nn.LSTM over packed sequences part of the model, as "kind is 'lstm'"; None if nothing does."""
+        encoder = encoder_config(self.encoder, vocabulary_size=2)
+        for name, value in (("kind", encoder.kind), ("leaf_encoder", encoder.leaf_encoder)):
+            if value in ("lstm", "bilstm"):
+                return f"{name} is {value!r}"
+        return None
 
     def _check_parsing(self, encoder: EncoderConfig) -> None:
         """Settings that would do nothing are errors."""

@@ -8,11 +8,15 @@ A run's folder holds
 
 Losses stay on the device and are read every `log_every` steps, and before anything is evaluated or written:
 a model that is no longer finite never becomes a checkpoint.
+
+Of several processes (`distributed`) each trains on its share of every batch, and counts, evaluates, logs and writes as
+if it were alone, but that only rank 0 really does the last three.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -21,28 +25,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.batching import epoch_batches
+from data_prep.batching import epoch_batches, shares
 from data_prep.columns import LabelledColumns, PairColumns, lengths, select
 from data_prep.vocabulary import Vocabulary
-from spinn_tensor.batch import LabelledBatch, PairBatch, move
 from spinn_tensor.classifiers import Model
 from spinn_tensor.machine import ScoreError
+from spinn_tensor.normalization import synchronise
 from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig
+from spinn_tensor.training.distributed import ALONE, Ranks, SignalPoll
 from spinn_tensor.training.evaluate import Evaluation, evaluate, sentences_of
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.metrics import MetricsLog
-from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer, set_learning_rate
+from spinn_tensor.training.objective import Totals, count_rows
+from spinn_tensor.training.optimizer import learning_rate, make_optimizer
 from spinn_tensor.training.resume import (
     STATE_JSON,
     STATE_TENSORS,
     Progress,
     TrainingState,
     corpus_sha256,
+    n_processes,
     restore,
+    seed_rank,
     state_tensors,
     was_on_cuda,
 )
+from spinn_tensor.training.step import TrainStep
 
 Corpus = PairColumns | LabelledColumns
 
@@ -100,19 +109,34 @@ class Trainer:
     Raises TrainingError where no evaluation could be the best one.
     """
 
-    def __init__(self, task: Task, run: RunConfig, output: Path, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        run: RunConfig,
+        output: Path,
+        observer: Observer | None = None,
+        ranks: Ranks = ALONE,  # this process among others
+    ) -> None:
         if run.training.select_by == "f1" and lengths(sentences_of(task.dev)).max(initial=0) < 2:
             raise TrainingError(
                 "select_by: f1 needs a dev sentence of two words or more; single words have no trees"
             )
         self.task, self.run, self.output = task, run, output
         self.config: TrainingConfig = run.training
-        self.observer = observer or Observer()
+        self.observer, self.ranks = observer or Observer(), ranks
         self.progress = Progress(
             n_threads=torch.get_num_threads(), corpus_sha256=corpus_sha256(task.train, task.dev)
         )
         self.optimizer = make_optimizer(task.model, self.config)
         self.method = make_method(task.model, run.parsing, self.config.compile)
+        self.step = TrainStep(self.method, self.optimizer, self.config, self.ranks)
+        self._counts = count_rows(task.train, task.model.config.node_labels)
+        self._lengths = task.train.lengths_key
+        self._signals = SignalPoll(self.ranks)
+        if self.ranks.size > 1:
+            synchronise(task.model)
+            self.ranks.equalise([*task.model.parameters(), *task.model.buffers()])
+            seed_rank(self.config.seed, self.ranks.rank)
         self._unread: list[Tensor] = []  # losses of the steps since the last reading
         self._window_start, self._window_examples = 0.0, 0
 
@@ -122,7 +146,14 @@ class Trainer:
             raise TrainingError(
                 f"{folder / STATE_JSON}: the run was started with other training or dev examples"
             )
-        method_state = restore(state, folder, self.task.model, self.optimizer, self.method.tensors())
+        if (before := n_processes(state)) != self.ranks.size:
+            seed_rank(self.config.seed, self.ranks.rank, state.progress.step)
+            self.observer.note(
+                f"{before} processes before, {self.ranks.size} now: the same optimisation with other noise"
+            )
+        method_state = restore(
+            state, folder, self.task.model, self.optimizer, self.method.tensors(), self.ranks
+        )
         self.method.restore(method_state)
         self.progress = state.progress
         device = next(self.task.model.parameters()).device.type
@@ -140,12 +171,15 @@ class Trainer:
     def fit(self) -> Progress:
         """Trains to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal."""
         progress = self.progress
-        with MetricsLog(self.output / "metrics.jsonl", progress.metrics_position) as self.log:
+        log = self.output / "metrics.jsonl" if self.ranks.is_first else Path(os.devnull)
+        with MetricsLog(log, progress.metrics_position) as self.log:
+            batches = self._batches(progress.epoch)
             self._session_start = time.perf_counter() - progress.seconds
+            self.task.model.train()
+            self.step.warm_up(self.task.train, self._parts(batches[0])[0][0])
             self._open_window()
             unit = "pairs" if isinstance(self.task.train, PairColumns) else "sentences"
-            self.observer.begin(progress, len(self._batches(progress.epoch)), unit)
-            self.task.model.train()
+            self.observer.begin(progress, len(batches), unit)
             while progress.epoch < self.config.epochs and not progress.stopped:
                 self._run_epoch()
         self.observer.end()
@@ -155,7 +189,7 @@ class Trainer:
         progress, config = self.progress, self.config
         batches = self._batches(progress.epoch)
         while progress.batch < len(batches):
-            if signal_number := self.observer.pending_signal():
+            if signal_number := self._signals.agreed(self.observer.pending_signal()):
                 self._save_last()
                 raise Interrupted(
                     signal_number, f"stopped at step {progress.step:,}; saved {self.output / 'last'}"
@@ -183,19 +217,17 @@ class Trainer:
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
         config = self.config
-        return epoch_batches(self.task.train.lengths_key, config.batch_size, seed=config.seed, epoch=epoch)
+        return epoch_batches(self._lengths, config.batch_size, seed=config.seed, epoch=epoch)
+
+    def _parts(self, rows: np.ndarray) -> tuple[list[np.ndarray], bool]:
+        """This rank's share of a batch in microbatches, and whether it counts: one that has none computes any row."""
+        parts = shares(rows, self._lengths, self.ranks.size, self.config.accumulate)[self.ranks.rank]
+        return parts or [rows[:1]], bool(parts)
 
     def _train_step(self, rows: np.ndarray) -> None:
-        progress, model = self.progress, self.task.model
-        device = next(model.parameters()).device
-        batch = move(self.method.collate(select(self.task.train, rows), progress.step), device)
-        set_learning_rate(self.optimizer, learning_rate(self.config, progress.step, progress.epoch))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(batch)
-        loss.backward()
-        clip_gradient(model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        self._unread.append(loss.detach())
+        progress = self.progress
+        loss = self.take_step(rows)
+        self._unread.append(loss)
         progress.step += 1
         progress.batch += 1
         progress.examples += len(rows)
@@ -205,12 +237,21 @@ class Trainer:
             self._read_losses()
             self._log_window()
 
-    def _loss(self, batch: PairBatch | LabelledBatch) -> Tensor:
+    def take_step(self, rows: np.ndarray) -> Tensor:
+        """Of the step on these rows, which it takes."""
+        progress = self.progress
+        parts, counts = self._parts(rows)
+        batches = [
+            self.step.place(self.method.collate(select(self.task.train, part), progress.step))
+            for part in parts
+        ]
+        totals = Totals.of(self._counts[rows], self.step.device)
+        rate = learning_rate(self.config, progress.step, progress.epoch)
         try:
-            return self.method.loss(batch, self.progress.step)
+            return self.step(batches, totals, progress.step, rate, counts)
         except ScoreError as error:
             self._require_finite()  # what made the score no number, if the losses tell
-            raise TrainingError(f"step {self.progress.step + 1:,}: {error}; {self._kept()}") from None
+            raise TrainingError(f"step {progress.step + 1:,}: {error}; {self._kept()}") from None
 
     def _read_losses(self) -> None:
         """Adds the losses of the steps since the last reading: the only host sync of the loop."""
@@ -253,7 +294,7 @@ class Trainer:
         progress = self.progress
         self._require_finite()
         start = time.perf_counter()
-        evaluation = evaluate(self.task.model, self.task.dev)
+        evaluation = self.ranks.from_first(lambda: evaluate(self.task.model, self.task.dev))
         score = evaluation.criterion(self.config.select_by)
         is_best = score > progress.best_score
         if is_best:
@@ -269,7 +310,7 @@ class Trainer:
             best=is_best,
             seconds=round(time.perf_counter() - self._session_start, 3),
         )
-        if is_best:
+        if is_best and self.ranks.is_first:
             task = self.task
             save_checkpoint(self.output / "best", task.model, task.vocabulary, self.run, self._metrics())
         progress.seconds = time.perf_counter() - self._session_start
@@ -280,7 +321,9 @@ class Trainer:
         self._require_finite()
         progress, task = self.progress, self.task
         start = time.perf_counter()
-        tensors = state_tensors(task.model, self.optimizer, self.method.tensors())
+        tensors = state_tensors(task.model, self.optimizer, self.method.tensors(), self.ranks)
+        if not self.ranks.is_first:
+            return
         prefix = "optimizer/square_avg/"
         progress.optimizer_parameters = tuple(
             name.removeprefix(prefix) for name in tensors if name.startswith(prefix)

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.columns import LabelledColumns, PairColumns
+from data_prep.columns import LabelledColumns, PairColumns, select
 from spinn_tensor.batch import LabelledBatch, PairBatch, collate
 from spinn_tensor.bundles import OwnTables
 from spinn_tensor.classifiers import Model
+from spinn_tensor.fixed_shapes import FIXED_KINDS, Shape, fixed_batch, plan_for_corpus
 from spinn_tensor.machine import forcing_noise, logistic_noise
 from spinn_tensor.training.config import ParsingConfig
-from spinn_tensor.training.objective import supervised_loss, training_loss
+from spinn_tensor.training.objective import Totals, supervised_loss, training_loss
 from spinn_tensor.training.reinforce import Moments, n_lanes_of, reinforce_loss, sampling_noise
 
 Columns = PairColumns | LabelledColumns
@@ -32,13 +34,40 @@ class Method:
     def __init__(self, model: Model) -> None:
         self.model = model
 
+    def plan(self, corpus: Columns, batch_size: int, seed: int) -> bool:
+        """From now on batches have few shapes; False where the model's batches cannot have."""
+        return False
+
     def collate(self, columns: Columns, step: int) -> Batch:
         """The batch of a step, on the CPU."""
         raise NotImplementedError
 
-    def loss(self, batch: Batch, step: int) -> Tensor:  # ()
-        """The loss of a step, whose batch is on the model's device; draws what noise it needs."""
+    def _ragged(self, columns: Columns, table_kind: str, n_samples: int = 1) -> Batch:
+        """A batch that computes no padding, and what is equal in it once."""
+        share = self.model.encoder.sharing(table_kind)
+        return collate(columns, table_kind, n_samples=n_samples, share=share)
+
+    def samples(
+        self,
+        corpus: Columns,
+        rows: np.ndarray,  # (n,) int64, of a batch
+    ) -> list[Batch]:
+        """A batch of every shape that is planned, or this one; to warm up with."""
+        return [self.collate(select(corpus, rows), step=0)]
+
+    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:  # ()
+        """What a batch on the model's device adds to the loss of its step; draws what noise it needs.
+
+        `totals` are those of the whole step; None = the step is this batch.
+        """
         raise NotImplementedError
+
+    def observed(self) -> Tensor:  # (k,) float
+        """Of the last batch, what is to be known of the whole step: added up over microbatches and ranks."""
+        return torch.zeros(0, device=next(self.model.parameters()).device)
+
+    def observe(self, sums: Tensor) -> None:
+        """Takes in the sums of what was observed in a step."""
 
     def figures(self) -> dict[str, Tensor]:
         """What the log is to say of the last step, each ()."""
@@ -58,12 +87,28 @@ class Classify(Method):
     def __init__(self, model: Model, compiled: bool) -> None:
         super().__init__(model)
         self._classify = _compiled(training_loss, compiled)
+        self.shapes: list[Shape] = []
+
+    def plan(self, corpus: Columns, batch_size: int, seed: int) -> bool:
+        kind = self.model.encoder.table_kind
+        if kind not in FIXED_KINDS or self.model.config.node_labels:
+            return False
+        self.shapes = plan_for_corpus(corpus, kind, batch_size, seed)
+        return True
 
     def collate(self, columns: Columns, step: int) -> Batch:
-        return collate(columns, self.model.encoder.table_kind)
+        kind = self.model.encoder.table_kind
+        return fixed_batch(columns, kind, self.shapes) or self._ragged(columns, kind)
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        return self._classify(self.model, batch)
+    def samples(self, corpus: Columns, rows: np.ndarray) -> list[Batch]:
+        if not self.shapes:
+            return super().samples(corpus, rows)
+        shortest = select(corpus, corpus.lengths_key.argmin().reshape(1))
+        batches = (fixed_batch(shortest, self.model.encoder.table_kind, [shape]) for shape in self.shapes)
+        return [batch for batch in batches if batch is not None]
+
+    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
+        return self._classify(self.model, batch, totals)
 
 
 class Supervise(Method):
@@ -79,16 +124,16 @@ class Supervise(Method):
         return self.config.scheduled_sampling * min(1.0, step / max(self.config.scheduled_steps, 1))
 
     def collate(self, columns: Columns, step: int) -> Batch:
-        return collate(columns, "own" if self.own_share(step) else "lanes")
+        return self._ragged(columns, "own" if self.own_share(step) else "lanes")
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
+    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
         noise = None
         if isinstance(batch.sentences.tables, OwnTables):
             gold = batch.sentences.transitions
             own, drawn = torch.rand(2, *gold.shape, device=gold.device)
             is_own = own < self.own_share(step)
             noise = torch.where(is_own, logistic_noise(drawn), forcing_noise(gold))
-        return self._supervised(self.model, batch, noise, self.config.transition_weight)
+        return self._supervised(self.model, batch, noise, self.config.transition_weight, totals)
 
 
 class Reinforce(Supervise):
@@ -101,6 +146,7 @@ class Reinforce(Supervise):
         self._n_lanes = n_lanes_of(config.baseline, config.n_samples)
         self._reinforced = _compiled(reinforce_loss, compiled)
         self._figures: dict[str, Tensor] = {}
+        self._observed = super().observed()
 
     def entropy_weight(self, step: int) -> float:
         """Falls to zero in a straight line over `entropy_steps` steps after the warm-up; 0 = it stays."""
@@ -111,11 +157,11 @@ class Reinforce(Supervise):
     def collate(self, columns: Columns, step: int) -> Batch:
         if step < self.config.warmup_steps:
             return super().collate(columns, step)
-        return collate(columns, "own", n_samples=self._n_lanes)
+        return self._ragged(columns, "own", self._n_lanes)
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
+    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
         if step < self.config.warmup_steps:
-            return super().loss(batch, step)
+            return super().loss(batch, step, totals)
         config = self.config
         noise = sampling_noise(batch, self._n_lanes, config.baseline)
         entropy_weight = torch.full((), self.entropy_weight(step), device=noise.device)
@@ -123,9 +169,24 @@ class Reinforce(Supervise):
         loss, rewards, entropy = self._reinforced(
             self.model, batch, noise, self.moments, *chosen, entropy_weight
         )
-        self.moments = self.moments.updated(rewards, config.baseline_decay)
-        self._figures = {"reward": rewards.mean(), "entropy": entropy}
-        return loss
+        n_examples = batch.labels.shape[0]
+        entropy_sum = entropy * n_examples  # a batch's mean weighs by its examples, in the loss as well
+        n_rewards = torch.full_like(entropy_sum, rewards.numel())
+        sums = rewards.sum(), rewards.square().sum(), n_rewards, entropy_sum, n_rewards / rewards.shape[0]
+        self._observed = torch.stack([value.to(self.moments.first.dtype) for value in sums])
+        return loss if totals is None else loss * n_examples / totals.examples
+
+    def observed(self) -> Tensor:
+        return self._observed
+
+    def observe(self, sums: Tensor) -> None:
+        if not sums.numel():
+            return
+        reward, square, n_rewards, entropy, n_examples = sums
+        self.moments = self.moments.updated(
+            reward / n_rewards, square / n_rewards, self.config.baseline_decay
+        )
+        self._figures = {"reward": reward / n_rewards, "entropy": entropy / n_examples}
 
     def figures(self) -> dict[str, Tensor]:
         return self._figures

@@ -6,26 +6,73 @@
 
 Under scheduled sampling (Bengio et al. 2015) the states are those of partly own transitions, the targets still the
 gold ones of the same step; where a target is not possible, or nothing else is, it is left out.
+
+Where a batch is a part of a step, n and M are those of the whole step: `Totals`.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_prep.columns import NO_LABEL
+from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, lengths, node_offsets
 from spinn_tensor.batch import LabelledBatch, PairBatch
 from spinn_tensor.classifiers import Model, run_model
 from spinn_tensor.machine import Parse
 
 
+class Totals(NamedTuple):
+    """What the means of a step's losses are over: all examples of all its microbatches on all ranks."""
+
+    examples: Tensor  # () float
+    labels: Tensor  # () float, labelled pairs, sentences or nodes; 1 if there are none
+    transitions: Tensor  # () float
+
+    @classmethod
+    def of(cls, counts: np.ndarray, device: torch.device | str = "cpu") -> Totals:
+        """From (3,) or (n, 3) counts, see `count_rows`."""
+        sums = np.maximum(counts.reshape(-1, 3).sum(0), 1)
+        return cls(*(torch.full((), float(n), device=device) for n in sums))  # filled: nothing waits
+
+
+def count_rows(
+    corpus: PairColumns | LabelledColumns,
+    node_labels: bool,  # of the model: a label of every node
+) -> np.ndarray:  # (n, 3) int64
+    """Of each row of the corpus what `Totals` adds up: 1, its labels, its transitions."""
+    n_sides = 2 if isinstance(corpus, PairColumns) else 1
+    sentences = (
+        (corpus.premises, corpus.hypotheses) if isinstance(corpus, PairColumns) else (corpus.sentences,)
+    )
+    n_transitions = 2 * sum(map(lengths, sentences)) - n_sides
+    n_labels = (corpus.labels != NO_LABEL).astype(np.int64)
+    if node_labels and isinstance(corpus, LabelledColumns) and corpus.sentences.node_labels is not None:
+        running = np.concatenate(([0], np.cumsum(corpus.sentences.node_labels != NO_LABEL)))
+        n_labels = np.diff(running[node_offsets(corpus.sentences)])
+    return np.stack((np.ones_like(n_labels), n_labels, n_transitions), axis=1)
+
+
 def training_loss(
     model: Model,
     batch: PairBatch | LabelledBatch,
+    totals: Totals | None = None,  # None = of this batch
 ) -> Tensor:  # () float
     """Mean cross entropy; over all labelled nodes where the model was built with `node_labels`."""
-    return F.cross_entropy(model(batch), targets(model, batch), ignore_index=NO_LABEL)
+    return classification_loss(model(batch), targets(model, batch), totals)
+
+
+def classification_loss(
+    logits: Tensor,  # (n, n_classes)
+    gold: Tensor,  # (n,) int64, NO_LABEL = none
+    totals: Totals | None = None,
+) -> Tensor:  # () float
+    """Mean cross entropy over the labels; 0 where there are none."""
+    n_labels = (gold != NO_LABEL).sum().clamp(min=1) if totals is None else totals.labels
+    return F.cross_entropy(logits, gold, ignore_index=NO_LABEL, reduction="sum") / n_labels
 
 
 def supervised_loss(
@@ -33,14 +80,18 @@ def supervised_loss(
     batch: PairBatch | LabelledBatch,  # with lane tables, or with own tables and noise
     noise: Tensor | None,  # (M,), see `run_own`
     transition_weight: float,
+    totals: Totals | None = None,  # None = of this batch
 ) -> Tensor:  # () float
     """Classification, if the model classifies, and the weighted transition loss."""
     outcome = run_model(model, batch, noise)
     assert outcome.parse is not None
-    loss = transition_weight * transition_loss(outcome.parse, batch.sentences.transitions)
+    gold = batch.sentences.transitions
+    loss = transition_weight * transition_loss(outcome.parse, gold)
+    if totals is not None:
+        loss = loss * gold.shape[0] / totals.transitions
     if outcome.logits is None:
         return loss
-    return loss + F.cross_entropy(outcome.logits, targets(model, batch), ignore_index=NO_LABEL)
+    return loss + classification_loss(outcome.logits, targets(model, batch), totals)
 
 
 def transition_loss(

@@ -55,10 +55,9 @@ class Moments(NamedTuple):
         variance = self.second / self.weight.clamp(min=1e-30) - self.mean().square()
         return torch.where(self.weight > 0, variance.clamp(min=1e-6).sqrt(), 1.0)
 
-    def updated(self, rewards: Tensor, decay: float) -> Moments:
-        """With the rewards of one more batch."""
-        rewards = rewards.to(self.first.dtype)
-        new = torch.ones_like(self.weight), rewards.mean(), rewards.square().mean()
+    def updated(self, mean: Tensor, mean_square: Tensor, decay: float) -> Moments:
+        """With the rewards of one more step, () each."""
+        new = torch.ones_like(self.weight), mean, mean_square
         return Moments(*(old.lerp(value, 1 - decay) for old, value in zip(self, new, strict=True)))
 
 

@@ -1,10 +1,11 @@
 """Everything beside the weights that decides how a run goes on: a killed run ends as if it had not been killed.
 
-Exactly so on the CPU, on the same machine with the same number of threads. A run may move between CPU and CUDA,
-whose generator then starts from the seed.
+Exactly so on the CPU, on the same machine with the same numbers of threads and processes. A run may move between CPU
+and CUDA, whose generator then starts from the seed, and to another number of processes.
 
     training_state.json          counters, early stopping, running losses: `Progress`
     training_state.safetensors   rng/cpu, rng/cuda            state of torch's generators, uint8; cuda if it ran there
+                                 rng/cpu/1, rng/cuda/1, …     those of the other processes
                                  optimizer/KEY/PARAMETER      RMSprop's tensors (KEY: square_avg, step)
                                  method/NAME                  of the method: RL-SPINN's running moments
 
@@ -33,6 +34,7 @@ from spinn_tensor.training.checkpoint import (
     read_json,
     read_tensors,
 )
+from spinn_tensor.training.distributed import ALONE, Ranks
 
 METHOD = "method/"
 STATE_JSON, STATE_TENSORS = "training_state.json", "training_state.safetensors"
@@ -82,19 +84,40 @@ def was_on_cuda(state: TrainingState) -> bool:
     return "rng/cuda" in state.tensors
 
 
+def n_processes(state: TrainingState) -> int:
+    """How many processes trained together when the state was written."""
+    return 1 + sum(name.startswith("rng/cpu/") for name in state.tensors)
+
+
+def seed_rank(seed: int, rank: int, step: int = 0) -> None:
+    """Gives every rank but the first noise of its own, which is that of a model's initialisation."""
+    if rank:
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0]))
+
+
 def state_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, method: Mapping[str, Tensor]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    method: Mapping[str, Tensor],
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
-    """Optimiser, generator and the method's state as named tensors."""
-    tensors = {"rng/cpu": torch.get_rng_state()}
+    """Optimiser, generators and the method's state as named tensors. For all ranks to call."""
     device = next(model.parameters()).device
+    tensors = {}
+    for rank, state in enumerate(ranks.gathered(torch.get_rng_state())):
+        tensors[_of_rank("rng/cpu", rank)] = state
     if device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+        for rank, state in enumerate(ranks.gathered(torch.cuda.get_rng_state(device))):
+            tensors[_of_rank("rng/cuda", rank)] = state
     tensors.update({METHOD + name: tensor for name, tensor in method.items()})
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{key}/{name}"] = value
     return tensors
+
+
+def _of_rank(name: str, rank: int) -> str:
+    return f"{name}/{rank}" if rank else name
 
 
 def read_training_state(folder: Path) -> TrainingState:
@@ -113,38 +136,51 @@ def restore(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     method: Mapping[str, Tensor],  # what the method's state looks like
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """Puts optimiser and generator state back; that of CUDA where there was one. Raises CheckpointError.
 
-    Returns the method's state, which is for the method to put back.
+    With another number of processes than before only rank 0's generators go on. Returns the method's state, which is
+    for the method to put back.
     """
-    path = folder / STATE_TENSORS
     parameters = dict(model.named_parameters())
-    device = next(model.parameters()).device
-    expected: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
-    expected.update({METHOD + name: tensor for name, tensor in method.items()})
-    has_cuda_state = device.type == "cuda" and was_on_cuda(state)
-    if has_cuda_state:
-        expected["rng/cuda"] = torch.cuda.get_rng_state(device)
+    generators = _own_generators(state, next(model.parameters()).device, ranks)
+    expected = generators | {METHOD + name: tensor for name, tensor in method.items()}
     for name in state.progress.optimizer_parameters:
         if name not in parameters:
             raise CheckpointError(f"{folder / STATE_JSON}: the model has no parameter {name!r}")
         expected[f"optimizer/square_avg/{name}"] = parameters[name]
         expected[f"optimizer/step/{name}"] = torch.tensor(0.0)
-    tensors = dict(state.tensors)
-    if device.type == "cpu":
-        tensors.pop("rng/cuda", None)  # a run may move to another machine; only its randomness then differs
-    check_tensors(path, tensors, expected)
+    tensors = {name: t for name, t in state.tensors.items() if name in expected or not _is_generator(name)}
+    check_tensors(folder / STATE_TENSORS, tensors, expected)
     for name in state.progress.optimizer_parameters:
         parameter = parameters[name]
         optimizer.state[parameter] = {
             "step": tensors[f"optimizer/step/{name}"],
             "square_avg": tensors[f"optimizer/square_avg/{name}"].to(parameter.device),
         }
-    torch.set_rng_state(tensors["rng/cpu"])
-    if has_cuda_state:
-        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+    for name in generators:
+        if name.startswith("rng/cuda"):
+            torch.cuda.set_rng_state(tensors[name], next(model.parameters()).device)
+        else:
+            torch.set_rng_state(tensors[name])
     return {name: tensors[METHOD + name] for name in method}
+
+
+def _own_generators(state: TrainingState, device: torch.device, ranks: Ranks) -> dict[str, Tensor]:
+    """Names of the generators that this rank goes on with, and what their states look like."""
+    if ranks.rank and n_processes(state) != ranks.size:
+        return {}
+    generators = {_of_rank("rng/cpu", ranks.rank): torch.get_rng_state()}
+    if device.type == "cuda" and was_on_cuda(
+        state
+    ):  # else only its randomness differs from that of one device
+        generators[_of_rank("rng/cuda", ranks.rank)] = torch.cuda.get_rng_state(device)
+    return generators
+
+
+def _is_generator(name: str) -> bool:
+    return name.startswith(("rng/cpu", "rng/cuda"))
 
 
 def corpus_sha256(*corpora: PairColumns | LabelledColumns) -> str:

@@ -5,8 +5,9 @@
     best/, last/    checkpoints
     results.json    scores of `best` on every split but train, and how many lines were skipped and why
     corpus/         the generated corpus, where the run has no files of its own
+    .launch         which start of torchrun the run belongs to, so that a restart of it goes on
 
-`execute` is all of it, for the command line and for a program alike.
+`execute` is all of it, for the command line and for a program alike, and for each of several processes.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ from spinn_tensor.training.checkpoint import (
 )
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
 from spinn_tensor.training.corpora import GENERATORS, Splits, generate_corpus, load_splits
+from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.folders import readable, recover
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.resume import Progress, read_training_state
 
 RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
+LAUNCH = ".launch"
 CORPUS = "corpus"  # the generated one, where a run has no files of its own; it outlives --overwrite
 
 # What a resumed run may change: how long it goes on and how often it writes, never what a step computes.
@@ -66,7 +69,7 @@ def clear_run(output: Path) -> None:
     for name in (BEST, LAST):
         recover(output / name)
         shutil.rmtree(output / name, ignore_errors=True)
-    for name in (RUN, METRICS, RESULTS):
+    for name in (RUN, METRICS, RESULTS, LAUNCH):
         (output / name).unlink(missing_ok=True)
 
 
@@ -81,6 +84,12 @@ def saved_run(output: Path) -> RunConfig | None:
         return RunConfig.from_dict(read_json(path))
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def is_own_restart(output: Path) -> bool:
+    """Whether torchrun started this process again and the run in the folder is the one that it had begun."""
+    path = output / LAUNCH
+    return is_restarted() and path.is_file() and path.read_text(encoding="utf-8") == launch_id()
 
 
 def check_same_run(saved: RunConfig, wanted: RunConfig) -> None:
@@ -99,42 +108,58 @@ def execute(
     overwrite: bool = False,
     observer: Observer | None = None,
     skipped: Skipped | None = None,
+    ranks: Ranks = ALONE,
 ) -> Results:
     """Trains (or goes on training) in `output` and evaluates the best checkpoint on every split.
 
     Where the corpus is one of `GENERATORS` and no file is given, it is generated in `output/corpus`. But for that
     nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
     for a folder that holds a run unless `resume` or `overwrite` is said, DataError, CheckpointError, TrainingError
-    and loop.Interrupted.
+    loop.Interrupted and, of several processes, distributed.LostRank.
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten")
-    if is_run(output) and not (resume or overwrite):
-        raise ConfigError(f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it")
     observer, skipped = observer or Observer(), Skipped() if skipped is None else skipped
-    resume = resume and readable(output / LAST).exists()
-    run = _with_corpus(run, output, resume, observer)
+
+    def prepare() -> tuple[RunConfig, bool]:
+        if is_run(output) and not (resume or overwrite):
+            raise ConfigError(
+                f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it"
+            )
+        goes_on = resume and readable(output / LAST).exists()
+        return with_corpus(run, output, goes_on, observer), goes_on
+
+    run, resume = ranks.from_first(prepare)
     splits = load_splits(run.data, skipped)
     if skipped:
         observer.note(str(skipped))
-    _clean(output)
+    ranks.from_first(lambda: _clean(output))
     torch.manual_seed(run.training.seed)
     model = make_model(run, splits, with_vectors=not resume).to(device)
-    if overwrite:
+    if overwrite and ranks.is_first:
         clear_run(output)
-    trainer = Trainer(Task(model, splits.vocabulary, splits.train, splits.dev), run, output, observer)
+    task = Task(model, splits.vocabulary, splits.train, splits.dev)
+    trainer = Trainer(task, run, output, observer, ranks)
     if resume:
         folder = output / LAST
         _check_vocabulary(folder, splits.vocabulary)
         load_weights(model, folder / WEIGHTS)
         trainer.resume(read_training_state(folder), folder)
+    if ranks.is_first:
+        _begin(output, run)
+    progress = trainer.fit()
+    return ranks.from_first(lambda: _finish(output, progress, splits, device, skipped))
+
+
+def _begin(output: Path, run: RunConfig) -> None:
     output.mkdir(parents=True, exist_ok=True)
     _write_json(output / RUN, run.to_dict())
-    progress = trainer.fit()
-    return _finish(output, progress, splits, device, skipped)
+    if launch_id():
+        with atomic_write(output / LAUNCH) as file:
+            file.write(launch_id())
 
 
-def _with_corpus(run: RunConfig, output: Path, resume: bool, observer: Observer) -> RunConfig:
+def with_corpus(run: RunConfig, output: Path, resume: bool, observer: Observer) -> RunConfig:
     """The run with absolute paths, and with the generated corpus where it has no files of its own."""
     run = run.with_absolute_paths()
     if run.data.corpus not in GENERATORS or run.data.data is not None or (run.data.train and run.data.dev):

@@ -1,0 +1,312 @@
+"""Bulk encoding against dynamic batching: from a file of parses to shards of vectors, no tracker, one thread.
+
+    python -m benchmarks.bulk               100,000 sentences, H = 300, some minutes
+    python -m benchmarks.bulk --quick       seconds, numbers without meaning
+
+The sentences: the trees of SNLI's dev slice, repeated in random order, each time with other words. Words are drawn from
+the counts of SNLI's 20,000 training pairs at hand, tokenised, so that lengths and vocabulary are SNLI's; phrases are
+not, and no two sentences are alike. Timed, in the same rounds:
+
+    file to shards      what `spinn encode` does, and dynamic batching fed by the same reader, in batches of 128
+                        sentences sorted by length within the same blocks of 20,000 lines, into the same shards
+    encoding            the same from word ids in memory to vectors in memory, on the first block; ours for several
+                        sizes of batch
+    reading             from the file to word ids and transitions: by blocks of lines, and by the line
+
+Both project words with the model's own leaf encoder, dynamic batching every word of a batch as it comes. Before
+anything is timed, the vectors of the first block are compared. The peak memory is that of a process that encodes a file
+and nothing else, for a fifth of the sentences and for all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import shlex
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from benchmarks import dynamic, harness
+from benchmarks.memory import peak
+from benchmarks.sentences import SNLI_SLICE, Sentences, load_sentences
+from data_prep.columns import SentenceColumns, lengths, n_sentences, sentence_columns, take
+from data_prep.files import read_examples
+from data_prep.sentence_lines import LineReader, line_reader, open_sentences
+from data_prep.snli import read_pairs
+from data_prep.tokenizer import Tokenizer
+from data_prep.trees import Tree, format_binary
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
+from spinn_tensor.encoder import StackMachine
+from spinn_tensor.encoding import EncodingOptions, encode_columns, encode_to_shards
+from spinn_tensor.encoding.blocks import BLOCK_LINES, SHARING_TOKENS
+from spinn_tensor.encoding.shards import write_array
+from spinn_tensor.training.allocator import keep_freed_memory
+
+DYNAMIC, OURS = "dynamic batching, 128 sentences", "spinn encode"
+BLOCKS, BY_LINE = "by blocks of lines", "by the line"
+DYNAMIC_BATCH = 128
+TRAINING_PAIRS = ("pairs_train_18k.jsonl.gz", "pairs_train_extra_2k.jsonl.gz")
+N_RANDOM_WORDS = 10_000  # where there are no training pairs
+TOLERANCE = 1e-5
+
+Cases = dict[str, Callable[[], float]]
+
+
+class Setup(NamedTuple):
+    """What every candidate works on."""
+
+    source: Path  # a parse a line
+    vocabulary: Vocabulary
+    encoder: SentenceEncoder
+    options: EncodingOptions
+    folder: Path  # for shards
+
+    @property
+    def reader(self) -> LineReader:
+        return line_reader(self.source, None, None)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parse(arguments)
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as `spinn encode` does; for both alike
+    sentences, (words, shares) = load_sentences(options.sentences), word_shares()
+    result: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "benchmarks.bulk", *arguments]),
+        "machine": harness.machine(),
+        "trees": sentences.source,
+        "n_words": len(words),
+        "n_sentences": options.count,
+        "dim": options.dim,
+        "repeats": options.repeats,
+        "shard_size": options.shard_size,
+        "batch_tokens": SHARING_TOKENS,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        setup = make_setup(Path(folder), sentences, words, shares, options)
+        first = first_block(setup)
+        result["mean_tokens"] = float(lengths(first).mean())
+        result["largest_difference"] = compare(setup, first)
+        result["peak_bytes"] = {
+            str(count): peak_bytes(setup, sentences, words, shares, count)
+            for count in (options.count // 5, options.count)
+        }
+        cases = {
+            "file to shards": (DYNAMIC, options.count, _whole(setup)),
+            "encoding": (DYNAMIC, n_sentences(first), _encoding(setup, first, options.batch_tokens)),
+            "reading": (BY_LINE, n_sentences(first), _reading(setup)),
+        }
+        seconds = harness.interleaved([case for *_, case in cases.values()], range(-1, options.repeats))
+        for (what, (baseline, count, _)), times in zip(cases.items(), seconds, strict=True):
+            result[what] = {name: _figures(count, times[name], times[baseline]) for name in times}
+    text = _markdown(result)
+    Console(highlight=False, markup=False).print(text)
+    harness.write_json(options.out, result)
+    harness.write_text(options.out.with_suffix(".md"), text)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = harness.argument_parser("benchmarks.bulk", __doc__)
+    add = parser.add_argument
+    add("--count", type=int, default=100_000, help="sentences")
+    add("--dim", type=int, default=300, help="hidden size, and size of the word vectors")
+    add(
+        "--batch-tokens",
+        type=int,
+        nargs="+",
+        default=[4096, 16_384, 65_536, 131_072],
+        help="sizes of ours to compare",
+    )
+    add("--shard-size", type=int, default=20_000, help="sentences of a shard")
+    add("--repeats", type=int, default=3, help="recorded rounds")
+    add("--sentences", default="auto", help="as in benchmarks.encoders")
+    add(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "bulk_cpu.json", help="and .md beside"
+    )
+    add("--quick", action="store_true", help="tiny sizes and one round: does it run?")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.count, options.dim, options.batch_tokens, options.repeats = 200, 8, [64, 512], 1
+        options.shard_size = 50
+    return options
+
+
+def word_shares() -> tuple[list[str], np.ndarray]:
+    """Words, and the share of each among the words of SNLI's training pairs; made up where these are not at hand."""
+    tokenizer = Tokenizer()
+    counts: Counter[str] = Counter()
+    for name in TRAINING_PAIRS:
+        if (path := SNLI_SLICE.parent / name).exists():
+            for pair in read_pairs(path, require_label=False, tokenize=tokenizer.tokenize):
+                counts.update((*pair.premise.tokens, *pair.hypothesis.tokens))
+    if not counts:  # Zipf's law
+        counts.update({f"word{rank}": N_RANDOM_WORDS // rank + 1 for rank in range(1, N_RANDOM_WORDS)})
+    return list(counts), np.array(list(counts.values())) / counts.total()
+
+
+def write_sentences(
+    path: Path, sentences: Sentences, words: list[str], shares: np.ndarray, count: int
+) -> None:
+    """A parse a line: the trees again and again in random order, their words drawn anew."""
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(np.resize(np.arange(len(sentences.transitions)), count))
+    transitions = [sentences.transitions[row] for row in chosen]
+    n_tokens = np.array([(len(codes) + 1) // 2 for codes in transitions])
+    drawn = np.array(words)[rng.choice(len(words), n_tokens.sum(), p=shares)]
+    with path.open("w", encoding="utf-8") as file:
+        for codes, tokens in zip(transitions, np.split(drawn, np.cumsum(n_tokens)[:-1]), strict=True):
+            file.write(format_binary(Tree(tuple(tokens.tolist()), codes)) + "\n")
+
+
+def make_setup(
+    folder: Path, sentences: Sentences, words: list[str], shares: np.ndarray, options: argparse.Namespace
+) -> Setup:
+    """The file, and a model of the usual size."""
+    source = folder / "parses.txt"
+    write_sentences(source, sentences, words, shares, options.count)
+    vocabulary = Vocabulary.build([words])
+    torch.manual_seed(0)
+    encoder = SentenceEncoder(EncoderConfig(len(vocabulary), "spinn-pi-nt", options.dim, options.dim)).eval()
+    return Setup(source, vocabulary, encoder, EncodingOptions(shard_size=options.shard_size), folder)
+
+
+def first_block(setup: Setup) -> SentenceColumns:
+    """The first block of lines."""
+    with open_sentences(setup.source, setup.reader, setup.vocabulary) as file:
+        block = file.block(BLOCK_LINES)
+    assert block is not None
+    return block.columns
+
+
+def compare(setup: Setup, columns: SentenceColumns) -> float:
+    """Largest difference between both ways to encode; raises RuntimeError if it is one."""
+    difference = np.abs(
+        encode_columns(setup.encoder, columns) - encode_dynamically(setup.encoder, columns)
+    ).max()
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"the vectors differ by {difference:.1e}")
+    return float(difference)
+
+
+def encode_dynamically(encoder: SentenceEncoder, columns: SentenceColumns) -> np.ndarray:  # (n, H)
+    """The baseline: batches of 128 sentences, sorted by length."""
+    result = np.empty((n_sentences(columns), encoder.output_dim), dtype=np.float32)
+    order = np.argsort(-lengths(columns), kind="stable")
+    with torch.inference_mode():
+        for rows in np.split(order, np.arange(DYNAMIC_BATCH, len(order), DYNAMIC_BATCH)):
+            result[rows] = _dynamic_batch(encoder, take(columns, rows)).numpy()
+    return result
+
+
+def _dynamic_batch(encoder: SentenceEncoder, columns: SentenceColumns) -> Tensor:  # (B, H)
+    assert isinstance(encoder.composer, StackMachine)
+    leaves = encoder.leaves(make_sentence_batch(columns, "sequence"))
+    ends = np.cumsum(2 * lengths(columns) - 1)
+    transitions = [codes.tolist() for codes in np.split(columns.transitions, ends[:-1])]
+    return dynamic.encode_batch(leaves, transitions, encoder.composer.compose.weights())[
+        :, : encoder.output_dim
+    ]
+
+
+def encode_file(setup: Setup) -> None:
+    """Ours, from the file to shards in a folder of its own."""
+    with tempfile.TemporaryDirectory(dir=setup.folder) as folder:
+        encode_to_shards(setup.encoder, setup.vocabulary, setup.source, Path(folder) / "out", setup.options)
+
+
+def encode_file_dynamically(setup: Setup) -> None:
+    """The same with dynamic batching."""
+    with (
+        tempfile.TemporaryDirectory(dir=setup.folder) as folder,
+        open_sentences(setup.source, setup.reader, setup.vocabulary) as file,
+    ):
+        while block := file.block(min(BLOCK_LINES, setup.options.shard_size)):
+            encodings = encode_dynamically(setup.encoder, block.columns)
+            write_array(Path(folder) / f"{block.first_line}.npy", encodings)
+
+
+def _whole(setup: Setup) -> Cases:
+    return {
+        DYNAMIC: harness.stopwatch(partial(encode_file_dynamically, setup)),
+        OURS: harness.stopwatch(partial(encode_file, setup)),
+    }
+
+
+def _encoding(setup: Setup, columns: SentenceColumns, sizes: Sequence[int]) -> Cases:
+    cases: Cases = {DYNAMIC: harness.stopwatch(partial(encode_dynamically, setup.encoder, columns))}
+    for size in sizes:
+        run = partial(encode_columns, setup.encoder, columns, batch_tokens=size)
+        cases[f"ours, {size:,} words a batch"] = harness.stopwatch(run)
+    return cases
+
+
+def _reading(setup: Setup) -> Cases:
+    def by_line() -> None:
+        sentence_columns(read_examples(setup.source, setup.reader.read), setup.vocabulary)
+
+    return {BY_LINE: harness.stopwatch(by_line), BLOCKS: harness.stopwatch(lambda: first_block(setup))}
+
+
+def peak_bytes(setup: Setup, sentences: Sentences, words: list[str], shares: np.ndarray, count: int) -> int:
+    """Highest resident memory of a process that encodes so many sentences."""
+    source = setup.folder / f"{count}.txt"
+    write_sentences(source, sentences, words, shares, count)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_peak_here, setup._replace(source=source)).result()
+
+
+def _peak_here(setup: Setup) -> int:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    encode_file(setup)
+    return peak()
+
+
+def _figures(count: int, seconds: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+    return {
+        "sentences_per_s": count / statistics.median(seconds),
+        "microseconds": 1e6 * statistics.median(seconds) / count,
+        "times_baseline": harness.ratio(baseline, seconds),
+    }
+
+
+def _markdown(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    lines = [
+        f"`{result['command']}`\n",
+        f"- {machine['processor']}, one thread of {machine['cores']} cores, torch {machine['torch']}, commit "
+        f"{machine['commit']}, {machine['date']}, load {machine['load_average']}",
+        f"- {result['n_sentences']:,} sentences of {result['mean_tokens']:.2f} words on average; trees: "
+        f"{result['trees']}; {result['n_words']:,} distinct words; H = {result['dim']}, shards of "
+        f"{result['shard_size']:,}; {result['repeats']} rounds",
+        f"- the vectors of the first block differ by at most {result['largest_difference']:.1e}\n",
+        "| what | how | sentences/s | µs a sentence | times the first |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for what in ("file to shards", "encoding", "reading"):
+        for name, figures in result[what].items():
+            cells = f"{figures['sentences_per_s']:,.0f} | {figures['microseconds']:.1f}"
+            lines.append(f"| {what} | {name} | {cells} | {figures['times_baseline']:.2f}× |")
+    peaks = [f"{int(count):,} sentences {n / 2**20:,.0f} MB" for count, n in result["peak_bytes"].items()]
+    lines += ["", f"Peak memory of a process that encodes a file: {', '.join(peaks)}.", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

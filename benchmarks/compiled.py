@@ -1,0 +1,183 @@
+"""A compiled training step against the eager one: time, losses and compilations, in one run.
+
+    python -m benchmarks.compiled               H = 300, batches of 128 pairs of the real slice, some minutes
+    python -m benchmarks.compiled --quick       seconds, numbers without meaning
+
+For each model two copies of the same weights train on the same batches, in turn, one eager, one compiled (`spinn train
+--compile`). Timed is a step on a batch ready made: encode, classify, loss, backward, clip, optimiser. The ratio is the
+median over the batches of eager's seconds over compiled's. Losses are compared over as many steps in float64: in
+float32 RMSprop makes of two ways of rounding two different runs. Compiling, before the clock starts, is said apart; it
+is shorter where inductor's cache on disk (TORCHINDUCTOR_CACHE_DIR) knows the graphs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch._dynamo.utils import counters
+
+from benchmarks import harness
+from benchmarks.gpu_pairs import N_CLASSES, Pairs, load_pairs
+from data_prep.batching import epoch_batches
+from data_prep.columns import select
+from spinn_tensor.classifiers import build_model
+from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
+from spinn_tensor.training.allocator import keep_freed_memory
+from spinn_tensor.training.config import ParsingConfig, TrainingConfig
+from spinn_tensor.training.methods import make_method
+from spinn_tensor.training.objective import Totals, count_rows
+from spinn_tensor.training.optimizer import make_optimizer
+from spinn_tensor.training.step import TrainStep
+
+KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")
+SEED = 1
+RATE = 3e-4  # the published one of SPINN-PI-NT
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parse(arguments)
+    torch.set_num_threads(options.threads)
+    kept = not options.quick and keep_freed_memory()  # as `spinn train` does
+    pairs = load_pairs(options.pairs)
+    result = {
+        "command": shlex.join(["python", "-m", "benchmarks.compiled", *arguments]),
+        "machine": harness.machine() | {"freed_memory_kept": kept},
+        "pairs": {"source": pairs.source, "count": len(pairs.columns.labels)},
+        "dim": options.dim,
+        "batch_size": options.batch,
+        "rows": [measure(kind, pairs, options) for kind in options.kinds],
+    }
+    text = markdown(result)
+    print(text)
+    harness.write_json(options.out, result)
+    harness.write_text(options.out.with_suffix(".md"), text)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = harness.argument_parser("benchmarks.compiled", __doc__)
+    add = parser.add_argument
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    add("--dim", type=int, default=300, help="hidden size and embedding size")
+    add("--batch", type=int, default=128, help="pairs of a batch")
+    add("--steps", type=int, default=50)
+    add("--threads", type=int, default=1)
+    add("--pairs", default="auto", help="an SNLI jsonl file, 'logic', or 'auto'")
+    add("--out", type=Path, default=Path(__file__).parent / "results" / "compiled_cpu.json")
+    add("--quick", action="store_true", help="tiny sizes and few steps: does it run?")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.dim, options.batch, options.steps = 8, 8, 4
+    return options
+
+
+def make_step(
+    kind: str, pairs: Pairs, options: argparse.Namespace, compiled: bool, dtype: torch.dtype
+) -> TrainStep:
+    """A freshly initialised model, and what trains it."""
+    torch.manual_seed(SEED)
+    encoder = EncoderConfig(
+        pairs.vocabulary_size, kind, options.dim, options.dim, tracker_dim=64, embedding_dropout=0.0
+    )
+    classifier = ClassifierConfig(N_CLASSES, mlp_dropout=0.0)
+    model = build_model(ModelConfig("pair", ("a", "b", "c"), encoder, classifier)).to(dtype).train()
+    config = TrainingConfig(batch_size=options.batch, compile=compiled, learning_rate=RATE, seed=SEED)
+    method = make_method(model, ParsingConfig(), compiled)
+    return TrainStep(method, make_optimizer(model, config), config)
+
+
+def measure(kind: str, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of both steps in float32, losses of both in float64."""
+    torch._dynamo.reset()
+    counters.clear()
+    seconds, _, compiling = train(kind, pairs, options, torch.float32)
+    graphs, cache_hits = counters["stats"]["unique_graphs"], counters["inductor"]["fxgraph_cache_hit"]
+    _, losses, _ = train(kind, pairs, options, torch.float64)
+    ratios = [e / c for e, c in zip(seconds["eager"], seconds["compiled"], strict=True)]
+    off = max(abs(e - c) / abs(e) for e, c in zip(losses["eager"], losses["compiled"], strict=True))
+    return {
+        "kind": kind,
+        "seconds": seconds,
+        "times_eager": statistics.median(ratios),
+        "losses": losses,
+        "largest_loss_difference": off,
+        "graphs": graphs,
+        "compiling_s": compiling,
+        "cache_hits": cache_hits,
+    }
+
+
+def train(
+    kind: str, pairs: Pairs, options: argparse.Namespace, dtype: torch.dtype
+) -> tuple[dict[str, list[float]], dict[str, list[float]], float]:
+    """Both steps over the same batches, in turn, another one first at each batch.
+
+    Returns the seconds and the losses of each, and the seconds that compiling took.
+    """
+    steps = {
+        name: make_step(kind, pairs, options, name == "compiled", dtype) for name in ("eager", "compiled")
+    }
+    batches = _batches(pairs, options)
+    start = time.perf_counter()
+    for step in steps.values():
+        step.warm_up(pairs.columns, batches[0])
+    compiling = time.perf_counter() - start
+    counts = count_rows(pairs.columns, node_labels=False)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    losses: dict[str, list[float]] = {name: [] for name in steps}
+    for number, rows in enumerate(batches):
+        for name in sorted(steps, reverse=bool(number % 2)):
+            step = steps[name]
+            batch = step.place(step.method.collate(select(pairs.columns, rows), number))
+            totals = Totals.of(counts[rows])
+            start = time.perf_counter()
+            loss = step([batch], totals, number, step.config.learning_rate)
+            seconds[name].append(time.perf_counter() - start)
+            losses[name].append(loss.item())
+    return seconds, losses, compiling
+
+
+def _batches(pairs: Pairs, options: argparse.Namespace) -> list[np.ndarray]:
+    """Whole batches of as many epochs as it takes."""
+    batches: list[np.ndarray] = []
+    epoch = 0
+    while len(batches) < options.steps:
+        made = epoch_batches(pairs.columns.lengths_key, options.batch, seed=SEED, epoch=epoch)
+        batches += [rows for rows in made if len(rows) == options.batch]
+        epoch += 1
+    return batches[: options.steps]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """All results, with the command that made them."""
+    machine, pairs = result["machine"], result["pairs"]
+    lines = [
+        f"`{result['command']}`\n",
+        f"- {machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}, commit "
+        f"{machine['commit']}, {machine['date']}, load {machine['load_average']}",
+        f"- {pairs['source']}: {pairs['count']:,} pairs; H = {result['dim']}, batches of {result['batch_size']}\n",
+        "| model | eager, ms | compiled, ms | eager / compiled | losses differ by | graphs | compiling, s (cached) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in result["rows"]:
+        eager, compiled = (1e3 * statistics.median(row["seconds"][name]) for name in ("eager", "compiled"))
+        compiling = f"{row['compiling_s']:.0f} ({row['cache_hits']} graphs)"
+        lines.append(
+            f"| {row['kind']} | {eager:.1f} | {compiled:.1f} | {row['times_eager']:.2f} | "
+            f"{row['largest_loss_difference']:.1e} | {row['graphs']} | {compiling} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

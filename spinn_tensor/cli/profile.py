@@ -1,0 +1,205 @@
+"""`spinn profile`: where the time of a training step goes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.columns import PairColumns
+from data_prep.files import Skipped, atomic_write
+from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
+from spinn_tensor.cli.report import print_skipped
+from spinn_tensor.cli.train import add_data, add_preset, add_settings, new_run
+from spinn_tensor.training.config import RunConfig
+from spinn_tensor.training.corpora import load_splits
+from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.profiling import Profiler, StepProfile, processor
+from spinn_tensor.training.run import make_model, with_corpus
+
+N_OPERATORS = 10  # that are printed
+LONGEST_NAME = 60  # letters of those of kernels, which are C++ types
+
+DESCRIPTION = """\
+Builds the model and reads the data of `spinn train` with the same options, trains a few steps
+and says where their time went; no run is kept. The first table has the phases of a step, from
+choosing examples to new weights. To tell them apart the program waits for the device between
+them, so every batch is trained on twice, with such waits and without; the step's time is that
+without. Logging, evaluation and checkpoints are no part of it. The second table has the most
+expensive operators of a few more steps, those inside the stack machine too, each with its own time,
+without that of operators that it calls: for the stack machine itself that is Python's. (On a
+GPU it has kernels.) Watching each of them slows a step down, most where there are many. Notes
+at the end come from measurements as well.
+"""
+
+EPILOG = """\
+examples:
+  spinn profile
+      a step of the preset for the generated corpus, which is generated into a temporary folder
+
+  spinn profile --corpus snli --data snli_1.0.zip --preset spinn-pi-nt --batch-size 512 --threads 1
+      another preset, on SNLI; --limit 20000 would read less of it
+
+  spinn profile --data runs/logic/corpus --compile --steps 100 --trace step.json.gz
+      the compiled step, and a trace to look at on https://ui.perfetto.dev or chrome://tracing
+
+`spinn train --help` lists the presets and the keys for --set.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = add_command(subparsers, "profile", "where a training step's time goes", DESCRIPTION, EPILOG)
+    group = parser.add_argument_group("the profile")
+    add_preset(group, "`spinn presets` lists them")
+    group.add_argument(
+        "--steps", type=positive, default=30, metavar="N", help="steps that are timed (default: %(default)s)"
+    )
+    group.add_argument(
+        "--warmup", type=positive, default=5, metavar="N", help="steps before them (default: %(default)s)"
+    )
+    group.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write what ran when, for Chrome or Perfetto; .gz if so named",
+    )
+    group.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    add_device(parser)
+    add_data(parser, generated="a temporary folder")
+    add_settings(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    settings, device, skipped = new_run(args), choose_device(args), Skipped()
+    with ExitStack() as files:  # opened first, so that a folder that is not there costs no training
+        trace = None if args.trace is None else files.enter_context(atomic_write(args.trace, "wb"))
+        report = None if args.json is None else files.enter_context(atomic_write(args.json))
+        trainer = make_trainer(settings, device, skipped)
+        print_skipped(skipped)
+        compress = args.trace is not None and args.trace.suffix == ".gz"
+        profiled = Profiler(trainer).measure(args.steps, args.warmup, trace, compress)
+        if report is not None:
+            json.dump(_figures(args, trainer.run, device, profiled), report, indent=1)
+            report.write("\n")
+    _print(args, trainer, device, profiled)
+    for path in (args.trace, args.json):
+        if path is not None:
+            print(f"wrote {path}")
+    return 0
+
+
+def make_trainer(settings: RunConfig, device: str, skipped: Skipped) -> Trainer:
+    """What trains a new run, for steps that nobody keeps."""
+    with tempfile.TemporaryDirectory() as folder:
+        splits = load_splits(with_corpus(settings, Path(folder), False, Observer()).data, skipped)
+    torch.manual_seed(settings.training.seed)
+    model = make_model(settings, splits).to(device)
+    task = Task(model, splits.vocabulary, splits.train, splits.dev)
+    return Trainer(task, settings, Path(folder))  # which it only writes to in `fit`
+
+
+def _figures(args: argparse.Namespace, run: RunConfig, device: str, profiled: StepProfile) -> dict[str, Any]:
+    return {
+        "run": run.to_dict(),
+        "machine": _machine(device),
+        "steps": args.steps,
+        "warmup": args.warmup,
+        "step_ms": profiled.step_milliseconds,
+        "phases_ms": profiled.phases_milliseconds,
+        "examples_per_second": profiled.examples_per_second,
+        "peak_bytes": profiled.peak_bytes,
+        "bytes_before": profiled.bytes_before,
+        "phases": [
+            {"name": phase.name, "ms": phase.milliseconds, "share": phase.share} for phase in profiled.phases
+        ],
+        "operators": [
+            {"name": one.name, "ms_a_step": one.milliseconds, "share": one.share, "calls_a_step": one.calls}
+            for one in profiled.operators
+        ],
+        "hints": profiled.hints,
+    }
+
+
+def _machine(device: str) -> dict[str, Any]:
+    return {
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _print(args: argparse.Namespace, trainer: Trainer, device: str, profiled: StepProfile) -> None:
+    console = Console(highlight=False, markup=False)
+    machine, run = _machine(device), trainer.run
+    unit = "pairs" if isinstance(trainer.task.train, PairColumns) else "sentences"
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    where = machine["gpu"] or f"{machine['processor']}, {threads}"
+    how = ", ".join((*(["compiled"] if run.training.compile else []), run.training.precision))
+    print(f"{run.preset}: {args.steps} steps of {run.training.batch_size} {unit}, {how}")
+    print(f"{where}; torch {machine['torch']}, Python {machine['python']}")
+    console.print(_phase_table(profiled))
+    memory = "of the GPU" if device == "cuda" else "of the program"
+    print(
+        f"a step undisturbed: {profiled.step_milliseconds:,.2f} ms, "
+        f"{profiled.examples_per_second:,.0f} {unit}/s; memory {memory}: "
+        f"{_megabytes(profiled.bytes_before)} before the first step, at most {_megabytes(profiled.peak_bytes)}"
+    )
+    console.print(_operator_table(profiled, device == "cuda"))
+    for hint in profiled.hints:
+        print(f"note: {hint}")
+
+
+def _phase_table(profiled: StepProfile) -> Table:
+    table = _table("phase of a step", "median ms", "share")
+    for phase in profiled.phases:
+        table.add_row(phase.name, f"{phase.milliseconds:,.2f}", f"{phase.share:.1%}")
+    table.add_section()
+    table.add_row("sum", f"{profiled.phases_milliseconds:,.2f}", "100.0%")
+    return table
+
+
+def _operator_table(profiled: StepProfile, of_gpu: bool) -> Table:
+    what, kind = ("kernels", "GPU") if of_gpu else ("operators", "CPU")
+    table = _table(f"most expensive {what}", f"{kind} ms a step", "share", "calls a step")
+    for one in profiled.operators[:N_OPERATORS]:
+        table.add_row(
+            shorten(one.name, LONGEST_NAME),
+            f"{one.milliseconds:,.2f}",
+            f"{one.share:.1%}",
+            f"{one.calls:,.0f}",
+        )
+    rest = profiled.operators[N_OPERATORS:]
+    if rest:
+        _, *figures = zip(*rest, strict=True)
+        milliseconds, share, calls = map(sum, figures)
+        table.add_row(f"{len(rest)} others", f"{milliseconds:,.2f}", f"{share:.1%}", f"{calls:,.0f}")
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
+    return table
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.0f} MB"
+
+
+def shorten(name: str, longest: int) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"

@@ -1,0 +1,111 @@
+"""What encodings depend on: model, input and options. Two jobs that agree in these give the same vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from data_prep.branching import BRANCHINGS
+from data_prep.files import is_jsonl, open_text
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.config import ConfigError, Settings
+from spinn_tensor.encoder import SentenceEncoder
+
+FORMATS = ("npy", "safetensors")
+DTYPES = ("float32", "float16")
+STDIN = Path("/dev/stdin")
+
+
+@dataclass(frozen=True)
+class EncodingOptions(Settings):
+    """How lines are read and vectors written."""
+
+    field: str | None = None  # of records: that with the parse or text
+    branching: str | None = None  # trees of this kind instead of those given
+    skip_bad: bool = False  # leave bad lines out instead of raising
+    format: str = "npy"  # of the shards: npy, which numpy.load maps into memory, or safetensors
+    dtype: str = "float32"  # or float16
+    shard_size: int = 40_000  # lines of the input; a shard with bad or blank lines has fewer rows
+
+    def __post_init__(self) -> None:
+        choices = {"format": FORMATS, "dtype": DTYPES, "branching": (None, *BRANCHINGS)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                expected = ", ".join(map(str, allowed))
+                raise ConfigError(f"{name}: expected one of {expected}, got {getattr(self, name)!r}")
+        if self.shard_size < 1:
+            raise ConfigError(f"shard_size: expected at least 1, got {self.shard_size}")
+
+
+class Ranks(NamedTuple):
+    """This process among those that share a job: shard k belongs to rank k modulo `world`."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """As torchrun says, or one process alone. Raises ConfigError for numbers that do not fit."""
+        rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+            raise ConfigError(
+                f"RANK and WORLD_SIZE: expected a rank below the number of ranks, got {rank}, {world}"
+            )
+        return cls(int(rank), int(world))
+
+    def owns(self, shard: int) -> bool:
+        return shard % self.world == self.rank
+
+
+def describe_job(
+    encoder: SentenceEncoder, vocabulary: Vocabulary, source: Path, options: EncodingOptions
+) -> dict[str, Any]:
+    """The job as JSON values. Raises DataError for an input that cannot be opened."""
+    return {
+        "model_sha256": model_sha256(encoder, vocabulary),
+        "input": _identity(source),
+        "options": options.to_dict(),
+    }
+
+
+def model_sha256(encoder: SentenceEncoder, vocabulary: Vocabulary) -> str:
+    """Hex digest of all that an encoding depends on: settings, weights and words."""
+    digest = hashlib.sha256(json.dumps([encoder.config.to_dict(), vocabulary.sha256]).encode("ascii"))
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first thing in which two jobs differ, in words; None if they give the same vectors."""
+    if then["input"]["path"] == now["input"]["path"] == "-":
+        return "standard input, which cannot be read again"
+    if then["model_sha256"] != now["model_sha256"]:
+        return "another model"
+    for key in ("sha256", "form"):
+        if then["input"][key] is None or then["input"][key] != now["input"][key]:
+            return f"another input, {then['input']['path']}"
+    for name, value in now["options"].items():
+        if then["options"].get(name) != value:
+            return f"{name} was {then['options'].get(name)!r}, now {value!r}"
+    return None
+
+
+def _identity(source: Path) -> dict[str, Any]:
+    """What the input is; of stdin, which cannot be read twice, nothing is known."""
+    form = "jsonl" if is_jsonl(source) else "text"
+    if source == STDIN:
+        return {"path": "-", "form": form, "bytes": None, "sha256": None}
+    with open_text(source):  # says what is wrong with it
+        pass
+    with open(source, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"path": str(source), "form": form, "bytes": file.tell(), "sha256": digest}

@@ -1,0 +1,120 @@
+"""Files of sentences to one array, or to a folder of shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.errors import DataError
+from data_prep.files import Skipped
+from data_prep.records import Tokenize
+from data_prep.sentence_lines import SentenceFile, line_reader, open_sentences
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.config import ConfigError
+from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.encoding.blocks import EncodedBlock, encode_lines
+from spinn_tensor.encoding.job import STDIN, EncodingOptions, Ranks, describe_job
+from spinn_tensor.encoding.shards import ShardFolder
+
+WAIT_SECONDS = 1800.0  # for another rank's next shard
+
+Advance = Callable[[int], object]  # told of the sentences just encoded
+
+
+def encode_to_array(
+    encoder: SentenceEncoder,
+    vocabulary: Vocabulary,
+    source: Path,  # jsonl or text, plain or .gz
+    options: EncodingOptions,
+    *,
+    tokenize: Tokenize | None = None,  # reads text without a parse
+    batch_tokens: int | None = None,
+    advance: Advance = lambda n_sentences: None,
+) -> tuple[np.ndarray, Skipped]:  # (n, D) in the order of the lines, and what was left out
+    """The encodings of a file, all in memory. Raises DataError naming the first bad line."""
+    with _open(vocabulary, source, options, tokenize) as file:
+        blocks = list(_encode(encoder, file, None, options, batch_tokens, advance))
+    skipped = _skipped(blocks, file.skipped)
+    encodings = _joined(blocks)
+    if not len(encodings):
+        raise DataError(f"no examples ({skipped})", path=source)
+    return encodings, skipped
+
+
+def encode_to_shards(
+    encoder: SentenceEncoder,
+    vocabulary: Vocabulary,
+    source: Path,  # jsonl or text, plain or .gz
+    folder: Path,
+    options: EncodingOptions,
+    *,
+    tokenize: Tokenize | None = None,  # reads text without a parse
+    ranks: Ranks = Ranks(),  # noqa: B008  (a tuple, which cannot change)
+    batch_tokens: int | None = None,
+    overwrite: bool = False,  # replace the encodings of another job
+    timeout: float = WAIT_SECONDS,
+    advance: Advance = lambda n_sentences: None,
+) -> dict[str, Any] | None:
+    """Encode a file of any size into a folder, going on where a job that was killed ended.
+
+    Returns the manifest (see `spinn_tensor.encoding.shards`); None on ranks other than 0, which do not wait for it.
+    Raises DataError naming the first bad line, ConfigError for a folder that holds something else, TimeoutError if
+    another rank gave no sign of life for `timeout` seconds.
+    """
+    if source == STDIN and ranks.world > 1:
+        raise ConfigError("standard input is read by one process; give a file to several")
+    output = ShardFolder(folder, describe_job(encoder, vocabulary, source, options), ranks, timeout)
+    if (manifest := output.open(overwrite)) is not None:
+        return manifest
+    with _open(vocabulary, source, options, tokenize) as file:
+        for shard in count():
+            if not ranks.owns(shard) or output.is_whole(shard):
+                if not file.skip(options.shard_size):
+                    break
+                continue
+            blocks = list(_encode(encoder, file, options.shard_size, options, batch_tokens, advance))
+            if not blocks:
+                break
+            n_lines = sum(block.n_lines for block in blocks)
+            left_out = np.concatenate([block.left_out for block in blocks]).tolist()
+            output.write(shard, _joined(blocks), n_lines, left_out, _skipped(blocks))
+    return None if ranks.rank else output.finish(shard, file.skipped)
+
+
+def _open(
+    vocabulary: Vocabulary, source: Path, options: EncodingOptions, tokenize: Tokenize | None
+) -> AbstractContextManager[SentenceFile]:
+    reader = line_reader(source, options.field, tokenize)
+    return open_sentences(source, reader, vocabulary, skip_bad=options.skip_bad)
+
+
+def _encode(
+    encoder: SentenceEncoder,
+    file: SentenceFile,
+    n_lines: int | None,  # None: all
+    options: EncodingOptions,
+    batch_tokens: int | None,
+    advance: Advance,
+) -> Iterator[EncodedBlock]:
+    blocks = encode_lines(
+        encoder, file, n_lines, branching=options.branching, dtype=options.dtype, batch_tokens=batch_tokens
+    )
+    for block in blocks:
+        advance(len(block.encodings))
+        yield block
+
+
+def _joined(blocks: list[EncodedBlock]) -> np.ndarray:  # (rows, D)
+    return np.concatenate([block.encodings for block in blocks])
+
+
+def _skipped(blocks: list[EncodedBlock], *others: Skipped) -> Skipped:
+    total = Skipped()
+    for skipped in (*(block.skipped for block in blocks), *others):
+        total.update(skipped)
+    return total

@@ -1,0 +1,238 @@
+"""A folder of shards: what is whole in it, whose it is, and the manifest that says that nothing is missing.
+
+    shard-00000.npy ...         (rows, D) of the lines [k * shard_size, (k + 1) * shard_size); or .safetensors, with
+                                the one tensor `encodings`
+    manifest.json               the job, the shards with their rows, what was left out; written last
+    unfinished/job.json         the job, until then
+    unfinished/00000.json ...   a shard's entry of the manifest, written after the shard
+
+Every file takes its name when it is whole, so that a shard with an entry needs no second look: a job that was killed
+goes on with the shards that have none. Several processes need nothing but the folder. Rank 0 clears and signs it, the
+others wait for that; each writes shards of its own, and rank 0 waits for all entries and writes the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from data_prep.errors import DataError
+from data_prep.files import Skipped, atomic_write
+from spinn_tensor.config import ConfigError
+from spinn_tensor.encoding.job import Ranks, difference
+
+FORMAT_VERSION = 1  # of a manifest; rises when an older reader would misread it
+MANIFEST, UNFINISHED, JOB = "manifest.json", "unfinished", "job.json"
+TENSOR = "encodings"
+POLL_SECONDS = 0.1
+
+
+class ShardFolder:
+    """The output of one job, as one of its ranks sees it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        job: dict[str, Any],  # of `describe_job`
+        ranks: Ranks,
+        timeout: float,  # seconds to wait for other ranks without a sign of life
+    ) -> None:
+        self.folder, self.job, self.ranks, self.timeout = folder, job, ranks, timeout
+
+    def open(self, overwrite: bool) -> dict[str, Any] | None:
+        """Make the folder this job's; returns the manifest if there is nothing left to do.
+
+        Raises ConfigError if it holds encodings of another job, unless they are to be overwritten, or files of no job.
+        """
+        if self.ranks.rank:
+            self._await(lambda: int(not self._is_signed(overwrite)), lambda: "rank 0 has not begun")
+            return self._manifest()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(
+                f"{self.folder}: a file, expected a folder, or a name ending in .npy or .safetensors"
+            )
+        if not self._is_signed(overwrite):
+            if self._job_there() is None and self.folder.exists() and any(self.folder.iterdir()):
+                raise ConfigError(f"{self.folder}: holds files, but no encodings; give a folder of its own")
+            self._clear()
+            self._unfinished.mkdir(parents=True, exist_ok=True)
+            write_json(self._unfinished / JOB, self.job)
+        if (manifest := self._manifest()) is not None:
+            self._tidy()
+        return manifest
+
+    def is_whole(self, shard: int) -> bool:
+        return self._entry(shard).exists() and (self.folder / self._name(shard)).exists()
+
+    def write(
+        self,
+        shard: int,
+        encodings: np.ndarray,  # (rows, D)
+        n_lines: int,
+        left_out: Sequence[int],
+        skipped: Skipped,
+    ) -> None:
+        """A whole shard, then its entry."""
+        write_array(self.folder / self._name(shard), encodings)
+        entry = {
+            "file": self._name(shard),
+            "first_line": shard * self.job["options"]["shard_size"] + 1,
+            "lines": n_lines,
+            "rows": len(encodings),
+            "width": encodings.shape[1],
+            "left_out": list(left_out),
+            "skipped": dict(skipped),
+        }
+        write_json(self._entry(shard), entry)
+
+    def finish(self, n_shards: int, skipped: Skipped) -> dict[str, Any]:
+        """Rank 0 waits for all shards and writes the manifest, which the others do not wait for.
+
+        `skipped` is what no shard tells of. Raises TimeoutError naming the ranks that gave no sign of life, and
+        DataError if there is not one sentence.
+        """
+        self._await(
+            lambda: n_shards - sum(map(self.is_whole, range(n_shards))),
+            lambda: self._missing([shard for shard in range(n_shards) if not self.is_whole(shard)]),
+        )
+        entries = [read_json(self._entry(shard)) for shard in range(n_shards)]
+        widths = [entry.pop("width") for entry in entries]
+        for entry in entries:
+            skipped.update(entry.pop("skipped"))
+        count = sum(entry["rows"] for entry in entries)
+        if not count:
+            raise DataError(f"no examples ({skipped})", path=self.job["input"]["path"])
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "job": self.job,
+            "count": count,
+            "width": widths[0],
+            "lines": sum(entry["lines"] for entry in entries),
+            "skipped": dict(skipped),
+            "shards": entries,
+        }
+        write_json(self.folder / MANIFEST, manifest)
+        self._tidy()
+        return manifest
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.folder / UNFINISHED
+
+    def _name(self, shard: int) -> str:
+        return f"shard-{shard:05d}.{self.job['options']['format']}"
+
+    def _entry(self, shard: int) -> Path:
+        return self._unfinished / f"{shard:05d}.json"
+
+    def _manifest(self) -> dict[str, Any] | None:
+        return read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
+
+    def _job_there(self) -> dict[str, Any] | None:
+        """The job whose folder it is."""
+        if (manifest := self._manifest()) is not None:
+            job: dict[str, Any] = manifest["job"]
+            return job
+        signature = self._unfinished / JOB
+        return read_json(signature) if signature.exists() else None
+
+    def _is_signed(self, overwrite: bool) -> bool:
+        """Whether the folder is this job's. Raises ConfigError if it is another's, and nobody may overwrite it."""
+        found = self._job_there()
+        reason = None if found is None else difference(found, self.job)
+        if reason is not None and not overwrite:
+            has_shards = (self.folder / MANIFEST).exists() or any(self._unfinished.glob("[0-9]*.json"))
+            if has_shards:
+                raise ConfigError(
+                    f"{self.folder}: holds encodings of another job ({reason}); --overwrite replaces them"
+                )
+        return found is not None and reason is None
+
+    def _clear(self) -> None:
+        """Delete another job's encodings, and nothing else. Whenever it is killed, the folder still has a signature."""
+        if (found := self._manifest()) is not None:
+            self._unfinished.mkdir(exist_ok=True)
+            write_json(self._unfinished / JOB, found["job"])
+            (self.folder / MANIFEST).unlink()
+        for path in (
+            *self._unfinished.glob("[0-9]*.json"),
+            *self.folder.glob("shard-*"),
+            *self._temporaries(),
+        ):
+            path.unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Take away what a finished job has no use for, that of writers that were killed included."""
+        shutil.rmtree(self._unfinished, ignore_errors=True)
+        for path in self._temporaries():
+            path.unlink(missing_ok=True)
+
+    def _temporaries(self) -> Iterator[Path]:
+        return self.folder.glob(".shard-*.tmp")
+
+    def _await(self, n_missing: Callable[[], int], what: Callable[[], str]) -> None:
+        """Wait until nothing is missing; TimeoutError once nothing has come for too long."""
+        least, since = None, time.monotonic()
+        while missing := n_missing():
+            if least is None or missing < least:
+                least, since = missing, time.monotonic()
+            elif time.monotonic() - since > self.timeout:
+                raise TimeoutError(f"{self.folder}: waited {self.timeout:,.0f} s in vain: {what()}")
+            time.sleep(POLL_SECONDS)
+
+    def _missing(self, shards: Sequence[int]) -> str:
+        ranks = ", ".join(map(str, sorted({shard % self.ranks.world for shard in shards})))
+        return f"{len(shards)} shards are missing, of rank {ranks}; the same command goes on with them"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `encode_to_shards` returned. Raises DataError for a folder without a manifest that can be read."""
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        got = manifest.get("format_version")
+        raise DataError(f"format version {got!r}, expected {FORMAT_VERSION}", path=folder / MANIFEST)
+    return manifest
+
+
+def read_shards(folder: Path) -> Iterator[np.ndarray]:  # (rows, D) each
+    """The shards of a finished folder, in the order of the input; .npy ones are mapped into memory, not read."""
+    for entry in read_manifest(folder)["shards"]:
+        path = folder / entry["file"]
+        if path.suffix == ".npy":
+            yield np.load(path, mmap_mode="r" if entry["rows"] else None)
+        else:
+            yield load_file(path)[TENSOR]
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """A .npy or .safetensors file, whole or not at all."""
+    with atomic_write(path, "wb") as file:
+        if path.suffix == ".npy":
+            np.save(file, array)
+        else:
+            file.write(save({TENSOR: array}))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises DataError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("no such file", path=path) from None
+    except ValueError as error:
+        raise DataError("not JSON", path=path) from error
+    if not isinstance(value, dict):
+        raise DataError(f"got a JSON {type(value).__name__}, expected an object", path=path)
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,147 @@
+"""Training steps as CUDA graphs: recorded once for each shape of batch, then replayed with one launch.
+
+A recording owns the buffers that it reads. Replaying copies a batch into them (from pinned memory, waiting for nothing)
+and launches every kernel of the step at once: forward, loss, backward, clipping and optimiser. The offsets of the steps
+are read on the host while recording, so they belong to the shape. The graphs share one pool of memory: no two run at
+the same time, and what one leaves for the next are only the model's weights and the optimiser's state.
+
+On the CPU there is nothing to record and a replay calls the step on the same buffers, which is what tests run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spinn_tensor.bundles import HOST_FIELDS
+
+N_WARM_UP = 3  # runs before recording, as torch's notes on CUDA graphs ask for
+Step = Callable[[Any], Tensor]  # of a bundle of tensors; gives a tensor and may change the model
+Signature = tuple[Any, ...]
+
+
+class CapturedSteps:
+    """One step function over bundles of few shapes."""
+
+    def __init__(
+        self,
+        step: Step,
+        state: Callable[[], Sequence[Tensor]],  # all that the step changes
+        device: torch.device,
+    ) -> None:
+        self._step, self._state, self.device = step, state, device
+        self._recordings: dict[Signature, Recording] = {}
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    @property
+    def n_recordings(self) -> int:
+        return len(self._recordings)
+
+    def record(self, bundle: Any) -> None:
+        """Makes ready for bundles of this shape, which takes a few runs; the state is afterwards as before."""
+        key = signature(bundle)
+        if key not in self._recordings:
+            with preserved(self._state(), self.device):
+                self._recordings[key] = Recording(self._step, bundle, self.device, self._pool)
+
+    def __call__(
+        self,
+        bundle: Any,  # on the host, best in pinned memory, or on the device
+    ) -> Tensor:
+        """What the step gives. A new shape is recorded first."""
+        self.record(bundle)
+        return self._recordings[signature(bundle)](bundle)
+
+
+class Recording:
+    """The step on buffers of one shape."""
+
+    def __init__(self, step: Step, bundle: Any, device: torch.device, pool: Any) -> None:
+        self.inputs = buffers_like(bundle, device)
+        self._destinations = device_tensors(self.inputs)
+        self._step, self._graph = step, None
+        self._fill(bundle)
+        if device.type == "cuda":
+            self._graph, self._output = _record(lambda: step(self.inputs), pool)
+
+    def __call__(self, bundle: Any) -> Tensor:
+        self._fill(bundle)
+        if self._graph is None:
+            return self._step(self.inputs)
+        self._graph.replay()
+        return self._output.clone()  # another graph may overwrite it
+
+    def _fill(self, bundle: Any) -> None:
+        for destination, source in zip(self._destinations, device_tensors(bundle), strict=True):
+            destination.copy_(source, non_blocking=True)
+
+
+def _record(run: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(N_WARM_UP):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        output = run()
+    return graph, output
+
+
+@contextmanager
+def preserved(tensors: Iterable[Tensor], device: torch.device) -> Iterator[None]:
+    """Afterwards the tensors and the generators are as they were."""
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    with torch.no_grad():
+        for tensor, values in kept:
+            tensor.copy_(values)
+
+
+def signature(bundle: Any) -> Signature:
+    """What two bundles share if one recording serves both: kinds, shapes, and the values of host fields."""
+    if bundle is None or isinstance(bundle, Tensor):
+        return () if bundle is None else (tuple(bundle.shape), bundle.dtype)
+    fields = getattr(bundle, "_fields", range(len(bundle)))
+    parts = (
+        tuple(value.tolist()) if name in HOST_FIELDS else signature(value)
+        for name, value in zip(fields, bundle, strict=True)
+    )
+    return type(bundle), *parts
+
+
+def device_tensors(bundle: Any) -> list[Tensor]:
+    """The tensors of any nesting of tuples, but for host fields."""
+    if bundle is None or isinstance(bundle, Tensor):
+        return [] if bundle is None else [bundle]
+    fields = getattr(bundle, "_fields", range(len(bundle)))
+    parts = (value for name, value in zip(fields, bundle, strict=True) if name not in HOST_FIELDS)
+    return [tensor for part in parts for tensor in device_tensors(part)]
+
+
+def buffers_like(bundle: Any, device: torch.device) -> Any:
+    """Memory for bundles of this shape; host fields are those of this one."""
+    return _mapped(bundle, lambda tensor: torch.empty_like(tensor, device=device))
+
+
+def pinned(bundle: Any) -> Any:
+    """The bundle in pinned memory, from where copying to a device waits for nothing; host fields as they are."""
+    return _mapped(bundle, Tensor.pin_memory)
+
+
+def _mapped(bundle: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if bundle is None or isinstance(bundle, Tensor):
+        return None if bundle is None else function(bundle)
+    fields = getattr(bundle, "_fields", None)
+    names = range(len(bundle)) if fields is None else fields
+    parts = [
+        value if name in HOST_FIELDS else _mapped(value, function)
+        for name, value in zip(names, bundle, strict=True)
+    ]
+    return tuple(parts) if fields is None else type(bundle)(*parts)

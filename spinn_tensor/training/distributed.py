@@ -1,0 +1,198 @@
+"""Many processes that train one model: who does what, and how they talk.
+
+Under torchrun every process ("rank") has the whole model and a share of each batch. Gradients are summed on the
+device's backend (gloo on the CPU, nccl on CUDA); what is small and lies on the host always goes through gloo. Rank 0
+alone writes, prints and evaluates; what it found is told to the others, so that all take the same decisions.
+
+A rank that lost another waits for torchrun to end it: whoever fails first is what torchrun names as the cause.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from spinn_tensor.config import ConfigError
+
+# Longer than any wait for rank 0, which reads, evaluates and writes while the others stand still.
+PATIENCE = timedelta(hours=2)
+SECONDS_TO_BE_ENDED = 5.0  # torchrun looks every 0.1 s
+
+T = TypeVar("T")
+
+
+class LostRank(RuntimeError):
+    """Another process of the job is gone; its text is one line."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; without torchrun the only one."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes, prints and evaluates."""
+        return self.rank == 0
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum over ranks, in place, the same bits on each."""
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def from_first(self, find: Callable[[], T]) -> T:
+        """What rank 0 finds, on every rank; the others wait."""
+        if self.size == 1:
+            return find()
+        found: list[Any] = [find() if self.is_first else None]
+        torch.distributed.broadcast_object_list(found, src=0, device=torch.device("cpu"))
+        return found[0]
+
+    def gathered(self, value: Tensor) -> list[Tensor]:
+        """The CPU tensors of all ranks, of one shape and type."""
+        if self.size == 1:
+            return [value]
+        values = [torch.empty_like(value) for _ in range(self.size)]
+        torch.distributed.all_gather(values, value)
+        return values
+
+    def equalise(self, tensors: list[Tensor]) -> None:
+        """Gives every rank rank 0's values."""
+        if self.size > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor.detach(), src=0)
+
+
+ALONE = Ranks()
+
+
+class SignalPoll:
+    """What signal asks the job to end: any rank's, known to all ranks at the same step.
+
+    The ranks' answers of one step are collected while the next one runs, so that no step waits for them.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._answer = torch.zeros((), dtype=torch.int64)
+        self._work: torch.distributed.Work | None = None
+
+    def agreed(self, pending: int) -> int:
+        """The largest number that any rank had pending at the call before; alone, of this call. 0 = none."""
+        if self._ranks.size == 1:
+            return pending
+        before = self._finish()
+        self._answer = torch.tensor(pending)
+        self._work = torch.distributed.all_reduce(self._answer, torch.distributed.ReduceOp.MAX, async_op=True)
+        return before
+
+    def _finish(self) -> int:
+        if self._work is not None:
+            self._work.wait()
+        return int(self._answer)
+
+
+@contextmanager
+def joined(
+    device: str,  # "cpu" or "cuda"
+) -> Iterator[Ranks]:
+    """This process as one of those that torchrun started, on its own GPU; alone where it started none.
+
+    Raises ConfigError where there are fewer GPUs than ranks on a machine, LostRank when another rank is gone.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if size == 1:
+        yield Ranks(device=device)
+        return
+    try:
+        rank = int(os.environ["RANK"])
+        gpu = _own_gpu() if device == "cuda" else None
+        torch.distributed.init_process_group(
+            "gloo" if gpu is None else "cpu:gloo,cuda:nccl",
+            store=_own_store(),
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
+            device_id=gpu,
+        )
+        yield Ranks(rank, size, device if gpu is None else str(gpu))
+    except Exception as error:
+        if not _is_of_a_lost_rank(error):
+            _tell_torchrun(error)
+            raise
+        if launch_id():
+            time.sleep(SECONDS_TO_BE_ENDED)
+        lost = LostRank(f"another process of the job is gone ({_one_line(error)})")
+        _tell_torchrun(lost)
+        raise lost from None
+    torch.distributed.destroy_process_group()
+
+
+def launch_id() -> str:
+    """What is the same for all starts of this job by one torchrun; empty without it."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    return "" if run_id is None else f"{run_id} {socket.gethostname()} {os.getppid()}"
+
+
+def is_restarted() -> bool:
+    """Whether torchrun started this job again, after a rank failed."""
+    return _n_restarts() > 0
+
+
+def _own_store() -> torch.distributed.Store:
+    """Where ranks find each other's addresses. torchrun's own outlives a restart, with those of the dead."""
+    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    return torch.distributed.PrefixStore(f"spinn/{_n_restarts()}", store)
+
+
+def _n_restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this rank, which becomes torch's current one."""
+    local_rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local_rank >= n_gpus:
+        raise ConfigError(
+            f"local rank {local_rank} has no GPU of its own: torch sees {n_gpus}; "
+            "fewer processes (--nproc-per-node) or --device cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _is_of_a_lost_rank(error: Exception) -> bool:
+    """Gloo says so by a plain RuntimeError."""
+    is_of_gloo = type(error) is RuntimeError and any(
+        part in str(error) for part in ("gloo", "Connection closed by peer", "Connection reset by peer")
+    )
+    return is_of_gloo or isinstance(error, torch.distributed.DistError)
+
+
+def _tell_torchrun(error: Exception) -> None:
+    """The cause, for the report with which torchrun ends."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        text = f"{type(error).__name__}: {_one_line(error)}"
+        extra = {"py_callstack": text, "timestamp": str(int(time.time()))}  # it prints the former
+        cause = {"message": {"message": text, "extraInfo": extra}}
+        Path(path).write_text(json.dumps(cause), encoding="utf-8")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,149 @@
+"""One optimisation step, over all microbatches of all ranks.
+
+    L = Σ losses of the step's examples / counts of the whole step           (`Totals`)
+    w <- RMSprop(w, clip(∂L/∂w)),    ∂L/∂w = Σ over ranks of Σ over microbatches
+
+Each microbatch of each rank gives its part of the same sum, divided by the same counts, so the gradient is that of one
+process and one batch, however the examples are shared out: a mean of means would weigh an example of a small or little
+labelled share more. The gradients are added up over ranks by one all-reduce of one flat tensor. What is not the same is
+batch norm's view: ranks normalise together, the microbatches of a step one after another.
+
+With `compile`, loss and backward are one compiled graph each and clipping and optimiser a third. On a CUDA device that
+has the step to itself (one rank, one microbatch, batches of few shapes) all of it is then captured (`capture`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spinn_tensor.bundles import move
+from spinn_tensor.normalization import uncounted
+from spinn_tensor.training.capture import CapturedSteps, pinned, preserved
+from spinn_tensor.training.config import TrainingConfig
+from spinn_tensor.training.distributed import ALONE, Ranks
+from spinn_tensor.training.methods import Batch, Columns, Method
+from spinn_tensor.training.objective import Totals
+from spinn_tensor.training.optimizer import Update
+from spinn_tensor.training.precision import autocast, check_precision, matmul_precision
+
+
+class TrainStep:
+    """zero_grad, loss, backward, reduction, clip, optimiser; nothing waits for the device."""
+
+    def __init__(
+        self,
+        method: Method,
+        optimizer: torch.optim.RMSprop,
+        config: TrainingConfig,
+        ranks: Ranks = ALONE,
+        captures: bool | None = None,  # whether steps may be captured; None = on CUDA
+    ) -> None:
+        self.method, self.optimizer, self.config, self.ranks = method, optimizer, config, ranks
+        self.update = Update(optimizer, config.clip_norm, config.compile)
+        self.parameters = [p for p in method.model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        check_precision(config.precision, self.device.type)
+        alone = config.compile and ranks.size == 1 and config.accumulate == 1
+        self._may_capture = alone and (self.device.type == "cuda" if captures is None else captures)
+        self.captured: CapturedSteps | None = None
+
+    @property
+    def n_captured(self) -> int:
+        """Shapes whose steps are captured."""
+        return 0 if self.captured is None else self.captured.n_recordings
+
+    def warm_up(
+        self,
+        corpus: Columns,
+        rows: np.ndarray,  # (n,) int64, of a batch
+    ) -> None:
+        """Compiles and captures before the clock starts, so that all is as before but faster; nothing if eager."""
+        if not self.config.compile:
+            return
+        self.update.make_state()
+        if self._may_capture and self.method.plan(corpus, self.config.batch_size, self.config.seed):
+            self.captured = CapturedSteps(self._whole, self._state, self.device)
+        kept = self.method.tensors()
+        for batch in self.method.samples(corpus, rows):
+            totals = Totals(*(torch.ones((), device=self.device) for _ in Totals._fields))
+            with preserved(self._state(), self.device):
+                self([self.place(batch)], totals, step=0, rate=self.config.learning_rate)
+        self.method.restore(kept)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def place(self, batch: Batch) -> Batch:
+        """A batch from the CPU where the step wants it; nothing waits."""
+        if self.device.type == "cpu":
+            return batch
+        batch = pinned(batch)
+        if self.captured is not None and batch.row_mask is not None:
+            return batch  # copied from there into the buffers of its shape
+        return move(batch, self.device, non_blocking=True)
+
+    def __call__(
+        self,
+        batches: Sequence[Batch],  # this rank's microbatches, where `place` put them
+        totals: Totals,  # of the whole step, on the model's device
+        step: int,
+        rate: float,  # learning rate
+        counts: bool = True,  # False: a rank that has no example of this step computes one that weighs nothing
+    ) -> Tensor:  # () float, the step's loss, the same on all ranks, detached
+        """Changes the model. Raises ScoreError, see `run_own`."""
+        self.update.set_rate(rate)
+        with matmul_precision(self.config.precision):
+            if self.captured is not None and batches[0].row_mask is not None:
+                return self.captured((batches[0], totals))
+            return self._launch(batches, totals, step, counts)
+
+    def _launch(
+        self, batches: Sequence[Batch], totals: Totals, step: int, counts: bool
+    ) -> Tensor:  # () float
+        """A step that is not captured."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, observed = [], []
+        for batch in batches:
+            loss = self._loss(batch, step, totals, counts)
+            loss.backward()
+            losses.append(loss.detach())
+            observed.append(self.method.observed() * counts)
+        loss, seen = self._over_ranks(torch.stack(losses).sum(), torch.stack(observed).sum(0))
+        self.method.observe(seen)
+        self.update()
+        return loss
+
+    def _whole(self, inputs: tuple[Batch, Totals]) -> Tensor:  # () float
+        """All of a step, as it is captured."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(inputs[0], 0, inputs[1])
+        loss.backward()
+        self.update()
+        return loss.detach()
+
+    def _state(self) -> list[Tensor]:
+        """All that a step changes, but for the method's state."""
+        model = self.method.model
+        states = (value for state in self.optimizer.state.values() for value in state.values())
+        return [*model.parameters(), *model.buffers(), *states]
+
+    def _loss(self, batch: Batch, step: int, totals: Totals, counts: bool = True) -> Tensor:
+        with autocast(self.config.precision, self.device.type):
+            if counts:
+                return self.method.loss(batch, step, totals)
+            with uncounted(self.method.model):
+                return self.method.loss(batch, step, totals) * 0
+
+    def _over_ranks(self, loss: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over ranks, of the gradients in place: one collective."""
+        if self.ranks.size == 1:
+            return loss, observed
+        gradients = [p.grad for p in self.parameters if p.grad is not None]  # the same ones on every rank
+        parts = [loss.view(1), observed, *(gradient.flatten() for gradient in gradients)]
+        flat = self.ranks.summed(torch.cat(parts))
+        sums = flat.split([part.numel() for part in parts])
+        for gradient, reduced in zip(gradients, sums[2:], strict=True):
+            gradient.copy_(reduced.view_as(gradient))
+        return sums[0].squeeze(0), sums[1]

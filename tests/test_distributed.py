@@ -1,0 +1,400 @@
+"""Many processes optimise as one does: gradients, batch norm, the loss curve; and what happens when one dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.batching import shares
+from data_prep.columns import NO_LABEL, select
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.cli.main import main
+from spinn_tensor.normalization import MaskedBatchNorm, synchronise, uncounted
+from spinn_tensor.training import distributed, load_checkpoint
+from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.distributed import ALONE, Ranks, SignalPoll
+from spinn_tensor.training.loop import Task, Trainer
+from spinn_tensor.training.methods import make_method
+from spinn_tensor.training.objective import Totals, count_rows
+from spinn_tensor.training.optimizer import make_optimizer
+from spinn_tensor.training.run import LAUNCH, is_own_restart
+from spinn_tensor.training.step import TrainStep
+from tests.test_resume import assert_same_run
+from tests.test_training import CLASSIFIER, ENCODER, pairs, trees
+from tests.tiny_runs import pair_arguments, same_threads
+
+KINDS = ("spinn-pi", "spinn-pi-nt", "spinn", "nodes")  # of the models below
+# rows are all, some of them padding, or stand for several equal ones; the rank whose rows do not count
+NORMS = [("all", None), ("masked", None), ("counted", None), ("masked", 1), ("counted", 1)]
+N_EXAMPLES, N_STEPS = 92, 32
+
+keep_threads = pytest.fixture(autouse=True)(same_threads)
+
+
+def task(kind: str, folder: Path, batch_norm: bool = True) -> Task:
+    """Pairs, a third of them without a label; or trees, a third of whose nodes are without."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary, corpus = trees(folder, N_EXAMPLES) if kind == "nodes" else pairs(folder, N_EXAMPLES)
+    labels = corpus.sentences.node_labels if kind == "nodes" else corpus.labels
+    labels[np.random.default_rng(0).random(len(labels)) < 0.3] = NO_LABEL
+    encoder = {"kind": "spinn-pi" if kind == "nodes" else kind, "batch_norm": batch_norm, **ENCODER}
+    classifier = ClassifierConfig(5 if kind == "nodes" else 3, **CLASSIFIER, batch_norm=batch_norm)
+    name, classes = ("sentence", "abcde") if kind == "nodes" else ("pair", "abc")
+    torch.manual_seed(0)
+    config = EncoderConfig(len(vocabulary), **encoder)
+    model = build_model(ModelConfig(name, tuple(classes), config, classifier, kind == "nodes"))
+    return Task(model, vocabulary, corpus, corpus)
+
+
+def run_config(**parsing: Any) -> RunConfig:
+    """Batches of 13 of 92 examples: the last one, of a single example, leaves all ranks but one without any."""
+    training = TrainingConfig(batch_size=13, epochs=N_STEPS // 8, log_every=1, learning_rate=3e-3)
+    encoder = {"kind": "spinn", **ENCODER}
+    return RunConfig("test", DataConfig(), encoder, CLASSIFIER, training, ParsingConfig(**parsing))
+
+
+def trained(job: Task, output: Path, ranks: Ranks, run: RunConfig) -> dict[str, Any]:
+    """The loss of each step, where it is logged, and what is left at the end."""
+    output.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(job, run, output, ranks=ranks)
+    score = trainer.fit().best_score
+    losses = []
+    if ranks.is_first:
+        lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+        losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    state = {**job.model.state_dict(), **trainer.method.tensors()}
+    return {"losses": losses, "score": score, "state": state}
+
+
+def gradients(job: Task, ranks: Ranks, accumulate: int) -> dict[str, torch.Tensor]:
+    """Of one step on 17 examples in float64, its loss, and batch norm's running statistics."""
+    model = job.model.double().train()
+    if ranks.size > 1:
+        synchronise(model)
+    config = TrainingConfig(clip_norm=0, accumulate=accumulate)
+    method = make_method(model, ParsingConfig())
+    step = TrainStep(method, make_optimizer(model, config), config, ranks)
+    rows = np.arange(17)
+    parts = shares(rows, job.train.lengths_key, ranks.size, accumulate)[ranks.rank]
+    totals = Totals.of(count_rows(job.train, model.config.node_labels)[rows])
+    loss = step([method.collate(select(job.train, part), 0) for part in parts], totals, 0, 0.1)
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss, **found, **dict(model.named_buffers())}
+
+
+def normalised(ranks: Ranks, n_ranks: int, mode: str, idle: int | None) -> dict[str, torch.Tensor]:
+    """Batch norm of 12 rows in float64, dealt out unevenly to ranks, one of which may not count; with its gradients."""
+    generator = torch.Generator().manual_seed(3)
+    x, weights = (torch.randn(12, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = torch.rand(12, generator=generator) < 0.6
+    counts = torch.randint(1, 4, (12,), generator=generator)
+    owner = torch.arange(12).square() % 7 % n_ranks
+    own = owner == ranks.rank if ranks.size > 1 else owner != (-1 if idle is None else idle)
+    norm = MaskedBatchNorm(5).double()
+    with torch.no_grad():
+        norm.weight.uniform_(1, 2, generator=generator)
+    if ranks.size > 1:
+        synchronise(norm)
+    rows = x[own].requires_grad_()
+    is_idle = ranks.rank == idle and ranks.size > 1
+    with uncounted(norm) if is_idle else nullcontext():
+        y = norm(
+            rows,
+            mask[own] if mode == "masked" else None,
+            counts[own] if mode == "counted" else None,
+        )
+    (y * weights[own] * (not is_idle)).sum().backward()
+    of_x = torch.zeros_like(x)
+    of_x[own] = rows.grad
+    return {
+        "x": ranks.summed(of_x),
+        "weight": ranks.summed(norm.weight.grad),
+        "bias": ranks.summed(norm.bias.grad),
+        "mean": norm.running_mean,
+        "variance": norm.running_var,
+        "n": norm.num_batches_tracked,
+    }
+
+
+def everything(ranks: Ranks, n_ranks: int, folder: Path) -> dict[Any, Any]:
+    """All that is compared, of this rank or of one process alone; `n_ranks` are those it is compared with."""
+    data = folder / f"rank{ranks.rank}"
+    found: dict[Any, Any] = {}
+    for mode, idle in NORMS:
+        found["norm", mode, idle] = normalised(ranks, n_ranks, mode, idle)
+    for kind, accumulate in product(KINDS, (1, 3)):
+        found[kind, accumulate] = gradients(task(kind, data, accumulate == 1), ranks, accumulate)
+    for kind in KINDS:
+        found[kind] = trained(task(kind, data), folder / kind, ranks, run_config())
+    run = run_config(learning="reinforce", warmup_steps=3, n_samples=2, baseline="mean")
+    found["reinforce"] = trained(task("spinn", data), folder / "reinforce", ranks, run)
+    return found
+
+
+def be_rank(rank: int, n_ranks: int, folder: Path) -> None:
+    """Body of a process of its own."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=n_ranks
+    )
+    torch.save(everything(Ranks(rank, n_ranks), n_ranks, folder), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+class Comparison(NamedTuple):
+    alone: dict[Any, Any]
+    of_rank: list[dict[Any, Any]]
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+def compared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """What two or three processes compute together, and what one does."""
+    n_ranks, folder = request.param, tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(be_rank, (n_ranks, folder), nprocs=n_ranks)
+    of_rank = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(n_ranks)]
+    return Comparison(everything(ALONE, n_ranks, tmp_path_factory.mktemp("alone")), of_rank)
+
+
+@pytest.mark.parametrize("mode, idle", NORMS)
+def test_batch_norm_is_that_of_all_rows(mode: str, idle: int | None, compared: Comparison) -> None:
+    expected = compared.alone["norm", mode, idle]
+    for found in compared.of_rank:
+        torch.testing.assert_close(found["norm", mode, idle], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_has_the_gradient_of_one_process(kind: str, accumulate: int, compared: Comparison) -> None:
+    """Labels and nodes are missing in unequal parts; with several parts a rank there is no batch norm."""
+    expected = compared.alone[kind, accumulate]
+    for found in compared.of_rank:
+        torch.testing.assert_close(found[kind, accumulate], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_accumulated_gradients_are_those_of_one_batch(kind: str, tmp_path: Path) -> None:
+    whole, parts = (gradients(task(kind, tmp_path, batch_norm=False), ALONE, n) for n in (1, 3))
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_curve_is_that_of_one_process(kind: str, compared: Comparison) -> None:
+    expected, found = compared.alone[kind], compared.of_rank[0][kind]
+    assert len(found["losses"]) == N_STEPS
+    assert found["losses"] == pytest.approx(expected["losses"], abs=1e-5)
+    assert found["score"] == expected["score"]
+    torch.testing.assert_close(found["state"], expected["state"], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "reinforce"])
+def test_ranks_stay_equal_to_the_last_bit(kind: str, compared: Comparison) -> None:
+    """With reinforcement, too, whose noise is each rank's own and whose running moments are everyone's."""
+    first, *others = (found[kind] for found in compared.of_rank)
+    assert all(torch.isfinite(value).all() for value in first["state"].values())
+    for other in others:
+        assert other["score"] == first["score"]
+        torch.testing.assert_close(other["state"], first["state"], rtol=0, atol=0)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 7), st.integers(1, 5))
+def test_shares_are_a_partition_of_like_parts(sizes: list[int], n_ranks: int, n_parts: int) -> None:
+    lengths = np.array(sizes)
+    rows = np.random.default_rng(0).permutation(len(sizes))
+    dealt = shares(rows, lengths, n_ranks, n_parts)
+    parts = [part for parts in dealt for part in parts]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(sizes)))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    if len(sizes) >= n_ranks:
+        assert {len(parts) for parts in dealt} == {min(n_parts, len(sizes) // n_ranks)}
+        longest = [max(lengths[part].max() for part in parts) for parts in dealt]
+        assert min(longest) >= np.sort(lengths)[-n_ranks]  # the longest ones are with different ranks
+    else:
+        assert [len(parts) for parts in dealt] == [1] * len(sizes) + [0] * (n_ranks - len(sizes))
+
+
+def test_rows_are_counted_as_the_losses_count_them(tmp_path: Path) -> None:
+    for kind in ("spinn", "nodes"):
+        job = task(kind, tmp_path)
+        method = make_method(job.model, ParsingConfig())
+        rows = np.arange(3, 20)
+        batch = method.collate(select(job.train, rows), 0)
+        labels = batch.node_labels if kind == "nodes" else batch.labels
+        totals = Totals.of(count_rows(job.train, kind == "nodes")[rows])
+        assert [int(n) for n in totals] == [17, int((labels >= 0).sum()), len(batch.sentences.transitions)]
+
+
+@contextmanager
+def torchrun(
+    n_ranks: int, arguments: list[str], *options: str, program: tuple[str, ...]
+) -> Iterator[subprocess.Popen[str]]:
+    """A job, ended with its ranks if the test fails meanwhile."""
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(n_ranks),
+    ]
+    job = subprocess.Popen(
+        [*launcher, *options, *program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    with job:
+        try:
+            yield job
+        except BaseException:
+            job.terminate()
+            raise
+
+
+def pid_of_rank(launcher: int, rank: int) -> int:
+    """The process that torchrun started for a rank."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"RANK={rank}".encode() in (entry / "environ").read_bytes().split(
+                b"\0"
+            ):
+                return int(entry.name)
+    raise AssertionError(f"torchrun has no rank {rank}")
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+SPINN = ("-m", "spinn_tensor")
+RUN = ["--preset", "logic-spinn-pi", "--epochs", "4", "--dropout", "0.3", "--save-every", "3"]
+
+# Rank 1 dies in its 10th step, as `kill -9` would have it, when the job is started for the first time.
+DYING = """
+import os, signal, sys
+from spinn_tensor.cli.main import main
+from spinn_tensor.training.step import TrainStep
+
+whole_step = TrainStep.__call__
+
+def dying_step(self, batches, totals, step, *rest):
+    if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"], step) == ("1", "0", 9):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole_step(self, batches, totals, step, *rest)
+
+TrainStep.__call__ = dying_step
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [*pair_arguments(tmp_path_factory.mktemp("corpus")), *RUN]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_signal_to_one_rank_ends_the_job(number: int, arguments: list[str], tmp_path: Path) -> None:
+    """SIGKILL with its rank named, within a minute; SIGTERM with a checkpoint of the step that it came in."""
+    output = tmp_path / "run"
+    long = [*arguments, "--epochs", "100000", "--save-every", "0", "--output", str(output)]
+    with torchrun(2, long, program=SPINN) as job:
+        wait_for(output / "last", job)
+        os.kill(pid_of_rank(job.pid, 1), number)
+        printed, _ = job.communicate(timeout=60)
+    assert job.returncode != 0
+    if number == signal.SIGTERM:
+        (step,) = re.findall(r"spinn: stopped at step ([\d,]+); saved", printed)
+        assert load_checkpoint(output / "last").config.metrics["step"] == int(step.replace(",", ""))
+        assert "another process" not in printed
+    else:
+        cause = printed[printed.index("Root Cause") :]
+        assert re.search(r"rank +: 1 .*\n +exitcode +: -9 .*SIGKILL", cause), printed
+
+
+@pytest.mark.slow
+def test_a_restarted_job_ends_as_if_nothing_had_happened(arguments: list[str], tmp_path: Path) -> None:
+    """Nor does a restart take the run of another job for its own."""
+    program = tmp_path / "dying.py"
+    program.write_text(DYING)
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "run"
+    with torchrun(2, [*arguments, "--output", str(undisturbed)], program=SPINN) as job:
+        printed, _ = job.communicate(timeout=60)
+    assert job.returncode == 0, printed
+    options = "--max-restarts", "2"
+    with torchrun(2, [*arguments, "--output", str(output)], *options, program=(str(program),)) as job:
+        printed, _ = job.communicate(timeout=90)
+    assert job.returncode == 0, printed
+    assert re.search(r"exitcode: -9\) local_rank: 1", printed)
+    assert "resumed at step 9" in printed
+    assert_same_run(output, undisturbed)
+    with torchrun(2, [*arguments, "--output", str(output)], "--max-restarts", "1", program=SPINN) as job:
+        printed, _ = job.communicate(timeout=60)
+    assert job.returncode != 0
+    assert printed.count("spinn: rank 0: error: ") == 2
+    assert printed.count("rank 1: error") == 0
+    assert "holds a run already" in printed[printed.index("Root Cause") :]
+
+
+@pytest.mark.parametrize("change", [{}, {"count": "0"}, {"run": "another"}, {"written": False}])
+def test_only_a_restart_of_the_same_job_goes_on_by_itself(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    if change.get("written", True):
+        (tmp_path / LAUNCH).write_text(distributed.launch_id())
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", change.get("run", "job"))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", change.get("count", "1"))
+    assert is_own_restart(tmp_path) == (not change)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(arguments: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with torchrun(2, [*arguments, "--epochs", "1", "--output", str(output)], program=SPINN) as job:
+        printed, _ = job.communicate(timeout=60)
+    assert job.returncode == 0, printed
+    assert main(["train", "--output", str(output), "--resume", "--epochs", "2", "--threads", "1"]) == 0
+    assert load_checkpoint(output / "last").config.metrics["step"] == 8
+
+
+@pytest.mark.slow
+def test_compiled_steps_of_two_processes_have_the_losses_of_one(arguments: list[str], tmp_path: Path) -> None:
+    losses = []
+    for compiled in (False, True):
+        output = tmp_path / str(compiled)
+        options = ["--dropout", "0", "--set", "log_every=1", "--output", str(output)]
+        options += ["--compile"] if compiled else []
+        with torchrun(1 + compiled, [*arguments, *options], program=SPINN) as job:
+            printed, _ = job.communicate(timeout=300)
+        assert job.returncode == 0, printed
+        lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+        losses.append([line["loss"] for line in lines if line["kind"] == "train"])
+    assert len(losses[0]) == 16
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_alone_a_signal_is_seen_at_once() -> None:
+    poll = SignalPoll(ALONE)
+    assert [poll.agreed(number) for number in (0, 15, 0)] == [0, 15, 0]

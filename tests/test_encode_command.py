@@ -1,0 +1,153 @@
+"""`spinn encode` as it is used: arrays and folders, standard input, several processes, kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.trees import format_binary
+from spinn_tensor.cli.main import main
+from spinn_tensor.encoding import read_shards, shards
+from tests.tiny_runs import same_threads, train_pairs
+from tests.tiny_sentences import N_LINES, trees, write_parses
+
+pytest.importorskip("datasets")
+
+Capture = pytest.CaptureFixture[str]
+keep_threads = pytest.fixture(autouse=True)(same_threads)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model."""
+    return train_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def command(run: Path, source: Path, output: Path, *options: str) -> list[str]:
+    small = ["--shard-size", "5", "--threads", "1", "--device", "cpu"]
+    arguments = ["encode", str(run), "--input", str(source), "--output", str(output)]
+    return [*arguments, *(small if not output.suffix else []), *options]
+
+
+def test_the_command_writes_shards_and_goes_on(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    source, folder = tmp_path / "in.jsonl", tmp_path / "out"
+    records = [{"sentence_binary_parse": format_binary(tree)} for tree in trees()]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert main(command(run, source, tmp_path / "all.npy")) == 0
+    assert main(command(run, source, tmp_path / "all.safetensors", "--dtype", "float16")) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"23 encodings of width 8 in {tmp_path / 'all.npy'}"
+    for _ in range(2):
+        assert main(command(run, source, folder)) == 0
+        assert capsys.readouterr() == (f"23 encodings of width 8 in {folder}, 5 shards\n", "")
+    expected = np.load(tmp_path / "all.npy")
+    np.testing.assert_allclose(np.concatenate(list(read_shards(folder))), expected, atol=1e-6)
+    assert main(command(run, source, folder, "--dtype", "float16")) == 1
+    assert "spinn: error: " + str(folder) + ": holds encodings of another job" in capsys.readouterr().err
+    assert main(command(run, source, folder, "--dtype", "float16", "--overwrite")) == 0
+    halves = np.concatenate(list(read_shards(folder)))
+    tensor = shards.load_file(tmp_path / "all.safetensors")["encodings"]
+    assert tensor.dtype == halves.dtype == np.float16
+    np.testing.assert_allclose(halves, expected, atol=1e-3)
+    np.testing.assert_allclose(tensor, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "output, options, message",
+    [
+        ("out.npy", ["--shard-size", "3"], "--shard-size goes with a folder"),
+        ("out.npy", ["--overwrite"], "--overwrite goes with a folder"),
+        ("out.npy", ["--format", "npy"], "--format goes with a folder"),
+        ("out.safetensors", ["--timeout", "3"], "--timeout goes with a folder"),
+        ("out", ["--field", "sentence1"], "--field goes with a jsonl --input"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    output: str, options: list[str], message: str, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    write_parses(tmp_path / "in.txt")
+    assert main(command(run, tmp_path / "in.txt", tmp_path / output, *options)) == 1
+    assert capsys.readouterr().err.startswith(f"spinn: error: {message}")
+    assert not (tmp_path / output).exists()
+
+
+def test_several_processes_write_no_one_array(
+    run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parses(tmp_path / "in.txt")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(command(run, tmp_path / "in.txt", tmp_path / "out.npy")) == 1
+    assert "several processes write into a folder" in capsys.readouterr().err
+    assert main(command(run, Path("-"), tmp_path / "out")) == 1
+    assert "standard input is read by one process" in capsys.readouterr().err
+
+
+def spinn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, **options
+    )
+
+
+def test_standard_input(run: Path, tmp_path: Path) -> None:
+    write_parses(tmp_path / "in.txt")
+    text, arguments = (tmp_path / "in.txt").read_text(), command(run, Path("-"), tmp_path / "out")
+    done = spinn("-m", "spinn_tensor", *arguments, input=text, check=True)
+    assert done.stdout == f"23 encodings of width 8 in {tmp_path / 'out'}, 5 shards\n"
+    assert main(command(run, tmp_path / "in.txt", tmp_path / "all.npy")) == 0
+    got = np.concatenate(list(read_shards(tmp_path / "out")))
+    np.testing.assert_allclose(got, np.load(tmp_path / "all.npy"), atol=1e-6)
+    again = spinn("-m", "spinn_tensor", *arguments, input=text, check=False)
+    assert again.returncode == 1
+    assert "(standard input, which cannot be read again); --overwrite" in again.stderr
+
+
+def test_torchrun(run: Path, tmp_path: Path) -> None:
+    """Two processes, one of which dies of a bad line: the job ends with its cause; mended, it is done."""
+    source, folder = tmp_path / "in.txt", tmp_path / "out"
+    write_parses(source, {8: "( a )"})  # of shard 1, rank 1's
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spinn_tensor"]
+    failed = spinn(*launch, *command(run, source, folder), check=False, timeout=120)
+    assert failed.returncode != 0
+    assert f"spinn: rank 1: error: {source}:8: token 3 ')': a node with one child" in failed.stderr
+    assert not (folder / "manifest.json").exists()
+    write_parses(source)
+    done = spinn(*launch, *command(run, source, folder, "--overwrite"), check=True, timeout=120)
+    assert done.stdout == f"23 encodings of width 8 in {folder}, 5 shards\n"
+    assert main(command(run, source, tmp_path / "all.npy")) == 0
+    got = np.concatenate(list(read_shards(folder)))
+    np.testing.assert_allclose(got, np.load(tmp_path / "all.npy"), atol=1e-6)
+
+
+def test_kill_9(run: Path, tmp_path: Path) -> None:
+    """Killed while it writes: every shard with a name is whole, and the same command does the rest."""
+    source, folder = tmp_path / "in.txt", tmp_path / "out"
+    lines = [format_binary(tree) + "\n" for tree in trees()]
+    source.write_text("".join(lines * 100))
+    arguments = [sys.executable, "-m", "spinn_tensor", *command(run, source, folder)]
+    process = subprocess.Popen(arguments, cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("shard-*"))) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    n_whole = len(list(folder.glob("shard-*")))
+    assert 3 <= n_whole < 460
+    assert all(np.load(path).shape == (5, 8) for path in folder.glob("shard-*"))
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "unfinished").glob("[0-9]*.json")}
+    written = {path: (folder / f"shard-{path.stem}.npy").stat().st_mtime_ns for path in kept}
+    assert main(command(run, source, folder)) == 0
+    assert written == {path: (folder / f"shard-{path.stem}.npy").stat().st_mtime_ns for path in kept}
+    assert not list(folder.glob(".*"))
+    got = np.concatenate(list(read_shards(folder)))
+    np.testing.assert_allclose(got, np.tile(got[:N_LINES], (100, 1)), atol=1e-6)

@@ -1,0 +1,316 @@
+"""Bulk encoding: the same vectors whatever the shards, blocks, batches and processes; a killed job goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.columns import sentence_columns
+from data_prep.errors import DataError
+from data_prep.tokenizer import Tokenizer
+from data_prep.trees import Tree, parse_binary
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor import ConfigError, EncoderConfig, SentenceEncoder, make_sentence_batch
+from spinn_tensor.config import ENCODER_KINDS
+from spinn_tensor.encoding import (
+    EncodingOptions,
+    Ranks,
+    blocks,
+    encode_columns,
+    encode_to_array,
+    encode_to_shards,
+    read_manifest,
+    read_shards,
+)
+from spinn_tensor.encoding.blocks import token_batches
+from tests.tiny_sentences import N_LINES, WORDS, trees, write_parses
+
+pytest.importorskip("pyarrow")
+
+VOCABULARY = Vocabulary.build([WORDS[:-1]])
+BAD = {4: "( a )", 11: "", 18: "a b"}  # by line
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that shards have several blocks, and blocks several batches."""
+    monkeypatch.setattr(blocks, "BLOCK_LINES", 4)
+
+
+def encoder_of(kind: str = "spinn-pi-nt", seed: int = 0) -> SentenceEncoder:
+    torch.manual_seed(seed)
+    return SentenceEncoder(EncoderConfig(len(VOCABULARY), kind, 6, 8, tracker_dim=4)).eval()
+
+
+def one_by_one(encoder: SentenceEncoder, sentences: list[Tree]) -> np.ndarray:
+    """Encodings without batches, blocks or files."""
+    with torch.no_grad():
+        alone = [
+            encoder(make_sentence_batch(sentence_columns([tree], VOCABULARY), encoder.table_kind))
+            for tree in sentences
+        ]
+    return torch.cat(alone).numpy()
+
+
+def encode(source: Path, folder: Path, **arguments: Any) -> dict[str, Any] | None:
+    """Shards of 5 lines with a small encoder."""
+    options = {name: arguments.pop(name) for name in list(arguments) if name in EncodingOptions().to_dict()}
+    made = EncodingOptions(**{"shard_size": 5, **options})
+    encoder = arguments.pop("encoder", encoder_of())
+    return encode_to_shards(encoder, VOCABULARY, source, folder, made, **arguments)
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below the folder, and when it was written."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("kind", ENCODER_KINDS)
+@pytest.mark.parametrize("batch_tokens", [1, 10, 1000])
+def test_columns_are_encoded_as_one_by_one(kind: str, batch_tokens: int) -> None:
+    encoder, sentences = encoder_of(kind), trees()
+    got = encode_columns(encoder, sentence_columns(sentences, VOCABULARY), batch_tokens=batch_tokens)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, one_by_one(encoder, sentences), atol=1e-6)
+
+
+def test_batches_hold_every_row_once_and_few_tokens() -> None:
+    n_tokens = np.random.default_rng(0).integers(1, 9, 50)
+    made = list(token_batches(n_tokens, 20))
+    np.testing.assert_array_equal(np.sort(np.concatenate(made)), np.arange(50))
+    assert len(made) > 5
+    assert all(n_tokens[rows].sum() - n_tokens[rows[-1]] < 20 for rows in made)
+    assert not list(token_batches(n_tokens[:0], 20))
+
+
+@pytest.mark.parametrize("form", ["npy", "safetensors"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("shard_size", [1, 5, N_LINES, 100])
+def test_shards_are_the_sentences_in_the_order_of_the_lines(
+    shard_size: int, dtype: str, form: str, tmp_path: Path
+) -> None:
+    sentences = write_parses(tmp_path / "in.txt", BAD)
+    manifest = encode(
+        tmp_path / "in.txt", tmp_path / "out", shard_size=shard_size, dtype=dtype, format=form, skip_bad=True
+    )
+    parts = list(read_shards(tmp_path / "out"))
+    got, expected = np.concatenate(parts), one_by_one(encoder_of(), sentences)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, expected, atol=1e-6 if dtype == "float32" else 1e-3)
+    assert manifest == read_manifest(tmp_path / "out")
+    assert (manifest["count"], manifest["width"], manifest["lines"]) == (len(sentences), 8, N_LINES)
+    assert [entry["rows"] for entry in manifest["shards"]] == [len(part) for part in parts]
+    assert [line for entry in manifest["shards"] for line in entry["left_out"]] == list(BAD)
+    assert [entry["first_line"] for entry in manifest["shards"]] == list(range(1, N_LINES + 1, shard_size))
+    assert sum(manifest["skipped"].values()) == 2  # a blank line is not a bad one
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"manifest.json", *(entry["file"] for entry in manifest["shards"])}
+    if form == "npy":
+        assert all(isinstance(part, np.memmap) for part in parts if len(part))
+
+
+def test_an_array_is_the_shards_joined(tmp_path: Path) -> None:
+    write_parses(tmp_path / "in.txt", BAD)
+    options = EncodingOptions(skip_bad=True, branching="random")
+    found, skipped = encode_to_array(encoder_of(), VOCABULARY, tmp_path / "in.txt", options)
+    assert skipped.total() == 2
+    manifest = encode(tmp_path / "in.txt", tmp_path / "out", shard_size=8, skip_bad=True, branching="random")
+    assert manifest is not None
+    np.testing.assert_allclose(np.concatenate(list(read_shards(tmp_path / "out"))), found, atol=1e-6)
+
+
+class Killed(BaseException):
+    """What ends a job in the middle."""
+
+
+def stop_after(n_sentences: int) -> Any:
+    """An `advance` that ends the job once so many sentences are done."""
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        if done >= n_sentences:
+            raise Killed
+
+    return advance
+
+
+@pytest.mark.parametrize("ended_after", [1, 5, 12, 22])
+def test_a_job_goes_on_with_the_shards_that_are_missing(ended_after: int, tmp_path: Path) -> None:
+    sentences = write_parses(tmp_path / "in.txt", BAD)
+    source, whole, folder = tmp_path / "in.txt", tmp_path / "whole", tmp_path / "out"
+    encode(source, whole, skip_bad=True)
+    with pytest.raises(Killed):
+        encode(source, folder, skip_bad=True, advance=stop_after(min(ended_after, len(sentences))))
+    with pytest.raises(DataError, match=r"manifest.json: no such file"):
+        read_manifest(folder)
+    before = {name: value for name, value in contents(folder).items() if name.startswith("shard")}
+    done: list[int] = []
+    assert encode(source, folder, skip_bad=True, advance=done.append) == read_manifest(whole)
+    after = contents(folder)
+    assert before.items() <= after.items()  # what was whole is not written again
+    n_kept = sum(len(np.load(folder / name)) for name in before)
+    assert sum(done) == len(sentences) - n_kept
+    assert {name: data for name, (data, _) in after.items()} == {
+        name: data for name, (data, _) in contents(whole).items()
+    }
+
+
+def test_a_finished_job_is_not_begun_again(tmp_path: Path) -> None:
+    write_parses(tmp_path / "in.txt")
+    manifest = encode(tmp_path / "in.txt", tmp_path / "out")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "unfinished").mkdir()  # the writer was killed between its last two steps
+    assert encode(tmp_path / "in.txt", tmp_path / "out", advance=stop_after(0)) == manifest
+    assert contents(tmp_path / "out") == before
+    assert not (tmp_path / "out" / "unfinished").exists()
+
+
+def other_job(change: str, source: Path) -> dict[str, Any]:
+    """Arguments of a job that differs."""
+    if change == "input":
+        source.write_text(source.read_text() + "( old dogs )\n")
+        return {}
+    if change == "model":
+        return {"encoder": encoder_of(seed=1)}
+    values = {
+        "dtype": "float16",
+        "shard_size": 6,
+        "branching": "left",
+        "skip_bad": True,
+        "format": "safetensors",
+    }
+    return {change: values[change]}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("input", "another input, .*in.txt"),
+        ("model", "another model"),
+        ("dtype", "dtype was 'float32', now 'float16'"),
+        ("shard_size", "shard_size was 5, now 6"),
+        ("branching", "branching was None, now 'left'"),
+        ("skip_bad", "skip_bad was False, now True"),
+        ("format", "format was 'npy', now 'safetensors'"),
+    ],
+)
+def test_another_job_is_refused_or_replaces_the_encodings(
+    change: str, message: str, finished: bool, tmp_path: Path
+) -> None:
+    source, folder = tmp_path / "in.txt", tmp_path / "out"
+    write_parses(source)
+    if finished:
+        encode(source, folder)
+    else:
+        with pytest.raises(Killed):
+            encode(source, folder, advance=stop_after(12))
+    (folder / "notes.txt").write_text("mine")
+    other = other_job(change, source)
+    before = contents(folder)
+    with pytest.raises(ConfigError, match=rf"out: holds encodings of another job \({message}\); --overwrite"):
+        encode(source, folder, **other)
+    assert contents(folder) == before
+    manifest = encode(source, folder, **other, overwrite=True)
+    encode(source, tmp_path / "fresh", **other)
+    (tmp_path / "fresh" / "notes.txt").write_text("mine")
+    assert manifest == read_manifest(tmp_path / "fresh")
+    assert {name: data for name, (data, _) in contents(folder).items()} == {
+        name: data for name, (data, _) in contents(tmp_path / "fresh").items()
+    }
+
+
+def test_a_job_without_a_whole_shard_is_in_nobodys_way(tmp_path: Path) -> None:
+    source, folder = tmp_path / "in.txt", tmp_path / "out"
+    write_parses(source, {2: "( a )"})
+    with pytest.raises(DataError, match=r"in.txt:2: token 3 '\)': a node with one child"):
+        encode(source, folder)
+    write_parses(source)
+    manifest = encode(source, folder)
+    assert manifest is not None
+    assert manifest["count"] == N_LINES
+
+
+def test_a_folder_with_anything_else_is_refused(tmp_path: Path) -> None:
+    write_parses(tmp_path / "in.txt")
+    with pytest.raises(ConfigError, match="holds files, but no encodings"):
+        encode(tmp_path / "in.txt", tmp_path, overwrite=True)
+    with pytest.raises(ConfigError, match="a file, expected a folder"):
+        encode(tmp_path / "in.txt", tmp_path / "in.txt", overwrite=True)
+
+
+def test_a_file_without_a_sentence_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n( a )\n")
+    for skip_bad, message in ((True, "no examples \\(1 lines skipped"), (False, "in.txt:2: ")):
+        with pytest.raises(DataError, match=message):
+            encode(tmp_path / "in.txt", tmp_path / f"out{skip_bad}", skip_bad=skip_bad)
+        options = EncodingOptions(skip_bad=skip_bad)
+        with pytest.raises(DataError, match=message):
+            encode_to_array(encoder_of(), VOCABULARY, tmp_path / "in.txt", options)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"format": "txt"}, {"dtype": "int8"}, {"shard_size": 0}, {"branching": "up"}]
+)
+def test_options_are_checked(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(setting))}: expected "):
+        EncodingOptions(**setting)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_ranks_share_the_shards_without_overlap_or_loss(world: int, tmp_path: Path) -> None:
+    """One after another, the first in their midst: rank 0 signs the folder, and is then kept from waiting."""
+    sentences, source = write_parses(tmp_path / "in.txt", BAD), tmp_path / "in.txt"
+    options = {"skip_bad": True, "timeout": 0.2}
+    done: list[int] = []
+    with pytest.raises(TimeoutError, match=r"waited .* in vain: \d shards are missing, of rank 1"):
+        encode(source, tmp_path / "out", ranks=Ranks(0, world), advance=done.append, **options)
+    for rank in range(1, world):
+        encode(source, tmp_path / "out", ranks=Ranks(rank, world), advance=done.append, **options)
+    manifest = encode(source, tmp_path / "out", ranks=Ranks(0, world), advance=done.append, **options)
+    assert sum(done) == len(sentences)
+    encode(source, tmp_path / "alone", skip_bad=True)
+    assert manifest == read_manifest(tmp_path / "alone")
+    assert {name: data for name, (data, _) in contents(tmp_path / "out").items()} == {
+        name: data for name, (data, _) in contents(tmp_path / "alone").items()
+    }
+    assert encode(source, tmp_path / "out", ranks=Ranks(1, world), **options) == manifest
+
+
+def test_a_rank_does_not_begin_before_rank_0(tmp_path: Path) -> None:
+    write_parses(tmp_path / "in.txt")
+    with pytest.raises(TimeoutError, match="rank 0 has not begun"):
+        encode(tmp_path / "in.txt", tmp_path / "out", ranks=Ranks(1, 2), timeout=0.1)
+    encode(tmp_path / "in.txt", tmp_path / "out")
+    other = {"ranks": Ranks(1, 2), "timeout": 0.1, "dtype": "float16"}
+    with pytest.raises(ConfigError, match="dtype was 'float32'"):
+        encode(tmp_path / "in.txt", tmp_path / "out", **other)
+    with pytest.raises(TimeoutError, match="rank 0 has not begun"):
+        encode(tmp_path / "in.txt", tmp_path / "out", **other, overwrite=True)
+
+
+@pytest.mark.parametrize("rank, world", [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "")])
+def test_ranks_of_the_environment_are_checked(rank: str, world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Ranks.from_environment() == Ranks(0, 1)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(ConfigError, match="RANK and WORLD_SIZE"):
+        Ranks.from_environment()
+
+
+def test_text_for_a_model_that_parses_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("old dogs bark\n( old ( dogs bark ) )\n")
+    options = EncodingOptions()
+    encoder, tokenize = encoder_of("spinn"), Tokenizer().tokenize
+    got, _ = encode_to_array(encoder, VOCABULARY, tmp_path / "in.txt", options, tokenize=tokenize)
+    np.testing.assert_allclose(got[0], got[1], atol=1e-6)
+    np.testing.assert_allclose(
+        got, one_by_one(encoder, [parse_binary("( old ( dogs bark ) )")] * 2), atol=1e-6
+    )

@@ -1,0 +1,203 @@
+"""Training in bfloat16 and TF32: only products change, and what is learnt does not."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import precision as benchmark
+from data_prep.files import Skipped
+from data_prep.logic import LogicConfig
+from spinn_tensor.cli.main import build_parser, main
+from spinn_tensor.cli.profile import make_trainer
+from spinn_tensor.cli.train import new_run
+from spinn_tensor.training import corpora
+from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.corpora import generate_corpus
+from spinn_tensor.training.evaluate import evaluate
+from spinn_tensor.training.loop import Trainer
+from spinn_tensor.training.precision import autocast, check_precision, matmul_precision
+from spinn_tensor.training.presets import run_config
+from spinn_tensor.training.run import execute
+from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, same_threads, tree_arguments
+
+pytest.importorskip("datasets")
+
+keep_threads = pytest.fixture(autouse=True)(same_threads)
+KINDS = {
+    "spinn-pi-nt": ["--set", "kind=spinn-pi-nt"],
+    "spinn-pi": [],
+    "spinn": ["--preset", "logic-spinn", "--set", "scheduled_sampling=0.5"],
+    "rl-spinn": ["--preset", "logic-rl-spinn"],
+    "lstm": ["--set", "kind=lstm"],
+    "bilstm leaves": ["--set", "leaf_encoder=bilstm"],
+    "bow": ["--set", "kind=bow"],
+}
+
+
+def trainer_of(arguments: list[str], *options: str) -> Trainer:
+    args = build_parser().parse_args([*arguments, *options])
+    return make_trainer(new_run(args), "cpu", Skipped())
+
+
+def steps(trainer: Trainer, n_steps: int) -> list[float]:
+    """Losses of steps on the same examples."""
+    trainer.task.model.train()
+    rows = torch.arange(16).numpy()
+    losses = []
+    for number in range(n_steps):
+        torch.manual_seed(number)
+        losses.append(float(trainer.take_step(rows)))
+        trainer.progress.step += 1
+    return losses
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "node labels", "parser"])
+def test_losses_of_bfloat16_are_close_and_all_that_stays_is_float32(kind: str, tmp_path: Path) -> None:
+    of_kind = {"node labels": tree_arguments, "parser": parser_arguments}.get(kind, pair_arguments)
+    options = ["--dropout", "0", "--lr", "0.002", *KINDS.get(kind, [])]
+    arguments = of_kind(tmp_path)
+    wide, narrow = (
+        trainer_of(arguments, *options, "--precision", precision) for precision in ("float32", "bfloat16")
+    )
+    expected, losses = steps(wide, 4), steps(narrow, 4)
+    assert losses != expected
+    tolerance = 0.2 if kind == "rl-spinn" else 0.02  # other rounding can be another sampled tree
+    assert losses == pytest.approx(expected, rel=tolerance)
+    states = (value for state in narrow.optimizer.state.values() for value in state.values())
+    kept = [*narrow.task.model.parameters(), *narrow.task.model.buffers(), *states]
+    gradients = [p.grad for p in narrow.task.model.parameters() if p.grad is not None]
+    assert gradients
+    assert {tensor.dtype for tensor in [*kept, *gradients]} <= {torch.float32, torch.int64}
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_products_are_bfloat16_and_losses_float32(tmp_path: Path) -> None:
+    trainer = trainer_of(pair_arguments(tmp_path), "--precision", "bfloat16")
+    model = trainer.task.model
+    seen: dict[str, torch.dtype] = {}
+
+    def see(name: str, module: torch.nn.Module) -> None:
+        module.register_forward_hook(lambda *args: seen.update({name: args[2].dtype}))
+
+    products = {"linear": model.mlp.hidden[0]}
+    others = {"leaves": model.encoder.leaves, "norm": model.mlp.norms[1], "logits": model.mlp}
+    for name, module in {**products, **others}.items():
+        see(name, module)
+    steps(trainer, 1)
+    assert seen == {**dict.fromkeys(products, torch.bfloat16), **dict.fromkeys(others, torch.float32)}
+
+
+def test_evaluation_is_in_float32(tmp_path: Path) -> None:
+    """Of a model that was trained in bfloat16, in the run itself as from its checkpoint."""
+    options = ["--epochs", "1", "--precision", "bfloat16", "--output", str(tmp_path / "run")]
+    assert main([*pair_arguments(tmp_path), *options]) == 0
+    checkpoint = load_checkpoint(tmp_path / "run" / "best")
+    assert checkpoint.config.run.training.precision == "bfloat16"
+    assert all(parameter.dtype == torch.float32 for parameter in checkpoint.model.parameters())
+    trainer = trainer_of(pair_arguments(tmp_path))
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert evaluate(checkpoint.model, trainer.task.dev).loss == results["splits"]["dev"]["loss"]
+
+
+@pytest.mark.parametrize("kind", ["spinn-pi-nt", "spinn-pi", "spinn"])
+def test_a_compiled_step_in_bfloat16(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    options = ["--dropout", "0", "--precision", "bfloat16", *KINDS[kind]]
+    arguments = pair_arguments(tmp_path)
+    eager, compiled = trainer_of(arguments, *options), trainer_of(arguments, *options, "--compile")
+    compiled.step.warm_up(compiled.task.train, torch.arange(16).numpy())
+    assert steps(compiled, 3) == pytest.approx(steps(eager, 3), rel=2e-3)
+
+
+def test_tf32_is_on_during_a_step_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the CPU were a GPU, whose setting it is."""
+    monkeypatch.setattr("spinn_tensor.training.step.check_precision", lambda precision, device_type: None)
+    trainer = trainer_of(pair_arguments(tmp_path), "--precision", "tf32")
+    seen: list[str] = []
+    trainer.task.model.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    update = trainer.step.update.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.get_float32_matmul_precision())
+    )
+    before = torch.get_float32_matmul_precision()
+    steps(trainer, 1)
+    update.remove()
+    assert set(seen) == {"high"}
+    assert torch.get_float32_matmul_precision() == before == "highest"
+
+
+def test_the_setting_is_put_back_after_an_error() -> None:
+    with pytest.raises(ValueError, match="in a step"), matmul_precision("tf32"):
+        raise ValueError("in a step")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_other_precisions_leave_the_setting_alone(precision: str) -> None:
+    with matmul_precision(precision), autocast(precision, "cpu"):
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.is_autocast_enabled("cpu") == (precision == "bfloat16")
+    check_precision(precision, "cpu")
+    check_precision("tf32", "cuda")
+
+
+def test_tf32_on_a_cpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--precision", "tf32", "--output", str(tmp_path / "run")]
+    assert main([*pair_arguments(tmp_path), *options]) == 1
+    assert (
+        "error: precision: tf32 is a way in which GPUs multiply; this run is on cpu"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_precision() -> None:
+    with pytest.raises(ValueError, match="precision: expected one of float32, tf32, bfloat16, got 'half'"):
+        TrainingConfig(precision="half")
+
+
+def test_runs_from_before_there_were_precisions() -> None:
+    """Their settings are read as what they were."""
+    values = run_config("logic-spinn-pi", DataConfig()).to_dict()
+    del values["training"]["precision"]
+    assert RunConfig.from_dict(values).training.precision == "float32"
+
+
+def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
+    """A small part of the embedded corpus, small models; the whole is `python -m benchmarks.precision`."""
+    config = LogicConfig(n_train=900, n_dev=300, n_test=3, n_long=3)
+    generate_corpus("logic", tmp_path / "corpus", config)
+    arguments = ["train", "--data", str(tmp_path / "corpus"), *SMALL, "--hidden", "16", "--lr", "0.01"]
+    settings = new_run(build_parser().parse_args([*arguments, "--epochs", "6"]))
+    torch.set_num_threads(1)
+    accuracy = {}
+    for precision in ("float32", "bfloat16"):
+        run = settings.changed(precision=precision)
+        accuracy[precision] = execute(run, tmp_path / precision).evaluations["dev"].criterion("accuracy")
+    assert accuracy["float32"] > 0.6  # of three classes
+    assert abs(accuracy["bfloat16"] - accuracy["float32"]) < 0.06
+
+
+def test_the_benchmark_reports_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = corpora.GENERATORS["logic"]._replace(default=LogicConfig(n_train=90, n_dev=30, n_test=9, n_long=9))
+    monkeypatch.setitem(corpora.GENERATORS, "logic", tiny)
+    out = tmp_path / "precision.json"
+    options = ["--kinds", "spinn-pi", "bow", "--seeds", "1", "2", "--epochs", "1"]
+    benchmark.main([*options, "--output", str(tmp_path / "runs"), "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert result["kinds"].keys() == {"spinn-pi", "bow"}
+    for accuracies in result["kinds"].values():
+        assert list(accuracies) == ["float32", "bfloat16"]
+        assert all(len(seeds) == 2 for splits in accuracies.values() for seeds in splits.values())
+    run = json.loads((tmp_path / "runs" / "bow-bfloat16-2" / "run.json").read_text())
+    assert (run["training"]["precision"], run["training"]["seed"]) == ("bfloat16", 2)
+    bow = result["kinds"]["bow"]
+    wide, narrow = (statistics.mean(bow[precision]["dev"]) for precision in ("float32", "bfloat16"))
+    line = f"| bow | bfloat16 | {narrow:.2%} ({100 * (narrow - wide):+.2f}) |"
+    assert line in out.with_suffix(".md").read_text()
