@@ -199,39 +199,3 @@ def test_what_cannot_be_shared_is_an_error(options, message) -> None:
     options = {"table_kind": "forest", **options}
     with pytest.raises(ValueError, match=message):
         make_sentence_batch(columns_of(*repetitive(0)), **options)
-
-
-def subtrees_of(batch, words) -> set:
-    """By brute force: every distinct subtree of two words or more."""
-    found, at = set(), 0
-    for codes in batch:
-        own = words[at : at + (len(codes) + 1) // 2].tolist()
-        at += len(own)
-        stack: list = []
-        for code in codes:
-            if code == REDUCE:
-                right, left = stack.pop(), stack.pop()
-                stack.append((left, right))
-                found.add(stack[-1])
-            else:
-                stack.append(own.pop(0))
-    return found
-
-
-@settings(max_examples=60)
-@given(
-    batch=batches_of_transitions(max_batch=8, max_tokens=8),
-    seed=st.integers(0, 2**31),
-    n_words=st.integers(1, 4),
-)
-def test_the_forest_composes_every_distinct_subtree_once(batch, seed, n_words) -> None:
-    words = np.random.default_rng(seed).integers(0, n_words, int(flatten(batch)[1].sum()))
-    _, leaf_index = np.unique(words, return_inverse=True)
-    tables = forest_tables(*flatten(batch), leaf_index=leaf_index)
-    subtrees = subtrees_of(batch, words)
-    assert len(tables.left_index) == len(subtrees)
-    assert len(tables.step_offsets) - 1 == max(map(height, subtrees), default=0)
-
-
-def height(tree) -> int:
-    return 1 + max(map(height, tree)) if isinstance(tree, tuple) else 0
