@@ -65,6 +65,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--epochs", type=int, help="default: the presets'")
     add("--limit", type=int, default=0, help="only the first examples of every split")
     add("--device", choices=("cpu", "cuda"), default="cpu")
+    add(
+        "--resume", action="store_true", help="go on with the runs in --output instead of beginning them anew"
+    )
     add("--output", type=Path, default=Path("runs/precision"), help="folder of the corpus and of the runs")
     add(
         "--out",
@@ -85,7 +88,9 @@ def _train(kind: str, corpus: Path, options: argparse.Namespace) -> Accuracies:
             if options.epochs is not None:
                 run = run.changed(epochs=options.epochs)
             folder = options.output / f"{kind}-{precision}-{seed}"
-            results = execute(run, folder, device=options.device, overwrite=True)
+            results = execute(
+                run, folder, device=options.device, resume=options.resume, overwrite=not options.resume
+            )
             for split in SPLITS:
                 accuracies[precision][split].append(results.evaluations[split].criterion("accuracy"))
             print(f"{folder}: dev {accuracies[precision]['dev'][-1]:.2%}", flush=True)

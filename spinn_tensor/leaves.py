@@ -19,7 +19,7 @@ from spinn_tensor.normalization import MaskedBatchNorm
 
 
 class LeafEncoder(nn.Module):
-    """Word ids (L,) to leaf vectors (L, D)."""
+    """Word ids to leaf vectors: (L, D), or (V, D) where equal words are one leaf."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class LeafEncoder(nn.Module):
             self.lstm = nn.LSTM(output_dim, output_dim // 2, bidirectional=True)
         nn.init.normal_(self.embedding.weight, std=1.0 / math.sqrt(config.embedding_dim))
 
-    def forward(self, batch: SentenceBatch) -> Tensor:  # (L, D)
+    def forward(self, batch: SentenceBatch) -> Tensor:  # (L, D) or (V, D)
         words = self.embedding(batch.token_ids)
         if batch.token_mask is not None:  # before the product, whose weight gradient sums over all rows
             words = words.masked_fill(~batch.token_mask.unsqueeze(1), 0)
-        with torch.autocast(words.device.type, enabled=False):  # distinct words are few
+        with torch.autocast(words.device.type, enabled=False):  # shared words are few
             x = self.projection(words)
         shared = batch.shared
         if self.norm is not None:

@@ -189,8 +189,14 @@ def test_the_benchmark_reports_every_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(corpora.GENERATORS, "logic", tiny)
     out = tmp_path / "precision.json"
     options = ["--kinds", "spinn-pi", "bow", "--seeds", "1", "2", "--epochs", "1"]
-    benchmark.main([*options, "--output", str(tmp_path / "runs"), "--out", str(out)])
+    options += ["--output", str(tmp_path / "runs"), "--out", str(out)]
+    benchmark.main(options)
     result = json.loads(out.read_text())
+    weights = tmp_path / "runs" / "bow-bfloat16-2" / "best" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    benchmark.main([*options, "--resume"])
+    assert weights.stat().st_mtime_ns == written
+    assert json.loads(out.read_text())["kinds"] == result["kinds"]
     assert result["kinds"].keys() == {"spinn-pi", "bow"}
     for accuracies in result["kinds"].values():
         assert list(accuracies) == ["float32", "bfloat16"]

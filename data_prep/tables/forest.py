@@ -7,7 +7,8 @@ schedule for in-trees on W machines: with n_l the number of compositions at leve
     S(W) = max over l of l + ceil(sum of n_k for k >= l / W).
 
 The width is chosen from the batch: the tallest tree's height where that costs at most 10 % of padding slots, else the S
-that costs least when a step costs as much as a few slots more than it holds.
+that costs least when a step costs as much as a few slots more than it holds. With a `leaf_index` there is no width:
+`data_prep.tables.subtrees` makes each height's distinct compositions one step.
 """
 
 from __future__ import annotations

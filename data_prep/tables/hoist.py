@@ -31,17 +31,11 @@ class HoistedLeaves(NamedTuple):
     The starts' rows: 0 the bias; 1 zeros; then U_l leaves as left children, bias included; then U_r as right children.
     """
 
-    kind_offsets: (
-        np.ndarray
-    )  # (S, 3) int64, first slot with: left composed, right too, right only; stays on the host
+    kind_offsets: np.ndarray  # (S, 3) int64, on the host: first slot with left, both, only right composed
     left_leaf_index: np.ndarray  # (U_l,) int64, rows of states: leaves that are left children, each once
     right_leaf_index: np.ndarray  # (U_r,) int64
-    start_index: (
-        np.ndarray
-    )  # (C, 2) int64, the starts of the left and of the right child of each composition, summed
-    reader_index: (
-        np.ndarray
-    )  # (n,) int64, the slots that start from each leaf, left ones first, leaf after leaf
+    start_index: np.ndarray  # (C, 2) int64, starts of the left and of the right child, which are summed
+    reader_index: np.ndarray  # (n,) int64, slots that start from each leaf, leaf after leaf, left ones first
     reader_offsets: np.ndarray  # (U_l + U_r,) int64, where those of each leaf begin
 
 

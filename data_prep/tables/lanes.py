@@ -8,7 +8,8 @@ REDUCE. Entries and compositions are kept flat, step after step, with the offset
 * capped: at most `width` lanes compose at a step, so that shapes can be fixed; a lane whose turn it is not waits, the
   sentences with the most transitions left going first.
 
-Both are built from the same trace by the same code; only the step of each transition differs.
+Both are built from the same trace by the same code; only the step of each transition differs. With a `leaf_index` lanes
+that began alike share their entries and compositions (`data_prep.tables.prefixes`).
 """
 
 from __future__ import annotations

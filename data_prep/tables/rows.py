@@ -47,7 +47,7 @@ def leaf_rows(
     if n_leaf_rows is None:
         return n_leaves
     if n_leaf_rows < n_leaves:
-        raise ValueError(f"n_leaf_rows is {n_leaf_rows}, the batch has {n_leaves} tokens")
+        raise ValueError(f"n_leaf_rows is {n_leaf_rows}, the batch has {n_leaves} leaves")
     return n_leaf_rows
 
 

@@ -25,9 +25,7 @@ from data_prep.tables.trace import NONE, StackTrace
 class SharedSchedule(NamedTuple):
     """C distinct compositions in S steps, sorted by kind within a step."""
 
-    rows: (
-        np.ndarray
-    )  # (M + 1,) int64, row of the state that each transition pushes; the last one is the null row
+    rows: np.ndarray  # (M + 1,) int64, row of the state that each transition pushes; the last is null
     kind: np.ndarray  # (C,) int64, see `data_prep.tables.hoist`
     left_index: np.ndarray  # (C,) int64, row of the left child
     right_index: np.ndarray  # (C,) int64, row of the right child

@@ -1,7 +1,8 @@
 """Sentences to encodings: of columns that are in memory, and of a file, a block of lines at a time.
 
-The sentences of a block are sorted by length and cut into batches of at most so many tokens, so that what is in memory
-depends on neither the length of the file nor that of its sentences. Encodings keep the order of the lines.
+The sentences of a block are sorted by length and cut into batches of at most so many tokens, so that what is in
+memory does not grow with the file: the lines of a block, a batch, and the encodings of a shard. Encodings keep the
+order of the lines.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def encode_to_shards(
 ) -> dict[str, Any] | None:
     """Encode a file of any size into a folder, going on where a job that was killed ended.
 
-    Returns the manifest (see `spinn_tensor.encoding.shards`); None on ranks other than 0, which do not wait for it.
+    Returns the manifest (see `spinn_tensor.encoding.shards`); None on ranks other than 0, which do not wait for it,
+    unless the folder was finished before.
     Raises DataError naming the first bad line, ConfigError for a folder that holds something else, TimeoutError if
     another rank gave no sign of life for `timeout` seconds.
     """
@@ -82,7 +83,8 @@ def encode_to_shards(
                 break
             n_lines = sum(block.n_lines for block in blocks)
             left_out = np.concatenate([block.left_out for block in blocks]).tolist()
-            output.write(shard, _joined(blocks), n_lines, left_out, _skipped(blocks))
+            output.write(shard, _joined(blocks), n_lines, left_out, _skipped(blocks, file.skipped))
+            file.skipped.clear()  # told of now
     return None if ranks.rank else output.finish(shard, file.skipped)
 
 

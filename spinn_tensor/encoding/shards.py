@@ -69,7 +69,9 @@ class ShardFolder:
         return manifest
 
     def is_whole(self, shard: int) -> bool:
-        return self._entry(shard).exists() and (self.folder / self._name(shard)).exists()
+        """Entries go when the manifest has come, which another rank may see in the middle of the file."""
+        is_told_of = self._entry(shard).exists() or (self.folder / MANIFEST).exists()
+        return is_told_of and (self.folder / self._name(shard)).exists()
 
     def write(
         self,
@@ -133,7 +135,7 @@ class ShardFolder:
         return self._unfinished / f"{shard:05d}.json"
 
     def _manifest(self) -> dict[str, Any] | None:
-        return read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
+        return _unless_gone(lambda: read_manifest(self.folder), self.folder / MANIFEST)
 
     def _job_there(self) -> dict[str, Any] | None:
         """The job whose folder it is."""
@@ -141,7 +143,7 @@ class ShardFolder:
             job: dict[str, Any] = manifest["job"]
             return job
         signature = self._unfinished / JOB
-        return read_json(signature) if signature.exists() else None
+        return _unless_gone(lambda: read_json(signature), signature)
 
     def _is_signed(self, overwrite: bool) -> bool:
         """Whether the folder is this job's. Raises ConfigError if it is another's, and nobody may overwrite it."""
@@ -236,3 +238,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     with atomic_write(path) as file:
         file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def _unless_gone(read: Callable[[], dict[str, Any]], path: Path) -> dict[str, Any] | None:
+    """What is read; None where there is no file, which rank 0 may delete while others look."""
+    try:
+        return read() if path.exists() else None
+    except DataError:
+        if path.exists():
+            raise
+        return None

@@ -6,7 +6,7 @@ contiguous block. The tracker's part of a step is `spinn_tensor.machine.tracking
 
 Backward. One gradient buffer for all states. The reverse loop visits the steps from last to first; each finds the
 gradients of its own rows complete and adds to those of the rows it had read. Weight gradients are one product over all
-steps after the loop. Memory is linear in the number of transitions.
+steps after the loop, or with hoisted leaves one for each half of the weight. Memory is linear in the transitions.
 """
 
 from __future__ import annotations
@@ -158,9 +158,7 @@ class ComposeGradients:
     def __init__(self, trail: Trail, steps: CompositionSteps, dtype: torch.dtype) -> None:
         hidden_dim = trail.memory.shape[2]
         self._steps, self._c, self._gates = steps, trail.memory[1], trail.gates
-        self.all = torch.empty_like(
-            trail.gates, dtype=dtype
-        )  # (C, 5H) of all steps, in the type of the products
+        self.all = torch.empty_like(trail.gates, dtype=dtype)  # (C, 5H) of all steps, for the products
         self._all_of = self.all.split(steps.counts)
         self._is_mixed = dtype != trail.gates.dtype
         forget_gates = trail.gates[:, 2 * hidden_dim : 4 * hidden_dim]

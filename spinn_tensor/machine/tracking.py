@@ -75,9 +75,8 @@ def projection_rows(
 def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3,) int64 each
     """Shift and scale that make a row of the projections of a row of states, read as second entry, top or word."""
     shift, scale = like.new_empty(3), like.new_full((3,), 2)
-    for read, first in enumerate(
-        (1, 0, 2 * n_rows)
-    ):  # filled in: a list would have to be copied to the device
+    # filled in: a list would have to be copied to the device
+    for read, first in enumerate((1, 0, 2 * n_rows)):
         shift[read] = first
     scale[2] = 1
     return shift, scale

@@ -97,11 +97,13 @@ def _record(run: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph,
 def preserved(tensors: Iterable[Tensor], device: torch.device) -> Iterator[None]:
     """Afterwards the tensors and the generators are as they were."""
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    with torch.no_grad():
-        for tensor, values in kept:
-            tensor.copy_(values)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        with torch.no_grad():
+            for tensor, values in kept:
+                tensor.copy_(values)
 
 
 def signature(bundle: Any) -> Signature:

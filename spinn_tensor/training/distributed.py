@@ -97,14 +97,16 @@ class SignalPoll:
         """The largest number that any rank had pending at the call before; alone, of this call. 0 = none."""
         if self._ranks.size == 1:
             return pending
-        before = self._finish()
+        before = self.finish()
         self._answer = torch.tensor(pending)
         self._work = torch.distributed.all_reduce(self._answer, torch.distributed.ReduceOp.MAX, async_op=True)
         return before
 
-    def _finish(self) -> int:
+    def finish(self) -> int:
+        """The answer that is still on its way, so that nothing is when processes part."""
         if self._work is not None:
             self._work.wait()
+            self._work = None
         return int(self._answer)
 
 
@@ -132,6 +134,7 @@ def joined(
             device_id=gpu,
         )
         yield Ranks(rank, size, device if gpu is None else str(gpu))
+        torch.distributed.all_reduce(torch.zeros(1))  # nobody hangs up while another still talks
     except Exception as error:
         if not _is_of_a_lost_rank(error):
             _tell_torchrun(error)

@@ -176,12 +176,14 @@ class Trainer:
             batches = self._batches(progress.epoch)
             self._session_start = time.perf_counter() - progress.seconds
             self.task.model.train()
-            self.step.warm_up(self.task.train, self._parts(batches[0])[0][0])
+            if progress.epoch < self.config.epochs and not progress.stopped:
+                self.step.warm_up(self.task.train, self._parts(batches[0])[0][0], progress.step)
             self._open_window()
             unit = "pairs" if isinstance(self.task.train, PairColumns) else "sentences"
             self.observer.begin(progress, len(batches), unit)
             while progress.epoch < self.config.epochs and not progress.stopped:
                 self._run_epoch()
+        self._signals.finish()
         self.observer.end()
         return progress
 

@@ -51,9 +51,10 @@ class Method:
         self,
         corpus: Columns,
         rows: np.ndarray,  # (n,) int64, of a batch
+        step: int,
     ) -> list[Batch]:
-        """A batch of every shape that is planned, or this one; to warm up with."""
-        return [self.collate(select(corpus, rows), step=0)]
+        """A batch of every shape that is planned, or this one as the step has it; to warm up with."""
+        return [self.collate(select(corpus, rows), step)]
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:  # ()
         """What a batch on the model's device adds to the loss of its step; draws what noise it needs.
@@ -98,11 +99,12 @@ class Classify(Method):
 
     def collate(self, columns: Columns, step: int) -> Batch:
         kind = self.model.encoder.table_kind
-        return fixed_batch(columns, kind, self.shapes) or self._ragged(columns, kind)
+        fixed = fixed_batch(columns, kind, self.shapes) if self.shapes else None
+        return fixed or self._ragged(columns, kind)
 
-    def samples(self, corpus: Columns, rows: np.ndarray) -> list[Batch]:
+    def samples(self, corpus: Columns, rows: np.ndarray, step: int) -> list[Batch]:
         if not self.shapes:
-            return super().samples(corpus, rows)
+            return super().samples(corpus, rows, step)
         shortest = select(corpus, corpus.lengths_key.argmin().reshape(1))
         batches = (fixed_batch(shortest, self.model.encoder.table_kind, [shape]) for shape in self.shapes)
         return [batch for batch in batches if batch is not None]

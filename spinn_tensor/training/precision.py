@@ -3,7 +3,7 @@
     float32     as is
     tf32        NVIDIA's TensorFloat-32: float32 whose factors are rounded to 10 bits of mantissa
     bfloat16    factors of 8 bits, the sums in float32 (`torch.autocast`); states, batch norm and losses are float32,
-                and so are the small products of words' projections and transitions' scores
+                and so are the products of words' projections and transitions' scores
 
 Weights, gradients, optimiser and checkpoints are float32 in each of them. (cuDNN's LSTM, of the baselines, uses TF32
 under float32 too, as it does by torch's default.)

@@ -5,8 +5,9 @@
 
 Each microbatch of each rank gives its part of the same sum, divided by the same counts, so the gradient is that of one
 process and one batch, however the examples are shared out: a mean of means would weigh an example of a small or little
-labelled share more. The gradients are added up over ranks by one all-reduce of one flat tensor. What is not the same is
-batch norm's view: ranks normalise together, the microbatches of a step one after another.
+labelled share more. The gradients are added up over ranks by one all-reduce of one flat tensor. What is not the
+same: batch norm's view, since ranks normalise together but the microbatches of a step one after another; and
+REINFORCE's entropy, a mean over the choices of each microbatch, which then weighs by its examples.
 
 With `compile`, loss and backward are one compiled graph each and clipping and optimiser a third. On a CUDA device that
 has the step to itself (one rank, one microbatch, batches of few shapes) all of it is then captured (`capture`).
@@ -60,18 +61,19 @@ class TrainStep:
         self,
         corpus: Columns,
         rows: np.ndarray,  # (n,) int64, of a batch
+        step: int = 0,  # the one that comes next
     ) -> None:
-        """Compiles and captures before the clock starts, so that all is as before but faster; nothing if eager."""
+        """Compiles and captures what the next step runs, and changes nothing else; nothing if eager."""
         if not self.config.compile:
             return
         self.update.make_state()
         if self._may_capture and self.method.plan(corpus, self.config.batch_size, self.config.seed):
             self.captured = CapturedSteps(self._whole, self._state, self.device)
         kept = self.method.tensors()
-        for batch in self.method.samples(corpus, rows):
+        for batch in self.method.samples(corpus, rows, step):
             totals = Totals(*(torch.ones((), device=self.device) for _ in Totals._fields))
             with preserved(self._state(), self.device):
-                self([self.place(batch)], totals, step=0, rate=self.config.learning_rate)
+                self([self.place(batch)], totals, step, rate=self.config.learning_rate)
         self.method.restore(kept)
         self.optimizer.zero_grad(set_to_none=True)
 
