@@ -97,11 +97,11 @@ class Starts:
         bias: Tensor,  # (5H,)
         hoisted: HoistedLeaves | None,
     ) -> None:
-        self._bias, self._index = bias, None
+        self._index = None
         if hoisted is not None:
             n_left, n_right = hoisted.left_leaf_index.shape[0], hoisted.right_leaf_index.shape[0]
             self._rows = h.new_empty(N_FIXED_STARTS + n_left + n_right, bias.shape[0])
-            self._rows[0], self._rows[1] = self._bias, 0
+            self._rows[0], self._rows[1] = bias, 0
             left, right = self._rows[N_FIXED_STARTS:].split((n_left, n_right))
             write_product(h.index_select(0, hoisted.left_leaf_index), halves.parts[LEFT], left)
             write_product(h.index_select(0, hoisted.right_leaf_index), halves.parts[RIGHT], right)
@@ -112,11 +112,10 @@ class Starts:
     def of(
         self,
         slots: slice,  # among all compositions
-    ) -> Tensor:  # (n, 5H), the caller's to add to
-        n = slots.stop - slots.start
+    ) -> Tensor | None:  # (n, 5H), the caller's to add to; None = the bias
         if self._index is None:
-            return self._bias.repeat(n, 1)
-        return sum_rows(self._rows, self._index[slots], self._offsets[:n])
+            return None
+        return sum_rows(self._rows, self._index[slots], self._offsets[: slots.stop - slots.start])
 
 
 class LeafGradients(NamedTuple):

@@ -46,6 +46,17 @@ def add_product(
         out.add_(product(x, weight))
 
 
+def biased_product(
+    x: Tensor,  # (n, k)
+    weight: Tensor,  # (k, m)
+    bias: Tensor,  # (m,)
+) -> Tensor:  # (n, m) in the type of the bias
+    """x W + b, the product in the type of the weight."""
+    if bias.dtype == weight.dtype:
+        return torch.addmm(bias, x, weight)
+    return bias + product(x, weight)
+
+
 def sum_of_outer_products(
     left: Tensor,  # (n, k)
     right: Tensor,  # (n, m)

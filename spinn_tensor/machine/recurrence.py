@@ -19,7 +19,7 @@ from torch import Tensor
 from spinn_tensor.bundles import ComposeWeights, HoistedLeaves, LaneTables, OwnTables, TrackerWeights
 from spinn_tensor.machine.buffers import StepBuffer, Tables, Trail
 from spinn_tensor.machine.composing import CompositionSteps, Halves, LeafGradients, Starts, weight_gradients
-from spinn_tensor.machine.products import add_product, product
+from spinn_tensor.machine.products import add_product, biased_product, product
 from spinn_tensor.machine.schedules import GivenSchedule, OwnSchedule
 from spinn_tensor.machine.steps import cell_backward_step, cell_step, local_derivatives
 from spinn_tensor.machine.tracking import TrackerWalk, TrackerWalkBack
@@ -69,7 +69,11 @@ def run_forward(
         sums = starts.of(slots)
         for rows, index, half in multiplied:
             children = h.index_select(0, index).view(rows.stop - rows.start, -1)
-            add_product(children, halves.parts[half], sums[rows])
+            if sums is None:
+                sums = biased_product(children, halves.parts[half], compose.bias)
+            else:
+                add_product(children, halves.parts[half], sums[rows])
+        assert sums is not None
         if walk is not None and tracker_index is not None and halves.tracker is not None:
             add_product(walk.h_of(tracker_index), halves.tracker, sums)
         cell_step(sums, gates[slots], c.index_select(0, child_index).view(n, -1), made_h_now, made_c[slots])
@@ -98,7 +102,7 @@ def run_backward(
     grad_h.index_add_(0, output_index, grad_output)
 
     steps, halves = CompositionSteps(tables), Halves.backward(compose, dtype)
-    gates = ComposeGradients(trail, steps, dtype)
+    gates = ComposeGradients(trail, steps, dtype, tracked=tracker is not None)
     dh_rows, dc_rows = (part[1 + n_leaves :].split(steps.counts) for part in (grad_h, grad_c))
     walk = None
     if tracker is not None:
@@ -152,10 +156,11 @@ class ComposeGradients:
     """Gradients of the compositions' gates before activation.
 
     Local derivatives are taken for a step when it comes, on the CPU, where what they read and write then fits in the
-    cache; elsewhere for all steps at once, since there the number of operators counts.
+    cache; for all steps at once elsewhere, and with a tracker, whose steps are many: there the number of operators
+    counts.
     """
 
-    def __init__(self, trail: Trail, steps: CompositionSteps, dtype: torch.dtype) -> None:
+    def __init__(self, trail: Trail, steps: CompositionSteps, dtype: torch.dtype, tracked: bool) -> None:
         hidden_dim = trail.memory.shape[2]
         self._steps, self._c, self._gates = steps, trail.memory[1], trail.gates
         self.all = torch.empty_like(trail.gates, dtype=dtype)  # (C, 5H) of all steps, for the products
@@ -164,8 +169,8 @@ class ComposeGradients:
         forget_gates = trail.gates[:, 2 * hidden_dim : 4 * hidden_dim]
         self.forget_of = forget_gates.unflatten(1, (2, hidden_dim)).split(steps.counts)
         self._factors = self._dc_factor_of = None
-        if trail.gates.device.type != "cpu":
-            factors = torch.empty_like(trail.gates)
+        if tracked or trail.gates.device.type != "cpu":
+            factors = torch.empty_like(trail.gates) if self._is_mixed else self.all
             dc_factor = self._derive(slice(0, factors.shape[0]), steps.children, factors)
             self._factors, self._dc_factor_of = factors.split(steps.counts), dc_factor.split(steps.counts)
 
@@ -182,7 +187,7 @@ class ComposeGradients:
             factors = torch.empty_like(wanted, dtype=dh.dtype) if self._is_mixed else wanted
             dc_factor = self._derive(self._steps.slots[step], self._steps.child_index[step], factors)
         cell_backward_step(dh, dc, factors, dc_factor)
-        if factors is not wanted:
+        if self._is_mixed:
             wanted.copy_(factors)
         return wanted
 

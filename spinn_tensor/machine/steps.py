@@ -58,13 +58,14 @@ def local_derivatives(
 ) -> Tensor:  # (n, D) factor of dh in dc
     """Derivatives of the cells of any number of steps that need no gradient from above."""
     n, cell_dim = c.shape
-    gates, factors = gates.view(n, -1, cell_dim), factors.view(n, -1, cell_dim)
+    n_gates = gates.shape[1] // cell_dim  # said, since n may be 0
+    gates, factors = gates.view(n, n_gates, cell_dim), factors.view(n, n_gates, cell_dim)
     candidate, input_gate, forget_gates, output_gate = gates[:, 0], gates[:, 1], gates[:, 2:-1], gates[:, -1]
     tanh_c = c.tanh()
     aten = torch.ops.aten
     aten.tanh_backward.grad_input(input_gate, candidate, grad_input=factors[:, 0])
     aten.sigmoid_backward.grad_input(candidate, input_gate, grad_input=factors[:, 1])
-    c_in = c_in.view(n, -1, cell_dim)
+    c_in = c_in.view(n, n_gates - 3, cell_dim)
     aten.sigmoid_backward.grad_input(c_in, forget_gates, grad_input=factors[:, 2:-1])
     aten.sigmoid_backward.grad_input(tanh_c, output_gate, grad_input=factors[:, -1])
     return aten.tanh_backward.grad_input(output_gate, tanh_c, grad_input=tanh_c)
