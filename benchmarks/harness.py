@@ -20,6 +20,8 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
+from spinn_tensor.training.processor import processor
+
 Key = TypeVar("Key")
 
 PRODUCT_SIZE = 1024  # the product that gives the machine's rate is [1024, 1024] x [1024, 1024]
@@ -154,7 +156,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 def machine() -> dict[str, Any]:
     """What the numbers depend on besides the code."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -167,14 +169,6 @@ def machine() -> dict[str, Any]:
         "commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _commit() -> str:

@@ -46,9 +46,7 @@ from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
 from spinn_tensor.bundles import SequenceTables, to_torch
 
 MOST_SHAPES = 7
-SPARE = (
-    1.05  # leaf rows and compositions, over the most that the sample takes: other batches are a little larger
-)
+SPARE = 1.05  # times what the sample takes at most: other batches are a little larger
 ROUNDING = 64  # leaf rows, and a forest's widths, are multiples of it
 LANE_WIDTH = 5 / 8  # of the lanes compose at a step: on SNLI no lane ever waits (docs/decisions.md)
 SAMPLE, SAMPLED_EPOCHS = 500, 4  # batches that shapes are planned from, of so many epochs

@@ -23,7 +23,8 @@ from spinn_tensor.cli.train import add_data, add_preset, add_settings, new_run
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.corpora import load_splits
 from spinn_tensor.training.loop import Observer, Task, Trainer
-from spinn_tensor.training.profiling import Profiler, StepProfile, processor
+from spinn_tensor.training.processor import processor
+from spinn_tensor.training.profiling import Profiler, StepProfile
 from spinn_tensor.training.run import make_model, with_corpus
 
 N_OPERATORS = 10  # that are printed
