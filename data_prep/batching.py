@@ -1,4 +1,4 @@
-"""Batches of examples of like length, and their parts for several processes."""
+"""Batches of examples of like length, of so many examples or tokens, and their parts for several processes."""
 
 from __future__ import annotations
 
@@ -13,26 +13,50 @@ def epoch_batches(
     epoch: int,
     shuffle: bool = True,
     pool: int = 100,  # batches' worth of examples that are sorted together
+    n_tokens: np.ndarray | None = None,  # (n,) integers, for a budget
+    token_budget: int = 0,  # tokens of a batch, instead of batch_size examples; 0 = none
 ) -> list[np.ndarray]:
     """Rows of each batch of one epoch, (batch_size,) int64, one batch shorter; every row comes exactly once.
 
     Shuffled rows are cut into pools, sorted by length within each, cut into batches, and the batches
     shuffled: the same (seed, epoch) gives the same batches. Without shuffle, all rows sorted by length, the
     longest batch first.
+
+    With a budget a batch takes the next rows until one more would be more tokens than that; a row of more tokens is a
+    batch by itself. `batch_size` then only says, with `pool`, how many rows are sorted together.
     """
     if batch_size < 1 or pool < 1:
         raise ValueError(f"got batch_size {batch_size} and pool {pool}, expected at least 1")
     n_rows = len(lengths)
     if n_rows == 0:
         return []
-    cuts = np.arange(batch_size, n_rows, batch_size)
     if not shuffle:
-        return np.split(np.argsort(-np.asarray(lengths), kind="stable"), cuts)
+        rows = np.argsort(-np.asarray(lengths), kind="stable")
+        return _cut(rows, batch_size, n_tokens, token_budget)
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     rows = generator.permutation(n_rows)
     pool_index = np.arange(n_rows) // (pool * batch_size)
-    batches = np.split(rows[np.lexsort((lengths[rows], pool_index))], cuts)
+    batches = _cut(rows[np.lexsort((lengths[rows], pool_index))], batch_size, n_tokens, token_budget)
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _cut(
+    rows: np.ndarray,  # (n,) int64
+    batch_size: int,
+    n_tokens: np.ndarray | None,
+    token_budget: int,
+) -> list[np.ndarray]:
+    if not token_budget:
+        return np.split(rows, np.arange(batch_size, len(rows), batch_size))
+    if n_tokens is None:
+        raise ValueError("a token_budget needs the n_tokens of each example")
+    ends = np.cumsum(n_tokens[rows])
+    cuts, spent = [], 0
+    while spent + token_budget < ends[-1]:
+        first = cuts[-1] if cuts else 0
+        cuts.append(max(int(np.searchsorted(ends, spent + token_budget, side="right")), first + 1))
+        spent = int(ends[cuts[-1] - 1])
+    return np.split(rows, cuts if not cuts or cuts[-1] < len(rows) else cuts[:-1])
 
 
 def shares(

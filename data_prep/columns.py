@@ -44,6 +44,11 @@ class PairColumns(NamedTuple):
         """Length to batch by: that of the longer sentence of each pair, (n,) int64."""
         return np.maximum(lengths(self.premises), lengths(self.hypotheses))
 
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Tokens of both sentences of each pair, (n,) int64."""
+        return lengths(self.premises) + lengths(self.hypotheses)
+
 
 class LabelledColumns(NamedTuple):
     """n sentences with a label each."""
@@ -54,6 +59,11 @@ class LabelledColumns(NamedTuple):
     @property
     def lengths_key(self) -> np.ndarray:
         """Length to batch by, (n,) int64."""
+        return lengths(self.sentences)
+
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Tokens of each sentence, (n,) int64."""
         return lengths(self.sentences)
 
 

@@ -4,8 +4,9 @@
 
 A batch is laid into the first of a few shapes that holds it. What a batch takes is known from its trees alone: L from
 the lengths, S from the height of the tallest tree (forest) or the longest sentence (lanes), W from how many trees have
-how many compositions where. `plan_shapes` looks at a sample of batches and cuts them, by the steps they take, into at
-most seven groups so that as few steps as possible are empty: on a GPU a step costs the same however little it composes.
+how many compositions where. `plan_shapes` looks at a sample of batches and cuts them, from the smallest to the largest,
+into at most seven groups so that few leaf rows and few steps are empty: on a GPU a step costs the same however little
+it composes.
 
 Padding computes nothing that is read: leaves beyond the batch's tokens are masked, slots beyond a step's compositions
 compose the null state, steps beyond the last are empty, and where a batch has too few examples, the roots of those
@@ -46,9 +47,10 @@ from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
 from spinn_tensor.bundles import SequenceTables, to_torch
 
 MOST_SHAPES = 7
-SPARE = 1.05  # times what the sample takes at most: other batches are a little larger
+SPARE = 1.05  # times what the sample takes at most, in the largest shape: other batches are a little larger
 ROUNDING = 64  # leaf rows, and a forest's widths, are multiples of it
 LANE_WIDTH = 5 / 8  # of the lanes compose at a step: on SNLI no lane ever waits (docs/decisions.md)
+LEAF_WEIGHTS = (0.5, 1.0, 1.5, 2.0)  # of empty leaf rows against empty steps, of which the best is taken
 SAMPLE, SAMPLED_EPOCHS = 500, 4  # batches that shapes are planned from, of so many epochs
 FIXED_KINDS = ("forest", "lanes")  # of tables that have a fixed shape
 
@@ -67,6 +69,7 @@ class Shape(NamedTuple):
 class Demand(NamedTuple):
     """What a batch takes at least."""
 
+    n_examples: int
     n_tokens: int
     n_steps: int
     level_counts: np.ndarray | None  # (E,) int64, of a forest
@@ -79,45 +82,108 @@ class Demand(NamedTuple):
         return _round_up(SPARE * int(least_widths(self.level_counts, np.array([n_steps]))[0]))
 
 
+class ShapeUse(NamedTuple):
+    """What the batches of an epoch that are laid into one shape leave empty of it."""
+
+    shape: Shape
+    n_batches: int
+    n_tokens: int
+    n_slots: int  # leaf rows
+    n_steps_used: int
+    n_steps: int
+
+
 def plan_for_corpus(
     corpus: Corpus,
     table_kind: str,  # "forest" or "lanes"
     batch_size: int,
     seed: int,
     most: int = MOST_SHAPES,
+    token_budget: int = 0,  # as for `epoch_batches`
 ) -> list[Shape]:
-    """Shapes for training on a corpus, from up to SAMPLE batches of its first epochs, the longest among them."""
-    key = corpus.lengths_key
-    epochs = (epoch_batches(key, batch_size, seed=seed, epoch=epoch) for epoch in range(SAMPLED_EPOCHS))
-    batches = [rows for batches in epochs for rows in batches]
-    batches.sort(key=lambda rows: int(key[rows].max()))
+    """Shapes for training on a corpus, from up to SAMPLE batches of its first epochs, the largest among them."""
+    n_tokens = corpus.n_tokens
+    batches = [
+        rows
+        for epoch in range(SAMPLED_EPOCHS)
+        for rows in _batches(corpus, batch_size, seed, epoch, token_budget)
+    ]
+    batches.sort(key=lambda rows: int(n_tokens[rows].sum()))
     sample = batches[-1 :: -max(1, -(-len(batches) // SAMPLE))]
-    return plan_shapes((select(corpus, rows) for rows in sample), table_kind, batch_size, most)
+    return plan_shapes((select(corpus, rows) for rows in sample), table_kind, most)
+
+
+def shape_use(
+    corpus: Corpus,
+    table_kind: str,  # "forest" or "lanes"
+    batch_size: int,
+    seed: int,
+    token_budget: int = 0,  # as for `epoch_batches`
+    epoch: int = SAMPLED_EPOCHS,  # one that shapes are not planned from
+) -> list[ShapeUse]:
+    """How the batches of one epoch fill the shapes planned for the corpus; those that no shape holds are left out."""
+    shapes = plan_for_corpus(corpus, table_kind, batch_size, seed, token_budget=token_budget)
+    taken: list[list[Demand]] = [[] for _ in shapes]
+    for rows in _batches(corpus, batch_size, seed, epoch, token_budget):
+        columns = select(corpus, rows)
+        demand = _demand(columns, table_kind)
+        which = _first_that_holds(columns, table_kind, shapes)
+        if which is not None:
+            taken[which[0]].append(demand)
+    return [
+        ShapeUse(
+            shape,
+            len(demands),
+            sum(demand.n_tokens for demand in demands),
+            len(demands) * shape.n_leaf_rows,
+            sum(demand.n_steps for demand in demands),
+            len(demands) * shape.n_steps,
+        )
+        for shape, demands in zip(shapes, taken, strict=True)
+    ]
 
 
 def plan_shapes(
     batches: Iterable[Corpus],  # a sample, whole batches
     table_kind: str,  # "forest" or "lanes"
-    batch_size: int,  # examples of a whole batch
     most: int = MOST_SHAPES,
 ) -> list[Shape]:
-    """Shapes for batches like these, each holding all that the one before it holds.
+    """Shapes for batches like these, none with fewer leaf rows or steps than the one before it.
 
     The same batches give the same shapes. Raises ValueError for tables of another kind and without a batch.
     """
     if table_kind not in FIXED_KINDS:
         raise ValueError(f"table_kind: expected one of {', '.join(FIXED_KINDS)}, got {table_kind!r}")
-    demands = [_demand(columns, table_kind, batch_size) for columns in batches]
+    demands = [_demand(columns, table_kind) for columns in batches]
     if not demands:
         raise ValueError("shapes are planned from at least one batch")
+    plans = []
+    for weight in LEAF_WEIGHTS:
+        groups = _groups(demands, most, weight)
+        shapes = _shapes_of(groups)
+        plans.append((_waste(groups, shapes), shapes))
+    return min(plans, key=lambda plan: plan[0])[1]
+
+
+def _waste(groups: list[list[Demand]], shapes: list[Shape]) -> float:
+    """The part of the leaf rows, or of the steps if that is more, that is empty when each group is in its shape."""
+    full = np.array([[demand.n_tokens, demand.n_steps] for group in groups for demand in group]).sum(0)
+    pairs = zip(groups, shapes, strict=True)
+    slots = sum(len(group) * np.array([shape.n_leaf_rows, shape.n_steps]) for group, shape in pairs)
+    return float((1 - full / slots).max())
+
+
+def _shapes_of(groups: list[list[Demand]]) -> list[Shape]:
+    n_examples = max(demand.n_examples for group in groups for demand in group)
     shapes: list[Shape] = []
-    for group in _groups(demands, most):
-        n_steps = max(1, *(demand.n_steps for demand in group))
-        n_leaf_rows = _round_up(SPARE * max(demand.n_tokens for demand in group))
+    n_leaf_rows = n_steps = 1
+    for group in groups:
+        spare = SPARE if group is groups[-1] else 1.0  # what is too large for another has the next shape
+        n_leaf_rows = max(n_leaf_rows, _round_up(spare * max(demand.n_tokens for demand in group)))
+        n_steps = max(n_steps, *(demand.n_steps for demand in group))
         width = max(demand.width(n_steps) for demand in group)
-        if shapes:
-            n_leaf_rows, width = max(n_leaf_rows, shapes[-1].n_leaf_rows), max(width, shapes[-1].width)
-        shapes.append(Shape(batch_size, n_leaf_rows, n_steps, width))
+        most_examples = int(SPARE * max(demand.n_examples for demand in group))
+        shapes.append(Shape(min(n_examples, most_examples), n_leaf_rows, n_steps, width))
     return shapes
 
 
@@ -130,13 +196,34 @@ def fixed_batch(
 
     Raises DataError for transitions that are not trees.
     """
+    found = _first_that_holds(columns, table_kind, shapes)
+    return None if found is None else _lay(columns, found[1], shapes[found[0]])
+
+
+def _batches(
+    corpus: Corpus, batch_size: int, seed: int, epoch: int, token_budget: int
+) -> list[np.ndarray]:  # rows of each
+    return epoch_batches(
+        corpus.lengths_key,
+        batch_size,
+        seed=seed,
+        epoch=epoch,
+        n_tokens=corpus.n_tokens,
+        token_budget=token_budget,
+    )
+
+
+def _first_that_holds(
+    columns: Corpus, table_kind: str, shapes: Sequence[Shape]
+) -> tuple[int, ForestTables | LaneTables] | None:
+    """Number of the shape, and tables of exactly its size."""
     sentences = _sentences(columns)
     n_tokens = len(sentences.token_ids)
-    for shape in shapes:
+    for number, shape in enumerate(shapes):
         if len(columns.labels) > shape.n_examples or n_tokens > shape.n_leaf_rows:
             continue
-        if (tables := _tables(columns, table_kind, shape)) is not None:
-            return _lay(columns, tables, shape)
+        if (tables := _tables(sentences, table_kind, shape, _n_lanes(columns, shape.n_examples))) is not None:
+            return number, tables
     return None
 
 
@@ -150,52 +237,62 @@ def _n_lanes(columns: Corpus, n_examples: int) -> int:
     return n_examples * (2 if isinstance(columns, PairColumns) else 1)
 
 
-def _demand(columns: Corpus, table_kind: str, batch_size: int) -> Demand:
-    sentences = _sentences(columns)
+def _demand(columns: Corpus, table_kind: str) -> Demand:
+    sentences, n_examples = _sentences(columns), len(columns.labels)
     n_tokens = lengths(sentences)
-    lane_width = max(1, round(LANE_WIDTH * _n_lanes(columns, batch_size)))
+    lane_width = max(1, round(LANE_WIDTH * _n_lanes(columns, n_examples)))
     if table_kind == "forest":
         levels = count_levels(sentences.transitions, n_tokens)
-        return Demand(int(n_tokens.sum()), len(levels), levels, lane_width)
+        return Demand(n_examples, int(n_tokens.sum()), len(levels), levels, lane_width)
     tables = lane_tables(sentences.transitions, n_tokens, width=lane_width)
-    return Demand(int(n_tokens.sum()), len(tables.entry_offsets) - 1, None, lane_width)
+    return Demand(n_examples, int(n_tokens.sum()), len(tables.entry_offsets) - 1, None, lane_width)
 
 
 def _round_up(n: float) -> int:
     return ROUNDING * max(1, -(-int(n) // ROUNDING))
 
 
-def _groups(demands: list[Demand], most: int) -> list[list[Demand]]:
-    """At most so many groups, by steps, for which the steps of each batch's group are fewest in all.
+def _groups(demands: list[Demand], most: int, leaf_weight: float) -> list[list[Demand]]:
+    """At most so many groups, for which leaf rows and steps, each as part of its mean and weighed, are fewest in all.
 
-    Dynamic programming over the distinct numbers of steps: cost[k][j] of the j smallest in k groups.
+    A group is a run of the demands in order of their size, which is the sum of both. Dynamic programming:
+    cost[k][j] of the j smallest in k groups.
     """
-    steps = np.array([demand.n_steps for demand in demands])
-    values, counts = np.unique(steps, return_counts=True)
-    n_batches = np.concatenate(([0], np.cumsum(counts)))
-    n_values = len(values)
-    cost = np.full((most + 1, n_values + 1), np.inf)
-    cost[:, 0] = 0
-    first = np.zeros((most + 1, n_values + 1), dtype=np.int64)  # value at which the last group begins
-    for k in range(1, most + 1):
-        for j in range(1, n_values + 1):
-            options = cost[k - 1, :j] + values[j - 1] * (n_batches[j] - n_batches[:j])
-            first[k, j] = np.argmin(options)
-            cost[k, j] = options[first[k, j]]
+    demands = sorted(demands, key=lambda demand: (demand.n_tokens, demand.n_steps))
+    n_leaf_rows, n_steps = (
+        values / values.mean()
+        for values in (
+            np.array([_round_up(demand.n_tokens) for demand in demands], dtype=float),
+            np.array([demand.n_steps for demand in demands], dtype=float) + 1e-9,  # single words take none
+        )
+    )
+    n_leaf_rows *= leaf_weight
+    order = np.argsort(n_leaf_rows + n_steps, kind="stable")
+    n_leaf_rows, n_steps, n_demands = n_leaf_rows[order], n_steps[order], len(demands)
+    cost = np.full((most + 1, n_demands + 1), np.inf)
+    cost[0, 0] = 0
+    first = np.zeros((most + 1, n_demands + 1), dtype=np.int64)  # demand at which the last group begins
+    for j in range(1, n_demands + 1):
+        largest = sum(np.maximum.accumulate(sizes[:j][::-1])[::-1] for sizes in (n_leaf_rows, n_steps))
+        options = (
+            cost[:-1, :j] + (j - np.arange(j)) * largest
+        )  # (most, j), the last group begins at each i < j
+        first[1:, j] = np.argmin(options, axis=1)
+        cost[1:, j] = options.min(axis=1)
     groups: list[list[Demand]] = []
-    k, j = most, n_values
+    k, j = int(np.argmin(cost[:, n_demands])), n_demands
     while j:
-        i = first[k, j]
-        groups.append([demand for demand in demands if values[i] <= demand.n_steps <= values[j - 1]])
+        i = int(first[k, j])
+        groups.append([demands[position] for position in order[i:j]])
         k, j = k - 1, i
     return groups[::-1]
 
 
-def _tables(columns: Corpus, table_kind: str, shape: Shape) -> ForestTables | LaneTables | None:
+def _tables(
+    sentences: SentenceColumns, table_kind: str, shape: Shape, n_lanes: int
+) -> ForestTables | LaneTables | None:
     """Tables of exactly this shape, or None where it has too few steps."""
-    sentences = _sentences(columns)
     n_tokens = lengths(sentences)
-    n_lanes = _n_lanes(columns, shape.n_examples)
     tables: ForestTables | LaneTables
     if table_kind == "forest":
         tables = forest_tables(
@@ -226,7 +323,7 @@ def _tables(columns: Corpus, table_kind: str, shape: Shape) -> ForestTables | La
 def _with_sizes(tables: ForestTables | LaneTables, shape: Shape, n_lanes: int) -> ForestTables | LaneTables:
     """Empty steps at the end, and transitions of the sentences that are missing."""
     n_compositions, n_entries = shape.n_steps * shape.width, shape.n_steps * n_lanes
-    n_transitions = 2 * shape.n_leaf_rows - n_lanes
+    n_transitions = 2 * shape.n_leaf_rows  # more than any batch in it has
     sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), n_compositions)
     sizes |= dict.fromkeys(("buffer_index", "stack1_index", "stack2_index", "previous_index"), n_entries)
     sizes |= dict.fromkeys(("node_index", "entry_index"), n_transitions)
@@ -247,7 +344,6 @@ def _pad(index: np.ndarray, size: int) -> np.ndarray:
 def _lay(columns: Corpus, tables: ForestTables | LaneTables, shape: Shape) -> PairBatch | LabelledBatch:
     sentences, n_examples = _sentences(columns), len(columns.labels)
     n_missing = shape.n_examples - n_examples
-    n_lanes = _n_lanes(columns, shape.n_examples)
     roots = tables.root_index.reshape(-1, n_examples)  # (sides, B), premises before hypotheses
     tables = tables._replace(root_index=np.pad(roots, ((0, 0), (0, n_missing))).reshape(-1))
     token_ids = torch.from_numpy(sentences.token_ids.astype(np.int64))
@@ -258,7 +354,7 @@ def _lay(columns: Corpus, tables: ForestTables | LaneTables, shape: Shape) -> Pa
         token_mask=torch.arange(shape.n_leaf_rows) < n_tokens,
         sequence=SequenceTables(*(torch.empty(0, dtype=torch.int64) for _ in SequenceTables._fields)),
         tables=to_torch(tables),
-        transitions=F.pad(transitions, (0, 2 * shape.n_leaf_rows - n_lanes - len(transitions))),
+        transitions=F.pad(transitions, (0, 2 * shape.n_leaf_rows - len(transitions))),
     )
     labels: Tensor = F.pad(torch.from_numpy(columns.labels), (0, n_missing), value=NO_LABEL)
     row_mask = torch.arange(shape.n_examples) < n_examples

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,6 +50,32 @@ def test_every_row_comes_once(
     assert all(size == batch_size for size in sizes[:-1])
     assert len(batches) == -(-len(lengths) // batch_size)
     assert all(batch.dtype == np.int64 for batch in batches)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), max_size=60),
+    st.integers(1, 60),
+    st.integers(1, 9),
+    st.booleans(),
+)
+def test_a_budget_is_kept_and_used_up(
+    sizes: list[tuple[int, int]], budget: int, batch_size: int, shuffle: bool
+) -> None:
+    lengths, n_tokens = np.array(sizes, dtype=np.int64).reshape(-1, 2).T
+    batches = epoch_batches(
+        lengths, batch_size, seed=1, epoch=0, shuffle=shuffle, pool=99, n_tokens=n_tokens, token_budget=budget
+    )
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or n_tokens[batch].sum() <= budget
+    if not shuffle:  # one row more would have been too many
+        for batch, following in pairwise(batches):
+            assert n_tokens[batch].sum() + n_tokens[following[0]] > budget
+
+
+def test_a_budget_needs_the_tokens() -> None:
+    with pytest.raises(ValueError, match="n_tokens"):
+        epoch_batches(LENGTHS, 8, seed=0, epoch=0, token_budget=100)
 
 
 def test_seed_and_epoch_decide() -> None:
