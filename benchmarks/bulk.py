@@ -35,16 +35,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from benchmarks import dynamic, harness
 from benchmarks.memory import peak
-from benchmarks.sentences import SNLI_SLICE, Sentences, load_sentences
+from benchmarks.sentences import SNLI_SLICE, Sentences, add_snli, is_usual, load_sentences
 from data_prep.columns import SentenceColumns, lengths, n_sentences, sentence_columns, take
 from data_prep.files import read_examples
+from data_prep.pairs import PairFormat, read_pairs
 from data_prep.sentence_lines import LineReader, line_reader, open_sentences
-from data_prep.snli import read_pairs
 from data_prep.tokenizer import Tokenizer
 from data_prep.trees import Tree, format_binary
 from data_prep.vocabulary import Vocabulary
@@ -61,6 +60,7 @@ DYNAMIC_BATCH = 128
 TRAINING_PAIRS = ("pairs_train_18k.jsonl.gz", "pairs_train_extra_2k.jsonl.gz")
 N_RANDOM_WORDS = 10_000  # where there are no training pairs
 TOLERANCE = 1e-5
+NAME = "bulk_cpu"  # of the results
 
 Cases = dict[str, Callable[[], float]]
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()  # as `spinn encode` does; for both alike
-    sentences, (words, shares) = load_sentences(options.sentences), word_shares()
+    sentences, (words, shares) = load_sentences(options.snli), word_shares()
     result: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks.bulk", *arguments]),
         "machine": harness.machine(),
@@ -114,10 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = harness.interleaved([case for *_, case in cases.values()], range(-1, options.repeats))
         for (what, (baseline, count, _)), times in zip(cases.items(), seconds, strict=True):
             result[what] = {name: _figures(count, times[name], times[baseline]) for name in times}
-    text = _markdown(result)
-    Console(highlight=False, markup=False).print(text)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), text)
+    harness.publish(result, _markdown(result), options.out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -134,12 +131,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add("--shard-size", type=int, default=20_000, help="sentences of a shard")
     add("--repeats", type=int, default=3, help="recorded rounds")
-    add("--sentences", default="auto", help="as in benchmarks.encoders")
-    add(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "bulk_cpu.json", help="and .md beside"
-    )
+    add_snli(parser, "--sentences", otherwise="generated sentences", others=", or 'random'")
+    harness.add_out(parser, NAME)
     add("--quick", action="store_true", help="tiny sizes and one round: does it run?")
     options = parser.parse_args(arguments)
+    options.out = harness.report_file(options.out, NAME, not options.quick and is_usual(options.snli))
     if options.quick:
         options.count, options.dim, options.batch_tokens, options.repeats = 200, 8, [64, 512], 1
         options.shard_size = 50
@@ -152,7 +148,7 @@ def word_shares() -> tuple[list[str], np.ndarray]:
     counts: Counter[str] = Counter()
     for name in TRAINING_PAIRS:
         if (path := SNLI_SLICE.parent / name).exists():
-            for pair in read_pairs(path, require_label=False, tokenize=tokenizer.tokenize):
+            for pair in read_pairs(path, PairFormat(require_label=False, tokenize=tokenizer.tokenize)):
                 counts.update((*pair.premise.tokens, *pair.hypothesis.tokens))
     if not counts:  # Zipf's law
         counts.update({f"word{rank}": N_RANDOM_WORDS // rank + 1 for rank in range(1, N_RANDOM_WORDS)})
@@ -309,4 +305,4 @@ def _markdown(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -17,9 +17,11 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from torch._dynamo.utils import counters
 
 from benchmarks import harness
 from benchmarks.gpu_pairs import N_CLASSES, Pairs, load_pairs
+from benchmarks.sentences import add_snli, is_usual
 from data_prep.batching import epoch_batches
 from data_prep.columns import select
 from spinn_tensor.classifiers import build_model
@@ -39,6 +42,7 @@ from spinn_tensor.training.optimizer import make_optimizer
 from spinn_tensor.training.step import TrainStep
 
 KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")
+NAME = "compiled_cpu"  # of the results
 SEED = 1
 RATE = 3e-4  # the published one of SPINN-PI-NT
 
@@ -49,19 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     kept = not options.quick and keep_freed_memory()  # as `spinn train` does
-    pairs = load_pairs(options.pairs)
+    pairs = load_pairs(options.snli)
+    with _backend(options.backend):
+        rows = [measure(kind, pairs, options) for kind in options.kinds]
     result = {
         "command": shlex.join(["python", "-m", "benchmarks.compiled", *arguments]),
         "machine": harness.machine() | {"freed_memory_kept": kept},
         "pairs": {"source": pairs.source, "count": len(pairs.columns.labels)},
         "dim": options.dim,
         "batch_size": options.batch,
-        "rows": [measure(kind, pairs, options) for kind in options.kinds],
+        "backend": options.backend,
+        "rows": rows,
     }
-    text = markdown(result)
-    print(text)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), text)
+    harness.publish(result, markdown(result), options.out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -72,13 +76,22 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--batch", type=int, default=128, help="pairs of a batch")
     add("--steps", type=int, default=50)
     add("--threads", type=int, default=1)
-    add("--pairs", default="auto", help="an SNLI jsonl file, 'logic', or 'auto'")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "compiled_cpu.json")
+    add_snli(parser, "--pairs", otherwise="the logic corpus", others=", or 'logic'")
+    harness.add_out(parser, NAME)
     add("--quick", action="store_true", help="tiny sizes and few steps: does it run?")
     options = parser.parse_args(arguments)
+    options.out = harness.report_file(options.out, NAME, not options.quick and is_usual(options.snli))
+    options.backend = "inductor"
     if options.quick:
-        options.dim, options.batch, options.steps = 8, 8, 4
+        options.dim, options.batch, options.steps, options.backend = 8, 8, 4, "aot_eager"
     return options
+
+
+@contextmanager
+def _backend(name: str) -> Iterator[None]:
+    """What torch.compile, where nothing else is said, compiles with."""
+    with mock.patch.object(torch, "compile", partial(torch.compile, backend=name)):
+        yield
 
 
 def make_step(
@@ -128,10 +141,12 @@ def train(
         name: make_step(kind, pairs, options, name == "compiled", dtype) for name in ("eager", "compiled")
     }
     batches = _batches(pairs, options)
+    _say(f"{kind}, {dtype}: compiling")
     start = time.perf_counter()
     for step in steps.values():
         step.warm_up(pairs.columns, batches[0])
     compiling = time.perf_counter() - start
+    _say(f"{kind}, {dtype}: compiled in {compiling:.0f} s; {len(batches)} steps of each")
     counts = count_rows(pairs.columns, node_labels=False)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, list[float]] = {name: [] for name in steps}
@@ -145,6 +160,11 @@ def train(
             seconds[name].append(time.perf_counter() - start)
             losses[name].append(loss.item())
     return seconds, losses, compiling
+
+
+def _say(text: str) -> None:
+    """How far it is: compiling takes minutes."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _batches(pairs: Pairs, options: argparse.Namespace) -> list[np.ndarray]:
@@ -165,7 +185,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"`{result['command']}`\n",
         f"- {machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}, commit "
         f"{machine['commit']}, {machine['date']}, load {machine['load_average']}",
-        f"- {pairs['source']}: {pairs['count']:,} pairs; H = {result['dim']}, batches of {result['batch_size']}\n",
+        f"- {pairs['source']}: {pairs['count']:,} pairs; H = {result['dim']}, batches of {result['batch_size']}, "
+        f"backend {result['backend']}\n",
         "| model | eager, ms | compiled, ms | eager / compiled | losses differ by | graphs | compiling, s (cached) |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -180,4 +201,4 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -21,7 +21,6 @@ import statistics
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,9 +29,18 @@ from rich.progress import Progress
 
 from benchmarks import candidates as encoders
 from benchmarks import harness, memory, report, speed
-from benchmarks.sentences import Sentences, Setting, load_sentences, no_longer_than, settings
+from benchmarks.sentences import (
+    Sentences,
+    Setting,
+    add_snli,
+    is_usual,
+    load_sentences,
+    no_longer_than,
+    settings,
+)
 from spinn_tensor.training.allocator import keep_freed_memory
 
+NAME = "encoders_cpu"  # of the results
 SHUFFLED_SIZE = 128
 N_SENTENCES, MAX_BATCHES = 1024, 12  # measured of each batch size
 MEMORY_TOKENS, MEMORY_BATCH = (20, 40), 512  # T = 39 and 79
@@ -47,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         not options.quick and keep_freed_memory()
     )  # as `spinn train` does; for every candidate alike
     console = Console()
-    sentences = load_sentences(options.sentences)
+    sentences = load_sentences(options.snli)
     if options.max_tokens is not None:
         sentences = no_longer_than(sentences, options.max_tokens)
     made = settings(sentences, options.batch, options.shuffled, options.limit, MAX_BATCHES)
@@ -71,9 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.memory:
         result["memory"] = [_memory(name, n_tracker, options) for name, n_tracker in _memory_cases(options)]
     report.print_tables(console, result)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), report.markdown(result))
-    console.print(f"written: {options.out} and {options.out.with_suffix('.md').name} beside it")
+    harness.write_report(result, report.markdown(result), options.out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -86,20 +92,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--repeats", type=int, default=7, help="recorded rounds over everything")
     add("--limit", type=int, default=N_SENTENCES, help="sentences measured of each batch size, about")
-    add(
-        "--sentences",
-        default="auto",
-        help="an SNLI jsonl file, 'random', or 'auto': SNLI's slice, else the logic corpus",
-    )
+    add_snli(parser, "--sentences", otherwise="the logic corpus", others=", or 'random'")
     add("--no-memory", dest="memory", action="store_false", help="leave out the peak memory")
-    add(
-        "--out",
-        type=Path,
-        default=Path(__file__).parent / "results" / "encoders_cpu.json",
-        help="its .md goes beside it",
-    )
+    harness.add_out(parser, NAME)
     add("--quick", action="store_true", help="tiny sizes and one round: does it run?")
     options = parser.parse_args(arguments)
+    options.out = harness.report_file(options.out, NAME, not options.quick and is_usual(options.snli))
     options.memory_batch, options.memory_dim, options.max_tokens = MEMORY_BATCH, max(options.dim), None
     if options.quick:
         options.batch, options.shuffled, options.dim, options.tracker = [4, 8], 8, [8], [0, 4]
@@ -190,4 +188,4 @@ def _memory(name: str, n_tracker: int, options: argparse.Namespace) -> dict[str,
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -23,7 +23,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from benchmarks import gpu_report, harness
 from benchmarks.gpu_encoders import BOTH, CAPTURED, DYNAMIC, FORWARD, LSTM, MODES
 from benchmarks.gpu_epoch import Setting, run_epoch
 from benchmarks.gpu_pairs import Pairs, load_pairs
-from benchmarks.sentences import load_sentences
+from benchmarks.sentences import add_snli, is_usual, load_sentences
 from spinn_tensor.training.config import PRECISIONS
 
 SNLI_PAIRS = 549_367
@@ -53,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(options.device)
     budget = measure.Budget(options.seconds)
     torch.set_num_threads(options.threads)
-    transitions = load_sentences("auto").transitions
-    pairs = load_pairs()
+    transitions = load_sentences(options.snli).transitions
+    pairs = load_pairs(options.snli)
     names = PRECISIONS if device.type == "cuda" else ("float32", "bfloat16")  # TF32 is CUDA's
     result: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks.gpu", *arguments]),
@@ -73,10 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     result["epochs"] = train_epochs(pairs, options, device, budget)
     result |= {"left_out": budget.left_out, "seconds": options.seconds - budget.left}
-    text = gpu_report.markdown(result)
-    print(text)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), text)
+    harness.publish(result, gpu_report.markdown(result), options.out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -92,7 +88,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--epoch-precision", nargs="+", choices=PRECISIONS, help="CUDA: tf32 bfloat16; CPU: float32")
     add("--workers", type=int, help="processes that make batches (CUDA: as many as cores, up to 12)")
     add("--threads", type=int, default=1, help="of torch on the CPU")
-    add("--out", type=Path, help="default: benchmarks/results/gpu_DEVICE.json, its .md beside it")
+    add_snli(parser, otherwise="the logic corpus")
+    harness.add_out(parser, "gpu_DEVICE")
     add("--quick", action="store_true", help="tiny sizes: does it run?")
     options = parser.parse_args(arguments)
     on_cuda = options.device.startswith("cuda")
@@ -105,9 +102,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.quick:
         options.batch, options.dim, options.tracker, options.mlp, options.product = [4], 8, 4, 16, 64
         options.pairs, options.epoch_batch, options.backend = 40, 16, "aot_eager"
-    if options.out is None:
-        name = re.sub(r"\W+", "_", measure.device_name(torch.device(options.device))).strip("_").lower()
-        options.out = Path(__file__).parent / "results" / f"gpu_{name}.json"
+    name = re.sub(r"\W+", "_", measure.device_name(torch.device(options.device))).strip("_").lower()
+    is_whole = not options.quick and is_usual(options.snli)
+    options.out = harness.report_file(options.out, f"gpu_{name}", is_whole)
     return options
 
 
@@ -282,4 +279,4 @@ def train_epochs(
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

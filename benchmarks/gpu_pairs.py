@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.sentences import SNLI_SLICE
+from benchmarks.sentences import SNLI_SLICE, snli_pairs
 from data_prep.columns import PairColumns, select
-from data_prep.snli import PairExample, pair_columns_from_examples, read_pairs
+from data_prep.pairs import PairExample, pair_columns_from_examples
 from data_prep.vocabulary import Vocabulary
 
 N_CLASSES = 3
@@ -27,16 +27,19 @@ class Pairs(NamedTuple):
 
 
 def load_pairs(source: str = "auto") -> Pairs:
-    """The pairs of an SNLI jsonl file, of "logic", or for "auto" of the slice if it is there, else of "logic"."""
+    """The pairs of an SNLI file, of "logic", or for "auto" of the slice if it is there, else of "logic".
+
+    Raises DataError for a file that is not there or cannot be read.
+    """
     if source == "auto":
         source = str(SNLI_SLICE) if SNLI_SLICE.exists() else "logic"
     if source != "logic":
-        return _columns(f"SNLI ({Path(source).name})", read_pairs(Path(source)))
+        return _columns(f"SNLI ({Path(source).name})", snli_pairs(source))
     from data_prep.logic import LogicConfig, write_corpus
 
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder), LogicConfig())
-        return _columns("generated logic corpus", read_pairs(Path(folder) / "dev.jsonl"))
+        return _columns("generated logic corpus", snli_pairs(f"{folder}/dev.jsonl"))
 
 
 def repeated(columns: PairColumns, n_pairs: int) -> PairColumns:

@@ -1,4 +1,4 @@
-"""How things are measured: interleaved timing, the arithmetic floor, counted operators, the machine."""
+"""How things are measured: interleaved timing, the arithmetic floor, counted operators, the machine; and reported."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +21,11 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
+from data_prep.errors import DataError
+from data_prep.files import atomic_write
 from spinn_tensor.training.processor import processor
+
+RESULTS = Path(__file__).parent / "results"  # the committed ones
 
 Key = TypeVar("Key")
 
@@ -47,6 +52,54 @@ def argument_parser(module: str, description: str | None) -> argparse.ArgumentPa
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    """--out; see `report_file`."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"write the report here as JSON, and as .md beside it (default: {RESULTS.name}/{name}.json beside the "
+        "benchmarks for a whole run on the usual data; else it is only printed)",
+    )
+
+
+def report_file(
+    out: Path | None,  # what --out says
+    name: str,  # of the committed results
+    is_whole: bool,  # whether the run is like the one that they are of
+) -> Path | None:
+    """Where the report goes; None: it is only printed. Committed results are replaced by a whole run alone."""
+    return RESULTS / f"{name}.json" if out is None and is_whole else out
+
+
+def publish(result: dict[str, Any], text: str, out: Path | None) -> None:
+    """Print a report, and write it; see `write_report`."""
+    print(text)
+    write_report(result, text, out)
+
+
+def write_report(
+    result: dict[str, Any],
+    text: str,  # Markdown
+    out: Path | None,  # of `report_file`
+) -> None:
+    """The result as JSON, and the text as .md beside it, each whole or not at all; says on stderr where they are."""
+    if out is None:
+        print("not written; --out FILE would", file=sys.stderr)
+        return
+    write_json(out, result)
+    write_text(out.with_suffix(".md"), text)
+    print(f"written: {out} and {out.with_suffix('.md').name} beside it", file=sys.stderr)
+
+
+def run(main: Callable[[], None]) -> None:
+    """A benchmark as a program: data that are not there, or cannot be read, are one line on stderr and status 1."""
+    try:
+        main()
+    except DataError as error:
+        sys.exit(f"error: {error}")
 
 
 def interleaved(
@@ -182,8 +235,6 @@ def _commit() -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    from data_prep.files import atomic_write
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(text)

@@ -16,15 +16,13 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from benchmarks import candidates, harness
-from benchmarks.sentences import Setting, load_sentences, settings
+from benchmarks.sentences import Setting, add_snli, is_usual, load_sentences, settings
 from data_prep.columns import PairColumns, SentenceColumns
 from data_prep.tables import own_tables
 from spinn_tensor import (
@@ -45,6 +43,7 @@ from spinn_tensor.training.methods import make_method
 GIVEN, FORCED, CHOSEN = "given", "own, forced to the same trees", "own, as the scores choose"
 SUPERVISED, GREEDY, LEAVE_ONE_OUT = "supervised", "RL, greedy baseline", "RL, leave-one-out baseline"
 N_WORDS = 10_000
+NAME = "own_cpu"  # of the results
 Case = dict[str, Callable[[], float]]
 
 
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
-    sentences = load_sentences(options.sentences)
+    sentences = load_sentences(options.snli)
     made = settings(
         sentences, [options.batch], options.batch, options.batch * options.n_batches, options.n_batches
     )
@@ -72,10 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result["rows"].append(_row("forward", GIVEN, n_hidden, setting, forward, options.repeats))
             steps = [_steps(batch, n_hidden, options) for batch in setting.batches[: options.n_step_batches]]
             result["rows"].append(_row("step", SUPERVISED, n_hidden, setting, steps, options.repeats))
-    text = _markdown(result)
-    Console(highlight=False, markup=False).print(text)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), text)
+    harness.publish(result, _markdown(result), options.out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -86,11 +82,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--tracker", type=int, default=64, help="tracker size")
     add("--samples", type=int, default=8, help="parses of each sentence in RL")
     add("--repeats", type=int, default=7, help="recorded rounds")
-    add("--sentences", default="auto", help="as in benchmarks.encoders")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "own_cpu.json", help="and .md beside")
+    add_snli(parser, "--sentences", otherwise="generated sentences", others=", or 'random'")
+    harness.add_out(parser, NAME)
     add("--quick", action="store_true", help="tiny sizes and one round: does it run?")
     options = parser.parse_args(arguments)
     options.n_batches, options.n_step_batches = 6, 2
+    options.out = harness.report_file(options.out, NAME, not options.quick and is_usual(options.snli))
     if options.quick:
         options.batch, options.dim, options.tracker, options.repeats, options.n_batches = 4, [8], 4, 1, 1
     return options
@@ -212,4 +209,4 @@ def _markdown(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

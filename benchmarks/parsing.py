@@ -25,15 +25,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from benchmarks import harness
-from benchmarks.sentences import SNLI_SLICE
+from benchmarks.sentences import SNLI_SLICE, add_snli, is_usual, snli_pairs
 from data_prep.brackets import score_parses, self_f1
 from data_prep.branching import baseline_transitions
 from data_prep.columns import sentence_columns
+from data_prep.errors import DataError
 from data_prep.files import atomic_write
-from data_prep.snli import PairExample, read_pairs
+from data_prep.pairs import PairExample, PairFormat
 from data_prep.treebank import read_treebank
 from data_prep.trees import Tree, format_binary
 from spinn_tensor.training.allocator import keep_freed_memory
@@ -44,6 +44,7 @@ from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 
 SST_TRAIN = SNLI_SLICE.parents[1] / "sst" / "train.txt.gz"
+NAME, SEEDS = "parsing", [1, 2, 3]  # of the results
 N_PARTS = 8  # of the premises; the first two are held back, the third chooses the epoch
 PART_OF = {0: "test", 1: "test", 2: "dev"}
 
@@ -54,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
-    files = write_split(options.output / "data")
+    if not options.sst.exists():
+        raise DataError("no such file; name SST's training trees by --sst FILE", path=options.sst)
+    files = write_split(options.output / "data", options.snli)
     gold = list(read_treebank(files["test"]))
     lengths = np.array([tree.n_tokens for tree in gold])
     transitions = np.concatenate([tree.transitions for tree in gold])
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows[name] = score_parses(parse, transitions, lengths).to_dict()
     for name, train in {
         "SPINN, the slice's trees": (files["train"],),
-        "SPINN, and SST's trees": (files["train"], SST_TRAIN),
+        "SPINN, and SST's trees": (files["train"], options.sst),
     }.items():
         stem = "slice" if len(train) == 1 else "slice-sst"
         parses = [
@@ -78,31 +81,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = {
         "command": shlex.join(["python", "-m", "benchmarks.parsing", *arguments]),
         "machine": harness.machine(),
+        "source": SNLI_SLICE.name if options.snli == "auto" else Path(options.snli).name,
         "sentences": {name: sum(1 for _ in read_treebank(path)) for name, path in files.items()},
         "seeds": options.seeds,
         "rows": rows,
     }
-    text = _markdown(result)
-    Console(highlight=False, markup=False).print(text)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), text)
+    harness.publish(result, _markdown(result), options.out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = harness.argument_parser("benchmarks.parsing", __doc__)
     add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    add("--seeds", type=int, nargs="+", default=SEEDS)
+    add_snli(parser, otherwise="an error")
+    add(
+        "--sst",
+        type=Path,
+        default=SST_TRAIN,
+        metavar="FILE",
+        help="SST's train.txt, plain or .gz (%(default)s)",
+    )
     add("--output", type=Path, default=Path("runs/parsing"), help="folder of the split and of the runs")
     add("--ship", type=Path, metavar="FOLDER", help="write the parser of the first seed here")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "parsing.json", help="and .md beside")
-    return parser.parse_args(arguments)
+    harness.add_out(parser, NAME)
+    options = parser.parse_args(arguments)
+    is_whole = options.seeds == SEEDS and options.sst == SST_TRAIN and is_usual(options.snli)
+    options.out = harness.report_file(options.out, NAME, is_whole)
+    return options
 
 
-def write_split(folder: Path) -> dict[str, Path]:
-    """The trees of the slice by part, one binary parse a line."""
+def write_split(folder: Path, snli: str = "auto") -> dict[str, Path]:
+    """The trees of the slice, or of another SNLI file, by part, one binary parse a line."""
+    parts = split(snli_pairs(snli, PairFormat(require_label=False)))
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    for part, trees in split(read_pairs(SNLI_SLICE, require_label=False)).items():
+    for part, trees in parts.items():
         files[part] = folder / f"{part}.txt"
         with atomic_write(files[part]) as file:
             file.writelines(format_binary(tree) + "\n" for tree in trees)
@@ -150,7 +163,7 @@ def _markdown(result: dict[str, Any]) -> str:
         f"`{result['command']}`\n",
         f"- {machine['processor']}, one thread of {machine['cores']} cores, torch {machine['torch']}, commit "
         f"{machine['commit']}, {machine['date']}",
-        f"- SNLI's slice: {counts['train']:,} trees to learn from, {counts['dev']:,} to choose by, "
+        f"- SNLI ({result['source']}): {counts['train']:,} trees to learn from, {counts['dev']:,} to choose by, "
         f"{counts['test']:,} held back; models: mean over seeds {', '.join(map(str, result['seeds']))}\n",
         "| trees | F1 | F1 without whole sentences | transitions right | average depth | self F1 |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -170,4 +183,4 @@ def _markdown(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from benchmarks import harness
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.config import PRECISIONS, DataConfig
-from spinn_tensor.training.corpora import generate_corpus
+from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 
+NAME = "precision"  # of the results
+SETTINGS = ("kinds", "precisions", "seeds", "epochs", "limit", "device")  # that results depend on
 SPLITS = ("dev", "test", "long")
 Accuracies = dict[str, dict[str, list[float]]]  # precision -> split -> of each seed
 
@@ -50,10 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for kind in options.kinds:
         result["kinds"][kind] = _train(kind, corpus, options)
-    text = _markdown(result)
-    Console(highlight=False, markup=False).print(text)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), text)
+    harness.publish(result, _markdown(result), options.out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -69,13 +67,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--resume", action="store_true", help="go on with the runs in --output instead of beginning them anew"
     )
     add("--output", type=Path, default=Path("runs/precision"), help="folder of the corpus and of the runs")
-    add(
-        "--out",
-        type=Path,
-        default=Path(__file__).parent / "results" / "precision.json",
-        help="and .md beside",
-    )
-    return parser.parse_args(arguments)
+    harness.add_out(parser, NAME)
+    options = parser.parse_args(arguments)
+    is_whole = all(getattr(options, name) == parser.get_default(name) for name in SETTINGS)
+    options.out = harness.report_file(options.out, NAME, is_whole)
+    return options
 
 
 def _train(kind: str, corpus: Path, options: argparse.Namespace) -> Accuracies:
@@ -123,4 +119,4 @@ def _cell(values: Sequence[float], first: Sequence[float], is_first: bool) -> st
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

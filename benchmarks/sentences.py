@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from data_prep.errors import DataError
 from data_prep.trees import REDUCE, SHIFT
 
 SNLI_SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
+ZIP_MEMBER = "snli_1.0/snli_1.0_dev.jsonl"  # of the official archive
 RANDOM_LENGTHS = (1, 40)  # tokens of the random trees
+
+if TYPE_CHECKING:
+    from data_prep.pairs import PairExample, PairFormat
 
 
 class Sentences(NamedTuple):
@@ -30,17 +36,50 @@ class Setting(NamedTuple):
     batches: list[list[np.ndarray]]  # of transitions
 
 
+def add_snli(
+    parser: argparse.ArgumentParser,
+    *names: str,  # of the option, besides --snli
+    otherwise: str,  # what "auto" is where there is no slice
+    others: str = "",  # what else may be named
+) -> None:
+    """--snli, which is for `load_sentences`, `snli_pairs` and `is_usual`."""
+    parser.add_argument(
+        "--snli",
+        *names,
+        dest="snli",
+        default="auto",
+        metavar="FILE",
+        help=f"SNLI's snli_1.0_dev.jsonl, plain or .gz, or snli_1.0.zip, whose dev file is read{others} (default: "
+        f"auto = the slice of it that the committed results are of, if it is there, else {otherwise})",
+    )
+
+
+def is_usual(source: str) -> bool:
+    """Whether it is what the committed results are of."""
+    return source == "auto" and SNLI_SLICE.exists()
+
+
+def snli_pairs(source: str, line_format: PairFormat | None = None) -> Iterator[PairExample]:
+    """Pairs of an SNLI file; "auto": of the slice. Raises DataError where it is not there."""
+    from data_prep.pairs import read_pairs
+
+    path = SNLI_SLICE if source == "auto" else Path(source)
+    if not path.exists():
+        raise DataError("no such file; name SNLI's dev file by --snli FILE", path=path)
+    return read_pairs(path, line_format, member=ZIP_MEMBER if path.suffix == ".zip" else None)
+
+
 def load_sentences(source: str) -> Sentences:
-    """Sentences of an SNLI jsonl file; "auto": SNLI's dev slice if it is there, else the generated logic
-    corpus; "random": random trees."""
+    """Sentences of an SNLI file; "auto": SNLI's dev slice if it is there, else the generated logic corpus;
+    "random": random trees. Raises DataError for a file that is not there or cannot be read."""
     if source == "random":
         rng = np.random.default_rng(0)
         lengths = rng.integers(RANDOM_LENGTHS[0], RANDOM_LENGTHS[1] + 1, size=1024)
         return Sentences("random trees", [random_transitions(int(n), rng) for n in lengths])
     if source != "auto":
-        return Sentences(Path(source).name, list(_read(Path(source))))
+        return Sentences(f"SNLI ({Path(source).name})", list(_read(source)))
     if SNLI_SLICE.exists():
-        return Sentences(f"SNLI ({SNLI_SLICE.name})", list(_read(SNLI_SLICE)))
+        return Sentences(f"SNLI ({SNLI_SLICE.name})", list(_read(source)))
     return Sentences("generated logic corpus", list(_generate()))
 
 
@@ -96,10 +135,10 @@ def _spread(batches: list[list[np.ndarray]], count: int) -> list[list[np.ndarray
     return [batches[int((part + 0.5) * len(batches) / count)] for part in range(count)]
 
 
-def _read(path: Path) -> Iterator[np.ndarray]:
-    from data_prep.snli import read_pairs
+def _read(source: str) -> Iterator[np.ndarray]:
+    from data_prep.pairs import PairFormat
 
-    for pair in read_pairs(path, require_label=False):
+    for pair in snli_pairs(source, PairFormat(require_label=False)):
         yield pair.premise.transitions
         yield pair.hypothesis.transitions
 
@@ -109,4 +148,4 @@ def _generate() -> Iterator[np.ndarray]:
 
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder), LogicConfig())
-        yield from _read(Path(folder) / "dev.jsonl")
+        yield from _read(f"{folder}/dev.jsonl")

@@ -19,6 +19,7 @@ The floor is the arithmetic of the products that are left, at the rate of a larg
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -33,13 +34,15 @@ from rich.progress import Progress
 from torch import Tensor
 
 from benchmarks import candidates, dynamic, harness
-from benchmarks.sentences import SNLI_SLICE
+from benchmarks.sentences import SNLI_SLICE, add_snli, is_usual, random_transitions, snli_pairs
+from data_prep.pairs import PairFormat
 from data_prep.tables import forest_tables, lane_tables
 from spinn_tensor import ForestTables, LaneTables, run_forest, run_given, to_torch
 from spinn_tensor.training.allocator import keep_freed_memory
 
 UNSHARED, SHARED, BFLOAT16 = "unshared", "shared", "shared, bfloat16"
 NAMES = (candidates.DYNAMIC, UNSHARED, SHARED, BFLOAT16)
+NAME = "sharing_cpu"  # of the results
 PRODUCT = "product"
 PASSES = 3  # forward, and a backward of twice as many products
 BFLOAT16_TOLERANCE = 0.05  # of the largest value of an output or a gradient
@@ -60,29 +63,32 @@ class Case(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    """Run the benchmark from the command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parse(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
-    console = Console(width=110 if options.quick else None)
     cases = [
         (tracker, corpus, batching, size, batches)
         for tracker in options.tracker
-        for corpus, trees in _corpora(options.quick).items()
+        for corpus, trees in _corpora(options.snli, options.quick).items()
         for batching, size, batches in _settings(trees, options)
     ]
     made = [[_case(batch, options.dim, case[0]) for batch in case[4]] for case in cases]
     timed = [{name: harness.stopwatch(run) for name, run in _runs(row).items()} for row in made]
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=Console(stderr=True), transient=True) as progress:
         rounds = progress.track(range(-1, options.repeats), description="timing")
         seconds = harness.interleaved(timed, rounds)
     rows = [
         _summary(*case[:4], row, of_rounds) for case, row, of_rounds in zip(cases, made, seconds, strict=True)
     ]
-    result = {"command": _command(), "machine": harness.machine(), "dim": options.dim, "rows": rows}
-    text = _markdown(result)
-    console.print(text, markup=False, soft_wrap=True)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), text)
+    result = {
+        "command": shlex.join(["python", "-m", "benchmarks.sharing", *arguments]),
+        "machine": harness.machine(),
+        "dim": options.dim,
+        "rows": rows,
+    }
+    harness.publish(result, _markdown(result), options.out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -94,31 +100,29 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--shuffled", type=int, default=128, help="size of the batches in random order")
     add("--limit", type=int, default=1024, help="sentences measured of each batch size, about")
     add("--repeats", type=int, default=7, help="recorded rounds")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "sharing_cpu.json")
+    add_snli(parser, otherwise="random trees over few words")
+    harness.add_out(parser, NAME)
     add("--quick", action="store_true", help="tiny sizes and one round: does it run?")
     options = parser.parse_args(arguments)
+    options.out = harness.report_file(options.out, NAME, not options.quick and is_usual(options.snli))
     if options.quick:
         options.dim, options.tracker, options.batch, options.shuffled = 32, [0, 8], [8], 8
         options.limit, options.repeats = 8, 1
     return options
 
 
-def _corpora(quick: bool) -> dict[str, Trees]:
-    """The slice's sentences, and each of them once; random trees over few words where the slice is not at hand."""
-    if quick or not SNLI_SLICE.exists():
+def _corpora(snli: str, quick: bool) -> dict[str, Trees]:
+    """SNLI's sentences, and each of them once; random trees over few words where the slice is not at hand."""
+    if quick or (snli == "auto" and not SNLI_SLICE.exists()):
         rng = np.random.default_rng(0)
-        from benchmarks.sentences import random_transitions
-
         lengths = rng.integers(1, 12 if quick else 40, 64 if quick else 1024)
         return {"random": [(random_transitions(int(n), rng), list(rng.integers(0, 20, n))) for n in lengths]}
-    from data_prep.snli import read_pairs
-
-    pairs = read_pairs(SNLI_SLICE, require_label=False)
+    pairs = snli_pairs(snli, PairFormat(require_label=False))
     trees: Trees = [
         (tree.transitions, tree.tokens) for pair in pairs for tree in (pair.premise, pair.hypothesis)
     ]
     once: Trees = list({(codes.tobytes(), tuple(words)): (codes, words) for codes, words in trees}.values())
-    return {"slice": trees, "each sentence once": once}
+    return {"slice" if snli == "auto" else Path(snli).name: trees, "each sentence once": once}
 
 
 def _settings(trees: Trees, options: argparse.Namespace) -> list[tuple[str, int, list[Trees]]]:
@@ -248,10 +252,6 @@ def _summary(
     }
 
 
-def _command() -> str:
-    return " ".join(["python -m benchmarks.sharing", *sys.argv[1:]])
-
-
 def _markdown(result: dict[str, Any]) -> str:
     machine = result["machine"]
     lines = [
@@ -277,4 +277,4 @@ def _markdown(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -1,10 +1,11 @@
 """Parses, corpora and batches as NumPy arrays.
 
-A corpus is read into trees (`trees`, `records`, `snli`, `sst`, `treebank`), its words are numbered (`vocabulary`,
-`vectors`), and all its sentences are laid one after another in a few arrays (`columns`), of which a batch (`batching`)
-is an indexing. The same sentences can be given trees that need no parser (`branching`), and trees are measured against
-others (`brackets`). Files are read by the line and written whole (`files`); whatever is wrong with the input is a
-`DataError` that names the place.
+A corpus is read (`reading`) in the format of its lines (`pairs`, `sst`, `listops`, `treebank`), its words are numbered
+(`words`, `vocabulary`, `vectors`), and all its sentences are laid one after another in a few arrays (`columns`), which
+can be kept (`store`) and of which a batch (`batching`) is an indexing. The same sentences can be given trees that need
+no parser (`branching`), trees are measured against others (`brackets`), and `statistics` says what a corpus is like.
+Files are read by the line and written whole
+(`files`, `folders`); whatever is wrong with the input is a `DataError` that names the place.
 """
 
 from data_prep.batching import epoch_batches as epoch_batches
@@ -46,14 +47,18 @@ from data_prep.listops import ListOpsConfig as ListOpsConfig
 from data_prep.listops import ListOpsExample as ListOpsExample
 from data_prep.listops import expression_columns as expression_columns
 from data_prep.listops import read_expressions as read_expressions
-from data_prep.snli import PairExample as PairExample
-from data_prep.snli import pair_columns as pair_columns
-from data_prep.snli import pair_columns_from_examples as pair_columns_from_examples
-from data_prep.snli import read_pairs as read_pairs
-from data_prep.snli import to_dataset as to_dataset
-from data_prep.snli import token_counts as token_counts
+from data_prep.pairs import PairExample as PairExample
+from data_prep.pairs import PairFields as PairFields
+from data_prep.pairs import PairFormat as PairFormat
+from data_prep.pairs import pair_columns as pair_columns
+from data_prep.pairs import pair_columns_from_examples as pair_columns_from_examples
+from data_prep.pairs import read_pairs as read_pairs
+from data_prep.reading import read_examples_as_columns as read_examples_as_columns
 from data_prep.sst import labelled_columns as labelled_columns
 from data_prep.sst import read_trees as read_trees
+from data_prep.store import PreparedCorpus as PreparedCorpus
+from data_prep.store import read_store as read_store
+from data_prep.store import write_store as write_store
 from data_prep.tokenizer import Tokenizer as Tokenizer
 from data_prep.tokenizer import penn_tokenizer as penn_tokenizer
 from data_prep.treebank import read_treebank as read_treebank
@@ -73,5 +78,7 @@ from data_prep.trees import parse_close_bracket as parse_close_bracket
 from data_prep.trees import parse_labelled as parse_labelled
 from data_prep.trees import parse_transitions as parse_transitions
 from data_prep.trees import right_branching as right_branching
+from data_prep.vectors import WordVectors as WordVectors
 from data_prep.vectors import read_vectors as read_vectors
+from data_prep.vectors import save_vectors as save_vectors
 from data_prep.vocabulary import Vocabulary as Vocabulary

@@ -51,7 +51,8 @@ def _cut(
     if n_tokens is None:
         raise ValueError("a token_budget needs the n_tokens of each example")
     ends = np.cumsum(n_tokens[rows])
-    cuts, spent = [], 0
+    cuts: list[int] = []
+    spent = 0
     while spent + token_budget < ends[-1]:
         first = cuts[-1] if cuts else 0
         cuts.append(max(int(np.searchsorted(ends, spent + token_budget, side="right")), first + 1))

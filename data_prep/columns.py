@@ -12,15 +12,21 @@ needed. M is the number of tokens of all sentences.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, overload
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.trees import Tree, check_all_transitions, check_transitions
-from data_prep.vocabulary import Vocabulary
 
 NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
+
+
+class WordIds(Protocol):
+    """What numbers words: a `Vocabulary`, or a `WordList`."""
+
+    def encode(self, tokens: Iterable[str], /) -> np.ndarray:
+        """Numbers of the tokens, (number of tokens,) int32."""
 
 
 class SentenceColumns(NamedTuple):
@@ -67,7 +73,7 @@ class LabelledColumns(NamedTuple):
         return lengths(self.sentences)
 
 
-def sentence_columns(trees: Iterable[Tree], vocabulary: Vocabulary) -> SentenceColumns:
+def sentence_columns(trees: Iterable[Tree], vocabulary: WordIds) -> SentenceColumns:
     """Columns of the trees; raises DataError naming an example whose transitions or labels do not fit."""
     tokens: list[str] = []
     n_tokens = [0]
@@ -124,8 +130,8 @@ def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:
         raise IndexError(f"rows from {rows.min()} to {rows.max()}, expected 0 to {n_sentences(columns) - 1}")
     starts = columns.token_offsets[rows]  # (m,)
     n_tokens = columns.token_offsets[rows + 1] - starts  # (m,)
-    token_index = _ragged_arange(starts, n_tokens)
-    node_index = _ragged_arange(node_offsets(columns)[rows], 2 * n_tokens - 1)
+    token_index = ragged_arange(starts, n_tokens)
+    node_index = ragged_arange(node_offsets(columns)[rows], 2 * n_tokens - 1)
     return SentenceColumns(
         token_ids=columns.token_ids[token_index],
         token_offsets=np.concatenate([[0], np.cumsum(n_tokens)]),
@@ -134,15 +140,17 @@ def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:
     )
 
 
-def concatenate(a: SentenceColumns, b: SentenceColumns) -> SentenceColumns:
-    """The sentences of a, then those of b."""
+def concatenate(*parts: SentenceColumns) -> SentenceColumns:
+    """The sentences of the first part, then those of the next, and so forth; at least one part."""
     node_labels = None
-    if a.node_labels is not None or b.node_labels is not None:
-        node_labels = np.concatenate([_node_labels(a), _node_labels(b)])
+    if any(part.node_labels is not None for part in parts):
+        node_labels = np.concatenate([_node_labels(part) for part in parts])
+    ends = np.cumsum([0, *(part.token_offsets[-1] for part in parts)])
+    offsets = [part.token_offsets[1:] + end for part, end in zip(parts, ends, strict=False)]
     return SentenceColumns(
-        token_ids=np.concatenate([a.token_ids, b.token_ids]),
-        token_offsets=np.concatenate([a.token_offsets, a.token_offsets[-1] + b.token_offsets[1:]]),
-        transitions=np.concatenate([a.transitions, b.transitions]),
+        token_ids=np.concatenate([part.token_ids for part in parts]),
+        token_offsets=np.concatenate([parts[0].token_offsets[:1], *offsets]),
+        transitions=np.concatenate([part.transitions for part in parts]),
         node_labels=node_labels,
     )
 
@@ -158,7 +166,7 @@ def select(corpus: PairColumns | LabelledColumns, rows: np.ndarray) -> PairColum
     return LabelledColumns(take(corpus.sentences, rows), corpus.labels[rows])
 
 
-def _ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """counts[0] numbers from starts[0] on, counts[1] from starts[1] on, and so forth: (sum of counts,)."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + counts, counts)

@@ -20,12 +20,38 @@ StrPath = str | os.PathLike[str]
 Example = TypeVar("Example")
 
 
+N_PLACES = 3  # of each reason that `Skipped` keeps
+
+
 class Skipped(Counter[str]):
-    """How many lines were left out, by reason."""
+    """How many lines were left out, by reason, and where the first of them are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.places: dict[str, list[str]] = {}  # file:line of up to N_PLACES bad lines, where it was known
+        super().__init__(*args, **kwargs)
 
     def count_error(self, error: DataError) -> None:
-        """Count a bad line under its field and reason; the place is left out, so that like joins like."""
-        self[error.reason if error.field is None else f"{error.field}: {error.reason}"] += 1
+        """Count a bad line under its field and reason; the place is kept apart, so that like joins like."""
+        reason = error.reason if error.field is None else f"{error.field}: {error.reason}"
+        self[reason] += 1
+        if error.path is not None and error.line is not None:
+            self._keep_places(reason, [f"{os.fspath(error.path)}:{error.line}"])
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Add up counts, as of any Counter, and join the places."""
+        super().update(*args, **kwargs)
+        for other in args:
+            if isinstance(other, Skipped):
+                for reason, places in other.places.items():
+                    self._keep_places(reason, places)
+
+    def clear(self) -> None:
+        super().clear()
+        self.places.clear()
+
+    def _keep_places(self, reason: str, places: list[str]) -> None:
+        kept = self.places.setdefault(reason, [])
+        kept.extend(places[: N_PLACES - len(kept)])
 
     def __str__(self) -> str:
         if not self:
@@ -89,7 +115,7 @@ def _lines(file: Iterable[bytes], path: StrPath, skipped: Skipped | None) -> Ite
         reason = "truncated: the compressed data end early"
         if skipped is None or not n_lines:
             raise DataError(reason, path=path, line=n_lines + 1) from error
-        skipped[reason] += 1
+        skipped.count_error(DataError(reason, path=path, line=n_lines + 1))
     except (OSError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"cannot be read: {error}", path=path, line=n_lines + 1) from error
     if not n_lines:
@@ -103,7 +129,7 @@ def _decoded(line: bytes, path: StrPath, number: int, skipped: Skipped | None) -
         reason = "not UTF-8 text"
         if skipped is None:
             raise DataError(reason, path=path, line=number) from error
-        skipped[reason] += 1
+        skipped.count_error(DataError(reason, path=path, line=number))
         return "\n"
 
 
@@ -140,7 +166,7 @@ def read_examples(
             except DataError as error:
                 if not skip_bad:
                     raise error.at(path=path, line=number) from None
-                skipped.count_error(error)
+                skipped.count_error(error.at(path=path, line=number))
                 continue
             if example is not None:
                 n_examples += 1

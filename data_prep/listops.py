@@ -23,19 +23,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.columns import LabelledColumns, sentence_columns
+from data_prep.columns import LabelledColumns, WordIds, sentence_columns
 from data_prep.draw import Draw
 from data_prep.errors import DataError
 from data_prep.files import Skipped, StrPath, atomic_write, read_examples
+from data_prep.reading import LineExample, Peeked
 from data_prep.trees import Tree, parse_binary
-from data_prep.vocabulary import Vocabulary
 
 VERSION = 1  # of the generator: another version gives other bytes for the same configuration
 SPLITS = ("train", "dev", "test")
@@ -163,6 +163,28 @@ def write_corpus(folder: StrPath, config: ListOpsConfig | None = None) -> None:
         file.write(json.dumps(manifest, indent=2) + "\n")
 
 
+class ListOpsFormat:
+    """How the lines of a file are read; see `reading`."""
+
+    def peek(self, lines: Sequence[str]) -> Peeked | None:
+        """The lines that begin with a digit and a tab."""
+        import pyarrow as pa
+
+        seen = [i for i, line in enumerate(lines) if line[1:2] == "\t" and line[0] in LABELS]
+        return Peeked(
+            np.array(seen, dtype=np.int64),
+            (pa.array([lines[i][2:] for i in seen], pa.string()),),
+            np.array([int(lines[i][0]) for i in seen], dtype=np.int64),
+            pa.array([""] * len(seen), pa.string()),
+            np.zeros(0, dtype=np.int64),
+        )
+
+    def read(self, line: str, skipped: Skipped) -> LineExample:
+        """The expression in a line. Raises DataError."""
+        tree, label = _parse_line(line)
+        return LineExample((tree,), label)
+
+
 def read_expressions(
     path: StrPath, *, skip_bad: bool = False, skipped: Skipped | None = None
 ) -> Iterator[ListOpsExample]:
@@ -170,7 +192,7 @@ def read_expressions(
     return read_examples(path, _parse_line, skip_bad=skip_bad, skipped=skipped)
 
 
-def expression_columns(examples: Iterable[ListOpsExample], vocabulary: Vocabulary) -> LabelledColumns:
+def expression_columns(examples: Iterable[ListOpsExample], vocabulary: WordIds) -> LabelledColumns:
     """Columns of the examples."""
     trees, labels = [], []
     for tree, label in examples:

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data_prep.columns import SentenceColumns, take
+from data_prep.columns import SentenceColumns, WordIds, take
 from data_prep.tables.trace import NONE, trace_stack
 from data_prep.trees import REDUCE, SHIFT
-from data_prep.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +55,7 @@ class _Symbols(NamedTuple):
 
 def parse_chunk(
     parses: pa.Array,  # (n,) string or large_string; a null is no parse
-    vocabulary: Vocabulary,
+    vocabulary: WordIds,
 ) -> ParsedChunk:
     """Read n binary parses as `parse_binary` and `sentence_columns` would, and say which strings are none."""
     data, bounds = _buffers(parses)
@@ -165,7 +164,7 @@ def _brackets_fit(
 def _token_ids(
     data: np.ndarray,  # (number of bytes,) uint8, the words one after another
     n_bytes: np.ndarray,  # (L,) int64, of each
-    vocabulary: Vocabulary,
+    vocabulary: WordIds,
 ) -> np.ndarray:  # (L,) int32
     """Each distinct word is looked up once."""
     import pyarrow as pa

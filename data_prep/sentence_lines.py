@@ -23,11 +23,9 @@ from data_prep.errors import DataError
 from data_prep.files import Skipped, StrPath, is_jsonl, open_text, parse_record
 from data_prep.parse_chunks import parse_chunk
 from data_prep.records import PARSE, SINGLE, Tokenize, identifier, sentence_fields, sentence_tree, text_field
-from data_prep.treebank import parse_or_tokenize
+from data_prep.treebank import BEGINS_PARSE, parse_or_tokenize
 from data_prep.trees import Tree
 from data_prep.vocabulary import Vocabulary
-
-BEGINS_PARSE = "( "
 
 
 class LineReader(NamedTuple):
@@ -148,7 +146,7 @@ def record_tree(record: dict[str, Any], field: str | None, tokenize: Tokenize | 
     """
     if field is None:
         return sentence_tree(record, *SINGLE, tokenize)
-    names = _places(field)
+    names = sentence_places(field)
     name = next((name for name in names if name in record), None)
     if name is None:
         raise DataError(f"missing field, expected {' or '.join(names)}")
@@ -166,7 +164,7 @@ def sentence_record(line: str) -> dict[str, Any]:
     return record
 
 
-def _places(field: str) -> tuple[str, ...]:
+def sentence_places(field: str) -> tuple[str, ...]:
     """Where the sentence of this name may be, the first place first."""
     return (field,) if field.endswith(PARSE) else sentence_fields(field)
 
@@ -176,7 +174,7 @@ def _read_record(line: str, field: str | None, tokenize: Tokenize | None) -> Tre
 
 
 def _peek_record(line: str, field: str | None) -> str | None:
-    names = sentence_fields(*SINGLE)[:-1] if field is None else _places(field)
+    names = sentence_fields(*SINGLE)[:-1] if field is None else sentence_places(field)
     try:
         record = sentence_record(line)
         name = next((name for name in names if name in record), None)

@@ -1,19 +1,59 @@
-"""The Stanford Sentiment Treebank: one labelled binary tree a line, a sentiment on every node."""
+"""The Stanford Sentiment Treebank (Socher et al., EMNLP 2013): labelled binary trees, a sentiment on every node.
+
+Five classes, or two: then "very" is dropped, neutral nodes have no label and neutral sentences are left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from data_prep.columns import NO_LABEL, LabelledColumns, node_offsets, sentence_columns
+from data_prep.columns import (
+    NO_LABEL,
+    LabelledColumns,
+    SentenceColumns,
+    WordIds,
+    lengths,
+    node_offsets,
+    ragged_arange,
+    sentence_columns,
+)
 from data_prep.errors import DataError
 from data_prep.files import Skipped, StrPath, read_examples
-from data_prep.trees import Tree, parse_labelled
-from data_prep.vocabulary import Vocabulary
+from data_prep.reading import LineExample, Peeked
+from data_prep.tables.trace import NONE, trace_stack
+from data_prep.trees import SHIFT, Tree, parse_labelled
 
 LABELS = ("very negative", "negative", "neutral", "positive", "very positive")
+BINARY_LABELS = ("negative", "positive")
+_TO_BINARY = np.array([0, 0, NO_LABEL, 1, 1])
+
+
+@dataclass
+class SstFormat:
+    """How the lines of a file are read; see `reading`."""
+
+    binary: bool = False
+
+    def peek(self, lines: Sequence[str]) -> Peeked | None:
+        """Nothing: every node of a tree has a label, which `parse_labelled` reads."""
+        return None
+
+    def read(self, line: str, skipped: Skipped) -> LineExample | None:
+        """The tree in a line; None for a neutral sentence where there are two classes. Raises DataError."""
+        tree = parse_labelled(line, n_labels=len(LABELS))
+        labels = tree.labels
+        assert labels is not None, "labels of all nodes"
+        if self.binary:
+            labels = _TO_BINARY[labels]
+        root = int(labels[-1])
+        if root == NO_LABEL:
+            skipped["a neutral sentence"] += 1
+            return None
+        return LineExample((tree._replace(labels=labels),), root)
 
 
 def read_trees(path: StrPath, *, skip_bad: bool = False, skipped: Skipped | None = None) -> Iterator[Tree]:
@@ -22,7 +62,7 @@ def read_trees(path: StrPath, *, skip_bad: bool = False, skipped: Skipped | None
     return read_examples(path, parse, skip_bad=skip_bad, skipped=skipped)
 
 
-def labelled_columns(trees: Iterable[Tree], vocabulary: Vocabulary) -> LabelledColumns:
+def labelled_columns(trees: Iterable[Tree], vocabulary: WordIds) -> LabelledColumns:
     """Columns of the trees, each labelled as its root; raises DataError naming an example without labels."""
     sentences = sentence_columns(trees, vocabulary)
     roots = node_offsets(sentences)[1:] - 1  # the last transition of a sentence pushes its root
@@ -33,3 +73,28 @@ def labelled_columns(trees: Iterable[Tree], vocabulary: Vocabulary) -> LabelledC
     if (labels == NO_LABEL).any():
         raise DataError("a tree without labels", example=int(np.argmax(labels == NO_LABEL)))
     return LabelledColumns(sentences, labels)
+
+
+def phrases(corpus: LabelledColumns) -> LabelledColumns:
+    """Every labelled node of the trees as a sentence of its own, words among them, in the order of the transitions."""
+    sentences = corpus.sentences
+    assert sentences.node_labels is not None, "trees with labels"
+    n_tokens = lengths(sentences)
+    trace = trace_stack(sentences.transitions, n_tokens)
+    shifts = np.flatnonzero(sentences.transitions == SHIFT)  # of each word
+    # a state begins after what lies beneath it on the stack
+    first_word = np.where(
+        trace.below == NONE, sentences.token_offsets[trace.sentence], trace.shifted[trace.below]
+    )
+    nodes = np.flatnonzero(sentences.node_labels != NO_LABEL)
+    starts = shifts[first_word[nodes]]  # the transitions of a node's tree are those from its first word on
+    n_nodes = nodes + 1 - starts
+    token_index = ragged_arange(first_word[nodes], (n_nodes + 1) // 2)
+    node_index = ragged_arange(starts, n_nodes)
+    columns = SentenceColumns(
+        sentences.token_ids[token_index],
+        np.concatenate(([0], np.cumsum((n_nodes + 1) // 2))),
+        sentences.transitions[node_index],
+        sentences.node_labels[node_index],
+    )
+    return LabelledColumns(columns, sentences.node_labels[nodes])

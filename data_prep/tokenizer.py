@@ -3,8 +3,8 @@ r"""Raw English text to Penn Treebank tokens, as SNLI's parses have them.
     She doesn't like the "South Pacific" (1958) sign.
     She does n't like the `` South Pacific '' -LRB- 1958 -RRB- sign .
 
-The rules are a normalizer and pre-tokenizers of HF `tokenizers`, so that one `tokenizer.json` holds them and,
-if there is one, the vocabulary. In this order:
+The rules are a normalizer and pre-tokenizers of HF `tokenizers`, so that one `tokenizer.json` holds them and
+the vocabulary, and `tokenizers` alone gives the ids that a model was trained on. In this order:
 
     control and format characters    removed, those of no width among them; but tab, line ends and NEL are
                                      whitespace, and whitespace of any kind separates tokens
@@ -36,8 +36,11 @@ U+001C to U+001F for whitespace.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
 from data_prep.files import StrPath, atomic_write, open_text
@@ -53,7 +56,12 @@ _FINAL_PERIOD = r"""(?<=[^.])\.(?=[\])}>"']*\s*\z)"""
 _OPENING_QUOTE = r"""(?<![^\s(\[{<])(?:"|''(?=\S))"""
 _BRACKETS = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}
 _PUNCTUATION = r"``|''|\.\.\.|--|[;@#$%&?!<>]|[:,](?!\d)"
-_CONTRACTION = r"(?i)\b(?:(?:cannot|d'ye|gimme|gonna|gotta|lemme|more'n)(?:\b|(?=n't))|wanna(?=\z|'|n't))"
+# Unassigned characters are as good as letters, so that a text splits as it does in lower case: new capitals may have
+# small letters that were there before.
+_BEGIN, _END = r"(?<![\w\p{Cn}])", r"(?![\w\p{Cn}])"
+_CONTRACTION = (
+    rf"{_BEGIN}(?i:(?:cannot|d'ye|gimme|gonna|gotta|lemme|more'n)(?:{_END}|(?=n't))|wanna(?=\z|'|n't))"
+)
 # What may follow a clitic is one character or another clitic: looking on to the end of a word of nothing but
 # clitics would take quadratic time.
 _CLITIC = r"(?i)(?<=[^'])(?:(?:'(?:s|m|d|ll|re|ve)|n't)(?=\z|[-']|n't)|'\z)"
@@ -63,6 +71,10 @@ _FIRST_HALF = (
     r"|'t(?=(?:is|was)\z))"
 )
 
+# English repeats its words: one that was seen is looked up instead of split again. The bounds keep this to some 10 MB.
+_N_REMEMBERED = 1 << 15
+_LONGEST_REMEMBERED = 40
+
 
 def penn_tokenizer(vocabulary: Vocabulary | None = None) -> tokenizers.Tokenizer:
     """The rules as a HF tokenizer, whose `encode` gives the vocabulary's ids; without one all words are unknown.
@@ -70,58 +82,51 @@ def penn_tokenizer(vocabulary: Vocabulary | None = None) -> tokenizers.Tokenizer
     With a vocabulary in lower case the tokens are in lower case.
     """
     import tokenizers
-    from tokenizers import Regex, models, normalizers, pre_tokenizers
 
-    words = SPECIAL_TOKENS if vocabulary is None else vocabulary.tokens
-    ids = {word: i for i, word in enumerate(words)}
-    tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token=SPECIAL_TOKENS[UNKNOWN_ID]))
-    steps = [
-        normalizers.Replace(Regex(_INVISIBLE), ""),
-        normalizers.NFC(),
-        *(normalizers.Replace(character, ascii) for character, ascii in _TYPOGRAPHIC.items()),
-        normalizers.Replace(Regex(_FINAL_PERIOD), " ."),
-        normalizers.Replace(Regex(_OPENING_QUOTE), " `` "),
-        normalizers.Replace('"', " '' "),
-        *(normalizers.Replace(bracket, f" {name} ") for bracket, name in _BRACKETS.items()),
-    ]
-    if vocabulary is not None and vocabulary.lower:
-        steps.append(normalizers.Lowercase())
-    tokenizer.normalizer = normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Split(Regex(_PUNCTUATION), "isolated"),
-            pre_tokenizers.Split(Regex(_CONTRACTION), "isolated"),
-            pre_tokenizers.Split(Regex(f"{_CLITIC}|{_HYPHEN_AFTER_CLITIC}"), "isolated"),
-            pre_tokenizers.Split(Regex(_FIRST_HALF), "merged_with_previous"),
-        ]
-    )
-    return tokenizer
+    return tokenizers.Tokenizer.from_str(json.dumps(_content(vocabulary or Vocabulary.build([]))))
 
 
 class Tokenizer:
-    """Text to tokens; `backend` is the HF tokenizer, which gives ids and offsets as well.
+    """Text to tokens, by the rules alone, and the vocabulary that numbers them: what a `tokenizer.json` holds.
 
     >>> Tokenizer().tokenize("The dog's here.")
     ('The', 'dog', "'s", 'here', '.')
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer | None = None) -> None:  # by default penn_tokenizer()
-        self.backend = penn_tokenizer() if backend is None else backend
-        self._normalizer, self._pre_tokenizer = self.backend.normalizer, self.backend.pre_tokenizer
-        if self._normalizer is None or self._pre_tokenizer is None:
-            raise DataError("a tokenizer without rules, expected a normalizer and a pre_tokenizer")
+    def __init__(self, vocabulary: Vocabulary | None = None) -> None:  # by default one without words
+        self.vocabulary = Vocabulary.build([]) if vocabulary is None else vocabulary
+        rules = penn_tokenizer()
+        self._normalize = rules.normalizer.normalize_str
+        self._pre_tokenize = rules.pre_tokenizer.pre_tokenize_str
+        self._split_remembered = lru_cache(_N_REMEMBERED)(self._split)
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[Vocabulary]]:  # what is remembered stays here
+        return Tokenizer, (self.vocabulary,)
+
+    @cached_property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The HF tokenizer; its ids are `vocabulary.encode(tokenize(text))`, and it gives offsets as well."""
+        return penn_tokenizer(self.vocabulary)
 
     def tokenize(self, text: str) -> tuple[str, ...]:
-        """Tokens of one sentence, (N,), N > 0. Raises DataError where there are none, or half a surrogate pair."""
+        """Tokens of one sentence, (N,), N > 0, in the text's own case whatever the vocabulary's.
+
+        Raises DataError where there are none, or half a surrogate pair.
+        """
         try:
-            text.encode("utf-8")
+            normalized = self._normalize(text)
         except UnicodeEncodeError as error:
             raise DataError("half of a surrogate pair") from error
-        pieces = self._pre_tokenizer.pre_tokenize_str(self._normalizer.normalize_str(text))
-        if not pieces:
+        tokens: list[str] = []
+        for word in normalized.split():  # no rule of the pre-tokenizer looks beyond whitespace
+            split = self._split_remembered if len(word) <= _LONGEST_REMEMBERED else self._split
+            tokens += split(word)
+        if not tokens:
             raise DataError("a sentence without words")
-        return tuple(token for token, _ in pieces)
+        return tuple(tokens)
+
+    def _split(self, word: str) -> tuple[str, ...]:
+        return tuple(token for token, _ in self._pre_tokenize(word))
 
     def tokenize_batch(self, texts: Iterable[str]) -> list[tuple[str, ...]]:
         """Tokens of each sentence, for programs; files are read by the line. Raises DataError naming the example."""
@@ -136,21 +141,104 @@ class Tokenizer:
     def save(self, path: StrPath) -> None:
         """Write as a `tokenizer.json`, atomically; `tokenizers.Tokenizer.from_file` reads it, too."""
         with atomic_write(path) as file:
-            file.write(self.backend.to_str(pretty=True))
+            json.dump(_content(self.vocabulary), file, ensure_ascii=False, indent=1)
             file.write("\n")
 
     @classmethod
     def load(cls, path: StrPath) -> Tokenizer:
-        """Read what `save` wrote; raises DataError for what is no `tokenizer.json`, or one without rules."""
-        import tokenizers
+        """Read what `save` wrote; raises DataError for anything else, other rules than these among it.
 
+        `tokenizers` never sees the file: what was read is compared, and the rules are made anew.
+        """
         with open_text(path) as lines:
             text = "".join(lines)
         try:
-            backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # tokenizers raises no narrower class
-            raise DataError(f"not a tokenizer.json: {error}", path=path) from error
-        try:
-            return cls(backend)
+            return cls(_vocabulary(json.loads(text, object_pairs_hook=_without_repetition)))
         except DataError as error:
             raise error.at(path=path) from None
+        except (ValueError, RecursionError) as error:
+            raise DataError("not JSON", path=path) from error
+
+
+def _content(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The JSON object of a `tokenizer.json`: these rules and this vocabulary."""
+    ids = {token: i for i, token in enumerate(vocabulary.tokens)}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],  # which would be found in raw text: <pad> is no word
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(vocabulary.lower)},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _pre_tokenizers()},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": ids, "unk_token": SPECIAL_TOKENS[UNKNOWN_ID]},
+    }
+
+
+def _normalizers(lower: bool) -> list[dict[str, Any]]:
+    steps = [
+        _replace({"Regex": _INVISIBLE}, ""),
+        {"type": "NFC"},
+        *(_replace({"String": character}, ascii) for character, ascii in _TYPOGRAPHIC.items()),
+        _replace({"Regex": _FINAL_PERIOD}, " ."),
+        _replace({"Regex": _OPENING_QUOTE}, " `` "),
+        _replace({"String": '"'}, " '' "),
+        *(_replace({"String": bracket}, f" {name} ") for bracket, name in _BRACKETS.items()),
+    ]
+    return [*steps, {"type": "Lowercase"}] if lower else steps
+
+
+def _pre_tokenizers() -> list[dict[str, Any]]:
+    return [
+        {"type": "WhitespaceSplit"},
+        _split_at(_PUNCTUATION, "Isolated"),
+        _split_at(_CONTRACTION, "Isolated"),
+        _split_at(f"{_CLITIC}|{_HYPHEN_AFTER_CLITIC}", "Isolated"),
+        _split_at(_FIRST_HALF, "MergedWithPrevious"),
+    ]
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _split_at(regex: str, behavior: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": False}
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises DataError for one that has a key twice, which readers understand differently."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        key, count = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise DataError(f"the key {key!r} stands {count} times in one JSON object")
+    return values
+
+
+def _vocabulary(content: Any) -> Vocabulary:
+    """The vocabulary in a `tokenizer.json` of these rules. Raises DataError for any other content."""
+    fields = _content(Vocabulary.build([])).keys()
+    if not isinstance(content, dict) or content.keys() != fields:
+        raise DataError(f"not a tokenizer.json: expected a JSON object with the fields {', '.join(fields)}")
+    model = content["model"]
+    ids = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(ids, dict):
+        raise DataError("expected a WordLevel model with a vocab", field="model")
+    lower = content["normalizer"] == {"type": "Sequence", "normalizers": _normalizers(lower=True)}
+    vocabulary = Vocabulary(_by_id(ids), lower)
+    for field, value in _content(vocabulary).items():
+        if content[field] != value:
+            raise DataError("not the rules of this version, which its models are trained with", field=field)
+    return vocabulary
+
+
+def _by_id(ids: dict[str, Any]) -> tuple[str, ...]:
+    """The tokens, (V,), in the order of their ids; raises DataError unless these are 0 to V - 1."""
+    tokens: list[str | None] = [None] * len(ids)
+    for token, i in ids.items():
+        if type(i) is not int or not 0 <= i < len(tokens) or tokens[i] is not None:
+            reason = f"token {token!r:.40} has the id {i!r:.40}, expected each of 0 to {len(tokens) - 1} once"
+            raise DataError(reason, field="vocab")
+        tokens[i] = token
+    return tuple(token for token in tokens if token is not None)

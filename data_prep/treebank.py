@@ -13,22 +13,69 @@ well: the fields sentence1 and sentence2, or sentence, and lines that are no par
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
-from data_prep.columns import NO_LABEL, LabelledColumns, n_sentences, sentence_columns
+from data_prep.columns import NO_LABEL, LabelledColumns, WordIds, n_sentences, sentence_columns
 from data_prep.errors import DataError
 from data_prep.files import Skipped, StrPath, is_jsonl, parse_record, read_examples
-from data_prep.records import WITHOUT_PARSE, Tokenize, sentence_names, sentence_tree
+from data_prep.json_lines import read_json_lines
+from data_prep.reading import LineExample, Peeked
+from data_prep.records import PAIR, PARSE, WITHOUT_PARSE, Tokenize, sentence_names, sentence_tree
 from data_prep.trees import Tree, parse_binary, parse_labelled, right_branching
-from data_prep.vocabulary import Vocabulary
 
+BEGINS_PARSE = "( "
 _PARSE_WITH_BRACKETS = re.compile(r"\s*\(\s")
 _LABELLED_TREE = re.compile(r"\s*\(\d\s")
 _LABEL = re.compile(r"\d\t")
+
+
+@dataclass
+class TreebankFormat:
+    """How the lines of a file are read; see `reading`. Two sentences of a line are one example."""
+
+    is_jsonl: bool
+    tokenize: Tokenize | None = None  # reads sentences without a parse from their text
+
+    def peek(self, lines: Sequence[str]) -> Peeked | None:
+        """The lines that are parses, or the records with a parse of both sentences of a pair."""
+        return self._peek_pairs(lines) if self.is_jsonl else self._peek_parses(lines)
+
+    def read(self, line: str, skipped: Skipped) -> LineExample:
+        """The sentence, or the two sentences, in a line. Raises DataError."""
+        parse = _parse_record if self.is_jsonl else _parse_line
+        return LineExample(parse(line, self.tokenize), NO_LABEL)
+
+    def _peek_parses(self, lines: Sequence[str]) -> Peeked:
+        seen = [i for i, line in enumerate(lines) if line.startswith(BEGINS_PARSE)]
+        return self._peeked(seen, [[lines[i] for i in seen]])
+
+    def _peek_pairs(self, lines: Sequence[str]) -> Peeked | None:
+        found = read_json_lines(lines, [f"{name}_{PARSE}" for name in PAIR])
+        if found is None:
+            return None
+        sides = list(found.texts.values())
+        seen = ~found.unsure_mask
+        for side in sides:
+            seen &= side.is_valid().to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(seen)
+        return self._peeked(rows, [side.take(rows) for side in sides])
+
+    def _peeked(self, rows: Sequence[int] | np.ndarray, sides: Sequence[Any]) -> Peeked:
+        import pyarrow as pa
+
+        return Peeked(
+            np.asarray(rows, dtype=np.int64),
+            tuple(pa.array(side, pa.string()) for side in sides),
+            np.full(len(rows), NO_LABEL),
+            pa.array([""] * len(rows), pa.string()),
+            np.zeros(0, dtype=np.int64),
+        )
 
 
 def read_treebank(
@@ -46,7 +93,7 @@ def read_treebank(
     return chain.from_iterable(read_examples(path, parse, skip_bad=skip_bad, skipped=skipped))
 
 
-def treebank_columns(trees: Iterable[Tree], vocabulary: Vocabulary) -> LabelledColumns:
+def treebank_columns(trees: Iterable[Tree], vocabulary: WordIds) -> LabelledColumns:
     """Columns of the trees, without labels."""
     sentences = sentence_columns((tree._replace(labels=None) for tree in trees), vocabulary)
     return LabelledColumns(sentences, np.full(n_sentences(sentences), NO_LABEL, dtype=np.int64))

@@ -14,6 +14,8 @@ A `SentenceEncoder` turns a `SentenceBatch` into encodings; `data_prep` makes th
 made of; `load_checkpoint` gives back what `spinn train` saved.
 """
 
+from importlib import metadata as _metadata
+
 from spinn_tensor.batch import LabelledBatch as LabelledBatch
 from spinn_tensor.batch import PairBatch as PairBatch
 from spinn_tensor.batch import SentenceBatch as SentenceBatch
@@ -48,3 +50,8 @@ from spinn_tensor.machine import run_own as run_own
 from spinn_tensor.machine import run_taught as run_taught
 from spinn_tensor.training.checkpoint import CheckpointError as CheckpointError
 from spinn_tensor.training.checkpoint import load_checkpoint as load_checkpoint
+
+try:
+    __version__ = _metadata.version("spinn_tensor")
+except _metadata.PackageNotFoundError:  # a checkout on the path that nobody installed
+    __version__ = "unknown"

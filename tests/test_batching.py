@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data_prep.batching import epoch_batches
 from data_prep.columns import LabelledColumns, PairColumns
-from data_prep.snli import PairExample, pair_columns_from_examples
+from data_prep.pairs import PairExample, pair_columns_from_examples
 from data_prep.treebank import treebank_columns
 from data_prep.trees import right_branching
 from data_prep.vocabulary import Vocabulary

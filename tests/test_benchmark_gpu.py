@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -160,8 +160,9 @@ def test_no_datasets_library_is_needed() -> None:
 
 
 @pytest.mark.usefixtures("few_pairs")
-def test_the_comparison_of_compiled_steps_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+def test_the_comparison_of_compiled_steps_runs_and_says_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "compiled.json"
     compiled.main(["--quick", "--kinds", "spinn-pi-nt", "--out", str(out)])
     (row,) = json.loads(out.read_text())["rows"]
@@ -169,3 +170,6 @@ def test_the_comparison_of_compiled_steps_runs(tmp_path: Path, monkeypatch: pyte
     assert row["times_eager"] > 0
     assert 2 <= row["graphs"] <= 7
     assert "| spinn-pi-nt |" in out.with_suffix(".md").read_text()
+    said = capsys.readouterr().err
+    assert "spinn-pi-nt, torch.float32: compiling\n" in said
+    assert re.search(r"spinn-pi-nt, torch.float64: compiled in \d+ s; 4 steps of each\n", said)

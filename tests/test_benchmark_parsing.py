@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import own, parsing
 from benchmarks.parsing import split, write_split
-from data_prep.snli import PairExample
+from data_prep.errors import DataError
+from data_prep.pairs import PairExample
 from data_prep.treebank import read_treebank
 from data_prep.trees import parse_binary
 from spinn_tensor.training.checkpoint import load_checkpoint
@@ -36,14 +37,27 @@ def test_own_runs_and_reports_ratios(tmp_path) -> None:
 
 
 def test_parsing_runs_and_stores_every_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parsing, "SNLI_SLICE", write_pairs(tmp_path / "pairs.jsonl", 150, seed=1))
-    monkeypatch.setattr(parsing, "SST_TRAIN", write_trees(tmp_path / "sst.txt", 20, seed=1))
+    snli = write_pairs(tmp_path / "pairs.jsonl", 150, seed=1)
+    sst = write_trees(tmp_path / "sst.txt", 20, seed=1)
     tiny = {"epochs": 1, "embedding_dim": 4, "hidden_dim": 4, "tracker_dim": 4}
     monkeypatch.setattr(parsing, "run_config", lambda preset, data: run_config(preset, data).changed(**tiny))
     shipped, out = tmp_path / "shipped", tmp_path / "parsing.json"
-    options = ["--seeds", "1", "2", "--output", str(tmp_path / "runs"), "--ship", str(shipped)]
+    options = [
+        "--snli",
+        str(snli),
+        "--sst",
+        str(sst),
+        "--seeds",
+        "1",
+        "2",
+        "--output",
+        str(tmp_path / "runs"),
+        "--ship",
+        str(shipped),
+    ]
     parsing.main([*options, "--out", str(out)])
     result = json.loads(out.read_text())
+    assert result["source"] == "pairs.jsonl"
     assert result["sentences"].keys() == {"test", "dev", "train"}
     *baselines, of_slice, of_both = result["rows"].values()
     assert len(baselines) == 5
@@ -57,6 +71,19 @@ def test_parsing_runs_and_stores_every_seed(tmp_path: Path, monkeypatch: pytest.
     mean = statistics.mean(run["gold"]["sentence_f1"] for run in of_both["seeds"])
     assert f"| SPINN, and SST's trees | {mean:.1%} |" in out.with_suffix(".md").read_text()
     assert load_checkpoint(shipped).config.run.data.train == ("train.txt", "sst.txt")
+
+
+@pytest.mark.parametrize("option, data", [("--snli", "SNLI's dev file"), ("--sst", "SST's training trees")])
+def test_parsing_says_which_file_it_lacks(option: str, data: str, tmp_path: Path) -> None:
+    files = {
+        "--snli": str(write_pairs(tmp_path / "pairs.jsonl", 3, seed=1)),
+        "--sst": str(write_trees(tmp_path / "sst.txt", 3, seed=1)),
+        option: str(tmp_path / "none"),
+    }
+    options = [word for pair in files.items() for word in pair]
+    with pytest.raises(DataError, match=f"none: no such file; name {data} by {option} FILE"):
+        parsing.main([*options, "--output", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
 
 
 def test_what_is_held_back_is_nowhere_else() -> None:

@@ -28,6 +28,6 @@ def test_what_is_wrong_is_not_timed(monkeypatch) -> None:
     monkeypatch.setattr(
         sharing, "_encode", lambda case, name: encode(case, name) * (1.01 if name == sharing.SHARED else 1)
     )
-    trees = next(iter(sharing._corpora(quick=True).values()))[:4]
+    trees = next(iter(sharing._corpora("auto", quick=True).values()))[:4]
     with pytest.raises(RuntimeError, match="shared: off by"):
         sharing._case(trees, 8, 0)

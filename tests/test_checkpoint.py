@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import spinn_tensor.training.folders as folders_module
+import data_prep.folders as folders_module
+from data_prep.folders import readable, recover, write_folder
 from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from spinn_tensor.training.folders import readable, recover, write_folder
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.resume import read_training_state, restore
 from tests.test_training import pair_model, pairs, settings
@@ -62,6 +62,11 @@ def truncate(name: str) -> Callable[[Path], None]:
     return lambda folder: os.truncate(folder / name, os.path.getsize(folder / name) // 2)
 
 
+def words(tokenizer: dict) -> dict[str, int]:
+    """Ids of the words in a tokenizer.json."""
+    return tokenizer["model"]["vocab"]
+
+
 WEIGHTS = "model.safetensors"
 DAMAGE = {
     "missing tensor": (
@@ -90,7 +95,11 @@ DAMAGE = {
     ),
     "newer format": (
         change_json("config.json", lambda c: c.update(format_version=99)),
-        r"config.json: format version 99; this program reads up to 1",
+        r"config.json: format version 99; this program reads 2$",
+    ),
+    "older format": (
+        change_json("config.json", lambda c: c.update(format_version=1)),
+        r"config.json: format version 1; this program reads 2: train the model again",
     ),
     "no format": (change_json("config.json", lambda c: c.pop("format_version")), r"format version None"),
     "unknown key": (change_json("config.json", lambda c: c.update(colour=1)), r"key 'colour' is unknown"),
@@ -124,15 +133,29 @@ DAMAGE = {
         r"config.json: ",
     ),
     "other vocabulary": (
-        change_json("vocabulary.json", lambda v: v["tokens"].append("new")),
-        r"vocabulary.json: not the vocabulary the model was trained with",
+        change_json("tokenizer.json", lambda t: words(t).update(new=len(words(t)))),
+        r"tokenizer.json: not the vocabulary the model was trained with",
     ),
     "reordered vocabulary": (
-        change_json("vocabulary.json", lambda v: v["tokens"].append(v["tokens"].pop(2))),
-        r"vocabulary.json: not the vocabulary",
+        change_json(
+            "tokenizer.json", lambda t: words(t).update(dogs=words(t)["bark"], bark=words(t)["dogs"])
+        ),
+        r"tokenizer.json: not the vocabulary",
     ),
-    "truncated vocabulary": (truncate("vocabulary.json"), r"vocabulary.json: not JSON"),
-    "no vocabulary": (lambda f: (f / "vocabulary.json").unlink(), r"vocabulary.json: "),
+    "other casing": (
+        change_json("tokenizer.json", lambda t: t["normalizer"]["normalizers"].append({"type": "Lowercase"})),
+        r"tokenizer.json: not the vocabulary",
+    ),
+    "other rules": (
+        change_json("tokenizer.json", lambda t: t["pre_tokenizer"]["pretokenizers"].pop()),
+        r"tokenizer.json: pre_tokenizer: not the rules of this version",
+    ),
+    "vocabulary with a gap": (
+        change_json("tokenizer.json", lambda t: words(t).pop("dogs")),
+        r"tokenizer.json: vocab: token '\S+' has the id \d+, expected each of 0 to \d+ once",
+    ),
+    "truncated tokenizer": (truncate("tokenizer.json"), r"tokenizer.json: not JSON"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer.json: no such file"),
 }
 
 
@@ -159,7 +182,7 @@ def test_load_restores_the_model(trained: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "again", model, vocabulary, config.run, config.metrics)
     again = load_checkpoint(tmp_path / "again")
     assert again.config == config
-    assert again.vocabulary == vocabulary
+    assert again.vocabulary == vocabulary == again.tokenizer.vocabulary
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
@@ -238,7 +261,7 @@ def resumed(trained: Path, checkpoint: Path, device: str) -> list[str]:
     task = Task(model, vocabulary, corpus, corpus)
     trainer = Trainer(task, settings(epochs=3), trained, notes)
     trainer.resume(read_training_state(checkpoint), checkpoint)
-    trainer._train_step(trainer._batches(2)[0])
+    trainer.take_step(trainer.batches(2)[0])
     return notes.texts
 
 

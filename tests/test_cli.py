@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import platform
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,11 @@ from data_prep.columns import sentence_columns
 from data_prep.errors import DataError
 from data_prep.logic import LogicConfig
 from data_prep.trees import Tree, parse_binary
-from spinn_tensor import make_sentence_batch
+from spinn_tensor import __version__, make_sentence_batch
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.training.checkpoint import load_checkpoint
-from spinn_tensor.training.corpora import GENERATORS, generate_corpus
+from spinn_tensor.training.generated import GENERATORS, generate_corpus
 from tests.tiny_runs import (
     PRESET,
     SMALL,
@@ -160,7 +162,7 @@ def test_vectors_fix_the_embedding(tmp_path: Path) -> None:
 def test_without_vectors_the_embedding_is_trained(tmp_path: Path, capsys: Capture) -> None:
     options = ["--preset", "spinn-pi-nt", "--epochs", "1", "--output", str(tmp_path / "run")]
     assert main([*pair_arguments(tmp_path), *options]) == 0
-    assert "the embedding is trained from scratch" in capsys.readouterr().out
+    assert "no --vectors: the embedding is trained from scratch\n" in capsys.readouterr().err
     assert load_checkpoint(tmp_path / "run").config.model.encoder.train_embedding
 
 
@@ -411,7 +413,6 @@ def test_help_teaches(name: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["fly"],
         ["train", "--resume", "--overwrite"],
         ["train", "--epochs", "0"],
@@ -424,6 +425,41 @@ def test_wrong_usage_exits_2(arguments: list[str], capsys: Capture) -> None:
         main(arguments)
     assert status.value.code == 2
     assert "usage: spinn" in capsys.readouterr().err
+
+
+def test_no_command_is_wrong_usage_answered_by_the_help(capsys: Capture) -> None:
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == build_parser().format_help()
+
+
+def test_version(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as status:
+        main(["--version"])
+    assert status.value.code == 0
+    versions = f"spinn_tensor {__version__}, torch {torch.__version__}, Python {platform.python_version()}\n"
+    assert capsys.readouterr().out == versions
+    assert __version__ == metadata.version("spinn_tensor")
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_a_finished_run_has_nothing_left_to_train(patience: int, tmp_path: Path, capsys: Capture) -> None:
+    """Its epochs are done, or early stopping ended it: with no learning the second evaluation is no better."""
+    options = [*PRESET, "--epochs", "3" if patience else "1", "--patience", str(patience), "--lr", "1e-12"]
+    arguments = [*pair_arguments(tmp_path), *options, "--output", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--resume"]) == 0
+    why = (
+        "early stopping ended the run at step 8"
+        if patience
+        else "the run has had its 1 epoch; more by --epochs N"
+    )
+    assert capsys.readouterr().err == f"nothing left to train: {why}\n"
+    if not patience:
+        assert main([*arguments, "--resume", "--epochs", "2"]) == 0
+        assert capsys.readouterr().err.startswith("resumed at step 4, epoch 2\n")
 
 
 def test_tree_view() -> None:

@@ -195,11 +195,63 @@ def test_training_on_text(preset: str, tmp_path: Path, capsys: Capture) -> None:
     if not parses:
         assert capsys.readouterr().out.startswith(DRAWN)
     assert load_checkpoint(run).config.run.data.branching == "right"
-    assert main(["evaluate", run, "--branching", "none"]) == (0 if parses else 1)
-    without_trees = "trees are not scored: 64 sentences" if parses else "sentence1 is text without a parse"
-    assert without_trees in capsys.readouterr().err
+    needs_parses = preset == "logic-spinn-pi"
+    assert main(["evaluate", run, "--branching", "none"]) == (1 if needs_parses else 0)
+    said = capsys.readouterr().err
+    expected = {
+        "logic-rl-spinn": "trees are not scored: 64 sentences have none",
+        "logic-spinn-pi": "sentence1 is text without a parse",
+        "logic-lstm": "",  # looks at none
+    }[preset]
+    assert expected in said
+    assert bool(said) == bool(expected)
     assert main([*arguments, *options, "--output", run, "--resume", "--branching", "left"]) == 1
     assert "--resume: data.branching differs: the run has 'right', now 'left'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module", params=["lstm", "bilstm", "bow"])
+def sequence_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of pairs that looks at no tree."""
+    folder = tmp_path_factory.mktemp(request.param)
+    options = ["--preset", "logic-lstm", "--set", f"kind={request.param}", "--epochs", "1"]
+    for _ in same_threads():
+        assert main([*pair_arguments(folder), *options, "--output", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_a_model_that_looks_at_no_tree_takes_text(
+    sequence_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Without --branching, in every command; and the text is what a parse of its words is."""
+    run, source, scores = str(sequence_run), tmp_path / "in.jsonl", tmp_path / "scores.json"
+    parses = write_pairs(tmp_path / "parses.jsonl", 6, seed=7)
+    records = [json.loads(line) for line in parses.read_text().splitlines()]
+    for record in records:
+        for i in (1, 2):
+            record[f"sentence{i}"] = " ".join(parse_binary(record.pop(f"sentence{i}_binary_parse")).tokens)
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    outputs = []
+    for path in (source, parses):
+        capsys.readouterr()
+        assert main(["predict", run, "--input", str(path)]) == 0
+        outputs.append(capsys.readouterr().out)
+        assert main(["evaluate", run, "--data", str(path), "--json", str(scores)]) == 0
+        assert capsys.readouterr().err == ""
+        outputs.append(str(list(json.loads(scores.read_text()).values())))
+        target = tmp_path / "out.npy"
+        encode = ["encode", run, "--input", str(path), "--output", str(target), "--field", "sentence1"]
+        assert main(encode) == 0
+        outputs.append(str(np.load(target).round(5).tolist()))
+    assert outputs[:3] == outputs[3:]
+
+
+def test_words_are_listed_where_no_tree_is_looked_at(sequence_run: Path, capsys: Capture) -> None:
+    pair = ["--premise", "old dogs bark", "--hypothesis", "( ( old dogs ) bark )"]
+    assert main(["predict", str(sequence_run), *pair]) == 0
+    columns = "premise    hypothesis\nold        old\ndogs       dogs\nbark       bark\n"
+    assert capsys.readouterr().out.startswith(columns)
+    assert main(["predict", str(sequence_run), *pair, "--branching", "right"]) == 0
+    assert "┬──── old     ┬──── old" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("branching", ["left", "random"])

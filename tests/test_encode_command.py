@@ -46,9 +46,9 @@ def test_the_command_writes_shards_and_goes_on(run: Path, tmp_path: Path, capsys
     assert main(command(run, source, tmp_path / "all.npy")) == 0
     assert main(command(run, source, tmp_path / "all.safetensors", "--dtype", "float16")) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"23 encodings of width 8 in {tmp_path / 'all.npy'}"
-    for _ in range(2):
+    for note in ("", "spinn: 5 of 5 shards were there\n"):
         assert main(command(run, source, folder)) == 0
-        assert capsys.readouterr() == (f"23 encodings of width 8 in {folder}, 5 shards\n", "")
+        assert capsys.readouterr() == (f"23 encodings of width 8 in {folder}, 5 shards\n", note)
     expected = np.load(tmp_path / "all.npy")
     np.testing.assert_allclose(np.concatenate(list(read_shards(folder))), expected, atol=1e-6)
     assert main(command(run, source, folder, "--dtype", "float16")) == 1
@@ -59,6 +59,68 @@ def test_the_command_writes_shards_and_goes_on(run: Path, tmp_path: Path, capsys
     assert tensor.dtype == halves.dtype == np.float16
     np.testing.assert_allclose(halves, expected, atol=1e-3)
     np.testing.assert_allclose(tensor, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("output", ["out.npy", "out"])
+def test_the_share_of_unknown_words_is_said(output: str, run: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "in.txt").write_text("( dogs bark )\n( ( old [meow] ) bark )\n( [purr] [meow] )\n")
+    assert main(command(run, tmp_path / "in.txt", tmp_path / output)) == 0
+    expected = "spinn: 3 of 7 words (42.9%) are unknown to the model's vocabulary\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out.pt", "out.csv", "out.json", "out.txt", "out.h5", "out.NPY"])
+def test_an_output_that_looks_like_another_file_is_refused(
+    name: str, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    write_parses(tmp_path / "in.txt")
+    assert main(command(run, tmp_path / "in.txt", tmp_path / name)) == 1
+    message = f"spinn: error: --output {tmp_path / name}: expected a name ending in .npy or .safetensors"
+    assert capsys.readouterr().err.startswith(message)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_may_have_a_dot_in_its_name(run: Path, tmp_path: Path) -> None:
+    write_parses(tmp_path / "in.txt")
+    assert main(command(run, tmp_path / "in.txt", tmp_path / "run.v2")) == 0
+    assert (tmp_path / "run.v2" / "manifest.json").exists()
+
+
+PARSES = {"sentence1_binary_parse": "( dogs bark )", "label": 3, "gold_label": "neutral"}
+
+
+@pytest.mark.parametrize(
+    "record, options, message",
+    [
+        (
+            PARSES,
+            [],
+            "sentence_binary_parse: missing field; --field names another; the record has "
+            "sentence1_binary_parse, gold_label",
+        ),
+        (
+            PARSES,
+            ["--field", "text"],
+            "missing field, expected text_binary_parse or text; --field names another",
+        ),
+        ({"label": 3}, [], "sentence_binary_parse: missing field; the record has no text"),
+        ({f"field{i}": "x" for i in range(9)}, [], "field6, field7, …"),
+        ({"sentence": "dogs bark"}, [], "sentence is text without a parse: make parses with spinn parse"),
+    ],
+    ids=["no field", "another field", "no text", "many fields", "text"],
+)
+def test_a_record_without_the_field_names_those_that_it_has(
+    record: dict[str, Any], options: list[str], message: str, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(
+        json.dumps({"sentence_binary_parse": "dogs", "text": "dogs"}) + "\n" + json.dumps(record) + "\n"
+    )
+    assert main(command(run, source, tmp_path / "out.npy", *options)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"spinn: error: {source}:2: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

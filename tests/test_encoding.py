@@ -117,11 +117,39 @@ def test_shards_are_the_sentences_in_the_order_of_the_lines(
 def test_an_array_is_the_shards_joined(tmp_path: Path) -> None:
     write_parses(tmp_path / "in.txt", BAD)
     options = EncodingOptions(skip_bad=True, branching="random")
-    found, skipped = encode_to_array(encoder_of(), VOCABULARY, tmp_path / "in.txt", options)
-    assert skipped.total() == 2
+    found = encode_to_array(encoder_of(), VOCABULARY, tmp_path / "in.txt", options)
+    assert found.skipped.total() == 2
+    assert found.left_out.tolist() == list(BAD)
     manifest = encode(tmp_path / "in.txt", tmp_path / "out", shard_size=8, skip_bad=True, branching="random")
     assert manifest is not None
-    np.testing.assert_allclose(np.concatenate(list(read_shards(tmp_path / "out"))), found, atol=1e-6)
+    joined = np.concatenate(list(read_shards(tmp_path / "out")))
+    np.testing.assert_allclose(joined, found.encodings, atol=1e-6)
+
+
+def test_words_and_unknown_words_are_counted_over_all_shards(tmp_path: Path) -> None:
+    """Those of shards that were there before, too; the vocabulary lacks the last of WORDS."""
+    sentences, source = write_parses(tmp_path / "in.txt", BAD), tmp_path / "in.txt"
+    tokens = [token for tree in sentences for token in tree.tokens]
+    n_unknown = tokens.count(WORDS[-1])
+    assert n_unknown > 0
+    found = encode_to_array(encoder_of(), VOCABULARY, source, EncodingOptions(skip_bad=True))
+    assert (found.n_words, found.n_unknown) == (len(tokens), n_unknown)
+    with pytest.raises(Killed):
+        encode(source, tmp_path / "out", skip_bad=True, advance=stop_after(12))
+    manifest = encode(source, tmp_path / "out", skip_bad=True)
+    assert manifest is not None
+    assert (manifest["words"], manifest["unknown_words"]) == (len(tokens), n_unknown)
+
+
+def test_a_job_that_goes_on_says_how_many_shards_were_there(tmp_path: Path) -> None:
+    source, folder, notes = tmp_path / "in.txt", tmp_path / "out", list[str]()
+    write_parses(source)
+    with pytest.raises(Killed):
+        encode(source, folder, advance=stop_after(12), note=notes.append)
+    assert notes == []  # nothing was
+    for _ in range(2):
+        encode(source, folder, note=notes.append)
+    assert notes == ["2 of 5 shards were there", "5 of 5 shards were there"]
 
 
 class Killed(BaseException):
@@ -309,7 +337,7 @@ def test_text_for_a_model_that_parses_for_itself(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("old dogs bark\n( old ( dogs bark ) )\n")
     options = EncodingOptions()
     encoder, tokenize = encoder_of("spinn"), Tokenizer().tokenize
-    got, _ = encode_to_array(encoder, VOCABULARY, tmp_path / "in.txt", options, tokenize=tokenize)
+    got = encode_to_array(encoder, VOCABULARY, tmp_path / "in.txt", options, tokenize=tokenize).encodings
     np.testing.assert_allclose(got[0], got[1], atol=1e-6)
     np.testing.assert_allclose(
         got, one_by_one(encoder, [parse_binary("( old ( dogs bark ) )")] * 2), atol=1e-6

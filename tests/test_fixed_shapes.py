@@ -12,7 +12,7 @@ import torch
 
 from data_prep.batching import epoch_batches
 from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, select
-from data_prep.snli import pair_columns_from_examples, read_pairs
+from data_prep.pairs import PairFormat, pair_columns_from_examples, read_pairs
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
 from spinn_tensor.batch import PairBatch
@@ -214,7 +214,7 @@ def test_a_plan_needs_trees_and_batches() -> None:
 @pytest.mark.parametrize("kind", ["forest", "lanes"])
 def test_snli_fits_seven_shapes(kind) -> None:
     """Of an epoch that they were not planned from hardly a batch is left over, and about a tenth is padding."""
-    examples = list(read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", require_label=False))
+    examples = list(read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False)))
     words = Counter(word for pair in examples for tree in pair[:2] for word in tree.tokens)
     pairs = pair_columns_from_examples(examples, Vocabulary.from_counts(words))
     rng = np.random.default_rng(0)

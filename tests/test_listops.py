@@ -39,7 +39,7 @@ from data_prep.vocabulary import Vocabulary
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS
-from spinn_tensor.training.corpora import GENERATORS
+from spinn_tensor.training.generated import GENERATORS
 from tests.tiny_runs import SMALL, same_threads
 
 Capture = pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import snli
+from data_prep import pairs
 from data_prep.draw import Draw
 from data_prep.logic import LABELS, LogicConfig, generate, write_corpus
 from data_prep.logic.grammar import binary_parse, check_fragment, n_tokens, text, tokens
@@ -44,7 +44,7 @@ def lengths(record: Record) -> list[int]:
 def test_every_split_is_balanced(corpus: dict[str, list[Record]]) -> None:
     for split, records in corpus.items():
         counts = Counter(record["gold_label"] for record in records)
-        assert set(counts) == set(LABELS) == set(snli.LABELS)
+        assert set(counts) == set(LABELS) == set(pairs.LABELS)
         assert counts.total() == getattr(CONFIG, f"n_{split}")
         assert max(counts.values()) - min(counts.values()) <= 1
 
@@ -111,7 +111,7 @@ def test_the_same_bytes_whatever_the_hash_seed_and_numpy_state(tmp_path: Path) -
 def test_files_are_read_as_snli_and_the_manifest_tells_what_made_them(tmp_path: Path) -> None:
     write_corpus(tmp_path, TINY)
     for split, records in generate(TINY).items():
-        examples = list(snli.read_pairs(tmp_path / f"{split}.jsonl"))
+        examples = list(pairs.read_pairs(tmp_path / f"{split}.jsonl"))
         assert [example.label for example in examples] == [record["gold_label"] for record in records]
     manifest = json.loads((tmp_path / "corpus.json").read_text())
     assert LogicConfig(**manifest["config"]) == TINY

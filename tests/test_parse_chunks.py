@@ -104,8 +104,8 @@ def test_a_very_deep_tree() -> None:
 
 @needs_shared
 def test_the_sentences_of_the_slice() -> None:
-    from data_prep.snli import read_pairs
+    from data_prep.pairs import PairFormat, read_pairs
 
-    pairs = list(read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", require_label=False))
+    pairs = list(read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False)))
     trees = [tree for pair in pairs for tree in (pair.premise, pair.hypothesis)]
     assert_as_slowly([format_binary(tree) for tree in trees], Vocabulary.build(tree.tokens for tree in trees))

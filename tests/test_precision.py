@@ -16,11 +16,11 @@ from data_prep.logic import LogicConfig
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
-from spinn_tensor.training import corpora
+from spinn_tensor.training import generated
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
-from spinn_tensor.training.corpora import generate_corpus
 from spinn_tensor.training.evaluate import evaluate
+from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.precision import autocast, check_precision, matmul_precision
 from spinn_tensor.training.presets import run_config
@@ -185,8 +185,8 @@ def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
 
 
 def test_the_benchmark_reports_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = corpora.GENERATORS["logic"]._replace(default=LogicConfig(n_train=90, n_dev=30, n_test=9, n_long=9))
-    monkeypatch.setitem(corpora.GENERATORS, "logic", tiny)
+    tiny = generated.GENERATORS["logic"]._replace(default=LogicConfig(n_train=90, n_dev=30, n_test=9, n_long=9))
+    monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
     out = tmp_path / "precision.json"
     options = ["--kinds", "spinn-pi", "bow", "--seeds", "1", "2", "--epochs", "1"]
     options += ["--output", str(tmp_path / "runs"), "--out", str(out)]

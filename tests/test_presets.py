@@ -145,7 +145,7 @@ def test_bad_settings(text: str, message: str) -> None:
         ("hidden_dim", 0),
         ("embedding_dropout", 1.0),
         ("kind", "gru"),
-        ("corpus", "multinli"),
+        ("corpus", "wikipedia"),
         ("node_labels", True),
         ("extra", ("long",)),
         ("train", "a.jsonl"),

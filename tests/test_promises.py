@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 
 from benchmarks import candidates, harness, memory
 from data_prep.columns import PairColumns, select
-from data_prep.snli import pair_columns_from_examples, read_pairs
+from data_prep.pairs import pair_columns_from_examples, read_pairs
 from data_prep.trees import parse_binary
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate

@@ -49,6 +49,8 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
+TIMES = ("seconds", "examples_per_second", "waiting")  # of the log; all else is the same in every run
+
 keep_threads = pytest.fixture(autouse=True)(same_threads)
 
 
@@ -69,7 +71,7 @@ def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) 
 def figures(folder: Path) -> list[dict]:
     """The run's log but for what the clock decides."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 
 def assert_same_run(output: Path, undisturbed: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns
-from data_prep.snli import LABELS, pair_columns_from_examples, read_pairs
+from data_prep.pairs import LABELS, pair_columns_from_examples, read_pairs
 from data_prep.sst import labelled_columns, read_trees
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate

@@ -12,7 +12,7 @@ import pytest
 from data_prep.columns import NO_LABEL
 from data_prep.errors import DataError
 from data_prep.files import Skipped
-from data_prep.snli import read_pairs
+from data_prep.pairs import PairFormat, read_pairs
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import parse_or_tokenize, read_treebank, treebank_columns
 from data_prep.trees import format_binary, parse_binary, parse_labelled, right_branching
@@ -186,7 +186,7 @@ def test_branching_replaces_the_trees_of_every_split(corpus: str, tmp_path: Path
 @needs_shared
 def test_the_slice_of_snli_has_the_trees_of_its_pairs() -> None:
     path = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
-    pairs = read_pairs(path, require_label=False)
+    pairs = read_pairs(path, PairFormat(require_label=False))
     expected = [tree for pair in pairs for tree in (pair.premise, pair.hypothesis)]
     trees = list(read_treebank(path))
     assert [format_binary(tree) for tree in trees] == [format_binary(tree) for tree in expected]

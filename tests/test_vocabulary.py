@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from data_prep.errors import DataError
-from data_prep.vocabulary import UNKNOWN_ID, Vocabulary
+from data_prep.vocabulary import UNKNOWN_ID, Vocabulary, lower_case
 
 SENTENCES = [["The", "dog", "runs"], ["the", "dog", "sleeps"], ["the", "cat"]]
 
@@ -45,12 +43,33 @@ def test_counting_words_gives_the_vocabulary_of_the_sentences() -> None:
         assert Vocabulary.from_counts(counts, 2, lower) == Vocabulary.build(SENTENCES, 2, lower)
 
 
-def test_save_and_load(tmp_path: Path) -> None:
-    vocabulary = Vocabulary.build([["é", '"', "\u2028", "8\xa01/2"]], lower=True)
-    vocabulary.save(tmp_path / "vocabulary.json")
-    loaded = Vocabulary.load(tmp_path / "vocabulary.json")
-    assert loaded == vocabulary
-    assert loaded.sha256 == vocabulary.sha256
+def test_lower_case_looks_at_one_character_at_a_time() -> None:
+    """As `tokenizers` does; `str.lower` has another sigma at the end of a word."""
+    assert [lower_case(word) for word in ("-LRB-", "İÉ", "ΟΔΟΣ", "Σ'Σ")] == ["-lrb-", "i̇é", "οδοσ", "σ'σ"]
+    vocabulary = Vocabulary.build([["ΟΔΟΣ", "οδοσ"]], lower=True)
+    assert vocabulary.tokens == ("<pad>", "<unk>", "οδοσ")
+    assert vocabulary.encode(["Οδοσ", "ΟΔΟΣ", "οδος"]).tolist() == [2, 2, UNKNOWN_ID]
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_half_of_a_surrogate_pair_is_in_no_vocabulary(lower: bool) -> None:
+    with pytest.raises(DataError, match="half of a surrogate pair"):
+        Vocabulary.build([["a", "\ud83d", "\ude00"]], lower=lower)
+    assert Vocabulary.build([["a"]], lower=lower).encode(["É\ud83d", "a"]).tolist() == [UNKNOWN_ID, 2]
+
+
+@pytest.mark.parametrize(
+    "tokens, message",
+    [
+        ((), "begins with"),
+        (("a", "b"), "begins with"),
+        (("<unk>", "<pad>"), "begins with"),
+        (("<pad>", "<unk>", "a", "a"), "once, got 'a' 2 times"),
+    ],
+)
+def test_what_is_no_vocabulary_is_refused(tokens: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Vocabulary(tokens)
 
 
 def test_the_digest_tells_order_words_and_casing_apart() -> None:
@@ -58,30 +77,3 @@ def test_the_digest_tells_order_words_and_casing_apart() -> None:
     several = [("a", "b"), ("b", "a"), ("a",), ("a b",), ("ab",)]
     digests = {Vocabulary(words + tokens, lower).sha256 for tokens in several for lower in (False, True)}
     assert len(digests) == 2 * len(several)
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("{", "not JSON"),
-        ("[]", "expected a JSON object with the fields lower and tokens"),
-        ('{"tokens": []}', "expected a JSON object with the fields lower and tokens"),
-        ('{"lower": 1, "tokens": []}', "lower: expected true or false"),
-        ('{"lower": true, "tokens": [1]}', "tokens: expected a list of strings"),
-        ('{"lower": true, "tokens": ["a", "b"]}', "begins with"),
-        ('{"lower": true, "tokens": ["<pad>", "<unk>", "a", "a"]}', "once, got 'a' 2 times"),
-        ("", "an empty file"),
-    ],
-)
-def test_load_refuses_what_save_does_not_write(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "vocabulary.json"
-    path.write_text(content)
-    with pytest.raises(DataError) as caught:
-        Vocabulary.load(path)
-    assert str(path) in str(caught.value)
-    assert message in str(caught.value)
-
-
-def test_load_names_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"vocabulary\.json: no such file"):
-        Vocabulary.load(tmp_path / "vocabulary.json")

@@ -60,6 +60,23 @@ def write_pairs(path: Path, n_pairs: int, seed: int) -> Path:
     return path
 
 
+def write_own_pairs(path: Path, n_pairs: int, seed: int) -> Path:
+    """Pairs whose fields and labels have other names than SNLI's."""
+    rng = random.Random(seed)
+    names = {"entailment": "yes", "contradiction": "no", "neutral": "perhaps"}
+    records = [
+        {
+            "text": made["sentence1_binary_parse"],
+            "claim_binary_parse": made["sentence2_binary_parse"],
+            "verdict": names[made["gold_label"]],
+            "key": made["pairID"],
+        }
+        for made in (pair(rng) for _ in range(n_pairs))
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
 def write_trees(path: Path, n_trees: int, seed: int) -> Path:
     """SST trees whose labels say whether "good" or "bad" is in the constituent."""
     rng = random.Random(seed)

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.logic import LogicConfig
-from data_prep.tokenizer import Tokenizer
 from data_prep.trees import right_branching
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.predict import show_prediction
@@ -20,7 +19,7 @@ from spinn_tensor.cli.report import TerminalObserver, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import generate_corpus
+from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import Results, execute, is_run
 
@@ -84,11 +83,13 @@ def run(args: argparse.Namespace) -> int:
         results[kind] = _train(args, kind, corpus, device)
     print_evaluations({f"{ENCODERS[0]}, dev": results[ENCODERS[0]].evaluations["dev"]})
     Console().print(_comparison(results))
-    checkpoint = args.output / ENCODERS[0] / "best"
-    print(f"{len(ENCODERS) + 2}. loading {checkpoint} into a fresh model; it parses and classifies a pair\n")
-    tokenizer = Tokenizer()  # the trees that it is shown are not looked at
-    trees = {name: right_branching(tokenizer.tokenize(text)) for name, text in EXAMPLE.items()}
-    show_prediction(load_checkpoint(checkpoint, device), trees)
+    folder = args.output / ENCODERS[0] / "best"
+    print(f"{len(ENCODERS) + 2}. loading {folder} into a fresh model; it parses and classifies a pair\n")
+    checkpoint = load_checkpoint(folder, device)
+    tokenize = checkpoint.tokenizer.tokenize
+    # the trees that it is shown are not looked at
+    trees = {name: right_branching(tokenize(text)) for name, text in EXAMPLE.items()}
+    show_prediction(checkpoint, trees)
     print(f"\n{time.perf_counter() - start:,.0f} seconds in all")
     return 0
 

@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from data_prep.errors import DataError
-from data_prep.files import Skipped, is_jsonl
+from data_prep.files import Skipped, is_jsonl, open_text, parse_record
+from data_prep.records import WITHOUT_PARSE, Tokenize
+from data_prep.vocabulary import Vocabulary
 from spinn_tensor.cli.arguments import (
     add_branching,
     add_checkpoint,
@@ -29,6 +33,7 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
 from spinn_tensor.cli.sentences import composed_branching, text_reader_for
 from spinn_tensor.config import ConfigError
+from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.encoding import EncodingOptions, Ranks, encode_to_array, encode_to_shards
 from spinn_tensor.encoding.blocks import BATCH_TOKENS, SHARING_TOKENS
 from spinn_tensor.encoding.job import DTYPES, FORMATS, STDIN
@@ -41,8 +46,9 @@ Encodes sentences: h of the root of each tree, (sentences, width), in the order 
 
 A jsonl file has a binary parse a line, in the field sentence_binary_parse or binary_parse;
 --field names another, with or without its ending _binary_parse. Any other file has a binary
-parse a line, and nothing else. For a model that parses for itself, or for any other with
---branching, text will do, in the field sentence or the one that --field names.
+parse a line, and nothing else. For a model that parses for itself or looks at no tree (an
+LSTM, a bag of words), or for any other with --branching, text will do, in the field sentence
+or the one that --field names.
 
 One array, NAME.npy or NAME.safetensors, is made in memory. A folder takes any number of
 sentences at a constant memory: a shard for every --shard-size lines, and at the end
@@ -67,6 +73,15 @@ examples:
 """
 
 OF_FOLDERS = ("format", "shard_size", "overwrite", "timeout")  # options that one array has no use for
+# endings that are meant for one array, or for another kind of file than is written
+_NO_FOLDER = """
+    .npy .safetensors .npz .pt .pth .pkl .pickle .bin .h5 .hdf5 .csv .tsv .txt .json .jsonl .parquet .arrow .feather
+    .gz .zip
+"""
+NO_FOLDER = frozenset(_NO_FOLDER.split())
+N_FIELDS = 8  # of a record that are named
+
+Job = tuple[SentenceEncoder, Vocabulary, Path]  # and the input
 
 
 def add_parser(subparsers: Any) -> None:
@@ -118,16 +133,32 @@ def run(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         shard_size=args.shard_size or EncodingOptions.shard_size,
     )
-    job = checkpoint.model.encoder, checkpoint.vocabulary, source
     tokenize = text_reader_for(checkpoint, branching)
-    if _is_one_array(args.output):
-        with _meter() as advance:
-            encodings, skipped = encode_to_array(
-                *job, options, tokenize=tokenize, batch_tokens=args.batch_tokens, advance=advance
-            )
-        write_array(args.output, encodings)
-        _report(skipped, len(encodings), encodings.shape[1], str(args.output))
-        return 0
+    job = checkpoint.model.encoder, checkpoint.vocabulary, source
+    encode = _to_array if _is_one_array(args.output) else partial(_to_shards, ranks=ranks)
+    try:
+        encode(args, job, options, tokenize)
+    except DataError as error:
+        raise _with_fields(error, source) from None
+    return 0
+
+
+def _to_array(
+    args: argparse.Namespace, job: Job, options: EncodingOptions, tokenize: Tokenize | None
+) -> None:
+    with _meter() as advance:
+        encoded = encode_to_array(
+            *job, options, tokenize=tokenize, batch_tokens=args.batch_tokens, advance=advance
+        )
+    write_array(args.output, encoded.encodings)
+    _report_words(encoded.n_words, encoded.n_unknown)
+    n_sentences, width = encoded.encodings.shape
+    _report(encoded.skipped, n_sentences, width, str(args.output))
+
+
+def _to_shards(
+    args: argparse.Namespace, job: Job, options: EncodingOptions, tokenize: Tokenize | None, ranks: Ranks
+) -> None:
     with _meter() as advance:
         manifest = encode_to_shards(
             *job,
@@ -139,12 +170,13 @@ def run(args: argparse.Namespace) -> int:
             overwrite=bool(args.overwrite),
             timeout=args.timeout or WAIT_SECONDS,
             advance=advance,
+            note=_note if ranks.rank == 0 else lambda text: None,
         )
     if manifest is not None and ranks.rank == 0:
         n_shards = len(manifest["shards"])
         where = f"{args.output}, {n_shards:,} shard{'' if n_shards == 1 else 's'}"
+        _report_words(manifest.get("words", 0), manifest.get("unknown_words", 0))
         _report(Skipped(manifest["skipped"]), manifest["count"], manifest["width"], where)
-    return 0
 
 
 def _is_one_array(output: Path) -> bool:
@@ -156,6 +188,11 @@ def _check_usage(args: argparse.Namespace, source: Path, ranks: Ranks) -> None:
     if args.field is not None and not is_jsonl(source):
         raise ConfigError("--field goes with a jsonl --input")
     if not _is_one_array(args.output):
+        if args.output.suffix.lower() in NO_FOLDER:
+            raise ConfigError(
+                f"--output {args.output}: expected a name ending in .npy or .safetensors, for one array, or a "
+                "folder, for shards; a folder's name has no ending of a file"
+            )
         return
     for name in OF_FOLDERS:
         if getattr(args, name) is not None:
@@ -171,6 +208,29 @@ def _device_of(device: str, ranks: Ranks) -> str:
     if device != "cuda" or ranks.world == 1:
         return device
     return f"cuda:{int(os.environ.get('LOCAL_RANK', ranks.rank)) % torch.cuda.device_count()}"
+
+
+def _with_fields(error: DataError, source: Path) -> DataError:
+    """The error; where it is that a record lacks the field, with those that it has, one of which may be meant."""
+    is_missing = error.reason.startswith("missing field") and not error.reason.endswith(WITHOUT_PARSE)
+    if not is_missing or error.line is None or not is_jsonl(source):
+        return error
+    with open_text(source) as lines:
+        record = parse_record(next(islice(lines, error.line - 1, None)))
+    names = [name[:40] for name, value in record.items() if isinstance(value, str)]
+    there = ", ".join(names[:N_FIELDS]) + (", …" if len(names) > N_FIELDS else "")
+    hint = f"--field names another; the record has {there}" if names else "the record has no text"
+    return DataError(f"{error.reason}; {hint}", path=error.path, line=error.line, field=error.field)
+
+
+def _note(text: str) -> None:
+    print(f"spinn: {text}", file=sys.stderr)
+
+
+def _report_words(n_words: int, n_unknown: int) -> None:
+    if n_unknown:
+        share = f"{n_unknown / n_words:.1%}"
+        _note(f"{n_unknown:,} of {n_words:,} words ({share}) are unknown to the model's vocabulary")
 
 
 def _report(skipped: Skipped, count: int, width: int, where: str) -> None:

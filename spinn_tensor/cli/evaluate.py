@@ -19,12 +19,13 @@ from spinn_tensor.cli.arguments import (
     choose_device,
 )
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
-from spinn_tensor.cli.sentences import TextReader, chosen_branching
+from spinn_tensor.cli.sentences import TextReader, chosen_branching, needs_parses
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import Source, read_source, split_sources
+from spinn_tensor.training.corpora import prepared_from, read_source, stored_splits
 from spinn_tensor.training.evaluate import Evaluation, evaluate
+from spinn_tensor.training.sources import Source, archive_source, split_sources
 
 DESCRIPTION = """\
 Scores a checkpoint: accuracy, the accuracy of each class, and the confusion matrix, gold
@@ -32,9 +33,10 @@ labels down and predictions across. Without --data it takes the dev, test and ex
 of the run that trained the checkpoint, under its limit; with --data any files in the format
 of its corpus (SNLI's for a model of pairs), plain or .gz, or the official SNLI zip.
 A model that parses for itself is also scored on its trees: unlabelled bracketing F1 against
-those of the files, or those of --branching. A classifier of pairs that does takes raw text
-as well, in the fields sentence1 and sentence2; where a sentence of a file is text, the file
-has no trees to score against, and only the labels are scored.
+those of the files, or those of --branching. A classifier of pairs that does, or that looks
+at no tree (an LSTM, a bag of words), takes raw text as well, in the fields sentence1 and
+sentence2; where a sentence of a file is text, the file has no trees to score against, and
+only the labels are scored.
 """
 
 EPILOG = """\
@@ -76,10 +78,16 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(args.checkpoint, device)
     data = _data(args, checkpoint)
     skipped = Skipped()
-    evaluations = {
-        name: _evaluate(name, source, data, checkpoint, skipped)
-        for name, source in _sources(args, data).items()
-    }
+    if args.data is None and prepared_from(data.data) is not None:
+        corpora = stored_splits(data, checkpoint.vocabulary, skipped)
+        evaluations = {
+            name: evaluate(checkpoint.model, corpus) for name, corpus in corpora.items() if name != "train"
+        }
+    else:
+        evaluations = {
+            name: _evaluate(name, source, data, checkpoint, skipped)
+            for name, source in _sources(args, data).items()
+        }
     print_skipped(skipped)
     if args.json is not None:
         content = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
@@ -95,10 +103,13 @@ def _evaluate(
 ) -> Evaluation:
     """Scores of a source; of trees only where its sentences come with trees to compare with, or --branching does."""
     model = checkpoint.config.model
-    reader = TextReader() if model.encoder.parses and model.task != "parse" else None
-    corpus = read_source(source, data, checkpoint.vocabulary, skipped, reader)
+    reads_text = not needs_parses(checkpoint) and model.task != "parse"
+    reader = TextReader(checkpoint.tokenizer) if reads_text else None
+    corpus = read_source(source, data, checkpoint.vocabulary, model.labels, skipped, reader)
     evaluation = evaluate(checkpoint.model, corpus)
-    if reader is None or not reader.n_sentences or data.branching is not None:
+    if evaluation.parse_scores is None or reader is None:
+        return evaluation
+    if not reader.n_sentences or data.branching is not None:
         return evaluation
     print(f"spinn: {name}: trees are not scored: {reader.n_sentences:,} sentences have none", file=sys.stderr)
     return evaluation._replace(parse_scores=None)
@@ -118,7 +129,12 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
 
 def _sources(args: argparse.Namespace, data: DataConfig) -> dict[str, Source]:
     if args.data is not None:
-        splits = {path: args.split if path.suffix == ".zip" else None for path in args.data}
-        return {str(path): Source((path,), split) for path, split in splits.items()}
+        return {str(path): _given_source(path, args.split, data.corpus) for path in args.data}
     sources = split_sources(data)
     return {name: source for name, source in sources.items() if name != "train"}
+
+
+def _given_source(path: Path, split: str | None, corpus: str) -> Source:
+    if split is None or path.suffix != ".zip":
+        return Source((path,))
+    return archive_source(corpus, path, split)

@@ -8,13 +8,27 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import platform
 import sys
 from collections.abc import Sequence
 
 import torch
 
 from data_prep.errors import DataError
-from spinn_tensor.cli import demo, encode, evaluate, generate, parse, predict, presets, profile, train
+from spinn_tensor import __version__
+from spinn_tensor.cli import (
+    demo,
+    encode,
+    evaluate,
+    generate,
+    inspect,
+    parse,
+    predict,
+    prepare,
+    presets,
+    profile,
+    train,
+)
 from spinn_tensor.config import ConfigError
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.training.allocator import keep_freed_memory
@@ -57,8 +71,22 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    versions = f"spinn_tensor {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    parser.add_argument("--version", action="version", version=versions)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (train, evaluate, predict, parse, encode, generate, profile, presets, demo):
+    for command in (
+        train,
+        evaluate,
+        predict,
+        parse,
+        encode,
+        prepare,
+        inspect,
+        generate,
+        profile,
+        presets,
+        demo,
+    ):
         command.add_parser(subparsers)
     return parser
 
@@ -68,7 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(errors="replace")  # a terminal without box characters is no reason to fail
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return 2
+    args = parser.parse_args(argv)
     keep_freed_memory()
     try:
         return int(args.run(args))

@@ -120,9 +120,10 @@ def run(args: argparse.Namespace) -> int:
         print_skipped(skipped)
         _score(trees, models)
         return 0
-    lines = _lines(args, skipped)
-    flat = [right_branching(tokens) for line in lines for tokens in line.sentences]
     model = None if args.branching else next(iter(models.values()))
+    tokenizer = Tokenizer() if model is None else model.tokenizer
+    lines = _lines(args, skipped, split_tokens if args.tokens else tokenizer.tokenize)
+    flat = [right_branching(tokens) for line in lines for tokens in line.sentences]
     trees = trees_of(flat, _parsed(flat, model, args.branching))
     _write(args, lines, trees)
     print_skipped(skipped)
@@ -171,9 +172,8 @@ def _parsed(
         return columns._replace(transitions=predict_transitions(model.model.encoder, columns, advance))
 
 
-def _lines(args: argparse.Namespace, skipped: Skipped) -> list[Line]:
+def _lines(args: argparse.Namespace, skipped: Skipped, tokenize: Tokenize) -> list[Line]:
     """What is to be parsed. Raises DataError naming the line, or the number of the argument."""
-    tokenize: Tokenize = split_tokens if args.tokens else Tokenizer().tokenize
     if args.input is None:
         lines = []
         for number, text in enumerate(args.sentences, start=1):

@@ -16,10 +16,17 @@ from rich.console import Console
 from data_prep.branching import branched
 from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
 from data_prep.files import Skipped, atomic_write
-from data_prep.snli import PairExample, pair_columns_from_examples, read_pairs
+from data_prep.pairs import (
+    LabelNames,
+    PairExample,
+    PairFields,
+    PairFormat,
+    pair_columns_from_examples,
+    read_pairs,
+)
 from data_prep.treebank import treebank_columns
 from data_prep.trees import Tree
-from data_prep.vocabulary import Vocabulary
+from data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.cli.arguments import (
     add_branching,
     add_checkpoint,
@@ -47,7 +54,8 @@ given as binary parses is printed with its trees and the probability of each lab
 jsonl file gives a jsonl file: pairID, label and probabilities of every line, in its
 order. A parse brackets every two constituents: ( ( all dogs ) run ). A model that parses
 for itself takes raw text as well, and is drawn with its own trees, whatever trees are given.
-Any other takes raw text with --branching, whose trees replace those that are given.
+So does one that looks at no tree (an LSTM, a bag of words): its words are listed. Any other
+takes raw text with --branching, whose trees replace those that are given.
 """
 
 EPILOG = """\
@@ -103,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
 def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: str | None = None) -> None:
     """Draws the trees (one sentence, or premise and hypothesis) and prints the probability of each label.
 
-    The trees are those that the model makes itself, else those of `branching`, else those given.
+    The trees are those that the model makes itself, else those of `branching`, else those given. Of a model that looks
+    at no tree the words are listed, unless `branching` asks for trees.
     """
     console = Console(highlight=False, markup=False)
     first, *rest = trees.values()
@@ -113,7 +122,11 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
     if branching is not None:
         corpus = branched(corpus, branching)
     seen = trees_of(list(trees.values()), _seen_by(checkpoint, corpus))
-    drawings = [[name, *tree_lines(tree)] for name, tree in zip(trees, seen, strict=True)]
+    has_trees = branching is not None or checkpoint.model.encoder.table_kind != "sequence"
+    drawings = [
+        [name, *(tree_lines(tree) if has_trees else tree.tokens)]
+        for name, tree in zip(trees, seen, strict=True)
+    ]
     lines = side_by_side(drawings[0], drawings[1]) if len(drawings) == 2 else drawings[0]
     if max(map(len, lines)) > console.width:
         lines = [line for drawing in drawings for line in drawing]
@@ -155,9 +168,12 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
     skip_bad = bool(args.skip_bad)
     corpus: Corpus
     if checkpoint.config.model.task == "pair":
-        pairs = list(
-            read_pairs(args.input, skip_bad=skip_bad, skipped=skipped, require_label=False, tokenize=tokenize)
+        data = checkpoint.config.run.data
+        labels = LabelNames(list(checkpoint.config.model.labels))
+        line_format = PairFormat(
+            labels, PairFields.named(data.fields), require_label=False, tokenize=tokenize
         )
+        pairs = list(read_pairs(args.input, line_format, skip_bad=skip_bad, skipped=skipped))
         names = [pair.pair_id for pair in pairs]
         corpus = _pairs(pairs, checkpoint)
     else:
@@ -168,7 +184,7 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
 
 
 def _pairs(examples: list[PairExample], checkpoint: Checkpoint) -> PairColumns:
-    return pair_columns_from_examples(examples, checkpoint.vocabulary)
+    return pair_columns_from_examples(examples, checkpoint.vocabulary, checkpoint.config.model.labels)
 
 
 def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
@@ -182,8 +198,7 @@ def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
 
 def _unknown_words(trees: Iterable[Tree], vocabulary: Vocabulary) -> list[str]:
     words = dict.fromkeys(token for tree in trees for token in tree.tokens)
-    known = (token.lower() if vocabulary.lower else token for token in words)
-    return [word for word, looked_up in zip(words, known, strict=True) if looked_up not in vocabulary.index]
+    return [word for word, i in zip(words, vocabulary.encode(words), strict=True) if i == UNKNOWN_ID]
 
 
 def _check_usage(args: argparse.Namespace) -> None:

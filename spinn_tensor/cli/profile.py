@@ -25,7 +25,7 @@ from spinn_tensor.training.corpora import load_splits
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.processor import processor
 from spinn_tensor.training.profiling import Profiler, StepProfile
-from spinn_tensor.training.run import make_model, with_corpus
+from spinn_tensor.training.run import NO_VECTORS, lacks_vectors, make_model, with_corpus
 
 N_OPERATORS = 10  # that are printed
 LONGEST_NAME = 60  # letters of those of kernels, which are C++ types
@@ -87,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         report = None if args.json is None else files.enter_context(atomic_write(args.json))
         trainer = make_trainer(settings, device, skipped)
         print_skipped(skipped)
+        if lacks_vectors(settings):
+            print(NO_VECTORS)
         compress = args.trace is not None and args.trace.suffix == ".gz"
         profiled = Profiler(trainer).measure(args.steps, args.warmup, trace, compress)
         if report is not None:

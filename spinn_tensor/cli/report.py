@@ -27,8 +27,10 @@ from spinn_tensor.training.resume import Progress as RunProgress
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
-
 CORPUS_TREES = "the corpus's trees"
+BRACKET_FIGURES = (  # two lines of about the width of the narrower table
+    "mean: over sentences; pooled: over all brackets;\ninner: without the bracket around the sentence"
+)
 
 
 def gold_trees(branching: str | None) -> str:
@@ -109,7 +111,14 @@ def comparison_table(rows: dict[str, ParseScores]) -> Table:
 
 
 def _bracket_table(title: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+        caption=BRACKET_FIGURES,
+        caption_justify="left",
+        caption_style="",
+    )
     table.add_column(title)
     for name in ("mean", "pooled", "mean,\ninner", "pooled,\ninner"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -145,8 +154,14 @@ class TerminalObserver(Observer):
     The first SIGINT or SIGTERM lets the loop write a checkpoint; a second one ends the program at once.
     """
 
-    def __init__(self, title: str = "", gold: str = CORPUS_TREES, silent: bool = False) -> None:
-        self._title = title
+    def __init__(
+        self,
+        title: str = "",
+        gold: str = CORPUS_TREES,
+        silent: bool = False,
+        n_epochs: int | None = None,  # of the run, to say where there is none left; None: not known
+    ) -> None:
+        self._title, self._n_epochs = title, n_epochs
         self._silent = silent  # signals only
         self._gold = "" if gold == CORPUS_TREES else f" against {gold}"
         self._signal = 0
@@ -182,7 +197,7 @@ class TerminalObserver(Observer):
         self._unit = unit
         self._steps_per_epoch = steps_per_epoch
         if progress.step:
-            self._say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}")
+            self._say(self._where_it_goes_on(progress))
         console = Console(stderr=True)
         if console.is_terminal and not self._silent:
             self._bar = Progress(
@@ -195,6 +210,14 @@ class TerminalObserver(Observer):
             )
             self._task = self._bar.add_task("", total=steps_per_epoch, figures="")
             self._bar.start()
+
+    def _where_it_goes_on(self, progress: RunProgress) -> str:
+        if progress.stopped:
+            return f"nothing left to train: early stopping ended the run at step {progress.step:,}"
+        if self._n_epochs is not None and progress.epoch >= self._n_epochs:
+            epochs = f"{progress.epoch} epoch{'s' if progress.epoch != 1 else ''}"
+            return f"nothing left to train: the run has had its {epochs}; more by --epochs N"
+        return f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}"
 
     def note(self, text: str) -> None:
         self._say(text)

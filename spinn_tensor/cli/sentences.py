@@ -1,7 +1,8 @@
 """Sentences that a command is given: parses where a model needs them, else text, in arguments and in files.
 
-A model that parses for itself needs no parse, nor does one whose trees are made by --branching. For these, text that
-does not begin like a parse, with "( ", is read through the Penn Treebank tokenizer.
+A model that parses for itself needs no parse, nor one that looks at no tree (LSTM, BiLSTM, bag of words), nor one whose
+trees are made by --branching. For these, text that does not begin like a parse, with "( ", is read through the Penn
+Treebank tokenizer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from data_prep.treebank import parse_or_tokenize
 from data_prep.trees import Tree
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint
-from spinn_tensor.training.corpora import text_reader
 
 
 class Sentence(NamedTuple):
@@ -53,20 +53,25 @@ def composed_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str 
 class TextReader:
     """Tokenizes sentences without a parse, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self.n_sentences = 0
-        self._tokenizer = Tokenizer()
+        self._tokenizer = tokenizer
 
     def __call__(self, text: str) -> tuple[str, ...]:
         self.n_sentences += 1
         return self._tokenizer.tokenize(text)
 
 
+def needs_parses(checkpoint: Checkpoint) -> bool:
+    """Whether the model composes by the trees that it is given: it neither parses nor reads words in a row."""
+    return checkpoint.model.encoder.table_kind not in ("own", "sequence")
+
+
 def text_reader_for(checkpoint: Checkpoint, branching: str | None) -> Tokenize | None:
     """What reads text without a parse for this model; None if the model needs parses."""
-    if checkpoint.config.model.encoder.parses:
-        return Tokenizer().tokenize
-    return text_reader(branching)
+    if needs_parses(checkpoint) and branching is None:
+        return None
+    return checkpoint.tokenizer.tokenize
 
 
 def read_sentences(

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.branching import BRANCHINGS
-from data_prep.files import Skipped
 from spinn_tensor.cli.arguments import add_command, add_device, add_skip_bad, choose_device, positive
-from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations, print_skipped
+from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.config import CORPORA, PRECISIONS, DataConfig, RunConfig, parse_setting, settable
+from spinn_tensor.training.corpora import prepared_from
 from spinn_tensor.training.distributed import joined
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, preset_table, run_config
 from spinn_tensor.training.run import Results, check_same_run, execute, is_own_restart, saved_run
@@ -39,6 +39,9 @@ examples:
   spinn train --corpus snli --data snli_1.0.zip --vectors glove.txt --preset spinn-pi --output runs/pi
       SPINN-PI on SNLI with fixed GloVe vectors and the paper's published hyperparameters
 
+  spinn train --data prepared/snli --preset spinn-pi --output runs/pi
+      on what `spinn prepare` made of a corpus
+
   spinn train --corpus sst --train train.txt.gz --dev dev.txt.gz --node-labels --epochs 5 --output runs/sst
       sentiment, learnt on every node of the trees
 
@@ -47,6 +50,9 @@ examples:
 
   spinn train --corpus trees --train snli_1.0_train.jsonl --train sst.txt --dev snli_1.0_dev.jsonl
       a parser, taught by trees alone; sentences without labels will do
+
+  spinn train --corpus pairs --train a.jsonl --dev b.jsonl --fields premise=text hypothesis=claim label=verdict
+      pairs of your own, with the names and labels that they have there
 
   spinn train --corpus snli --train text.jsonl --dev dev.jsonl --branching right --preset logic-rl-spinn
       pairs of raw text: the model finds trees of its own that help it to classify
@@ -71,6 +77,7 @@ keys for --set:
 FLAGS = {  # flag's destination: keyword of RunConfig.changed
     "epochs": "training__epochs",
     "batch_size": "training__batch_size",
+    "batch_tokens": "training__batch_tokens",
     "accumulate": "training__accumulate",
     "lr": "training__learning_rate",
     "weight_decay": "training__weight_decay",
@@ -122,17 +129,37 @@ def add_data(
     parser: argparse.ArgumentParser,
     generated: str,  # where
 ) -> None:
+    """The files, and what training makes of them."""
+    group = add_files(parser, generated)
+    group.add_argument(
+        "--vectors",
+        metavar="FILE",
+        help="word vectors: GloVe text (plain, .gz or .zip), word2vec .bin, or .safetensors (default: from scratch)",
+    )
+    group.add_argument("--min-count", type=int, metavar="N", help="rarer words become <unk> (default: 1)")
+    group.add_argument("--lower", action="store_true", default=None, help="words in lower case")
+    group.add_argument(
+        "--node-labels", action="store_true", default=None, help="sst: learn the label of every node"
+    )
+
+
+def add_files(parser: argparse.ArgumentParser, generated: str | None = None) -> argparse._ArgumentGroup:
+    """Which files, and how they are read."""
+    otherwise = ""
+    if generated is not None:
+        otherwise = (
+            f", or what spinn prepare wrote (default for logic and listops: one generated in {generated})"
+        )
     group = parser.add_argument_group("data")
     group.add_argument(
         "--corpus",
         choices=CORPORA,
-        help="kind of files (default: the preset's, else logic, which is generated)",
+        help="kind of files (default: that of a prepared folder, or the preset's, else logic, which is generated)",
     )
     group.add_argument(
         "--data",
         metavar="PATH",
-        help="folder of the corpus, or SNLI's official zip (default for logic and listops: one generated in "
-        f"{generated})",
+        help="folder of the corpus, or its official zip (SNLI, MultiNLI, SST)" + otherwise,
     )
     for split in ("train", "dev", "test"):
         group.add_argument(
@@ -147,22 +174,33 @@ def add_data(
         metavar="NAME=FILE",
         help="another file to evaluate at the end; repeatable",
     )
-    group.add_argument(
-        "--vectors", metavar="FILE", help="GloVe vectors as text, plain or .gz (default: from scratch)"
-    )
-    group.add_argument("--min-count", type=int, metavar="N", help="rarer words become <unk> (default: 1)")
-    group.add_argument("--lower", action="store_true", default=None, help="words in lower case")
     group.add_argument("--limit", type=int, metavar="N", help="only the first N examples of every split")
     group.add_argument(
-        "--node-labels", action="store_true", default=None, help="sst: learn the label of every node"
+        "--binary", action="store_true", default=None, help="sst: two classes, neutral sentences left out"
+    )
+    group.add_argument(
+        "--phrases",
+        action="store_true",
+        default=None,
+        help="sst: every phrase of the training trees is an example",
+    )
+    group.add_argument(
+        "--fields",
+        nargs="+",
+        metavar="PART=NAME",
+        help="pairs: what the records call premise, hypothesis, label and pair_id (default: as SNLI does)",
+    )
+    group.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help="pairs: in this order (default: those of --train)"
     )
     group.add_argument(
         "--branching",
         choices=BRANCHINGS,
         help="trees made without a parser, instead of those of the files; sentences without a parse are read "
-        "from their text then (snli: sentence1, sentence2; trees: sentence, or a line)",
+        "from their text then (pairs: sentence1, sentence2; trees: sentence, or a line)",
     )
     add_skip_bad(group)
+    return group
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +211,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=positive,
         metavar="N",
         help="pairs or sentences a step, over all processes",
+    )
+    group.add_argument(
+        "--batch-tokens",
+        type=positive,
+        metavar="N",
+        help="instead: words a step at most, so that short sentences come in larger batches",
     )
     for name, kind, text in (
         ("epochs", positive, "passes over the training examples"),
@@ -215,12 +259,13 @@ def add_preset(group: argparse._ActionsContainer, where: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    output = args.output or Path("runs") / (args.preset or DEFAULT_PRESETS[args.corpus or "logic"])
-    skipped = Skipped()
+    corpus = args.corpus or prepared_from(args.data) or "logic"
+    output = args.output or Path("runs") / (args.preset or DEFAULT_PRESETS[corpus])
     with joined(choose_device(args)) as ranks:
         settings, resume = ranks.from_first(lambda: _settings(args, output))
         gold = gold_trees(settings.data.branching)
-        with TerminalObserver(gold=gold, silent=not ranks.is_first) as observer:
+        n_epochs = settings.training.epochs
+        with TerminalObserver(gold=gold, silent=not ranks.is_first, n_epochs=n_epochs) as observer:
             results = execute(
                 settings,
                 output,
@@ -228,11 +273,9 @@ def run(args: argparse.Namespace) -> int:
                 resume=resume,
                 overwrite=args.overwrite and not resume,
                 observer=observer,
-                skipped=skipped,
                 ranks=ranks,
             )
     if ranks.is_first:
-        print_skipped(skipped)
         print_evaluations(results.evaluations, gold)
         _print_summary(results, output)
     return 0
@@ -263,11 +306,11 @@ def _print_summary(results: Results, output: Path) -> None:
 
 def new_run(args: argparse.Namespace) -> RunConfig:
     """The settings of a new run: preset, then flags, then --set. Raises ConfigError."""
-    data = DataConfig(**{"corpus": corpus_of(args.preset), **_given_data(args)})
+    given = given_data(args)
+    data = DataConfig(**{"corpus": prepared_from(given.get("data")) or corpus_of(args.preset), **given})
     preset = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
     data = _with_flags(preset, args).data
     if data.vectors is None and not preset.encoder["train_embedding"]:
-        print("no --vectors: the embedding is trained from scratch")
         preset = preset.changed(train_embedding=True)
     if choose_device(args) == "cuda" and _with_flags(preset, args).not_compilable is None:
         preset = preset.changed(compile=True)  # which flags and --set may undo
@@ -278,15 +321,15 @@ def resumed_run(args: argparse.Namespace, saved: RunConfig) -> RunConfig:
     """The saved settings; raises ConfigError where the command line would change them."""
     if args.preset is not None and args.preset != saved.preset:
         raise ConfigError(f"--resume: preset differs: the run has {saved.preset!r}, now {args.preset!r}")
-    given = {f"data__{name}": value for name, value in _given_data(args).items()}
+    given = {f"data__{name}": value for name, value in given_data(args).items()}
     wanted = _with_flags(saved.changed(**given), args)
     check_same_run(saved, wanted)
     return wanted
 
 
-def _given_data(args: argparse.Namespace) -> dict[str, Any]:
+def given_data(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of DataConfig that the command line sets."""
-    given = {name: value for name in DATA_FLAGS if (value := getattr(args, name)) is not None}
+    given = {name: value for name in DATA_FLAGS if (value := getattr(args, name, None)) is not None}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 

@@ -1,5 +1,6 @@
 """Any number of sentences to vectors, at a constant memory: blocks of lines, in batches of like length, into shards."""
 
+from spinn_tensor.encoding.blocks import EncodedBlock as EncodedBlock
 from spinn_tensor.encoding.blocks import encode_columns as encode_columns
 from spinn_tensor.encoding.job import EncodingOptions as EncodingOptions
 from spinn_tensor.encoding.job import Ranks as Ranks

@@ -8,7 +8,7 @@ order of the lines.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from data_prep.branching import with_branching
 from data_prep.columns import SentenceColumns, lengths, n_sentences, take
 from data_prep.files import Skipped
 from data_prep.sentence_lines import SentenceFile
+from data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.batch import make_sentence_batch, move
 from spinn_tensor.encoder import SentenceEncoder
 
@@ -33,6 +34,8 @@ class EncodedBlock(NamedTuple):
     n_lines: int
     left_out: np.ndarray  # (n - m,) int64, numbers of the lines without a sentence
     skipped: Skipped  # why bad lines were left out
+    n_words: int  # of all sentences
+    n_unknown: int  # of these, words that the vocabulary does not have
 
 
 def encode_columns(
@@ -86,4 +89,25 @@ def encode_lines(
         if branching is not None:  # other random trees for every block, the same ones in every run
             columns = with_branching(columns, branching, seed=block.first_line)
         encodings = encode_columns(encoder, columns, dtype=dtype, batch_tokens=batch_tokens)
-        yield EncodedBlock(encodings, block.n_lines, block.left_out, block.skipped)
+        n_unknown = int((columns.token_ids == UNKNOWN_ID).sum())
+        yield EncodedBlock(
+            encodings, block.n_lines, block.left_out, block.skipped, len(columns.token_ids), n_unknown
+        )
+
+
+def joined(
+    blocks: Sequence[EncodedBlock],  # at least one, in the order of the lines
+    *others: Skipped,  # what none of them tells of
+) -> EncodedBlock:
+    """All blocks as one."""
+    skipped = Skipped()
+    for part in (*(block.skipped for block in blocks), *others):
+        skipped.update(part)
+    return EncodedBlock(
+        encodings=np.concatenate([block.encodings for block in blocks]),
+        n_lines=sum(block.n_lines for block in blocks),
+        left_out=np.concatenate([block.left_out for block in blocks]),
+        skipped=skipped,
+        n_words=sum(block.n_words for block in blocks),
+        n_unknown=sum(block.n_unknown for block in blocks),
+    )

@@ -8,22 +8,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_prep.errors import DataError
-from data_prep.files import Skipped
 from data_prep.records import Tokenize
 from data_prep.sentence_lines import SentenceFile, line_reader, open_sentences
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.config import ConfigError
 from spinn_tensor.encoder import SentenceEncoder
-from spinn_tensor.encoding.blocks import EncodedBlock, encode_lines
+from spinn_tensor.encoding.blocks import EncodedBlock, encode_lines, joined
 from spinn_tensor.encoding.job import STDIN, EncodingOptions, Ranks, describe_job
 from spinn_tensor.encoding.shards import ShardFolder
 
 WAIT_SECONDS = 1800.0  # for another rank's next shard
 
 Advance = Callable[[int], object]  # told of the sentences just encoded
+Note = Callable[[str], object]  # told what there is to remark, once
 
 
 def encode_to_array(
@@ -35,15 +33,14 @@ def encode_to_array(
     tokenize: Tokenize | None = None,  # reads text without a parse
     batch_tokens: int | None = None,
     advance: Advance = lambda n_sentences: None,
-) -> tuple[np.ndarray, Skipped]:  # (n, D) in the order of the lines, and what was left out
+) -> EncodedBlock:  # encodings (n, D) in the order of the lines
     """The encodings of a file, all in memory. Raises DataError naming the first bad line."""
     with _open(vocabulary, source, options, tokenize) as file:
         blocks = list(_encode(encoder, file, None, options, batch_tokens, advance))
-    skipped = _skipped(blocks, file.skipped)
-    encodings = _joined(blocks)
-    if not len(encodings):
-        raise DataError(f"no examples ({skipped})", path=source)
-    return encodings, skipped
+    encoded = joined(blocks, file.skipped)
+    if not len(encoded.encodings):
+        raise DataError(f"no examples ({encoded.skipped})", path=source)
+    return encoded
 
 
 def encode_to_shards(
@@ -59,6 +56,7 @@ def encode_to_shards(
     overwrite: bool = False,  # replace the encodings of another job
     timeout: float = WAIT_SECONDS,
     advance: Advance = lambda n_sentences: None,
+    note: Note = lambda text: None,  # where a job goes on: how many shards were there
 ) -> dict[str, Any] | None:
     """Encode a file of any size into a folder, going on where a job that was killed ended.
 
@@ -71,7 +69,10 @@ def encode_to_shards(
         raise ConfigError("standard input is read by one process; give a file to several")
     output = ShardFolder(folder, describe_job(encoder, vocabulary, source, options), ranks, timeout)
     if (manifest := output.open(overwrite)) is not None:
+        n_shards = len(manifest["shards"])
+        note(f"{n_shards:,} of {n_shards:,} shards were there")
         return manifest
+    n_there = output.count_whole()
     with _open(vocabulary, source, options, tokenize) as file:
         for shard in count():
             if not ranks.owns(shard) or output.is_whole(shard):
@@ -81,11 +82,14 @@ def encode_to_shards(
             blocks = list(_encode(encoder, file, options.shard_size, options, batch_tokens, advance))
             if not blocks:
                 break
-            n_lines = sum(block.n_lines for block in blocks)
-            left_out = np.concatenate([block.left_out for block in blocks]).tolist()
-            output.write(shard, _joined(blocks), n_lines, left_out, _skipped(blocks, file.skipped))
+            output.write(shard, joined(blocks, file.skipped))
             file.skipped.clear()  # told of now
-    return None if ranks.rank else output.finish(shard, file.skipped)
+    if ranks.rank:
+        return None
+    manifest = output.finish(shard, file.skipped)
+    if n_there:
+        note(f"{n_there:,} of {shard:,} shards were there")
+    return manifest
 
 
 def _open(
@@ -109,14 +113,3 @@ def _encode(
     for block in blocks:
         advance(len(block.encodings))
         yield block
-
-
-def _joined(blocks: list[EncodedBlock]) -> np.ndarray:  # (rows, D)
-    return np.concatenate([block.encodings for block in blocks])
-
-
-def _skipped(blocks: list[EncodedBlock], *others: Skipped) -> Skipped:
-    total = Skipped()
-    for skipped in (*(block.skipped for block in blocks), *others):
-        total.update(skipped)
-    return total

@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save
 from data_prep.errors import DataError
 from data_prep.files import Skipped, atomic_write
 from spinn_tensor.config import ConfigError
+from spinn_tensor.encoding.blocks import EncodedBlock
 from spinn_tensor.encoding.job import Ranks, difference
 
 FORMAT_VERSION = 1  # of a manifest; rises when an older reader would misread it
@@ -73,24 +74,23 @@ class ShardFolder:
         is_told_of = self._entry(shard).exists() or (self.folder / MANIFEST).exists()
         return is_told_of and (self.folder / self._name(shard)).exists()
 
-    def write(
-        self,
-        shard: int,
-        encodings: np.ndarray,  # (rows, D)
-        n_lines: int,
-        left_out: Sequence[int],
-        skipped: Skipped,
-    ) -> None:
+    def count_whole(self) -> int:
+        """Shards of an unfinished job that need no second look."""
+        return sum(self.is_whole(int(path.stem)) for path in self._entries())
+
+    def write(self, shard: int, encoded: EncodedBlock) -> None:
         """A whole shard, then its entry."""
-        write_array(self.folder / self._name(shard), encodings)
+        write_array(self.folder / self._name(shard), encoded.encodings)
         entry = {
             "file": self._name(shard),
             "first_line": shard * self.job["options"]["shard_size"] + 1,
-            "lines": n_lines,
-            "rows": len(encodings),
-            "width": encodings.shape[1],
-            "left_out": list(left_out),
-            "skipped": dict(skipped),
+            "lines": encoded.n_lines,
+            "rows": len(encoded.encodings),
+            "width": encoded.encodings.shape[1],
+            "left_out": encoded.left_out.tolist(),
+            "skipped": dict(encoded.skipped),
+            "words": encoded.n_words,
+            "unknown_words": encoded.n_unknown,
         }
         write_json(self._entry(shard), entry)
 
@@ -106,6 +106,7 @@ class ShardFolder:
         )
         entries = [read_json(self._entry(shard)) for shard in range(n_shards)]
         widths = [entry.pop("width") for entry in entries]
+        words = {name: sum(entry.pop(name, 0) for entry in entries) for name in ("words", "unknown_words")}
         for entry in entries:
             skipped.update(entry.pop("skipped"))
         count = sum(entry["rows"] for entry in entries)
@@ -118,6 +119,7 @@ class ShardFolder:
             "width": widths[0],
             "lines": sum(entry["lines"] for entry in entries),
             "skipped": dict(skipped),
+            **words,
             "shards": entries,
         }
         write_json(self.folder / MANIFEST, manifest)
@@ -133,6 +135,9 @@ class ShardFolder:
 
     def _entry(self, shard: int) -> Path:
         return self._unfinished / f"{shard:05d}.json"
+
+    def _entries(self) -> Iterator[Path]:
+        return self._unfinished.glob("[0-9]*.json")
 
     def _manifest(self) -> dict[str, Any] | None:
         return _unless_gone(lambda: read_manifest(self.folder), self.folder / MANIFEST)
@@ -150,7 +155,7 @@ class ShardFolder:
         found = self._job_there()
         reason = None if found is None else difference(found, self.job)
         if reason is not None and not overwrite:
-            has_shards = (self.folder / MANIFEST).exists() or any(self._unfinished.glob("[0-9]*.json"))
+            has_shards = (self.folder / MANIFEST).exists() or any(self._entries())
             if has_shards:
                 raise ConfigError(
                     f"{self.folder}: holds encodings of another job ({reason}); --overwrite replaces them"
@@ -164,7 +169,7 @@ class ShardFolder:
             write_json(self._unfinished / JOB, found["job"])
             (self.folder / MANIFEST).unlink()
         for path in (
-            *self._unfinished.glob("[0-9]*.json"),
+            *self._entries(),
             *self.folder.glob("shard-*"),
             *self._temporaries(),
         ):

@@ -2,11 +2,11 @@
 
     model.safetensors   every parameter and buffer of the model, by name
     config.json         format version, model, training and data settings, the vocabulary's sha256, metrics
-    vocabulary.json     the words, id 0 = <pad>, id 1 = <unk>
+    tokenizer.json      from text to ids: the rules, the casing and the words, id 0 = <pad>, id 1 = <unk>
 
 Nothing is unpickled. Reading is strict: a tensor that is missing, extra, of another shape or type, an
-unknown key, a newer format or another vocabulary is a `CheckpointError` of one line that names the file and
-the tensor or key.
+unknown key, another format, another vocabulary or other rules are a `CheckpointError` of one line that names
+the file and the tensor or key.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from data_prep.errors import DataError
+from data_prep.folders import readable, write_folder
+from data_prep.tokenizer import Tokenizer
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.classifiers import Model, build_model
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.training.config import RunConfig
-from spinn_tensor.training.folders import readable, write_folder
 
-FORMAT_VERSION = 1  # of a checkpoint folder; rises when an older reader would misread it
-WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.json"
+FORMAT_VERSION = 2  # of a checkpoint folder, the only one that is read; rises with every change of the files
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 
 
 class CheckpointError(ValueError):
@@ -52,6 +53,11 @@ class Checkpoint(NamedTuple):
     model: Model
     vocabulary: Vocabulary
     config: CheckpointConfig
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of tokenizer.json, made anew at each call: what raw text for this model is to be read through."""
+        return Tokenizer(self.vocabulary)
 
 
 def save_checkpoint(
@@ -83,7 +89,7 @@ def save_checkpoint(
     def fill(temporary: Path) -> None:
         write_tensors(temporary / WEIGHTS, model.state_dict())
         write_json(temporary / CONFIG, content)
-        vocabulary.save(temporary / VOCABULARY)
+        Tokenizer(vocabulary).save(temporary / TOKENIZER)
         for name, tensors in (extra_tensors or {}).items():
             write_tensors(temporary / name, tensors)
         for name, value in (extra_json or {}).items():
@@ -101,18 +107,18 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
     folder = checkpoint_folder(Path(path))
     config = read_config(folder / CONFIG)
     try:
-        vocabulary = Vocabulary.load(folder / VOCABULARY)
+        vocabulary = Tokenizer.load(folder / TOKENIZER).vocabulary
     except (DataError, OSError) as error:
-        raise CheckpointError(_named(folder / VOCABULARY, error)) from error
+        raise CheckpointError(_named(folder / TOKENIZER, error)) from error
     if vocabulary.sha256 != config.vocabulary_sha256:
         raise CheckpointError(
-            f"{folder / VOCABULARY}: not the vocabulary the model was trained with "
+            f"{folder / TOKENIZER}: not the vocabulary the model was trained with "
             f"(sha256 {vocabulary.sha256[:12]}…, {CONFIG} says {config.vocabulary_sha256[:12]}…)"
         )
     if len(vocabulary) != config.model.encoder.vocabulary_size:
         raise CheckpointError(
             f"{folder / CONFIG}: vocabulary_size is {config.model.encoder.vocabulary_size}, "
-            f"{VOCABULARY} has {len(vocabulary)} words"
+            f"{TOKENIZER} has {len(vocabulary)} words"
         )
     model = build_model(config.model)
     load_weights(model, folder / WEIGHTS)
@@ -137,9 +143,11 @@ def read_config(path: Path) -> CheckpointConfig:
     values = read_json(path)
     expected = {"format_version", "model", "run", "vocabulary_sha256", "metrics"}
     version = values.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if version != FORMAT_VERSION:
+        older = isinstance(version, int) and version < FORMAT_VERSION
+        hint = ": train the model again, or use the version of spinn_tensor that saved it" if older else ""
         raise CheckpointError(
-            f"{path}: format version {version!r}; this program reads up to {FORMAT_VERSION}"
+            f"{path}: format version {version!r}; this program reads {FORMAT_VERSION}{hint}"
         )
     for key in sorted(expected ^ values.keys()):
         raise CheckpointError(f"{path}: key {key!r} is {'missing' if key in expected else 'unknown'}")

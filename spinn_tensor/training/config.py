@@ -17,12 +17,13 @@ from typing import Any, Self
 from data_prep.branching import BRANCHINGS
 from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, Settings, checked_fields
 
-CORPORA = ("logic", "snli", "sst", "listops", "trees")
+CORPORA = ("logic", "snli", "multinli", "pairs", "sst", "listops", "trees")
+PAIR_CORPORA = ("logic", "snli", "multinli", "pairs")
 CRITERIA = ("accuracy", "f1")
 PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `precision`
 LEARNING = ("supervised", "reinforce")
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
-_FILES = ("train", "dev", "test", "extra")  # of DataConfig, lists of files
+_LISTS = ("train", "dev", "test", "extra", "fields", "labels")  # of DataConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class TrainingConfig(Settings):
 
     epochs: int = 10
     batch_size: int = 128  # sentences or pairs of a step, over all processes
+    batch_tokens: int = (
+        0  # instead: tokens of a step at most, those of both sentences of a pair; 0 = batch_size
+    )
+    prefetch: int = 2  # batches that a thread makes ahead; 0 = none
     accumulate: int = 1  # parts of a process's share of a step, computed one by one; batch norm sees one
     learning_rate: float = 2e-3
     rms_decay: float = 0.9  # of RMSprop's mean square (torch's alpha)
@@ -52,7 +57,7 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "log_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("decay_every", "patience", "evaluate_every", "save_every"):
+        for name in ("decay_every", "patience", "evaluate_every", "save_every", "batch_tokens", "prefetch"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("learning_rate", "rms_epsilon", "decay_factor"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
@@ -100,7 +105,7 @@ class ParsingConfig(Settings):
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
-    """Which examples. `data` is a folder (or, for SNLI, the official zip); the files of a split overrule it."""
+    """Which examples. `data` is a folder, the official zip or a store; the files of a split overrule a folder's."""
 
     corpus: str = "logic"
     data: str | None = None
@@ -108,25 +113,34 @@ class DataConfig(Settings):
     dev: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()  # NAME=FILE, each evaluated at the end
-    vectors: str | None = None  # GloVe text
+    vectors: str | None = None  # a file that `read_vectors` reads
     min_count: int = 1  # rarer words of the training split become <unk>
     lower: bool = False
     limit: int = 0  # only the first so many examples of every split; 0 = all
     node_labels: bool = False  # SST: learn the label of every node
     skip_bad: bool = False
     branching: str | None = None  # one of BRANCHINGS: trees instead of the corpus's, or where it has none
+    fields: tuple[str, ...] = ()  # pairs: PART=NAME, what the fields of a record are called, see `PairFields`
+    labels: tuple[str, ...] = ()  # pairs: in this order; () = those of the training examples
+    binary: bool = False  # SST: two classes instead of five
+    phrases: bool = False  # SST: every phrase of the training trees is an example
 
     def __post_init__(self) -> None:
         _require(self.corpus in CORPORA, "corpus", self.corpus, "one of " + ", ".join(CORPORA))
         _require(self.min_count >= 1, "min_count", self.min_count, "at least 1")
         _require(self.limit >= 0, "limit", self.limit, "0 or more")
-        for name in _FILES:
-            _require(not isinstance(getattr(self, name), str), name, getattr(self, name), "a tuple of files")
+        for name in _LISTS:
+            _require(
+                not isinstance(getattr(self, name), str), name, getattr(self, name), "a tuple of strings"
+            )
         for entry in self.extra:
             name, separator, file = entry.partition("=")
             _require(bool(name and separator and file), "extra", entry, "NAME=FILE")
         if self.node_labels and self.corpus != "sst":
             raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
+        for name, corpus in (("fields", "pairs"), ("labels", "pairs"), ("binary", "sst"), ("phrases", "sst")):
+            if getattr(self, name) and self.corpus != corpus:
+                raise ConfigError(f"{name}: is for --corpus {corpus}, got --corpus {self.corpus}")
         if self.branching is not None:
             _require(
                 self.branching in BRANCHINGS, "branching", self.branching, "one of " + ", ".join(BRANCHINGS)
@@ -135,7 +149,11 @@ class DataConfig(Settings):
                 raise ConfigError("node_labels: the nodes of trees made by --branching have no labels")
 
     def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _FILES}}
+        return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}
+
+    def with_fields(self, fields: tuple[str, ...]) -> DataConfig:
+        """The same data whose records have fields of these names."""
+        return dataclasses.replace(self, fields=fields)
 
     def with_absolute_paths(self) -> DataConfig:
         paths: dict[str, Any] = {
@@ -152,7 +170,7 @@ class DataConfig(Settings):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         fields = checked_fields(cls, values)
-        for name in fields.keys() & set(_FILES):
+        for name in fields.keys() & set(_LISTS):
             fields[name] = tuple(fields[name])
         return cls(**fields)
 

@@ -1,4 +1,7 @@
-"""From a `DataConfig` to columns: which files, the vocabulary, the splits.
+"""From a `DataConfig` to columns: the files' examples, the vocabulary, the splits.
+
+A corpus is read into a `PreparedCorpus`, whose words have numbers of their own (`prepare`), or was before and is read
+from its store (`data_prep.store`). Then the vocabulary is made and the words get its ids.
 
 The vocabulary holds the words of the training split, so that <unk> means the same in training and after.
 With --vectors it holds those of every split: a fixed vector needs no training, and a word unseen in
@@ -10,87 +13,40 @@ read from their text then. Random trees are the same in every run.
 
 from __future__ import annotations
 
-import json
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
-from functools import partial
-from itertools import chain, islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep import listops, logic, snli, sst, treebank
+import numpy as np
+
+from data_prep import listops, pairs, sst
 from data_prep.branching import branched
-from data_prep.columns import LabelledColumns, PairColumns
+from data_prep.columns import (
+    NO_LABEL,
+    LabelledColumns,
+    PairColumns,
+    WordIds,
+    n_sentences,
+    select,
+)
 from data_prep.errors import DataError
-from data_prep.files import Skipped
-from data_prep.listops import ListOpsConfig
-from data_prep.logic import LogicConfig
+from data_prep.files import Skipped, is_jsonl
+from data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
+from data_prep.reading import Examples, LineFormat, join, read_examples_as_columns
 from data_prep.records import Tokenize
+from data_prep.store import PreparedCorpus, Split, is_store, read_manifest, read_store, sha256_of
 from data_prep.tokenizer import Tokenizer
+from data_prep.treebank import TreebankFormat
 from data_prep.vocabulary import Vocabulary
-from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.folders import recover, write_folder
+from data_prep.words import WordList, by_frequency, count_words, renumber
+from spinn_tensor.training.config import PAIR_CORPORA, DataConfig
+from spinn_tensor.training.sources import Source, extra_sources, split_sources
 
 Corpus = PairColumns | LabelledColumns
+OnLines = Callable[[int], object]  # told of so many lines when they are read
 
-SPLITS = ("train", "dev", "test")
-FILES = {  # around the split
-    "snli": ("snli_1.0_", ".jsonl"),
-    "sst": ("", ".txt"),
-    "listops": ("", ".tsv"),
-    "trees": ("", ".txt"),
-}
-MANIFEST = "corpus.json"  # of a generated corpus: the generator's version and configuration
-GeneratedConfig = LogicConfig | ListOpsConfig
-
-
-class Generator(NamedTuple):
-    """A corpus that needs no files: it is made from a configuration."""
-
-    default: GeneratedConfig
-    version: int
-    files: Mapping[str, str]  # name of each split's file
-    write: Callable[[Path, Any], None]  # all files and the manifest, for a configuration of its own type
-
-
-GENERATORS: dict[str, Generator] = {
-    "logic": Generator(
-        LogicConfig(),
-        logic.VERSION,
-        {split: f"{split}.jsonl" for split in logic.SPLITS},
-        logic.write_corpus,
-    ),
-    "listops": Generator(
-        ListOpsConfig(),
-        listops.VERSION,
-        {split: f"{split}.tsv" for split in listops.SPLITS},
-        listops.write_corpus,
-    ),
-}
-
-
-class SentenceCorpus(NamedTuple):
-    """How a corpus of single sentences is read."""
-
-    labels: tuple[str, ...]  # () where there are none: a corpus to learn trees from
-    read: Callable[..., Iterator[Any]]  # examples of a file, each with its `tokens`; as `sst.read_trees`
-    columns: Callable[[Iterable[Any], Vocabulary], LabelledColumns]
-
-
-SENTENCE_CORPORA: dict[str, SentenceCorpus] = {
-    "sst": SentenceCorpus(sst.LABELS, sst.read_trees, sst.labelled_columns),
-    "listops": SentenceCorpus(listops.LABELS, listops.read_expressions, listops.expression_columns),
-    "trees": SentenceCorpus((), treebank.read_treebank, treebank.treebank_columns),
-}
-
-
-class Source(NamedTuple):
-    """Files of examples, read one after another, or a split of the official SNLI zip."""
-
-    paths: tuple[Path, ...]
-    split: str | None = None  # only in a zip
+# Options that a corpus is prepared with: others make nothing different of the files.
+PREPARED_WITH = ("corpus", "limit", "skip_bad", "branching", "fields", "labels", "binary", "phrases")
 
 
 class Splits(NamedTuple):
@@ -105,98 +61,62 @@ class Splits(NamedTuple):
 
 
 def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
-    """Reads every split of the data. Raises DataError naming file, line and field."""
-    sources = split_sources(data)
-    examples = {name: _examples(source, data, skipped) for name, source in sources.items()}
-    if data.corpus in SENTENCE_CORPORA:
-        labels, _, columns = SENTENCE_CORPORA[data.corpus]
-        listed = {name: list(part) for name, part in examples.items()}
-        vocabulary = _vocabulary(data, {name: _count(part) for name, part in listed.items()})
-        corpora = {name: _with_trees(columns(part, vocabulary), data) for name, part in listed.items()}
-        return _splits("sentence" if labels else "parse", labels, vocabulary, corpora)
-    tables = {name: snli.to_dataset(part) for name, part in examples.items()}
-    vocabulary = _vocabulary(data, {name: snli.token_counts(table) for name, table in tables.items()})
-    corpora = {
-        name: _with_trees(snli.pair_columns(table, vocabulary), data) for name, table in tables.items()
+    """Every split of the data. Raises DataError naming file, line and field."""
+    if data.data is not None and is_store(data.data):
+        corpus = _from_store(data, Path(data.data), skipped)
+    else:
+        corpus = prepare(data, skipped)
+    counts = {
+        name: count_words(all_token_ids(split.columns), len(corpus.words))
+        for name, split in corpus.splits.items()
     }
-    return _splits("pair", snli.LABELS, vocabulary, corpora)
-
-
-def split_sources(data: DataConfig) -> dict[str, Source]:
-    """Which file is which split. Raises DataError if train or dev is missing."""
-    sources: dict[str, Source] = {}
-    given = {"train": data.train, "dev": data.dev, "test": data.test}
-    if data.data is not None and not (data.train and data.dev):
-        sources.update(_in_folder(data.corpus, Path(data.data)))
-    sources.update({name: Source(tuple(map(Path, files))) for name, files in given.items() if files})
-    for name in ("train", "dev"):
-        if name not in sources:
-            raise DataError(f"no {name} file: give --{name} FILE, or --data with the folder of the corpus")
-    for entry in data.extra:
-        name, _, file = entry.partition("=")
-        if name in sources:
-            raise DataError(f"the corpus has a split {name!r} already", field=f"--extra {entry}")
-        sources[name] = Source((Path(file),))
-    return sources
-
-
-def generate_corpus(name: str, folder: Path, config: GeneratedConfig | None = None) -> bool:
-    """Makes `folder` hold the generated corpus of this configuration and this version of the generator.
-
-    Gives whether it had to be written: an earlier corpus is replaced where version or configuration differ.
-    Raises DataError where the folder holds anything else, another generator's corpus included.
-    """
-    generator = GENERATORS[name]
-    config = config or generator.default
-    recover(folder)
-    if _holds_corpus(folder, generator, config):
-        return False
-    write_generated(name, folder, config)
-    return True
-
-
-def write_generated(name: str, folder: Path, config: GeneratedConfig) -> None:
-    """Replaces the folder by a generated corpus, at any moment a whole one or none.
-
-    Raises DataError, and changes nothing, where the folder holds files that are not those of such a corpus.
-    """
-    generator = GENERATORS[name]
-    folder = Path(os.path.realpath(folder))
-    recover(folder)
-    if folder.exists() and not folder.is_dir():
-        raise DataError("a file, expected a folder", path=folder)
-    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    others = found - {*generator.files.values(), MANIFEST} if MANIFEST in found else found
-    if others:
-        raise DataError(f"holds other files ({min(others)}); name a new folder", path=folder)
-    write_folder(folder, lambda temporary: generator.write(temporary, config))
-
-
-def _holds_corpus(folder: Path, generator: Generator, config: GeneratedConfig) -> bool:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    is_equal = isinstance(manifest, dict) and (manifest.get("version"), manifest.get("config")) == (
-        generator.version,
-        asdict(config),
+    counted = counts["train"] if data.vectors is None else np.sum(list(counts.values()), axis=0)
+    occurring = np.flatnonzero(counted)
+    vocabulary = Vocabulary.from_counts(
+        {corpus.words[word]: int(counted[word]) for word in occurring.tolist()}, data.min_count, data.lower
     )
-    return is_equal and all((folder / name).is_file() for name in generator.files.values())
+    ids = vocabulary.encode(corpus.words)
+    splits = {name: renumbered(split.columns, ids) for name, split in corpus.splits.items()}
+    train, dev = splits.pop("train"), splits.pop("dev")
+    return Splits(corpus.task, corpus.labels, vocabulary, train, dev, splits)
+
+
+def prepare(data: DataConfig, skipped: Skipped, on_lines: OnLines | None = None) -> PreparedCorpus:
+    """Reads every split from its files, training examples first. Raises DataError naming file, line and field."""
+    words, labels = WordList(), _labels(data)
+    splits: dict[str, Split] = {}
+    sources = split_sources(data)
+    for name in sorted(sources, key=lambda name: name != "train"):
+        splits[name] = _read_split(sources[name], data, words, labels, skipped, on_lines, name == "train")
+    return in_order(task_of(data), tuple(labels.names), words.words, splits)
 
 
 def read_source(
     source: Source,
-    data: DataConfig,  # corpus, limit, skip_bad and branching
+    data: DataConfig,  # all that says how files are read
     vocabulary: Vocabulary,
+    labels: tuple[str, ...],  # of the model
     skipped: Skipped,
     tokenize: Tokenize | None = None,  # reads sentences without a parse; default: `text_reader`
 ) -> Corpus:
     """Examples for a trained model. Raises DataError."""
-    examples = _examples(source, data, skipped, tokenize)
-    columns: Callable[..., Corpus] = snli.pair_columns_from_examples
-    if data.corpus in SENTENCE_CORPORA:
-        columns = SENTENCE_CORPORA[data.corpus].columns
-    return _with_trees(columns(examples, vocabulary), data)
+    names = LabelNames(list(labels))
+    return _read_split(source, data, vocabulary, names, skipped, None, False, tokenize).columns
+
+
+def prepared_from(folder: str | None) -> str | None:
+    """The kind of files that a store was made of; None where there is no store. Raises DataError."""
+    if folder is None or not is_store(folder):
+        return None
+    return str(read_manifest(Path(folder)).get("options", {}).get("corpus"))
+
+
+def stored_splits(data: DataConfig, vocabulary: Vocabulary, skipped: Skipped) -> dict[str, Corpus]:
+    """Every split of the store that `data` names, for a trained model. Raises DataError."""
+    assert data.data is not None
+    corpus = _from_store(data, Path(data.data), skipped)
+    ids = vocabulary.encode(corpus.words)
+    return {name: renumbered(split.columns, ids) for name, split in corpus.splits.items()}
 
 
 def text_reader(branching: str | None) -> Tokenize | None:
@@ -204,60 +124,204 @@ def text_reader(branching: str | None) -> Tokenize | None:
     return None if branching is None else Tokenizer().tokenize
 
 
-def _in_folder(corpus: str, path: Path) -> dict[str, Source]:
-    if path.suffix == ".zip" and corpus == "snli":
-        return {split: Source((path,), split) for split in SPLITS}
-    if not path.is_dir():
-        raise DataError("no such folder" if not path.exists() else "expected a folder", path=path)
-    if corpus == "logic":
-        files = {name: path / file for name, file in GENERATORS[corpus].files.items()}
-        return {n: Source((file,)) for n, file in files.items() if n in ("train", "dev") or file.exists()}
-    stem, suffix = FILES[corpus]
-    found = {}
-    for split in SPLITS:
-        places = [folder / f"{stem}{split}{suffix}" for folder in (path, path / "snli_1.0")]
-        candidates = [place.with_name(place.name + ending) for place in places for ending in ("", ".gz")]
-        if existing := [candidate for candidate in candidates if candidate.is_file()]:
-            found[split] = Source((existing[0],))
-        elif split != "test":
-            raise DataError(f"no {places[0].name} (nor .gz) in it", path=path)
-    return found
+def task_of(data: DataConfig) -> str:
+    """What a model learns from the corpus."""
+    if data.corpus in PAIR_CORPORA:
+        return "pair"
+    return "parse" if data.corpus == "trees" else "sentence"
 
 
-def _examples(
-    source: Source, data: DataConfig, skipped: Skipped, tokenize: Tokenize | None = None
-) -> Iterator[Any]:
-    """Examples of the files in the corpus's format, up to the limit."""
+def preparation_key(data: DataConfig) -> dict[str, Any]:
+    """What a store depends on: options, and the contents of all files. Raises DataError for one that cannot be read."""
+    sources = split_sources(data)
+    values = data.to_dict()
+    return {
+        "options": {name: values[name] for name in PREPARED_WITH},
+        "sources": {
+            name: {
+                "member": source.member,
+                "files": [{"path": str(path.absolute()), "sha256": sha256_of(path)} for path in source.paths],
+            }
+            for name, source in sources.items()
+        },
+    }
+
+
+def all_token_ids(columns: Corpus) -> np.ndarray:  # (M,) int32
+    """Of all sentences."""
+    if isinstance(columns, PairColumns):
+        return np.concatenate((columns.premises.token_ids, columns.hypotheses.token_ids))
+    return columns.sentences.token_ids
+
+
+def renumbered(
+    columns: Corpus,
+    new_ids: np.ndarray,  # (V,) integers, the new number of each word
+) -> Corpus:
+    """The same examples with other numbers for their words."""
+    if isinstance(columns, PairColumns):
+        return columns._replace(
+            premises=renumber(columns.premises, new_ids), hypotheses=renumber(columns.hypotheses, new_ids)
+        )
+    return columns._replace(sentences=renumber(columns.sentences, new_ids))
+
+
+def in_order(
+    task: str, labels: tuple[str, ...], words: tuple[str, ...], splits: dict[str, Split]
+) -> PreparedCorpus:
+    """The corpus with numbers for the words that occur alone, by frequency: they do not depend on how it was read."""
+    counts = sum(count_words(all_token_ids(split.columns), len(words)) for split in splits.values())
+    order = by_frequency(words, np.asarray(counts))
+    numbers = np.zeros(len(words), dtype=np.int64)
+    numbers[order] = np.arange(len(order))
+    made = {
+        name: split._replace(columns=renumbered(split.columns, numbers)) for name, split in splits.items()
+    }
+    return PreparedCorpus(task, labels, tuple(words[word] for word in order.tolist()), made)
+
+
+def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCorpus:
+    """What was prepared, as far as the limit goes, with the files of --extra."""
+    manifest = read_manifest(folder)
+    options = manifest.get("options", {})
+    if options.get("corpus") != data.corpus:
+        was = options.get("corpus")
+        raise DataError(f"was prepared from --corpus {was}, got --corpus {data.corpus}", path=folder)
+    if data.train or data.dev or data.test:
+        raise DataError(
+            "a prepared corpus has files of its own; add others by --extra NAME=FILE", path=folder
+        )
+    for name in ("fields", "labels", "binary", "phrases"):
+        given, was = data.to_dict()[name], options.get(name)
+        if given and given != was:
+            raise DataError(f"was prepared with {name} = {was!r}, got {given!r}", path=folder)
+    corpus = read_store(folder)
+    skipped.update(manifest.get("skipped", {}))
+    splits = {name: _limited(split, data.limit) for name, split in corpus.splits.items()}
+    words, labels = WordList(corpus.words), LabelNames(list(corpus.labels))
+    data = data if data.fields else data.with_fields(tuple(options.get("fields", ())))
+    for name, source in extra_sources(data, splits).items():
+        splits[name] = _read_split(source, data, words, labels, skipped, None, False)
+    if data.branching is not None:
+        splits = {
+            name: split._replace(columns=branched(split.columns, data.branching))
+            for name, split in splits.items()
+        }
+    return corpus._replace(words=words.words, splits=splits)
+
+
+def _read_split(
+    source: Source,
+    data: DataConfig,
+    words: WordIds,
+    labels: LabelNames,
+    skipped: Skipped,
+    on_lines: OnLines | None,
+    is_train: bool,
+    tokenize: Tokenize | None = None,
+) -> Split:
+    examples = _read_files(source, data, words, labels, skipped, on_lines, tokenize)
+    columns = _columns(data, examples)
+    names = examples.names
+    if labels.grows:
+        columns = _settle_labels(columns, labels)
+    if is_train and data.phrases:
+        assert isinstance(columns, LabelledColumns)
+        columns = sst.phrases(columns)
+        names = _no_names(len(columns.labels))
+    elif len(names) != len(columns.labels):
+        names = _no_names(len(columns.labels))
+    split = _limited(Split(columns, names), data.limit)
+    if data.branching is not None:
+        split = split._replace(columns=branched(split.columns, data.branching))
+    return split
+
+
+def _read_files(
+    source: Source,
+    data: DataConfig,
+    words: WordIds,
+    labels: LabelNames,
+    skipped: Skipped,
+    on_lines: OnLines | None,
+    tokenize: Tokenize | None,
+) -> Examples:
+    """The files' examples one after another, up to the limit."""
     tokenize = tokenize or text_reader(data.branching)
-    read: Callable[..., Iterator[Any]]
+    parts: list[Examples] = []
+    for path in source.paths:
+        n_before = sum(len(part.labels) for part in parts)
+        if data.limit and n_before >= data.limit:
+            break
+        parts.append(
+            read_examples_as_columns(
+                path,
+                _format(data, path, labels, tokenize),
+                words,
+                member=source.member,
+                skip_bad=data.skip_bad,
+                skipped=skipped,
+                limit=data.limit - n_before if data.limit else 0,
+                on_lines=on_lines,
+            )
+        )
+    return join(parts)
+
+
+def _format(data: DataConfig, path: Path, labels: LabelNames, tokenize: Tokenize | None) -> LineFormat:
+    if data.corpus == "sst":
+        return sst.SstFormat(data.binary)
+    if data.corpus == "listops":
+        return listops.ListOpsFormat()
     if data.corpus == "trees":
-        read = partial(treebank.read_treebank, tokenize=tokenize)
-    elif data.corpus in SENTENCE_CORPORA:
-        read = SENTENCE_CORPORA[data.corpus].read
-    else:
-        read = partial(snli.read_pairs, split=source.split, tokenize=tokenize)
-    files = (read(path, skip_bad=data.skip_bad, skipped=skipped) for path in source.paths)
-    return islice(chain.from_iterable(files), data.limit or None)
+        return TreebankFormat(is_jsonl(path), tokenize)
+    return PairFormat(labels, PairFields.named(data.fields), tokenize=tokenize)
 
 
-def _with_trees(corpus: Corpus, data: DataConfig) -> Corpus:
-    """The corpus as it is, or under trees of one kind."""
-    return corpus if data.branching is None else branched(corpus, data.branching)
+def _columns(data: DataConfig, examples: Examples) -> Corpus:
+    if data.corpus in PAIR_CORPORA:
+        return pair_columns(examples)
+    sentences = examples.sentences
+    if data.corpus == "trees":
+        sentences = sentences._replace(node_labels=None)
+        return LabelledColumns(sentences, np.full(n_sentences(sentences), NO_LABEL))
+    return LabelledColumns(sentences, examples.labels)
 
 
-def _vocabulary(data: DataConfig, counts: dict[str, Counter[str]]) -> Vocabulary:
-    if data.vectors is None:
-        return Vocabulary.from_counts(counts["train"], data.min_count, data.lower)
-    total: Counter[str] = Counter()
-    for split in counts.values():
-        total.update(split)
-    return Vocabulary.from_counts(total, data.min_count, data.lower)
+def _labels(data: DataConfig) -> LabelNames:
+    """Those of the corpus; of files of one's own those that are given, or that training examples have."""
+    if data.corpus == "pairs":
+        return LabelNames(list(data.labels), grows=not data.labels)
+    if data.corpus in PAIR_CORPORA:
+        return LabelNames(list(pairs.LABELS))
+    return LabelNames(
+        list(
+            {"sst": sst.BINARY_LABELS if data.binary else sst.LABELS, "listops": listops.LABELS}.get(
+                data.corpus, ()
+            )
+        )
+    )
 
 
-def _count(examples: Iterable[Any]) -> Counter[str]:
-    return Counter(token for example in examples for token in example.tokens)
+def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:
+    """From now on these are the labels: those that came, in alphabetical order."""
+    came = np.unique(columns.labels).tolist()
+    names = sorted(labels.names[number] for number in came)
+    numbers = np.zeros(len(labels.names), dtype=np.int64)
+    for number in came:
+        numbers[number] = names.index(labels.names[number])
+    labels.names, labels.grows = names, False
+    return columns._replace(labels=numbers[columns.labels])
 
 
-def _splits(task: str, labels: tuple[str, ...], vocabulary: Vocabulary, corpora: dict[str, Corpus]) -> Splits:
-    others = {name: corpus for name, corpus in corpora.items() if name not in ("train", "dev")}
-    return Splits(task, labels, vocabulary, corpora["train"], corpora["dev"], others)
+def _limited(split: Split, limit: int) -> Split:
+    n_examples = len(split.columns.labels)
+    if not limit or n_examples <= limit:
+        return split
+    return Split(select(split.columns, np.arange(limit)), split.names[:limit])
+
+
+def _no_names(n_examples: int) -> Any:
+    import pyarrow as pa
+
+    return pa.array([""] * n_examples, pa.string())

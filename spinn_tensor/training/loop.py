@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +37,7 @@ from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Ranks, SignalPoll
 from spinn_tensor.training.evaluate import Evaluation, evaluate, sentences_of
+from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.metrics import MetricsLog
 from spinn_tensor.training.objective import Totals, count_rows
@@ -131,14 +134,14 @@ class Trainer:
         self.method = make_method(task.model, run.parsing, self.config.compile)
         self.step = TrainStep(self.method, self.optimizer, self.config, self.ranks)
         self._counts = count_rows(task.train, task.model.config.node_labels)
-        self._lengths = task.train.lengths_key
+        self._lengths, self._n_tokens = task.train.lengths_key, task.train.n_tokens
         self._signals = SignalPoll(self.ranks)
         if self.ranks.size > 1:
             synchronise(task.model)
             self.ranks.equalise([*task.model.parameters(), *task.model.buffers()])
             seed_rank(self.config.seed, self.ranks.rank)
         self._unread: list[Tensor] = []  # losses of the steps since the last reading
-        self._window_start, self._window_examples = 0.0, 0
+        self._window_start, self._window_examples, self._window_waited = 0.0, 0, 0.0
 
     def resume(self, state: TrainingState, folder: Path) -> None:
         """Continues where the `last` checkpoint in `folder` stopped; the model has its weights already."""
@@ -173,7 +176,7 @@ class Trainer:
         progress = self.progress
         log = self.output / "metrics.jsonl" if self.ranks.is_first else Path(os.devnull)
         with MetricsLog(log, progress.metrics_position) as self.log:
-            batches = self._batches(progress.epoch)
+            batches = self.batches(progress.epoch)
             self._session_start = time.perf_counter() - progress.seconds
             self.task.model.train()
             if progress.epoch < self.config.epochs and not progress.stopped:
@@ -189,23 +192,12 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         progress, config = self.progress, self.config
-        batches = self._batches(progress.epoch)
-        while progress.batch < len(batches):
-            if signal_number := self._signals.agreed(self.observer.pending_signal()):
-                self._save_last()
-                raise Interrupted(
-                    signal_number, f"stopped at step {progress.step:,}; saved {self.output / 'last'}"
-                )
-            self._train_step(batches[progress.batch])
-            if progress.batch == len(batches):
-                break
-            if config.evaluate_every and progress.step % config.evaluate_every == 0:
-                self._evaluate()
-                if progress.stopped:
-                    self._save_last()
-                    return
-            if config.save_every and progress.step % config.save_every == 0:
-                self._save_last()
+        batches = self.batches(progress.epoch)
+        rest = batches[progress.batch :]
+        with closing(made_ahead(self.feed, enumerate(rest, progress.step), config.prefetch)) as feeds:
+            self._run_batches(feeds, len(batches))
+        if progress.batch < len(batches):
+            return
         self._read_losses()
         self.log.write(
             kind="epoch",
@@ -217,18 +209,56 @@ class Trainer:
         self._evaluate()
         self._save_last()
 
-    def _batches(self, epoch: int) -> list[np.ndarray]:
+    def _run_batches(self, feeds: Iterator[Feed], n_batches: int) -> None:
+        """The rest of an epoch, or what early stopping leaves of it."""
+        progress, config = self.progress, self.config
+        while progress.batch < n_batches:
+            if signal_number := self._signals.agreed(self.observer.pending_signal()):
+                self._save_last()
+                raise Interrupted(
+                    signal_number, f"stopped at step {progress.step:,}; saved {self.output / 'last'}"
+                )
+            asked = time.perf_counter()
+            feed = next(feeds)
+            self._window_waited += time.perf_counter() - asked
+            self._train_step(feed)
+            if progress.batch == n_batches:
+                break
+            if config.evaluate_every and progress.step % config.evaluate_every == 0:
+                self._evaluate()
+                if progress.stopped:
+                    self._save_last()
+                    return
+            if config.save_every and progress.step % config.save_every == 0:
+                self._save_last()
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Rows of each step of an epoch."""
         config = self.config
-        return epoch_batches(self._lengths, config.batch_size, seed=config.seed, epoch=epoch)
+        return epoch_batches(
+            self._lengths,
+            config.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            n_tokens=self._n_tokens,
+            token_budget=config.batch_tokens,
+        )
 
     def _parts(self, rows: np.ndarray) -> tuple[list[np.ndarray], bool]:
         """This rank's share of a batch in microbatches, and whether it counts: one that has none computes any row."""
         parts = shares(rows, self._lengths, self.ranks.size, self.config.accumulate)[self.ranks.rank]
         return parts or [rows[:1]], bool(parts)
 
-    def _train_step(self, rows: np.ndarray) -> None:
-        progress = self.progress
-        loss = self.take_step(rows)
+    def feed(self, numbered: tuple[int, np.ndarray]) -> Feed:
+        """What this rank's step on these rows runs on; a thread may make it, any time before."""
+        step, rows = numbered
+        parts, counts = self._parts(rows)
+        batches = [self.step.pin(self.method.collate(select(self.task.train, part), step)) for part in parts]
+        return Feed(rows, batches, counts)
+
+    def _train_step(self, feed: Feed) -> None:
+        progress, rows = self.progress, feed.rows
+        loss = self.take_feed(feed)
         self._unread.append(loss)
         progress.step += 1
         progress.batch += 1
@@ -241,16 +271,16 @@ class Trainer:
 
     def take_step(self, rows: np.ndarray) -> Tensor:
         """Of the step on these rows, which it takes."""
+        return self.take_feed(self.feed((self.progress.step, rows)))
+
+    def take_feed(self, feed: Feed) -> Tensor:
+        """Loss of the step on what was made for it, which it takes."""
         progress = self.progress
-        parts, counts = self._parts(rows)
-        batches = [
-            self.step.place(self.method.collate(select(self.task.train, part), progress.step))
-            for part in parts
-        ]
-        totals = Totals.of(self._counts[rows], self.step.device)
+        batches = [self.step.place(batch) for batch in feed.batches]
+        totals = Totals.of(self._counts[feed.rows], self.step.device)
         rate = learning_rate(self.config, progress.step, progress.epoch)
         try:
-            return self.step(batches, totals, progress.step, rate, counts)
+            return self.step(batches, totals, progress.step, rate, feed.counts)
         except ScoreError as error:
             self._require_finite()  # what made the score no number, if the losses tell
             raise TrainingError(f"step {progress.step + 1:,}: {error}; {self._kept()}") from None
@@ -283,6 +313,9 @@ class Trainer:
             learning_rate=rate,
             **{name: value.item() for name, value in self.method.figures().items()},
             examples_per_second=round(speed, 1),
+            waiting=round(
+                self._window_waited / max(now - self._window_start, 1e-9), 4
+            ),  # for data, of the time
             seconds=round(now - self._session_start, 3),
         )
         self.observer.measured(progress, loss, rate, speed)
@@ -290,7 +323,7 @@ class Trainer:
         self._open_window()
 
     def _open_window(self) -> None:
-        self._window_start, self._window_examples = time.perf_counter(), 0
+        self._window_start, self._window_examples, self._window_waited = time.perf_counter(), 0, 0.0
 
     def _evaluate(self) -> None:
         progress = self.progress

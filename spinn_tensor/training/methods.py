@@ -34,7 +34,7 @@ class Method:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def plan(self, corpus: Columns, batch_size: int, seed: int) -> bool:
+    def plan(self, corpus: Columns, batch_size: int, seed: int, token_budget: int = 0) -> bool:
         """From now on batches have few shapes; False where the model's batches cannot have."""
         return False
 
@@ -90,11 +90,11 @@ class Classify(Method):
         self._classify = _compiled(training_loss, compiled)
         self.shapes: list[Shape] = []
 
-    def plan(self, corpus: Columns, batch_size: int, seed: int) -> bool:
+    def plan(self, corpus: Columns, batch_size: int, seed: int, token_budget: int = 0) -> bool:
         kind = self.model.encoder.table_kind
         if kind not in FIXED_KINDS or self.model.config.node_labels:
             return False
-        self.shapes = plan_for_corpus(corpus, kind, batch_size, seed)
+        self.shapes = plan_for_corpus(corpus, kind, batch_size, seed, token_budget=token_budget)
         return True
 
     def collate(self, columns: Columns, step: int) -> Batch:

@@ -207,6 +207,8 @@ PRESETS: dict[str, Preset] = {
 DEFAULT_PRESETS = {
     "logic": "logic-spinn-pi",
     "snli": "spinn-pi-2017",
+    "multinli": "spinn-pi-2017",
+    "pairs": "spinn-pi-2017",
     "sst": "sst-spinn-pi",
     "listops": "listops-spinn-pi-nt",
     "trees": "parser",

@@ -38,7 +38,6 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from data_prep.batching import epoch_batches
 from spinn_tensor.training import loop, optimizer
 from spinn_tensor.training.loop import Trainer
 
@@ -212,9 +211,8 @@ class Profiler:
 
     def _endless_batches(self) -> Iterator[np.ndarray]:
         """The rows of one batch after another, in training's order."""
-        config, n_tokens = self.trainer.config, self.trainer.task.train.lengths_key
         for epoch in itertools.count():
-            yield from epoch_batches(n_tokens, config.batch_size, seed=config.seed, epoch=epoch)
+            yield from self.trainer.batches(epoch)
 
     def _wait(self) -> None:
         if self._is_cuda:

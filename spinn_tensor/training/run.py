@@ -15,12 +15,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from data_prep.errors import DataError
 from data_prep.files import Skipped, atomic_write
+from data_prep.folders import readable, recover
 from data_prep.vectors import read_vectors
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.classifiers import build_model
@@ -36,19 +39,21 @@ from spinn_tensor.training.checkpoint import (
     read_json,
 )
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
-from spinn_tensor.training.corpora import GENERATORS, Splits, generate_corpus, load_splits
+from spinn_tensor.training.corpora import Splits, load_splits
 from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
 from spinn_tensor.training.evaluate import Evaluation, evaluate
-from spinn_tensor.training.folders import readable, recover
+from spinn_tensor.training.generated import GENERATORS, generate_corpus
 from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.presets import PRESETS
 from spinn_tensor.training.resume import Progress, read_training_state
 
 RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
 LAUNCH = ".launch"
+NO_VECTORS = "no --vectors: the embedding is trained from scratch"
 CORPUS = "corpus"  # the generated one, where a run has no files of its own; it outlives --overwrite
 
 # What a resumed run may change: how long it goes on and how often it writes, never what a step computes.
-CHANGEABLE = ("training.epochs", "training.save_every", "training.log_every")
+CHANGEABLE = ("training.epochs", "training.save_every", "training.log_every", "training.prefetch")
 
 
 class Results(NamedTuple):
@@ -127,6 +132,8 @@ def execute(
                 f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it"
             )
         goes_on = resume and readable(output / LAST).exists()
+        if not goes_on and run.data.vectors is not None and not Path(run.data.vectors).exists():
+            raise DataError("no such file", path=run.data.vectors)  # said before the corpus is read
         return with_corpus(run, output, goes_on, observer), goes_on
 
     run, resume = ranks.from_first(prepare)
@@ -135,7 +142,7 @@ def execute(
         observer.note(str(skipped))
     ranks.from_first(lambda: _clean(output))
     torch.manual_seed(run.training.seed)
-    model = make_model(run, splits, with_vectors=not resume).to(device)
+    model = make_model(run, splits, with_vectors=not resume, note=observer.note).to(device)
     if overwrite and ranks.is_first:
         clear_run(output)
     task = Task(model, splits.vocabulary, splits.train, splits.dev)
@@ -147,8 +154,16 @@ def execute(
         trainer.resume(read_training_state(folder), folder)
     if ranks.is_first:
         _begin(output, run)
+    if not resume and lacks_vectors(run):
+        observer.note(NO_VECTORS)
     progress = trainer.fit()
     return ranks.from_first(lambda: _finish(output, progress, splits, device, skipped))
+
+
+def lacks_vectors(run: RunConfig) -> bool:
+    """Whether the embedding is trained for want of word vectors, which its preset would keep as they are."""
+    keeps = run.preset in PRESETS and not PRESETS[run.preset].encoder["train_embedding"]
+    return keeps and run.data.vectors is None and bool(run.encoder["train_embedding"])
 
 
 def _begin(output: Path, run: RunConfig) -> None:
@@ -180,15 +195,22 @@ def _clean(output: Path) -> None:
             stale.unlink()
 
 
-def make_model(run: RunConfig, splits: Splits, with_vectors: bool = True) -> Model:
+def make_model(
+    run: RunConfig,
+    splits: Splits,
+    with_vectors: bool = True,
+    note: Callable[[str], object] | None = None,  # told how many words have a vector
+) -> Model:
     """The model that a run trains, freshly initialised; without vectors where weights will follow."""
     encoder = encoder_config(run.encoder, len(splits.vocabulary))
     classifier = classifier_config(run.classifier, len(splits.labels)) if splits.labels else None
     model = build_model(ModelConfig(splits.task, splits.labels, encoder, classifier, run.data.node_labels))
     if with_vectors and run.data.vectors is not None:
-        matrix, _ = read_vectors(run.data.vectors, splits.vocabulary, encoder.embedding_dim)
+        vectors = read_vectors(run.data.vectors, splits.vocabulary, encoder.embedding_dim)
+        if note is not None:
+            note(str(vectors))
         with torch.no_grad():
-            model.encoder.embedding.weight.copy_(torch.from_numpy(matrix))
+            model.encoder.embedding.weight.copy_(torch.from_numpy(vectors.matrix))
     return model
 
 

@@ -67,7 +67,10 @@ class TrainStep:
         if not self.config.compile:
             return
         self.update.make_state()
-        if self._may_capture and self.method.plan(corpus, self.config.batch_size, self.config.seed):
+        config = self.config
+        if self._may_capture and self.method.plan(
+            corpus, config.batch_size, config.seed, config.batch_tokens
+        ):
             self.captured = CapturedSteps(self._whole, self._state, self.device)
         kept = self.method.tensors()
         for batch in self.method.samples(corpus, rows, step):
@@ -77,11 +80,15 @@ class TrainStep:
         self.method.restore(kept)
         self.optimizer.zero_grad(set_to_none=True)
 
+    def pin(self, batch: Batch) -> Batch:
+        """A batch in memory from where `place` copies it without waiting; any thread may do it beforehand."""
+        return batch if self.device.type == "cpu" else pinned(batch)
+
     def place(self, batch: Batch) -> Batch:
         """A batch from the CPU where the step wants it; nothing waits."""
         if self.device.type == "cpu":
             return batch
-        batch = pinned(batch)
+        batch = self.pin(batch)
         if self.captured is not None and batch.row_mask is not None:
             return batch  # copied from there into the buffers of its shape
         return move(batch, self.device, non_blocking=True)

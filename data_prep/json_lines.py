@@ -1,0 +1,75 @@
+"""The texts in some fields of many JSON lines at once, by Arrow.
+
+Arrow's reader finds records where it likes: two on a line, or one on two lines. And it does not tell a field that is
+null from one that is missing. So a block of lines is only taken from it where each line can be but one record, and
+`unsure_mask` marks the values that only a look at the line itself can tell. What Arrow refuses is `None`: whoever asked
+reads the lines one by one, and finds which of them is wrong, and why.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SURROGATE = "\\ud"  # how JSON spells half of a pair; Arrow and Python do not agree on lone ones
+_MOST_BRACKETS = 10_000  # of a line: deep nesting is not for a reader that may be recursive
+
+
+class JsonFields(NamedTuple):
+    """Fields of n records."""
+
+    texts: Mapping[str, pa.Array]  # (n,) string each, null where there is none
+    unsure_mask: np.ndarray  # (n,) bool, records with a null that is perhaps no missing field
+
+
+def read_json_lines(
+    lines: Sequence[str],  # n of them, none blank
+    fields: Sequence[str],
+    integers: Sequence[str] = (),  # fields that may be integers in all of the lines; they become text
+) -> JsonFields | None:
+    """The fields' texts, or None where the lines have to be read one by one."""
+    import pyarrow as pa
+    from pyarrow import json
+
+    text = "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+    if not lines or not all(map(_is_one_record, lines)) or _SURROGATE in text.lower():
+        return None
+    content = text.encode("utf-8")
+    for numbers in ((), integers) if integers else ((),):
+        schema = pa.schema([(field, pa.int64() if field in numbers else pa.string()) for field in fields])
+        options = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+        size = json.ReadOptions(use_threads=False, block_size=len(content) + 1)
+        try:
+            table = json.read_json(io.BytesIO(content), size, options)
+        except pa.ArrowException:
+            continue
+        if table.num_rows != len(lines):
+            return None
+        return _fields(table, fields, text)
+    return None
+
+
+def _fields(table: pa.Table, fields: Sequence[str], text: str) -> JsonFields:
+    import pyarrow as pa
+
+    texts: dict[str, pa.Array] = {}
+    unsure = np.zeros(table.num_rows, dtype=bool)
+    for field in fields:
+        column = table.column(field).cast(pa.string()).combine_chunks()
+        texts[field] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        if column.null_count and f'"{field}"' in text:
+            unsure |= column.is_null().to_numpy(zero_copy_only=False)
+    return JsonFields(texts, unsure)
+
+
+def _is_one_record(line: str) -> bool:
+    """Whether the line, if it is JSON at all, is one object, or more, and no part of one."""
+    stripped = line.strip(" \t\r\n")
+    brackets = stripped.count("[") + stripped.count("{")
+    return stripped[:1] == "{" and stripped[-1:] == "}" and brackets < _MOST_BRACKETS

@@ -1,0 +1,313 @@
+"""A corpus read once and kept: columns as Arrow files of HF `datasets`, and a manifest of what they were made of.
+
+    manifest.json       format version, what the corpus is, sources with their SHA-256, options, counts, lines left out,
+                        the SHA-256 of every other file of the store
+    words.json          the words, by number, the most frequent first
+    dataset_dict.json, SPLIT/...   a `datasets.DatasetDict`; `datasets.load_from_disk` reads it, too
+
+Columns of a split, one row an example, where SIDE is premise and hypothesis, or sentence:
+
+    SIDE_words          list of uint16, or int32 where there are more than 65,536 words: numbers of the words
+    SIDE_transitions    list of bool, a bit each: False = SHIFT, True = REDUCE
+    SIDE_node_labels    list of int8, only of labelled trees; -1 = none
+    label               a ClassLabel; -1 = none
+    name                string, the example's own name; "" where it has none
+
+The lengths of the sentences are those of the lists. Numbers are those of all words of all splits: which of them a model
+knows is for the vocabulary to say, which is made when the store is read.
+
+The folder is written beside its place and then renamed: there is a whole store or none. Files are compared with their
+SHA-256 before Arrow opens them: it does not check what it maps into memory, and of files in which a few bytes are wrong
+it makes other sentences, or ends the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from data_prep.columns import (
+    NO_LABEL,
+    LabelledColumns,
+    PairColumns,
+    SentenceColumns,
+    check_columns,
+    node_offsets,
+)
+from data_prep.errors import DataError
+from data_prep.folders import readable, recover, write_folder
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+FORMAT_VERSION = 1  # rises when an older reader would misread a store, or a newer one reads more
+MANIFEST, WORDS = "manifest.json", "words.json"
+PAIR_SIDES, SINGLE_SIDE = ("premise", "hypothesis"), "sentence"
+_ARROW_UNLABELLED = -1  # what HF's ClassLabel takes for no label
+_MOST_SHORT = 1 << 16
+
+Corpus = PairColumns | LabelledColumns
+
+
+class Split(NamedTuple):
+    """n examples."""
+
+    columns: Corpus  # token_ids are numbers of words
+    names: pa.Array  # (n,) string
+
+
+class PreparedCorpus(NamedTuple):
+    """A corpus whose words have numbers."""
+
+    task: str  # "pair" | "sentence" | "parse"
+    labels: tuple[str, ...]
+    words: tuple[str, ...]  # by number
+    splits: dict[str, Split]
+
+
+def write_store(
+    folder: Path,
+    corpus: PreparedCorpus,
+    facts: Mapping[str, Any],  # what the manifest says besides: JSON values
+) -> None:
+    """Replaces the folder by the corpus. Raises DataError, and leaves what was there, where it cannot be written."""
+    import datasets
+
+    parts = {name: _dataset(split, corpus) for name, split in corpus.splits.items()}
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "task": corpus.task,
+        "labels": list(corpus.labels),
+        "splits": _counts(corpus.splits),
+        "words": len(corpus.words),
+        **facts,
+    }
+
+    def fill(temporary: Path) -> None:
+        datasets.DatasetDict(parts).save_to_disk(temporary)
+        _write_json(temporary / WORDS, list(corpus.words))
+        files = {name: sha256_of(temporary / name) for name in _files(temporary)}
+        _write_json(temporary / MANIFEST, {**manifest, "files": files})
+
+    try:
+        with _without_progress_bars():
+            write_folder(folder, fill)
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"cannot be written: {error}", path=folder) from error
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a corpus is kept in the folder."""
+    return (readable(Path(path)) / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the store says of itself. Raises DataError."""
+    path = readable(folder) / MANIFEST
+    manifest = _read_json(path)
+    if not isinstance(manifest, dict):
+        raise DataError("expected a JSON object", path=path)
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"format version {version!r}, this version reads {FORMAT_VERSION}: prepare again", path=path
+        )
+    return manifest
+
+
+def read_store(folder: Path) -> PreparedCorpus:
+    """What `write_store` wrote. Raises DataError for anything else."""
+    import datasets
+    import pyarrow as pa
+
+    manifest = read_manifest(folder)
+    folder = readable(folder)
+    _check_files(folder, manifest.get("files"))
+    words = _read_json(folder / WORDS)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise DataError("expected a list of strings", path=folder / WORDS)
+    try:
+        parts = datasets.load_from_disk(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
+        raise DataError(f"not a store: {error}", path=folder) from error
+    task, labels = manifest.get("task"), manifest.get("labels")
+    if task not in ("pair", "sentence", "parse") or not isinstance(labels, list):
+        raise DataError("expected a task and labels", path=folder / MANIFEST)
+    splits = {}
+    for name, part in parts.items():
+        if labels != getattr(part.features.get("label"), "names", []):
+            raise DataError(f"split {name!r} has other labels than {MANIFEST}", path=folder)
+        try:
+            splits[name] = _split(part.with_format("arrow")[:], task, len(words), len(labels))
+        except (DataError, KeyError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"split {name!r}: {error}", path=folder) from error
+    if manifest.get("splits") != (counts := _counts(splits)):
+        raise DataError(f"has {counts}, {MANIFEST} says otherwise", path=folder)
+    return PreparedCorpus(task, tuple(labels), tuple(words), splits)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file. Raises DataError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(error.strerror or str(error), path=path) from error
+
+
+def clear_store(folder: Path) -> None:
+    """Puts whole what a killed writer left behind. Raises DataError if the folder holds anything but a store."""
+    recover(folder)
+    if folder.exists() and not is_store(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError("holds other files; name a new folder", path=folder)
+
+
+def _counts(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
+    return {
+        name: {"examples": len(split.columns.labels), "tokens": int(split.columns.n_tokens.sum())}
+        for name, split in splits.items()
+    }
+
+
+def _files(folder: Path) -> list[str]:
+    """Every file in a folder and those below it, by its path from there."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _check_files(folder: Path, digests: Any) -> None:
+    """Raises DataError naming the first file that is missing, or not the one that was written."""
+    if not isinstance(digests, dict):
+        raise DataError("expected the SHA-256 of every file: prepare again", path=folder / MANIFEST)
+    present = _files(folder)
+    for name, digest in digests.items():
+        if name not in present:
+            raise DataError("no such file", path=folder / name)
+        if sha256_of(folder / name) != digest:
+            raise DataError(f"damaged: not the file whose SHA-256 is in {MANIFEST}", path=folder / name)
+
+
+def _dataset(split: Split, corpus: PreparedCorpus) -> datasets.Dataset:
+    import datasets
+    import pyarrow as pa
+
+    short = len(corpus.words) <= _MOST_SHORT
+    word_type = "uint16" if short else "int32"
+    columns: dict[str, pa.Array] = {}
+    features: dict[str, Any] = {}
+    for side, sentences in _sides(split.columns):
+        nodes = node_offsets(sentences)
+        words = sentences.token_ids.astype(word_type)
+        columns[f"{side}_words"] = _lists(words, sentences.token_offsets)
+        columns[f"{side}_transitions"] = _lists(sentences.transitions.astype(bool), nodes)
+        features[f"{side}_words"] = datasets.List(datasets.Value(word_type))
+        features[f"{side}_transitions"] = datasets.List(datasets.Value("bool"))
+        if sentences.node_labels is not None:
+            columns[f"{side}_node_labels"] = _lists(_to_arrow(sentences.node_labels).astype(np.int8), nodes)
+            features[f"{side}_node_labels"] = datasets.List(datasets.Value("int8"))
+    columns["label"] = pa.array(_to_arrow(split.columns.labels))
+    columns["name"] = split.names
+    names = list(corpus.labels)
+    features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+    features["name"] = datasets.Value("string")
+    made = datasets.Features(features)
+    table = pa.Table.from_arrays(list(columns.values()), schema=made.arrow_schema)
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=made))
+
+
+def _sides(columns: Corpus) -> list[tuple[str, SentenceColumns]]:
+    if isinstance(columns, PairColumns):
+        return list(zip(PAIR_SIDES, (columns.premises, columns.hypotheses), strict=True))
+    return [(SINGLE_SIDE, columns.sentences)]
+
+
+def _lists(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
+    import pyarrow as pa
+
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+
+
+def _split(table: pa.Table, task: str, n_words: int, n_labels: int) -> Split:
+    import pyarrow as pa
+
+    labels = _from_arrow(table.column("label").to_numpy().astype(np.int64))
+    strange = (labels != NO_LABEL) & ((labels < 0) | (labels >= max(n_labels, 1)))
+    if strange.any():
+        row = int(np.argmax(strange))
+        raise DataError(f"got label {labels[row]}, expected -1 to {n_labels - 1}", example=row)
+    names = pa.concat_arrays([pa.array([], pa.string()), *table.column("name").chunks])
+    if task == "pair":
+        premises, hypotheses = (_sentences(table, side, n_words) for side in PAIR_SIDES)
+        return Split(PairColumns(premises, hypotheses, labels), names)
+    return Split(LabelledColumns(_sentences(table, SINGLE_SIDE, n_words), labels), names)
+
+
+def _sentences(table: pa.Table, side: str, n_words: int) -> SentenceColumns:
+    words, token_offsets = _list_column(table, f"{side}_words")
+    transitions, offsets = _list_column(table, f"{side}_transitions")
+    node_labels = None
+    if f"{side}_node_labels" in table.column_names:
+        values, label_offsets = _list_column(table, f"{side}_node_labels")
+        node_labels = _from_arrow(values.astype(np.int64))
+        if not np.array_equal(label_offsets, offsets):
+            raise DataError("not one label a node", field=side)
+    columns = SentenceColumns(words.astype(np.int32), token_offsets, transitions.astype(np.int8), node_labels)
+    if not np.array_equal(offsets, node_offsets(columns)):
+        raise DataError("not 2N - 1 transitions for N words", field=side)
+    if len(words) and int(words.max()) >= n_words:
+        raise DataError(f"word {int(words.max())} of {n_words}", field=side)
+    check_columns(columns)
+    return columns
+
+
+def _list_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A column of n lists: their values, one list after another, and where each begins, (n + 1,) int64."""
+    values, offsets = [], [np.zeros(1, dtype=np.int64)]
+    for chunk in table.column(name).chunks:
+        inner = chunk.flatten()
+        if chunk.null_count or inner.null_count:
+            raise DataError("a null, expected lists of values", field=name)
+        values.append(inner.to_numpy(zero_copy_only=False))
+        bounds = chunk.offsets.to_numpy().astype(np.int64)
+        offsets.append(bounds[1:] - bounds[0] + offsets[-1][-1])
+    return np.concatenate(values) if values else np.zeros(0, dtype=np.int64), np.concatenate(offsets)
+
+
+def _to_arrow(labels: np.ndarray) -> np.ndarray:
+    return np.where(labels == NO_LABEL, _ARROW_UNLABELLED, labels)
+
+
+def _from_arrow(labels: np.ndarray) -> np.ndarray:
+    return np.where(labels == _ARROW_UNLABELLED, NO_LABEL, labels)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from datasets.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("no such file", path=path) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("not JSON", path=path) from error

@@ -1,0 +1,13 @@
+"""Word vectors of a vocabulary, from files far larger than it: GloVe's text, word2vec's binary form, safetensors.
+
+`files` opens and unpacks, `text`, `word2vec` and `tensor_file` read one form each and keep the words that `words` looks
+for, which also says what becomes of a word that the file lacks. Nothing is unpickled.
+"""
+
+from data_prep.vectors.read import read_vectors as read_vectors
+from data_prep.vectors.tensor_file import save_vectors as save_vectors
+from data_prep.vectors.words import DRAWN as DRAWN
+from data_prep.vectors.words import EXACT as EXACT
+from data_prep.vectors.words import LOWER as LOWER
+from data_prep.vectors.words import PADDING as PADDING
+from data_prep.vectors.words import WordVectors as WordVectors

@@ -1,0 +1,63 @@
+"""Numbers for words, and for labels, before all of them are known.
+
+A `Vocabulary` is made of words that have been counted, so that a corpus would have to be read twice: once to count,
+once to number. A `WordList` gives the next number to every new word, and when all is read, `renumber` turns its numbers
+into those of a vocabulary by one look-up each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from data_prep.columns import SentenceColumns
+
+
+class WordList:
+    """Words in the order in which they came."""
+
+    def __init__(self, words: Iterable[str] = ()) -> None:
+        self._index: dict[str, int] = {}
+        self.encode(words)
+
+    def encode(self, tokens: Iterable[str]) -> np.ndarray:
+        """Numbers of the tokens, (number of tokens,) int32; a new one has the next number."""
+        index = self._index
+        return np.array([index.setdefault(token, len(index)) for token in tokens], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words, by number."""
+        return tuple(self._index)
+
+
+def count_words(
+    token_ids: np.ndarray,  # (M,) int32
+    n_words: int,  # V
+) -> np.ndarray:  # (V,) int64
+    """How often each word occurs."""
+    return np.bincount(token_ids, minlength=n_words)
+
+
+def by_frequency(
+    words: Sequence[str],  # V of them
+    counts: np.ndarray,  # (V,) int64
+) -> np.ndarray:  # (m,) int64
+    """Numbers of the m words that occur, the most frequent first, then in alphabetical order.
+
+    That order does not depend on the one in which they were read.
+    """
+    kept = np.flatnonzero(counts).tolist()
+    return np.array(sorted(kept, key=lambda word: (-counts[word], words[word])), dtype=np.int64)
+
+
+def renumber(
+    columns: SentenceColumns,
+    new_ids: np.ndarray,  # (V,) integers, the new number of each word
+) -> SentenceColumns:
+    """The same sentences with other numbers for their words."""
+    return columns._replace(token_ids=new_ids.astype(np.int32)[columns.token_ids])

@@ -1,0 +1,262 @@
+"""`spinn inspect`: looking at a corpus before anything is trained on it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.files import Skipped, atomic_write
+from data_prep.statistics import Coverage, SplitStatistics, coverage, overlap, split_statistics
+from data_prep.vectors import EXACT, LOWER, read_vectors
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.cli import inspect_page
+from spinn_tensor.cli.arguments import add_command, positive
+from spinn_tensor.cli.inspect_page import Inspection, corpus_page, samples
+from spinn_tensor.cli.page import Bars, Figures
+from spinn_tensor.cli.train import add_data, add_preset, given_data
+from spinn_tensor.fixed_shapes import FIXED_KINDS, shape_use
+from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
+from spinn_tensor.training.corpora import Splits, load_splits, prepared_from
+from spinn_tensor.training.loop import Observer
+from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, run_config
+from spinn_tensor.training.run import with_corpus
+
+WIDTH = 80  # of the bars of a row and what stands beside them
+EIGHTHS = ("", *"▏▎▍▌▋▊▉")
+
+DESCRIPTION = """\
+Reads the data of `spinn train` with the same options and says what is in it: how many
+examples, words and repetitions, and how many are in train and in another split as well;
+lengths and heights of trees as histograms; class balance; with --vectors, for how many words
+and tokens there is a vector; and how much of the fixed shapes that batches are laid into for
+CUDA graphs stays empty. Bad lines do not end it: they are left out, counted by reason, and the
+first ones named. Nothing is trained and nothing written but the page of --html, which has all
+of it with plots and sample trees, in one file to be opened in any browser.
+"""
+
+EPILOG = """\
+examples:
+  spinn inspect
+      the generated corpus of logical inference, which is made in a temporary folder
+
+  spinn inspect --corpus snli --data snli_1.0.zip --html snli.html
+      SNLI, and a page about it; --limit 20000 would read less of every split
+
+  spinn inspect --corpus sst --train train.txt.gz --dev dev.txt.gz --trees 20 --html sst.html
+      with twenty trees of train, the sentiment of each node in it
+
+  spinn inspect --corpus snli --data snli_1.0.zip --vectors glove.840B.300d.txt
+      for how much of each split there are vectors
+
+  spinn inspect --data prepared/snli
+      what spinn prepare wrote, its bad lines included
+
+  spinn inspect --corpus trees --train mine.jsonl --dev mine_dev.jsonl
+      which lines of files of your own cannot be read, and why
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = add_command(subparsers, "inspect", "look at a corpus", DESCRIPTION, EPILOG)
+    group = parser.add_argument_group("what is shown")
+    group.add_argument("--html", type=Path, metavar="FILE", help="write one page with plots and sample trees")
+    group.add_argument(
+        "--trees",
+        type=not_negative,
+        default=6,
+        metavar="N",
+        help="examples of train whose trees are drawn on the page; a pair has two (default: %(default)s)",
+    )
+    group.add_argument("--seed", type=not_negative, metavar="N", help="of the sample and of the batches")
+    group.add_argument(
+        "--batch-size", type=positive, metavar="N", help="pairs or sentences (default: the preset's)"
+    )
+    group.add_argument(
+        "--embedding", type=positive, metavar="N", help="width of the vectors (default: the preset's)"
+    )
+    add_preset(group, "batch size, seed and width are its")
+    add_data(parser, generated="a temporary folder")
+    parser.set_defaults(run=run)
+
+
+def not_negative(text: str) -> int:
+    """An integer of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {value}")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = _settings(args)
+    with ExitStack() as files:  # opened first, so that a folder that is not there costs no reading
+        html = None if args.html is None else files.enter_context(atomic_write(args.html))
+        found, splits = inspect(settings)
+        if html is not None:
+            seed = settings.training.seed
+            drawn = samples(splits.train, splits.labels, splits.vocabulary, args.trees, seed)
+            html.write(corpus_page(found, drawn))
+    print_inspection(found)
+    if args.html is not None:
+        print(f"wrote {args.html}")
+    return 0
+
+
+def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
+    """Reads the data and counts everything. Raises DataError, not for a bad line where `skip_bad` is set."""
+    skipped = Skipped()
+    with _waiting("reading") as say:
+        splits = _read(settings, skipped)
+        say("counting")
+        corpora = {"train": splits.train, "dev": splits.dev, **splits.others}
+        n_words, n_labels = len(splits.vocabulary), len(splits.labels)
+        statistics = {name: split_statistics(corpus, n_labels, n_words) for name, corpus in corpora.items()}
+        overlaps = {
+            name: overlap(splits.train, corpus) for name, corpus in corpora.items() if name != "train"
+        }
+        say("looking for vectors")
+        coverages = _coverages(settings, splits.vocabulary, statistics)
+        say("laying batches into shapes")
+        size, seed = settings.training.batch_size, settings.training.seed
+        uses = {kind: shape_use(splits.train, kind, size, seed) for kind in FIXED_KINDS}
+    found = Inspection(
+        title=_title(settings.data),
+        labels=splits.labels,
+        statistics=statistics,
+        overlaps=overlaps,
+        skipped=skipped,
+        coverages=coverages,
+        uses=uses,
+        batch_size=size,
+        n_batches=-(-len(splits.train.labels) // size),
+    )
+    return found, splits
+
+
+def print_inspection(found: Inspection) -> None:
+    """All tables and histograms, on a terminal or into a file."""
+    console = Console(highlight=False, markup=False)
+    print(found.title)
+    _print(console, [inspect_page.counts_table(found)], inspect_page.COUNTS_NOTE)
+    if found.skipped:
+        _print(console, [inspect_page.skipped_table(found.skipped)])
+    _print(console, [inspect_page.lengths_table(found)])
+    console.print(histogram_table("words", inspect_page.histograms(found, "lengths")))
+    _print(console, [inspect_page.trees_table(found)], inspect_page.TREES_NOTE)
+    console.print(histogram_table("height", inspect_page.histograms(found, "heights")))
+    if found.labels:
+        _print(console, [inspect_page.labels_table(found)])
+        if (nodes := inspect_page.node_labels_table(found)) is not None:
+            _print(console, [nodes])
+    if found.coverages:
+        _print(console, [inspect_page.coverage_table(found)])
+    tables = [inspect_page.padding_table(kind, uses) for kind, uses in found.uses.items()]
+    _print(console, tables, inspect_page.padding_note(found))
+    for kind, uses in found.uses.items():
+        if note := inspect_page.misfits(found, uses):
+            console.print(f"{kind}: {note}")
+
+
+def histogram_table(
+    what: str,  # the values are
+    plots: list[Bars],  # over the same bins
+) -> Table:
+    """Bars of block characters, those of all plots beside each other, each plot's longest as long as there is room."""
+    names = plots[0].names
+    room = WIDTH - max(len(what), *map(len, names)) - 2
+    length = room // len(plots) - 12  # beside a share and blanks
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column(what, justify="right", no_wrap=True)
+    for plot in plots:
+        table.add_column(f"train, {plot.title}" if len(plots) > 1 else "train", no_wrap=True, width=length)
+        table.add_column("", justify="right", no_wrap=True)
+    longest = [max(plot.shares) for plot in plots]
+    for i, name in enumerate(names):
+        cells = (
+            (bar(plot.shares[i] / most, length), plot.texts[i])
+            for plot, most in zip(plots, longest, strict=True)
+        )
+        table.add_row(name, *(cell for pair in cells for cell in pair))
+    return table
+
+
+def bar(part: float, length: int) -> str:
+    """A bar of block characters, to an eighth of one; whatever is not nothing is seen."""
+    eighths = max(round(8 * length * part), 1 if part > 0 else 0)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + EIGHTHS[rest]
+
+
+def _settings(args: argparse.Namespace) -> RunConfig:
+    """What of a run's settings matters here: data, batch size, seed and width. Raises ConfigError and DataError."""
+    given_fields = given_data(args)
+    corpus = prepared_from(given_fields.get("data")) or corpus_of(args.preset)
+    data = DataConfig(**{"corpus": corpus, **given_fields, "skip_bad": True})
+    settings = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
+    given = {
+        "training__batch_size": args.batch_size,
+        "training__seed": args.seed,
+        "encoder__embedding_dim": args.embedding,
+    }
+    return settings.changed(**{key: value for key, value in given.items() if value is not None})
+
+
+def _read(settings: RunConfig, skipped: Skipped) -> Splits:
+    with tempfile.TemporaryDirectory() as folder:
+        return load_splits(with_corpus(settings, Path(folder), False, Observer()).data, skipped)
+
+
+def _title(data: DataConfig) -> str:
+    files = ([data.data] if data.data is not None else []) + [*data.train]
+    where = ", ".join(os.path.basename(os.path.normpath(path)) for path in files) or "generated"
+    limit = f", the first {data.limit:,} examples of each split" if data.limit else ""
+    trees = f", under {data.branching} trees" if data.branching is not None else ""
+    kinds = "".join(f", --{name}" for name in ("binary", "phrases", "lower") if getattr(data, name))
+    return f"{data.corpus}: {where}{kinds}{limit}{trees}"
+
+
+def _coverages(
+    settings: RunConfig, vocabulary: Vocabulary, statistics: dict[str, SplitStatistics]
+) -> dict[str, Coverage]:
+    if settings.data.vectors is None:
+        return {}
+    dim = encoder_config(settings.encoder, len(vocabulary)).embedding_dim
+    found_mask = np.isin(read_vectors(settings.data.vectors, vocabulary, dim).origin, (EXACT, LOWER))
+    return {name: coverage(split.word_counts, found_mask) for name, split in statistics.items()}
+
+
+@contextmanager
+def _waiting(text: str) -> Iterator[Any]:
+    """Says on stderr what is being done, if that is a terminal; what is given is called with the next thing."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(text) as status:
+        yield status.update
+
+
+def _print(console: Console, tables: Iterable[Figures], note: str = "") -> None:
+    for figures in tables:
+        console.print(_table(figures))
+    if note:
+        console.print(note)
+
+
+def _table(figures: Figures) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for i, name in enumerate(figures.columns):
+        table.add_column(name, justify="left" if i in figures.text_columns else "right", overflow="fold")
+    for row in figures.rows:
+        table.add_row(*row)
+    return table

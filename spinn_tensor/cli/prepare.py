@@ -1,0 +1,169 @@
+"""`spinn prepare`: a corpus read once, into a folder that training opens in a second or two."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from data_prep.download import OFFICIAL, download
+from data_prep.files import Skipped
+from spinn_tensor.cli.arguments import add_command, add_device, choose_device
+from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
+from spinn_tensor.cli.train import add_files, given_data
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.generated import GENERATORS
+from spinn_tensor.training.preparation import prepare_store
+
+DESCRIPTION = """\
+Reads a corpus and writes its columns (words as numbers, transitions as bits, labels) into a
+folder, with a manifest of the files, their SHA-256 and the options. `spinn train --data` opens
+that folder in a second or two. Where it is there already, made of the same files with the same
+options, nothing is done; made of others, it is replaced, by a whole one or not at all.
+
+The vocabulary is not part of it: --min-count, --lower and --vectors are options of training.
+"""
+
+EPILOG = """\
+examples:
+  spinn prepare --download snli --output prepared/snli
+      fetches snli_1.0.zip into downloads/ (again only if it is not there whole) and prepares it
+
+  spinn prepare --corpus multinli --data multinli_1.0.zip --skip-bad --output prepared/multinli
+      bad lines are left out; how many and why is printed, and stands in the manifest
+
+  spinn prepare --corpus pairs --train a.jsonl --dev b.jsonl --output prepared/own \\
+                --fields premise=text hypothesis=claim label=verdict
+      pairs of your own
+
+  spinn prepare --corpus snli --train text.jsonl --dev more.jsonl --parser runs/parser --output prepared/parsed
+      raw text; a SPINN that was taught to parse makes the trees
+
+  spinn train --data prepared/snli --preset spinn-pi --output runs/snli
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = add_command(subparsers, "prepare", "read a corpus once, for many runs", DESCRIPTION, EPILOG)
+    group = parser.add_argument_group("the store")
+    group.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    group.add_argument(
+        "--download", choices=tuple(OFFICIAL), metavar="CORPUS", help=f"fetch it first: {', '.join(OFFICIAL)}"
+    )
+    group.add_argument(
+        "--downloads",
+        type=Path,
+        default=Path("downloads"),
+        metavar="DIR",
+        help="folder of what is fetched (default: %(default)s)",
+    )
+    group.add_argument(
+        "--parser", type=Path, metavar="CHECKPOINT", help="a SPINN of kind spinn, which makes all trees"
+    )
+    add_device(parser)
+    add_files(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    data, skipped, start = _data(args), Skipped(), time.perf_counter()
+    if args.parser is not None and data.branching is not None:
+        raise ConfigError("trees are made by --parser or by --branching, not by both")
+    with _counters("lines", "sentences parsed") as (on_lines, on_sentences):
+        manifest, is_new = prepare_store(
+            data,
+            args.output,
+            skipped,
+            parser=args.parser,
+            device=choose_device(args),
+            on_lines=on_lines,
+            on_sentences=on_sentences,
+        )
+    if is_new:
+        print_skipped(skipped)
+    _print(manifest)
+    done = f"written in {time.perf_counter() - start:,.1f} s" if is_new else "up to date, nothing to do"
+    print(f"{args.output}: {done}")
+    return 0
+
+
+def _data(args: argparse.Namespace) -> DataConfig:
+    given = given_data(args)
+    if args.download is None:
+        if "corpus" not in given:
+            raise ConfigError("say what to prepare: --corpus with --data or --train and --dev, or --download")
+        data = DataConfig(**given)
+        if data.corpus in GENERATORS and data.data is None and not (data.train and data.dev):
+            raise ConfigError(f"no files: `spinn generate DIR --corpus {data.corpus}` makes some")
+        return data
+    if given.get("corpus", args.download) != args.download or "data" in given:
+        raise ConfigError(f"--download {args.download} is the corpus; leave out --corpus and --data")
+    archive = OFFICIAL[args.download]
+    args.downloads.mkdir(parents=True, exist_ok=True)
+    with _download_bar(archive.file_name) as on_bytes:
+        path = download(archive.url, args.downloads / archive.file_name, archive.sha256, on_bytes=on_bytes)
+    return replace(DataConfig(**{**given, "corpus": args.download}), data=str(path))
+
+
+def _print(manifest: dict[str, Any]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("split")
+    for name in ("examples", "tokens"):
+        table.add_column(name, justify="right")
+    for name, counts in manifest["splits"].items():
+        table.add_row(name, f"{counts['examples']:,}", f"{counts['tokens']:,}")
+    Console(highlight=False, markup=False).print(table)
+    labels = ", ".join(manifest["labels"]) or "none"
+    print(f"{manifest['words']:,} different words; labels: {labels}")
+
+
+@contextmanager
+def _counters(*names: str) -> Iterator[list[Callable[[int], object]]]:
+    """How many of each are done, on stderr: as it goes on a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield [_PlainCounter(name).add for name in names]
+        return
+    columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} {task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield [partial(bar.advance, bar.add_task(name, total=None)) for name in names]
+
+
+class _PlainCounter:
+    def __init__(self, what: str) -> None:
+        self._what, self._n_done, self._said = what, 0, time.monotonic()
+
+    def add(self, n_more: int) -> None:
+        self._n_done += n_more
+        if time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._said = time.monotonic()
+            print(f"{self._n_done:,} {self._what}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _download_bar(name: str) -> Iterator[Callable[[int, int | None], object]]:
+    console = Console(stderr=True)
+    columns = TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda so_far, whole: bar.update(task, completed=so_far, total=whole)

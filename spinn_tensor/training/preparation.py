@@ -1,0 +1,104 @@
+"""A corpus from its files to a store, once: a second time nothing is read if files and options are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, n_sentences
+from data_prep.errors import DataError
+from data_prep.files import Skipped
+from data_prep.store import (
+    PreparedCorpus,
+    clear_store,
+    is_store,
+    read_manifest,
+    sha256_of,
+    write_store,
+)
+from data_prep.words import renumber
+from spinn_tensor.training.checkpoint import WEIGHTS, Checkpoint, checkpoint_folder, load_checkpoint
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.corpora import OnLines, preparation_key, prepare
+from spinn_tensor.training.evaluate import predict_transitions
+
+OnSentences = Callable[[int], object]  # told of so many sentences when they are parsed
+
+
+def prepare_store(
+    data: DataConfig,
+    folder: Path,
+    skipped: Skipped,
+    *,
+    parser: Path | None = None,  # checkpoint of a SPINN that parses: all trees are made by it
+    device: str = "cpu",
+    on_lines: OnLines | None = None,
+    on_sentences: OnSentences | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Makes the folder the store of this corpus; gives its manifest, and whether it had to be written.
+
+    With a parser, sentences need no trees. Raises DataError and, for the parser, CheckpointError; a store that was
+    there is left as it was then.
+    """
+    clear_store(folder)
+    key = preparation_key(data)
+    if parser is not None:
+        key["options"]["parser"] = sha256_of(checkpoint_folder(parser) / WEIGHTS)
+    if is_store(folder):
+        manifest = read_manifest(folder)
+        if _essence(manifest) == _essence(key):
+            return manifest, False
+    if parser is None:
+        corpus = prepare(data, skipped, on_lines)
+    else:
+        checkpoint = load_checkpoint(parser, device)
+        if not checkpoint.config.model.encoder.parses:
+            raise DataError(
+                f"a model of kind {checkpoint.config.model.encoder.kind!r} does not parse", path=parser
+            )
+        without_trees = replace(data, branching=data.branching or "right")
+        corpus = _parsed(prepare(without_trees, skipped, on_lines), checkpoint, on_sentences)
+    write_store(folder, corpus, {**key, "skipped": dict(skipped)})
+    return read_manifest(folder), True
+
+
+def _essence(values: dict[str, Any]) -> Any:
+    """Options and contents of files, wherever these lie."""
+    sources = values.get("sources", {})
+    contents = {
+        name: (source["member"], [file["sha256"] for file in source["files"]])
+        for name, source in sources.items()
+    }
+    return values.get("options"), contents
+
+
+def _parsed(
+    corpus: PreparedCorpus, checkpoint: Checkpoint, on_sentences: OnSentences | None
+) -> PreparedCorpus:
+    """The corpus under the trees that the model finds."""
+    ids = checkpoint.vocabulary.encode(corpus.words)
+
+    def under_own_trees(sentences: SentenceColumns) -> SentenceColumns:
+        if not n_sentences(sentences):
+            return sentences
+        transitions = predict_transitions(
+            checkpoint.model.encoder, renumber(sentences, ids), on_batch=on_sentences
+        )
+        return sentences._replace(transitions=transitions.astype(np.int8), node_labels=None)
+
+    splits = {}
+    for name, split in corpus.splits.items():
+        columns = split.columns
+        made: PairColumns | LabelledColumns
+        if isinstance(columns, PairColumns):
+            made = columns._replace(
+                premises=under_own_trees(columns.premises), hypotheses=under_own_trees(columns.hypotheses)
+            )
+        else:
+            made = columns._replace(sentences=under_own_trees(columns.sentences))
+        splits[name] = split._replace(columns=made)
+    return corpus._replace(splits=splits)

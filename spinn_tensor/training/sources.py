@@ -1,0 +1,115 @@
+"""Which files are which split of a corpus.
+
+--data FOLDER     the files that the corpus's publisher, or its generator, put there, plain or .gz
+--data FILE.zip   the publisher's own archive
+--train FILE ...  any files in the corpus's format, instead
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from data_prep.errors import DataError
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.generated import GENERATORS
+
+NEEDED = ("train", "dev")
+
+
+class Source(NamedTuple):
+    """Files of examples, read one after another, or one file in an archive."""
+
+    paths: tuple[Path, ...]
+    member: str | None = None  # only in a .zip
+
+
+class Layout(NamedTuple):
+    """A corpus as it is published."""
+
+    folder: str  # that its archive unpacks to; "" for files that stand alone
+    files: Mapping[str, tuple[str, ...]]  # names that a split's file may have
+
+
+LAYOUTS = {
+    "snli": Layout("snli_1.0", {split: (f"snli_1.0_{split}.jsonl",) for split in ("train", "dev", "test")}),
+    "multinli": Layout(
+        "multinli_1.0",
+        {
+            "train": ("multinli_1.0_train.jsonl",),
+            "dev": ("multinli_1.0_dev_matched.jsonl",),
+            "mismatched": ("multinli_1.0_dev_mismatched.jsonl",),
+        },
+    ),
+    "sst": Layout("trees", {split: (f"{split}.txt",) for split in ("train", "dev", "test")}),
+    "pairs": Layout("", {split: (f"{split}.jsonl",) for split in ("train", "dev", "test")}),
+    "listops": Layout(
+        "", {split: (f"{split}.tsv", f"{split}_d20s.tsv") for split in ("train", "dev", "test")}
+    ),
+    "trees": Layout("", {split: (f"{split}.txt", f"{split}.jsonl") for split in ("train", "dev", "test")}),
+    "logic": Layout("", {split: (file,) for split, file in GENERATORS["logic"].files.items()}),
+}
+
+
+def split_sources(data: DataConfig) -> dict[str, Source]:
+    """Which file is which split. Raises DataError if train or dev is missing."""
+    sources: dict[str, Source] = {}
+    given = {"train": data.train, "dev": data.dev, "test": data.test}
+    if data.data is not None and not (data.train and data.dev):
+        sources.update(_published(data.corpus, Path(data.data)))
+    sources.update({name: Source(tuple(map(Path, files))) for name, files in given.items() if files})
+    for name in NEEDED:
+        if name not in sources:
+            raise DataError(f"no {name} file: give --{name} FILE, or --data with the folder of the corpus")
+    return sources | extra_sources(data, sources)
+
+
+def extra_sources(data: DataConfig, others: Mapping[str, object]) -> dict[str, Source]:
+    """Those of --extra. Raises DataError for a name that another split has."""
+    sources: dict[str, Source] = {}
+    for entry in data.extra:
+        name, _, file = entry.partition("=")
+        if name in others or name in sources:
+            raise DataError(f"the corpus has a split {name!r} already", field=f"--extra {entry}")
+        sources[name] = Source((Path(file),))
+    return sources
+
+
+def archive_source(corpus: str, path: Path, split: str) -> Source:
+    """A split in the publisher's archive. Raises DataError for a corpus, or a split, that has none."""
+    folder, files = LAYOUTS[corpus]
+    if not folder:
+        raise DataError(f"--corpus {corpus} is not read from an archive", path=path)
+    if split not in files:
+        raise DataError(f"no split {split!r}, expected one of {', '.join(files)}", path=path)
+    return Source((path,), f"{folder}/{files[split][0]}")
+
+
+def _published(corpus: str, path: Path) -> dict[str, Source]:
+    if path.suffix == ".zip" and LAYOUTS[corpus].folder:
+        return {split: archive_source(corpus, path, split) for split in _splits_in(corpus, path)}
+    if not path.is_dir():
+        raise DataError("no such folder" if not path.exists() else "expected a folder", path=path)
+    folder, files = LAYOUTS[corpus]
+    found = {}
+    for split, names in files.items():
+        places = [place / name for place in dict.fromkeys((path, path / folder)) for name in names]
+        candidates = [place.with_name(place.name + ending) for place in places for ending in ("", ".gz")]
+        if existing := [candidate for candidate in candidates if candidate.is_file()]:
+            found[split] = Source((existing[0],))
+        elif split in NEEDED:
+            raise DataError(f"no {names[0]} (nor .gz) in it", path=path)
+    return found
+
+
+def _splits_in(corpus: str, path: Path) -> list[str]:
+    """Those that training needs, and what else is there."""
+    folder, files = LAYOUTS[corpus]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return list(files)  # whoever reads it says what is wrong
+    return [split for split, names in files.items() if split in NEEDED or f"{folder}/{names[0]}" in members]

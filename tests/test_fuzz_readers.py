@@ -1,0 +1,490 @@
+"""Every reader of corpora on files that are random, or good ones damaged: examples or one `DataError` come out.
+
+And what comes out does not depend on how a reader goes about it: a block of lines at once or each on its own. How many
+files are tried says the environment (see `fuzzing`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from data_prep import reading
+from data_prep.columns import sentence_columns
+from data_prep.errors import DataError
+from data_prep.files import Skipped, read_examples
+from data_prep.listops import ListOpsFormat, read_expressions
+from data_prep.pairs import LabelNames, PairFields, PairFormat, read_pairs
+from data_prep.reading import LineFormat, read_examples_as_columns
+from data_prep.sentence_lines import line_reader
+from data_prep.sst import SstFormat, read_trees
+from data_prep.store import read_manifest, read_store, write_store
+from data_prep.tokenizer import Tokenizer
+from data_prep.treebank import TreebankFormat, read_treebank
+from data_prep.trees import (
+    Tree,
+    format_binary,
+    format_close_bracket,
+    format_labelled,
+    format_transitions,
+    parse_binary,
+    parse_close_bracket,
+    parse_labelled,
+    parse_transitions,
+)
+from data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
+from tests import test_parse_chunks
+from tests.fuzzing import changes, damaged, fuzz, packed, texts
+from tests.strategies import assert_same_tree
+from tests.test_reading import OWN, VOCABULARY, Slowly, outcome
+from tests.test_sentence_lines import assert_as_by_the_line, blocks_of
+from tests.test_store import assert_same, random_corpus
+
+pytest.importorskip("pyarrow")
+
+TOKENIZE = Tokenizer().tokenize
+N_EXAMPLES = 150  # of a reader, by default
+
+BRACKETS = [
+    b"(",
+    b")",
+    b"( ",
+    b" )",
+    b" ( ",
+    b" ) ",
+    b"( a b )",
+    b"(2",
+    b"(3 ",
+    b" a",
+    b"[MAX ",
+    b"]",
+    b"3\t",
+    b"\xd9\xa3\t",
+]
+JSON = [
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b",",
+    b"{}",
+    b"null",
+    b"true",
+    b"NaN",
+    b"-",
+    b"1e999",
+    b"-0",
+    b"1.0",
+    b"//",
+]
+JSON += [
+    b"9" * 5_000,
+    b"9" * 20,
+    b'{"a":',
+    b"[" * 500,
+    b'"a":',
+    b'"gold_label": "-",',
+    b'"gold_label": 1,',
+    b'"\\u0061":',
+]
+ESCAPES = [b"\\", b"\\ud800", b"\\udc00", b"\\u0000", b"\\u005f", b"\\u00e9", b"\\n", b"\\/", b"\\x"]
+BLANKS = [
+    b" ",
+    b"\t",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\n\n",
+    b"\x0c",
+    b"\x1c",
+    b"\xc2\x85",
+    b"\xc2\xa0",
+    b"\xe2\x80\xa8",
+    b"\xe3\x80\x80",
+]
+ODD = [
+    b"\0",
+    b"\xef\xbb\xbf",
+    b"\xed\xa0\x80",
+    b"\xff",
+    b"\xc3\xa9",
+    b"\xcc\x81",
+    b"\xf0\x9f\x90\x95",
+    b"\x7f",
+    b"\x1b",
+]
+PIECES = [*BRACKETS, *BLANKS, *ODD, b"0", b"1"]
+JSON_PIECES = [*PIECES, *JSON, *ESCAPES]
+
+PARSES = ["( A dog )", "( ( A dog ) runs )", "dog", "( é ( w1 1 ) )", "( a ( b ( c ( d e ) ) ) )"]
+
+
+def jsonl(*records: dict[str, Any]) -> list[bytes]:
+    """A line for each, and some once more as other programs would write it."""
+    lines = [json.dumps(record, ensure_ascii=False).encode() for record in records]
+    return lines + [json.dumps(record, separators=(",", ":")).encode() for record in records[:3]]
+
+
+SNLI_LINES = jsonl(
+    *(
+        {
+            "gold_label": "neutral",
+            "sentence1": "A dog.",
+            "sentence1_binary_parse": parse,
+            "sentence2_binary_parse": PARSES[1],
+            "pairID": "1#é",
+        }
+        for parse in PARSES
+    ),
+    {"gold_label": "-", "sentence1_binary_parse": "dog", "sentence2_binary_parse": "dog"},
+    {
+        "gold_label": "entailment",
+        "sentence1": "A dog barks.",
+        "sentence2": "It doesn't.",
+        "n": [1, {"x": 2.5}],
+    },
+)
+OWN_LINES = jsonl(
+    *({"text": parse, "claim": PARSES[0], "verdict": "yes", "key": "1"} for parse in PARSES),
+    {"text_binary_parse": PARSES[1], "text": "A dog.", "claim_binary_parse": "dog", "verdict": 1},
+    {"text": "( A dog )", "claim": "dog", "verdict": 0},
+    {"text": "A dog.", "claim": "It doesn't.", "verdict": "-"},
+)
+TREE_RECORDS = jsonl(
+    {"sentence_binary_parse": PARSES[1], "sentence": "A dog runs."},
+    {"binary_parse": PARSES[3], "sentenceID": "é"},
+    {"sentence": "( A dog )"},
+    {"sentence1_binary_parse": PARSES[0], "sentence2_binary_parse": PARSES[4], "pairID": "1"},
+    {"sentence1": "A dog.", "sentence2_binary_parse": "dog", "sentence1_binary_parse": "( A dog )"},
+)
+SST_LINES = [
+    b"(3 (2 (2 A) (2 dog)) (3 (2 is) (1 old)))",
+    b"(2 dog)",
+    "(4 (0 é) (1 w1\u00a0b))".encode(),
+    b"(1 (2 a) (2 b))",
+]
+LISTOPS_LINES = [b"9\t( ( ( [MAX 2 ) 9 ) ] )", b"3\t3", b"0\t( ( ( [MIN ( ( ( [SM 5 ) 5 ) ] ) ) 9 ) ] )"]
+PARSE_LINES = [parse.encode() for parse in PARSES]
+TREE_LINES = [*PARSE_LINES, *SST_LINES, *LISTOPS_LINES, b"It doesn't."]
+
+
+def assert_one_error(message: str, path: Path) -> None:
+    """A line that begins with the file's name, and that a terminal can hold."""
+    assert message.startswith(str(path))
+    assert len(message.splitlines()) == 1
+    assert len(message) < 1000
+
+
+class Case(NamedTuple):
+    """A file and how it is read."""
+
+    file: str  # its name
+    lines: list[bytes]  # good ones
+    make: Callable[[], LineFormat]
+    read: Callable[..., Iterable[Any]]  # the same by the line: path, skip_bad, skipped
+    trees: Callable[[Any], tuple[Tree, ...]]  # of an example that `read` gives
+
+
+def check_case(case: Case, path: Path) -> Callable[[tuple[bytes, int, int]], None]:
+    """At once or by the line, in one block or several: one outcome, and whoever skips bad lines has fewer errors."""
+
+    def check(drawn: tuple[bytes, int, int]) -> None:
+        content, limit, block = drawn
+        path.write_bytes(content)
+        reading.BLOCK = block
+        outcomes = []
+        for skip_bad in (False, True):
+            found = named_outcome(path, case.make(), skip_bad, limit)
+            assert found == named_outcome(path, Slowly(case.make()), skip_bad, limit)
+            if isinstance(found, str):
+                assert_one_error(found, path)
+            if not limit:
+                assert_as_read(case, path, found, skip_bad, is_text(content))
+            outcomes.append(found)
+        if not isinstance(outcomes[0], str):
+            assert outcomes[1] == outcomes[0]
+
+    return check
+
+
+def named_outcome(path: Path, line_format: Any, skip_bad: bool, limit: int) -> Any:
+    """As `outcome`, with labels by name: growing ones are numbered as they come, at once in another order."""
+    found = outcome(path, line_format, skip_bad, limit)
+    labels = getattr(getattr(line_format, "_format", line_format), "labels", None)
+    if isinstance(found, str) or labels is None:
+        return found
+    return (*found[:5], [labels.names[number] if number >= 0 else None for number in found[5]], *found[6:])
+
+
+def assert_as_read(case: Case, path: Path, found: Any, skip_bad: bool, text: bool) -> None:
+    """Sentences and errors are those of the reader that gives examples one by one."""
+    skipped = Skipped()
+    try:
+        examples = list(case.read(path, skip_bad=skip_bad, skipped=skipped))
+    except DataError as error:
+        assert isinstance(found, str)
+        # of several errors a block's bytes come before its lines
+        assert not text or found == str(error)
+        return
+    trees = sentence_columns((tree for example in examples for tree in case.trees(example)), VOCABULARY)
+    ids, offsets, transitions, *_, counts = found
+    assert (ids, offsets, counts) == (trees.token_ids.tolist(), trees.token_offsets.tolist(), dict(skipped))
+    assert transitions == trees.transitions.tolist()
+
+
+def is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def fuzz_case(case: Case, pieces: list[bytes], folder: Path, monkeypatch: Any, n_cases: int) -> None:
+    monkeypatch.setattr(reading, "BLOCK", reading.BLOCK)
+    limits, blocks = st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from([8192, 8192, 2])
+    inputs = st.tuples(texts(case.lines, pieces), limits, blocks)
+    fuzz(inputs, check_case(case, folder / case.file), N_EXAMPLES, n_cases)
+
+
+def pairs(lines: list[bytes], fields: PairFields, labels: list[str], **options: Any) -> Case:
+    grows = options.pop("grows", False)
+
+    def make() -> PairFormat:
+        return PairFormat(LabelNames(list(labels), grows), fields, **options)
+
+    def read(path: Path, **how: Any) -> Any:
+        return read_pairs(path, make(), **how)
+
+    return Case("pairs.jsonl", lines, make, read, lambda pair: (pair.premise, pair.hypothesis))
+
+
+SNLI_LABELS = list(LabelNames().names)
+PAIRS = {
+    "snli": pairs(SNLI_LINES, PairFields(), SNLI_LABELS),
+    "snli, text": pairs(SNLI_LINES, PairFields(), SNLI_LABELS, tokenize=TOKENIZE, require_label=False),
+    "own": pairs(OWN_LINES, OWN, ["0", "1", "yes"], require_label=False),
+    "own, growing": pairs(OWN_LINES, OWN, [], grows=True),
+    "own, growing, text": pairs(OWN_LINES, OWN, [], grows=True, tokenize=TOKENIZE),
+}
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_pairs(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fuzz_case(PAIRS[case], JSON_PIECES, tmp_path, monkeypatch, len(PAIRS))
+
+
+def trees(file: str, lines: list[bytes], tokenize: Any = None) -> Case:
+    def read(path: Path, **how: Any) -> Any:
+        return read_treebank(path, tokenize=tokenize, **how)
+
+    return Case(file, lines, lambda: TreebankFormat("jsonl" in file, tokenize), read, lambda tree: (tree,))
+
+
+TREES = {
+    "records": trees("trees.jsonl", TREE_RECORDS + SNLI_LINES),
+    "records, text": trees("trees.jsonl", TREE_RECORDS + SNLI_LINES, TOKENIZE),
+    "lines": trees("trees.txt", TREE_LINES),
+    "lines, text": trees("trees.txt", TREE_LINES, TOKENIZE),
+}
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_treebanks(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = JSON_PIECES if TREES[case].file.endswith("jsonl") else PIECES
+    fuzz_case(TREES[case], pieces, tmp_path, monkeypatch, len(TREES))
+
+
+def read_binary_trees(path: Path, *, skip_bad: bool, skipped: Skipped) -> Any:
+    read = partial(SstFormat(binary=True).read, skipped=skipped)
+    return read_examples(path, read, skip_bad=skip_bad, skipped=skipped)
+
+
+SENTIMENT = {
+    "five": Case("sst.txt", SST_LINES, SstFormat, read_trees, lambda tree: (tree,)),
+    "two": Case("sst.txt", SST_LINES, lambda: SstFormat(binary=True), read_binary_trees, lambda e: e.trees),
+}
+
+
+@pytest.mark.parametrize("case", SENTIMENT)
+def test_sentiment(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fuzz_case(SENTIMENT[case], PIECES, tmp_path, monkeypatch, len(SENTIMENT))
+
+
+LISTOPS = Case("train.tsv", LISTOPS_LINES, ListOpsFormat, read_expressions, lambda example: (example.tree,))
+
+
+def test_listops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fuzz_case(LISTOPS, PIECES, tmp_path, monkeypatch, 1)
+
+
+SENTENCES = {
+    "records": ("in.jsonl", None, None),
+    "records, text": ("in.jsonl", None, TOKENIZE),
+    "a field": ("in.jsonl", "text", TOKENIZE),
+    "lines": ("in.txt", None, None),
+    "lines, text": ("in.txt", None, TOKENIZE),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_sentence_lines(case: str, tmp_path: Path) -> None:
+    """What `spinn encode` reads."""
+    file, field, tokenize = SENTENCES[case]
+    path, reader = tmp_path / file, line_reader(file, field, tokenize)
+    lines, pieces = (TREE_RECORDS + OWN_LINES, JSON_PIECES) if "jsonl" in file else (TREE_LINES, PIECES)
+
+    def check(drawn: tuple[bytes, int]) -> None:
+        content, size = drawn
+        path.write_bytes(content)
+        for skip_bad in (False, True):
+            try:
+                blocks_of(path, reader, size, skip_bad)
+            except DataError as error:
+                assert_one_error(str(error), path)
+            if skip_bad or is_text(content):
+                assert_as_by_the_line(path, reader, size, skip_bad)
+
+    inputs = st.tuples(texts(lines, pieces), st.sampled_from([1, 2, 3, 8192]))
+    fuzz(inputs, check, N_EXAMPLES, len(SENTENCES))
+
+
+def test_chunks_of_parses() -> None:
+    lines = texts(PARSE_LINES, [piece for piece in PIECES if b"\n" not in piece])
+    inputs = st.lists(lines.map(lambda line: line.decode(errors="ignore")), max_size=6)
+    fuzz(inputs, test_parse_chunks.assert_as_slowly, N_EXAMPLES)
+
+
+NOTATIONS: list[tuple[Callable[[str], Tree], Callable[[Tree], str]]] = [
+    (parse_binary, format_binary),
+    (parse_close_bracket, format_close_bracket),
+    (parse_labelled, format_labelled),
+    (partial(parse_transitions, tokens=("a", "b", "c")), format_transitions),
+]
+
+
+def test_notations() -> None:
+    """What is read is written and read again."""
+
+    def check(content: bytes) -> None:
+        text = content.decode(errors="replace")
+        for parse, write in NOTATIONS:
+            try:
+                tree = parse(text)
+            except DataError as error:
+                assert len(str(error).splitlines()) == 1
+                continue
+            assert_same_tree(parse(write(tree)), tree)
+
+    lines = [b"S S R S R", b"The church ) is old ) )", *PARSE_LINES, *SST_LINES]
+    fuzz(texts(lines, [*PIECES, b"S", b"R", b" S ", b" R "]), check, N_EXAMPLES)
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=4)  # halves of surrogate pairs included
+WORDS = st.lists(
+    st.sampled_from([*SPECIAL_TOKENS, "dog", "Dog", "DOG", "\u03a3\u03a3", "\u0130", "", "a b"]) | ANY_TEXT
+)
+
+
+def test_vocabularies() -> None:
+    def check(drawn: tuple[list[str], int, bool, bool]) -> None:
+        words, min_count, lower, whole = drawn
+        try:
+            if whole:
+                vocabulary = Vocabulary((*SPECIAL_TOKENS, *words), lower)
+                assert vocabulary.tokens[2:] == tuple(words)
+                Vocabulary(tuple(words))
+            else:
+                vocabulary = Vocabulary.build([words], min_count, lower)
+        except DataError as error:
+            assert len(str(error).splitlines()) == 1
+            assert len(str(error)) < 1000
+            return
+        ids = vocabulary.encode(words)
+        assert ids.dtype == np.int32
+        assert not len(ids) or UNKNOWN_ID <= ids.min() <= ids.max() < len(vocabulary)
+        assert len(vocabulary.sha256) == 64
+        assert Vocabulary(vocabulary.tokens, lower) == vocabulary
+
+    fuzz(st.tuples(WORDS, st.integers(1, 3), st.booleans(), st.booleans()), check, N_EXAMPLES)
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl.gz", "pairs.zip"])
+def test_containers(name: str, tmp_path: Path) -> None:
+    """Hit before or after packing."""
+    path, member = tmp_path / name, "p.jsonl" if name.endswith(".zip") else None
+
+    def lengths(line_format: Any, skip_bad: bool) -> Any:
+        try:
+            found = read_examples_as_columns(path, line_format, VOCABULARY, member=member, skip_bad=skip_bad)
+        except DataError as error:
+            assert_one_error(str(error), path)
+            return str(error)
+        return np.diff(found.sentences.token_offsets).tolist()
+
+    def one_by_one(skip_bad: bool) -> Any:
+        try:
+            pairs = list(read_pairs(path, member=member, skip_bad=skip_bad))
+        except DataError as error:
+            return str(error)
+        return [tree.n_tokens for pair in pairs for tree in (pair.premise, pair.hypothesis)]
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        for skip_bad in (False, True):
+            found = lengths(PairFormat(), skip_bad)
+            assert found == lengths(Slowly(PairFormat()), skip_bad)
+            by_the_line = one_by_one(skip_bad)
+            assert found == by_the_line or (isinstance(found, str) and isinstance(by_the_line, str))
+
+    inside = texts(SNLI_LINES, JSON_PIECES).map(lambda content: packed(content, name, "p.jsonl"))
+    pieces = [
+        b"\0",
+        b"\xff" * 4,
+        b"\x08",
+        b"\x0c",
+        b"\x0e",
+        b"\x80",
+        b"\x00\x08",
+        b"PK\x01\x02",
+        b"PK\x05\x06",
+        b"\x1f\x8b",
+    ]
+    inputs = st.builds(damaged, inside, st.lists(changes(pieces), max_size=3))
+    fuzz(inputs, check, N_EXAMPLES, 2)
+
+
+@pytest.mark.parametrize("task", ["pair", "sentence"])
+def test_stores(task: str, tmp_path: Path) -> None:
+    """Damaged in any file, a store is refused or what was written."""
+    pytest.importorskip("datasets")
+    folder, corpus = tmp_path / "store", random_corpus(9, task)
+    write_store(folder, corpus, {"options": {"corpus": "snli"}})
+    good = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    pieces = [*JSON_PIECES, b"\xff\xff\xff\x7f", b"\0" * 8, b'"train"', b'"a"', b'"files"', b"../", b"/"]
+    where = st.sampled_from([folder / "manifest.json", *good])
+
+    def check(drawn: tuple[Path, list[Any]]) -> None:
+        path, cuts = drawn
+        path.unlink()  # and not written over, since Arrow may have it mapped
+        path.write_bytes(damaged(good[path], cuts))
+        try:
+            read_manifest(folder)
+            assert_same(read_store(folder), corpus)
+        except DataError as error:
+            assert_one_error(str(error), folder)
+            assert path.read_bytes() != good[path]
+        finally:
+            path.unlink()
+            path.write_bytes(good[path])
+
+    fuzz(st.tuples(where, st.lists(changes(pieces), max_size=3)), check, N_EXAMPLES, 2)

@@ -1,0 +1,138 @@
+"""Any text and any file: tokens, or one error. SPINN_FUZZ_EXAMPLES sets how many are tried."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from data_prep.errors import DataError
+from data_prep.tokenizer import Tokenizer
+from data_prep.vocabulary import Vocabulary
+from spinn_tensor.classifiers import build_model
+from spinn_tensor.config import EncoderConfig, ModelConfig
+from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.presets import run_config
+
+pytest.importorskip("tokenizers")
+N_EXAMPLES = int(os.environ.get("SPINN_FUZZ_EXAMPLES", "200"))
+fuzz = settings(max_examples=N_EXAMPLES)
+
+TOKENIZER = Tokenizer(Vocabulary.build([["A", "dog", "’", "犬", "-LRB-"]], lower=True))
+with tempfile.TemporaryDirectory() as _folder:
+    TOKENIZER.save(Path(_folder) / "tokenizer.json")
+    WHOLE = (Path(_folder) / "tokenizer.json").read_bytes()
+
+
+@fuzz
+@given(st.text(st.characters(exclude_categories=())))  # lone surrogates included
+@example("\ud800")
+@example("\x00")
+@example("\U0010ffff")
+def test_any_text_gives_tokens_or_one_error(text: str) -> None:
+    try:
+        tokens, reason = TOKENIZER.tokenize(text), ""
+    except DataError as error:
+        tokens, reason = (), str(error)
+    if not tokens:
+        assert reason in ("a sentence without words", "half of a surrogate pair")
+        return
+    assert all(tokens)
+    assert not any(re.search(r"[\s()]", token) for token in tokens)
+    assert TOKENIZER.backend.encode(text).ids == TOKENIZER.vocabulary.encode(tokens).tolist()
+
+
+@st.composite
+def mutated_bytes(draw: st.DrawFn) -> bytes:
+    """The whole file with a stretch replaced, now and then cut off."""
+    start, length = draw(st.integers(0, len(WHOLE))), draw(st.integers(0, 8) | st.integers(0, len(WHOLE)))
+    return WHOLE[:start] + draw(st.binary(max_size=8)) + WHOLE[start + length :]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
+    max_leaves=6,
+)
+
+
+def containers(value: Any) -> Iterator[Any]:
+    """Every list and object in a JSON value that has something in it."""
+    if isinstance(value, dict | list) and value:
+        yield value
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from containers(child)
+
+
+@st.composite
+def mutated_json(draw: st.DrawFn) -> bytes:
+    """The file's JSON with one or two values replaced, left out, or added."""
+    content = json.loads(WHOLE)
+    for _ in range(draw(st.integers(1, 2))):
+        place = draw(st.sampled_from(list(containers(content))))
+        key = draw(st.sampled_from(range(len(place)) if isinstance(place, list) else list(place)))
+        change = draw(st.sampled_from(("replace", "leave out", "add")))
+        if change == "replace":
+            place[key] = draw(JSON)
+        elif change == "leave out":
+            del place[key]
+        elif isinstance(place, list):
+            place.insert(key, draw(JSON))
+        else:
+            place[draw(st.text(max_size=3))] = draw(JSON)
+    return json.dumps(content).encode()
+
+
+ANY_FILE = st.one_of(st.binary(), mutated_bytes(), mutated_json(), JSON.map(json.dumps).map(str.encode))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a model that has learnt nothing."""
+    folder = tmp_path_factory.mktemp("fuzz") / "checkpoint"
+    encoder = EncoderConfig(len(TOKENIZER.vocabulary), "spinn", 2, 2, tracker_dim=2)
+    run = run_config("parser", DataConfig(corpus="trees"))
+    save_checkpoint(
+        folder, build_model(ModelConfig("parse", (), encoder, None)), TOKENIZER.vocabulary, run, {}
+    )
+    return folder
+
+
+def test_any_file_is_the_tokenizer_that_was_saved_or_one_error(checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+
+    @fuzz
+    @given(ANY_FILE)
+    @example(WHOLE)
+    @example(b"\xef\xbb\xbf" + WHOLE)
+    @example(b'{"model": ' * 100_000)
+    @example(WHOLE.replace(b'"added_tokens": []', b'"added_tokens": ' + b"9" * 5_000))
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        try:
+            loaded, reason = Tokenizer.load(path), ""
+        except DataError as error:
+            loaded, reason = None, str(error)
+        if loaded is None:
+            assert reason.startswith(f"{path}:")
+            assert len(reason.splitlines()) == 1
+            with pytest.raises(CheckpointError, match=re.escape(str(path))):
+                load_checkpoint(checkpoint)
+            return
+        assert loaded.tokenize("A (dog)") == ("A", "-LRB-", "dog", "-RRB-")
+        if loaded.vocabulary == TOKENIZER.vocabulary:
+            assert load_checkpoint(checkpoint).vocabulary == TOKENIZER.vocabulary
+        else:
+            with pytest.raises(CheckpointError, match="not the vocabulary the model was trained with"):
+                load_checkpoint(checkpoint)
+
+    check()

@@ -1,0 +1,222 @@
+"""Corpora as they are published: folders, archives, names of files; and files of one's own from the command line."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from data_prep.download import Archive
+from data_prep.errors import DataError
+from data_prep.files import Skipped
+from spinn_tensor.cli import prepare as command
+from spinn_tensor.cli.main import main
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.corpora import load_splits
+from spinn_tensor.training.sources import LAYOUTS, archive_source, split_sources
+from tests.tiny_runs import SMALL, same_threads, write_own_pairs, write_pairs, write_trees
+
+keep_threads = pytest.fixture(autouse=True)(same_threads)
+ARCHIVES = ("snli", "multinli", "sst")
+
+
+def write_published(folder: Path, corpus: str) -> dict[str, int]:
+    """The corpus's own files, each with another number of examples, which is returned by split."""
+    counts = {}
+    write = write_trees if corpus == "sst" else write_pairs
+    for number, (split, names) in enumerate(LAYOUTS[corpus].files.items()):
+        counts[split] = 12 + number
+        write(folder / names[0], counts[split], seed=number)
+    return counts
+
+
+def sizes(data: DataConfig) -> dict[str, int]:
+    splits = load_splits(data, Skipped())
+    return {
+        name: len(part.labels)
+        for name, part in {"train": splits.train, "dev": splits.dev, **splits.others}.items()
+    }
+
+
+def zipped(folder: Path, corpus: str, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"{LAYOUTS[corpus].folder}/{file.name}")
+    return path
+
+
+@pytest.mark.parametrize("corpus", ARCHIVES)
+def test_a_folder_an_unpacked_archive_or_the_archive_itself(tmp_path: Path, corpus: str) -> None:
+    folder = tmp_path / LAYOUTS[corpus].folder
+    folder.mkdir()
+    counts = write_published(folder, corpus)
+    assert sizes(DataConfig(corpus=corpus, data=str(folder))) == counts
+    assert sizes(DataConfig(corpus=corpus, data=str(tmp_path))) == counts
+    archive = zipped(folder, corpus, tmp_path / "archive.zip")
+    assert sizes(DataConfig(corpus=corpus, data=str(archive))) == counts
+    for file in list(folder.iterdir()):
+        packed = file.with_name(file.name + ".gz")
+        packed.write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    assert sizes(DataConfig(corpus=corpus, data=str(folder))) == counts
+
+
+def test_multinli_has_two_dev_sets(tmp_path: Path) -> None:
+    write_published(tmp_path, "multinli")
+    sources = split_sources(DataConfig(corpus="multinli", data=str(tmp_path)))
+    assert {name: source.paths[0].name for name, source in sources.items()} == {
+        "train": "multinli_1.0_train.jsonl",
+        "dev": "multinli_1.0_dev_matched.jsonl",
+        "mismatched": "multinli_1.0_dev_mismatched.jsonl",
+    }
+
+
+def test_an_archive_without_its_test_split(tmp_path: Path) -> None:
+    counts = write_published(tmp_path, "snli")
+    (tmp_path / "snli_1.0_test.jsonl").unlink()
+    archive = zipped(tmp_path, "snli", tmp_path / "snli.zip")
+    del counts["test"]
+    assert sizes(DataConfig(corpus="snli", data=str(archive))) == counts
+
+
+def test_listops_as_published(tmp_path: Path) -> None:
+    for name in ("train_d20s.tsv", "test_d20s.tsv", "dev.tsv"):
+        (tmp_path / name).write_text("9\t( ( ( [MAX 2 ) 9 ) ] )\n1\t1\n", encoding="utf-8")
+    assert sizes(DataConfig(corpus="listops", data=str(tmp_path))) == {"train": 2, "dev": 2, "test": 2}
+    (tmp_path / "dev.tsv").unlink()
+    with pytest.raises(DataError, match=r"no dev\.tsv"):
+        split_sources(DataConfig(corpus="listops", data=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "corpus, split, message",
+    [
+        ("listops", "train", "--corpus listops is not read from an archive"),
+        ("snli", "validation", "no split 'validation', expected one of train, dev, test"),
+    ],
+)
+def test_what_no_archive_has(tmp_path: Path, corpus: str, split: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        archive_source(corpus, tmp_path / "a.zip", split)
+
+
+def test_sst_with_two_classes_and_with_phrases(tmp_path: Path) -> None:
+    counts = write_published(tmp_path, "sst")
+    data = DataConfig(corpus="sst", data=str(tmp_path))
+    whole = load_splits(data, Skipped())
+    two = load_splits(DataConfig(corpus="sst", data=str(tmp_path), binary=True), Skipped())
+    assert two.labels == ("negative", "positive")
+    n_neutral = int((whole.train.labels == 2).sum())
+    assert 0 < n_neutral < counts["train"]
+    assert len(two.train.labels) == counts["train"] - n_neutral
+    phrases = load_splits(DataConfig(corpus="sst", data=str(tmp_path), phrases=True), Skipped())
+    assert len(phrases.train.labels) == 5 * counts["train"]  # trees of three words
+    assert len(phrases.dev.labels) == counts["dev"]
+
+
+def test_files_of_one_s_own_need_no_line_of_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {
+        name: write_own_pairs(tmp_path / f"{name}.jsonl", 40, seed) for seed, name in enumerate(["a", "b"])
+    }
+    fields = ["--fields", "premise=text", "hypothesis=claim", "label=verdict", "pair_id=key"]
+    run = str(tmp_path / "run")
+    train = ["train", "--corpus", "pairs", "--train", str(files["a"]), "--dev", str(files["b"]), *fields]
+    assert main([*train, "--epochs", "2", "--output", run, *SMALL]) == 0
+    assert main(["evaluate", run]) == 0
+    assert main(["evaluate", run, "--data", str(files["a"])]) == 0
+    out = capsys.readouterr().out
+    assert " gold label   no   perhaps   yes " in out  # those of the training file, in alphabetical order
+    assert main(["predict", run, "--input", str(files["b"])]) == 0
+    predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(predictions) == 40
+    assert {prediction["label"] for prediction in predictions} <= {"yes", "no", "perhaps"}
+    assert all(prediction["pairID"].startswith("p") for prediction in predictions)
+    named = [
+        *train,
+        "--labels",
+        "yes",
+        "no",
+        "perhaps",
+        "--epochs",
+        "1",
+        "--output",
+        str(tmp_path / "b"),
+        *SMALL,
+    ]
+    assert main(named) == 0
+    assert " gold label   yes   no   perhaps " in capsys.readouterr().out
+
+
+def test_a_label_that_training_does_not_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, dev = (write_own_pairs(tmp_path / f"{name}.jsonl", 10, seed) for seed, name in enumerate("ab"))
+    lines = dev.read_text(encoding="utf-8").splitlines()
+    lines[3] = lines[3].replace("yes", "sure").replace('"no"', '"sure"').replace("perhaps", "sure")
+    dev.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    fields = ["--fields", "premise=text", "hypothesis=claim", "label=verdict"]
+    arguments = ["train", "--corpus", "pairs", "--train", str(train), "--dev", str(dev), *fields]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert f"{dev}:4: verdict: got 'sure', expected one of no, perhaps, yes or -" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Files of tmp_path/web, as from the internet."""
+    (tmp_path / "web").mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(tmp_path / "web"))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_fetched_and_prepared(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "files").mkdir()
+    counts = write_published(tmp_path / "files", "snli")
+    path = zipped(tmp_path / "files", "snli", tmp_path / "web" / "snli_1.0.zip")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    archive = Archive(f"{server}/snli_1.0.zip", "snli_1.0.zip", digest, path.stat().st_size)
+    monkeypatch.setattr(command, "OFFICIAL", MappingProxyType({"snli": archive}))
+    arguments = ["prepare", "--download", "snli", "--downloads", str(tmp_path / "got")]
+    assert main([*arguments, "--output", str(tmp_path / "store")]) == 0
+    assert f"train         {counts['train']}" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "web")  # it is there: nothing is fetched
+    assert main([*arguments, "--output", str(tmp_path / "store")]) == 0
+    assert "up to date" in capsys.readouterr().out
+
+
+def test_fetched_but_not_what_was_published(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "web" / "snli_1.0.zip").write_bytes(b"something else")
+    archive = Archive(f"{server}/snli_1.0.zip", "snli_1.0.zip", "0" * 64, 14)
+    monkeypatch.setattr(command, "OFFICIAL", MappingProxyType({"snli": archive}))
+    arguments = ["prepare", "--download", "snli", "--downloads", str(tmp_path / "got")]
+    assert main([*arguments, "--output", str(tmp_path / "store")]) == 1
+    error = capsys.readouterr().err
+    assert "snli_1.0.zip" in error
+    assert len(error.splitlines()) == 1
+    assert list((tmp_path / "got").iterdir()) == []
+    assert not (tmp_path / "store").exists()
