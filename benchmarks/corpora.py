@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.memory import PROJECT, peak
-from benchmarks.sentences import SNLI_SLICE
+from benchmarks.sentences import add_snli, is_usual, snli_file
 from data_prep.columns import sentence_columns
 from data_prep.files import Skipped, open_text, parse_record
 from data_prep.pairs import PairFormat
@@ -54,14 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(prepare_here(options.prepare)))
         return
     import torch
-    from rich.console import Console
 
     from benchmarks import harness
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = make_corpus(folder, options.pairs)
+        source = make_corpus(folder, options.pairs, options.snli)
         preparation = [_prepare_in_a_process(folder) for _ in range(options.repeats)]
         result = {
             "command": shlex.join(["python", "-m", "benchmarks.corpora", *arguments]),
@@ -74,10 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "feeding": measure_feeding(folder, options),
             "padding": measure_padding(folder, options),
         }
-    text = _markdown(result)
-    Console(highlight=False, markup=False).print(text)
-    harness.write_json(options.out, result)
-    harness.write_text(options.out.with_suffix(".md"), text)
+    out = harness.report_file(options.out, "corpora", not options.quick and is_usual(options.snli))
+    harness.publish(result, _markdown(result), out)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -94,7 +92,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--hidden", type=int, default=300, help="H")
     add("--steps", type=int, default=40, help="training steps, and batches, that are timed")
     add("--repeats", type=int, default=3, help="rounds of the preparation")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "corpora.json", help="and .md beside")
+    add_snli(parser, otherwise="generated pairs")
+    add(
+        "--out",
+        type=Path,
+        help="JSON, its .md beside (default: benchmarks/results/corpora.json; not with --quick)",
+    )
     add("--quick", action="store_true", help="tiny sizes and one round: does it run?")
     add("--prepare", type=Path, help="prepare the corpus in this folder and print what was measured")
     options = parser.parse_args(arguments)
@@ -104,12 +107,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def make_corpus(folder: Path, n_pairs: int) -> str:
+def make_corpus(folder: Path, n_pairs: int, snli: str = "auto") -> str:
     """train.jsonl with so many pairs, dev.jsonl with a few; returns what they are made of."""
-    if SNLI_SLICE.exists():
-        with open_text(SNLI_SLICE) as lines:
+    if snli != "auto" or is_usual(snli):
+        path, member = snli_file(snli)
+        with open_text(path, member=member) as lines:
             records = [parse_record(line) for line in lines]
-        name = SNLI_SLICE.name
+        name = path.name
     else:
         from data_prep.logic import LogicConfig, write_corpus
 
@@ -136,6 +140,7 @@ def prepare_here(folder: Path) -> dict[str, Any]:
     from spinn_tensor.training.preparation import prepare_store
 
     store = folder / "store"
+    shutil.rmtree(store, ignore_errors=True)  # of the round before
     start = time.perf_counter()
     manifest, _ = prepare_store(data_config(folder), store, Skipped())
     whole = time.perf_counter() - start
@@ -332,4 +337,6 @@ def _markdown(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.harness import run
+
+    run(main)

@@ -20,7 +20,7 @@ from data_prep.logic import LogicConfig
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
-from spinn_tensor.training import loop, optimizer, profiling
+from spinn_tensor.training import generated, loop, optimizer, profiling
 from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.profiling import LEFT_OVER, PHASES, PhaseClock, Profiler, costs, watched
 from spinn_tensor.training.step import TrainStep
@@ -128,6 +128,7 @@ def test_without_files_nothing_is_written(
     """The corpus that a run would generate in its folder included."""
     tiny = generated.GENERATORS["logic"]._replace(default=LogicConfig(n_train=90, n_dev=30, n_test=3, n_long=3))
     monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path.parent / "inductor"))  # not of the profile
     monkeypatch.setattr(profiling.tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert main(["profile", *SMALL, *SHORT]) == 0
