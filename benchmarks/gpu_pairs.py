@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.sentences import SNLI_SLICE, snli_pairs
+from benchmarks.sentences import is_usual, snli_file, snli_pairs
 from data_prep.columns import PairColumns, select
 from data_prep.pairs import PairExample, pair_columns_from_examples
 from data_prep.vocabulary import Vocabulary
@@ -31,10 +31,9 @@ def load_pairs(source: str = "auto") -> Pairs:
 
     Raises DataError for a file that is not there or cannot be read.
     """
-    if source == "auto":
-        source = str(SNLI_SLICE) if SNLI_SLICE.exists() else "logic"
-    if source != "logic":
-        return _columns(f"SNLI ({Path(source).name})", snli_pairs(source))
+    if is_usual(source) or source not in ("auto", "logic"):
+        path, _ = snli_file(source)
+        return _columns(f"SNLI ({path.name})", snli_pairs(source))
     from data_prep.logic import LogicConfig, write_corpus
 
     with tempfile.TemporaryDirectory() as folder:

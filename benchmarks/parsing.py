@@ -55,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
-    if not options.sst.exists():
-        raise DataError("no such file; name SST's training trees by --sst FILE", path=options.sst)
     files = write_split(options.output / "data", options.snli)
     gold = list(read_treebank(files["test"]))
     lengths = np.array([tree.n_tokens for tree in gold])
@@ -64,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: dict[str, dict[str, Any]] = {}
     for name, parse in baseline_transitions(gold).items():
         rows[name] = score_parses(parse, transitions, lengths).to_dict()
-    for name, train in {
-        "SPINN, the slice's trees": (files["train"],),
-        "SPINN, and SST's trees": (files["train"], options.sst),
-    }.items():
+    learns_from: dict[str, tuple[Path, ...]] = {"SPINN, the slice's trees": (files["train"],)}
+    if options.sst is not None:
+        learns_from["SPINN, and SST's trees"] = (files["train"], options.sst)
+    for name, train in learns_from.items():
         stem = "slice" if len(train) == 1 else "slice-sst"
         parses = [
             _train(train, files["dev"], options.output / f"{stem}-{seed}", seed, gold)
@@ -97,15 +95,22 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add(
         "--sst",
         type=Path,
-        default=SST_TRAIN,
         metavar="FILE",
-        help="SST's train.txt, plain or .gz (%(default)s)",
+        help="SST's train.txt, plain or .gz (default: that at hand, else nothing is learnt from SST)",
     )
     add("--output", type=Path, default=Path("runs/parsing"), help="folder of the split and of the runs")
     add("--ship", type=Path, metavar="FOLDER", help="write the parser of the first seed here")
     harness.add_out(parser, NAME)
     options = parser.parse_args(arguments)
-    is_whole = options.seeds == SEEDS and options.sst == SST_TRAIN and is_usual(options.snli)
+    is_whole = (
+        options.seeds == SEEDS and options.sst is None and SST_TRAIN.exists() and is_usual(options.snli)
+    )
+    if options.sst is None and SST_TRAIN.exists():
+        options.sst = SST_TRAIN
+    if options.sst is None and options.ship is not None:
+        raise DataError("no such file; name SST's training trees by --sst FILE", path=SST_TRAIN)
+    if options.sst is not None and not options.sst.exists():
+        raise DataError("no such file", path=options.sst)
     options.out = harness.report_file(options.out, NAME, is_whole)
     return options
 

@@ -42,7 +42,7 @@ def add_snli(
     otherwise: str,  # what "auto" is where there is no slice
     others: str = "",  # what else may be named
 ) -> None:
-    """--snli, which is for `load_sentences`, `snli_pairs` and `is_usual`."""
+    """--snli, which is for `load_sentences`, `snli_pairs`, `snli_file` and `is_usual`."""
     parser.add_argument(
         "--snli",
         *names,
@@ -63,10 +63,16 @@ def snli_pairs(source: str, line_format: PairFormat | None = None) -> Iterator[P
     """Pairs of an SNLI file; "auto": of the slice. Raises DataError where it is not there."""
     from data_prep.pairs import read_pairs
 
+    path, member = snli_file(source)
+    return read_pairs(path, line_format, member=member)
+
+
+def snli_file(source: str) -> tuple[Path, str | None]:
+    """An SNLI file, "auto" being the slice, and where it is an archive the file in it. Raises DataError."""
     path = SNLI_SLICE if source == "auto" else Path(source)
     if not path.exists():
         raise DataError("no such file; name SNLI's dev file by --snli FILE", path=path)
-    return read_pairs(path, line_format, member=ZIP_MEMBER if path.suffix == ".zip" else None)
+    return path, ZIP_MEMBER if path.suffix == ".zip" else None
 
 
 def load_sentences(source: str) -> Sentences:
@@ -76,10 +82,9 @@ def load_sentences(source: str) -> Sentences:
         rng = np.random.default_rng(0)
         lengths = rng.integers(RANDOM_LENGTHS[0], RANDOM_LENGTHS[1] + 1, size=1024)
         return Sentences("random trees", [random_transitions(int(n), rng) for n in lengths])
-    if source != "auto":
-        return Sentences(f"SNLI ({Path(source).name})", list(_read(source)))
-    if SNLI_SLICE.exists():
-        return Sentences(f"SNLI ({SNLI_SLICE.name})", list(_read(source)))
+    if source != "auto" or is_usual(source):
+        path, _ = snli_file(source)
+        return Sentences(f"SNLI ({path.name})", list(_read(source)))
     return Sentences("generated logic corpus", list(_generate()))
 
 

@@ -34,7 +34,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from benchmarks import candidates, dynamic, harness
-from benchmarks.sentences import SNLI_SLICE, add_snli, is_usual, random_transitions, snli_pairs
+from benchmarks.sentences import add_snli, is_usual, random_transitions, snli_pairs
 from data_prep.pairs import PairFormat
 from data_prep.tables import forest_tables, lane_tables
 from spinn_tensor import ForestTables, LaneTables, run_forest, run_given, to_torch
@@ -113,7 +113,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _corpora(snli: str, quick: bool) -> dict[str, Trees]:
     """SNLI's sentences, and each of them once; random trees over few words where the slice is not at hand."""
-    if quick or (snli == "auto" and not SNLI_SLICE.exists()):
+    if quick or (snli == "auto" and not is_usual(snli)):
         rng = np.random.default_rng(0)
         lengths = rng.integers(1, 12 if quick else 40, 64 if quick else 1024)
         return {"random": [(random_transitions(int(n), rng), list(rng.integers(0, 20, n))) for n in lengths]}

@@ -9,7 +9,7 @@ import secrets
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -49,6 +49,16 @@ class Skipped(Counter[str]):
         super().clear()
         self.places.clear()
 
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """As JSON values: of each reason how many, and places."""
+        return {reason: {"lines": n, "places": self.places.get(reason, [])} for reason, n in self.items()}
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Adds what `to_dict` gave."""
+        for reason, entry in values.items():
+            self[reason] += int(entry["lines"])
+            self._keep_places(reason, list(map(str, entry["places"])))
+
     def _keep_places(self, reason: str, places: list[str]) -> None:
         kept = self.places.setdefault(reason, [])
         kept.extend(places[: N_PLACES - len(kept)])
@@ -56,7 +66,8 @@ class Skipped(Counter[str]):
     def __str__(self) -> str:
         if not self:
             return "0 lines skipped"
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in self.most_common())
+        ordered = sorted(self.items(), key=lambda item: (-item[1], item[0]))  # however the lines were read
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in ordered)
         return f"{self.total()} lines skipped: {reasons}"
 
 
@@ -82,10 +93,14 @@ def open_text(
     """
     try:
         file = _open(path, member)
+    except DataError:
+        raise
     except zipfile.BadZipFile as error:
         raise DataError("truncated or not a .zip file", path=path) from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: a .zip that is encrypted or oddly packed
+    except OSError as error:
         raise DataError(_reason(path, error), path=path) from error
+    except (EOFError, RuntimeError, ValueError) as error:  # of a .zip that is odd, damaged or encrypted
+        raise DataError(f"cannot be read: {error}", path=path) from error
     with file:
         yield _lines(file, path, skipped)
 
@@ -102,6 +117,8 @@ def _open(path: StrPath, member: str | None) -> IO[bytes] | gzip.GzipFile:
         if member is None or member not in archive.namelist():
             wanted = "say which file of it to read" if member is None else f"no {member} in it"
             raise DataError(f"{wanted}; it holds {', '.join(archive.namelist()[:8])}", path=path)
+        if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{member} is packed in another way than deflated", path=path)
         return archive.open(member)  # stays open after the archive, until it is closed itself
 
 
@@ -124,7 +141,8 @@ def _lines(file: Iterable[bytes], path: StrPath, skipped: Skipped | None) -> Ite
 
 def _decoded(line: bytes, path: StrPath, number: int, skipped: Skipped | None) -> str:
     try:
-        return line.decode("utf-8")
+        text = line.decode("utf-8")
+        return text.removeprefix("\ufeff") if number == 1 else text  # a byte order mark is none of the text
     except UnicodeDecodeError as error:
         reason = "not UTF-8 text"
         if skipped is None:
@@ -159,7 +177,7 @@ def read_examples(
     n_examples = 0
     with open_text(path, member=member, skipped=skipped if skip_bad else None) as lines:
         for number, line in enumerate(lines, start=1):
-            if line.isspace():
+            if not line.strip():
                 continue
             try:
                 example = parse(line)

@@ -24,7 +24,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     new.mkdir(parents=True)
     try:
         fill(new)
-        for path in sorted(new.iterdir()):
+        for path in sorted(new.rglob("*"), reverse=True):  # what is in a folder before the folder
             _fsync(path)
         _fsync(new)
     except BaseException:

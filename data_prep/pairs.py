@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LABELS = ("entailment", "neutral", "contradiction")
 NO_GOLD_LABEL = "-"  # the annotators did not agree
+NO_OWN_LABELS = (NO_GOLD_LABEL, "-1")  # of files of one's own: HF's datasets have -1 where there is none
 UNLABELLED = NO_LABEL  # of a pair in columns and batches
 _UNREAD = -1  # instead of a label's number: to be read from the line
 
@@ -79,6 +80,10 @@ class LabelNames:
     names: list[str] = field(default_factory=lambda: list(LABELS))
     grows: bool = False
 
+    @property
+    def are_snli(self) -> bool:
+        return tuple(self.names) == LABELS
+
     def number(self, label: str, name: str) -> int:
         """Raises DataError naming the field for a label that is none of the corpus's."""
         if label in self.names:
@@ -115,7 +120,7 @@ class PairFormat:
         wanted = [self.fields.label, self.fields.pair_id, *sides[0], *sides[1]]
         if len(set(wanted)) < len(wanted):
             return None
-        found = read_json_lines(lines, wanted, integers=(self.fields.label,))
+        found = read_json_lines(lines, wanted, integers=(self.fields.label, self.fields.pair_id))
         if found is None:
             return None
         labels, is_left_out = self._label_numbers(found)
@@ -135,6 +140,10 @@ class PairFormat:
         )
 
     @property
+    def _no_labels(self) -> tuple[str, ...]:
+        return (NO_GOLD_LABEL,) if self.labels.are_snli else NO_OWN_LABELS
+
+    @property
     def _left_out(self) -> str:
         return f"{self.fields.label} {NO_GOLD_LABEL!r}"
 
@@ -143,9 +152,9 @@ class PairFormat:
         if not self.require_label and name not in record:
             return None
         value = record.get(name)
-        is_number = isinstance(value, int) and not isinstance(value, bool) and self.labels.grows
+        is_number = isinstance(value, int) and not isinstance(value, bool)
         label = str(value) if is_number else text_field(record, name)
-        return None if label == NO_GOLD_LABEL else label
+        return None if label in self._no_labels else label
 
     def tree(self, record: dict[str, Any], name: str) -> Tree:
         """The tree of the sentence that the record has under this name. Raises DataError."""
@@ -158,7 +167,7 @@ class PairFormat:
         distinct = column.dictionary.to_pylist()
         numbers = np.full(len(distinct) + 1, _UNREAD, dtype=np.int64)  # the last for null
         for i, label in enumerate(distinct):
-            if label == NO_GOLD_LABEL:
+            if label in self._no_labels:
                 numbers[i] = UNLABELLED
             elif label in self.labels.names or self.labels.grows:
                 numbers[i] = self.labels.number(label, self.fields.label)
@@ -178,9 +187,9 @@ class PairFormat:
 
         if len(places) == 1:
             return found.texts[places[0]]
-        parse, other = (found.texts[place] for place in places)
+        *parses, other = (found.texts[place] for place in places)
         looks_right = pc.starts_with(other, BEGINS_PARSE)
-        return pc.coalesce(parse, pc.if_else(looks_right, other, None))
+        return pc.coalesce(*parses, pc.if_else(looks_right, other, None))
 
 
 def read_pairs(

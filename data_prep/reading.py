@@ -72,11 +72,12 @@ def read_examples_as_columns(
     skip_bad: bool = False,  # count bad lines by reason instead of raising
     skipped: Skipped | None = None,
     limit: int = 0,  # examples at most; 0 = all
+    may_be_empty: bool = False,  # without any example, no error
     on_lines: Callable[[int], object] | None = None,  # told of so many lines when they are read
 ) -> Examples:
     """All examples of a file; errors as in `files.read_examples`."""
     skipped = Skipped() if skipped is None else skipped
-    parts: list[Examples] = []
+    parts = [_no_examples()]
     n_examples, first_line = 0, 1
     with open_text(path, member=member, skipped=skipped if skip_bad else None) as lines:
         # never more lines than examples that are wanted still: what comes after them is not looked at
@@ -92,7 +93,7 @@ def read_examples_as_columns(
                 on_lines(len(block))
             if limit and n_examples >= limit:
                 break
-    if not n_examples:
+    if not n_examples and not may_be_empty:
         raise DataError(f"no examples ({skipped})", path=path)
     return join(parts)
 

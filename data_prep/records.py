@@ -71,8 +71,13 @@ def parse_field(record: dict[str, Any], field: str) -> Tree:
 
 
 def identifier(record: dict[str, Any], *fields: str) -> str:
-    """The text of the first of these fields that the record has; "" if it has none. Raises DataError."""
-    return next((text_field(record, field) for field in fields if field in record), "")
+    """The text, or integer, of the first of these fields that the record has; "" if it has none. Raises DataError."""
+    for field in fields:
+        if field in record:
+            value = record[field]
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            return str(value) if is_number else text_field(record, field)
+    return ""
 
 
 def text_field(record: dict[str, Any], field: str) -> str:

@@ -1,7 +1,7 @@
 """A corpus read once and kept: columns as Arrow files of HF `datasets`, and a manifest of what they were made of.
 
-    manifest.json       format version, what the corpus is, sources with their SHA-256, options, counts, lines left out,
-                        the SHA-256 of every other file of the store
+    manifest.json       kind, format version, what the corpus is, sources with their SHA-256, options, counts, lines
+                        left out, the SHA-256 of every other file of the store
     words.json          the words, by number, the most frequent first
     dataset_dict.json, SPLIT/...   a `datasets.DatasetDict`; `datasets.load_from_disk` reads it, too
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,11 +48,13 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+KIND = "spinn_tensor corpus"  # other folders have a manifest.json, too
 FORMAT_VERSION = 1  # rises when an older reader would misread a store, or a newer one reads more
 MANIFEST, WORDS = "manifest.json", "words.json"
 PAIR_SIDES, SINGLE_SIDE = ("premise", "hypothesis"), "sentence"
 _ARROW_UNLABELLED = -1  # what HF's ClassLabel takes for no label
 _MOST_SHORT = 1 << 16
+_CACHE = re.compile(r"(^|/)cache-[^/]*\.arrow$")  # what `datasets` writes beside what it opened
 
 Corpus = PairColumns | LabelledColumns
 
@@ -82,6 +85,7 @@ def write_store(
 
     parts = {name: _dataset(split, corpus) for name, split in corpus.splits.items()}
     manifest = {
+        "kind": KIND,
         "format_version": FORMAT_VERSION,
         "task": corpus.task,
         "labels": list(corpus.labels),
@@ -104,16 +108,23 @@ def write_store(
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether a corpus is kept in the folder."""
-    return (readable(Path(path)) / MANIFEST).is_file()
+    """Whether the folder says that it keeps a corpus, however old, new or damaged."""
+    try:
+        manifest = _read_json(readable(Path(path)) / MANIFEST)
+    except DataError:
+        return False
+    return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the store says of itself. Raises DataError."""
+    """What the store says of itself, with options, sources and skipped lines as objects. Raises DataError."""
     path = readable(folder) / MANIFEST
     manifest = _read_json(path)
-    if not isinstance(manifest, dict):
-        raise DataError("expected a JSON object", path=path)
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise DataError(f"not the manifest of a {KIND}", path=path)
+    for name in ("options", "sources", "skipped"):
+        if not isinstance(manifest.setdefault(name, {}), dict):
+            raise DataError("expected an object", path=path, field=name)
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise DataError(
@@ -128,8 +139,8 @@ def read_store(folder: Path) -> PreparedCorpus:
     import pyarrow as pa
 
     manifest = read_manifest(folder)
+    check_files(folder)
     folder = readable(folder)
-    _check_files(folder, manifest.get("files"))
     words = _read_json(folder / WORDS)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise DataError("expected a list of strings", path=folder / WORDS)
@@ -165,8 +176,17 @@ def sha256_of(path: Path) -> str:
 def clear_store(folder: Path) -> None:
     """Puts whole what a killed writer left behind. Raises DataError if the folder holds anything but a store."""
     recover(folder)
-    if folder.exists() and not is_store(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError("holds other files; name a new folder", path=folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError("a file, expected a folder", path=folder)
+    own: Any = {}
+    if is_store(folder):
+        own = _read_json(folder / MANIFEST).get("files")
+        own = {MANIFEST, *own} if isinstance(own, dict) else set(_files(folder))
+    others = [name for name in _files(folder) if name not in own and not _CACHE.search(name)]
+    if others:
+        raise DataError(f"holds other files ({others[0][:80]}); name a new folder", path=folder)
 
 
 def _counts(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
@@ -181,14 +201,16 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _check_files(folder: Path, digests: Any) -> None:
+def check_files(folder: Path) -> None:
     """Raises DataError naming the first file that is missing, or not the one that was written."""
+    folder = readable(folder)
+    digests = read_manifest(folder).get("files")
     if not isinstance(digests, dict):
         raise DataError("expected the SHA-256 of every file: prepare again", path=folder / MANIFEST)
     present = _files(folder)
     for name, digest in digests.items():
         if name not in present:
-            raise DataError("no such file", path=folder / name)
+            raise DataError(f"{name[:80]}: no such file", path=folder)
         if sha256_of(folder / name) != digest:
             raise DataError(f"damaged: not the file whose SHA-256 is in {MANIFEST}", path=folder / name)
 

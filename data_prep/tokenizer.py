@@ -36,6 +36,7 @@ U+001C to U+001F for whitespace.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -158,6 +159,12 @@ class Tokenizer:
             raise error.at(path=path) from None
         except (ValueError, RecursionError) as error:
             raise DataError("not JSON", path=path) from error
+
+
+def rules_sha256() -> str:
+    """Hex digest of this version's rules: what made of text with others may have other words."""
+    content = json.dumps(_content(Vocabulary(SPECIAL_TOKENS)), sort_keys=True)
+    return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
 def _content(vocabulary: Vocabulary) -> dict[str, Any]:

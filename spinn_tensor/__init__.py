@@ -10,11 +10,14 @@ Sizes, everywhere in this package:
     C   compositions of a schedule             A   entries of a schedule: tracker steps of all lanes
     V   words of the vocabulary                P   lanes: B, or B times the parses of each sentence
 
-A `SentenceEncoder` turns a `SentenceBatch` into encodings; `data_prep` makes the columns and tables that a batch is
-made of; `load_checkpoint` gives back what `spinn train` saved.
+`Pipeline` takes sentences and gives labels, encodings and trees; `PairClassifier.from_pretrained` and `load_checkpoint`
+give back what `spinn train` saved. Below that, a `SentenceEncoder` turns a `SentenceBatch` into encodings, and
+`data_prep` makes the columns and tables that a batch is made of. `SpinnTransformer` needs scikit-learn.
 """
 
 from importlib import metadata as _metadata
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from spinn_tensor.batch import LabelledBatch as LabelledBatch
 from spinn_tensor.batch import PairBatch as PairBatch
@@ -48,10 +51,27 @@ from spinn_tensor.machine import run_forest as run_forest
 from spinn_tensor.machine import run_given as run_given
 from spinn_tensor.machine import run_own as run_own
 from spinn_tensor.machine import run_taught as run_taught
+from spinn_tensor.pipeline import Pipeline as Pipeline
+from spinn_tensor.pipeline import Prediction as Prediction
 from spinn_tensor.training.checkpoint import CheckpointError as CheckpointError
+from spinn_tensor.training.checkpoint import Provenance as Provenance
 from spinn_tensor.training.checkpoint import load_checkpoint as load_checkpoint
+from spinn_tensor.training.checkpoint import save_checkpoint as save_checkpoint
+
+if _TYPE_CHECKING:
+    from spinn_tensor.transformer import SpinnTransformer as SpinnTransformer
 
 try:
     __version__ = _metadata.version("spinn_tensor")
 except _metadata.PackageNotFoundError:  # a checkout on the path that nobody installed
     __version__ = "unknown"
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "SpinnTransformer":  # the only public name that needs scikit-learn, and loads it
+        try:
+            from spinn_tensor.transformer import SpinnTransformer
+        except ImportError as error:
+            raise ImportError("SpinnTransformer needs scikit-learn: pip install scikit-learn") from error
+        return SpinnTransformer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

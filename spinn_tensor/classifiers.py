@@ -6,7 +6,7 @@ Pairs, after Mou et al. 2016 and Bowman et al. 2016, section 4: the MLP reads [p
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
 from spinn_tensor.config import ClassifierConfig, ModelConfig
 from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.hub import HubMixin
 from spinn_tensor.leaves import he_linear
 from spinn_tensor.machine import Parse
 from spinn_tensor.normalization import MaskedBatchNorm
@@ -30,16 +31,14 @@ class Outcome(NamedTuple):
 
 def build_model(config: ModelConfig) -> Model:
     """A freshly initialised model."""
-    kinds: dict[str, type[Model]] = {
-        "pair": PairClassifier,
-        "sentence": SentenceClassifier,
-        "parse": SentenceParser,
-    }
-    return kinds[config.task](config)
+    kinds: tuple[type[Model], ...] = (PairClassifier, SentenceClassifier, SentenceParser)
+    return {kind.task: kind for kind in kinds}[config.task](config)
 
 
-class PairClassifier(nn.Module):
+class PairClassifier(HubMixin, nn.Module):
     """Premise and hypothesis to a relation."""
+
+    task: ClassVar[str] = "pair"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -66,8 +65,10 @@ class PairClassifier(nn.Module):
         return Outcome(self.mlp(torch.cat(features, dim=1), batch.row_mask), parse)
 
 
-class SentenceClassifier(nn.Module):
+class SentenceClassifier(HubMixin, nn.Module):
     """One sentence to a class, or with `config.node_labels` every node of its tree."""
+
+    task: ClassVar[str] = "sentence"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -97,8 +98,10 @@ class SentenceClassifier(nn.Module):
         return self.mlp(self.encoder(batch.sentences))
 
 
-class SentenceParser(nn.Module):
+class SentenceParser(HubMixin, nn.Module):
     """Sentences to trees: a SPINN taught by transitions alone."""
+
+    task: ClassVar[str] = "parse"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

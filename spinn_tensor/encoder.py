@@ -55,13 +55,14 @@ class SentenceEncoder(nn.Module):
     def sharing(
         self,
         table_kind: str,  # of the batch, see `make_sentence_batch`
+        training: bool | None = None,  # what the batch is for; None = the mode that the encoder is in
     ) -> str:
-        """How much of the work on equal words and trees may be done once now, for `make_sentence_batch`.
+        """How much of the work on equal words and trees may be done once, for `make_sentence_batch`.
 
         All of it, where a word's state does not depend on its sentence: not with a bidirectional leaf encoder, and not
         while dropout draws for each token.
         """
-        drops = self.training and self.config.embedding_dropout > 0
+        drops = (self.training if training is None else training) and self.config.embedding_dropout > 0
         alike = self.config.leaf_encoder != "bilstm" and not drops
         return "states" if alike and table_kind in ("forest", "lanes") else "projections"
 

@@ -25,7 +25,7 @@ Change = tuple[int, int, bytes | None, int]
 
 
 def changes(pieces: Sequence[bytes]) -> st.SearchStrategy[Change]:
-    """A cut in some bytes, modulo their length; how many are taken out there; what is put in (None: they), how often."""
+    """A place, modulo the length; how many bytes are taken out there; what is put in (None: they), how often."""
     n_out = st.sampled_from([0, 0, 1, 1, 2, 8, 40, 1 << 30])
     put_in = st.sampled_from([None, b"", *pieces]) | st.binary(max_size=4)
     return st.tuples(st.integers(0, 1 << 30), n_out, put_in, st.sampled_from(_TIMES))

@@ -73,15 +73,34 @@ def test_parsing_runs_and_stores_every_seed(tmp_path: Path, monkeypatch: pytest.
     assert load_checkpoint(shipped).config.run.data.train == ("train.txt", "sst.txt")
 
 
-@pytest.mark.parametrize("option, data", [("--snli", "SNLI's dev file"), ("--sst", "SST's training trees")])
-def test_parsing_says_which_file_it_lacks(option: str, data: str, tmp_path: Path) -> None:
+def test_parsing_without_sst_learns_from_the_slice_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parsing, "SST_TRAIN", tmp_path / "none")
+    snli = write_pairs(tmp_path / "pairs.jsonl", 150, seed=1)
+    tiny = {"epochs": 1, "embedding_dim": 4, "hidden_dim": 4, "tracker_dim": 4}
+    monkeypatch.setattr(parsing, "run_config", lambda preset, data: run_config(preset, data).changed(**tiny))
+    out = tmp_path / "parsing.json"
+    options = ["--snli", str(snli), "--seeds", "1", "--output", str(tmp_path / "runs")]
+    parsing.main([*options, "--out", str(out)])
+    assert [name for name in json.loads(out.read_text())["rows"] if "SPINN" in name] == [
+        "SPINN, the slice's trees"
+    ]
+    with pytest.raises(DataError, match="none: no such file; name SST's training trees by --sst FILE"):
+        parsing.main([*options, "--ship", str(tmp_path / "shipped")])
+
+
+@pytest.mark.parametrize(
+    "option, hint", [("--snli", "; name SNLI's dev file by --snli FILE"), ("--sst", "$")]
+)
+def test_parsing_says_which_file_it_lacks(option: str, hint: str, tmp_path: Path) -> None:
     files = {
         "--snli": str(write_pairs(tmp_path / "pairs.jsonl", 3, seed=1)),
         "--sst": str(write_trees(tmp_path / "sst.txt", 3, seed=1)),
         option: str(tmp_path / "none"),
     }
     options = [word for pair in files.items() for word in pair]
-    with pytest.raises(DataError, match=f"none: no such file; name {data} by {option} FILE"):
+    with pytest.raises(DataError, match=f"none: no such file{hint}"):
         parsing.main([*options, "--output", str(tmp_path / "runs")])
     assert not (tmp_path / "runs").exists()
 

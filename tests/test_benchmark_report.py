@@ -10,7 +10,19 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import bulk, compiled, encoders, gpu, harness, own, parsing, precision, sharing, vectors
+from benchmarks import (
+    bulk,
+    compiled,
+    corpora,
+    encoders,
+    gpu,
+    harness,
+    own,
+    parsing,
+    precision,
+    sharing,
+    vectors,
+)
 from benchmarks import sentences as benchmark_sentences
 from benchmarks.gpu_pairs import load_pairs
 from benchmarks.sentences import load_sentences, snli_pairs
@@ -50,10 +62,13 @@ def test_committed_results_are_replaced_by_a_whole_run_on_the_slice_alone(
     assert module._parse([]).out is None
 
 
-def test_fewer_seeds_epochs_or_examples_replace_nothing(pairs_file: Path, tmp_path: Path) -> None:
+def test_fewer_seeds_epochs_or_examples_replace_nothing(
+    pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parsing, "SST_TRAIN", pairs_file)
     assert parsing._parse([]).out == tmp_path / "results" / "parsing.json"
     assert precision._parse([]).out == tmp_path / "results" / "precision.json"
-    for options in (["--seeds", "1"], ["--sst", "mine.txt"], ["--snli", "mine.jsonl"]):
+    for options in (["--seeds", "1"], ["--sst", str(pairs_file)], ["--snli", "mine.jsonl"]):
         assert parsing._parse(options).out is None
     for options in (["--epochs", "1"], ["--limit", "9"], ["--kinds", "spinn"], ["--seeds", "1"]):
         assert precision._parse(options).out is None
@@ -83,6 +98,14 @@ def test_a_report_is_written_as_json_and_markdown(tmp_path: Path, capsys: Captur
     assert printed.err == f"written: {out} and report.md beside it\n"
 
 
+def test_the_corpus_of_the_feeding_benchmark(pairs_file: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "snli_1.0.zip", "w") as file:
+        file.write(pairs_file, "snli_1.0/snli_1.0_dev.jsonl")
+    for source, name in (("auto", "pairs.jsonl"), (str(tmp_path / "snli_1.0.zip"), "snli_1.0.zip")):
+        assert corpora.make_corpus(tmp_path, 30, source) == name
+        assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 30
+
+
 def test_snli_is_read_plain_packed_and_from_the_official_zip(pairs_file: Path, tmp_path: Path) -> None:
     packed, archive = tmp_path / "pairs.jsonl.gz", tmp_path / "snli_1.0.zip"
     packed.write_bytes(gzip.compress(pairs_file.read_bytes()))
@@ -95,11 +118,10 @@ def test_snli_is_read_plain_packed_and_from_the_official_zip(pairs_file: Path, t
         assert len(load_pairs(str(path)).columns.labels) == 12
         found = load_sentences(str(path))
         assert (found.source, len(found.transitions)) == (f"SNLI ({path.name})", 24)
-    corpora = sharing._corpora(str(archive), quick=False)
-    assert {name: len(trees) for name, trees in corpora.items()}["snli_1.0.zip"] == 24
+    assert len(sharing._corpora(str(archive), quick=False)["snli_1.0.zip"]) == 24
 
 
-@pytest.mark.parametrize("module", [*ON_SNLI, parsing], ids=name_of)
+@pytest.mark.parametrize("module", [*ON_SNLI, corpora, parsing], ids=name_of)
 def test_a_missing_file_is_one_line(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import data_prep.folders as folders_module
 from data_prep.folders import readable, recover, write_folder
+from spinn_tensor import PairClassifier
 from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.resume import read_training_state, restore
@@ -89,6 +90,10 @@ DAMAGE = {
     "empty weights": (lambda f: os.truncate(f / WEIGHTS, 0), r"model.safetensors: not a whole"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), r"model.safetensors: no such file"),
     "truncated config": (truncate("config.json"), r"config.json: not JSON"),
+    "config without an end": (
+        lambda f: (f / "config.json").write_text("[" * 100_000),
+        r"config.json: not JSON",
+    ),
     "config that is a list": (
         lambda f: (f / "config.json").write_text("[]"),
         r"expected a JSON object, got list",
@@ -200,9 +205,19 @@ def test_a_run_stands_for_its_best_checkpoint(trained: Path) -> None:
     assert all(map(torch.equal, run.model.state_dict().values(), best.model.state_dict().values()))
 
 
+def test_a_runs_checkpoints_are_bundles(trained: Path) -> None:
+    for folder in (trained, trained / "best", trained / "last"):
+        model = PairClassifier.from_pretrained(folder)
+        checkpoint = load_checkpoint(folder)
+        assert model.provenance == checkpoint.model.provenance
+        assert (model.vocabulary, model.config) == (checkpoint.vocabulary, checkpoint.config.model)
+    for name in ("best", "last"):
+        assert (trained / name / "README.md").read_text().startswith("---\nlibrary_name: ")
+
+
 def test_nothing_is_pickled_and_others_may_read(trained: Path) -> None:
     files = [path for path in trained.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors"}
+    assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors", ".md"}
     umask = os.umask(0)
     os.umask(umask)
     assert {stat.S_IMODE(path.stat().st_mode) for path in files if path.parent.name == "last"} == {

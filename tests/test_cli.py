@@ -17,13 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from data_prep.brackets import score_parses
 from data_prep.columns import sentence_columns
 from data_prep.errors import DataError
 from data_prep.logic import LogicConfig
 from data_prep.trees import Tree, parse_binary
 from spinn_tensor import __version__, make_sentence_batch
 from spinn_tensor.cli.main import build_parser, main
+from spinn_tensor.cli.report import comparison_table, parse_table
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.generated import GENERATORS, generate_corpus
@@ -460,6 +463,18 @@ def test_a_finished_run_has_nothing_left_to_train(patience: int, tmp_path: Path,
     if not patience:
         assert main([*arguments, "--resume", "--epochs", "2"]) == 0
         assert capsys.readouterr().err.startswith("resumed at step 4, epoch 2\n")
+
+
+def test_tables_of_trees_explain_their_figures(capsys: Capture) -> None:
+    shape = np.array([0, 0, 1, 0, 1], dtype=np.int8)
+    scores = score_parses(shape, shape, np.array([3]))
+    for table in (parse_table(scores), comparison_table({"a": scores})):
+        Console(width=80).print(table)
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert lines[-2:] == [
+            "mean: over sentences; pooled: over all brackets;",
+            "inner: without the bracket around the sentence",
+        ]
 
 
 def test_tree_view() -> None:

@@ -239,9 +239,9 @@ def test_out_of_memory_is_one_line(
 @pytest.mark.parametrize("name", ["sentenceID", "pairID"])
 def test_identifiers_are_text(name: str, pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     source = tmp_path / "in.jsonl"
-    source.write_text(json.dumps({"binary_parse": "( a b )", name: 3}) + "\n")
+    source.write_text(json.dumps({"binary_parse": "( a b )", name: 3.5}) + "\n")
     arguments = ["encode", str(pair_run), "--input", str(source), "--output", str(tmp_path / "out.npy")]
-    assert_fails_cleanly(arguments, f"in.jsonl:1: {name}: got int, expected a string", tmp_path, capsys)
+    assert_fails_cleanly(arguments, f"in.jsonl:1: {name}: got float, expected a string", tmp_path, capsys)
 
 
 def assert_fails_cleanly(arguments: list[str], message: str, folder: Path, capsys: Capture) -> None:

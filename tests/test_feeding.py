@@ -14,6 +14,7 @@ from data_prep.batching import epoch_batches, shares
 from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.loop import Interrupted, Observer, Task, Trainer
+from spinn_tensor.training.methods import Batch, Classify, Columns
 from tests.test_training import pair_model, pairs, settings
 
 
@@ -50,14 +51,24 @@ def trainer_of(
     (tmp_path / "run").mkdir(parents=True, exist_ok=True)
     vocabulary, corpus = pairs(tmp_path, 90)
     torch.manual_seed(0)
-    task = Task(pair_model("spinn-pi", vocabulary), vocabulary, corpus, corpus)
+    task = Task(pair_model("spinn-pi-nt", vocabulary), vocabulary, corpus, corpus)
     return Trainer(task, settings(**training), tmp_path / "run", observer, ranks)
 
 
-def test_made_ahead_the_weights_are_the_same(tmp_path: Path) -> None:
+def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the model does meanwhile: it is evaluated after every step, without dropout."""
+    collate = Classify.collate
+
+    def slowly(self: Classify, columns: Columns, step: int) -> Batch:
+        time.sleep(0.005)
+        return collate(self, columns, step)
+
+    monkeypatch.setattr(Classify, "collate", slowly)
     weights = []
     for prefetch in (0, 1, 4):
-        trainer = trainer_of(tmp_path / str(prefetch), epochs=2, batch_size=8, prefetch=prefetch)
+        options = {"epochs": 2, "batch_size": 8, "prefetch": prefetch, "evaluate_every": 1}
+        trainer = trainer_of(tmp_path / str(prefetch), **options)
+        trainer.task.model.encoder.leaves.dropout.p = 0.3
         trainer.fit()
         weights.append(torch.cat([p.detach().flatten() for p in trainer.task.model.parameters()]))
     assert torch.equal(weights[0], weights[1])

@@ -1,9 +1,8 @@
-"""Any text and any file: tokens, or one error. SPINN_FUZZ_EXAMPLES sets how many are tried."""
+"""Any text and any file: tokens, or one error. How many are tried says the environment (see `fuzzing`)."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.errors import DataError
@@ -22,10 +20,10 @@ from spinn_tensor.config import EncoderConfig, ModelConfig
 from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.presets import run_config
+from tests.fuzzing import changes, damaged, fuzz
 
 pytest.importorskip("tokenizers")
-N_EXAMPLES = int(os.environ.get("SPINN_FUZZ_EXAMPLES", "200"))
-fuzz = settings(max_examples=N_EXAMPLES)
+N_EXAMPLES = 200
 
 TOKENIZER = Tokenizer(Vocabulary.build([["A", "dog", "’", "犬", "-LRB-"]], lower=True))
 with tempfile.TemporaryDirectory() as _folder:
@@ -33,29 +31,22 @@ with tempfile.TemporaryDirectory() as _folder:
     WHOLE = (Path(_folder) / "tokenizer.json").read_bytes()
 
 
-@fuzz
-@given(st.text(st.characters(exclude_categories=())))  # lone surrogates included
-@example("\ud800")
-@example("\x00")
-@example("\U0010ffff")
-def test_any_text_gives_tokens_or_one_error(text: str) -> None:
-    try:
-        tokens, reason = TOKENIZER.tokenize(text), ""
-    except DataError as error:
-        tokens, reason = (), str(error)
-    if not tokens:
-        assert reason in ("a sentence without words", "half of a surrogate pair")
-        return
-    assert all(tokens)
-    assert not any(re.search(r"[\s()]", token) for token in tokens)
-    assert TOKENIZER.backend.encode(text).ids == TOKENIZER.vocabulary.encode(tokens).tolist()
+def test_any_text_gives_tokens_or_one_error() -> None:
+    def check(text: str) -> None:
+        try:
+            tokens, reason = TOKENIZER.tokenize(text), ""
+        except DataError as error:
+            tokens, reason = (), str(error)
+        if not tokens:
+            assert reason in ("a sentence without words", "half of a surrogate pair")
+            return
+        assert all(tokens)
+        assert not any(re.search(r"[\s()]", token) for token in tokens)
+        assert TOKENIZER.backend.encode(text).ids == TOKENIZER.vocabulary.encode(tokens).tolist()
 
-
-@st.composite
-def mutated_bytes(draw: st.DrawFn) -> bytes:
-    """The whole file with a stretch replaced, now and then cut off."""
-    start, length = draw(st.integers(0, len(WHOLE))), draw(st.integers(0, 8) | st.integers(0, len(WHOLE)))
-    return WHOLE[:start] + draw(st.binary(max_size=8)) + WHOLE[start + length :]
+    for text in ("\ud800", "\x00", "\U0010ffff"):
+        check(text)
+    fuzz(st.text(st.characters(exclude_categories=())), check, N_EXAMPLES)  # lone surrogates included
 
 
 JSON = st.recursive(
@@ -92,7 +83,23 @@ def mutated_json(draw: st.DrawFn) -> bytes:
     return json.dumps(content).encode()
 
 
-ANY_FILE = st.one_of(st.binary(), mutated_bytes(), mutated_json(), JSON.map(json.dumps).map(str.encode))
+PIECES = (
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"null",
+    b"\\ud800",
+    b"\0",
+    b"\xef\xbb\xbf",
+    b"9" * 5_000,
+    b'{"a":',
+)
+DAMAGED = st.builds(damaged, st.just(WHOLE), st.lists(changes(PIECES), min_size=1, max_size=3))
+ANY_FILE = st.one_of(st.binary(), DAMAGED, mutated_json(), JSON.map(json.dumps).map(str.encode))
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +117,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_file_is_the_tokenizer_that_was_saved_or_one_error(checkpoint: Path) -> None:
     path = checkpoint / "tokenizer.json"
 
-    @fuzz
-    @given(ANY_FILE)
-    @example(WHOLE)
-    @example(b"\xef\xbb\xbf" + WHOLE)
-    @example(b'{"model": ' * 100_000)
-    @example(WHOLE.replace(b'"added_tokens": []', b'"added_tokens": ' + b"9" * 5_000))
     def check(content: bytes) -> None:
         path.write_bytes(content)
         try:
@@ -135,4 +136,8 @@ def test_any_file_is_the_tokenizer_that_was_saved_or_one_error(checkpoint: Path)
             with pytest.raises(CheckpointError, match="not the vocabulary the model was trained with"):
                 load_checkpoint(checkpoint)
 
-    check()
+    check(WHOLE)
+    check(b"\xef\xbb\xbf" + WHOLE)
+    check(b'{"model": ' * 100_000)
+    check(WHOLE.replace(b'"added_tokens": []', b'"added_tokens": ' + b"9" * 5_000))
+    fuzz(ANY_FILE, check, N_EXAMPLES)

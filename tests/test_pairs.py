@@ -68,7 +68,7 @@ BAD_LINES = [
     ({**GOOD, "sentence1_binary_parse": "( a ) )"}, "sentence1_binary_parse: token 3 ')': a node with one"),
     ({**GOOD, "sentence1_binary_parse": ""}, "sentence1_binary_parse: an empty parse"),
     ({**GOOD, "sentence1_binary_parse": "\ud800"}, "sentence1_binary_parse: half of a surrogate pair"),
-    ({**GOOD, "pairID": 7}, "pairID: got int, expected a string"),
+    ({**GOOD, "pairID": 7.5}, "pairID: got float, expected a string"),
     *(
         ({name: value for name, value in GOOD.items() if name != field}, f"{field}: missing field")
         for field in ("gold_label", "sentence1_binary_parse", "sentence2_binary_parse")

@@ -194,6 +194,7 @@ def test_blocks_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ['{"a": "x"}{"a": "y"}', '{"a": "z"}'],  # two records
         ['{"a": "x"', "}"],  # one on two lines
         ['{"a": "x", "b": [{}', "{}]}"],
+        ['{"a": "x", "b":', "{}}", '{"a": "y"}{"a": "z"}'],  # three lines and three records
         ['{"a": "\\ud800"}'],
         ['{"b": ' + "[" * 20_000 + "]" * 20_000 + "}"],  # how deep a reader goes is its own affair
         ["[]"],

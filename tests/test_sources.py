@@ -21,7 +21,7 @@ from data_prep.files import Skipped
 from spinn_tensor.cli import prepare as command
 from spinn_tensor.cli.main import main
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import load_splits
+from spinn_tensor.training.corpora import load_splits, prepare
 from spinn_tensor.training.sources import LAYOUTS, archive_source, split_sources
 from tests.tiny_runs import SMALL, same_threads, write_own_pairs, write_pairs, write_trees
 
@@ -48,8 +48,9 @@ def sizes(data: DataConfig) -> dict[str, int]:
 
 
 def zipped(folder: Path, corpus: str, path: Path) -> Path:
+    files = list(folder.iterdir())  # before the archive is one of them
     with zipfile.ZipFile(path, "w") as archive:
-        for file in folder.iterdir():
+        for file in files:
             archive.write(file, f"{LAYOUTS[corpus].folder}/{file.name}")
     return path
 
@@ -89,12 +90,55 @@ def test_an_archive_without_its_test_split(tmp_path: Path) -> None:
 
 
 def test_listops_as_published(tmp_path: Path) -> None:
-    for name in ("train_d20s.tsv", "test_d20s.tsv", "dev.tsv"):
+    """Without dev, for which another file is named."""
+    for name in ("train_d20s.tsv", "test_d20s.tsv"):
         (tmp_path / name).write_text("9\t( ( ( [MAX 2 ) 9 ) ] )\n1\t1\n", encoding="utf-8")
-    assert sizes(DataConfig(corpus="listops", data=str(tmp_path))) == {"train": 2, "dev": 2, "test": 2}
-    (tmp_path / "dev.tsv").unlink()
-    with pytest.raises(DataError, match=r"no dev\.tsv"):
+    with pytest.raises(DataError, match=r"no dev\.tsv \(nor \.gz\) in it; --dev FILE names another"):
         split_sources(DataConfig(corpus="listops", data=str(tmp_path)))
+    dev = tmp_path / "part"
+    dev.write_text("1\t1\n", encoding="utf-8")
+    data = DataConfig(corpus="listops", data=str(tmp_path), dev=(str(dev),))
+    assert sizes(data) == {"train": 2, "dev": 1, "test": 2}
+
+
+def test_named_files_overrule_a_folder_s(tmp_path: Path) -> None:
+    counts = write_published(tmp_path, "snli")
+    more = write_pairs(tmp_path / "more.jsonl", 30, seed=9)
+    data = DataConfig(corpus="snli", data=str(tmp_path), train=(str(more),), dev=(str(more),))
+    assert sizes(data) == {"train": 30, "dev": 30, "test": counts["test"]}
+
+
+def test_one_file_of_several_may_have_no_example(tmp_path: Path) -> None:
+    full = write_pairs(tmp_path / "full.jsonl", 7, seed=1)
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text(full.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    empty.write_text(
+        empty.read_text(encoding="utf-8").replace('"gold_label": "', '"gold_label": "-", "was": "')
+    )
+    both = DataConfig(corpus="snli", train=(str(empty), str(full)), dev=(str(full),))
+    assert sizes(both) == {"train": 7, "dev": 7}
+    with pytest.raises(DataError, match=r"empty\.jsonl: no examples"):
+        sizes(DataConfig(corpus="snli", train=(str(empty), str(empty)), dev=(str(full),)))
+
+
+@pytest.mark.parametrize("names", [("question", "sentence"), ("sentence", "text")])
+def test_integers_and_names_of_other_corpora(tmp_path: Path, names: tuple[str, str]) -> None:
+    """As QNLI has them, and as HF's datasets say that there is no label."""
+    path = tmp_path / "a.jsonl"
+    records = [
+        {names[0]: "( a b )", names[1]: "( c d )", "label": label, "id": number}
+        for number, label in enumerate([10, 2, -1, 1, 2])
+    ]
+    path.write_text("\ufeff" + "\n".join(map(json.dumps, records)) + "\n", encoding="utf-8")
+    fields = (f"premise={names[0]}", f"hypothesis={names[1]}", "label=label", "pair_id=id")
+    data = DataConfig(corpus="pairs", train=(str(path),), dev=(str(path),), fields=fields)
+    skipped = Skipped()
+    splits = load_splits(data, skipped)
+    assert splits.labels == ("1", "2", "10")
+    assert splits.train.labels.tolist() == [2, 1, 0, 1]
+    assert skipped == {"label '-'": 2}
+    prepared = prepare(data, Skipped())
+    assert prepared.splits["train"].names.to_pylist() == ["0", "1", "3", "4"]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +165,34 @@ def test_sst_with_two_classes_and_with_phrases(tmp_path: Path) -> None:
     phrases = load_splits(DataConfig(corpus="sst", data=str(tmp_path), phrases=True), Skipped())
     assert len(phrases.train.labels) == 5 * counts["train"]  # trees of three words
     assert len(phrases.dev.labels) == counts["dev"]
+
+
+def test_a_part_of_an_archive_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = write_published(tmp_path, "multinli")
+    archive = zipped(tmp_path, "multinli", tmp_path / "multinli.zip")
+    run = str(tmp_path / "run")
+    assert (
+        main(
+            [
+                "train",
+                "--corpus",
+                "multinli",
+                "--data",
+                str(archive),
+                "--epochs",
+                "1",
+                "--output",
+                run,
+                *SMALL,
+            ]
+        )
+        == 0
+    )
+    capsys.readouterr()
+    assert main(["evaluate", run, "--data", str(archive), "--split", "mismatched"]) == 0
+    assert f"of {counts['mismatched']}" in capsys.readouterr().out
+    assert main(["evaluate", run, "--data", str(archive), "--split", "test"]) == 1
+    assert "no split 'test', expected one of train, dev, mismatched" in capsys.readouterr().err
 
 
 def test_files_of_one_s_own_need_no_line_of_python(

@@ -99,7 +99,7 @@ def break_json(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
     [
         (lambda f: (f / "manifest.json").unlink(), "manifest.json: no such file"),
         (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: not JSON"),
-        (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: expected a JSON object"),
+        (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: not the manifest of a"),
         (
             lambda f: break_json(f, "manifest.json", lambda m: {**m, "format_version": 99}),
             "format version 99, this version reads 1: prepare again",
@@ -249,7 +249,7 @@ def test_options_that_are_given_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"corpus": "sst"}, "was prepared from --corpus snli, got --corpus sst"),
+        ({"corpus": "sst"}, "was prepared with corpus = 'snli', got 'sst'"),
         ({"train": ("a.jsonl",)}, "a prepared corpus has files of its own"),
         ({"extra": ("dev=a.jsonl",)}, "has a split 'dev' already"),
     ],
@@ -289,18 +289,91 @@ def test_the_manifest_tells_what_was_left_out(tmp_path: Path) -> None:
         file.write("nonsense\n")
     skipped = Skipped()
     manifest, _ = prepare_store(data, folder, skipped)
-    assert manifest["skipped"] == dict(skipped) == {"not JSON": 1}
+    place = f"{data.train[0]}:41"
+    assert manifest["skipped"] == {"not JSON": {"lines": 1, "places": [place]}}
     again = Skipped()
     load_splits(DataConfig(corpus="snli", data=str(folder)), again)
-    assert again == skipped
+    assert again == skipped == {"not JSON": 1}
+    assert again.places == {"not JSON": [place]}
 
 
-def test_other_files_are_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("all of it", encoding="utf-8")
+@pytest.mark.parametrize("manifest", [None, {"format_version": 1, "job": {}, "shards": []}, "a store's"])
+def test_other_files_are_not_replaced(tmp_path: Path, manifest: Any) -> None:
+    """Nor in a folder with a manifest, as `spinn encode` writes one, nor beside a store's own."""
+    mine, data = tmp_path / "mine", data_of(tmp_path, "snli")
+    if manifest == "a store's":
+        prepare_store(data, mine, Skipped())
+    else:
+        mine.mkdir()
+    if isinstance(manifest, dict):
+        (mine / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (mine / "notes").mkdir()
+    (mine / "notes" / "thesis.txt").write_text("all of it", encoding="utf-8")
+    before = sorted(mine.rglob("*"))
     with pytest.raises(DataError, match="holds other files"):
-        prepare_store(data_of(tmp_path, "snli"), tmp_path / "mine", Skipped())
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+        prepare_store(DataConfig(**{**data.to_dict(), "limit": 3}), mine, Skipped())
+    assert sorted(mine.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: next((f / "train").glob("*.arrow")).unlink(),
+        lambda f: truncate(next((f / "train").glob("*.arrow"))),
+        lambda f: break_json(f, "manifest.json", lambda m: {**m, "format_version": 0}),
+        lambda f: break_json(f, "manifest.json", lambda m: {**m, "sources": {"train": 1}}),
+        lambda f: break_json(f, "manifest.json", lambda m: {**m, "options": []}),
+        lambda f: break_json(f, "manifest.json", lambda m: {**m, "files": None}),
+    ],
+)
+def test_a_damaged_or_older_store_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    folder, data = tmp_path / "store", data_of(tmp_path, "snli")
+    prepare_store(data, folder, Skipped())
+    whole = read_store(folder)
+    damage(folder)
+    assert prepare_store(data, folder, Skipped())[1]
+    assert_same(read_store(folder), whole)
+
+
+def test_all_files_of_a_store_are_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data_prep import folders
+
+    synced: list[str] = []
+    monkeypatch.setattr(folders, "_fsync", lambda path: synced.append(path.name))
+    write_store(tmp_path / "store", random_corpus(5), {})
+    names = {path.name for path in (tmp_path / "store").rglob("*")}
+    assert names <= set(synced)
+    assert synced.index("train") > synced.index("state.json")
+
+
+def test_a_run_on_a_store_reads_other_files_as_the_store_was_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two classes of SST, fields of one's own, and trees for text."""
+    for corpus, options, split in (
+        ("sst", ["--binary"], "dev"),
+        ("pairs", ["--fields", *OWN], "dev"),
+        ("snli", ["--branching", "right"], "text"),
+    ):
+        folder = tmp_path / corpus
+        folder.mkdir()
+        data = data_of(folder, corpus)
+        other = data.dev[0]
+        if split == "text":
+            other = str(folder / "text.jsonl")
+            record = {"gold_label": "neutral", "sentence1": "old dogs bark", "sentence2": "cats sleep"}
+            Path(other).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        files = ["--train", data.train[0], "--dev", data.dev[0]]
+        store, run = str(folder / "store"), str(folder / "run")
+        assert main(["prepare", "--corpus", corpus, *files, *options, "--output", store]) == 0
+        extra = ["--extra", f"more={other}", "--epochs", "1", "--output", run]
+        assert main(["train", "--data", store, *extra, *SMALL]) == 0
+        assert main(["evaluate", run, "--data", other]) == 0
+        if corpus == "pairs":
+            assert main(["predict", run, "--input", other]) == 0
+    capsys.readouterr()
 
 
 def test_words_are_in_an_order_of_their_own(tmp_path: Path) -> None:

@@ -63,7 +63,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", metavar="FILE", help="files to score (default: the run's own)"
     )
-    parser.add_argument("--split", choices=("train", "dev", "test"), help="which file of an SNLI zip")
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="which part of an official zip: train, dev, test; mismatched of MultiNLI",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as JSON, too")
     add_branching(parser, "for a model that parses, the trees that its own are scored against")
     add_skip_bad(parser)
@@ -73,7 +77,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.split is not None and args.data is None:
-        raise ConfigError("--split goes with --data: it names a file of an SNLI zip")
+        raise ConfigError("--split goes with --data: it names a part of an official zip")
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
     data = _data(args, checkpoint)

@@ -127,8 +127,12 @@ def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
         say("looking for vectors")
         coverages = _coverages(settings, splits.vocabulary, statistics)
         say("laying batches into shapes")
-        size, seed = settings.training.batch_size, settings.training.seed
-        uses = {kind: shape_use(splits.train, kind, size, seed) for kind in FIXED_KINDS}
+        size, budget, seed = (
+            settings.training.batch_size,
+            settings.training.batch_tokens,
+            settings.training.seed,
+        )
+        uses = {kind: shape_use(splits.train, kind, size, seed, budget) for kind in FIXED_KINDS}
     found = Inspection(
         title=_title(settings.data),
         labels=splits.labels,

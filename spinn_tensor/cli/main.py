@@ -18,8 +18,10 @@ from data_prep.errors import DataError
 from spinn_tensor import __version__
 from spinn_tensor.cli import (
     demo,
+    doctor,
     encode,
     evaluate,
+    export,
     generate,
     inspect,
     parse,
@@ -80,11 +82,13 @@ def build_parser() -> argparse.ArgumentParser:
         predict,
         parse,
         encode,
+        export,
         prepare,
         inspect,
         generate,
         profile,
         presets,
+        doctor,
         demo,
     ):
         command.add_parser(subparsers)

@@ -119,7 +119,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action="store_true",
         help="go on with the run in --output (begin one if there is none); settings other than its own are "
-        "refused, but for epochs, save_every and log_every",
+        "refused, but for epochs, save_every, log_every and prefetch",
     )
     either.add_argument("--overwrite", action="store_true", help="delete the run in --output first")
     add_device(parser)

@@ -3,17 +3,20 @@
     model.safetensors   every parameter and buffer of the model, by name
     config.json         format version, model, training and data settings, the vocabulary's sha256, metrics
     tokenizer.json      from text to ids: the rules, the casing and the words, id 0 = <pad>, id 1 = <unk>
+    README.md           the model card, for people and the Hugging Face Hub; it is not read
 
 Nothing is unpickled. Reading is strict: a tensor that is missing, extra, of another shape or type, an
 unknown key, another format, another vocabulary or other rules are a `CheckpointError` of one line that names
-the file and the tensor or key.
+the file and the tensor or key. `_orig_mod.`, which torch.compile puts into names, is no part of a name.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +32,13 @@ from data_prep.vocabulary import Vocabulary
 from spinn_tensor.classifiers import Model, build_model
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.training.config import RunConfig
+from spinn_tensor.training.model_card import model_card, without_folders
 
 FORMAT_VERSION = 2  # of a checkpoint folder, the only one that is read; rises with every change of the files
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+CARD = "README.md"
+BUNDLE = (WEIGHTS, CONFIG, TOKENIZER, CARD)
+COMPILED = "_orig_mod."  # before the names of what torch.compile was given
 
 
 class CheckpointError(ValueError):
@@ -45,6 +52,14 @@ class CheckpointConfig(NamedTuple):
     run: RunConfig  # preset, data, encoder, classifier and training settings of the run that wrote it
     vocabulary_sha256: str
     metrics: dict[str, Any]  # dev accuracy, step, epoch
+
+
+class Provenance(NamedTuple):
+    """What a checkpoint holds beside the model; a loaded model has it as `model.provenance`."""
+
+    vocabulary: Vocabulary
+    run: RunConfig
+    metrics: Mapping[str, Any]
 
 
 class Checkpoint(NamedTuple):
@@ -62,18 +77,20 @@ class Checkpoint(NamedTuple):
 
 def save_checkpoint(
     folder: Path,
-    model: Model,
+    model: Model,  # or what torch.compile made of one
     vocabulary: Vocabulary,
     run: RunConfig,
     metrics: Mapping[str, Any],
     extra_tensors: Mapping[str, Mapping[str, Tensor]] | None = None,  # file name: its tensors
     extra_json: Mapping[str, Any] | None = None,  # file name: its content
+    license: str | None = None,  # of the weights, for the model card
 ) -> None:
     """Replaces the folder by a checkpoint of the model as it is now, with further files beside it.
 
     Raises CheckpointError for weights that are not float32, which `load_checkpoint` would refuse.
     """
-    for name, tensor in model.state_dict().items():
+    tensors = _plain_names(folder, model.state_dict())
+    for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise CheckpointError(
                 f"{folder}: tensor {name!r} has type {tensor.dtype}; a checkpoint holds torch.float32 (model.float())"
@@ -85,20 +102,42 @@ def save_checkpoint(
         "vocabulary_sha256": vocabulary.sha256,
         "metrics": dict(metrics),
     }
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    card = model_card(model.config, run, metrics, n_parameters, license)
 
     def fill(temporary: Path) -> None:
-        write_tensors(temporary / WEIGHTS, model.state_dict())
+        write_tensors(temporary / WEIGHTS, tensors)
         write_json(temporary / CONFIG, content)
         Tokenizer(vocabulary).save(temporary / TOKENIZER)
-        for name, tensors in (extra_tensors or {}).items():
-            write_tensors(temporary / name, tensors)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        for name, more in (extra_tensors or {}).items():
+            write_tensors(temporary / name, more)
         for name, value in (extra_json or {}).items():
             write_json(temporary / name, value)
 
     write_folder(Path(folder), fill)
 
 
-def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+def save_bundle(folder: Path, model: Model, provenance: Provenance, license: str | None = None) -> None:
+    """A checkpoint for others: of the data no more than names, and never over files that are not a bundle's.
+
+    Raises CheckpointError.
+    """
+    if folder.exists():
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: a file, expected a folder")
+        if others := sorted(set(os.listdir(folder)) - set(BUNDLE)):
+            raise CheckpointError(f"{folder}: holds other files ({others[0]}); name a new folder")
+    vocabulary, run, metrics = provenance
+    run = dataclasses.replace(run, data=without_folders(run.data))
+    save_checkpoint(folder, model, vocabulary, run, metrics, license=license)
+
+
+def load_checkpoint(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    build: Callable[[ModelConfig], Model] = build_model,  # or a class of models, when its task is expected
+) -> Checkpoint:
     """The model in eval mode on `device`, its vocabulary and its settings.
 
     `path` is a checkpoint folder, or the folder of a run, whose `best` checkpoint is then taken (`last` if
@@ -106,6 +145,11 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
     """
     folder = checkpoint_folder(Path(path))
     config = read_config(folder / CONFIG)
+    expected = getattr(build, "task", config.model.task)
+    if config.model.task != expected:
+        raise CheckpointError(
+            f"{folder / CONFIG}: a model of task {config.model.task!r}; {build.__name__} reads those of {expected!r}"
+        )
     try:
         vocabulary = Tokenizer.load(folder / TOKENIZER).vocabulary
     except (DataError, OSError) as error:
@@ -120,8 +164,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
             f"{folder / CONFIG}: vocabulary_size is {config.model.encoder.vocabulary_size}, "
             f"{TOKENIZER} has {len(vocabulary)} words"
         )
-    model = build_model(config.model)
+    model = build(config.model)
     load_weights(model, folder / WEIGHTS)
+    model.provenance = Provenance(vocabulary, config.run, config.metrics)
     return Checkpoint(model.to(device).eval(), vocabulary, config)
 
 
@@ -160,10 +205,23 @@ def read_config(path: Path) -> CheckpointConfig:
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Copies the file's tensors into the model; raises CheckpointError unless they agree exactly."""
-    tensors = read_tensors(path)
+    tensors = _plain_names(path, read_tensors(path))
     state = model.state_dict()
-    check_tensors(path, tensors, state)
-    model.load_state_dict(tensors, strict=True)
+    check_tensors(path, tensors, _plain_names(path, state))
+    model.load_state_dict({name: tensors[_plain_name(name)] for name in state}, strict=True)
+
+
+def _plain_name(name: str) -> str:
+    return name.replace(COMPILED, "")
+
+
+def _plain_names(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by their names before torch.compile. Raises CheckpointError where two have one name."""
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if plain.setdefault(_plain_name(name), tensor) is not tensor:
+            raise CheckpointError(f"{path}: tensor {_plain_name(name)!r} is there twice, compiled and not")
+    return plain
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -210,7 +268,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({_one_line(error)})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")

@@ -138,6 +138,8 @@ class DataConfig(Settings):
             _require(bool(name and separator and file), "extra", entry, "NAME=FILE")
         if self.node_labels and self.corpus != "sst":
             raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
+        if len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"labels: got one twice: {', '.join(self.labels)}")
         for name, corpus in (("fields", "pairs"), ("labels", "pairs"), ("binary", "sst"), ("phrases", "sst")):
             if getattr(self, name) and self.corpus != corpus:
                 raise ConfigError(f"{name}: is for --corpus {corpus}, got --corpus {self.corpus}")
@@ -150,10 +152,6 @@ class DataConfig(Settings):
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}
-
-    def with_fields(self, fields: tuple[str, ...]) -> DataConfig:
-        """The same data whose records have fields of these names."""
-        return dataclasses.replace(self, fields=fields)
 
     def with_absolute_paths(self) -> DataConfig:
         paths: dict[str, Any] = {

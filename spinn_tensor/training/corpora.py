@@ -14,6 +14,7 @@ read from their text then. Random trees are the same in every run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,11 +36,11 @@ from data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
 from data_prep.reading import Examples, LineFormat, join, read_examples_as_columns
 from data_prep.records import Tokenize
 from data_prep.store import PreparedCorpus, Split, is_store, read_manifest, read_store, sha256_of
-from data_prep.tokenizer import Tokenizer
+from data_prep.tokenizer import Tokenizer, rules_sha256
 from data_prep.treebank import TreebankFormat
 from data_prep.vocabulary import Vocabulary
 from data_prep.words import WordList, by_frequency, count_words, renumber
-from spinn_tensor.training.config import PAIR_CORPORA, DataConfig
+from spinn_tensor.training.config import CORPORA, PAIR_CORPORA, DataConfig
 from spinn_tensor.training.sources import Source, extra_sources, split_sources
 
 Corpus = PairColumns | LabelledColumns
@@ -47,6 +48,8 @@ OnLines = Callable[[int], object]  # told of so many lines when they are read
 
 # Options that a corpus is prepared with: others make nothing different of the files.
 PREPARED_WITH = ("corpus", "limit", "skip_bad", "branching", "fields", "labels", "binary", "phrases")
+# Those that say how further files of the same kind are read: a run on the store has them, too.
+KEPT = ("corpus", "branching", "fields", "labels", "binary", "phrases")
 
 
 class Splits(NamedTuple):
@@ -104,11 +107,33 @@ def read_source(
     return _read_split(source, data, vocabulary, names, skipped, None, False, tokenize).columns
 
 
+def with_prepared_options(data: DataConfig) -> DataConfig:
+    """The data with the options that its store was prepared with, where it has one and says nothing else.
+
+    Raises DataError for a store that cannot be read and for options that do not fit it.
+    """
+    if data.data is None or not is_store(data.data):
+        return data
+    folder, options = Path(data.data), read_manifest(Path(data.data))["options"]
+    given, changes = data.to_dict(), dict[str, Any]()
+    for name in KEPT:
+        was = options.get(name)
+        if name == "branching" and data.branching is not None:
+            continue  # made anew, of whatever trees there were
+        if given[name] and given[name] != was:
+            raise DataError(f"was prepared with {name} = {was!r}, got {given[name]!r}", path=folder)
+        changes[name] = tuple(was) if isinstance(was, list) else was
+    return replace(data, **changes)
+
+
 def prepared_from(folder: str | None) -> str | None:
     """The kind of files that a store was made of; None where there is no store. Raises DataError."""
     if folder is None or not is_store(folder):
         return None
-    return str(read_manifest(Path(folder)).get("options", {}).get("corpus"))
+    corpus = read_manifest(Path(folder))["options"].get("corpus")
+    if corpus not in CORPORA:
+        raise DataError(f"a corpus of kind {corpus!r}: prepare again", path=folder)
+    return str(corpus)
 
 
 def stored_splits(data: DataConfig, vocabulary: Vocabulary, skipped: Skipped) -> dict[str, Corpus]:
@@ -135,12 +160,14 @@ def preparation_key(data: DataConfig) -> dict[str, Any]:
     """What a store depends on: options, and the contents of all files. Raises DataError for one that cannot be read."""
     sources = split_sources(data)
     values = data.to_dict()
+    digests = {path: sha256_of(path) for source in sources.values() for path in source.paths}
     return {
         "options": {name: values[name] for name in PREPARED_WITH},
+        "tokenizer": rules_sha256(),
         "sources": {
             name: {
                 "member": source.member,
-                "files": [{"path": str(path.absolute()), "sha256": sha256_of(path)} for path in source.paths],
+                "files": [{"path": str(path.absolute()), "sha256": digests[path]} for path in source.paths],
             }
             for name, source in sources.items()
         },
@@ -182,27 +209,19 @@ def in_order(
 
 def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCorpus:
     """What was prepared, as far as the limit goes, with the files of --extra."""
-    manifest = read_manifest(folder)
-    options = manifest.get("options", {})
-    if options.get("corpus") != data.corpus:
-        was = options.get("corpus")
-        raise DataError(f"was prepared from --corpus {was}, got --corpus {data.corpus}", path=folder)
     if data.train or data.dev or data.test:
         raise DataError(
             "a prepared corpus has files of its own; add others by --extra NAME=FILE", path=folder
         )
-    for name in ("fields", "labels", "binary", "phrases"):
-        given, was = data.to_dict()[name], options.get(name)
-        if given and given != was:
-            raise DataError(f"was prepared with {name} = {was!r}, got {given!r}", path=folder)
+    data = with_prepared_options(data)
+    manifest = read_manifest(folder)
     corpus = read_store(folder)
-    skipped.update(manifest.get("skipped", {}))
+    skipped.restore(manifest["skipped"])
     splits = {name: _limited(split, data.limit) for name, split in corpus.splits.items()}
     words, labels = WordList(corpus.words), LabelNames(list(corpus.labels))
-    data = data if data.fields else data.with_fields(tuple(options.get("fields", ())))
     for name, source in extra_sources(data, splits).items():
         splits[name] = _read_split(source, data, words, labels, skipped, None, False)
-    if data.branching is not None:
+    if data.branching is not None and data.branching != manifest["options"].get("branching"):
         splits = {
             name: split._replace(columns=branched(split.columns, data.branching))
             for name, split in splits.items()
@@ -262,9 +281,12 @@ def _read_files(
                 skip_bad=data.skip_bad,
                 skipped=skipped,
                 limit=data.limit - n_before if data.limit else 0,
+                may_be_empty=len(source.paths) > 1,
                 on_lines=on_lines,
             )
         )
+    if not any(len(part.labels) for part in parts):
+        raise DataError(f"no examples ({skipped})", path=source.paths[0])
     return join(parts)
 
 
@@ -304,9 +326,10 @@ def _labels(data: DataConfig) -> LabelNames:
 
 
 def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:
-    """From now on these are the labels: those that came, in alphabetical order."""
+    """From now on these are the labels: those that came, in the order of the alphabet, or of numbers."""
     came = np.unique(columns.labels).tolist()
-    names = sorted(labels.names[number] for number in came)
+    names = [labels.names[number] for number in came]
+    names.sort(key=int if all(name.isdecimal() for name in names) else str)
     numbers = np.zeros(len(labels.names), dtype=np.int64)
     for number in came:
         numbers[number] = names.index(labels.names[number])

@@ -44,7 +44,8 @@ class Method:
 
     def _ragged(self, columns: Columns, table_kind: str, n_samples: int = 1) -> Batch:
         """A batch that computes no padding, and what is equal in it once."""
-        share = self.model.encoder.sharing(table_kind)
+        # said, since a thread may make the batch while the model is evaluated
+        share = self.model.encoder.sharing(table_kind, training=True)
         return collate(columns, table_kind, n_samples=n_samples, share=share)
 
     def samples(

@@ -14,6 +14,7 @@ from data_prep.errors import DataError
 from data_prep.files import Skipped
 from data_prep.store import (
     PreparedCorpus,
+    check_files,
     clear_store,
     is_store,
     read_manifest,
@@ -48,10 +49,8 @@ def prepare_store(
     key = preparation_key(data)
     if parser is not None:
         key["options"]["parser"] = sha256_of(checkpoint_folder(parser) / WEIGHTS)
-    if is_store(folder):
-        manifest = read_manifest(folder)
-        if _essence(manifest) == _essence(key):
-            return manifest, False
+    if (manifest := _whole_store(folder)) is not None and _essence(manifest) == _essence(key):
+        return manifest, False
     if parser is None:
         corpus = prepare(data, skipped, on_lines)
     else:
@@ -62,18 +61,31 @@ def prepare_store(
             )
         without_trees = replace(data, branching=data.branching or "right")
         corpus = _parsed(prepare(without_trees, skipped, on_lines), checkpoint, on_sentences)
-    write_store(folder, corpus, {**key, "skipped": dict(skipped)})
+    write_store(folder, corpus, {**key, "skipped": skipped.to_dict()})
     return read_manifest(folder), True
 
 
+def _whole_store(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a store that this version reads and nothing is missing of."""
+    if not is_store(folder):
+        return None
+    try:
+        check_files(folder)
+        return read_manifest(folder)
+    except DataError:
+        return None
+
+
 def _essence(values: dict[str, Any]) -> Any:
-    """Options and contents of files, wherever these lie."""
-    sources = values.get("sources", {})
-    contents = {
-        name: (source["member"], [file["sha256"] for file in source["files"]])
-        for name, source in sources.items()
-    }
-    return values.get("options"), contents
+    """Options, the rules of the tokenizer and contents of files, wherever these lie."""
+    try:
+        contents = {
+            name: (source["member"], [file["sha256"] for file in source["files"]])
+            for name, source in values["sources"].items()
+        }
+    except (KeyError, TypeError, AttributeError):  # of a manifest that was written by hand
+        return None
+    return values.get("options"), values.get("tokenizer"), contents
 
 
 def _parsed(

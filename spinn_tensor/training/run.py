@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ from spinn_tensor.training.checkpoint import (
     read_json,
 )
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
-from spinn_tensor.training.corpora import Splits, load_splits
+from spinn_tensor.training.corpora import Splits, load_splits, with_prepared_options
 from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.generated import GENERATORS, generate_corpus
@@ -177,6 +178,7 @@ def _begin(output: Path, run: RunConfig) -> None:
 def with_corpus(run: RunConfig, output: Path, resume: bool, observer: Observer) -> RunConfig:
     """The run with absolute paths, and with the generated corpus where it has no files of its own."""
     run = run.with_absolute_paths()
+    run = replace(run, data=with_prepared_options(run.data))
     if run.data.corpus not in GENERATORS or run.data.data is not None or (run.data.train and run.data.dev):
         return run
     folder = Path(os.path.abspath(output / CORPUS))

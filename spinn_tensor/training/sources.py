@@ -57,10 +57,13 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
     """Which file is which split. Raises DataError if train or dev is missing."""
     sources: dict[str, Source] = {}
     given = {"train": data.train, "dev": data.dev, "test": data.test}
-    if data.data is not None and not (data.train and data.dev):
+    if data.data is not None:
         sources.update(_published(data.corpus, Path(data.data)))
     sources.update({name: Source(tuple(map(Path, files))) for name, files in given.items() if files})
     for name in NEEDED:
+        if name not in sources and data.data is not None:
+            expected = LAYOUTS[data.corpus].files[name][0]
+            raise DataError(f"no {expected} (nor .gz) in it; --{name} FILE names another", path=data.data)
         if name not in sources:
             raise DataError(f"no {name} file: give --{name} FILE, or --data with the folder of the corpus")
     return sources | extra_sources(data, sources)
@@ -99,8 +102,6 @@ def _published(corpus: str, path: Path) -> dict[str, Source]:
         candidates = [place.with_name(place.name + ending) for place in places for ending in ("", ".gz")]
         if existing := [candidate for candidate in candidates if candidate.is_file()]:
             found[split] = Source((existing[0],))
-        elif split in NEEDED:
-            raise DataError(f"no {names[0]} (nor .gz) in it", path=path)
     return found
 
 

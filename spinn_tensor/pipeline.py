@@ -1,0 +1,252 @@
+"""Raw sentences in; labels, probabilities, encodings and trees out: a loaded model and what reads text for it.
+
+A sentence is a string: a binary parse, `( ( A dog ) barks )`, if it begins with "( ", else raw English text, which is
+tokenised as the model's words were. What a model composes by depends on its kind:
+
+    kind                            trees it composes by
+    spinn                           its own, whatever is given
+    lstm, bilstm, bow               none
+    spinn-pi, spinn-pi-nt           those given, or those that `trees` makes:
+        trees="parser"              the package's parser makes them for text without a parse
+        trees=FOLDER or hub id      another parser does
+        trees="left", "right", ...  such trees replace those given, too, as `--branching` does
+        trees=None                  as the model was trained: its own --branching, else "parser"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+
+from data_prep.branching import BRANCHINGS, with_branching
+from data_prep.columns import (
+    NO_LABEL,
+    LabelledColumns,
+    PairColumns,
+    SentenceColumns,
+    lengths,
+    node_offsets,
+    ragged_arange,
+    sentence_columns,
+    take,
+)
+from data_prep.errors import DataError
+from data_prep.treebank import parse_or_tokenize
+from data_prep.trees import Tree, format_binary
+from spinn_tensor.classifiers import Model
+from spinn_tensor.config import GIVEN_KINDS, ConfigError
+from spinn_tensor.encoding.blocks import encode_columns
+from spinn_tensor.hub import HubOptions, bundle_folder
+from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, load_checkpoint
+from spinn_tensor.training.evaluate import EVALUATION_BATCH, predict_probabilities, predict_transitions
+
+PACKAGED = "parser"  # the name of the package's own, among trees
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of a sentence or a pair."""
+
+    label: str  # the most probable
+    probabilities: dict[str, float]  # of every label, in the order of the model's
+
+
+class _Read(NamedTuple):
+    """n sentences as they were given."""
+
+    trees: list[Tree]  # n; right-branching where there was no parse
+    has_no_parse: list[bool]  # n
+
+
+class Pipeline:
+    """A model on one device, for sentences in any number and of any lengths; results keep their order.
+
+    It keeps no state between calls, so threads may share it. Sentences are cut into batches by their tokens; what
+    comes out for one does not depend on the others. (But for trees="random", which are drawn for all of a call.)
+    """
+
+    def __init__(
+        self,
+        model: Model,  # with a vocabulary: loaded, or given one as `model.provenance`
+        *,
+        branching: str | None = None,  # one of BRANCHINGS, for kinds that compose by given trees
+        parser: Model | None = None,  # makes trees for text without a parse, for the same kinds
+    ) -> None:
+        """Puts the model in eval mode. Raises CheckpointError for one without a vocabulary."""
+        self.model = model.eval()
+        self.branching = branching
+        self.parser = parser
+        self._vocabulary = model.vocabulary
+        self._tokenizer = model.tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        device: str | torch.device = "auto",  # "auto": cuda where there is one
+        trees: str | Path | None = None,  # see the top of this module
+        revision: str | None = None,  # of the model on the hub
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Self:
+        """Raises CheckpointError as `PairClassifier.from_pretrained`, ConfigError for trees that the model has no use
+        for or that are no parser's, and for a device that is not there."""
+        options = HubOptions(revision, cache_dir, force_download, local_files_only, token)
+        device = _device(device)
+        checkpoint = load_checkpoint(bundle_folder(path_or_hub_id, options), device)
+        encoder, run = checkpoint.config.model.encoder, checkpoint.config.run
+        if encoder.kind not in GIVEN_KINDS:
+            if trees is not None:
+                why = "makes trees of its own" if encoder.parses else "looks at no tree"
+                raise ConfigError(f"trees={trees!r}: a model of kind {encoder.kind!r} {why}")
+            return cls(checkpoint.model)
+        trees = trees or run.data.branching or PACKAGED
+        if trees in BRANCHINGS:
+            return cls(checkpoint.model, branching=str(trees))
+        folder = (
+            packaged_parser() if trees == PACKAGED else bundle_folder(trees, options._replace(revision=None))
+        )
+        return cls(checkpoint.model, parser=load_parser(folder, device).model)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; () for a model that only parses."""
+        return self.model.config.labels
+
+    def classify(
+        self,
+        premises: Iterable[str],  # n sentences, which need not be premises
+        hypotheses: Iterable[str] | None = None,  # n, for a model of pairs
+        *,
+        batch_size: int = EVALUATION_BATCH,  # sentences or pairs at most
+    ) -> list[Prediction]:  # n
+        """Labels and probabilities.
+
+        Raises DataError naming the number of a sentence, counted from 0, that is empty, no text or a broken parse;
+        TypeError where the model is not one of pairs, or of sentences.
+        """
+        task = self.model.task
+        if task == "parse":
+            raise TypeError("a model that only parses has no labels")
+        if (task == "pair") != (hypotheses is not None):
+            expected = "premises and hypotheses" if task == "pair" else "sentences alone"
+            raise TypeError(f"a {type(self.model).__name__} classifies {expected}")
+        corpus: PairColumns | LabelledColumns
+        if hypotheses is None:
+            columns = self._composed(self._read(premises, "sentences"))
+            corpus = LabelledColumns(columns, _no_labels(len(columns.token_offsets) - 1))
+        else:
+            corpus = self._pairs(premises, hypotheses)
+        rows = predict_probabilities(self.model, corpus, batch_size)
+        return [
+            Prediction(self.labels[best], dict(zip(self.labels, row, strict=True)))
+            for best, row in zip(rows.argmax(1).tolist(), rows.tolist(), strict=True)
+        ]
+
+    def encode(self, sentences: Iterable[str]) -> np.ndarray:  # (n, output_dim) float32
+        """One vector a sentence. Raises DataError as `classify`."""
+        return encode_columns(self.model.encoder, self._composed(self._read(sentences, "sentences")))
+
+    def parse(self, sentences: Iterable[str]) -> list[str]:  # n
+        """The trees that the model composes the sentences by, as binary parses.
+
+        Raises DataError as `classify`, TypeError for a model that looks at no tree.
+        """
+        kind = self.model.encoder.config.kind
+        if self.model.encoder.table_kind == "sequence":
+            raise TypeError(f"a model of kind {kind!r} looks at no tree")
+        read = self._read(sentences, "sentences")
+        columns = self._composed(read)
+        transitions = columns.transitions
+        if self.model.encoder.config.parses:
+            transitions = predict_transitions(self.model.encoder, columns)
+        bounds = node_offsets(columns).tolist()
+        return [
+            format_binary(Tree(tree.tokens, transitions[start:end]))
+            for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False)
+        ]
+
+    def _pairs(self, premises: Iterable[str], hypotheses: Iterable[str]) -> PairColumns:
+        first, second = self._read(premises, "premises"), self._read(hypotheses, "hypotheses")
+        n_pairs = len(first.trees)
+        if len(second.trees) != n_pairs:
+            raise DataError(f"got {n_pairs} premises and {len(second.trees)} hypotheses, expected as many")
+        both = _Read(first.trees + second.trees, first.has_no_parse + second.has_no_parse)
+        columns, rows = self._composed(both), np.arange(n_pairs)
+        return PairColumns(take(columns, rows), take(columns, rows + n_pairs), _no_labels(n_pairs))
+
+    def _read(self, sentences: Iterable[str], name: str) -> _Read:
+        """Trees or words of the sentences. Raises DataError naming the sentence."""
+        if isinstance(sentences, str):
+            raise DataError("got a string, expected a list of them", field=name)
+        trees: list[Tree] = []
+        texts: list[str] = []  # those without a parse
+
+        def tokenize(text: str) -> tuple[str, ...]:
+            texts.append(text)
+            return self._tokenizer.tokenize(text)
+
+        has_no_parse = []
+        for example, text in enumerate(sentences):
+            n_before = len(texts)
+            try:
+                if not isinstance(text, str):
+                    raise DataError(f"got {type(text).__name__}, expected a string")
+                trees.append(parse_or_tokenize(text, tokenize))
+            except DataError as error:
+                raise error.at(example=example, field=name) from None
+            has_no_parse.append(len(texts) > n_before)
+        return _Read(trees, has_no_parse)
+
+    def _composed(self, read: _Read) -> SentenceColumns:
+        """The sentences under the trees that a model composes by which does not parse."""
+        columns = sentence_columns(read.trees, self._vocabulary)
+        if self.branching is not None:
+            return with_branching(columns, self.branching)
+        rows = np.flatnonzero(read.has_no_parse)
+        if self.parser is None or not len(rows):
+            return columns
+        words = sentence_columns((read.trees[row] for row in rows), self.parser.vocabulary)
+        transitions = columns.transitions.copy()
+        places = ragged_arange(node_offsets(columns)[rows], 2 * lengths(words) - 1)
+        transitions[places] = predict_transitions(self.parser.encoder, words)
+        return columns._replace(transitions=transitions)
+
+
+def packaged_parser() -> Path:
+    """Folder of the checkpoint that comes with the package. Raises ConfigError if this installation lacks it."""
+    folder = Path(str(resources.files("spinn_tensor"))) / "pretrained" / "parser"
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(
+            "the package's parser is missing here; train one with spinn train --corpus trees and give its folder"
+        )
+    return folder
+
+
+def load_parser(path: str | Path, device: str | torch.device) -> Checkpoint:
+    """A checkpoint that parses. Raises CheckpointError, and ConfigError for one that does not."""
+    checkpoint = load_checkpoint(path, device)
+    encoder = checkpoint.config.model.encoder
+    if not encoder.parses:
+        raise ConfigError(f"{path}: an encoder of kind {encoder.kind} does not parse; those of kind spinn do")
+    return checkpoint
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device}: torch sees no CUDA device here")
+    return device
+
+
+def _no_labels(n: int) -> np.ndarray:
+    return np.full(n, NO_LABEL, dtype=np.int64)

@@ -1,0 +1,258 @@
+"""ONNX files: equal to their models at any batch and length, standard operators alone, and whole or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+import onnx  # noqa: E402
+from onnx import TensorProto  # noqa: E402
+
+from data_prep.columns import PairColumns, sentence_columns  # noqa: E402
+from data_prep.errors import DataError  # noqa: E402
+from data_prep.pairs import read_pairs  # noqa: E402
+from export.graphs import ExportError, input_axes, output_axes  # noqa: E402
+from export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
+from export.parity import LIMITS, ParityError, compare, make_case, random_cases, require  # noqa: E402
+from tests.tiny_models import tiny_model  # noqa: E402
+
+SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
+
+# name -> task, kind, tables, leaf encoder, precision, folded
+FILES = {
+    "own": ("pair", "spinn", "own", "projection", "float32", False),
+    "own-int8": ("pair", "spinn", "own", "projection", "int8", True),
+    "parser": ("parse", "spinn", "own", "bilstm", "float32", False),
+    "given": ("pair", "spinn-pi", "given", "projection", "float32", True),
+    "given-float16": ("sentence", "spinn", "given", "projection", "float16", False),
+    "forest": ("pair", "spinn-pi-nt", "forest", "projection", "float32", False),
+    "forest-int8": ("sentence", "spinn-pi-nt", "forest", "projection", "int8", False),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The model and the file of a name, made once."""
+    folder, made = tmp_path_factory.mktemp("onnx"), {}
+
+    def export(name):
+        if name not in made:
+            task, kind, tables, leaf_encoder, precision, folded = FILES[name]
+            model, path = tiny_model(task, kind, leaf_encoder=leaf_encoder), folder / f"{name}.onnx"
+            export_onnx(
+                model,
+                path,
+                tables=tables,
+                precision=precision,
+                fold_leaves=folded,
+                vocabulary_sha256="0123abc",
+                max_length=90,
+            )
+            made[name] = model, path
+        return made[name]
+
+    return export
+
+
+def as_candidate(path, n_threads=1):
+    """A file as parity runs artefacts."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_says_what_its_model_says(exported, name) -> None:
+    model, path = exported(name)
+    tables, precision = FILES[name][2], FILES[name][4]
+    report = compare(model, as_candidate(path), random_cases(model, tables=tables), tables=tables)
+    require(report, LIMITS[precision])
+    if precision != "float32":
+        with pytest.raises(ParityError):
+            require(report)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_file_of_standard_operators_with_named_axes(exported, name) -> None:
+    model, path = exported(name)
+    proto = onnx.load(path, load_external_data=False)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [(imported.domain, imported.version) for imported in proto.opset_import] == [("", OPSET)]
+    assert not proto.functions
+    assert all(node.domain == "" for graph in graphs(proto.graph) for node in graph.node)
+    assert {tensor.data_location for tensor in proto.graph.initializer} == {TensorProto.DEFAULT}
+    for values, axes in (
+        (proto.graph.input, input_axes(model.config.task, FILES[name][2])),
+        (proto.graph.output, output_axes(model.config.task, FILES[name][2])),
+    ):
+        assert [value.name for value in values] == list(axes)
+        for value in values:
+            expected = ["2*length - 1" if axis == "transitions" else axis for axis in axes[value.name]]
+            named = {"classes": 3, "hidden": model.config.encoder.hidden_dim}
+            shape = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            assert shape == [named.get(axis, axis) for axis in expected]
+            is_number = value.name == "logits" or value.name.endswith("encodings")
+            assert value.type.tensor_type.elem_type == (TensorProto.FLOAT if is_number else TensorProto.INT64)
+
+
+def graphs(graph):
+    """The graph and the bodies of its loops."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs(attribute.g)
+
+
+def test_metadata(exported) -> None:
+    _, path = exported("own-int8")
+    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(metadata.pop("labels")) == ["entailment", "neutral", "contradiction"]
+    assert metadata == {
+        "spinn_format_version": "1",
+        "task": "pair",
+        "kind": "spinn",
+        "tables": "own",
+        "vocabulary_sha256": "0123abc",
+        "max_length": "90",
+        "hidden_dim": "8",
+        "precision": "int8",
+        "folded": "true",
+    }
+
+
+def test_products_in_the_loop_are_quantised(exported) -> None:
+    body = loop_body(exported("own-int8")[1])
+    assert [node.op_type for node in body.node].count("MatMulInteger") == 3
+    assert [node.op_type for node in body.node].count("MatMul") == 1  # the choice
+    tensors = onnx.load(exported("own-int8")[1]).graph.initializer
+    assert sum(tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2 for tensor in tensors) == 8
+
+
+def test_products_in_half_precision(exported) -> None:
+    tensors = onnx.load(exported("given-float16")[1]).graph.initializer
+    matrices = [tensor for tensor in tensors if len(tensor.dims) == 2 and min(tensor.dims) > 2]
+    assert {tensor.data_type for tensor in matrices} == {TensorProto.FLOAT16}
+
+
+def loop_body(path):
+    (body,) = [
+        attribute.g
+        for node in onnx.load(path).graph.node
+        if node.op_type == "Loop"
+        for attribute in node.attribute
+        if attribute.name == "body"
+    ]
+    return body
+
+
+def test_folding_leaves_one_table(exported) -> None:
+    shapes = [list(tensor.dims) for tensor in onnx.load(exported("given")[1]).graph.initializer]
+    assert [60, 16] in shapes
+    assert [6, 16] not in shapes
+    assert [60, 6] in [list(tensor.dims) for tensor in onnx.load(exported("own")[1]).graph.initializer]
+
+
+def test_the_loop_carries_what_its_stacks_need(exported) -> None:
+    """Right-branching sentences leave one composed state a lane, left-branching ones too, however long they are."""
+    model, path = exported("given")
+    proto = onnx.load(path)
+    (loop,) = [node for node in proto.graph.node if node.op_type == "Loop"]
+    carried = loop.output[0]
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(carried, TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    case = next(random_cases(model, batch_sizes=(8,)))
+    states = session.run([carried], case.inputs)[0]
+    assert len(states) <= 1 + 2 * 8  # a null row and the roots
+
+
+def test_padding_and_company_change_nothing(exported) -> None:
+    model, path = exported("own")
+    run, case = as_candidate(path), next(random_cases(model, batch_sizes=(8,)))
+    expected = run(case.inputs)
+    names = ("premise_ids", "premise_lengths", "hypothesis_ids", "hypothesis_lengths")
+    ids, n_tokens, other_ids, other_n_tokens = (case.inputs[name] for name in names)
+    for row in range(8):
+        longest = max(n_tokens[row], other_n_tokens[row])
+        rows = slice(row, row + 1)
+        alone = run(
+            {
+                "premise_ids": ids[rows, :longest],
+                "premise_lengths": n_tokens[rows],
+                "hypothesis_ids": other_ids[rows, :longest],
+                "hypothesis_lengths": other_n_tokens[rows],
+            }
+        )
+        np.testing.assert_allclose(alone["logits"][0], expected["logits"][row], atol=1e-4)
+        transitions = expected["premise_transitions"][row, : 2 * longest - 1]
+        np.testing.assert_array_equal(alone["premise_transitions"][0], transitions)
+
+
+def test_labels_and_trees_of_snli(exported, snli) -> None:
+    model, path = exported("own")
+    cases = (make_case(model, snli_batch(snli, start)) for start in range(0, len(snli), 128))
+    report = compare(model, as_candidate(path), cases)
+    require(report)
+    assert report.n == len(snli)
+
+
+@pytest.fixture(scope="module")
+def snli():
+    if not SLICE.exists():
+        pytest.skip("needs ../shared")
+    return list(read_pairs(SLICE))
+
+
+class _Hashed:
+    """A vocabulary without words."""
+
+    def encode(self, tokens):
+        return np.array([2 + sum(map(ord, token)) % 58 for token in tokens], dtype=np.int32)
+
+
+def snli_batch(pairs, start):
+    batch = pairs[start : start + 128]
+    sides = [
+        sentence_columns([getattr(pair, side) for pair in batch], _Hashed())
+        for side in ("premise", "hypothesis")
+    ]
+    return PairColumns(*sides, np.zeros(len(batch), dtype=np.int64))
+
+
+def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch) -> None:
+    model = tiny_model("pair", "spinn-pi-nt")
+    proto = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    monkeypatch.setattr("export.onnx_file.onnx_model", lambda *args, **kwargs: proto)
+    options = {"vocabulary_sha256": "0", "max_length": 0}
+    with pytest.raises(DataError, match="no such folder"):
+        export_onnx(model, tmp_path / "none" / "model.onnx", **options)
+    with pytest.raises(DataError, match="expected a file"):
+        export_onnx(model, tmp_path, **options)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_onnx(model, tmp_path / "model.onnx", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(ExportError, match="precision: expected one of float32, float16, int8, got 'int4'"):
+        onnx_model(tiny_model("pair", "spinn"), precision="int4")
+    diverged = tiny_model("pair", "spinn")
+    with torch.no_grad():
+        diverged.mlp.output.bias.fill_(torch.inf)
+    with pytest.raises(ExportError, match=r"mlp\.output\.bias is not finite"):
+        onnx_model(diverged)

@@ -1,0 +1,51 @@
+"""Untrained models of the smallest sizes, with running statistics and choices as a trained one has them."""
+
+from __future__ import annotations
+
+import torch
+
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.classifiers import Model
+from spinn_tensor.encoder import ParsingMachine
+from spinn_tensor.normalization import MaskedBatchNorm
+
+VOCABULARY_SIZE = 60
+
+
+def tiny_model(
+    task: str,
+    kind: str,
+    *,
+    leaf_encoder: str = "projection",
+    seed: int = 0,
+    hidden_dim: int = 8,
+    tracker_dim: int = 5,
+) -> Model:
+    """A model in training mode, as it is made."""
+    torch.manual_seed(seed)
+    encoder = EncoderConfig(
+        VOCABULARY_SIZE,
+        kind,
+        embedding_dim=6,
+        hidden_dim=hidden_dim,
+        tracker_dim=tracker_dim,
+        leaf_encoder=leaf_encoder,
+    )
+    labels = () if task == "parse" else ("entailment", "neutral", "contradiction")
+    classifier = ClassifierConfig(len(labels), mlp_dim=12) if labels else None
+    model = build_model(ModelConfig(task, labels, encoder, classifier))
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, MaskedBatchNorm):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 2)
+                module.bias.normal_()
+            if isinstance(module, ParsingMachine):
+                module.transition.weight.normal_(std=4)
+                module.transition.bias.normal_(std=0.1)
+                module.tracker.bias.normal_()
+                module.compose.bias.normal_()
+        if labels:
+            model.mlp.output.weight.normal_()
+    return model
