@@ -15,6 +15,7 @@ from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.loop import Interrupted, Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Columns
+from tests import test_training
 from tests.test_training import pair_model, pairs, settings
 
 
@@ -60,15 +61,15 @@ def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest
     collate = Classify.collate
 
     def slowly(self: Classify, columns: Columns, step: int) -> Batch:
-        time.sleep(0.005)
+        time.sleep(0.03)  # longer than a step: the model is evaluated meanwhile
         return collate(self, columns, step)
 
     monkeypatch.setattr(Classify, "collate", slowly)
+    monkeypatch.setitem(test_training.ENCODER, "embedding_dropout", 0.3)
     weights = []
     for prefetch in (0, 1, 4):
         options = {"epochs": 2, "batch_size": 8, "prefetch": prefetch, "evaluate_every": 1}
         trainer = trainer_of(tmp_path / str(prefetch), **options)
-        trainer.task.model.encoder.leaves.dropout.p = 0.3
         trainer.fit()
         weights.append(torch.cat([p.detach().flatten() for p in trainer.task.model.parameters()]))
     assert torch.equal(weights[0], weights[1])
