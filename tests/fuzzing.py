@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import time
 import zipfile
@@ -22,6 +23,66 @@ _BATCH = 1000  # inputs between looks at the clock
 _TIMES = [1] * 990 + [2, 2, 2, 3, 3, 100, 2_000, 2_000, 5_000, 200_000]  # how often a piece is put in
 
 Change = tuple[int, int, bytes | None, int]
+
+# What is put into files: to split at "~".
+_BRACKETS = b"(~)~( ~ )~ ( ~ ) ~( a b )~(2~(3 ~ a~[MAX ~]~3\t~\xd9\xa3\t~0~1"
+_BLANKS = b" ~\t~\r~\n~\r\n~\n\n~\x0c~\x1c~\xc2\x85~\xc2\xa0~\xe2\x80\xa8~\xe3\x80\x80"
+_ODD = b"\0~\xef\xbb\xbf~\xed\xa0\x80~\xff~\xc3\xa9~\xcc\x81~\xf0\x9f\x90\x95~\x7f~\x1b"
+_JSON = rb"""{~}~[~]~:~,~"~{}~null~true~NaN~Inf~-~-0~1.0~1e999~//~{"a":~"a":~"gold_label": "-",~"gold_label": 1,"""
+_ESCAPES = rb"""\~\ud800~\udc00~\u0000~\u005f~\u00e9~\n~\/~\x~"\u0061":"""
+PIECES = b"~".join((_BRACKETS, _BLANKS, _ODD)).split(b"~")
+JSON_PIECES = [*PIECES, *_JSON.split(b"~"), *_ESCAPES.split(b"~"), b"9" * 20, b"9" * 5_000, b"[" * 500]
+
+PARSES = ["( A dog )", "( ( A dog ) runs )", "dog", "( é ( w1 1 ) )", "( a ( b ( c ( d e ) ) ) )"]
+
+
+def jsonl(*records: dict[str, Any]) -> list[bytes]:
+    """A line for each, and some once more as other programs would write it."""
+    lines = [json.dumps(record, ensure_ascii=False).encode() for record in records]
+    return lines + [json.dumps(record, separators=(",", ":")).encode() for record in records[:3]]
+
+
+SNLI_LINES = jsonl(
+    *(
+        {
+            "gold_label": "neutral",
+            "sentence1": "A dog.",
+            "sentence1_binary_parse": parse,
+            "sentence2_binary_parse": PARSES[1],
+            "pairID": "1#é",
+        }
+        for parse in PARSES
+    ),
+    {"gold_label": "-", "sentence1_binary_parse": "dog", "sentence2_binary_parse": "dog"},
+    {
+        "gold_label": "entailment",
+        "sentence1": "A dog barks.",
+        "sentence2": "It doesn't.",
+        "n": [1, {"x": 2.5}],
+    },
+)
+OWN_LINES = jsonl(
+    *({"text": parse, "claim": PARSES[0], "verdict": "yes", "key": "1"} for parse in PARSES),
+    {"text_binary_parse": PARSES[1], "text": "A dog.", "claim_binary_parse": "dog", "verdict": 1},
+    {"text": "( A dog )", "claim": "dog", "verdict": 0},
+    {"text": "A dog.", "claim": "It doesn't.", "verdict": "-"},
+)
+TREE_RECORDS = jsonl(
+    {"sentence_binary_parse": PARSES[1], "sentence": "A dog runs."},
+    {"binary_parse": PARSES[3], "sentenceID": "é"},
+    {"sentence": "( A dog )"},
+    {"sentence1_binary_parse": PARSES[0], "sentence2_binary_parse": PARSES[4], "pairID": "1"},
+    {"sentence1": "A dog.", "sentence2_binary_parse": "dog", "sentence1_binary_parse": "( A dog )"},
+)
+SST_LINES = [
+    b"(3 (2 (2 A) (2 dog)) (3 (2 is) (1 old)))",
+    b"(2 dog)",
+    "(4 (0 é) (1 w1\u00a0b))".encode(),
+    b"(1 (2 a) (2 b))",
+]
+LISTOPS_LINES = [b"9\t( ( ( [MAX 2 ) 9 ) ] )", b"3\t3", b"0\t( ( ( [MIN ( ( ( [SM 5 ) 5 ) ] ) ) 9 ) ] )"]
+PARSE_LINES = [parse.encode() for parse in PARSES]
+TREE_LINES = [*PARSE_LINES, *SST_LINES, *LISTOPS_LINES, b"It doesn't."]
 
 
 def changes(pieces: Sequence[bytes]) -> st.SearchStrategy[Change]:

@@ -26,7 +26,7 @@ from data_prep.pairs import LabelNames, PairFields, PairFormat, read_pairs
 from data_prep.reading import LineFormat, read_examples_as_columns
 from data_prep.sentence_lines import line_reader
 from data_prep.sst import SstFormat, read_trees
-from data_prep.store import read_manifest, read_store, write_store
+from data_prep.store import is_store, read_manifest, read_store, write_store
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import TreebankFormat, read_treebank
 from data_prep.trees import (
@@ -42,7 +42,22 @@ from data_prep.trees import (
 )
 from data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 from tests import test_parse_chunks
-from tests.fuzzing import changes, damaged, fuzz, packed, texts
+from tests.fuzzing import (
+    JSON_PIECES,
+    LISTOPS_LINES,
+    OWN_LINES,
+    PARSE_LINES,
+    PIECES,
+    SNLI_LINES,
+    SST_LINES,
+    TREE_LINES,
+    TREE_RECORDS,
+    changes,
+    damaged,
+    fuzz,
+    packed,
+    texts,
+)
 from tests.strategies import assert_same_tree
 from tests.test_reading import OWN, VOCABULARY, Slowly, outcome
 from tests.test_sentence_lines import assert_as_by_the_line, blocks_of
@@ -52,130 +67,6 @@ pytest.importorskip("pyarrow")
 
 TOKENIZE = Tokenizer().tokenize
 N_EXAMPLES = 150  # of a reader, by default
-
-BRACKETS = [
-    b"(",
-    b")",
-    b"( ",
-    b" )",
-    b" ( ",
-    b" ) ",
-    b"( a b )",
-    b"(2",
-    b"(3 ",
-    b" a",
-    b"[MAX ",
-    b"]",
-    b"3\t",
-    b"\xd9\xa3\t",
-]
-JSON = [
-    b'"',
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b":",
-    b",",
-    b"{}",
-    b"null",
-    b"true",
-    b"NaN",
-    b"-",
-    b"1e999",
-    b"-0",
-    b"1.0",
-    b"//",
-]
-JSON += [
-    b"9" * 5_000,
-    b"9" * 20,
-    b'{"a":',
-    b"[" * 500,
-    b'"a":',
-    b'"gold_label": "-",',
-    b'"gold_label": 1,',
-    b'"\\u0061":',
-]
-ESCAPES = [b"\\", b"\\ud800", b"\\udc00", b"\\u0000", b"\\u005f", b"\\u00e9", b"\\n", b"\\/", b"\\x"]
-BLANKS = [
-    b" ",
-    b"\t",
-    b"\r",
-    b"\n",
-    b"\r\n",
-    b"\n\n",
-    b"\x0c",
-    b"\x1c",
-    b"\xc2\x85",
-    b"\xc2\xa0",
-    b"\xe2\x80\xa8",
-    b"\xe3\x80\x80",
-]
-ODD = [
-    b"\0",
-    b"\xef\xbb\xbf",
-    b"\xed\xa0\x80",
-    b"\xff",
-    b"\xc3\xa9",
-    b"\xcc\x81",
-    b"\xf0\x9f\x90\x95",
-    b"\x7f",
-    b"\x1b",
-]
-PIECES = [*BRACKETS, *BLANKS, *ODD, b"0", b"1"]
-JSON_PIECES = [*PIECES, *JSON, *ESCAPES]
-
-PARSES = ["( A dog )", "( ( A dog ) runs )", "dog", "( é ( w1 1 ) )", "( a ( b ( c ( d e ) ) ) )"]
-
-
-def jsonl(*records: dict[str, Any]) -> list[bytes]:
-    """A line for each, and some once more as other programs would write it."""
-    lines = [json.dumps(record, ensure_ascii=False).encode() for record in records]
-    return lines + [json.dumps(record, separators=(",", ":")).encode() for record in records[:3]]
-
-
-SNLI_LINES = jsonl(
-    *(
-        {
-            "gold_label": "neutral",
-            "sentence1": "A dog.",
-            "sentence1_binary_parse": parse,
-            "sentence2_binary_parse": PARSES[1],
-            "pairID": "1#é",
-        }
-        for parse in PARSES
-    ),
-    {"gold_label": "-", "sentence1_binary_parse": "dog", "sentence2_binary_parse": "dog"},
-    {
-        "gold_label": "entailment",
-        "sentence1": "A dog barks.",
-        "sentence2": "It doesn't.",
-        "n": [1, {"x": 2.5}],
-    },
-)
-OWN_LINES = jsonl(
-    *({"text": parse, "claim": PARSES[0], "verdict": "yes", "key": "1"} for parse in PARSES),
-    {"text_binary_parse": PARSES[1], "text": "A dog.", "claim_binary_parse": "dog", "verdict": 1},
-    {"text": "( A dog )", "claim": "dog", "verdict": 0},
-    {"text": "A dog.", "claim": "It doesn't.", "verdict": "-"},
-)
-TREE_RECORDS = jsonl(
-    {"sentence_binary_parse": PARSES[1], "sentence": "A dog runs."},
-    {"binary_parse": PARSES[3], "sentenceID": "é"},
-    {"sentence": "( A dog )"},
-    {"sentence1_binary_parse": PARSES[0], "sentence2_binary_parse": PARSES[4], "pairID": "1"},
-    {"sentence1": "A dog.", "sentence2_binary_parse": "dog", "sentence1_binary_parse": "( A dog )"},
-)
-SST_LINES = [
-    b"(3 (2 (2 A) (2 dog)) (3 (2 is) (1 old)))",
-    b"(2 dog)",
-    "(4 (0 é) (1 w1\u00a0b))".encode(),
-    b"(1 (2 a) (2 b))",
-]
-LISTOPS_LINES = [b"9\t( ( ( [MAX 2 ) 9 ) ] )", b"3\t3", b"0\t( ( ( [MIN ( ( ( [SM 5 ) 5 ) ] ) ) 9 ) ] )"]
-PARSE_LINES = [parse.encode() for parse in PARSES]
-TREE_LINES = [*PARSE_LINES, *SST_LINES, *LISTOPS_LINES, b"It doesn't."]
 
 
 def assert_one_error(error: DataError | str, path: Path | None = None) -> None:
@@ -488,6 +379,7 @@ def test_stores(task: str, tmp_path: Path) -> None:
         path.unlink()  # and not written over, since Arrow may have it mapped
         path.write_bytes(damaged(good[path], cuts))
         try:
+            assert is_store(folder) or path.name == "manifest.json"
             read_manifest(folder)
             assert_same(read_store(folder), corpus)
         except DataError as error:

@@ -19,7 +19,7 @@ from data_prep.brackets import score_parses
 from data_prep.columns import lengths, sentence_columns, take
 from data_prep.treebank import read_treebank
 from data_prep.trees import format_binary, parse_binary, right_branching
-from spinn_tensor import SentenceParser, make_sentence_batch
+from spinn_tensor import SentenceParser, make_sentence_batch, pipeline
 from spinn_tensor.cli import parse
 from spinn_tensor.cli.main import main
 from spinn_tensor.training.checkpoint import load_checkpoint
@@ -175,7 +175,7 @@ def test_trees_without_a_model(kind: str, tree: str, capsys: Capture) -> None:
 
 
 def test_the_parser_of_the_package(run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parse.resources, "files", lambda package: run.parent)
+    monkeypatch.setattr(pipeline.resources, "files", lambda package: run.parent)
     assert spinn("dogs bark") == 1
     assert_one_error(
         capsys, "the package's parser is missing here; train one with spinn train --corpus trees"

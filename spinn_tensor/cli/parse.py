@@ -7,7 +7,6 @@ import json
 import sys
 from contextlib import nullcontext
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +35,8 @@ from spinn_tensor.cli.report import (
 from spinn_tensor.cli.sentences import split_tokens, trees_of
 from spinn_tensor.cli.tree_view import tree_lines
 from spinn_tensor.config import ConfigError
-from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, checkpoint_folder, load_checkpoint
+from spinn_tensor.pipeline import load_parser, packaged_parser
+from spinn_tensor.training.checkpoint import Checkpoint, checkpoint_folder
 from spinn_tensor.training.evaluate import predict_transitions
 
 STDIN = "/dev/stdin"
@@ -71,11 +71,6 @@ examples:
   spinn parse --gold snli_1.0_dev.jsonl --model runs/a --model runs/b
       scores two parsers against SNLI's trees
 """
-
-HOW_TO_TRAIN = (
-    "the package's parser is missing here; train one with spinn train --corpus trees and give --model RUN"
-)
-
 
 class Line(NamedTuple):
     """A line of the input, or a sentence given as an argument."""
@@ -139,23 +134,6 @@ def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
     if len({checkpoint_folder(path).resolve() for path in args.model}) < len(args.model):
         raise ConfigError("--model: a checkpoint is given twice")
     return {str(path): load_parser(path, device) for path in args.model}
-
-
-def packaged_parser() -> Path:
-    """Folder of the checkpoint that comes with the package. Raises ConfigError if this installation lacks it."""
-    folder = Path(str(resources.files("spinn_tensor"))) / "pretrained" / "parser"
-    if not (folder / CONFIG).is_file():
-        raise ConfigError(HOW_TO_TRAIN)
-    return folder
-
-
-def load_parser(path: Path, device: str) -> Checkpoint:
-    """A checkpoint that parses. Raises CheckpointError, and ConfigError for one that does not."""
-    checkpoint = load_checkpoint(path, device)
-    encoder = checkpoint.config.model.encoder
-    if not encoder.parses:
-        raise ConfigError(f"{path}: an encoder of kind {encoder.kind} does not parse; those of kind spinn do")
-    return checkpoint
 
 
 def _parsed(
