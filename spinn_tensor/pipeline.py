@@ -16,6 +16,7 @@ tokenised as the model's words were. What a model composes by depends on its kin
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -23,21 +24,9 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 
-from data_prep.branching import BRANCHINGS, with_branching
-from data_prep.columns import (
-    NO_LABEL,
-    LabelledColumns,
-    PairColumns,
-    SentenceColumns,
-    lengths,
-    node_offsets,
-    ragged_arange,
-    sentence_columns,
-    take,
-)
-from data_prep.errors import DataError
-from data_prep.treebank import parse_or_tokenize
-from data_prep.trees import Tree, format_binary
+from data_prep.branching import BRANCHINGS
+from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, SentenceColumns, n_sentences, take
+from data_prep.strings import Sentences, TreeMaker, binary_parses, joined, read_strings, under_trees
 from spinn_tensor.classifiers import Model
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.encoding.blocks import encode_columns
@@ -53,13 +42,6 @@ class Prediction(NamedTuple):
 
     label: str  # the most probable
     probabilities: dict[str, float]  # of every label, in the order of the model's
-
-
-class _Read(NamedTuple):
-    """n sentences as they were given."""
-
-    trees: list[Tree]  # n; right-branching where there was no parse
-    has_no_parse: list[bool]  # n
 
 
 class Pipeline:
@@ -141,7 +123,7 @@ class Pipeline:
         corpus: PairColumns | LabelledColumns
         if hypotheses is None:
             columns = self._composed(self._read(premises, "sentences"))
-            corpus = LabelledColumns(columns, _no_labels(len(columns.token_offsets) - 1))
+            corpus = LabelledColumns(columns, _no_labels(n_sentences(columns)))
         else:
             corpus = self._pairs(premises, hypotheses)
         rows = predict_probabilities(self.model, corpus, batch_size)
@@ -164,60 +146,27 @@ class Pipeline:
             raise TypeError(f"a model of kind {kind!r} looks at no tree")
         read = self._read(sentences, "sentences")
         columns = self._composed(read)
-        transitions = columns.transitions
         if self.model.encoder.config.parses:
-            transitions = predict_transitions(self.model.encoder, columns)
-        bounds = node_offsets(columns).tolist()
-        return [
-            format_binary(Tree(tree.tokens, transitions[start:end]))
-            for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False)
-        ]
+            columns = columns._replace(transitions=predict_transitions(self.model.encoder, columns))
+        return binary_parses(read, columns)
 
     def _pairs(self, premises: Iterable[str], hypotheses: Iterable[str]) -> PairColumns:
-        first, second = self._read(premises, "premises"), self._read(hypotheses, "hypotheses")
-        n_pairs = len(first.trees)
-        if len(second.trees) != n_pairs:
-            raise DataError(f"got {n_pairs} premises and {len(second.trees)} hypotheses, expected as many")
-        both = _Read(first.trees + second.trees, first.has_no_parse + second.has_no_parse)
-        columns, rows = self._composed(both), np.arange(n_pairs)
+        columns = self._composed(
+            joined(self._read(premises, "premises"), self._read(hypotheses, "hypotheses"))
+        )
+        n_pairs = n_sentences(columns) // 2
+        rows = np.arange(n_pairs)
         return PairColumns(take(columns, rows), take(columns, rows + n_pairs), _no_labels(n_pairs))
 
-    def _read(self, sentences: Iterable[str], name: str) -> _Read:
-        """Trees or words of the sentences. Raises DataError naming the sentence."""
-        if isinstance(sentences, str):
-            raise DataError("got a string, expected a list of them", field=name)
-        trees: list[Tree] = []
-        texts: list[str] = []  # those without a parse
+    def _read(self, sentences: Iterable[str], name: str) -> Sentences:
+        return read_strings(sentences, name, self._tokenizer)
 
-        def tokenize(text: str) -> tuple[str, ...]:
-            texts.append(text)
-            return self._tokenizer.tokenize(text)
-
-        has_no_parse = []
-        for example, text in enumerate(sentences):
-            n_before = len(texts)
-            try:
-                if not isinstance(text, str):
-                    raise DataError(f"got {type(text).__name__}, expected a string")
-                trees.append(parse_or_tokenize(text, tokenize))
-            except DataError as error:
-                raise error.at(example=example, field=name) from None
-            has_no_parse.append(len(texts) > n_before)
-        return _Read(trees, has_no_parse)
-
-    def _composed(self, read: _Read) -> SentenceColumns:
+    def _composed(self, read: Sentences) -> SentenceColumns:
         """The sentences under the trees that a model composes by which does not parse."""
-        columns = sentence_columns(read.trees, self._vocabulary)
-        if self.branching is not None:
-            return with_branching(columns, self.branching)
-        rows = np.flatnonzero(read.has_no_parse)
-        if self.parser is None or not len(rows):
-            return columns
-        words = sentence_columns((read.trees[row] for row in rows), self.parser.vocabulary)
-        transitions = columns.transitions.copy()
-        places = ragged_arange(node_offsets(columns)[rows], 2 * lengths(words) - 1)
-        transitions[places] = predict_transitions(self.parser.encoder, words)
-        return columns._replace(transitions=transitions)
+        parser = None
+        if self.parser is not None:
+            parser = TreeMaker(self.parser.vocabulary, partial(predict_transitions, self.parser.encoder))
+        return under_trees(read, self._vocabulary, self.branching, parser)
 
 
 def packaged_parser() -> Path:

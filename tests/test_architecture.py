@@ -94,3 +94,9 @@ assert not loaded, loaded
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", ["predictor", "session", "sentences", "folder", "triton", "doctor", "elf"])
+def test_serving_imports_no_torch(name: str) -> None:
+    program = f"import sys, export.{name}; assert not {{'torch', 'spinn_tensor'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,0 +1,99 @@
+"""Sentences that a program holds as strings, binary parses or raw text, to columns under the trees that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.branching import with_branching
+from data_prep.columns import SentenceColumns, lengths, node_offsets, ragged_arange, sentence_columns
+from data_prep.errors import DataError
+from data_prep.tokenizer import Tokenizer
+from data_prep.treebank import parse_or_tokenize
+from data_prep.trees import Tree, format_binary
+from data_prep.vocabulary import Vocabulary
+
+
+class Sentences(NamedTuple):
+    """n sentences as they were given."""
+
+    trees: list[Tree]  # n; right-branching where there was no parse
+    has_no_parse: list[bool]  # n
+
+
+class TreeMaker(NamedTuple):
+    """A parser: its vocabulary, and what gives transitions (M,) int8, sentence after sentence, of its columns."""
+
+    vocabulary: Vocabulary
+    parse: Callable[[SentenceColumns], np.ndarray]
+
+
+def read_strings(
+    sentences: Iterable[str],  # binary parses, "( ( A dog ) barks )", or raw text
+    name: str,  # of the argument, for errors
+    tokenizer: Tokenizer,
+) -> Sentences:
+    """Trees or words of the sentences. Raises DataError naming the number of a sentence, counted from 0."""
+    if isinstance(sentences, str):
+        raise DataError("got a string, expected a list of them", field=name)
+    trees: list[Tree] = []
+    texts: list[str] = []  # those without a parse
+
+    def tokenize(text: str) -> tuple[str, ...]:
+        texts.append(text)
+        return tokenizer.tokenize(text)
+
+    has_no_parse = []
+    for example, text in enumerate(sentences):
+        n_before = len(texts)
+        try:
+            if not isinstance(text, str):
+                raise DataError(f"got {type(text).__name__}, expected a string")
+            trees.append(parse_or_tokenize(text, tokenize))
+        except DataError as error:
+            raise error.at(example=example, field=name) from None
+        has_no_parse.append(len(texts) > n_before)
+    return Sentences(trees, has_no_parse)
+
+
+def joined(first: Sentences, second: Sentences) -> Sentences:
+    """n premises, then their n hypotheses. Raises DataError where they are not as many."""
+    if len(second.trees) != len(first.trees):
+        raise DataError(
+            f"got {len(first.trees)} premises and {len(second.trees)} hypotheses, expected as many"
+        )
+    return Sentences(first.trees + second.trees, first.has_no_parse + second.has_no_parse)
+
+
+def under_trees(
+    read: Sentences,
+    vocabulary: Vocabulary,
+    branching: str | None,  # one of BRANCHINGS, instead of all trees
+    parser: TreeMaker | None,  # of text without a parse
+) -> SentenceColumns:
+    """The sentences under their trees, or those that are made for them."""
+    columns = sentence_columns(read.trees, vocabulary)
+    if branching is not None:
+        return with_branching(columns, branching)
+    rows = np.flatnonzero(read.has_no_parse)
+    if parser is None or not len(rows):
+        return columns
+    words = sentence_columns((read.trees[row] for row in rows), parser.vocabulary)
+    transitions = columns.transitions.copy()
+    places = ragged_arange(node_offsets(columns)[rows], 2 * lengths(words) - 1)
+    transitions[places] = parser.parse(words)
+    return columns._replace(transitions=transitions)
+
+
+def binary_parses(
+    read: Sentences,  # n
+    columns: SentenceColumns,  # the same sentences under any trees
+) -> list[str]:  # n
+    """The words under the trees of the columns."""
+    bounds = node_offsets(columns).tolist()
+    return [
+        format_binary(Tree(tree.tokens, columns.transitions[start:end]))
+        for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False)
+    ]

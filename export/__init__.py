@@ -1,0 +1,1 @@
+"""Trained models out of the laboratory: graphs for onnxruntime, TorchScript and torch.export, and what judges them."""

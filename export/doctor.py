@@ -1,0 +1,234 @@
+"""What is installed on this machine for training and export, and what of it would not work.
+
+Facts are gathered first and judged afterwards, so that the judgement can be tested on facts of any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from export.elf import needed_libraries
+from export.session import has_nvidia_driver
+
+PACKAGES = (
+    "spinn_tensor",
+    "torch",
+    "numpy",
+    "datasets",
+    "pyarrow",
+    "tokenizers",
+    "safetensors",
+    "huggingface_hub",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tritonclient",
+    "scikit-learn",
+)
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # which share one folder
+EXPORT = "pip install 'spinn_tensor[export]'"
+
+
+class Facts(NamedTuple):
+    """What was found."""
+
+    python: str
+    platform: str  # "linux x86_64"
+    versions: Mapping[str, str | None]  # of PACKAGES; None = not installed
+    too_old: Sequence[str]  # what an installed package does not fulfil: "numpy>=1.26"
+    torch_cuda: str | None  # CUDA that torch was built for
+    torch_sees_gpu: bool
+    has_driver: bool  # NVIDIA's
+    onnxruntime_error: str | None  # why it cannot be imported
+    onnxruntime_cuda: str | None  # CUDA that it was built for
+    providers: Sequence[str]  # that it was built with
+    missing_libraries: Sequence[str]  # of CUDA, which its provider needs
+    n_cores: int  # that this process may use
+    n_threads: int  # of torch
+    compiler: str | None  # path of the C++ compiler that AOTInductor would call
+
+
+class Problem(NamedTuple):
+    """Something that is not as it should be."""
+
+    what: str
+    remedy: str
+    breaks: bool  # whether something fails, rather than being slower or not there
+
+
+def gather() -> Facts:
+    """The facts of this machine."""
+    versions = {name: _version(name) for name in PACKAGES}
+    torch_cuda, torch_sees_gpu, n_threads = _torch_facts()
+    error, runtime_cuda, providers = _runtime_facts(versions)
+    driver = has_nvidia_driver()
+    return Facts(
+        python=platform.python_version(),
+        platform=f"{sys.platform} {platform.machine()}",
+        versions=versions,
+        too_old=_too_old(),
+        torch_cuda=torch_cuda,
+        torch_sees_gpu=torch_sees_gpu,
+        has_driver=driver,
+        onnxruntime_error=error,
+        onnxruntime_cuda=runtime_cuda,
+        providers=providers,
+        missing_libraries=missing_libraries() if driver else (),
+        n_cores=_n_cores(),
+        n_threads=n_threads,
+        compiler=shutil.which(os.environ.get("CXX", "g++")),
+    )
+
+
+def problems(facts: Facts) -> list[Problem]:
+    """What would fail, and what is slower than it could be or not there."""
+    return [*_package_problems(facts), *_runtime_problems(facts), *_machine_problems(facts)]
+
+
+def runtime_for(system: str) -> str:
+    """The onnxruntime package that there is for a platform, as pyproject.toml's markers choose it."""
+    has_gpu_wheel = not system.startswith("darwin") and not system.endswith(("aarch64", "arm64"))
+    return "onnxruntime-gpu" if has_gpu_wheel else "onnxruntime"
+
+
+def missing_libraries() -> list[str]:
+    """What onnxruntime's CUDA provider is linked against and neither the loader nor NVIDIA's Python packages have."""
+    spec = importlib.util.find_spec("onnxruntime")
+    folders = () if spec is None else spec.submodule_search_locations or ()
+    paths = [Path(folder) / "capi" / "libonnxruntime_providers_cuda.so" for folder in folders]
+    needed = [name for path in paths if path.is_file() for name in needed_libraries(path)]
+    return [name for name in needed if not _can_load(name)]
+
+
+def _package_problems(facts: Facts) -> list[Problem]:
+    found = [
+        Problem(f"{requirement} is needed, an older one is installed", f"pip install '{requirement}'", True)
+        for requirement in facts.too_old
+    ]
+    both = [name for name in RUNTIMES if facts.versions[name] is not None]
+    right = runtime_for(facts.platform)
+    if len(both) == 2:
+        what = "onnxruntime and onnxruntime-gpu are both installed, into one folder: each breaks the other"
+        remedy = f"pip uninstall -y {' '.join(RUNTIMES)} && pip install {right}"
+        found.append(Problem(what, remedy, True))
+    if not both:
+        found.append(Problem("no onnxruntime: no ONNX export, no OnnxPredictor", EXPORT, False))
+    missing = [name for name in ("onnx", "onnxscript") if facts.versions[name] is None]
+    if missing:
+        found.append(Problem(f"no {' and no '.join(missing)}: no ONNX export", EXPORT, False))
+    if both == ["onnxruntime"] and facts.has_driver and right == "onnxruntime-gpu":
+        what = "onnxruntime runs on the CPU alone, and there is an NVIDIA driver"
+        remedy = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+        found.append(Problem(what, remedy, False))
+    return found
+
+
+def _runtime_problems(facts: Facts) -> list[Problem]:
+    if facts.onnxruntime_error is not None:
+        installed = [name for name in RUNTIMES if facts.versions[name] is not None]
+        remedy = f"pip uninstall -y {' '.join(installed)} && pip install {runtime_for(facts.platform)}"
+        return [Problem(f"onnxruntime cannot be imported: {facts.onnxruntime_error}", remedy, True)]
+    if not facts.missing_libraries:
+        return []
+    what = f"missing for CUDA {facts.onnxruntime_cuda} in onnxruntime: {', '.join(facts.missing_libraries)}"
+    remedy = (
+        "pip install 'onnxruntime-gpu[cuda,cudnn]', or put their folder into LD_LIBRARY_PATH; "
+        "until then provider cuda is refused"
+    )
+    return [Problem(what, remedy, True)]
+
+
+def _machine_problems(facts: Facts) -> list[Problem]:
+    found = []
+    if facts.has_driver and facts.torch_cuda is None:
+        what = "torch is built for the CPU alone, and there is an NVIDIA driver"
+        remedy = (
+            "pip install --force-reinstall torch, from the index that https://pytorch.org names for your CUDA"
+        )
+        found.append(Problem(what, remedy, False))
+    elif facts.has_driver and not facts.torch_sees_gpu:
+        what = f"torch for CUDA {facts.torch_cuda} sees no GPU, and there is an NVIDIA driver"
+        remedy = (
+            "look at nvidia-smi, CUDA_VISIBLE_DEVICES, and whether the driver is new enough for that CUDA"
+        )
+        found.append(Problem(what, remedy, True))
+    if facts.compiler is None:
+        remedy = "apt install g++, or name it in CXX"
+        found.append(Problem("no C++ compiler: no spinn export --format aoti, no --compile", remedy, False))
+    if facts.n_threads > facts.n_cores:
+        what = f"torch has {facts.n_threads} threads for {facts.n_cores} cores, which wait for each other"
+        found.append(Problem(what, f"OMP_NUM_THREADS={facts.n_cores}, or --threads", False))
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _too_old() -> list[str]:
+    """Requirements of spinn_tensor, extras included, that an installed package does not fulfil."""
+    try:
+        from packaging.requirements import Requirement
+
+        requirements = [Requirement(text) for text in metadata.requires("spinn_tensor") or ()]
+    except (ImportError, metadata.PackageNotFoundError):
+        return []
+    unmet = []
+    for requirement in requirements:
+        version = _version(requirement.name)
+        markers = requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": extra}) for extra in ("", "export")
+        )
+        if version is not None and markers and not requirement.specifier.contains(version, prereleases=True):
+            unmet.append(f"{requirement.name}{requirement.specifier}")
+    return unmet
+
+
+def _torch_facts() -> tuple[str | None, bool, int]:
+    """CUDA that it is built for, whether it sees a GPU, its threads."""
+    try:
+        import torch
+    except ImportError:
+        return None, False, 0
+    return torch.version.cuda, torch.cuda.is_available(), torch.get_num_threads()
+
+
+def _runtime_facts(versions: Mapping[str, str | None]) -> tuple[str | None, str | None, list[str]]:
+    """Why it cannot be imported, CUDA that it is built for, providers."""
+    if all(versions[name] is None for name in RUNTIMES):
+        return None, None, []
+    try:
+        runtime = importlib.import_module("onnxruntime")
+        providers = list(runtime.get_available_providers())
+    except (ImportError, AttributeError) as error:
+        return " ".join(str(error).split()), None, []
+    return None, getattr(runtime, "cuda_version", "") or None, providers
+
+
+def _can_load(name: str) -> bool:
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(name)
+        return True
+    spec = importlib.util.find_spec("nvidia")  # a folder of many packages, each with lib/
+    folders = () if spec is None else spec.submodule_search_locations or ()
+    return any(any(Path(folder).glob(f"*/lib/{name}")) for folder in folders)
+
+
+def _n_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -1,0 +1,116 @@
+"""Weights of a trained model as its exported graph reads them: batch norm folded into the products around it.
+
+In evaluation batch norm is y = s x + t, with s = weight / √(variance + ε) and t = bias - s mean. After a product it
+scales the product's columns, s (x W + b) + t; before one it scales its rows, (s x + t) W + b = x (s W) + (t W + b).
+Sums are taken in double precision and rounded once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from export.step import StepWeights
+from spinn_tensor.classifiers import MLP
+from spinn_tensor.encoder import ParsingMachine, StackMachine
+from spinn_tensor.leaves import LeafEncoder
+from spinn_tensor.machine.schedules import score_weights
+from spinn_tensor.normalization import MaskedBatchNorm
+
+
+class Affine(NamedTuple):
+    """x W + b."""
+
+    weight: Tensor  # (I, O)
+    bias: Tensor  # (O,)
+
+
+def projection_of(leaves: LeafEncoder) -> Affine:  # (E, D), (D,)
+    """The projection of embedded words, and the batch norm after it."""
+    weight, bias = _affine(leaves.projection)
+    if leaves.norm is not None:
+        scale, shift = _scale_and_shift(leaves.norm)
+        weight, bias = weight * scale, bias * scale + shift
+    return _rounded(weight, bias)
+
+
+def leaf_table(leaves: LeafEncoder) -> Tensor:  # (V, D)
+    """The projection of every word of the vocabulary."""
+    weight, bias = projection_of(leaves)
+    return torch.addmm(bias, leaves.embedding.weight.detach(), weight)
+
+
+def classifier_layers(mlp: MLP) -> list[Affine]:
+    """The products of a classifier, ReLU between them, with the batch norm before each."""
+    layers = []
+    for number, layer in enumerate([*mlp.hidden, mlp.output]):
+        assert isinstance(layer, nn.Linear)
+        weight, bias = _affine(layer)
+        if len(mlp.norms):
+            norm = mlp.norms[number]
+            assert isinstance(norm, MaskedBatchNorm)
+            scale, shift = _scale_and_shift(norm)
+            weight, bias = scale.unsqueeze(1) * weight, shift @ weight + bias
+        layers.append(_rounded(weight, bias))
+    return layers
+
+
+def step_weights(machine: StackMachine | ParsingMachine) -> StepWeights:
+    """The weights of a machine with a tracker."""
+    compose, tracker = machine.compose.weights(), machine.tracker
+    assert compose.tracker_weight is not None
+    assert tracker is not None
+    weights = tracker.weights()
+    buffer, top, second = weights.weight_input.detach().chunk(3, 1)
+    tracker_dim = weights.weight_hidden.shape[1]
+    score, limit = weights.bias.new_zeros(tracker_dim), weights.bias.new_zeros(())
+    if isinstance(machine, ParsingMachine):
+        weight, bias = score_weights(machine.transition.weights())
+        score, limit = weight.detach().clone(), -bias.detach().squeeze(0)
+    return StepWeights(
+        compose=_turned(torch.cat((compose.weight, compose.tracker_weight), 1)),
+        compose_bias=compose.bias.detach().clone(),
+        buffer=_turned(_tanh_gate_last(buffer)),
+        stack=_turned(torch.cat((_tanh_gate_last(second), _tanh_gate_last(top)))),
+        hidden=_turned(_tanh_gate_last(weights.weight_hidden)),
+        tracker_bias=_tanh_gate_last(weights.bias.detach()),
+        score=score,
+        score_limit=limit,
+    )
+
+
+def _tanh_gate_last(rows: Tensor) -> Tensor:
+    """Rows of the gates i, f, g, o as i, f, o, g."""
+    i, f, g, o = rows.chunk(4)
+    return torch.cat((i, f, o, g))
+
+
+def lstm_directions(lstm: nn.LSTM) -> list[tuple[Affine, Tensor]]:
+    """Of either direction: the words' product with both biases, and the matrix of h (D, 4D)."""
+    directions = []
+    for suffix in ("", "_reverse"):
+        weight_input, weight_hidden, bias_input, bias_hidden = (
+            getattr(lstm, f"{name}_l0{suffix}").detach()
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        directions.append((Affine(_turned(weight_input), bias_input + bias_hidden), _turned(weight_hidden)))
+    return directions
+
+
+def _affine(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    return layer.weight.detach().double().t(), layer.bias.detach().double()
+
+
+def _scale_and_shift(norm: MaskedBatchNorm) -> tuple[Tensor, Tensor]:
+    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.detach().double() - scale * norm.running_mean.double()
+
+
+def _rounded(weight: Tensor, bias: Tensor) -> Affine:
+    return Affine(weight.float().contiguous(), bias.float())
+
+
+def _turned(weight: Tensor) -> Tensor:
+    return weight.detach().t().contiguous()

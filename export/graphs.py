@@ -1,0 +1,428 @@
+"""Trained models as modules of tensors in and tensors out, for exporters: the loop inside, any batch and any length.
+
+A graph computes what its model computes in evaluation, for any mixture of lengths; what token ids hold beyond a
+sentence's length does not matter. Names and shapes of its inputs and outputs are `graph.inputs` and `graph.outputs`:
+
+    pair        premise_ids (batch, length) int64, premise_lengths (batch,) int64, hypothesis_ids, hypothesis_lengths
+    sentence    token_ids, lengths
+    parse       token_ids, lengths
+    given       and premise_transitions, hypothesis_transitions or transitions (batch, 2 length - 1) int64, -1 padding
+    forest      token_ids (tokens,) of all sentences, premises first; left_index, right_index (steps, width) int64 and
+                root_index (sentences,) int64, of `data_prep.tables.forest_tables` with `padded`
+
+    -> logits (batch, classes), encodings or premise_encodings and hypothesis_encodings (batch, hidden), and of a model
+       that parses transitions, or premise_transitions and hypothesis_transitions, as above
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops import scan
+
+from export.fold import (
+    Affine,
+    classifier_layers,
+    leaf_table,
+    lstm_directions,
+    projection_of,
+    step_weights,
+)
+from export.loop_onnx import machine_loop
+from export.step import (
+    Machine,
+    StepWeights,
+    cell,
+    lstm_step,
+    prepare,
+    reversed_columns,
+    roots,
+    start,
+    step,
+    transitions_of,
+)
+from spinn_tensor.classifiers import Model, PairClassifier, SentenceParser
+from spinn_tensor.config import SPINN_KINDS
+from spinn_tensor.encoder import ParsingMachine, StackMachine
+
+TABLE_KINDS = {"spinn": ("own", "given"), "spinn-pi": ("given",), "spinn-pi-nt": ("forest",)}
+
+
+class ExportError(ValueError):
+    """A model that cannot be exported as asked, or an artefact that is not what it should be. One line."""
+
+
+class Leaves(nn.Module):
+    """Word ids to leaf states."""
+
+    table: Tensor  # (V, D) folded, or (V, E)
+    forth: Tensor  # (D / 2, 2D) of the LSTM's h, with a bidirectional leaf encoder
+    back: Tensor
+
+    def __init__(self, model: Model, fold_leaves: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        leaves = model.encoder.leaves
+        self.projection: Product | None = None
+        if fold_leaves:
+            table = leaf_table(leaves)
+        else:
+            table = leaves.embedding.weight.detach().clone()
+            self.projection = Product(projection_of(leaves), dtype)
+        self.register_buffer("table", table.to(dtype))
+        self.n_words = table.shape[0]
+        self.n_sides = len(sides_of(model.config.task))
+        directions = [] if leaves.lstm is None else lstm_directions(leaves.lstm)
+        self.words = nn.ModuleList(Product(words, dtype) for words, _ in directions)
+        for name, (_, hidden) in zip(("forth", "back"), directions, strict=False):
+            self.register_buffer(name, hidden.to(dtype))
+
+    def forward(
+        self,
+        token_ids: Tensor,  # (B, N), or (L,) without a leaf encoder
+    ) -> Tensor:  # (B, N, D) or (L, D)
+        x = torch.nn.functional.embedding(token_ids, self.table).float()
+        return x if self.projection is None else self.projection(x)
+
+    def of_lanes(
+        self,
+        token_ids: Tensor,  # (B, N)
+        lengths: Tensor,  # (B,)
+    ) -> Tensor:  # (B, N, D)
+        n_words = token_ids.shape[1]
+        place = torch.arange(n_words, device=token_ids.device)
+        token_ids = torch.where(place < lengths.unsqueeze(1), token_ids, torch.zeros_like(token_ids))
+        x = self(token_ids)
+        if len(self.words) == 0:
+            return x
+        n_examples = token_ids.shape[0] // self.n_sides
+        turned = reversed_columns(lengths, n_words).unsqueeze(2).expand(-1, -1, x.shape[2])
+        forth = self._run(self.words[0](x), self.forth, n_examples)
+        back = self._run(self.words[1](torch.gather(x, 1, turned)), self.back, n_examples)
+        return torch.cat((forth, torch.gather(back, 1, turned[:, :, : back.shape[2]])), 2)
+
+    @staticmethod
+    def _run(
+        sums: Tensor,  # (B, N, 4 D / 2)
+        hidden: Tensor,  # (D / 2, 4 D / 2)
+        n_examples: int,
+    ) -> Tensor:  # (B, N, D / 2)
+        zero = sums.new_zeros(sums.shape[0], hidden.shape[0])
+
+        def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            h, c = lstm_step(now, carry[0], carry[1], hidden)
+            read = h.view(-1, n_examples, hidden.shape[0])  # why, see `LaneGraph.encode`
+            return (h, c), read.flatten(0, 1).clone()
+
+        _, h = scan(step, (zero, zero.clone()), sums.transpose(0, 1))
+        return h.transpose(0, 1)
+
+
+class Product(nn.Module):
+    """x W + b, the product in the type of W."""
+
+    weight: Tensor  # (I, O)
+    bias: Tensor  # (O,)
+
+    def __init__(self, affine: Affine, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("weight", affine.weight.to(dtype))
+        self.register_buffer("bias", affine.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., O) from (..., I)
+        return torch.matmul(x.to(self.weight.dtype), self.weight).to(x.dtype) + self.bias
+
+
+class Head(nn.Module):
+    """The classifier."""
+
+    def __init__(self, layers: list[Affine], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Product(layer, dtype) for layer in layers)
+
+    def forward(self, features: Tensor) -> Tensor:  # (n, C) from (n, F)
+        for layer in self.layers[:-1]:
+            features = layer(features).relu()
+        return self.layers[-1](features)
+
+
+class Graph(nn.Module):
+    """What all graphs have: leaves, machine, head."""
+
+    def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.task, self.table_kind, self.kind = model.config.task, table_kind, model.config.encoder.kind
+        self.leaves = Leaves(model, fold_leaves, dtype)
+        self.head = None if isinstance(model, SentenceParser) else Head(classifier_layers(model.mlp), dtype)
+
+    @property
+    def inputs(self) -> list[str]:
+        return list(input_axes(self.task, self.table_kind))
+
+    @property
+    def outputs(self) -> list[str]:
+        return list(output_axes(self.task, self.table_kind))
+
+    def outcome(
+        self,
+        encodings: Tensor,  # (n, H) premises, then hypotheses
+    ) -> tuple[Tensor, ...]:
+        """Logits and encodings, in the order of the outputs."""
+        if self.task != "pair":
+            return (encodings,) if self.head is None else (self.head(encodings), encodings)
+        assert self.head is not None
+        n_pairs = encodings.shape[0] // 2
+        premise, hypothesis = encodings[:n_pairs], encodings[n_pairs:]
+        features = torch.cat((premise, hypothesis, premise - hypothesis, premise * hypothesis), 1)
+        return self.head(features), premise, hypothesis
+
+
+class LaneGraph(Graph):
+    """The machine with a tracker, own transitions or given ones."""
+
+    compose: Tensor  # `StepWeights`
+    compose_bias: Tensor
+    buffer: Tensor
+    stack: Tensor
+    hidden: Tensor
+    tracker_bias: Tensor
+    score: Tensor
+    score_limit: Tensor
+
+    def __init__(
+        self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype, onnx_loop: bool
+    ) -> None:
+        super().__init__(model, table_kind, fold_leaves, dtype)
+        machine = model.encoder.composer
+        assert isinstance(machine, StackMachine | ParsingMachine)
+        for name, weight in step_weights(machine)._asdict().items():
+            self.register_buffer(name, weight.to(dtype) if weight.dim() == 2 else weight)
+        self.onnx_loop = onnx_loop
+
+    def weights(self) -> StepWeights:
+        return StepWeights(*(self.get_buffer(name) for name in StepWeights._fields))
+
+    def encode(
+        self,
+        token_ids: Tensor,  # (B, N) int64
+        lengths: Tensor,  # (B,) int64
+        given: Tensor | None,  # (B, 2N - 1) int64
+    ) -> tuple[Tensor, Tensor]:  # (B, H), (B, 2N - 1)
+        """Encodings and the transitions made."""
+        n_words, weights = token_ids.shape[1], self.weights()
+        n_examples = token_ids.shape[0] // self.leaves.n_sides
+        words = prepare(self.leaves.of_lanes(token_ids, lengths), lengths, weights)
+        numbers = torch.arange(2 * n_words - 1, device=token_ids.device)
+        if self.onnx_loop:
+            of_steps = None if given is None else given.t() == 1
+            encodings, reduced = machine_loop(*words, *weights, numbers, of_steps)
+            return encodings, transitions_of(reduced, lengths)
+
+        def run(carry: tuple[Tensor, ...], now: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+            after, reduces = step(Machine(*carry), words, weights, now[0], None if given is None else now[1])
+            # inductor makes room for what a loop returns by the sizes of inputs that the loop reads as numbers
+            return tuple(after), reduces.view(-1, n_examples).flatten() & (now[0] < 2 * n_words)
+
+        first = start(words, n_words, weights.hidden.shape[0])
+        last, reduced = scan(run, tuple(first), (numbers,) if given is None else (numbers, given.t()))
+        return roots(words, last[0]), transitions_of(reduced, lengths)
+
+
+class OwnGraph(LaneGraph):
+    """Single sentences, which the tracker parses."""
+
+    def forward(self, token_ids: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        encodings, transitions = self.encode(token_ids, lengths, None)
+        return *self.outcome(encodings), transitions
+
+
+class OwnPairGraph(LaneGraph):
+    """Pairs, which the tracker parses."""
+
+    def forward(
+        self, premise_ids: Tensor, premise_lengths: Tensor, hypothesis_ids: Tensor, hypothesis_lengths: Tensor
+    ) -> tuple[Tensor, ...]:
+        token_ids = torch.cat((premise_ids, hypothesis_ids))
+        encodings, transitions = self.encode(
+            token_ids, torch.cat((premise_lengths, hypothesis_lengths)), None
+        )
+        n_pairs = premise_ids.shape[0]
+        return *self.outcome(encodings), transitions[:n_pairs], transitions[n_pairs:]
+
+
+class GivenGraph(LaneGraph):
+    """Single sentences with their transitions."""
+
+    def forward(self, token_ids: Tensor, lengths: Tensor, transitions: Tensor) -> tuple[Tensor, ...]:
+        return self.outcome(self.encode(token_ids, lengths, transitions)[0])
+
+
+class GivenPairGraph(LaneGraph):
+    """Pairs with their transitions."""
+
+    def forward(
+        self,
+        premise_ids: Tensor,
+        premise_lengths: Tensor,
+        hypothesis_ids: Tensor,
+        hypothesis_lengths: Tensor,
+        premise_transitions: Tensor,
+        hypothesis_transitions: Tensor,
+    ) -> tuple[Tensor, ...]:
+        sides = (
+            (premise_ids, hypothesis_ids),
+            (premise_lengths, hypothesis_lengths),
+            (premise_transitions, hypothesis_transitions),
+        )
+        return self.outcome(self.encode(*(torch.cat(side) for side in sides))[0])
+
+
+class ForestGraph(Graph):
+    """The machine without a tracker, its schedule given. One signature for pairs and single sentences."""
+
+    def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
+        super().__init__(model, table_kind, fold_leaves, dtype)
+        machine = model.encoder.composer
+        assert isinstance(machine, StackMachine)
+        weights = machine.compose.weights()
+        self.compose = Product(Affine(weights.weight.detach().t().contiguous(), weights.bias.detach()), dtype)
+
+    def forward(
+        self,
+        token_ids: Tensor,  # (L,)
+        left_index: Tensor,  # (S, W)
+        right_index: Tensor,  # (S, W)
+        root_index: Tensor,  # (B,), or (2B,)
+    ) -> tuple[Tensor, ...]:
+        leaves = self.leaves(token_ids)
+        states = torch.cat((leaves.new_zeros(1, leaves.shape[1]), leaves))
+        n_leaf_rows, hidden_dim = states.shape[0], states.shape[1] // 2
+        n_steps, width = left_index.shape
+        slots = torch.arange(width, device=token_ids.device)
+        starts = torch.arange(n_steps, device=token_ids.device) * width
+        first = states.new_zeros(n_steps * width, states.shape[1])
+
+        def row(composed: Tensor, index: Tensor) -> Tensor:
+            made = torch.index_select(composed, 0, (index - n_leaf_rows).clamp(min=0))
+            leaf = torch.index_select(
+                states, 0, torch.where(index < n_leaf_rows, index, torch.zeros_like(index))
+            )
+            return torch.where((index < n_leaf_rows).unsqueeze(1), leaf, made)
+
+        def step(composed: Tensor, now: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            left, right = row(composed, now[0]), row(composed, now[1])
+            h = torch.cat((left[:, :hidden_dim], right[:, :hidden_dim]), 1)
+            made = cell(self.compose(h), left[:, hidden_dim:], right[:, hidden_dim:])
+            return torch.index_copy(composed, 0, now[2] + slots, made), now[2].clone()
+
+        composed, _ = scan(step, first, (left_index, right_index, starts))
+        return self.outcome(row(composed, root_index)[:, :hidden_dim])
+
+
+def build_graph(
+    model: Model,
+    table_kind: str,  # "own", "given" or "forest"
+    *,
+    fold_leaves: bool = False,  # embedding, projection and batch norm as one table
+    dtype: torch.dtype = torch.float32,  # of tables and matrices, and of the products with them
+    onnx_loop: bool = False,  # the loop as one operator, which `export.onnx_file` alone knows how to write
+) -> Graph:
+    """The graph of a trained model. Its weights are copies, and its module has no parameters.
+
+    Raises ExportError for a model that has no such graph.
+    """
+    kind = model.config.encoder.kind
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ExportError(f"{name} is not finite everywhere: a model that diverged is not exported")
+    if kind not in SPINN_KINDS:
+        raise ExportError(f"an encoder of kind {kind!r} is not exported; only {', '.join(SPINN_KINDS)} are")
+    if table_kind not in TABLE_KINDS[kind]:
+        raise ExportError(
+            f"an encoder of kind {kind!r} runs on {' or '.join(TABLE_KINDS[kind])}, not {table_kind!r}"
+        )
+    if table_kind == "given" and isinstance(model, SentenceParser):
+        raise ExportError("a model that only parses has nothing to do with given transitions")
+    if table_kind == "forest" and model.encoder.leaves.lstm is not None:
+        raise ExportError("leaf_encoder 'bilstm' is not exported without a tracker")
+    graph: Graph
+    if table_kind == "forest":
+        graph = ForestGraph(model, table_kind, fold_leaves, dtype)
+    else:
+        pairs = isinstance(model, PairClassifier)
+        classes: dict[tuple[str, bool], type[LaneGraph]] = {
+            ("own", False): OwnGraph,
+            ("own", True): OwnPairGraph,
+            ("given", False): GivenGraph,
+            ("given", True): GivenPairGraph,
+        }
+        graph = classes[table_kind, pairs](model, table_kind, fold_leaves, dtype, onnx_loop)
+    return graph.cpu().eval()
+
+
+def default_tables(model: Model) -> str:
+    """The kind of graph that a model was trained for."""
+    kind = model.config.encoder.kind
+    return TABLE_KINDS[kind][0] if kind in TABLE_KINDS else "sequence"
+
+
+def sides_of(task: str) -> tuple[str, ...]:
+    """Prefixes of names: one for each sentence of an example."""
+    return ("premise_", "hypothesis_") if task == "pair" else ("",)
+
+
+def input_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
+    """Names of the inputs, in order, with the names of their axes."""
+    if table_kind == "forest":
+        schedule = ("steps", "width")
+        return {
+            "token_ids": ("tokens",),
+            "left_index": schedule,
+            "right_index": schedule,
+            "root_index": ("sentences",),
+        }
+    axes: dict[str, tuple[str, ...]] = {}
+    for side in sides_of(task):
+        axes |= {side + ("ids" if side else "token_ids"): ("batch", "length"), f"{side}lengths": ("batch",)}
+    if table_kind == "given":
+        axes |= {f"{side}transitions": ("batch", "transitions") for side in sides_of(task)}
+    return axes
+
+
+def output_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
+    """Names of the outputs, in order, with the names of their axes."""
+    batch = "sentences" if table_kind == "forest" and task != "pair" else "batch"
+    axes: dict[str, tuple[str, ...]] = {} if task == "parse" else {"logits": (batch, "classes")}
+    axes |= {f"{side}encodings": (batch, "hidden") for side in sides_of(task)}
+    if table_kind == "own":
+        axes |= {f"{side}transitions": (batch, "transitions") for side in sides_of(task)}
+    return axes
+
+
+def example_inputs(graph: Graph) -> dict[str, Tensor]:
+    """Small inputs to export with, all axes of different sizes."""
+    sizes = {"batch": 3, "length": 5, "transitions": 9, "tokens": 17, "steps": 4, "width": 7, "sentences": 6}
+    inputs = {}
+    for name, axes in input_axes(graph.task, graph.table_kind).items():
+        shape = [sizes[axis] for axis in axes]
+        inputs[name] = torch.zeros(shape, dtype=torch.int64)
+        if name.endswith("lengths"):
+            inputs[name] += sizes["length"]
+        elif name.endswith("transitions"):
+            inputs[name] += torch.tensor([0, 0, 1, 0, 1, 0, 1, 0, 1])
+    return inputs
+
+
+def dynamic_shapes(graph: Graph) -> dict[str, Any]:
+    """For `torch.export`: every axis of the inputs by name, 2 length - 1 derived."""
+    named = {axis: torch.export.Dim(axis, min=1) for axis in ("batch", "length", "tokens", "steps", "width")}
+    dims: dict[str, Any] = dict(named)
+    dims["transitions"] = 2 * dims["length"] - 1
+    dims["sentences"] = torch.export.Dim("sentences", min=1)
+    if graph.task == "pair":
+        dims["sentences"] = 2 * dims["batch"]
+    return {
+        name: {number: dims[axis] for number, axis in enumerate(axes)}
+        for name, axes in input_axes(graph.task, graph.table_kind).items()
+    }

@@ -1,0 +1,188 @@
+"""One export: a checkpoint in, a folder with an artefact that was held against the model out, whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from data_prep.folders import write_folder
+from export.folder import ARTEFACTS, EXPORT, TOKENIZER, ArtefactError, Exported, write_export
+from export.graphs import TABLE_KINDS, ExportError, default_tables, input_axes, output_axes
+from export.parity import LIMITS, Candidate, ParityReport, compare, random_cases, require
+from export.session import open_session
+from export.triton import CONFIG, LABELS, VERSION, check_repository, has_triton_schema, write_repository_files
+from spinn_tensor.classifiers import Model
+from spinn_tensor.training.checkpoint import Checkpoint
+
+PRECISIONS = {"onnx": "float32", "onnx-fp16": "float16", "onnx-int8": "int8", "triton": "float32"}
+OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS, VERSION}  # what an exported folder may hold
+
+
+class ExportOptions(NamedTuple):
+    """What is written."""
+
+    format: str  # one of ARTEFACTS
+    tables: str | None = None  # "own", "given", "forest"; None = the model's
+    fold_leaves: bool = False
+    max_length: int = 0  # tokens of a sentence at most; 0 = any number
+    name: str = "spinn"  # of the model in a Triton repository
+
+
+def export_folder(
+    checkpoint: Checkpoint,
+    output: Path,  # a new or empty folder, or one of an earlier export, which is replaced
+    options: ExportOptions,
+    tell: Callable[[str], object] = lambda line: None,  # told what is being done
+) -> ParityReport:
+    """Writes the folder: of format "triton" a model of the repository `output`, else `output` itself.
+
+    The artefact is run and held against the model before anything takes its name. Raises ExportError for a model that
+    has no such artefact, ParityError for an artefact that disagrees, ArtefactError for an output that holds other
+    files or a package that is missing; OSError names the folder.
+    """
+    folder = Path(os.path.abspath(output / options.name if options.format == "triton" else output))
+    _check_packages(options.format)
+    _check_output(folder)
+    _check_finite(checkpoint.model)
+    exported = _description(checkpoint, options)
+    report: list[ParityReport] = []
+
+    def fill(temporary: Path) -> None:
+        path = temporary / ARTEFACTS[options.format]
+        path.parent.mkdir(exist_ok=True)
+        tell(f"writing {path.name}")
+        candidate = _write(checkpoint.model, path, exported)
+        write_export(temporary, exported, checkpoint.tokenizer)
+        if options.format == "triton":
+            _fill_repository(temporary, options.name, exported, tell)
+        tell("running it against the model")
+        cases = random_cases(checkpoint.model, tables=exported.tables)
+        report.append(compare(checkpoint.model, candidate, cases, tables=exported.tables))
+        require(report[0], LIMITS[exported.precision])
+
+    with _whole_or_nothing(folder):
+        write_folder(folder, fill)
+    return report[0]
+
+
+def _description(checkpoint: Checkpoint, options: ExportOptions) -> Exported:
+    config = checkpoint.config.model
+    kind = config.encoder.kind
+    if kind not in TABLE_KINDS:
+        raise ExportError(f"an encoder of kind {kind!r} is not exported; only {', '.join(TABLE_KINDS)} are")
+    return Exported(
+        format=options.format,
+        task=config.task,
+        kind=kind,
+        tables=options.tables or default_tables(checkpoint.model),
+        labels=list(config.labels),
+        branching=checkpoint.config.run.data.branching,
+        vocabulary_sha256=checkpoint.vocabulary.sha256,
+        max_length=options.max_length,
+        hidden_dim=config.encoder.hidden_dim,
+        precision=PRECISIONS.get(options.format, "float32"),
+        folded=options.fold_leaves,
+    )
+
+
+def _write(model: Model, path: Path, exported: Exported) -> Candidate:
+    """Writes the artefact and reads it back as what runs it. Each format imports its own exporter alone."""
+    said: dict[str, Any] = {
+        "tables": exported.tables,
+        "fold_leaves": exported.folded,
+        "vocabulary_sha256": exported.vocabulary_sha256,
+        "max_length": exported.max_length,
+    }
+    if exported.format in PRECISIONS:
+        from export.onnx_file import export_onnx
+
+        export_onnx(model, path, precision=exported.precision, **said)
+        return onnx_candidate(path)
+    if exported.format == "torchscript":
+        from export.scripts import export_torchscript, load_torchscript
+
+        export_torchscript(model, path, **said)
+        return load_torchscript(path)
+    from export.programs import export_aoti, export_program, load_aoti, load_program
+
+    if exported.format == "pt2":
+        export_program(model, path, **said)
+        return load_program(path)
+    export_aoti(model, path, **said)
+    return load_aoti(path)
+
+
+def onnx_candidate(path: Path) -> Candidate:
+    """An ONNX file on the CPU, as a function of its inputs by name."""
+    session = open_session(path, "cpu").session
+    outputs = [output.name for output in session.get_outputs()]
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
+
+    return run
+
+
+def _fill_repository(folder: Path, name: str, exported: Exported, tell: Callable[[str], object]) -> None:
+    axes = input_axes(exported.task, exported.tables), output_axes(exported.task, exported.tables)
+    write_repository_files(folder, name, exported, *axes)
+    if has_triton_schema():
+        check_repository(folder, name)
+        tell("config.pbtxt is as Triton's schema and the ONNX file have it")
+    else:
+        tell("config.pbtxt is not checked: pip install 'tritonclient[grpc]' for Triton's schema")
+
+
+def _check_packages(format_name: str) -> None:
+    """Raises ArtefactError where one is missing that the format needs."""
+    needed = ("onnx", "onnxscript", "onnxruntime") if format_name in PRECISIONS else ()
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ArtefactError(
+            f"format {format_name} needs {' and '.join(missing)}: pip install 'spinn_tensor[export]'"
+        )
+
+
+def _check_output(folder: Path) -> None:
+    """Raises ArtefactError for what a folder must not replace."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder}: a file, expected a folder")
+    names = {path.name for path in folder.iterdir()}
+    others = sorted(names - {Path(name).parts[0] for name in OURS})
+    if others or (names and EXPORT not in names):
+        raise ArtefactError(
+            f"{folder}: holds other files ({(others or sorted(names))[0]}); name a new folder"
+        )
+
+
+def _check_finite(model: Model) -> None:
+    """Raises ExportError naming the first tensor with a NaN or an infinity."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ExportError(
+                f"tensor {name!r} of the model holds NaN or infinity: there is nothing to export"
+            )
+
+
+@contextmanager
+def _whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Removes the folders made on the way to `folder` on an error, and has an OSError name it."""
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        yield
+    except BaseException as error:
+        for parent in made:
+            with suppress(OSError):  # somebody else's files may be in it by now
+                parent.rmdir()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+        raise

@@ -1,0 +1,290 @@
+"""One ONNX file of a trained model: any batch, any length, the standard operators alone.
+
+`torch.onnx.export` writes the graph of `export.graphs`, in which the loop is one operator; the function of that name
+in `export.loop_onnx` is put beside it and inlined. float16 halves tables and matrices, whose products are then taken in
+half precision, sums and cell states in float32: it is for GPUs. int8 is onnxruntime's dynamic quantisation of the
+products, those inside the loop included: matrices in 8 bits, a scale a column, and what they multiply in 8 bits with a
+scale a product.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from data_prep.files import atomic_write
+from export.folder import FORMAT_VERSION
+from export.graphs import (
+    ExportError,
+    Graph,
+    build_graph,
+    default_tables,
+    dynamic_shapes,
+    example_inputs,
+    input_axes,
+    output_axes,
+)
+from export.loop_onnx import DOMAIN, function_text, placeholder
+from spinn_tensor.classifiers import Model
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+# The newest that every onnxruntime from 1.20 on reads.
+OPSET = 21
+PRECISIONS = ("float32", "float16", "int8")
+MOST_BYTES = (1 << 31) - 1  # of one file
+
+
+def export_onnx(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    tables: str | None = None,  # "own", "given" or "forest"; None = what the model was trained with
+    precision: str = "float32",  # one of PRECISIONS
+    fold_leaves: bool = False,  # embedding, projection and batch norm as one table
+    vocabulary_sha256: str,
+    max_length: int,  # tokens of a sentence at most, for those who read the metadata; 0 = any number
+) -> None:
+    """Write the model, whole or not at all. The model's own weights and state are left alone.
+
+    Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to,
+    and ImportError where the packages of spinn_tensor[export] are missing.
+    """
+    proto = onnx_model(model, tables=tables, precision=precision, fold_leaves=fold_leaves)
+    described = metadata(
+        model,
+        tables=tables,
+        precision=precision,
+        fold_leaves=fold_leaves,
+        vocabulary_sha256=vocabulary_sha256,
+        max_length=max_length,
+    )
+    for key, value in described.items():
+        proto.metadata_props.add(key=key, value=value)
+    with atomic_write(path, "wb") as file:
+        file.write(proto.SerializeToString())
+
+
+def metadata(
+    model: Model,
+    *,
+    tables: str | None = None,
+    precision: str = "float32",
+    fold_leaves: bool = False,
+    vocabulary_sha256: str,
+    max_length: int,
+) -> dict[str, str]:
+    """What an artefact says of itself, beside its tensors."""
+    config = model.config
+    return {
+        "spinn_format_version": str(FORMAT_VERSION),
+        "task": config.task,
+        "kind": config.encoder.kind,
+        "tables": default_tables(model) if tables is None else tables,
+        "labels": json.dumps(list(config.labels), ensure_ascii=False),
+        "vocabulary_sha256": vocabulary_sha256,
+        "max_length": str(max_length),
+        "hidden_dim": str(config.encoder.hidden_dim),
+        "precision": precision,
+        "folded": "true" if fold_leaves else "false",
+    }
+
+
+def onnx_model(
+    model: Model,
+    *,
+    tables: str | None = None,
+    precision: str = "float32",
+    fold_leaves: bool = False,
+) -> ModelProto:
+    """The model as `export_onnx` writes it, without metadata; checked by `onnx.checker`."""
+    import onnx
+
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    graph = build_graph(
+        model,
+        default_tables(model) if tables is None else tables,
+        fold_leaves=fold_leaves,
+        dtype=torch.float16 if precision == "float16" else torch.float32,
+        onnx_loop=True,
+    )
+    n_bytes = sum(tensor.nbytes for tensor in graph.buffers())
+    if n_bytes > MOST_BYTES:
+        raise ExportError(f"weights of {n_bytes / 1e9:.1f} GB: one ONNX file holds 2 GB at most")
+    proto = _exported(graph)
+    if graph.table_kind != "forest":
+        config = model.config.encoder
+        text = function_text(
+            config.hidden_dim,
+            config.tracker_dim,
+            given=graph.table_kind == "given",
+            half=precision == "float16",
+            opset=OPSET,
+        )
+        proto = _inlined(proto, text)
+    _tidy(proto)
+    if precision == "int8":
+        proto = _quantised(proto)
+        _tidy(proto)
+    _name_axes(proto, graph)
+    onnx.checker.check_model(proto, full_check=True)
+    domains = {imported.domain for imported in proto.opset_import} | _domains(proto.graph)
+    if domains != {""} or proto.functions:
+        raise ExportError(f"operators that are not ONNX's own: {', '.join(sorted(domains - {''}))}")
+    return proto
+
+
+def _exported(graph: Graph) -> ModelProto:
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(
+            graph, (), kwargs=example_inputs(graph), dynamic_shapes=dynamic_shapes(graph), strict=False
+        )
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            output_names=graph.outputs,
+            custom_translation_table={torch.ops.spinn_export.machine_loop.default: placeholder},
+            verbose=False,
+        )
+    assert exported is not None
+    return exported.model_proto
+
+
+def _inlined(proto: ModelProto, text: str) -> ModelProto:
+    """The model with the function of this text in the place of its calls."""
+    from onnx import inliner, parser
+
+    proto.functions.append(parser.parse_function(text))
+    if all(imported.domain != DOMAIN for imported in proto.opset_import):
+        proto.opset_import.add(domain=DOMAIN, version=1)
+    return inliner.inline_local_functions(proto)
+
+
+def _tidy(proto: ModelProto) -> None:
+    """Drop what only the exporter needed, and name every node, for profilers and for the quantiser."""
+    for imported in [imported for imported in proto.opset_import if imported.domain == DOMAIN]:
+        proto.opset_import.remove(imported)
+    del proto.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    read = {name for node in proto.graph.node for name in _reads(node)}
+    for tensor in [tensor for tensor in proto.graph.initializer if tensor.name not in read]:
+        proto.graph.initializer.remove(tensor)
+    for prefix, graph in _graphs(proto.graph):
+        del graph.value_info[:]
+        for number, node in enumerate(graph.node):
+            del node.metadata_props[:]
+            node.doc_string = ""
+            node.name = f"{prefix}{number}_{node.op_type}"
+
+
+def _name_axes(proto: ModelProto, graph: Graph) -> None:
+    """Give the axes of inputs and outputs the names that `export.graphs` gives them."""
+    axes = input_axes(graph.task, graph.table_kind) | output_axes(graph.task, graph.table_kind)
+    for value in [*proto.graph.input, *proto.graph.output]:
+        for dim, name in zip(value.type.tensor_type.shape.dim, axes[value.name], strict=True):
+            if dim.HasField("dim_param"):
+                dim.dim_param = "2*length - 1" if name == "transitions" else name
+
+
+def _graphs(graph: GraphProto, prefix: str = "") -> Iterator[tuple[str, GraphProto]]:
+    """The graph and the bodies of its loops."""
+    yield prefix, graph
+    for number, node in enumerate(graph.node):
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g, f"{prefix}{number}.")
+
+
+def _domains(graph: GraphProto) -> set[str]:
+    return {node.domain for _, part in _graphs(graph) for node in part.node}
+
+
+def _quantised(proto: ModelProto) -> ModelProto:
+    """Dynamically quantised products. The one that chooses transitions, of a vector, stays as it is."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # onnxruntime's quantiser reads and writes files
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        wide, narrow = Path(folder) / "wide.onnx", Path(folder) / "narrow.onnx"
+        onnx.save(proto, wide)
+        quantize_dynamic(
+            wide,
+            narrow,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=_vector_products(proto),
+            per_channel=True,
+            reduce_range=True,  # processors without VNNI add pairs of 8-bit products in 16 bits, which saturate
+            weight_type=QuantType.QInt8,
+            extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
+        )
+        quantised = onnx.load(narrow)
+    _order(quantised.graph)
+    return quantised
+
+
+def _order(graph: GraphProto) -> None:
+    """Sort the nodes so that each comes after what it reads; the quantiser overlooks what the bodies of loops read."""
+    waiting = list(graph.node)
+    made_by = {name for node in waiting for name in node.output}
+    done: set[str] = set()
+    ordered: list[NodeProto] = []
+    while waiting:
+        ready = [node for node in waiting if not (_reads(node) & made_by - done)]
+        ordered += ready
+        done |= {name for node in ready for name in node.output}
+        left = {id(node) for node in ready}
+        waiting = [node for node in waiting if id(node) not in left]
+        assert ready, "a graph without cycles"
+    copies = [copy.deepcopy(node) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """What a node reads, the bodies of its loops included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            names |= {name for inner in attribute.g.node for name in _reads(inner)}
+    return names
+
+
+def _vector_products(proto: ModelProto) -> list[str]:
+    vectors = {tensor.name for tensor in proto.graph.initializer if len(tensor.dims) == 1}
+    return [
+        node.name
+        for _, graph in _graphs(proto.graph)
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in vectors
+    ]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say of other packages and of themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "# The axis name: .* will not be used")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

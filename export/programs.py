@@ -1,0 +1,212 @@
+"""torch.export programs (.pt2) of a trained model, and packages that AOTInductor compiled from them.
+
+Torch alone reads both. They take any batch and any length, inputs by the names of `export.graphs`, and give a dict of
+outputs by name. The loop in them is one `scan`, which composes in every lane: slower than TorchScript and ONNX, which
+compose those that reduce. A package is machine code for the processor that it was compiled on.
+
+What a file says of itself is in its extra file `export.json`; of a package, in its metadata.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.fx.experimental._config as symbolic_shapes
+from torch import Tensor, nn
+
+from data_prep.files import atomic_write
+from export.graphs import (
+    ExportError,
+    Graph,
+    build_graph,
+    default_tables,
+    dynamic_shapes,
+    example_inputs,
+    input_axes,
+)
+from export.onnx_file import metadata
+from spinn_tensor.classifiers import Model
+
+METADATA = "export.json"
+FORMAT_KEY = "spinn_format_version"  # of the metadata: tells our packages from others
+
+Artefact = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+class Named(nn.Module):
+    """A graph whose outputs have names."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.of_model = graph
+
+        @functools.wraps(graph.forward)  # whose signature names the inputs
+        def forward(**inputs: Tensor) -> dict[str, Tensor]:
+            sizes: dict[str, int] = {}
+            for name, axes in input_axes(graph.task, graph.table_kind).items():
+                for axis, size in zip(axes, inputs[name].shape, strict=True):
+                    # that axes of one name have one size, the exporter uses only if told
+                    torch._check(size == sizes.setdefault(axis, size))
+            return dict(zip(graph.outputs, graph(**inputs), strict=True))
+
+        self.forward = forward
+
+
+def program(
+    model: Model,
+    *,
+    tables: str | None = None,  # "own", "given" or "forest"; None = what the model was trained with
+    fold_leaves: bool = False,  # embedding, projection and batch norm as one table
+) -> torch.export.ExportedProgram:
+    """The exported program of a model. Its weights are copies.
+
+    Raises ExportError for a model that cannot be exported so.
+    """
+    graph = build_graph(model, default_tables(model) if tables is None else tables, fold_leaves=fold_leaves)
+    # sizes are taken for numbers that may be 1, else a program for pairs would refuse a single one
+    with _quiet(), torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(
+            Named(graph).eval(),
+            (),
+            kwargs=example_inputs(graph),
+            dynamic_shapes=dynamic_shapes(graph),
+            strict=False,
+        )
+
+
+def export_program(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    vocabulary_sha256: str,
+    max_length: int,  # tokens of a sentence at most, for those who read the metadata; 0 = any number
+    tables: str | None = None,  # as in `program`
+    fold_leaves: bool = False,  # as in `program`
+) -> None:
+    """Write the program, whole or not at all. The model's own weights and state are left alone.
+
+    Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to.
+    """
+    exported = program(model, tables=tables, fold_leaves=fold_leaves)
+    described = metadata(
+        model,
+        tables=tables,
+        fold_leaves=fold_leaves,
+        vocabulary_sha256=vocabulary_sha256,
+        max_length=max_length,
+    )
+    content = io.BytesIO()
+    with _quiet():
+        torch.export.save(
+            exported, content, extra_files={METADATA: json.dumps(described, ensure_ascii=False)}
+        )
+    with atomic_write(path, "wb") as file:
+        file.write(content.getbuffer())
+
+
+def load_program(path: str | os.PathLike[str]) -> Artefact:
+    """The program in a file of `export_program`: arrays in, arrays out, by name.
+
+    Raises ExportError for a file that is none.
+    """
+    extra = {METADATA: ""}
+    with _reading(path, "torch.export program"), _quiet():
+        exported = torch.export.load(os.fspath(path), extra_files=extra)
+    if not extra[METADATA]:
+        raise ExportError(f"{os.fspath(path)}: no {METADATA} in it: not written by spinn_tensor")
+    return _of_arrays(exported.module())
+
+
+def export_aoti(
+    model: Model,
+    path: str | os.PathLike[str],  # ends in .pt2
+    *,
+    vocabulary_sha256: str,
+    max_length: int,  # as in `export_program`
+    tables: str | None = None,  # as in `program`
+    fold_leaves: bool = False,  # as in `program`
+) -> None:
+    """Compile the program for this processor and write the package, whole or not at all. Takes a minute or two.
+
+    Raises ExportError where there is no C++ compiler and for a model that cannot be exported or compiled, DataError
+    for a path that cannot be written to.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InductorError, InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise ExportError("AOTInductor needs a C++ compiler: install g++, or name one in CXX") from None
+    described = metadata(
+        model,
+        tables=tables,
+        fold_leaves=fold_leaves,
+        vocabulary_sha256=vocabulary_sha256,
+        max_length=max_length,
+    )
+    exported = program(model, tables=tables, fold_leaves=fold_leaves)
+    content = io.BytesIO()
+    try:
+        with _quiet():
+            torch._inductor.aoti_compile_and_package(
+                exported, package_path=content, inductor_configs={"aot_inductor.metadata": described}
+            )
+    except InductorError as error:
+        raise ExportError(
+            f"torch {torch.__version__} cannot compile this model: {_first_line(error)}"
+        ) from error
+    with atomic_write(path, "wb") as file:
+        file.write(content.getbuffer())
+
+
+def load_aoti(path: str | os.PathLike[str]) -> Artefact:
+    """The package in a file of `export_aoti`: arrays in, arrays out, by name.
+
+    Raises ExportError for a file that is none.
+    """
+    with _reading(path, "AOTInductor package"), _quiet():
+        package = torch._inductor.aoti_load_package(os.fspath(path))
+    if FORMAT_KEY not in package.get_metadata():
+        raise ExportError(f"{os.fspath(path)}: no {FORMAT_KEY} in its metadata: not written by spinn_tensor")
+    return _of_arrays(package)
+
+
+def _of_arrays(run: Callable[..., Any]) -> Artefact:
+    def of_arrays(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            outputs = run(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        return {name: output.numpy() for name, output in outputs.items()}
+
+    return of_arrays
+
+
+@contextmanager
+def _reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # torch's readers raise whatever the first thing that they miss raises
+        raise ExportError(f"{os.fspath(path)}: not a readable {what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch says of its own modules: deprecated pytrees in the exporter, torch.jit in the compiler."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+        yield

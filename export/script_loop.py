@@ -1,0 +1,184 @@
+"""The machine's loop for TorchScript, where memory may be written in place and shapes may depend on data.
+
+So it is that of the thin stack. One memory holds the states of all lanes: row 0 is null, rows 1..L are the words of all
+sentences, one after another and without padding, and the compositions of each step follow those of the step before. A
+lane's stack is a row of row numbers, and only the lanes that reduce are composed. The equations and the weights are
+those of `export.step`; as there, TorchScript forbids `from __future__ import annotations`.
+"""
+
+import torch
+from torch import Tensor
+
+from export.step import (
+    Reads,
+    StepWeights,
+    Words,
+    cell,
+    choose,
+    lstm_step,
+    prepare,
+    product,
+    reversed_columns,
+    transitions_of,
+)
+
+
+def run_lanes(
+    leaves: Tensor,  # (L, 2H) [h; c] of all sentences' words
+    lengths: Tensor,  # (B,) int64
+    n_words: int,  # N
+    given: Tensor | None,  # (B, 2N - 1) int64 SHIFT, REDUCE or padding; None = the trackers choose
+    weights: StepWeights,
+) -> tuple[Tensor, Tensor]:  # (B, H) encodings, (B, 2N - 1) int64 transitions
+    """The whole loop."""
+    n_lanes, n_leaves, tracker_dim = lengths.shape[0], leaves.shape[0], weights.hidden.shape[0]
+    words = prepare(leaves.unsqueeze(0), lengths, weights)
+    states = with_null_row(leaves, n_leaves - n_lanes)
+    stack = stack_memory(words, states.shape[0])
+    n_below = 2  # columns of `entries` under the stack, of which an empty one reads
+    entries = torch.zeros(n_lanes, n_words + n_below + 1, dtype=torch.int64, device=leaves.device)
+    depth = torch.zeros_like(lengths)
+    last = torch.cumsum(lengths, 0)
+    next_word = last - lengths + 1
+    h, c = leaves.new_zeros(n_lanes, tracker_dim), leaves.new_zeros(n_lanes, tracker_dim)
+    reduced = torch.zeros(2 * n_words - 1, n_lanes, dtype=torch.bool, device=leaves.device)
+    columns = torch.arange(2, device=leaves.device)
+    free = 1 + n_leaves
+    for number in range(2 * int(lengths.max()) - 1):
+        pair = torch.gather(entries, 1, depth.unsqueeze(1) + columns)
+        word = torch.where(next_word <= last, next_word, 0)
+        reads = Reads(word, pair[:, 1], pair[:, 0], depth)
+        found = torch.index_select(stack, 0, (2 * pair + columns).view(-1)).view(n_lanes, 2, 4 * tracker_dim)
+        sums = torch.index_select(words.buffer, 0, word) + found.sum(1) + product(h, weights.hidden)
+        h, c = tracker_cell(sums, c)
+        reduces, shifts = decide(h, reads, None if given is None else given[:, number], weights)
+        lanes = torch.nonzero(reduces).squeeze(1)
+        made = compose(torch.index_select(pair, 0, lanes), torch.index_select(h, 0, lanes), states, weights)
+        n_made = made.shape[0]
+        states[free : free + n_made] = made
+        read_of = product(made[:, : made.shape[1] // 2], weights.stack)
+        stack[2 * free : 2 * (free + n_made)] = read_of.view(2 * n_made, 4 * tracker_dim)
+        entry = word.index_copy(0, lanes, torch.arange(free, free + n_made, device=leaves.device))
+        free += n_made
+        column = torch.where(reduces, depth, depth + n_below)
+        entries.scatter_(1, column.unsqueeze(1), entry.unsqueeze(1))
+        shifted = shifts.to(torch.int64)
+        next_word = next_word + shifted
+        depth = depth + shifted - reduces.to(torch.int64)
+        reduced[number] = reduces
+    # a lane that has ended is one entry deep
+    roots = torch.index_select(states, 0, entries[:, n_below])
+    return roots[:, : states.shape[1] // 2], transitions_of(reduced, lengths)
+
+
+def decide(
+    tracker_h: Tensor,  # (B, K)
+    reads: Reads,
+    given: Tensor | None,  # (B,) int64
+    weights: StepWeights,
+) -> tuple[Tensor, Tensor]:  # (B,) bool, the lanes that reduce and those that shift
+    has_word = reads.word != 0
+    if given is None:
+        reduces = choose(tracker_h, reads, weights)
+        return reduces, has_word & ~reduces
+    return given == 1, has_word & (given == 0)
+
+
+def compose(
+    pair: Tensor,  # (n, 2) int64 rows of the left and right children
+    tracker_h: Tensor,  # (n, K)
+    states: Tensor,  # (R, 2H)
+    weights: StepWeights,
+) -> Tensor:  # (n, 2H)
+    hidden_dim = states.shape[1] // 2
+    left = torch.index_select(states, 0, pair[:, 0])
+    right = torch.index_select(states, 0, pair[:, 1])
+    children = torch.cat((left[:, :hidden_dim], right[:, :hidden_dim], tracker_h), 1)
+    sums = product(children, weights.compose) + weights.compose_bias
+    return cell(sums, left[:, hidden_dim:], right[:, hidden_dim:])
+
+
+def tracker_cell(
+    sums: Tensor,  # (B, 4K) before activation; gates i, f, o, g
+    c: Tensor,  # (B, K)
+) -> tuple[Tensor, Tensor]:  # (B, K) h, (B, K) c
+    i, f, o, g = torch.chunk(sums, 4, 1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def run_lstm(
+    sums: Tensor,  # (B, N, 4D) of the words
+    hidden: Tensor,  # (D, 4D)
+) -> Tensor:  # (B, N, D)
+    """One direction of a bidirectional leaf encoder."""
+    h = sums.new_zeros(sums.shape[0], hidden.shape[0])
+    c = torch.zeros_like(h)
+    outputs = sums.new_empty(sums.shape[0], sums.shape[1], hidden.shape[0])
+    for number in range(sums.shape[1]):
+        h, c = lstm_step(sums[:, number], h, c, hidden)
+        outputs[:, number] = h
+    return outputs
+
+
+def stack_memory(
+    words: Words,
+    n_rows: int,  # R
+) -> Tensor:  # (2R, 4K) rows 2r and 2r + 1: what the tracker reads of row r as second stack entry and as top
+    n_words = words.second.shape[0]
+    stack = words.second.new_empty(2 * n_rows, words.second.shape[1])
+    stack[0 : 2 * n_words : 2] = words.second
+    stack[1 : 2 * n_words : 2] = words.top
+    return stack
+
+
+def with_null_row(
+    leaves: Tensor,  # (L, 2H)
+    n_more: int,
+) -> Tensor:  # (1 + L + n_more, 2H), of which the last rows are not initialised
+    states = leaves.new_empty(1 + leaves.shape[0] + n_more, leaves.shape[1])
+    states[0] = 0
+    states[1 : 1 + leaves.shape[0]] = leaves
+    return states
+
+
+def run_both_ways(
+    forth_sums: Tensor,  # (L, 2D) of all sentences' words: 4 gates of D / 2
+    back_sums: Tensor,  # (L, 2D)
+    real_mask: Tensor,  # (B, N) bool, True where a sentence has a word
+    lengths: Tensor,  # (B,) int64
+    forth: Tensor,  # (D / 2, 2D) of h
+    back: Tensor,  # (D / 2, 2D)
+) -> Tensor:  # (L, D)
+    """The bidirectional leaf encoder."""
+    n_lanes, n_words, n_sums = real_mask.shape[0], real_mask.shape[1], forth_sums.shape[1]
+    lanes = forth_sums.new_zeros(2, n_lanes, n_words, n_sums)
+    lanes[0, real_mask] = forth_sums
+    lanes[1, real_mask] = back_sums
+    turned = reversed_columns(lengths, n_words).unsqueeze(2).expand(-1, -1, n_sums)
+    h_forth = run_lstm(lanes[0], forth)
+    h_back = run_lstm(torch.gather(lanes[1], 1, turned), back)
+    h_back = torch.gather(h_back, 1, turned[:, :, : h_back.shape[2]])
+    return torch.cat((h_forth, h_back), 2)[real_mask]
+
+
+def run_forest(
+    leaves: Tensor,  # (L, 2H) [h; c]
+    left_index: Tensor,  # (S, W) int64
+    right_index: Tensor,  # (S, W) int64
+    root_index: Tensor,  # (B,) int64
+    weight: Tensor,  # (2H, 5H)
+    bias: Tensor,  # (5H,)
+) -> Tensor:  # (B, H) encodings
+    """The machine without a tracker, step after step of its schedule."""
+    n_steps, width, hidden_dim = left_index.shape[0], left_index.shape[1], leaves.shape[1] // 2
+    states = with_null_row(leaves, n_steps * width)
+    free = 1 + leaves.shape[0]
+    for number in range(n_steps):
+        left = torch.index_select(states, 0, left_index[number])
+        right = torch.index_select(states, 0, right_index[number])
+        h = torch.cat((left[:, :hidden_dim], right[:, :hidden_dim]), 1)
+        made = cell(product(h, weight) + bias, left[:, hidden_dim:], right[:, hidden_dim:])
+        states[free : free + width] = made
+        free += width
+    return torch.index_select(states, 0, root_index)[:, :hidden_dim]

@@ -1,0 +1,294 @@
+"""TorchScript of a trained model: scripted, so that the loop is in the file, and torch alone loads and runs it.
+
+Inputs have the names and shapes of `export.graphs`, and go in by name or in order; the output is a `Dict[str, Tensor]`,
+which Python and C++ read by name. What the file says of itself is in its extra files, `export.json` and `labels.txt`.
+
+The modules here are those of `export.graphs` in the subset of Python that TorchScript reads, which has no
+`from __future__ import annotations`. Their loop is `export.script_loop`.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_prep.files import atomic_write
+from export.graphs import (
+    ExportError,
+    ForestGraph,
+    Graph,
+    LaneGraph,
+    Product,
+    build_graph,
+    default_tables,
+)
+from export.onnx_file import metadata
+from export.script_loop import run_both_ways, run_forest, run_lanes
+from export.step import StepWeights
+from spinn_tensor.classifiers import Model
+
+METADATA = "export.json"
+LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order of the logits
+
+Artefact = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+class Layer(nn.Module):
+    """x W + b."""
+
+    weight: Tensor  # (I, O)
+    bias: Tensor  # (O,)
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(layer, Product)
+        self.register_buffer("weight", layer.weight)
+        self.register_buffer("bias", layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, O) from (n, I)
+        return torch.addmm(self.bias, x, self.weight)
+
+
+class Script(nn.Module):
+    """What all scripts have: leaves, head, and names of the outputs."""
+
+    table: Tensor  # (V, E), or (V, D) folded
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.pairs = graph.task == "pair"
+        self.register_buffer("table", graph.leaves.table)
+        projection = graph.leaves.projection
+        self.projection = None if projection is None else Layer(projection)
+        layers = [] if graph.head is None else [Layer(layer) for layer in graph.head.layers]
+        self.hidden_layers, self.output_layer = nn.ModuleList(layers[:-1]), layers[-1] if layers else None
+
+    def words(
+        self,
+        token_ids: Tensor,  # (L,) int64
+    ) -> Tensor:  # (L, D)
+        x = torch.nn.functional.embedding(token_ids, self.table)
+        return x if self.projection is None else self.projection(x)
+
+    def classify(self, features: Tensor) -> Tensor:  # (n, C) from (n, F)
+        for layer in self.hidden_layers:
+            features = layer(features).relu()
+        return features if self.output_layer is None else self.output_layer(features)
+
+    def outcome(
+        self,
+        encodings: Tensor,  # (n, H) premises, then hypotheses
+        transitions: Tensor | None,  # (n, 2N - 1) where the trackers chose them
+    ) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        if self.pairs:
+            premise, hypothesis = torch.chunk(encodings, 2)
+            features = torch.cat((premise, hypothesis, premise - hypothesis, premise * hypothesis), 1)
+            found["logits"] = self.classify(features)
+            found["premise_encodings"], found["hypothesis_encodings"] = premise, hypothesis
+            if transitions is not None:
+                premise, hypothesis = torch.chunk(transitions, 2)
+                found["premise_transitions"], found["hypothesis_transitions"] = premise, hypothesis
+            return found
+        if self.output_layer is not None:
+            found["logits"] = self.classify(encodings)
+        found["encodings"] = encodings
+        if transitions is not None:
+            found["transitions"] = transitions
+        return found
+
+
+class LaneScript(Script):
+    """The machine with a tracker."""
+
+    compose: Tensor  # `StepWeights`
+    compose_bias: Tensor
+    buffer: Tensor
+    stack: Tensor
+    hidden: Tensor
+    tracker_bias: Tensor
+    score: Tensor
+    score_limit: Tensor
+    forth: Tensor  # (D / 2, 2D) of h, with a bidirectional leaf encoder
+    back: Tensor
+
+    def __init__(self, graph: LaneGraph) -> None:
+        super().__init__(graph)
+        for name, weight in graph.weights()._asdict().items():
+            self.register_buffer(name, weight)
+        if len(graph.leaves.words) > 0:
+            self.forth_words, self.back_words = map(Layer, graph.leaves.words)
+            self.register_buffer("forth", graph.leaves.forth)
+            self.register_buffer("back", graph.leaves.back)
+
+    def encode(
+        self,
+        token_ids: Tensor,  # (B, N) int64
+        lengths: Tensor,  # (B,) int64
+        given: Tensor | None,  # (B, 2N - 1) int64
+    ) -> tuple[Tensor, Tensor]:  # (B, H), (B, 2N - 1)
+        n_words = token_ids.shape[1]
+        if int(lengths.min()) < 1 or int(lengths.max()) > n_words:
+            raise ValueError("lengths: expected at least 1 and at most as many words as there are token ids")
+        real_mask = torch.arange(n_words, device=token_ids.device) < lengths.unsqueeze(1)
+        words = self.words(token_ids[real_mask])
+        if hasattr(self, "forth_words"):
+            sums = self.forth_words(words), self.back_words(words)
+            words = run_both_ways(sums[0], sums[1], real_mask, lengths, self.forth, self.back)
+        weights = StepWeights(
+            self.compose,
+            self.compose_bias,
+            self.buffer,
+            self.stack,
+            self.hidden,
+            self.tracker_bias,
+            self.score,
+            self.score_limit,
+        )
+        return run_lanes(words, lengths, n_words, given, weights)
+
+
+class OwnScript(LaneScript):
+    """Single sentences, which the tracker parses."""
+
+    def forward(self, token_ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        encodings, transitions = self.encode(token_ids, lengths, None)
+        return self.outcome(encodings, transitions)
+
+
+class OwnPairScript(LaneScript):
+    """Pairs, which the tracker parses."""
+
+    def forward(
+        self, premise_ids: Tensor, premise_lengths: Tensor, hypothesis_ids: Tensor, hypothesis_lengths: Tensor
+    ) -> dict[str, Tensor]:
+        token_ids = torch.cat((premise_ids, hypothesis_ids))
+        lengths = torch.cat((premise_lengths, hypothesis_lengths))
+        encodings, transitions = self.encode(token_ids, lengths, None)
+        return self.outcome(encodings, transitions)
+
+
+class GivenScript(LaneScript):
+    """Single sentences with their transitions."""
+
+    def forward(self, token_ids: Tensor, lengths: Tensor, transitions: Tensor) -> dict[str, Tensor]:
+        return self.outcome(self.encode(token_ids, lengths, transitions)[0], None)
+
+
+class GivenPairScript(LaneScript):
+    """Pairs with their transitions."""
+
+    def forward(
+        self,
+        premise_ids: Tensor,
+        premise_lengths: Tensor,
+        hypothesis_ids: Tensor,
+        hypothesis_lengths: Tensor,
+        premise_transitions: Tensor,
+        hypothesis_transitions: Tensor,
+    ) -> dict[str, Tensor]:
+        token_ids = torch.cat((premise_ids, hypothesis_ids))
+        lengths = torch.cat((premise_lengths, hypothesis_lengths))
+        transitions = torch.cat((premise_transitions, hypothesis_transitions))
+        return self.outcome(self.encode(token_ids, lengths, transitions)[0], None)
+
+
+class ForestScript(Script):
+    """The machine without a tracker, its schedule given."""
+
+    def __init__(self, graph: ForestGraph) -> None:
+        super().__init__(graph)
+        self.compose = Layer(graph.compose)
+
+    def forward(
+        self, token_ids: Tensor, left_index: Tensor, right_index: Tensor, root_index: Tensor
+    ) -> dict[str, Tensor]:
+        leaves, compose = self.words(token_ids), self.compose
+        encodings = run_forest(leaves, left_index, right_index, root_index, compose.weight, compose.bias)
+        return self.outcome(encodings, None)
+
+
+def script(
+    model: Model,
+    *,
+    tables: str | None = None,  # "own", "given" or "forest"; None = what the model was trained with
+    fold_leaves: bool = False,  # embedding, projection and batch norm as one table
+) -> torch.jit.ScriptModule:
+    """The scripted model. Its weights are copies.
+
+    Raises ExportError for a model that cannot be exported so.
+    """
+    graph = build_graph(model, default_tables(model) if tables is None else tables, fold_leaves=fold_leaves)
+    module: Script
+    if isinstance(graph, ForestGraph):
+        module = ForestScript(graph)
+    else:
+        assert isinstance(graph, LaneGraph)
+        pairs = graph.task == "pair"
+        if graph.table_kind == "own":
+            module = (OwnPairScript if pairs else OwnScript)(graph)
+        else:
+            module = (GivenPairScript if pairs else GivenScript)(graph)
+    with _deprecated():
+        return torch.jit.script(module.eval())
+
+
+def export_torchscript(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    vocabulary_sha256: str,
+    max_length: int,  # tokens of a sentence at most, for those who read the metadata; 0 = any number
+    tables: str | None = None,  # as in `script`
+    fold_leaves: bool = False,  # as in `script`
+) -> None:
+    """Write the model, whole or not at all. The model's own weights and state are left alone.
+
+    Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to.
+    """
+    scripted = script(model, tables=tables, fold_leaves=fold_leaves)
+    described = metadata(
+        model,
+        tables=tables,
+        fold_leaves=fold_leaves,
+        vocabulary_sha256=vocabulary_sha256,
+        max_length=max_length,
+    )
+    files = {METADATA: json.dumps(described, ensure_ascii=False), LABELS: "\n".join(model.config.labels)}
+    with atomic_write(path, "wb") as file, _deprecated():
+        torch.jit.save(scripted, file, _extra_files=files)
+
+
+def load_torchscript(path: str | os.PathLike[str]) -> Artefact:
+    """The model in a file of `export_torchscript`, on the CPU: arrays in, arrays out, by name.
+
+    Raises ExportError for a file that is none.
+    """
+    extra = {METADATA: ""}
+    try:
+        with _deprecated():
+            scripted = torch.jit.load(os.fspath(path), map_location="cpu", _extra_files=extra)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"{os.fspath(path)}: not a TorchScript file that can be read: {reason}") from error
+    if not extra[METADATA]:
+        raise ExportError(f"{os.fspath(path)}: no {METADATA} in it: not written by spinn_tensor")
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = scripted(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        return {name: output.numpy() for name, output in outputs.items()}
+
+    return run
+
+
+@contextmanager
+def _deprecated() -> Iterator[None]:
+    """torch.jit, of which torch 2.10 and later say at every call that torch.export is to be preferred."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+        yield

@@ -1,0 +1,136 @@
+"""onnxruntime sessions on a provider that was asked for, and got.
+
+A session falls back to the CPU silently where CUDA's libraries or a GPU are missing; only what it says afterwards of
+its providers is true. Here a provider that was asked for and not granted is an error, and "auto" says what it took.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from export.folder import ArtefactError
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+# what else may run the nodes that a provider lacks
+BEHIND = {"cpu": [], "cuda": ["cpu"], "tensorrt": ["cuda", "cpu"]}
+INSTALL = "pip install 'spinn_tensor[export]'"
+
+logger = logging.getLogger(__name__)
+
+
+class ProviderError(RuntimeError):
+    """onnxruntime is missing, or did not grant the provider that was asked for; one line that says what to do."""
+
+
+class OpenSession(NamedTuple):
+    """A session, and the provider that it has."""
+
+    session: Any  # onnxruntime.InferenceSession
+    provider: str  # one of PROVIDERS
+
+
+def open_session(
+    path: Path,
+    provider: str = "auto",  # or one of PROVIDERS
+    threads: int | None = None,  # of the CPU; None = onnxruntime's choice, one a core
+) -> OpenSession:
+    """A session of an ONNX file. "auto" is CUDA where it is granted, else the CPU, and never TensorRT.
+
+    Raises ArtefactError for a file that onnxruntime cannot run, ProviderError for a provider that it does not grant.
+    """
+    runtime = import_onnxruntime()
+    if provider not in ("auto", *PROVIDERS):
+        raise ValueError(f"unknown provider {provider!r}, expected auto, {', '.join(PROVIDERS)}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    if not path.is_file():
+        raise ArtefactError(f"{path}: no such file")
+    offered = runtime.get_available_providers()
+    if provider != "auto":
+        if PROVIDERS[provider] not in offered:
+            raise ProviderError(f"provider {provider}: {_not_offered(provider, offered)}")
+        if provider != "cpu" and not has_nvidia_driver():
+            raise ProviderError(f"provider {provider}: {_not_granted()}")
+        session = _open(runtime, path, provider, threads)
+        if PROVIDERS[provider] not in session.get_providers():
+            raise ProviderError(
+                f"provider {provider}: onnxruntime did not grant it (the session has "
+                f"{', '.join(session.get_providers())}): {_not_granted()}"
+            )
+        return OpenSession(session, provider)
+    if PROVIDERS["cuda"] in offered and has_nvidia_driver():
+        session = _open(runtime, path, "cuda", threads)
+        if PROVIDERS["cuda"] in session.get_providers():
+            logger.info("%s: provider auto took cuda", path)
+            return OpenSession(session, "cuda")
+        logger.warning("%s: provider auto took cpu, cuda was not granted: %s", path, _not_granted())
+    else:
+        logger.info("%s: provider auto took cpu", path)
+    return OpenSession(_open(runtime, path, "cpu", threads), "cpu")
+
+
+def import_onnxruntime() -> Any:
+    """The package onnxruntime. Raises ProviderError where it is missing or broken."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(f"onnxruntime cannot be imported ({error}): {INSTALL}") from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # the folder that one of two packages left behind
+        raise ProviderError(
+            "onnxruntime is broken, as where two packages of it were installed: see spinn doctor"
+        )
+    return onnxruntime
+
+
+def has_nvidia_driver() -> bool:
+    """Whether NVIDIA's driver is here; it comes with the system and not with a package."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _open(runtime: Any, path: Path, provider: str, threads: int | None) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # what matters of warnings is in the errors here
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if provider != "cpu" and hasattr(runtime, "preload_dlls"):
+        runtime.preload_dlls()  # those of NVIDIA's Python packages, which no loader finds by itself
+    wanted = [PROVIDERS[name] for name in (provider, *BEHIND[provider])]
+    offered = runtime.get_available_providers()
+    try:
+        session = runtime.InferenceSession(
+            str(path), options, providers=[name for name in wanted if name in offered]
+        )
+    except Exception as error:  # its exceptions have no base of their own
+        reason = " ".join(str(error).split())
+        if provider != "cpu" and type(error).__name__ not in (
+            "InvalidProtobuf",
+            "InvalidGraph",
+            "NoSuchFile",
+        ):
+            raise ProviderError(f"provider {provider}: {reason}; {_not_granted()}") from error
+        raise ArtefactError(f"{path}: onnxruntime cannot run it ({reason})") from error
+    session.disable_fallback()  # a failure on one provider is an error, not a slower answer
+    return session
+
+
+def _not_offered(provider: str, offered: list[str]) -> str:
+    package = "onnxruntime-gpu in place of onnxruntime"
+    return f"this onnxruntime has only {', '.join(offered)}; it takes {package} (see spinn doctor)"
+
+
+def _not_granted() -> str:
+    if not has_nvidia_driver():
+        return "there is no NVIDIA driver on this machine"
+    return "a CUDA library is missing or does not fit, see spinn doctor"

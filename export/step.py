@@ -1,0 +1,300 @@
+"""One step of the exported machine: B lanes at once, pure functions of tensors.
+
+The equations are those of `spinn_tensor.machine.steps`; what differs is the memory. A runtime that runs a loop copies
+whatever the loop carries at every step, so the carry is kept small:
+
+    words      read only. Row 0 is the null word, row 1 + b N + n the n-th word of lane b: its state [h; c], and what
+               the tracker reads of it as buffer top, stack top and second stack entry
+    composed   slots of composed states, D = N // 2 + 1 a lane: a live composed state covers at least two words, and
+               one slot is always free. Slot d of lane b is row d B + b
+    entries    the stack itself, as integers: r > 0 the word in row r, 0 no entry, -1 - d the composed state in slot d
+
+A lane that has made s SHIFTs by step t is 2s - t entries deep. A lane that has ended finds its buffer empty and no
+second entry, so that it neither shifts nor reduces; its root stays in slot 0.
+
+Every function passes `torch.jit.script`, `torch.export` and the ONNX exporter. (Hence no `from __future__ import
+annotations`: TorchScript reads the fields of a NamedTuple as they are.)
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class StepWeights(NamedTuple):
+    """Matrices are [inputs, outputs]; in half precision, if they are, products are taken in it."""
+
+    compose: Tensor  # (2H + K, 5H) rows [h_left; h_right; h_tracker], gates a, i, f_left, f_right, o
+    compose_bias: Tensor  # (5H,)
+    buffer: Tensor  # (H, 4K) the tracker's of the word on the buffer; gates i, f, o, g
+    stack: Tensor  # (H, 8K) of the second stack entry, then of the top
+    hidden: Tensor  # (K, 4K)
+    tracker_bias: Tensor  # (4K,)
+    score: Tensor  # (K,) of logit(REDUCE) - logit(SHIFT); zeros where transitions are given
+    score_limit: Tensor  # () minus its bias: above it the score says REDUCE
+
+
+class Words(NamedTuple):
+    """What is known of the words before the loop; L = B N."""
+
+    states: Tensor  # (1 + L, 2H) [h; c]
+    buffer: Tensor  # (1 + L, 4K) with the tracker's bias
+    second: Tensor  # (1 + L, 4K)
+    top: Tensor  # (1 + L, 4K)
+    before: Tensor  # (B,) int64, the row before each lane's first word
+    lengths: Tensor  # (B,) int64
+
+
+class Machine(NamedTuple):
+    """What goes from step to step."""
+
+    states: Tensor  # (D B, 2H) [h; c] of the composed
+    seconds: Tensor  # (D B, 4K) what the tracker reads of them as second entry
+    tops: Tensor  # (B, 4K) what it reads of the stack's top
+    tracker_h: Tensor  # (B, K)
+    tracker_c: Tensor  # (B, K)
+    entries: Tensor  # (B, N + 3) int64
+    n_shifted: Tensor  # (B,) int64
+    n_composed: Tensor  # (B,) int64 live composed states
+
+
+class Reads(NamedTuple):
+    """What a step finds."""
+
+    word: Tensor  # (B,) int64 row of the word on the buffer, 0 where it is empty
+    right: Tensor  # (B,) int64 the stack's top, as in `entries`
+    left: Tensor  # (B,) int64 the entry beneath
+    depth: Tensor  # (B,) int64
+
+
+def product(
+    x: Tensor,  # (n, I)
+    weight: Tensor,  # (I, O)
+) -> Tensor:  # (n, O) of x's type
+    """x W in the type of the weight."""
+    if weight.dtype == x.dtype:
+        return torch.mm(x, weight)
+    return torch.mm(x.to(weight.dtype), weight).to(x.dtype)
+
+
+def prepare(
+    leaves: Tensor,  # (B, N, 2H) [h; c]; what lies beyond a sentence's length is not read
+    lengths: Tensor,  # (B,) int64
+    weights: StepWeights,
+) -> Words:
+    """All that the loop reads of the words, in one product each."""
+    n_lanes, n_words, state_dim = leaves.shape[0], leaves.shape[1], leaves.shape[2]
+    states = torch.cat((leaves.new_zeros(1, state_dim), leaves.reshape(n_lanes * n_words, state_dim)))
+    h = states[:, : state_dim // 2]
+    second, top = torch.chunk(product(h, weights.stack), 2, 1)
+    return Words(
+        states,
+        product(h, weights.buffer) + weights.tracker_bias,
+        second.contiguous(),
+        top.contiguous(),
+        torch.arange(n_lanes, device=leaves.device) * n_words,
+        lengths,
+    )
+
+
+def start(
+    words: Words,
+    n_words: int,  # N
+    tracker_dim: int,  # K
+) -> Machine:
+    """Empty stacks, full buffers."""
+    n_lanes, state_dim = words.before.shape[0], words.states.shape[1]
+    n_rows = (n_words // 2 + 1) * n_lanes
+    like, none = words.states, torch.zeros_like(words.before)
+    return Machine(
+        like.new_zeros(n_rows, state_dim),
+        like.new_zeros(n_rows, 4 * tracker_dim),
+        like.new_zeros(n_lanes, 4 * tracker_dim),
+        like.new_zeros(n_lanes, tracker_dim),
+        like.new_zeros(n_lanes, tracker_dim),
+        torch.zeros(n_lanes, n_words + 3, dtype=torch.int64, device=like.device),
+        none,
+        none.clone(),
+    )
+
+
+def read(
+    machine: Machine,
+    words: Words,
+    number: Tensor,  # () int64, t
+) -> Reads:
+    """The lanes' buffers and stacks."""
+    shifted = machine.n_shifted
+    word = torch.where(shifted < words.lengths, words.before + shifted + 1, torch.zeros_like(shifted))
+    depth = (2 * shifted - number).clamp(min=0)
+    columns = torch.stack((depth, depth + 1), 1)
+    pair = torch.gather(machine.entries, 1, columns)
+    return Reads(word, pair[:, 1], pair[:, 0], depth)
+
+
+def track(
+    machine: Machine,
+    words: Words,
+    reads: Reads,
+    weights: StepWeights,
+) -> tuple[Tensor, Tensor]:  # (B, K) h, (B, K) c
+    """The tracker, stepped before the transition."""
+    n_lanes = reads.left.shape[0]
+    composed = torch.index_select(machine.seconds, 0, composed_rows(reads.left, n_lanes))
+    word = torch.index_select(words.second, 0, reads.left.clamp(min=0))
+    second = torch.where((reads.left < 0).unsqueeze(1), composed, word)
+    sums = torch.index_select(words.buffer, 0, reads.word) + machine.tops + second
+    i, f, o, g = torch.chunk(sums + product(machine.tracker_h, weights.hidden), 4, 1)
+    c = torch.sigmoid(f) * machine.tracker_c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def composed_rows(
+    entries: Tensor,  # (n,) int64 of lanes 0, 1, ...
+    n_lanes: int,
+) -> Tensor:  # (n,) int64 rows of the composed; of some state where the entry is none
+    lane = torch.arange(n_lanes, device=entries.device)
+    return (-1 - entries).clamp(min=0) * n_lanes + lane
+
+
+def choose(
+    tracker_h: Tensor,  # (B, K)
+    reads: Reads,
+    weights: StepWeights,
+) -> Tensor:  # (B,) bool, True = REDUCE
+    """The likelier transition of those that are possible; False, too, where none is."""
+    says_reduce = torch.mv(tracker_h, weights.score) > weights.score_limit
+    return (reads.left != 0) & (says_reduce | (reads.word == 0))
+
+
+def slot_of(machine: Machine, reads: Reads) -> Tensor:  # (B,) int64
+    """Where a lane's next composition goes: after the composed states that it leaves on the stack."""
+    taken = (reads.left < 0).to(torch.int64) + (reads.right < 0).to(torch.int64)
+    return machine.n_composed - taken
+
+
+def cell(
+    sums: Tensor,  # (n, 5H) before activation
+    c_left: Tensor,  # (n, H)
+    c_right: Tensor,  # (n, H)
+) -> Tensor:  # (n, 2H) [h; c]
+    a, i, f_left, f_right, o = torch.chunk(sums, 5, 1)
+    c = torch.tanh(a) * torch.sigmoid(i) + torch.sigmoid(f_left) * c_left + torch.sigmoid(f_right) * c_right
+    return torch.cat((torch.sigmoid(o) * torch.tanh(c), c), 1)
+
+
+def compose(
+    machine: Machine,
+    words: Words,
+    weights: StepWeights,
+    reads: Reads,
+    reduces: Tensor,  # (B,) bool
+    slot: Tensor,  # (B,) int64, `slot_of`
+    tracker_h: Tensor,  # (B, K)
+) -> tuple[Tensor, Tensor, Tensor]:  # new states, seconds, tops
+    """Compose in every lane, and keep the results of those that reduce; the others write to a slot that is free."""
+    n_lanes, hidden_dim = slot.shape[0], words.states.shape[1] // 2
+    lane = torch.arange(n_lanes, device=slot.device)
+    entries = torch.stack((reads.left, reads.right))
+    rows = (-1 - entries).clamp(min=0) * n_lanes + lane
+    found = torch.where(
+        (entries < 0).unsqueeze(2),
+        torch.index_select(machine.states, 0, rows.view(-1)).view(2, n_lanes, 2 * hidden_dim),
+        torch.index_select(words.states, 0, entries.clamp(min=0).view(-1)).view(2, n_lanes, 2 * hidden_dim),
+    )
+    h, c = found[:, :, :hidden_dim], found[:, :, hidden_dim:]
+    sums = product(torch.cat((h[0], h[1], tracker_h), 1), weights.compose) + weights.compose_bias
+    made = cell(sums, c[0], c[1])
+    second, top = torch.chunk(product(made[:, :hidden_dim], weights.stack), 2, 1)
+    row = torch.where(reduces, slot, machine.n_composed) * n_lanes + lane
+    word_top = torch.index_select(words.top, 0, reads.word)
+    return (
+        torch.index_copy(machine.states, 0, row, made),
+        torch.index_copy(machine.seconds, 0, row, second),
+        torch.where(reduces.unsqueeze(1), top, word_top),
+    )
+
+
+def move(
+    machine: Machine,
+    reads: Reads,
+    reduces: Tensor,  # (B,) bool
+    shifts: Tensor,  # (B,) bool
+    slot: Tensor,  # (B,) int64, `slot_of`
+    tracker: tuple[Tensor, Tensor],  # new h and c
+    composed: tuple[Tensor, Tensor, Tensor],  # new states, seconds, tops
+) -> Machine:
+    """The machine after the transitions."""
+    column = torch.where(reduces, reads.depth, reads.depth + 2)
+    entry = torch.where(reduces, -1 - slot, reads.word)
+    return Machine(
+        composed[0],
+        composed[1],
+        composed[2],
+        tracker[0],
+        tracker[1],
+        torch.scatter(machine.entries, 1, column.unsqueeze(1), entry.unsqueeze(1)),
+        machine.n_shifted + shifts.to(torch.int64),
+        torch.where(reduces, slot + 1, machine.n_composed),
+    )
+
+
+def step(
+    machine: Machine,
+    words: Words,
+    weights: StepWeights,
+    number: Tensor,  # () int64, t
+    given: Tensor | None,  # (B,) int64 SHIFT, REDUCE or padding; None = the trackers choose
+) -> tuple[Machine, Tensor]:  # and (B,) bool, True = REDUCE
+    """One whole step."""
+    reads = read(machine, words, number)
+    tracker = track(machine, words, reads, weights)
+    shifts = (reads.word != 0) if given is None else (reads.word != 0) & (given == 0)
+    reduces = choose(tracker[0], reads, weights) if given is None else given == 1
+    shifts = shifts & ~reduces
+    slot = slot_of(machine, reads)
+    composed = compose(machine, words, weights, reads, reduces, slot, tracker[0])
+    return move(machine, reads, reduces, shifts, slot, tracker, composed), reduces
+
+
+def transitions_of(
+    reduced: Tensor,  # (T, B) bool
+    lengths: Tensor,  # (B,) int64
+) -> Tensor:  # (B, T) int64 SHIFT, REDUCE or -1
+    """What every lane did, step after step, padded."""
+    numbers = torch.arange(reduced.shape[0], device=lengths.device)
+    made = reduced.t().to(torch.int64)
+    return torch.where(numbers < 2 * lengths.unsqueeze(1) - 1, made, torch.full_like(made, -1))
+
+
+def roots(
+    words: Words,
+    states: Tensor,  # (D B, 2H) after the last step
+) -> Tensor:  # (B, H)
+    """h of each lane's last entry: what is in slot 0, or the word itself."""
+    n_lanes, hidden_dim = words.before.shape[0], states.shape[1] // 2
+    word = torch.index_select(words.states, 0, words.before + 1)
+    return torch.where((words.lengths == 1).unsqueeze(1), word, states[:n_lanes])[:, :hidden_dim]
+
+
+def lstm_step(
+    sums: Tensor,  # (B, 4D) of the words, bias included; gates i, f, g, o
+    h: Tensor,  # (B, D)
+    c: Tensor,  # (B, D)
+    hidden: Tensor,  # (D, 4D)
+) -> tuple[Tensor, Tensor]:  # (B, D) h, (B, D) c
+    """One direction of a bidirectional leaf encoder."""
+    i, f, g, o = torch.chunk(sums + product(h, hidden), 4, 1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def reversed_columns(
+    lengths: Tensor,  # (B,) int64
+    n_words: int,  # N
+) -> Tensor:  # (B, N) int64
+    """Where each word goes when every sentence is turned round and its padding left in place; its own inverse."""
+    place = torch.arange(n_words, device=lengths.device).unsqueeze(0)
+    turned = lengths.unsqueeze(1) - 1 - place
+    return torch.where(turned < 0, place, turned)

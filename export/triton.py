@@ -1,0 +1,160 @@
+"""A model of a Triton Inference Server repository, and its check against Triton's schema and the ONNX file.
+
+    NAME/config.pbtxt     inputs and outputs, batching
+    NAME/1/model.onnx     version 1
+    NAME/labels.txt       names of the classes, in the order of the logits
+    NAME/tokenizer.json   for clients: text to ids
+    NAME/export.json      for clients that read the folder with `OnnxPredictor`
+
+Triton joins the requests of several clients to one batch where all their tensors have the same shape, and it does not
+pad: clients pad sentences to a common length, such as the next multiple of 8. A client's tensors begin with the batch.
+Lengths are (batch, 1), since Triton has no tensor of no axis; the model gets them as (batch,). A forest's schedule is
+one of a whole batch, which cannot be joined to another: there a request is a batch, and its tensors are the graph's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from export.folder import ArtefactError, Exported
+
+CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
+MAX_BATCH = 256  # requests that Triton joins
+QUEUE_MICROSECONDS = 500  # that a request may wait for others
+SCALAR = ()  # axes of an input that has the batch's alone
+
+
+class TritonTensor(NamedTuple):
+    """An input or output as config.pbtxt says it, the batch's axis left out where there is one."""
+
+    name: str
+    data_type: str  # of Triton: "TYPE_INT64"
+    dims: tuple[int, ...]  # -1 = any size
+    label_filename: str = ""
+
+
+def triton_config(
+    name: str,
+    exported: Exported,
+    inputs: Mapping[str, tuple[str, ...]],  # names of the axes of each, as `export.graphs.input_axes`
+    outputs: Mapping[str, tuple[str, ...]],
+) -> str:
+    """The text of config.pbtxt."""
+    is_batched = exported.tables != "forest"
+    sizes = {"classes": len(exported.labels), "hidden": exported.hidden_dim}
+
+    def tensor(name: str, axes: tuple[str, ...], data_type: str) -> TritonTensor:
+        dims = tuple(sizes.get(axis, -1) for axis in axes[is_batched:])
+        return TritonTensor(name, data_type, dims, LABELS if name == "logits" else "")
+
+    lines = [
+        f'name: "{name}"',
+        'backend: "onnxruntime"',
+        f"max_batch_size: {MAX_BATCH if is_batched else 0}",
+    ]
+    for key, axes in inputs.items():
+        lines += ["input {", *_tensor_lines(tensor(key, axes, "TYPE_INT64")), "}"]
+    for key, axes in outputs.items():
+        data_type = "TYPE_INT64" if key.endswith("transitions") else "TYPE_FP32"
+        lines += ["output {", *_tensor_lines(tensor(key, axes, data_type)), "}"]
+    if is_batched:
+        lines += ["dynamic_batching {", f"  max_queue_delay_microseconds: {QUEUE_MICROSECONDS}"]
+        lines += ["  preserve_ordering: true", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def write_repository_files(
+    folder: Path,  # NAME, which holds 1/model.onnx
+    name: str,
+    exported: Exported,
+    inputs: Mapping[str, tuple[str, ...]],
+    outputs: Mapping[str, tuple[str, ...]],
+) -> None:
+    """config.pbtxt and labels.txt."""
+    text = triton_config(name, exported, inputs, outputs)
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    (folder / LABELS).write_text("".join(f"{label}\n" for label in exported.labels), encoding="utf-8")
+
+
+def has_triton_schema() -> bool:
+    """Whether tritonclient is installed, whose schema `check_repository` reads config.pbtxt by."""
+    try:
+        from tritonclient.grpc import model_config_pb2  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def check_repository(
+    folder: Path,  # NAME
+    name: str,
+) -> None:
+    """Raises ArtefactError unless config.pbtxt is one by Triton's schema and fits the ONNX file and the labels."""
+    config = _parsed(folder / CONFIG)
+    if config.name != name:
+        raise ArtefactError(f"{folder / CONFIG}: name is {config.name!r}, its folder's is {name!r}")
+    if config.backend != "onnxruntime":
+        raise ArtefactError(f"{folder / CONFIG}: backend is {config.backend!r}, expected 'onnxruntime'")
+    import onnx
+
+    graph = onnx.load(folder / VERSION / "model.onnx", load_external_data=False).graph
+    for what, said, real in (("input", config.input, graph.input), ("output", config.output, graph.output)):
+        said_by_name, real_by_name = ({item.name: item for item in items} for items in (said, real))
+        for missing in sorted(said_by_name.keys() ^ real_by_name.keys()):
+            where = "config.pbtxt" if missing in real_by_name else "model.onnx"
+            raise ArtefactError(f"{folder}: {what} {missing!r} is not in {where}")
+        for key, item in said_by_name.items():
+            _check_tensor(
+                f"{folder / CONFIG}: {what} {key!r}", item, real_by_name[key], config.max_batch_size
+            )
+            if what == "output" and item.label_filename:
+                _check_labels(folder / item.label_filename, int(item.dims[-1]))
+
+
+def _tensor_lines(tensor: TritonTensor) -> list[str]:
+    lines = [f'  name: "{tensor.name}"', f"  data_type: {tensor.data_type}"]
+    if tensor.dims == SCALAR:
+        lines += ["  dims: [ 1 ]", "  reshape { shape: [ ] }"]
+    else:
+        lines += [f"  dims: [ {', '.join(map(str, tensor.dims))} ]"]
+    if tensor.label_filename:
+        lines += [f'  label_filename: "{tensor.label_filename}"']
+    return lines
+
+
+def _parsed(path: Path) -> Any:
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ArtefactError(f"{path}: not Triton's model configuration ({error})") from error
+
+
+def _check_tensor(place: str, said: Any, real: Any, max_batch_size: int) -> None:
+    """`said` a ModelInput or ModelOutput of Triton, `real` a ValueInfoProto of ONNX."""
+    import onnx
+    from tritonclient.grpc import model_config_pb2
+
+    elements = {onnx.TensorProto.INT64: "TYPE_INT64", onnx.TensorProto.FLOAT: "TYPE_FP32"}
+    data_type = model_config_pb2.DataType.Name(said.data_type)
+    if elements.get(real.type.tensor_type.elem_type) != data_type:
+        raise ArtefactError(f"{place}: {data_type} is not the type in model.onnx")
+    dims = [*said.reshape.shape] if said.HasField("reshape") else [*said.dims]
+    expected = [-1, *dims] if max_batch_size else dims
+    axes = real.type.tensor_type.shape.dim
+    shape = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in axes]
+    fits = len(shape) == len(expected) and all(
+        size in (-1, dim) for size, dim in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        raise ArtefactError(f"{place}: shape {expected}, model.onnx has {shape}")
+
+
+def _check_labels(path: Path, n_classes: int) -> None:
+    labels = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if len(labels) != n_classes:
+        raise ArtefactError(f"{path}: {len(labels)} labels for {n_classes} classes")

@@ -1,0 +1,121 @@
+"""`spinn export`: a checkpoint as ONNX, TorchScript, a torch.export program or a Triton repository."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from spinn_tensor.cli.arguments import add_checkpoint, add_command, positive
+from spinn_tensor.config import ConfigError
+from spinn_tensor.training.checkpoint import load_checkpoint
+
+if TYPE_CHECKING:
+    from export.parity import ParityReport
+
+FORMATS = ("onnx", "onnx-fp16", "onnx-int8", "torchscript", "pt2", "aoti", "triton")
+
+DESCRIPTION = """\
+Writes a trained model for other programs, any batch and any length, and runs what it wrote
+against the model on sentences of other lengths and in other batches than it was exported
+with: it prints how far they differ, and where they differ too far it leaves no file.
+
+  onnx          model.onnx, for onnxruntime in any language; from Python `OnnxPredictor`, see below
+  onnx-fp16     the same, its tables and products in half precision: half the size
+  onnx-int8     the same, its products in 8-bit integers
+  torchscript   model.ts, for libtorch and for Python with torch alone
+  pt2           model.pt2, a torch.export program, for torch.export.load
+  aoti          model.aoti.pt2, compiled for this machine's processor; needs a C++ compiler
+  triton        NAME/ in a Triton Inference Server model repository
+
+The folder also gets tokenizer.json, from text to token ids, and export.json, which says what
+the artefact is. A model of kind spinn parses inside the artefact (tables own); spinn-pi takes
+transitions beside the words (given); spinn-pi-nt takes the schedule of a batch (forest).
+"""
+
+EPILOG = """\
+examples:
+  spinn export runs/spinn --format onnx --output exported/spinn
+  spinn export runs/spinn --format onnx-int8 --fold-leaves --output exported/spinn-int8
+      words' leaf states as one table: no embedding, projection or batch norm is computed
+
+  spinn export runs/spinn --format triton --name nli --output models
+      then: tritonserver --model-repository models
+
+  python -c "from export.predictor import OnnxPredictor
+  print(OnnxPredictor('exported/spinn').classify(['A dog barks.'], ['An animal barks.']))"
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = add_command(subparsers, "export", "ONNX, TorchScript, Triton, ...", DESCRIPTION, EPILOG)
+    add_checkpoint(parser)
+    parser.add_argument("--format", choices=FORMATS, required=True, help="what to write, see above")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write, whole or not at all; one of an earlier export is replaced "
+        "(triton: the repository, in which the folder NAME is)",
+    )
+    parser.add_argument(
+        "--fold-leaves",
+        action="store_true",
+        help="write the leaf states of all words as one table, in place of embedding, projection and batch norm: less "
+        "to compute; larger where leaves are wider than embeddings",
+    )
+    parser.add_argument(
+        "--max-length",
+        type=positive,
+        metavar="N",
+        help="refuse longer sentences, in tokens, where they are read (default: no limit)",
+    )
+    parser.add_argument(
+        "--tables",
+        choices=("own", "given", "forest"),
+        help="what it composes by (default: the model's; a model of kind spinn may also take given transitions)",
+    )
+    parser.add_argument("--name", metavar="NAME", help="triton: name of the model (default: spinn)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from export.folder import ArtefactError
+    from export.graphs import ExportError
+    from export.job import ExportOptions, export_folder
+    from export.parity import ParityError
+
+    _check_usage(args)
+    checkpoint = load_checkpoint(args.checkpoint)
+    options = ExportOptions(
+        args.format, args.tables, args.fold_leaves, args.max_length or 0, args.name or "spinn"
+    )
+    try:
+        report = export_folder(checkpoint, args.output, options, lambda line: print(line, flush=True))
+    except (ArtefactError, ExportError, ParityError) as error:
+        raise ConfigError(str(error)) from error
+    Console(highlight=False, markup=False).print(parity_table(report))
+    print(f"{args.format} in {args.output}")
+    return 0
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    if args.name is not None and args.format != "triton":
+        raise ConfigError("--name goes with --format triton")
+    if args.name is not None and re.fullmatch(r"\w[\w.-]*", args.name, re.ASCII) is None:
+        raise ConfigError(f"--name: expected letters, digits, _ . and -, got {args.name!r}")
+
+
+def parity_table(report: ParityReport) -> Table:
+    """How far the artefact is from the model."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("examples compared", f"{report.n:,}")
+    table.add_row("largest difference", f"{report.largest_difference:.1e}")
+    table.add_row("equal labels", f"{report.equal_labels:.2%}")
+    table.add_row("equal trees", f"{report.equal_trees:.2%}")
+    return table

@@ -1,0 +1,327 @@
+"""`spinn export`: an artefact that was run against its model, or one line of error and no file."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from spinn_tensor.cli.main import main
+from spinn_tensor.training.checkpoint import load_checkpoint
+from tests.tiny_bundles import TEXTS, tiny_bundle, tiny_model
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from export import job, onnx_file
+from export.parity import random_cases
+from export.predictor import OnnxPredictor
+
+Capture = pytest.CaptureFixture[str]
+FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "pt2": "model.pt2", "aoti": "model.aoti.pt2"}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", "spinn", "pair")
+
+
+@pytest.fixture(scope="module")
+def good(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole export of the bundle."""
+    folder = tmp_path_factory.mktemp("good") / "exported"
+    assert main(["export", str(bundle), "--format", "onnx", "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def quick(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter has its file already, whatever the model."""
+
+    def copy(model: object, path: Path, **_: object) -> None:
+        path.write_bytes((good / "model.onnx").read_bytes())
+
+    monkeypatch.setattr(onnx_file, "export_onnx", copy)
+
+
+def export(bundle: Path, output: Path, *options: str) -> int:
+    format_options = () if "--format" in options else ("--format", "onnx")
+    return main(["export", str(bundle), "--output", str(output), *format_options, *options])
+
+
+def assert_fails(status: int, message: str, capsys: Capture) -> None:
+    printed = capsys.readouterr()
+    assert status == 1
+    (line,) = printed.err.splitlines()
+    assert line.startswith("spinn: error: ")
+    assert re.search(message, line), line
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_it_says_what_it_does_and_how_far_the_artefact_is_from_the_model(bundle, tmp_path, capsys) -> None:
+    assert export(bundle, tmp_path / "new" / "exported") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["writing model.onnx", "running it against the model"]
+    table = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines[2:6])
+    assert int(table["examples compared"]) > 150
+    assert 0 < float(table["largest difference"]) < 1e-5
+    assert (table["equal labels"], table["equal trees"]) == ("100.00%", "100.00%")
+    assert lines[6:] == [f"onnx in {tmp_path / 'new' / 'exported'}"]
+    assert files(tmp_path) == [
+        "new",
+        *(f"new/exported{name}" for name in ("", "/export.json", "/model.onnx", "/tokenizer.json")),
+    ]
+
+
+def test_the_folder_says_what_it_holds(bundle, good) -> None:
+    checkpoint = load_checkpoint(bundle)
+    said = json.loads((good / "export.json").read_text())
+    assert said == {
+        "format_version": 1,
+        "format": "onnx",
+        "task": "pair",
+        "kind": "spinn",
+        "tables": "own",
+        "labels": list(checkpoint.config.model.labels),
+        "branching": None,
+        "vocabulary_sha256": checkpoint.vocabulary.sha256,
+        "max_length": 0,
+        "hidden_dim": 8,
+        "precision": "float32",
+        "folded": False,
+    }
+    assert (good / "tokenizer.json").read_bytes() == (bundle / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("name, precision", [("onnx-fp16", "float16"), ("onnx-int8", "int8")])
+def test_lower_precision_is_run_and_read_as_well(name, precision, bundle, good, tmp_path, capsys) -> None:
+    output = tmp_path / "exported"
+    assert export(bundle, output, "--format", name, "--fold-leaves", "--max-length", "20") == 0
+    difference = re.search(r"largest difference +(\S+)", capsys.readouterr().out)
+    assert difference is not None
+    assert float(difference[1]) > 1e-5
+    said = json.loads((output / "export.json").read_text())
+    assert (said["precision"], said["folded"], said["max_length"]) == (precision, True, 20)
+    whole = OnnxPredictor(good, "cpu").classify(TEXTS, TEXTS[::-1])
+    lower = OnnxPredictor(output, "cpu").classify(TEXTS, TEXTS[::-1])
+    for prediction, other in zip(lower, whole, strict=True):
+        assert prediction.probabilities == pytest.approx(other.probabilities, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["torchscript", pytest.param("pt2", marks=pytest.mark.slow)])
+def test_the_other_formats(name, bundle, tmp_path, capsys) -> None:
+    assert export(bundle, tmp_path / "exported", "--format", name, "--fold-leaves") == 0
+    assert re.search(r"equal trees +100.00%", capsys.readouterr().out)
+    assert files(tmp_path / "exported") == sorted([FILES[name], "export.json", "tokenizer.json"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_package(bundle, tmp_path, capsys) -> None:
+    assert export(bundle, tmp_path / "exported", "--format", "aoti") == 0
+    assert re.search(r"equal trees +100.00%", capsys.readouterr().out)
+
+
+def test_a_model_that_parses_takes_given_transitions_too(bundle, tmp_path) -> None:
+    assert export(bundle, tmp_path / "exported", "--tables", "given") == 0
+    predictor = OnnxPredictor(tmp_path / "exported", "cpu", trees="left")
+    assert predictor.parse(["A dog barks ."]) == ["( ( ( A dog ) barks ) . )"]
+
+
+# Arguments that cannot be right, in a folder with "notes" and "folder/notes" in it.
+WRONG = {
+    "no checkpoint": (["nowhere"], "nowhere: no such checkpoint folder"),
+    "an empty folder": (["."], "no checkpoint here"),
+    "a file for a folder": (["BUNDLE", "--output", "notes"], "notes: a file, expected a folder"),
+    "a folder in use": (
+        ["BUNDLE", "--output", "folder"],
+        r"folder: holds other files \(notes\); name a new folder",
+    ),
+    "a file on the way": (["BUNDLE", "--output", "notes/exported"], "notes/exported: Not a directory"),
+    "a name": (["BUNDLE", "--name", "x"], "--name goes with --format triton"),
+    "a path for a name": (
+        ["BUNDLE", "--format", "triton", "--name", "../x"],
+        "--name: expected letters, digits",
+    ),
+    "other tables": (
+        ["BUNDLE", "--tables", "forest"],
+        "an encoder of kind 'spinn' runs on own or given, not",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_one_line_and_no_file(name, bundle, tmp_path, capsys, monkeypatch) -> None:
+    arguments, message = WRONG[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes").write_text("mine")
+    before = files(tmp_path)
+    source, *options = (str(bundle) if argument == "BUNDLE" else argument for argument in arguments)
+    output = options.pop(options.index("--output") + 1) if "--output" in options else "exported"
+    options = [option for option in options if option != "--output"]
+    assert_fails(export(Path(source), Path(output), *options), message, capsys)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["lstm", "bow"])
+def test_an_encoder_without_trees(kind, tmp_path, capsys) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle", kind, "pair")
+    status = export(bundle, tmp_path / "exported")
+    assert_fails(status, f"an encoder of kind '{kind}' is not exported; only spinn, spinn-pi,", capsys)
+    assert not (tmp_path / "exported").exists()
+
+
+def test_a_missing_package_is_named(bundle, tmp_path, capsys, monkeypatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name)
+    )
+    message = r"format onnx needs onnxscript: pip install 'spinn_tensor\[export\]'"
+    assert_fails(export(bundle, tmp_path / "exported"), message, capsys)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(value, tmp_path, capsys) -> None:
+    model = tiny_model("spinn", "pair")
+    with torch.no_grad():
+        model.mlp.output.bias[1] = value
+    model.save_pretrained(tmp_path / "bundle")
+    status = export(tmp_path / "bundle", tmp_path / "a" / "exported")
+    assert_fails(status, "tensor 'mlp.output.bias' of the model holds NaN or infinity", capsys)
+    assert not (tmp_path / "a").exists()
+
+
+@contextmanager
+def small_files(n_bytes: int) -> Iterator[None]:
+    """The system lets no file grow beyond so many bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_disk_too_small(bundle, tmp_path, capsys) -> None:
+    with small_files(4000):
+        status = export(bundle, tmp_path / "a" / "exported")
+    assert_fails(status, f"{tmp_path / 'a' / 'exported'}: File too large", capsys)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["torchscript", "pt2"])
+def test_a_disk_too_small_for_other_formats(name, bundle, tmp_path, capsys) -> None:
+    with small_files(4000):
+        status = export(bundle, tmp_path / "exported", "--format", name)
+    assert_fails(status, f"{tmp_path / 'exported'}: File too large", capsys)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk(bundle, tmp_path, capsys, monkeypatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert_fails(export(bundle, tmp_path / "exported"), "exported: No space left on device", capsys)
+    assert files(tmp_path) == []
+
+
+Change = Callable[[dict[str, np.ndarray]], object]
+
+
+def other_shape(outputs: dict[str, np.ndarray]) -> None:
+    outputs["logits"] = outputs["logits"][:, :2]
+
+
+def no_numbers(outputs: dict[str, np.ndarray]) -> None:
+    outputs["logits"][0, 0] = np.nan
+
+
+def other_numbers(outputs: dict[str, np.ndarray]) -> None:
+    outputs["premise_encodings"][-1, -1] += 1e-4
+
+
+def other_trees(outputs: dict[str, np.ndarray]) -> None:
+    outputs["premise_transitions"][-1, 0] = 1
+
+
+FAULTS: dict[str, tuple[Change, str]] = {
+    "shape": (other_shape, r"logits: got shape \(1, 2\), expected \(1, 3\)"),
+    "NaN": (no_numbers, "logits: not finite everywhere"),
+    "numbers": (other_numbers, r"they differ by 1.0e-04, 1e-05 is allowed"),
+    "trees": (other_trees, r"of the trees are equal, at least 100% must be"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.usefixtures("quick")
+def test_an_artefact_that_answers_otherwise_leaves_no_file(
+    name, bundle, tmp_path, capsys, monkeypatch
+) -> None:
+    change, message = FAULTS[name]
+    real = job.onnx_candidate
+
+    def faulty(path: Path) -> Callable[[Any], Any]:
+        run = real(path)
+
+        def run_and_change(inputs: Any) -> Any:
+            outputs = run(inputs)
+            change(outputs)
+            return outputs
+
+        return run_and_change
+
+    monkeypatch.setattr(job, "onnx_candidate", faulty)
+    monkeypatch.setattr(job, "random_cases", partial(random_cases, batch_sizes=(1, 3)))
+    assert_fails(export(bundle, tmp_path / "exported"), message, capsys)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_artefact_of_other_weights_leaves_the_earlier_export(bundle, good, tmp_path, capsys) -> None:
+    model = load_checkpoint(bundle).model
+    with torch.no_grad():
+        model.mlp.output.weight[0, 0] += 1e-3
+    model.save_pretrained(tmp_path / "bundle")
+    output = Path(shutil.copytree(good, tmp_path / "exported"))
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    message = "the artefact does not agree with its model: they differ by .*, 1e-05 is allowed"
+    assert_fails(export(tmp_path / "bundle", output), message, capsys)
+    assert before == {path: path.read_bytes() for path in output.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "exported"}
+    assert export(bundle, output, "--max-length", "9") == 0  # that of the weights replaces it
+    assert json.loads((output / "export.json").read_text())["max_length"] == 9
+
+
+def test_help_teaches(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    printed = capsys.readouterr().out
+    for expected in (
+        "spinn export runs/spinn --format onnx --output",
+        "torch.export program",
+        "OnnxPredictor",
+    ):
+        assert expected in printed

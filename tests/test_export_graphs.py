@@ -1,0 +1,157 @@
+"""The graphs in torch: equal to their models at any batch and length, and refused where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from export.fold import step_weights
+from export.graphs import ExportError, build_graph, dynamic_shapes, example_inputs
+from export.parity import compare, make_case, random_cases, require
+from export.step import prepare, roots, start, step, transitions_of
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from tests.tiny_models import tiny_model
+
+# task, kind, tables, leaf encoder
+GRAPHS = [
+    ("pair", "spinn", "own", "projection"),
+    ("sentence", "spinn", "given", "projection"),
+    ("parse", "spinn", "own", "bilstm"),
+    ("pair", "spinn-pi", "given", "projection"),
+    ("sentence", "spinn-pi", "given", "bilstm"),
+    ("pair", "spinn-pi-nt", "forest", "projection"),
+    ("sentence", "spinn-pi-nt", "forest", "projection"),
+]
+
+
+def as_candidate(graph):
+    """A graph as parity runs artefacts."""
+
+    def run(inputs):
+        with torch.no_grad():
+            outputs = graph(**{name: torch.from_numpy(values) for name, values in inputs.items()})
+        return dict(zip(graph.outputs, (output.numpy() for output in outputs), strict=True))
+
+    return run
+
+
+@pytest.mark.parametrize("fold_leaves", [False, True])
+@pytest.mark.parametrize("task, kind, tables, leaf_encoder", GRAPHS)
+def test_a_graph_says_what_its_model_says(task, kind, tables, leaf_encoder, fold_leaves) -> None:
+    model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
+    graph = build_graph(model, tables, fold_leaves=fold_leaves)
+    assert set(graph.inputs) == set(random_case(model, tables, 3).inputs)
+    cases = random_cases(model, tables=tables, batch_sizes=(3,) if fold_leaves else (1, 8))
+    require(compare(model, as_candidate(graph), cases, tables=tables))
+
+
+def random_case(model, tables, n=8):
+    return next(random_cases(model, tables=tables, batch_sizes=(n,)))
+
+
+def test_the_parser_of_the_tests_makes_all_kinds_of_choices() -> None:
+    model = tiny_model("pair", "spinn")
+    transitions = as_candidate(build_graph(model, "own"))(random_case(model, "own").inputs)[
+        "premise_transitions"
+    ]
+    longest = transitions[(transitions >= 0).sum(1).argmax()]
+    assert set(longest) == {0, 1}
+    right, left = [0] * 82 + [1] * 81, [0, *[0, 1] * 81]
+    assert list(longest) not in (right, left)
+
+
+@pytest.mark.parametrize("tables", ["own", "given"])
+def test_an_exported_program_takes_other_sizes(tables) -> None:
+    model = tiny_model("pair", "spinn")
+    graph = build_graph(model, tables)
+    program = torch.export.export(
+        graph, (), kwargs=example_inputs(graph), dynamic_shapes=dynamic_shapes(graph), strict=False
+    )
+    case = random_case(model, tables)
+    got, expected = as_candidate(graph)(case.inputs), None
+    module = program.module()
+    module.outputs = graph.outputs
+    expected = as_candidate(module)(case.inputs)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(values, got[name])
+
+
+def test_padding_and_company_change_nothing() -> None:
+    model = tiny_model("sentence", "spinn")
+    run, case = as_candidate(build_graph(model, "own")), random_case(model, "own")
+    expected = run(case.inputs)
+    ids, n_tokens = case.inputs["token_ids"].copy(), case.inputs["lengths"]
+    ids[np.arange(ids.shape[1]) >= n_tokens[:, None]] = 10**12
+    for name, values in run({"token_ids": ids, "lengths": n_tokens}).items():
+        np.testing.assert_array_equal(values, expected[name])
+    for row, n in enumerate(n_tokens):
+        alone = run({"token_ids": ids[row : row + 1, :n], "lengths": n_tokens[row : row + 1]})
+        np.testing.assert_allclose(alone["logits"][0], expected["logits"][row], atol=1e-6)
+        np.testing.assert_array_equal(alone["transitions"][0], expected["transitions"][row, : 2 * n - 1])
+
+
+def test_the_step_is_scriptable() -> None:
+    model = tiny_model("parse", "spinn").eval()
+    graph, case = build_graph(model, "own"), random_case(model, "own")
+    expected = as_candidate(graph)(case.inputs)
+    ids, n_tokens = (torch.from_numpy(case.inputs[name]) for name in ("token_ids", "lengths"))
+    weights, n_words = step_weights(model.encoder.composer), ids.shape[1]
+    words = torch.jit.script(prepare)(graph.leaves.of_lanes(ids, n_tokens), n_tokens, weights)
+    machine, reduced = torch.jit.script(start)(words, n_words, weights.hidden.shape[0]), []
+    scripted = torch.jit.script(step)
+    for number in range(2 * n_words - 1):
+        machine, reduces = scripted(machine, words, weights, torch.tensor(number), None)
+        reduced.append(reduces)
+    transitions = torch.jit.script(transitions_of)(torch.stack(reduced), n_tokens)
+    np.testing.assert_array_equal(transitions, expected["transitions"])
+    encodings = torch.jit.script(roots)(words, machine.states)
+    np.testing.assert_allclose(encodings.detach(), expected["encodings"], atol=1e-6)
+
+
+def test_building_leaves_the_model_alone() -> None:
+    model = tiny_model("pair", "spinn")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    graph = build_graph(model, "own", fold_leaves=True, dtype=torch.float16)
+    graph.weights().hidden.zero_()
+    graph.leaves.table.zero_()
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["lstm", "bilstm", "bow"])
+def test_encoders_without_trees_are_refused(kind) -> None:
+    config = ModelConfig("sentence", ("a", "b"), EncoderConfig(9, kind, 4, 4), ClassifierConfig(2, mlp_dim=4))
+    with pytest.raises(ExportError, match=f"kind '{kind}' is not exported"):
+        build_graph(build_model(config), "own")
+
+
+@pytest.mark.parametrize(
+    "task, kind, tables, leaf_encoder, reason",
+    [
+        ("pair", "spinn-pi", "own", "projection", "runs on given, not 'own'"),
+        ("pair", "spinn", "forest", "projection", "runs on own or given, not 'forest'"),
+        ("parse", "spinn", "given", "projection", "nothing to do with given transitions"),
+        ("pair", "spinn-pi-nt", "forest", "bilstm", "leaf_encoder 'bilstm' is not exported"),
+    ],
+)
+def test_what_there_is_no_graph_for_is_refused(task, kind, tables, leaf_encoder, reason) -> None:
+    with pytest.raises(ExportError, match=reason):
+        build_graph(tiny_model(task, kind, leaf_encoder=leaf_encoder), tables)
+
+
+def test_a_model_that_diverged_is_refused() -> None:
+    model = tiny_model("pair", "spinn")
+    with torch.no_grad():
+        model.encoder.composer.compose.bias[3] = torch.nan
+    with pytest.raises(ExportError, match=r"encoder\.composer\.compose\.bias is not finite"):
+        build_graph(model, "own")
+
+
+def test_a_model_whose_nodes_are_labelled_gives_its_roots() -> None:
+    encoder = EncoderConfig(30, "spinn-pi", 6, 8, tracker_dim=5)
+    config = ModelConfig("sentence", ("a", "b"), encoder, ClassifierConfig(2, mlp_dim=4), node_labels=True)
+    model = build_model(config)
+    case = random_case(model, "given", 3)
+    assert make_case(model, case.columns, tables="given").inputs.keys() == case.inputs.keys()
+    require(compare(model, as_candidate(build_graph(model, "given")), [case], tables="given"))

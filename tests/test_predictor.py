@@ -1,0 +1,352 @@
+"""The predictor without torch: what the pipeline gives of the checkpoint, from the exported folder alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.errors import DataError
+from spinn_tensor import Pipeline
+from spinn_tensor.cli.main import main
+from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from export import session  # noqa: E402
+from export.folder import ArtefactError  # noqa: E402
+from export.predictor import OnnxPredictor  # noqa: E402
+from export.session import ProviderError, open_session  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = {"own": ("spinn", "pair"), "given": ("spinn-pi", "pair"), "forest": ("spinn-pi-nt", "sentence")}
+MIXED = [*TEXTS, *PARSES, *TEXTS[::-1]]  # unlike lengths and orders, one of one word, an odd number
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """A bundle and its export for each kind of tables."""
+    made = {}
+    for tables, (kind, task) in KINDS.items():
+        folder = tmp_path_factory.mktemp(tables)
+        bundle = tiny_bundle(folder / "bundle", kind, task)
+        arguments = ["export", str(bundle), "--format", "onnx", "--output", str(folder / "exported")]
+        assert main(arguments) == 0
+        made[tables] = bundle, folder / "exported"
+    return made
+
+
+@pytest.fixture
+def exported(folders: dict[str, tuple[Path, Path]], tmp_path: Path) -> Path:
+    """An exported folder to damage."""
+    return Path(shutil.copytree(folders["own"][1], tmp_path / "exported"))
+
+
+def both(
+    folders: dict[str, tuple[Path, Path]], tables: str, trees: str | None = None
+) -> tuple[Pipeline, OnnxPredictor]:
+    bundle, folder = folders[tables]
+    pipeline = Pipeline.from_pretrained(bundle, device="cpu", trees=trees)
+    return pipeline, OnnxPredictor(folder, "cpu", threads=1, trees=trees)
+
+
+def sides(predictor: OnnxPredictor, sentences: list[str]) -> tuple[list[str], ...]:
+    """A pair is a sentence and the next one."""
+    following = [*sentences[1:], *sentences[:1]]
+    return (sentences, following) if predictor.exported.task == "pair" else (sentences,)
+
+
+@pytest.mark.parametrize(
+    "tables, trees", [("own", None), ("given", "left"), ("given", "balanced"), ("forest", "right")]
+)
+def test_it_gives_what_the_pipeline_gives(tables, trees, folders) -> None:
+    pipeline, predictor = both(folders, tables, trees)
+    assert predictor.labels == pipeline.labels
+    encodings = predictor.encode(MIXED)
+    assert encodings.dtype == np.float32
+    assert len(np.unique(encodings.round(4), axis=0)) > 5
+    assert np.abs(encodings - pipeline.encode(MIXED)).max() < 1e-5
+    assert predictor.parse(MIXED) == pipeline.parse(MIXED)
+    expected = pipeline.classify(*sides(predictor, MIXED))
+    got = predictor.classify(*sides(predictor, MIXED), batch_size=4)
+    assert [prediction.label for prediction in got] == [prediction.label for prediction in expected]
+    for prediction, other in zip(got, expected, strict=True):
+        assert prediction.probabilities.keys() == other.probabilities.keys()
+        assert prediction.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("tables", KINDS)
+def test_parses_are_composed_as_given_and_one_sentence_does_not_see_another(tables, folders) -> None:
+    pipeline, predictor = both(folders, tables)
+    together = predictor.encode(PARSES)
+    assert np.abs(together - pipeline.encode(PARSES)).max() < 1e-5
+    assert predictor.parse(PARSES) == pipeline.parse(PARSES)
+    for row, parse in enumerate(PARSES):
+        assert np.abs(predictor.encode([parse])[0] - together[row]).max() < 1e-6
+    if tables != "own":
+        assert predictor.parse(PARSES) == PARSES
+
+
+@pytest.mark.parametrize("tables", ["own", "given"])
+def test_either_sentence_of_a_pair_may_be_the_longer_one(tables, folders) -> None:
+    pipeline, predictor = both(folders, tables, None if tables == "own" else "right")
+    for pair in ("cats", TEXTS[2]), (TEXTS[2], "cats"):
+        (got,), (expected,) = (each.classify(pair[:1], pair[1:]) for each in (predictor, pipeline))
+        assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+def test_many_sentences_are_cut_by_tokens_and_keep_their_order(folders, monkeypatch) -> None:
+    _, predictor = both(folders, "own")
+    expected = predictor.encode(MIXED)
+    monkeypatch.setattr("export.predictor.TOKENS", 24)
+    assert np.abs(predictor.encode(MIXED) - expected).max() < 1e-6
+
+
+def test_nothing_gives_nothing(folders) -> None:
+    for tables in KINDS:
+        _, predictor = both(folders, tables)
+        assert predictor.encode([]).shape == (0, 8)
+        assert predictor.parse([]) == []
+        assert predictor.classify(*sides(predictor, [])) == []
+
+
+def test_threads_share_a_predictor(folders) -> None:
+    _, predictor = both(folders, "own")
+    expected = predictor.encode(MIXED)
+    with ThreadPoolExecutor(4) as pool:
+        for encodings in pool.map(predictor.encode, [MIXED] * 8):
+            assert np.array_equal(encodings, expected)
+
+
+def test_another_predictor_parses_text(folders) -> None:
+    parser = OnnxPredictor(folders["own"][1], "cpu")
+    predictor = OnnxPredictor(folders["forest"][1], "cpu", parser=parser)
+    pipeline = Pipeline.from_pretrained(folders["forest"][0], device="cpu", trees=folders["own"][0])
+    assert predictor.parse(MIXED) == pipeline.parse(MIXED)
+    assert predictor.parse(TEXTS) == parser.parse(TEXTS)
+    assert predictor.parse(PARSES) == PARSES
+    assert np.abs(predictor.encode(MIXED) - pipeline.encode(MIXED)).max() < 1e-5
+
+
+def test_a_model_trained_with_branching_reads_text_so(folders, tmp_path) -> None:
+    folder = Path(shutil.copytree(folders["forest"][1], tmp_path / "exported"))
+    edit(branching="left")(folder)
+    assert OnnxPredictor(folder, "cpu").parse(["A dog sings ."]) == ["( ( ( A dog ) sings ) . )"]
+
+
+# What is said of input that cannot be used.
+BAD_INPUT: dict[str, tuple[str, Callable[[OnnxPredictor], object], str]] = {
+    "a string": ("own", lambda p: p.encode("dogs bark"), "sentences: got a string, expected a list"),
+    "empty": ("own", lambda p: p.encode(["dogs", " "]), "example 1: sentences: a sentence without words"),
+    "no text": ("own", lambda p: p.classify(["a"], [3]), "example 0: hypotheses: got int, expected a string"),
+    "broken": ("own", lambda p: p.classify(["( a"], ["a"]), r"example 0: premises: token 1 '\(': unbalanced"),
+    "fewer": ("own", lambda p: p.classify(["a"], []), "got 1 premises and 0 hypotheses, expected as many"),
+    "no parse": ("given", lambda p: p.encode(["A dog"]), "example 0: sentences: text without a parse; this"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_is_named(name, folders) -> None:
+    tables, use, message = BAD_INPUT[name]
+    with pytest.raises(DataError, match=message):
+        use(both(folders, tables)[1])
+
+
+def test_a_task_takes_its_own_input(folders) -> None:
+    with pytest.raises(TypeError, match="a model of task 'pair' classifies premises and hypotheses"):
+        both(folders, "own")[1].classify(["a"])
+    with pytest.raises(TypeError, match="a model of task 'sentence' classifies sentences alone"):
+        both(folders, "forest")[1].classify(["a"], ["b"])
+
+
+def test_trees_that_a_model_has_no_use_for(folders) -> None:
+    own, given = folders["own"][1], folders["given"][1]
+    parser, no_parser = OnnxPredictor(own, "cpu"), OnnxPredictor(given, "cpu")
+    for folder, options, message in (
+        (own, {"trees": "left"}, "a model of kind 'spinn' makes trees of its own"),
+        (given, {"trees": "up"}, "trees: expected one of left, right, balanced, random, got 'up'"),
+        (given, {"trees": "left", "parser": parser}, "give one of them"),
+        (given, {"parser": no_parser}, "a model of kind 'spinn-pi' makes no trees"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            OnnxPredictor(folder, "cpu", **options)
+
+
+def test_a_longer_sentence_is_refused_only_by_a_model_with_a_limit(exported) -> None:
+    words = " ".join(["dogs"] * 300)
+    assert OnnxPredictor(exported, "cpu").encode([words]).shape == (1, 8)
+    edit(max_length=299)(exported)
+    with pytest.raises(
+        DataError, match="example 1: sentences: 300 tokens; this model was exported for at most"
+    ):
+        OnnxPredictor(exported, "cpu").encode(["dogs", words])
+
+
+def edit(**changes: object) -> Callable[[Path], None]:
+    """Changes values of export.json; `...` removes the key."""
+
+    def change(folder: Path) -> None:
+        path = folder / "export.json"
+        values = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+
+    return change
+
+
+def cut_model(folder: Path) -> None:
+    whole = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
+
+
+def metadata(**changes: str) -> Callable[[Path], None]:
+    """Changes what the ONNX file says of itself; "" removes the key."""
+
+    def change(folder: Path) -> None:
+        import onnx
+
+        model = onnx.load(folder / "model.onnx")
+        kept = {item.key: item.value for item in model.metadata_props} | changes
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {key: value for key, value in kept.items() if value})
+        onnx.save(model, folder / "model.onnx")
+
+    return change
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "exported: no such folder"),
+    "no export.json": (lambda f: (f / "export.json").unlink(), "no exported model here"),
+    "no JSON": (lambda f: (f / "export.json").write_text("{"), "export.json: not JSON"),
+    "no object": (lambda f: (f / "export.json").write_text("[]"), "expected a JSON object, got list"),
+    "newer": (edit(format_version=2), "format version 2; this program reads 1: update spinn_tensor"),
+    "no version": (edit(format_version="1"), "format_version is '1', expected a number"),
+    "unknown key": (edit(color="red"), "key 'color' is unknown"),
+    "missing key": (edit(kind=...), "key 'kind' is missing"),
+    "wrong type": (edit(labels=[1, 2]), r"labels is \[1, 2\], which it cannot be"),
+    "negative": (edit(max_length=-1), "max_length is -1, which it cannot be"),
+    "unknown format": (edit(format="../x"), "format is '../x', expected onnx or"),
+    "unknown tables": (edit(tables="lane"), "tables is 'lane', expected own or given or forest"),
+    "another format": (edit(format="torchscript"), "model.ts: a torchscript artefact, expected ONNX"),
+    "another vocabulary": (edit(vocabulary_sha256="0" * 64), "not the vocabulary of the exported model"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json: no such file"),
+    "no model": (lambda f: (f / "model.onnx").unlink(), "model.onnx: no such file"),
+    "half a model": (cut_model, "model.onnx: onnxruntime cannot run it"),
+    "another's model": (metadata(vocabulary_sha256="1" * 64), "vocabulary_sha256 is '111"),
+    "a newer model": (metadata(spinn_format_version="2"), "format version 2; this program reads 1"),
+    "no model of ours": (metadata(spinn_format_version=""), "not an ONNX file of spinn export"),
+    "other tables": (metadata(tables="given"), "tables is 'given', export.json says 'own'"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_folder_is_one_line(name, exported) -> None:
+    damage, message = DAMAGE[name]
+    damage(exported)
+    with pytest.raises(ArtefactError, match=message) as raised:
+        OnnxPredictor(exported, "cpu")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_predictor_says_which_provider_it_has(exported, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(session, "has_nvidia_driver", lambda: False)
+    with caplog.at_level("INFO"):
+        assert OnnxPredictor(exported).provider == "cpu"
+    assert caplog.messages == [f"{exported / 'model.onnx'}: provider auto took cpu"]
+    assert OnnxPredictor(exported, "cpu", threads=2).provider == "cpu"
+    with pytest.raises(ProviderError, match="provider cuda: "):
+        OnnxPredictor(exported, "cuda")
+
+
+class Session:
+    """Of an onnxruntime that falls back silently, or does not."""
+
+    def __init__(self, granted: list[str]) -> None:
+        self.get_providers = lambda: granted
+        self.disable_fallback = lambda: None
+
+
+@pytest.fixture
+def granting(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """Opens the exported model where onnxruntime has CUDA, there is a driver, and sessions get these providers."""
+
+    def open_it(provider: str, granted: list[str], offered: list[str] | None = None) -> object:
+        offered = ["CUDAExecutionProvider", "CPUExecutionProvider"] if offered is None else offered
+        monkeypatch.setattr(session, "has_nvidia_driver", lambda: True)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, providers: Session(granted))
+        return open_session(exported / "model.onnx", provider)
+
+    return open_it
+
+
+def test_cuda_asked_for_and_not_granted_is_an_error(granting, caplog) -> None:
+    both_granted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert granting("cuda", both_granted).provider == "cuda"
+    assert granting("auto", both_granted).provider == "cuda"
+    with pytest.raises(
+        ProviderError, match=r"did not grant it \(the session has CPUExecutionProvider\): a CUDA library"
+    ):
+        granting("cuda", ["CPUExecutionProvider"])
+    with pytest.raises(
+        ProviderError, match="this onnxruntime has only CPUExecutionProvider; it takes onnxruntime-gpu"
+    ):
+        granting("cuda", [], ["CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match="provider tensorrt: this onnxruntime has only"):
+        granting("tensorrt", [])
+    assert granting("auto", ["CPUExecutionProvider"]).provider == "cpu"
+    assert "provider auto took cpu, cuda was not granted: a CUDA library is missing" in caplog.text
+
+
+def test_options_that_there_are_not(exported) -> None:
+    with pytest.raises(ValueError, match="unknown provider 'gpu', expected auto, cpu, cuda, tensorrt"):
+        OnnxPredictor(exported, "gpu")
+    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+        OnnxPredictor(exported, "cpu", threads=0)
+
+
+def test_a_missing_onnxruntime_says_what_to_install(exported, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        ProviderError, match=r"onnxruntime cannot be imported .*pip install 'spinn_tensor\[export\]'"
+    ):
+        OnnxPredictor(exported)
+    monkeypatch.setitem(sys.modules, "onnxruntime", json)  # whatever has no InferenceSession
+    with pytest.raises(ProviderError, match="onnxruntime is broken, as where two packages"):
+        OnnxPredictor(exported)
+
+
+PROGRAM = """
+import sys, time
+from export.predictor import OnnxPredictor
+print(OnnxPredictor(sys.argv[1], "cpu").classify(["A dog barks ."], ["dogs sing"])[0].label)
+loaded = {"torch", "spinn_tensor", "onnx", "datasets", "pyarrow", "rich", "sklearn"} & set(sys.modules)
+assert not loaded, loaded
+peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak[0] if peak else 0, time.process_time())
+"""
+
+
+def test_its_process_is_small_fast_and_without_torch(folders) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folders["own"][1])],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    label, kilobytes, seconds = result.stdout.split()
+    assert label in ("entailment", "neutral", "contradiction")
+    assert int(kilobytes) < 300_000
+    assert float(seconds) < 2  # of processor time, which a busy machine does not change

@@ -1,0 +1,131 @@
+"""torch.export programs and AOTInductor packages: equal to their models, run by torch alone, whole or not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.errors import DataError
+from export.graphs import ExportError, output_axes
+from export.parity import compare, random_cases, reference, require
+from export.programs import export_aoti, export_program, load_aoti, load_program, program
+from tests.test_torchscript import EQUAL, SAID, assert_equal, run_alone
+from tests.tiny_models import tiny_model
+
+# task, kind, tables, leaf encoder
+PROGRAMS = [
+    ("pair", "spinn", "own", "bilstm"),
+    ("pair", "spinn-pi", "given", "projection"),
+    ("pair", "spinn-pi-nt", "forest", "projection"),
+    ("parse", "spinn", "own", "projection"),
+    ("sentence", "spinn", "given", "bilstm"),
+    ("sentence", "spinn-pi-nt", "forest", "projection"),
+]
+SLOWLY = [pytest.param(*names, marks=pytest.mark.slow) for names in PROGRAMS[3:]]
+
+ALONE = """
+import sys
+import numpy, torch
+model = {load}
+inputs = {{name: torch.from_numpy(array) for name, array in numpy.load(sys.argv[2]).items()}}
+outputs = model(**inputs)
+numpy.savez(sys.argv[3], **{{name: output.numpy() for name, output in outputs.items()}})
+ours = {{name.split(".")[0] for name in sys.modules}} & {{"spinn_tensor", "data_prep", "export"}}
+assert not ours, ours
+"""
+PROGRAM_ALONE = ALONE.format(load="torch.export.load(sys.argv[1]).module()")
+PACKAGE_ALONE = ALONE.format(load="torch._inductor.aoti_load_package(sys.argv[1])")
+
+
+@pytest.mark.parametrize("task, kind, tables, leaf_encoder", [*PROGRAMS[:3], *SLOWLY])
+def test_a_program_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
+    model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
+    export_program(model, tmp_path / "model.pt2", tables=tables, **SAID)
+    run = load_program(tmp_path / "model.pt2")
+    case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
+    assert list(run(case.inputs)) == list(output_axes(task, tables))
+    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EQUAL)
+    run_alone(PROGRAM_ALONE, tmp_path, "model.pt2", case.inputs)
+    assert_equal(dict(np.load(tmp_path / "outputs.npz")), reference(model, case, tables))
+
+
+@pytest.mark.slow  # the compiler takes a minute or two for each
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("task, kind, tables, leaf_encoder", PROGRAMS)
+def test_a_package_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
+    model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
+    export_aoti(model, tmp_path / "model.aoti.pt2", tables=tables, **SAID)
+    run = load_aoti(tmp_path / "model.aoti.pt2")
+    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EQUAL)
+    case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
+    run_alone(PACKAGE_ALONE, tmp_path, "model.aoti.pt2", case.inputs)
+    assert_equal(dict(np.load(tmp_path / "outputs.npz")), reference(model, case, tables))
+
+
+def test_folded_leaves_change_nothing() -> None:
+    model = tiny_model("sentence", "spinn-pi-nt")
+    folded = program(model, fold_leaves=True).module()
+
+    def run(inputs):
+        outputs = folded(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        return {name: output.numpy() for name, output in outputs.items()}
+
+    require(compare(model, run, random_cases(model, batch_sizes=(8,))), EQUAL)
+
+
+def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:
+    export_program(tiny_model("sentence", "spinn-pi-nt"), tmp_path / "model.pt2", **SAID)
+    extra = {"export.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=extra)
+    said = json.loads(extra["export.json"])
+    assert (said["kind"], said["tables"], said["vocabulary_sha256"]) == ("spinn-pi-nt", "forest", "0123abc")
+    (tmp_path / "broken.pt2").write_bytes((tmp_path / "model.pt2").read_bytes()[:1000])
+    other = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
+    torch.export.save(other, tmp_path / "other.pt2")
+    for name, reason in (
+        ("broken", "not a readable"),
+        ("missing", "not a readable"),
+        ("other", "not written by"),
+    ):
+        with pytest.raises(ExportError, match=rf"{name}\.pt2: .*{reason}") as error:
+            load_program(tmp_path / f"{name}.pt2")
+        assert "\n" not in str(error.value)
+    with pytest.raises(ExportError, match=r"model\.pt2: not a readable AOTInductor package"):
+        load_aoti(tmp_path / "model.pt2")
+
+
+def test_a_program_holds_no_code_of_ours(tmp_path) -> None:
+    export_program(tiny_model("pair", "spinn"), tmp_path / "model.pt2", **SAID)
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".py")]
+
+
+def test_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
+    model = tiny_model("sentence", "spinn-pi-nt")
+    with pytest.raises(DataError, match="no such folder"):
+        export_program(model, tmp_path / "none" / "model.pt2", **SAID)
+
+    def fail(exported, content, **options):
+        content.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.export, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        export_program(model, tmp_path / "model.pt2", **SAID)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_needs_a_compiler(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(ExportError, match="needs a C\\+\\+ compiler: install g\\+\\+"):
+        export_aoti(tiny_model("sentence", "spinn-pi-nt"), tmp_path / "model.aoti.pt2", **SAID)
+
+
+def test_a_model_without_a_machine_is_refused() -> None:
+    with pytest.raises(ExportError, match="'lstm' is not exported"):
+        program(tiny_model("pair", "lstm"))
