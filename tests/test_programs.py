@@ -19,10 +19,10 @@ from tests.tiny_models import tiny_model
 
 # task, kind, tables, leaf encoder
 PROGRAMS = [
-    ("pair", "spinn", "own", "bilstm"),
+    ("parse", "spinn", "own", "projection"),
     ("pair", "spinn-pi", "given", "projection"),
     ("pair", "spinn-pi-nt", "forest", "projection"),
-    ("parse", "spinn", "own", "projection"),
+    ("pair", "spinn", "own", "bilstm"),
     ("sentence", "spinn", "given", "bilstm"),
     ("sentence", "spinn-pi-nt", "forest", "projection"),
 ]
