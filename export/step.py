@@ -294,7 +294,6 @@ def reversed_columns(
     lengths: Tensor,  # (B,) int64
     n_words: int,  # N
 ) -> Tensor:  # (B, N) int64
-    """Where each word goes when every sentence is turned round and its padding left in place; its own inverse."""
-    place = torch.arange(n_words, device=lengths.device).unsqueeze(0)
-    turned = lengths.unsqueeze(1) - 1 - place
-    return torch.where(turned < 0, place, turned)
+    """The words of every sentence from its last to its first, then the first for all padding; its own inverse on words."""
+    place = torch.arange(n_words, device=lengths.device)
+    return (lengths.unsqueeze(1) - 1 - place).clamp(min=0)

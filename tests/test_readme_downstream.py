@@ -1,4 +1,4 @@
-"""README's example of downstream code runs, in a program of its own that imports nothing but spinn_tensor."""
+"""README's examples of downstream code run, in programs of their own: from spinn_tensor alone, and without torch."""
 
 from __future__ import annotations
 
@@ -8,24 +8,52 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from spinn_tensor.cli.main import main
 from tests.tiny_bundles import LABELS, tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_downstream_example_runs(tmp_path: Path) -> None:
+def example_with(text: str) -> str:
+    """The only block of README in which the text stands."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (example,) = [block for block in blocks if "Pipeline.from_pretrained" in block]
+    (example,) = [block for block in blocks if text in block]
+    return example
+
+
+def run(program: str, folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_downstream_example_runs(tmp_path: Path) -> None:
+    example = example_with("Pipeline.from_pretrained")
     assert len(example.splitlines()) <= 10
     assert set(re.findall(r"^(?:from|import) (\w+)", example, re.MULTILINE)) == {"spinn_tensor"}
     tiny_bundle(tmp_path / "runs" / "demo" / "spinn", "spinn")  # what `make demo` leaves there
-    command, environment = [sys.executable, "-c", example], {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    *predictions, parses = result.stdout.splitlines()
+    *predictions, parses = run(example, tmp_path).splitlines()
     assert len(predictions) == 2
     for line in predictions:
         assert line.split()[0] in LABELS["pair"]
     assert "( " in parses
+
+
+def test_the_onnxruntime_example_runs_without_torch(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    bundle = tiny_bundle(tmp_path / "runs" / "demo" / "spinn", "spinn")
+    exported = tmp_path / "exported" / "spinn"
+    assert main(["export", str(bundle), "--format", "onnx", "--output", str(exported)]) == 0
+    program = example_with("OnnxPredictor") + "import sys; print('torch' in sys.modules)"
+    assert run(program, tmp_path).splitlines() == ["False"]

@@ -35,17 +35,16 @@ def tiny_model(
     classifier = ClassifierConfig(len(labels), mlp_dim=12) if labels else None
     model = build_model(ModelConfig(task, labels, encoder, classifier))
     with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.5)
         for module in model.modules():
             if isinstance(module, MaskedBatchNorm):
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
                 module.weight.uniform_(0.5, 2)
-                module.bias.normal_()
             if isinstance(module, ParsingMachine):
                 module.transition.weight.normal_(std=4)
-                module.transition.bias.normal_(std=0.1)
-                module.tracker.bias.normal_()
-                module.compose.bias.normal_()
         if labels:
             model.mlp.output.weight.normal_()
     return model
