@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test lint check bench clean
+.PHONY: help setup demo test lint check bench fuzz clean
 
 help:
-	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (4 minutes)"
-	@echo "make test    run the tests (5 minutes)"
+	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
+	@echo "make test    run the tests (10 minutes)"
 	@echo "make check   formatter, linter, type checker, then the tests"
 	@echo "make bench   measure the encoders against their baselines (about 10 minutes, best on a quiet machine)"
+	@echo "make fuzz    every reader on 100,000 damaged inputs or for five minutes (more than an hour)"
 	@echo "make setup   only the environment, in .venv"
 
 setup: $(READY)
@@ -37,6 +38,10 @@ check: lint test
 
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.encoders --dim 300 100
+
+fuzz: $(READY)
+	SPINN_FUZZ_EXAMPLES=100000 SPINN_FUZZ_SECONDS=300 $(BIN)/python -m pytest -q -s tests/test_fuzz_readers.py \
+		tests/test_fuzz_vectors.py tests/test_fuzz_tokenizer.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

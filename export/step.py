@@ -294,6 +294,6 @@ def reversed_columns(
     lengths: Tensor,  # (B,) int64
     n_words: int,  # N
 ) -> Tensor:  # (B, N) int64
-    """The words of every sentence from its last to its first, then the first for all padding; its own inverse on words."""
+    """The words of every sentence from the last to the first, padding as the first; its own inverse on words."""
     place = torch.arange(n_words, device=lengths.device)
     return (lengths.unsqueeze(1) - 1 - place).clamp(min=0)

@@ -87,7 +87,7 @@ def test_padding_and_company_change_nothing() -> None:
         np.testing.assert_array_equal(values, expected[name])
     for row, n in enumerate(n_tokens):
         alone = run({"token_ids": ids[row : row + 1, :n], "lengths": n_tokens[row : row + 1]})
-        np.testing.assert_allclose(alone["logits"][0], expected["logits"][row], atol=1e-6)
+        np.testing.assert_allclose(alone["logits"][0], expected["logits"][row], atol=1e-5)
         np.testing.assert_array_equal(alone["transitions"][0], expected["transitions"][row, : 2 * n - 1])
 
 

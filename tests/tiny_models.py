@@ -45,6 +45,7 @@ def tiny_model(
                 module.weight.uniform_(0.5, 2)
             if isinstance(module, ParsingMachine):
                 module.transition.weight.normal_(std=4)
+                module.transition.bias.normal_(std=0.1)
         if labels:
             model.mlp.output.weight.normal_()
     return model
