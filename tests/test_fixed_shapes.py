@@ -214,7 +214,9 @@ def test_a_plan_needs_trees_and_batches() -> None:
 @pytest.mark.parametrize("kind", ["forest", "lanes"])
 def test_snli_fits_seven_shapes(kind) -> None:
     """Of an epoch that they were not planned from hardly a batch is left over, and about a tenth is padding."""
-    examples = list(read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False)))
+    examples = list(
+        read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False))
+    )
     words = Counter(word for pair in examples for tree in pair[:2] for word in tree.tokens)
     pairs = pair_columns_from_examples(examples, Vocabulary.from_counts(words))
     rng = np.random.default_rng(0)

@@ -185,7 +185,9 @@ def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
 
 
 def test_the_benchmark_reports_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = generated.GENERATORS["logic"]._replace(default=LogicConfig(n_train=90, n_dev=30, n_test=9, n_long=9))
+    tiny = generated.GENERATORS["logic"]._replace(
+        default=LogicConfig(n_train=90, n_dev=30, n_test=9, n_long=9)
+    )
     monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
     out = tmp_path / "precision.json"
     options = ["--kinds", "spinn-pi", "bow", "--seeds", "1", "2", "--epochs", "1"]

@@ -126,7 +126,9 @@ def test_without_files_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """The corpus that a run would generate in its folder included."""
-    tiny = generated.GENERATORS["logic"]._replace(default=LogicConfig(n_train=90, n_dev=30, n_test=3, n_long=3))
+    tiny = generated.GENERATORS["logic"]._replace(
+        default=LogicConfig(n_train=90, n_dev=30, n_test=3, n_long=3)
+    )
     monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path.parent / "inductor"))  # not of the profile
     monkeypatch.setattr(profiling.tempfile, "tempdir", str(tmp_path))

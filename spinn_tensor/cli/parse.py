@@ -72,6 +72,7 @@ examples:
       scores two parsers against SNLI's trees
 """
 
+
 class Line(NamedTuple):
     """A line of the input, or a sentence given as an argument."""
 
