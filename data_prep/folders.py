@@ -19,6 +19,7 @@ from pathlib import Path
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Replaces `folder` by what `fill(temporary)` writes into an empty temporary folder beside it."""
+    folder = _real(folder)
     new, old = _new(folder), _old(folder)
     recover(folder)
     new.mkdir(parents=True)
@@ -39,17 +40,24 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 def readable(folder: Path) -> Path:
     """The folder to read: itself, or its predecessor if the writer was killed between the two renames."""
+    folder = _real(folder)
     return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
 
 
 def recover(folder: Path) -> None:
     """Puts the predecessor back if the writer was killed between the renames; deletes stale temporaries."""
+    folder = _real(folder)
     old = _old(folder)
     if not folder.exists() and old.is_dir():
         os.rename(old, folder)
     for stale in (_new(folder), old):
         if stale.is_dir():
             shutil.rmtree(stale)
+
+
+def _real(folder: Path) -> Path:
+    """What a link stands for: it is the folder behind it that is replaced."""
+    return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
 
 
 def _new(folder: Path) -> Path:

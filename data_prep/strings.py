@@ -58,6 +58,14 @@ def read_strings(
     return Sentences(trees, has_no_parse)
 
 
+def require_parses(read: Sentences, name: str) -> None:
+    """Raises DataError naming the first sentence of several words that came without a parse."""
+    for example, (tree, has_no_parse) in enumerate(zip(*read, strict=True)):
+        if has_no_parse and tree.n_tokens > 1:  # one word has one tree
+            reason = "text without a parse; this model composes by given trees: trees= or parser= makes them"
+            raise DataError(reason, example=example, field=name)
+
+
 def joined(first: Sentences, second: Sentences) -> Sentences:
     """n premises, then their n hypotheses. Raises DataError where they are not as many."""
     if len(second.trees) != len(first.trees):

@@ -108,8 +108,13 @@ def missing_libraries() -> list[str]:
     spec = importlib.util.find_spec("onnxruntime")
     folders = () if spec is None else spec.submodule_search_locations or ()
     paths = [Path(folder) / "capi" / "libonnxruntime_providers_cuda.so" for folder in folders]
-    needed = [name for path in paths if path.is_file() for name in needed_libraries(path)]
-    return [name for name in needed if not _can_load(name)]
+    missing = []
+    for path in filter(Path.is_file, paths):
+        try:
+            missing += [name for name in needed_libraries(path) if not _can_load(name)]
+        except ValueError:
+            missing.append(f"{path.name} (damaged: install onnxruntime-gpu anew)")
+    return missing
 
 
 def _package_problems(facts: Facts) -> list[Problem]:

@@ -12,7 +12,17 @@ DT_NULL, DT_NEEDED, DT_STRTAB = 0, 1, 5
 
 
 def needed_libraries(path: Path) -> list[str]:
-    """File names, in the order of loading; [] for what is no 64-bit little-endian ELF file."""
+    """File names, in the order of loading; [] for what is no 64-bit little-endian ELF file.
+
+    Raises ValueError for one that is cut or damaged.
+    """
+    try:
+        return _needed(path)
+    except (ValueError, struct.error, StopIteration) as error:
+        raise ValueError(f"{path}: a damaged library") from error
+
+
+def _needed(path: Path) -> list[str]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
         if image[:6] != b"\x7fELF\x02\x01":
             return []

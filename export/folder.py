@@ -51,6 +51,21 @@ class Exported(NamedTuple):
     folded: bool  # whether the words' leaf states are one table
 
 
+def as_metadata(exported: Exported) -> dict[str, str]:
+    """What an artefact says of itself inside, the format version aside."""
+    return {
+        "task": exported.task,
+        "kind": exported.kind,
+        "tables": exported.tables,
+        "labels": json.dumps(exported.labels, ensure_ascii=False),
+        "vocabulary_sha256": exported.vocabulary_sha256,
+        "max_length": str(exported.max_length),
+        "hidden_dim": str(exported.hidden_dim),
+        "precision": exported.precision,
+        "folded": "true" if exported.folded else "false",
+    }
+
+
 def write_export(folder: Path, exported: Exported, tokenizer: Tokenizer) -> None:
     """Writes export.json and tokenizer.json into a folder that is there."""
     content = {"format_version": FORMAT_VERSION, **exported._asdict()}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data_prep.folders import write_folder
-from export.folder import ARTEFACTS, EXPORT, TOKENIZER, ArtefactError, Exported, write_export
+from export.folder import ARTEFACTS, EXPORT, TOKENIZER, ArtefactError, Exported, read_export, write_export
 from export.graphs import TABLE_KINDS, ExportError, default_tables, input_axes, output_axes
 from export.parity import LIMITS, Candidate, ParityReport, compare, random_cases, require
 from export.session import open_session
@@ -47,7 +47,7 @@ def export_folder(
     has no such artefact, ParityError for an artefact that disagrees, ArtefactError for an output that holds other
     files or a package that is missing; OSError names the folder.
     """
-    folder = Path(os.path.abspath(output / options.name if options.format == "triton" else output))
+    folder = Path(os.path.realpath(output / options.name if options.format == "triton" else output))
     _check_packages(options.format)
     _check_output(folder)
     _check_finite(checkpoint.model)
@@ -62,6 +62,7 @@ def export_folder(
         write_export(temporary, exported, checkpoint.tokenizer)
         if options.format == "triton":
             _fill_repository(temporary, options.name, exported, tell)
+        read_export(temporary)  # as whoever uses it will
         tell("running it against the model")
         cases = random_cases(checkpoint.model, tables=exported.tables)
         report.append(compare(checkpoint.model, candidate, cases, tables=exported.tables))
@@ -156,8 +157,8 @@ def _check_output(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ArtefactError(f"{folder}: a file, expected a folder")
-    names = {path.name for path in folder.iterdir()}
-    others = sorted(names - {Path(name).parts[0] for name in OURS})
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    others = sorted(names - set(OURS))
     if others or (names and EXPORT not in names):
         raise ArtefactError(
             f"{folder}: holds other files ({(others or sorted(names))[0]}); name a new folder"

@@ -30,8 +30,23 @@ from data_prep.columns import (
     take,
 )
 from data_prep.errors import DataError
-from data_prep.strings import Sentences, TreeMaker, binary_parses, joined, read_strings, under_trees
-from export.folder import ARTEFACTS, FORMAT_VERSION, ArtefactError, Exported, read_export
+from data_prep.strings import (
+    Sentences,
+    TreeMaker,
+    binary_parses,
+    joined,
+    read_strings,
+    require_parses,
+    under_trees,
+)
+from export.folder import (
+    ARTEFACTS,
+    FORMAT_VERSION,
+    ArtefactError,
+    Exported,
+    as_metadata,
+    read_export,
+)
 from export.sentences import graph_inputs
 from export.session import open_session
 
@@ -133,17 +148,15 @@ class OnnxPredictor:
     def _read(self, sentences: Iterable[str], name: str) -> Sentences:
         """Trees or words of the sentences, none too long. Raises DataError naming the sentence."""
         read = read_strings(sentences, name, self._tokenizer)
-        longest = self.exported.max_length
+        limits = [self.exported.max_length, 0 if self.parser is None else self.parser.exported.max_length]
+        longest = min(filter(None, limits), default=0)
         needs_parse = self.exported.tables != "own" and self.branching is None and self.parser is None
-        for example, (tree, has_no_parse) in enumerate(zip(*read, strict=True)):
+        for example, tree in enumerate(read.trees):
             if longest and tree.n_tokens > longest:
                 reason = f"{tree.n_tokens} tokens; this model was exported for at most {longest}"
                 raise DataError(reason, example=example, field=name)
-            if has_no_parse and needs_parse and tree.n_tokens > 1:  # one word has one tree
-                reason = (
-                    "text without a parse; this model composes by given trees: trees= or parser= makes them"
-                )
-                raise DataError(reason, example=example, field=name)
+        if needs_parse:
+            require_parses(read, name)
         return read
 
     def _composed(self, read: Sentences) -> SentenceColumns:
@@ -221,8 +234,7 @@ def _check_metadata(path: Path, metadata: dict[str, str], exported: Exported) ->
         raise ArtefactError(
             f"{path}: format version {version}; this program reads {FORMAT_VERSION}: update spinn_tensor"
         )
-    for key in ("vocabulary_sha256", "task", "kind", "tables"):
-        expected = getattr(exported, key)
+    for key, expected in as_metadata(exported).items():
         if metadata.get(key) != expected:
             raise ArtefactError(f"{path}: {key} is {metadata.get(key)!r}, export.json says {expected!r}")
 

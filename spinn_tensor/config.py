@@ -107,7 +107,12 @@ class ModelConfig(Settings):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Raises ConfigError for an unknown or missing key and for a value of another type."""
         fields = checked_fields(cls, values)
-        fields["labels"] = tuple(fields["labels"])
+        labels = fields["labels"]
+        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
+            raise ConfigError(f"labels: expected a list of names, got {labels!r:.80}")
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"labels: got one twice: {', '.join(labels):.80}")
+        fields["labels"] = tuple(labels)
         fields["encoder"] = EncoderConfig.from_dict(fields["encoder"])
         if fields["classifier"] is not None:
             fields["classifier"] = ClassifierConfig.from_dict(fields["classifier"])

@@ -10,7 +10,6 @@ config.json are dropped, pytorch_model.bin is unpickled), and importing it takes
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -83,7 +82,7 @@ class HubMixin:
         """
         from spinn_tensor.training.checkpoint import save_bundle
 
-        save_bundle(Path(os.path.realpath(save_directory)), cast("Model", self), self._provenance(), license)
+        save_bundle(Path(save_directory), cast("Model", self), self._provenance(), license)
 
     def push_to_hub(
         self,

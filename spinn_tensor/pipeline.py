@@ -26,7 +26,15 @@ import torch
 
 from data_prep.branching import BRANCHINGS
 from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, SentenceColumns, n_sentences, take
-from data_prep.strings import Sentences, TreeMaker, binary_parses, joined, read_strings, under_trees
+from data_prep.strings import (
+    Sentences,
+    TreeMaker,
+    binary_parses,
+    joined,
+    read_strings,
+    require_parses,
+    under_trees,
+)
 from spinn_tensor.classifiers import Model
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.encoding.blocks import encode_columns
@@ -58,7 +66,19 @@ class Pipeline:
         branching: str | None = None,  # one of BRANCHINGS, for kinds that compose by given trees
         parser: Model | None = None,  # makes trees for text without a parse, for the same kinds
     ) -> None:
-        """Puts the model in eval mode. Raises CheckpointError for one without a vocabulary."""
+        """Puts the model in eval mode. Raises CheckpointError for one without a vocabulary, ConfigError for a
+        branching or parser that it has no use for."""
+        encoder = model.config.encoder
+        if branching is not None and parser is not None:
+            raise ConfigError("branching and parser: give one of them")
+        if encoder.kind not in GIVEN_KINDS and (branching, parser) != (None, None):
+            raise ConfigError(
+                f"branching and parser: a model of kind {encoder.kind!r} has no use for given trees"
+            )
+        if branching is not None and branching not in BRANCHINGS:
+            raise ConfigError(f"branching: expected one of {', '.join(BRANCHINGS)}, got {branching!r}")
+        if parser is not None and not parser.config.encoder.parses:
+            raise ConfigError(f"parser: a model of kind {parser.config.encoder.kind!r} does not parse")
         self.model = model.eval()
         self.branching = branching
         self.parser = parser
@@ -92,6 +112,9 @@ class Pipeline:
         trees = trees or run.data.branching or PACKAGED
         if trees in BRANCHINGS:
             return cls(checkpoint.model, branching=str(trees))
+        if trees != PACKAGED and "/" not in str(trees) and not Path(trees).is_dir():
+            known = ", ".join((PACKAGED, *BRANCHINGS))
+            raise ConfigError(f"trees={str(trees)!r}: expected {known}, a folder, or owner/name on the hub")
         folder = (
             packaged_parser() if trees == PACKAGED else bundle_folder(trees, options._replace(revision=None))
         )
@@ -159,7 +182,11 @@ class Pipeline:
         return PairColumns(take(columns, rows), take(columns, rows + n_pairs), _no_labels(n_pairs))
 
     def _read(self, sentences: Iterable[str], name: str) -> Sentences:
-        return read_strings(sentences, name, self._tokenizer)
+        read = read_strings(sentences, name, self._tokenizer)
+        needs_parse = self.model.config.encoder.kind in GIVEN_KINDS
+        if needs_parse and self.branching is None and self.parser is None:
+            require_parses(read, name)
+        return read
 
     def _composed(self, read: Sentences) -> SentenceColumns:
         """The sentences under the trees that a model composes by which does not parse."""

@@ -236,6 +236,13 @@ def test_a_folder_with_other_files_is_left_alone(whole, tmp_path) -> None:
         model.save_pretrained(folder / "chapter.tex")
     assert os.listdir(folder) == ["chapter.tex"]
     (folder / "chapter.tex").unlink()
+    for name in ("README.md", "config.json"):  # as of anybody's model
+        (folder / name).write_text("{}")
+        with pytest.raises(CheckpointError, match=r"thesis: holds a .* of something else"):
+            model.save_pretrained(folder)
+    for path in folder.iterdir():
+        assert path.read_text() == "{}"
+        path.unlink()
     for _ in range(2):  # an empty folder, and a bundle
         model.save_pretrained(folder)
         assert sorted(os.listdir(folder)) == FILES

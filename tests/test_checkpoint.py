@@ -70,6 +70,26 @@ def words(tokenizer: dict) -> dict[str, int]:
 
 WEIGHTS = "model.safetensors"
 DAMAGE = {
+    "a width that no machine has": (
+        change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**12)),
+        r"config.json: no model can have these sizes",
+    ),
+    "a wider model than the file's": (
+        change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**5)),
+        r"model.safetensors: tensor .* has shape",
+    ),
+    "labels that are one text": (
+        change_json("config.json", lambda c: c["model"].update(labels="abc")),
+        r"config.json: labels: expected a list of names, got 'abc'",
+    ),
+    "metrics that are none": (
+        change_json("config.json", lambda c: c.update(metrics=["ab"])),
+        r"config.json: metrics: expected an object of finite numbers",
+    ),
+    "a version that is no whole number": (
+        change_json("config.json", lambda c: c.update(format_version=2.0)),
+        r"config.json: format version 2.0",
+    ),
     "missing tensor": (
         change_tensors(WEIGHTS, lambda t: t.pop("mlp.output.bias")),
         r"model.safetensors: tensor 'mlp.output.bias' is missing",

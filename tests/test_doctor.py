@@ -213,3 +213,18 @@ def test_platforms_have_the_package_that_pyproject_picks(system, package) -> Non
         and requirement.marker.evaluate(environment)
     ]
     assert picked == [package]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF\x02\x01" + bytes(20), b"\x7fELF\x02\x01" + bytes(500)])
+def test_a_damaged_provider_library_is_told(content: bytes, tmp_path, monkeypatch) -> None:
+    """What a broken installation leaves is what the doctor is for."""
+    from types import SimpleNamespace
+
+    from export import doctor
+
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(content)
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: spec)
+    (missing,) = doctor.missing_libraries()
+    assert missing.startswith("libonnxruntime_providers_cuda.so (damaged")

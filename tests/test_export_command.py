@@ -25,7 +25,7 @@ from tests.tiny_bundles import TEXTS, tiny_bundle, tiny_model
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from export import job, onnx_file
+from export import job, onnx_file, session
 from export.parity import random_cases
 from export.predictor import OnnxPredictor
 
@@ -80,7 +80,7 @@ def test_it_says_what_it_does_and_how_far_the_artefact_is_from_the_model(bundle,
     assert lines[:2] == ["writing model.onnx", "running it against the model"]
     table = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines[2:6])
     assert int(table["examples compared"]) > 150
-    assert 0 < float(table["largest difference"]) < 1e-5
+    assert 0 < float(table["largest difference (relative beyond 1)"]) < 1e-5
     assert (table["equal labels"], table["equal trees"]) == ("100.00%", "100.00%")
     assert lines[6:] == [f"onnx in {tmp_path / 'new' / 'exported'}"]
     assert files(tmp_path) == [
@@ -113,7 +113,7 @@ def test_the_folder_says_what_it_holds(bundle, good) -> None:
 def test_lower_precision_is_run_and_read_as_well(name, precision, bundle, good, tmp_path, capsys) -> None:
     output = tmp_path / "exported"
     assert export(bundle, output, "--format", name, "--fold-leaves", "--max-length", "20") == 0
-    difference = re.search(r"largest difference +(\S+)", capsys.readouterr().out)
+    difference = re.search(r"largest difference \(relative beyond 1\) +(\S+)", capsys.readouterr().out)
     assert difference is not None
     assert float(difference[1]) > 1e-5
     said = json.loads((output / "export.json").read_text())
@@ -313,6 +313,35 @@ def test_the_artefact_of_other_weights_leaves_the_earlier_export(bundle, good, t
     assert {path.name for path in tmp_path.iterdir()} == {"bundle", "exported"}
     assert export(bundle, output, "--max-length", "9") == 0  # that of the weights replaces it
     assert json.loads((output / "export.json").read_text())["max_length"] == 9
+
+
+def test_a_link_as_output_is_followed(bundle, tmp_path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        assert main(["export", str(bundle), "--format", "onnx", "--output", str(tmp_path / "link")]) == 0
+        assert (tmp_path / "disk" / "model.onnx").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+
+
+def test_files_below_an_earlier_export_are_not_replaced(bundle, tmp_path, capsys) -> None:
+    output = ["--format", "triton", "--output", str(tmp_path / "models")]
+    assert main(["export", str(bundle), *output]) == 0
+    mine = tmp_path / "models" / "spinn" / "1" / "mine.txt"
+    mine.write_text("kept", encoding="utf-8")
+    assert main(["export", str(bundle), *output]) == 1
+    assert "holds other files (1/mine.txt)" in capsys.readouterr().err
+    assert mine.read_text(encoding="utf-8") == "kept"
+
+
+def test_a_broken_onnxruntime_is_one_line(bundle, tmp_path, capsys, monkeypatch) -> None:
+    def broken() -> None:
+        raise session.ProviderError("onnxruntime is there in part: pip install it anew")
+
+    monkeypatch.setattr(session, "import_onnxruntime", broken)
+    assert main(["export", str(bundle), "--format", "onnx", "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("in part: pip install it anew")
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_teaches(capsys) -> None:

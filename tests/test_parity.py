@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from data_prep.columns import lengths
 from export.parity import (
@@ -51,7 +52,7 @@ def no_fault(outputs):
 
 def test_the_model_agrees_with_itself(model, cases) -> None:
     report = compare(model, faulty(model, cases, no_fault), cases)
-    assert report == ParityReport(0.0, 1.0, 1.0, len(LENGTHS) + 6)
+    assert report == ParityReport(0.0, 1.0, 1.0, len(LENGTHS) + 6, len(LENGTHS) + 6)
     require(report)
 
 
@@ -93,9 +94,9 @@ def other_tree(outputs):
 @pytest.mark.parametrize(
     "fault, expected, reason",
     [
-        (other_number, ParityReport(0.125, 1.0, 1.0, 11), "differ by 1.2e-01, 1e-05 is allowed"),
+        (other_number, ParityReport(0.125, 1.0, 1.0, 11, 11), "differ by 1.2e-01, 1e-05 is allowed"),
         (other_label, None, r"45\.45% of the labels are equal, at least 100% must be"),
-        (other_tree, ParityReport(0.0, 1.0, 1 - 6 / 22, 11), r"72\.73% of the trees are equal"),
+        (other_tree, ParityReport(0.0, 1.0, 1 - 6 / 22, 11, 5), r"72\.73% of the trees are equal"),
     ],
 )
 def test_what_differs_is_found(model, cases, fault, expected, reason) -> None:
@@ -108,13 +109,13 @@ def test_what_differs_is_found(model, cases, fault, expected, reason) -> None:
 
 
 def test_wider_limits_let_more_through() -> None:
-    report = ParityReport(3e-3, 0.99, 0.95, 100)
+    report = ParityReport(3e-3, 0.99, 0.95, 100, 95)
     require(report, LIMITS["float16"])
     require(report, Limits(3e-3, 0.99, 0.95))
     with pytest.raises(ParityError, match="2e-03 is allowed"):
         require(report, Limits(2e-3, 0.99, 0.95))
     with pytest.raises(ParityError):
-        require(ParityReport(float("nan"), 1.0, 1.0, 1))
+        require(ParityReport(float("nan"), 1.0, 1.0, 1, 1))
 
 
 def missing_output(outputs):
@@ -134,12 +135,39 @@ def not_a_number(outputs):
     [
         (missing_output, "the artefact's outputs are hypothesis_encodings, "),
         (other_shape, r"logits: got shape \(1, 2\), expected \(1, 3\)"),
-        (not_a_number, "logits: not finite everywhere"),
+        (not_a_number, "the artefact's logits: not finite everywhere"),
     ],
 )
 def test_outputs_that_cannot_be_compared_are_refused(model, cases, fault, reason) -> None:
     with pytest.raises(ParityError, match=reason):
         compare(model, faulty(model, cases, fault), cases)
+
+
+def test_a_model_that_gives_no_numbers_proves_nothing(cases) -> None:
+    """Its weights may be finite, and an artefact may give any number there."""
+    broken = tiny_model("pair", "spinn")
+    with torch.no_grad():
+        broken.mlp.output.weight.fill_(3e38)
+    agreeing = lambda inputs: {  # noqa: E731
+        name: np.nan_to_num(values) for name, values in reference(broken, cases[0], "own").items()
+    }
+    with pytest.raises(ParityError, match="the model's logits: not finite everywhere"):
+        compare(broken, agreeing, cases[:1])
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_wrong_trees_hide_no_wrong_numbers(precision) -> None:
+    """Where no tree is equal no number is compared: that is a fault, however wide the limits."""
+    parser = tiny_model("parse", "spinn")
+    cases = list(random_cases(parser, batch_sizes=(6,)))
+
+    def garbage(outputs):
+        outputs["transitions"][:] = 0
+        outputs["encodings"][:] = 1e6
+
+    report = compare(parser, faulty(parser, cases, garbage), cases)
+    with pytest.raises(ParityError, match="of the trees are equal"):
+        require(report, LIMITS[precision])
 
 
 def test_no_cases_prove_nothing(model) -> None:
@@ -150,5 +178,5 @@ def test_no_cases_prove_nothing(model) -> None:
 def test_a_report_is_one_line() -> None:
     assert re.fullmatch(
         r"largest difference 2\.5e-07, equal labels 100\.00%, equal trees 99\.50%, 200 examples",
-        str(ParityReport(2.5e-7, 1.0, 0.995, 200)),
+        str(ParityReport(2.5e-7, 1.0, 0.995, 200, 199)),
     )

@@ -217,6 +217,20 @@ def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch) -> None:
         Pipeline.from_pretrained(folder, trees=tmp_path / "bow")
     with pytest.raises(CheckpointError, match="no such checkpoint folder"):
         Pipeline.from_pretrained(folder, trees=tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="trees='rigth': expected parser, "):
+        Pipeline.from_pretrained(folder, trees="rigth")
+    given, parser = tiny_model("spinn-pi"), tiny_model("spinn")
+    for options, why in (
+        ({"branching": "left", "parser": parser}, "give one of them"),
+        ({"branching": "rigth"}, "expected "),
+        ({"parser": tiny_model("lstm")}, "a model of kind 'lstm' does not parse"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            Pipeline(given, **options)
+    with pytest.raises(ConfigError, match="has no use for given trees"):
+        Pipeline(parser, branching="left")
+    with pytest.raises(DataError, match="example 1: sentences: text without a parse"):
+        Pipeline(given).encode(["( a b )", "a b"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device cuda: torch sees no CUDA device here"):
         Pipeline.from_pretrained(folder, device="cuda")

@@ -137,6 +137,15 @@ def test_another_predictor_parses_text(folders) -> None:
     assert np.abs(predictor.encode(MIXED) - pipeline.encode(MIXED)).max() < 1e-5
 
 
+def test_a_parser_s_limit_is_kept_where_it_parses_for_another(folders, exported) -> None:
+    edit(max_length=3)(exported)
+    metadata(max_length="3")(exported)
+    predictor = OnnxPredictor(folders["forest"][1], "cpu", parser=OnnxPredictor(exported, "cpu"))
+    assert len(predictor.encode(["A dog sings"])) == 1
+    with pytest.raises(DataError, match="4 tokens; this model was exported for at most 3"):
+        predictor.encode(["A dog sings ."])
+
+
 def test_a_model_trained_with_branching_reads_text_so(folders, tmp_path) -> None:
     folder = Path(shutil.copytree(folders["forest"][1], tmp_path / "exported"))
     edit(branching="left")(folder)
@@ -185,6 +194,7 @@ def test_a_longer_sentence_is_refused_only_by_a_model_with_a_limit(exported) -> 
     words = " ".join(["dogs"] * 300)
     assert OnnxPredictor(exported, "cpu").encode([words]).shape == (1, 8)
     edit(max_length=299)(exported)
+    metadata(max_length="299")(exported)
     with pytest.raises(
         DataError, match="example 1: sentences: 300 tokens; this model was exported for at most"
     ):
@@ -243,6 +253,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another's model": (metadata(vocabulary_sha256="1" * 64), "vocabulary_sha256 is '111"),
     "a newer model": (metadata(spinn_format_version="2"), "format version 2; this program reads 1"),
     "no model of ours": (metadata(spinn_format_version=""), "not an ONNX file of spinn export"),
+    "other labels": (edit(labels=["b", "a", "c"]), "labels is "),
+    "other width": (edit(hidden_dim=9), "hidden_dim is '8', export.json says '9'"),
+    "other precision": (metadata(precision="int8"), "precision is 'int8', export.json says 'float32'"),
     "other tables": (metadata(tables="given"), "tables is 'given', export.json says 'own'"),
 }
 

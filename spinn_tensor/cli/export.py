@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from export.graphs import ExportError
     from export.job import ExportOptions, export_folder
     from export.parity import ParityError
+    from export.session import ProviderError
 
     _check_usage(args)
     checkpoint = load_checkpoint(args.checkpoint)
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         report = export_folder(checkpoint, args.output, options, lambda line: print(line, flush=True))
-    except (ArtefactError, ExportError, ParityError) as error:
+    except (ArtefactError, ExportError, ParityError, ProviderError) as error:
         raise ConfigError(str(error)) from error
     Console(highlight=False, markup=False).print(parity_table(report))
     print(f"{args.format} in {args.output}")
@@ -115,7 +116,7 @@ def parity_table(report: ParityReport) -> Table:
     """How far the artefact is from the model."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("examples compared", f"{report.n:,}")
-    table.add_row("largest difference", f"{report.largest_difference:.1e}")
+    table.add_row("largest difference (relative beyond 1)", f"{report.largest_difference:.1e}")
     table.add_row("equal labels", f"{report.equal_labels:.2%}")
     table.add_row("equal trees", f"{report.equal_trees:.2%}")
     return table

@@ -126,11 +126,22 @@ def save_bundle(folder: Path, model: Model, provenance: Provenance, license: str
     if folder.exists():
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: a file, expected a folder")
-        if others := sorted(set(os.listdir(folder)) - set(BUNDLE)):
+        names = sorted(os.listdir(folder))
+        if others := [name for name in names if name not in BUNDLE]:
             raise CheckpointError(f"{folder}: holds other files ({others[0]}); name a new folder")
+        if names and not _is_ours(folder / CONFIG):  # a transformers model has files of these names, too
+            raise CheckpointError(f"{folder}: holds a {names[0]} of something else; name a new folder")
     vocabulary, run, metrics = provenance
     run = dataclasses.replace(run, data=without_folders(run.data))
     save_checkpoint(folder, model, vocabulary, run, metrics, license=license)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a config.json is a checkpoint's, of whatever version."""
+    try:
+        return {"format_version", "vocabulary_sha256"} <= read_json(path).keys()
+    except CheckpointError:
+        return False
 
 
 def load_checkpoint(
@@ -164,10 +175,24 @@ def load_checkpoint(
             f"{folder / CONFIG}: vocabulary_size is {config.model.encoder.vocabulary_size}, "
             f"{TOKENIZER} has {len(vocabulary)} words"
         )
+    _check_sizes(folder, config.model, build)
     model = build(config.model)
     load_weights(model, folder / WEIGHTS)
     model.provenance = Provenance(vocabulary, config.run, config.metrics)
     return Checkpoint(model.to(device).eval(), vocabulary, config)
+
+
+def _check_sizes(folder: Path, config: ModelConfig, build: Callable[[ModelConfig], Model]) -> None:
+    """Raises CheckpointError unless the tensors are those of such a model, before any memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            state = build(config).state_dict()
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder / CONFIG}: no model can have these sizes ({_one_line(error)})"
+        ) from error
+    path = folder / WEIGHTS
+    check_tensors(path, _plain_names(path, read_tensors(path)), state)
 
 
 def checkpoint_folder(path: Path) -> Path:
@@ -188,7 +213,7 @@ def read_config(path: Path) -> CheckpointConfig:
     values = read_json(path)
     expected = {"format_version", "model", "run", "vocabulary_sha256", "metrics"}
     version = values.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION or type(version) is not int:
         older = isinstance(version, int) and version < FORMAT_VERSION
         hint = ": train the model again, or use the version of spinn_tensor that saved it" if older else ""
         raise CheckpointError(
@@ -198,9 +223,16 @@ def read_config(path: Path) -> CheckpointConfig:
         raise CheckpointError(f"{path}: key {key!r} is {'missing' if key in expected else 'unknown'}")
     try:
         model, run = ModelConfig.from_dict(values["model"]), RunConfig.from_dict(values["run"])
-        return CheckpointConfig(model, run, str(values["vocabulary_sha256"]), dict(values["metrics"]))
+        metrics = values["metrics"]
+        if not isinstance(metrics, dict) or not all(map(_is_finite, metrics.values())):
+            raise ConfigError("metrics: expected an object of finite numbers")
+        return CheckpointConfig(model, run, str(values["vocabulary_sha256"]), metrics)
     except (ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(_named(path, error)) from error
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
