@@ -418,9 +418,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     run = str(tmp_path / "run")
     assert main(["train", "--data", str(folder), "--output", run, "--epochs", "1", *SMALL]) == 0
     assert main(["evaluate", run]) == 0
+    assert main(["evaluate", run, "--data", str(folder)]) == 0
     scores = capsys.readouterr().out
-    assert scores.count("dev: accuracy") == 2  # the same, of training and of evaluate
+    assert scores.count("dev: accuracy") == 3  # the same, of training and of evaluate
     assert len({line for line in scores.splitlines() if "dev: accuracy" in line}) == 1
+
+
+def test_a_store_with_other_labels_is_not_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder, corpus, options in ((own, "snli", {}), (other, "pairs", {"fields": OWN})):
+        folder.mkdir()
+        prepare_store(data_of(folder, corpus, **options), folder / "store", Skipped())
+    run = str(tmp_path / "run")
+    assert main(["train", "--data", str(own / "store"), "--output", run, "--epochs", "1", *SMALL]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", run, "--data", str(other / "store")]) == 1
+    assert "has the labels no, perhaps, yes, the model entailment, " in capsys.readouterr().err
 
 
 def test_a_parser_makes_the_trees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,11 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "evaluate", "score a checkpoint", DESCRIPTION, EPILOG)
     add_checkpoint(parser)
     parser.add_argument(
-        "--data", type=Path, nargs="+", metavar="FILE", help="files to score (default: the run's own)"
+        "--data",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="files to score, or a folder that spinn prepare wrote (default: the run's own)",
     )
     parser.add_argument(
         "--split",
@@ -82,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(args.checkpoint, device)
     data = _data(args, checkpoint)
     skipped = Skipped()
-    if args.data is None and prepared_from(data.data) is not None:
-        corpora = stored_splits(data, checkpoint.vocabulary, skipped)
+    if (stored := _stored(args, data)) is not None:
+        corpora = stored_splits(stored, checkpoint.vocabulary, checkpoint.config.model.labels, skipped)
         evaluations = {
             name: evaluate(checkpoint.model, corpus) for name, corpus in corpora.items() if name != "train"
         }
@@ -129,6 +133,15 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
         skip_bad=bool(args.skip_bad) or (is_own and data.skip_bad),
         limit=data.limit if is_own else 0,
     )
+
+
+def _stored(args: argparse.Namespace, data: DataConfig) -> DataConfig | None:
+    """The data whose store is to be scored: the run's own, or the one that is named; None for files."""
+    if args.data is None:
+        return None if prepared_from(data.data) is None else data
+    if len(args.data) != 1 or (corpus := prepared_from(str(args.data[0]))) is None:
+        return None
+    return DataConfig(corpus=corpus, data=str(args.data[0]), branching=data.branching)
 
 
 def _sources(args: argparse.Namespace, data: DataConfig) -> dict[str, Source]:

@@ -145,8 +145,11 @@ def add_data(
 
 def add_files(parser: argparse.ArgumentParser, generated: str | None = None) -> argparse._ArgumentGroup:
     """Which files, and how they are read."""
-    otherwise = ""
+    otherwise, corpus_default = "", ""
     if generated is not None:
+        corpus_default = (
+            " (default: that of a prepared folder, or the preset's, else logic, which is generated)"
+        )
         otherwise = (
             f", or what spinn prepare wrote (default for logic and listops: one generated in {generated})"
         )
@@ -154,7 +157,7 @@ def add_files(parser: argparse.ArgumentParser, generated: str | None = None) -> 
     group.add_argument(
         "--corpus",
         choices=CORPORA,
-        help="kind of files (default: that of a prepared folder, or the preset's, else logic, which is generated)",
+        help="kind of files" + corpus_default,
     )
     group.add_argument(
         "--data",
@@ -216,7 +219,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--batch-tokens",
         type=positive,
         metavar="N",
-        help="instead: words a step at most, so that short sentences come in larger batches",
+        help="instead: words a step at most (a longer pair is a step by itself), so that short sentences come in "
+        "larger batches",
     )
     for name, kind, text in (
         ("epochs", positive, "passes over the training examples"),

@@ -136,10 +136,18 @@ def prepared_from(folder: str | None) -> str | None:
     return str(corpus)
 
 
-def stored_splits(data: DataConfig, vocabulary: Vocabulary, skipped: Skipped) -> dict[str, Corpus]:
-    """Every split of the store that `data` names, for a trained model. Raises DataError."""
+def stored_splits(
+    data: DataConfig,
+    vocabulary: Vocabulary,
+    labels: tuple[str, ...],  # of the model
+    skipped: Skipped,
+) -> dict[str, Corpus]:
+    """Every split of the store that `data` names, for a trained model. Raises DataError, for other labels as well."""
     assert data.data is not None
     corpus = _from_store(data, Path(data.data), skipped)
+    if labels and corpus.labels != labels:
+        reason = f"has the labels {', '.join(corpus.labels)}, the model {', '.join(labels)}"
+        raise DataError(reason, path=data.data)
     ids = vocabulary.encode(corpus.words)
     return {name: renumbered(split.columns, ids) for name, split in corpus.splits.items()}
 
