@@ -121,7 +121,8 @@ def test_a_bad_file_is_one_line_and_leaves_nothing(name: str, tmp_path: Path, ca
     arguments = (pair_arguments if name in BAD_FILES else tree_arguments)(tmp_path)
     if content is not None:
         (tmp_path / file).write_bytes(content)
-    options = ["--train", str(tmp_path / file), "--epochs", "1", "--output", str(tmp_path / "run")]
+    arguments[arguments.index("--train") + 1] = str(tmp_path / file)
+    options = ["--epochs", "1", "--output", str(tmp_path / "run")]
     assert_fails_cleanly([*arguments, *options], message, tmp_path, capsys)
 
 
