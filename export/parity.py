@@ -59,7 +59,7 @@ class Limits(NamedTuple):
 LIMITS = {
     "float32": Limits(1e-5, 1.0, 1.0),
     "float16": Limits(2e-2, 0.98, 0.9),
-    "int8": Limits(0.2, 0.9, 0.4),
+    "int8": Limits(0.3, 0.9, 0.4),
 }
 
 
