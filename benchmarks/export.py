@@ -6,8 +6,8 @@
 Time: a SPINN that parses for itself (random weights, so that its trees are of all kinds), single sentences and pairs,
 the words random. Eager is what a user calls: `make_labelled_batch` or `make_pair_batch` on columns and the model on the
 batch, without gradients; beside it the same without making the batch. onnxruntime runs the files of `export_onnx` on
-padded ids. Every form runs once a round, after a pause in which the threads of the one before fall asleep, and a run that
-is not timed, which wakes its own; ratios are medians of those within a round.
+padded ids. Every form runs once a round, after a pause in which the threads of the one before fall asleep, and a run
+that is not timed, which wakes its own; ratios are medians of those within a round.
 
 Growth: the time at N = 80 to that at N = 20, over 4: 1 is linear.
 
