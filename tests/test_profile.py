@@ -86,6 +86,7 @@ def test_a_clock_waits_for_the_device_whenever_it_is_read() -> None:
 def test_the_table_has_every_phase_and_the_files_all_figures(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # names of operators on one line
     monkeypatch.chdir(tmp_path)
     arguments = pair_arguments(tmp_path)
     before = set(tmp_path.rglob("*"))
