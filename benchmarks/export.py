@@ -34,8 +34,10 @@ from benchmarks import harness
 from data_prep.branching import branching_transitions
 from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, select
 from data_prep.files import Skipped
+from export.interface import Candidate
 from export.onnx_file import export_onnx
-from export.parity import LIMITS, Candidate, Case, compare, make_case, random_cases, require
+from export.parity import LIMITS, Case, compare, make_case, random_cases, require
+from export.session import onnx_function
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.batch import collate
 from spinn_tensor.classifiers import Model
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             files = _write(model, Path(folder) / task, TIMED)
             for n_threads in options.threads:
                 torch.set_num_threads(n_threads)
-                sessions = {form: _candidate(path, n_threads) for form, path in files.items()}
+                sessions = {form: onnx_function(path, n_threads) for form, path in files.items()}
                 measure = _Measure(model, sessions, options.repeats)
                 result["rows"] += [
                     {"task": task, "threads": n_threads, **measure.row(n, options.length)}
@@ -146,18 +148,8 @@ def _write(model: Model, folder: Path, forms: Sequence[str]) -> dict[str, Path]:
         export_onnx(model, files[form], vocabulary_sha256="", max_length=0, **options)
         if options["precision"] == "float32":
             cases = random_cases(model, batch_sizes=(8,))
-            require(compare(model, _candidate(files[form], 1), cases), LIMITS["float32"])
+            require(compare(model, onnx_function(files[form], 1), cases), LIMITS["float32"])
     return files
-
-
-def _candidate(path: Path, n_threads: int) -> Candidate:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def _columns(model: Model, n: int, length: int) -> PairColumns | LabelledColumns:
@@ -237,7 +229,7 @@ def _accuracy(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     checkpoint = load_checkpoint(run_folder)
     splits = load_splits(checkpoint.config.run.data, Skipped())
     files = _write(checkpoint.model, folder / "trained", list(FORMS))
-    sessions = {form: _candidate(path, 1) for form, path in files.items()}
+    sessions = {form: onnx_function(path, 1) for form, path in files.items()}
     accuracies = {}
     for name, corpus in {"dev": splits.dev, **splits.others}.items():
         cases = [

@@ -1,8 +1,8 @@
-"""Sentences that a program holds as strings, binary parses or raw text, to columns under the trees that are wanted."""
+"""Sentences that a program holds as strings, binary parses or raw text, and what it gets for them, by any runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,37 @@ class TreeMaker(NamedTuple):
 
     vocabulary: Vocabulary
     parse: Callable[[SentenceColumns], np.ndarray]
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of a sentence or a pair."""
+
+    label: str  # the most probable
+    probabilities: dict[str, float]  # of every label, in the order of the model's
+
+
+def predictions(
+    labels: Sequence[str],  # C
+    probabilities: np.ndarray,  # (n, C)
+) -> list[Prediction]:  # n
+    """The probabilities by the names of the labels."""
+    return [
+        Prediction(labels[best], dict(zip(labels, row, strict=True)))
+        for best, row in zip(probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True)
+    ]
+
+
+def require_sides(
+    task: str,  # of the model: "pair", "sentence" or "parse"
+    has_hypotheses: bool,
+    model: str,  # its name, for errors
+) -> None:
+    """Raises TypeError where a model cannot classify what it is given."""
+    if task == "parse":
+        raise TypeError("a model that only parses has no labels")
+    if (task == "pair") != has_hypotheses:
+        expected = "premises and hypotheses" if task == "pair" else "sentences alone"
+        raise TypeError(f"a {model} classifies {expected}")
 
 
 def read_strings(

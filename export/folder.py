@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from data_prep.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1  # of export.json and of the metadata inside the artefact
 EXPORT, TOKENIZER = "export.json", "tokenizer.json"
+VERSION_KEY = "spinn_format_version"  # of the metadata inside the artefact
 ARTEFACTS = {  # file of each format
     "onnx": "model.onnx",
     "onnx-fp16": "model.onnx",
@@ -51,19 +53,38 @@ class Exported(NamedTuple):
     folded: bool  # whether the words' leaf states are one table
 
 
-def as_metadata(exported: Exported) -> dict[str, str]:
-    """What an artefact says of itself inside, the format version aside."""
+def metadata(
+    *,
+    task: str,
+    kind: str,
+    tables: str,
+    labels: Sequence[str],
+    vocabulary_sha256: str,
+    max_length: int,
+    hidden_dim: int,
+    precision: str,
+    folded: bool,
+) -> dict[str, str]:
+    """What an artefact says of itself inside, where all values are text; the arguments are fields of `Exported`."""
     return {
-        "task": exported.task,
-        "kind": exported.kind,
-        "tables": exported.tables,
-        "labels": json.dumps(exported.labels, ensure_ascii=False),
-        "vocabulary_sha256": exported.vocabulary_sha256,
-        "max_length": str(exported.max_length),
-        "hidden_dim": str(exported.hidden_dim),
-        "precision": exported.precision,
-        "folded": "true" if exported.folded else "false",
+        VERSION_KEY: str(FORMAT_VERSION),
+        "task": task,
+        "kind": kind,
+        "tables": tables,
+        "labels": json.dumps(list(labels), ensure_ascii=False),
+        "vocabulary_sha256": vocabulary_sha256,
+        "max_length": str(max_length),
+        "hidden_dim": str(hidden_dim),
+        "precision": precision,
+        "folded": "true" if folded else "false",
     }
+
+
+def metadata_of(exported: Exported) -> dict[str, str]:
+    """What the artefact of an export.json says of itself."""
+    fields = exported._asdict()
+    del fields["format"], fields["branching"]  # of the folder, not of the artefact
+    return metadata(**fields)
 
 
 def write_export(folder: Path, exported: Exported, tokenizer: Tokenizer) -> None:

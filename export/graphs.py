@@ -1,17 +1,7 @@
 """Trained models as modules of tensors in and tensors out, for exporters: the loop inside, any batch and any length.
 
 A graph computes what its model computes in evaluation, for any mixture of lengths; what token ids hold beyond a
-sentence's length does not matter. Names and shapes of its inputs and outputs are `graph.inputs` and `graph.outputs`:
-
-    pair        premise_ids (batch, length) int64, premise_lengths (batch,) int64, hypothesis_ids, hypothesis_lengths
-    sentence    token_ids, lengths
-    parse       token_ids, lengths
-    given       and premise_transitions, hypothesis_transitions or transitions (batch, 2 length - 1) int64, -1 padding
-    forest      token_ids (tokens,) of all sentences, premises first; left_index, right_index (steps, width) int64 and
-                root_index (sentences,) int64, of `data_prep.tables.forest_tables` with `padded`
-
-    -> logits (batch, classes), encodings or premise_encodings and hypothesis_encodings (batch, hidden), and of a model
-       that parses transitions, or premise_transitions and hypothesis_transitions, as above
+sentence's length does not matter. Names and shapes of its inputs and outputs are those of `export.interface`.
 """
 
 from __future__ import annotations
@@ -19,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.fx.experimental._config as symbolic_shapes
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
@@ -30,6 +21,7 @@ from export.fold import (
     projection_of,
     step_weights,
 )
+from export.interface import check_exportable, input_axes, output_axes, sides_of
 from export.loop_onnx import machine_loop
 from export.step import (
     Machine,
@@ -44,14 +36,7 @@ from export.step import (
     transitions_of,
 )
 from spinn_tensor.classifiers import Model, PairClassifier, SentenceParser
-from spinn_tensor.config import SPINN_KINDS
 from spinn_tensor.encoder import ParsingMachine, StackMachine
-
-TABLE_KINDS = {"spinn": ("own", "given"), "spinn-pi": ("given",), "spinn-pi-nt": ("forest",)}
-
-
-class ExportError(ValueError):
-    """A model that cannot be exported as asked, or an artefact that is not what it should be. One line."""
 
 
 class Leaves(nn.Module):
@@ -332,20 +317,7 @@ def build_graph(
 
     Raises ExportError for a model that has no such graph.
     """
-    kind = model.config.encoder.kind
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise ExportError(f"{name} is not finite everywhere: a model that diverged is not exported")
-    if kind not in SPINN_KINDS:
-        raise ExportError(f"an encoder of kind {kind!r} is not exported; only {', '.join(SPINN_KINDS)} are")
-    if table_kind not in TABLE_KINDS[kind]:
-        raise ExportError(
-            f"an encoder of kind {kind!r} runs on {' or '.join(TABLE_KINDS[kind])}, not {table_kind!r}"
-        )
-    if table_kind == "given" and isinstance(model, SentenceParser):
-        raise ExportError("a model that only parses has nothing to do with given transitions")
-    if table_kind == "forest" and model.encoder.leaves.lstm is not None:
-        raise ExportError("leaf_encoder 'bilstm' is not exported without a tracker")
+    check_exportable(model, table_kind)
     graph: Graph
     if table_kind == "forest":
         graph = ForestGraph(model, table_kind, fold_leaves, dtype)
@@ -359,45 +331,6 @@ def build_graph(
         }
         graph = classes[table_kind, pairs](model, table_kind, fold_leaves, dtype, onnx_loop)
     return graph.cpu().eval()
-
-
-def default_tables(model: Model) -> str:
-    """The kind of graph that a model was trained for."""
-    kind = model.config.encoder.kind
-    return TABLE_KINDS[kind][0] if kind in TABLE_KINDS else "sequence"
-
-
-def sides_of(task: str) -> tuple[str, ...]:
-    """Prefixes of names: one for each sentence of an example."""
-    return ("premise_", "hypothesis_") if task == "pair" else ("",)
-
-
-def input_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
-    """Names of the inputs, in order, with the names of their axes."""
-    if table_kind == "forest":
-        schedule = ("steps", "width")
-        return {
-            "token_ids": ("tokens",),
-            "left_index": schedule,
-            "right_index": schedule,
-            "root_index": ("sentences",),
-        }
-    axes: dict[str, tuple[str, ...]] = {}
-    for side in sides_of(task):
-        axes |= {side + ("ids" if side else "token_ids"): ("batch", "length"), f"{side}lengths": ("batch",)}
-    if table_kind == "given":
-        axes |= {f"{side}transitions": ("batch", "transitions") for side in sides_of(task)}
-    return axes
-
-
-def output_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
-    """Names of the outputs, in order, with the names of their axes."""
-    batch = "sentences" if table_kind == "forest" and task != "pair" else "batch"
-    axes: dict[str, tuple[str, ...]] = {} if task == "parse" else {"logits": (batch, "classes")}
-    axes |= {f"{side}encodings": (batch, "hidden") for side in sides_of(task)}
-    if table_kind == "own":
-        axes |= {f"{side}transitions": (batch, "transitions") for side in sides_of(task)}
-    return axes
 
 
 def example_inputs(graph: Graph) -> dict[str, Tensor]:
@@ -426,3 +359,22 @@ def dynamic_shapes(graph: Graph) -> dict[str, Any]:
         name: {number: dims[axis] for number, axis in enumerate(axes)}
         for name, axes in input_axes(graph.task, graph.table_kind).items()
     }
+
+
+def traced(
+    module: nn.Module,  # the graph, or what wraps it, with its inputs
+    graph: Graph,
+) -> torch.export.ExportedProgram:
+    """The module for any sizes of the graph's inputs.
+
+    All exports go through here: `scan` keeps what it compiled for one of them, and uses it for the next.
+    """
+    # sizes are taken for numbers that may be 1, else a program for pairs would refuse a single one
+    with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(
+            module.eval(),
+            (),
+            kwargs=example_inputs(graph),
+            dynamic_shapes=dynamic_shapes(graph),
+            strict=False,
+        )

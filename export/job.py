@@ -9,14 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 from data_prep.folders import write_folder
 from export.folder import ARTEFACTS, EXPORT, TOKENIZER, ArtefactError, Exported, read_export, write_export
-from export.graphs import TABLE_KINDS, ExportError, default_tables, input_axes, output_axes
-from export.parity import LIMITS, Candidate, ParityReport, compare, random_cases, require
-from export.session import open_session
+from export.interface import Candidate, check_exportable, default_tables, input_axes, output_axes
+from export.parity import LIMITS, ParityReport, compare, random_cases, require
+from export.session import onnx_function
 from export.triton import CONFIG, LABELS, VERSION, check_repository, has_triton_schema, write_repository_files
 from spinn_tensor.classifiers import Model
 from spinn_tensor.training.checkpoint import Checkpoint
@@ -50,8 +47,8 @@ def export_folder(
     folder = Path(os.path.realpath(output / options.name if options.format == "triton" else output))
     _check_packages(options.format)
     _check_output(folder)
-    _check_finite(checkpoint.model)
     exported = _description(checkpoint, options)
+    check_exportable(checkpoint.model, exported.tables)
     report: list[ParityReport] = []
 
     def fill(temporary: Path) -> None:
@@ -75,13 +72,10 @@ def export_folder(
 
 def _description(checkpoint: Checkpoint, options: ExportOptions) -> Exported:
     config = checkpoint.config.model
-    kind = config.encoder.kind
-    if kind not in TABLE_KINDS:
-        raise ExportError(f"an encoder of kind {kind!r} is not exported; only {', '.join(TABLE_KINDS)} are")
     return Exported(
         format=options.format,
         task=config.task,
-        kind=kind,
+        kind=config.encoder.kind,
         tables=options.tables or default_tables(checkpoint.model),
         labels=list(config.labels),
         branching=checkpoint.config.run.data.branching,
@@ -105,7 +99,7 @@ def _write(model: Model, path: Path, exported: Exported) -> Candidate:
         from export.onnx_file import export_onnx
 
         export_onnx(model, path, precision=exported.precision, **said)
-        return onnx_candidate(path)
+        return onnx_function(path)
     if exported.format == "torchscript":
         from export.scripts import export_torchscript, load_torchscript
 
@@ -118,17 +112,6 @@ def _write(model: Model, path: Path, exported: Exported) -> Candidate:
         return load_program(path)
     export_aoti(model, path, **said)
     return load_aoti(path)
-
-
-def onnx_candidate(path: Path) -> Candidate:
-    """An ONNX file on the CPU, as a function of its inputs by name."""
-    session = open_session(path, "cpu").session
-    outputs = [output.name for output in session.get_outputs()]
-
-    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
-
-    return run
 
 
 def _fill_repository(folder: Path, name: str, exported: Exported, tell: Callable[[str], object]) -> None:
@@ -163,15 +146,6 @@ def _check_output(folder: Path) -> None:
         raise ArtefactError(
             f"{folder}: holds other files ({(others or sorted(names))[0]}); name a new folder"
         )
-
-
-def _check_finite(model: Model) -> None:
-    """Raises ExportError naming the first tensor with a NaN or an infinity."""
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ExportError(
-                f"tensor {name!r} of the model holds NaN or infinity: there is nothing to export"
-            )
 
 
 @contextmanager

@@ -10,7 +10,6 @@ scale a product.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import tempfile
@@ -23,17 +22,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from data_prep.files import atomic_write
-from export.folder import FORMAT_VERSION
-from export.graphs import (
-    ExportError,
-    Graph,
-    build_graph,
-    default_tables,
-    dynamic_shapes,
-    example_inputs,
-    input_axes,
-    output_axes,
-)
+from export.graphs import Graph, build_graph, traced
+from export.interface import ExportError, default_tables, describe, input_axes, output_axes
 from export.loop_onnx import DOMAIN, function_text, placeholder
 from spinn_tensor.classifiers import Model
 
@@ -62,7 +52,7 @@ def export_onnx(
     and ImportError where the packages of spinn_tensor[export] are missing.
     """
     proto = onnx_model(model, tables=tables, precision=precision, fold_leaves=fold_leaves)
-    described = metadata(
+    described = describe(
         model,
         tables=tables,
         precision=precision,
@@ -74,31 +64,6 @@ def export_onnx(
         proto.metadata_props.add(key=key, value=value)
     with atomic_write(path, "wb") as file:
         file.write(proto.SerializeToString())
-
-
-def metadata(
-    model: Model,
-    *,
-    tables: str | None = None,
-    precision: str = "float32",
-    fold_leaves: bool = False,
-    vocabulary_sha256: str,
-    max_length: int,
-) -> dict[str, str]:
-    """What an artefact says of itself, beside its tensors."""
-    config = model.config
-    return {
-        "spinn_format_version": str(FORMAT_VERSION),
-        "task": config.task,
-        "kind": config.encoder.kind,
-        "tables": default_tables(model) if tables is None else tables,
-        "labels": json.dumps(list(config.labels), ensure_ascii=False),
-        "vocabulary_sha256": vocabulary_sha256,
-        "max_length": str(max_length),
-        "hidden_dim": str(config.encoder.hidden_dim),
-        "precision": precision,
-        "folded": "true" if fold_leaves else "false",
-    }
 
 
 def onnx_model(
@@ -148,11 +113,8 @@ def onnx_model(
 
 def _exported(graph: Graph) -> ModelProto:
     with _quiet(), torch.no_grad():
-        program = torch.export.export(
-            graph, (), kwargs=example_inputs(graph), dynamic_shapes=dynamic_shapes(graph), strict=False
-        )
         exported = torch.onnx.export(
-            program,
+            traced(graph, graph),
             dynamo=True,
             opset_version=OPSET,
             output_names=graph.outputs,
@@ -191,7 +153,7 @@ def _tidy(proto: ModelProto) -> None:
 
 
 def _name_axes(proto: ModelProto, graph: Graph) -> None:
-    """Give the axes of inputs and outputs the names that `export.graphs` gives them."""
+    """Give the axes of inputs and outputs the names that `export.interface` gives them."""
     axes = input_axes(graph.task, graph.table_kind) | output_axes(graph.task, graph.table_kind)
     for value in [*proto.graph.input, *proto.graph.output]:
         for dim, name in zip(value.type.tensor_type.shape.dim, axes[value.name], strict=True):

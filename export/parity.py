@@ -12,7 +12,7 @@ of the numbers, or where an output goes beyond 1 its part of the largest: float3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ import torch
 
 from data_prep.branching import BRANCHINGS, branching_transitions
 from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, lengths
-from export.graphs import default_tables, output_axes, sides_of
+from export.interface import Arrays, Candidate, default_tables, output_axes, sides_of
 from export.sentences import graph_inputs
 from spinn_tensor.batch import collate
 from spinn_tensor.classifiers import Model, PairClassifier, SentenceClassifier, run_model
@@ -30,9 +30,6 @@ LENGTHS = (1, 2, 14, 40, 82)
 BATCH_SIZES = (1, 3, 32, 128)
 BATCH_TABLES = {"own": "own", "given": "lanes", "forest": "forest"}  # of `make_sentence_batch`
 POISON = -(10**9)  # padding that is no word
-
-Arrays = dict[str, np.ndarray]
-Candidate = Callable[[Arrays], Arrays]
 
 
 class ParityError(ValueError):
@@ -43,7 +40,7 @@ class Case(NamedTuple):
     """A batch, and what an artefact reads of it."""
 
     columns: PairColumns | LabelledColumns  # n examples
-    inputs: Arrays  # by name, see `export.graphs`
+    inputs: Arrays  # by name, see `export.interface`
 
 
 class Limits(NamedTuple):

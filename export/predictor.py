@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,20 +30,24 @@ from data_prep.columns import (
 )
 from data_prep.errors import DataError
 from data_prep.strings import (
+    Prediction,
     Sentences,
     TreeMaker,
     binary_parses,
     joined,
+    predictions,
     read_strings,
     require_parses,
+    require_sides,
     under_trees,
 )
 from export.folder import (
     ARTEFACTS,
     FORMAT_VERSION,
+    VERSION_KEY,
     ArtefactError,
     Exported,
-    as_metadata,
+    metadata_of,
     read_export,
 )
 from export.sentences import graph_inputs
@@ -52,13 +55,6 @@ from export.session import open_session
 
 BATCH = 256  # sentences or pairs
 TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sentences may have any length
-
-
-class Prediction(NamedTuple):
-    """What a classifier says of a sentence or a pair."""
-
-    label: str  # the most probable
-    probabilities: dict[str, float]  # of every label, in the order of the model's
 
 
 class OnnxPredictor:
@@ -104,11 +100,7 @@ class OnnxPredictor:
         longer than the model takes; TypeError where the model is not one of pairs, or of sentences.
         """
         task = self.exported.task
-        if task == "parse":
-            raise TypeError("a model that only parses has no labels")
-        if (task == "pair") != (hypotheses is not None):
-            expected = "premises and hypotheses" if task == "pair" else "sentences alone"
-            raise TypeError(f"a model of task {task!r} classifies {expected}")
+        require_sides(task, hypotheses is not None, f"model of task {task!r}")
         if hypotheses is None:
             sides = [self._composed(self._read(premises, "sentences"))]
         else:
@@ -116,11 +108,7 @@ class OnnxPredictor:
         logits = np.empty((n_sentences(sides[0]), len(self.labels)), dtype=np.float32)
         for rows, (answer,) in self._answers(sides, ["logits"], batch_size):
             logits[rows] = answer
-        probabilities = _softmax(logits)
-        return [
-            Prediction(self.labels[best], dict(zip(self.labels, row, strict=True)))
-            for best, row in zip(probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True)
-        ]
+        return predictions(self.labels, _softmax(logits))
 
     def encode(self, sentences: Iterable[str]) -> np.ndarray:  # (n, H) float32
         """One vector a sentence. Raises DataError as `classify`."""
@@ -225,16 +213,14 @@ def _branching(exported: Exported, trees: str | None, parser: OnnxPredictor | No
 
 def _check_metadata(path: Path, metadata: dict[str, str], exported: Exported) -> None:
     """Raises ArtefactError unless the ONNX file says of itself what export.json says of it."""
-    version = metadata.get("spinn_format_version", "")
+    version = metadata.get(VERSION_KEY, "")
     if not version.isdecimal():
-        raise ArtefactError(
-            f"{path}: not an ONNX file of spinn export (no spinn_format_version in its metadata)"
-        )
+        raise ArtefactError(f"{path}: not an ONNX file of spinn export (no {VERSION_KEY} in its metadata)")
     if int(version) > FORMAT_VERSION:
         raise ArtefactError(
             f"{path}: format version {version}; this program reads {FORMAT_VERSION}: update spinn_tensor"
         )
-    for key, expected in as_metadata(exported).items():
+    for key, expected in metadata_of(exported).items():
         if metadata.get(key) != expected:
             raise ArtefactError(f"{path}: {key} is {metadata.get(key)!r}, export.json says {expected!r}")
 

@@ -1,8 +1,8 @@
 """torch.export programs (.pt2) of a trained model, and packages that AOTInductor compiled from them.
 
-Torch alone reads both. They take any batch and any length, inputs by the names of `export.graphs`, and give a dict of
-outputs by name. The loop in them is one `scan`, which composes in every lane: slower than TorchScript and ONNX, which
-compose those that reduce. A package is machine code for the processor that it was compiled on.
+Torch alone reads both. They take any batch and any length, inputs by the names of `export.interface`, and give a dict
+of outputs by name. The loop in them is one `scan`, which composes in every lane: slower than TorchScript and ONNX,
+which compose those that reduce. A package is machine code for the processor that it was compiled on.
 
 What a file says of itself is in its extra file `export.json`; of a package, in its metadata.
 """
@@ -12,34 +12,29 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 import torch
-import torch.fx.experimental._config as symbolic_shapes
 from torch import Tensor, nn
 
 from data_prep.files import atomic_write
-from export.graphs import (
+from export.folder import EXPORT, VERSION_KEY
+from export.graphs import Graph, build_graph, traced
+from export.interface import (
+    Candidate,
     ExportError,
-    Graph,
-    build_graph,
     default_tables,
-    dynamic_shapes,
-    example_inputs,
+    describe,
+    first_line,
     input_axes,
+    of_arrays,
+    reading,
+    require_ours,
 )
-from export.onnx_file import metadata
 from spinn_tensor.classifiers import Model
-
-METADATA = "export.json"
-FORMAT_KEY = "spinn_format_version"  # of the metadata: tells our packages from others
-
-Artefact = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class Named(nn.Module):
@@ -72,20 +67,13 @@ def program(
     Raises ExportError for a model that cannot be exported so.
     """
     graph = build_graph(model, default_tables(model) if tables is None else tables, fold_leaves=fold_leaves)
-    # sizes are taken for numbers that may be 1, else a program for pairs would refuse a single one
-    with _quiet(), torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        return torch.export.export(
-            Named(graph).eval(),
-            (),
-            kwargs=example_inputs(graph),
-            dynamic_shapes=dynamic_shapes(graph),
-            strict=False,
-        )
+    with _quiet():
+        return traced(Named(graph), graph)
 
 
 def export_program(
     model: Model,
-    path: str | os.PathLike[str],
+    path: str | Path,
     *,
     vocabulary_sha256: str,
     max_length: int,  # tokens of a sentence at most, for those who read the metadata; 0 = any number
@@ -97,7 +85,7 @@ def export_program(
     Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to.
     """
     exported = program(model, tables=tables, fold_leaves=fold_leaves)
-    described = metadata(
+    described = describe(
         model,
         tables=tables,
         fold_leaves=fold_leaves,
@@ -106,29 +94,26 @@ def export_program(
     )
     content = io.BytesIO()
     with _quiet():
-        torch.export.save(
-            exported, content, extra_files={METADATA: json.dumps(described, ensure_ascii=False)}
-        )
+        torch.export.save(exported, content, extra_files={EXPORT: json.dumps(described, ensure_ascii=False)})
     with atomic_write(path, "wb") as file:
         file.write(content.getbuffer())
 
 
-def load_program(path: str | os.PathLike[str]) -> Artefact:
+def load_program(path: str | Path) -> Candidate:
     """The program in a file of `export_program`: arrays in, arrays out, by name.
 
     Raises ExportError for a file that is none.
     """
-    extra = {METADATA: ""}
-    with _reading(path, "torch.export program"), _quiet():
-        exported = torch.export.load(os.fspath(path), extra_files=extra)
-    if not extra[METADATA]:
-        raise ExportError(f"{os.fspath(path)}: no {METADATA} in it: not written by spinn_tensor")
-    return _of_arrays(exported.module())
+    extra = {EXPORT: ""}
+    with reading(path, "torch.export program"), _quiet():
+        exported = torch.export.load(str(path), extra_files=extra)
+    require_ours(path, extra[EXPORT], EXPORT)
+    return of_arrays(exported.module())
 
 
 def export_aoti(
     model: Model,
-    path: str | os.PathLike[str],  # ends in .pt2
+    path: str | Path,  # ends in .pt2
     *,
     vocabulary_sha256: str,
     max_length: int,  # as in `export_program`
@@ -147,7 +132,7 @@ def export_aoti(
         get_cpp_compiler()
     except InvalidCxxCompiler:
         raise ExportError("AOTInductor needs a C++ compiler: install g++, or name one in CXX") from None
-    described = metadata(
+    described = describe(
         model,
         tables=tables,
         fold_leaves=fold_leaves,
@@ -163,44 +148,21 @@ def export_aoti(
             )
     except InductorError as error:
         raise ExportError(
-            f"torch {torch.__version__} cannot compile this model: {_first_line(error)}"
+            f"torch {torch.__version__} cannot compile this model: {first_line(error)}"
         ) from error
     with atomic_write(path, "wb") as file:
         file.write(content.getbuffer())
 
 
-def load_aoti(path: str | os.PathLike[str]) -> Artefact:
+def load_aoti(path: str | Path) -> Candidate:
     """The package in a file of `export_aoti`: arrays in, arrays out, by name.
 
     Raises ExportError for a file that is none.
     """
-    with _reading(path, "AOTInductor package"), _quiet():
-        package = torch._inductor.aoti_load_package(os.fspath(path))
-    if FORMAT_KEY not in package.get_metadata():
-        raise ExportError(f"{os.fspath(path)}: no {FORMAT_KEY} in its metadata: not written by spinn_tensor")
-    return _of_arrays(package)
-
-
-def _of_arrays(run: Callable[..., Any]) -> Artefact:
-    def of_arrays(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with torch.no_grad():
-            outputs = run(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-        return {name: output.numpy() for name, output in outputs.items()}
-
-    return of_arrays
-
-
-@contextmanager
-def _reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # torch's readers raise whatever the first thing that they miss raises
-        raise ExportError(f"{os.fspath(path)}: not a readable {what}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    with reading(path, "AOTInductor package"), _quiet():
+        package = torch._inductor.aoti_load_package(str(path))
+    require_ours(path, VERSION_KEY in package.get_metadata(), VERSION_KEY)
+    return of_arrays(package)
 
 
 @contextmanager

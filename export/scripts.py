@@ -1,6 +1,6 @@
 """TorchScript of a trained model: scripted, so that the loop is in the file, and torch alone loads and runs it.
 
-Inputs have the names and shapes of `export.graphs`, and go in by name or in order; the output is a `Dict[str, Tensor]`,
+Inputs are those of `export.interface`, and go in by name or in order; the output is a `Dict[str, Tensor]`,
 which Python and C++ read by name. What the file says of itself is in its extra files, `export.json` and `labels.txt`.
 
 The modules here are those of `export.graphs` in the subset of Python that TorchScript reads, which has no
@@ -8,34 +8,23 @@ The modules here are those of `export.graphs` in the subset of Python that Torch
 """
 
 import json
-import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data_prep.files import atomic_write
-from export.graphs import (
-    ExportError,
-    ForestGraph,
-    Graph,
-    LaneGraph,
-    Product,
-    build_graph,
-    default_tables,
-)
-from export.onnx_file import metadata
+from export.folder import EXPORT
+from export.graphs import ForestGraph, Graph, LaneGraph, Product, build_graph
+from export.interface import Candidate, default_tables, describe, of_arrays, reading, require_ours
 from export.script_loop import run_both_ways, run_forest, run_lanes
 from export.step import StepWeights
 from spinn_tensor.classifiers import Model
 
-METADATA = "export.json"
 LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order of the logits
-
-Artefact = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class Layer(nn.Module):
@@ -240,7 +229,7 @@ def script(
 
 def export_torchscript(
     model: Model,
-    path: str | os.PathLike[str],
+    path: str | Path,
     *,
     vocabulary_sha256: str,
     max_length: int,  # tokens of a sentence at most, for those who read the metadata; 0 = any number
@@ -252,38 +241,28 @@ def export_torchscript(
     Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to.
     """
     scripted = script(model, tables=tables, fold_leaves=fold_leaves)
-    described = metadata(
+    described = describe(
         model,
         tables=tables,
         fold_leaves=fold_leaves,
         vocabulary_sha256=vocabulary_sha256,
         max_length=max_length,
     )
-    files = {METADATA: json.dumps(described, ensure_ascii=False), LABELS: "\n".join(model.config.labels)}
+    files = {EXPORT: json.dumps(described, ensure_ascii=False), LABELS: "\n".join(model.config.labels)}
     with atomic_write(path, "wb") as file, _deprecated():
         torch.jit.save(scripted, file, _extra_files=files)
 
 
-def load_torchscript(path: str | os.PathLike[str]) -> Artefact:
+def load_torchscript(path: str | Path) -> Candidate:
     """The model in a file of `export_torchscript`, on the CPU: arrays in, arrays out, by name.
 
     Raises ExportError for a file that is none.
     """
-    extra = {METADATA: ""}
-    try:
-        with _deprecated():
-            scripted = torch.jit.load(os.fspath(path), map_location="cpu", _extra_files=extra)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(f"{os.fspath(path)}: not a TorchScript file that can be read: {reason}") from error
-    if not extra[METADATA]:
-        raise ExportError(f"{os.fspath(path)}: no {METADATA} in it: not written by spinn_tensor")
-
-    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = scripted(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-        return {name: output.numpy() for name, output in outputs.items()}
-
-    return run
+    extra = {EXPORT: ""}
+    with reading(path, "TorchScript file"), _deprecated():
+        scripted = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+    require_ours(path, extra[EXPORT], EXPORT)
+    return of_arrays(scripted)
 
 
 @contextmanager

@@ -9,8 +9,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from export.folder import ArtefactError
 
@@ -75,6 +78,20 @@ def open_session(
     else:
         logger.info("%s: provider auto took cpu", path)
     return OpenSession(_open(runtime, path, "cpu", threads), "cpu")
+
+
+def onnx_function(
+    path: Path,
+    threads: int | None = None,  # as in `open_session`
+) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """An ONNX file on the CPU, from its inputs to its outputs, by name. Raises as `open_session`."""
+    session = open_session(path, "cpu", threads).session
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return run
 
 
 def import_onnxruntime() -> Any:

@@ -38,7 +38,7 @@ class TritonTensor(NamedTuple):
 def triton_config(
     name: str,
     exported: Exported,
-    inputs: Mapping[str, tuple[str, ...]],  # names of the axes of each, as `export.graphs.input_axes`
+    inputs: Mapping[str, tuple[str, ...]],  # names of the axes of each, as `export.interface.input_axes`
     outputs: Mapping[str, tuple[str, ...]],
 ) -> str:
     """The text of config.pbtxt."""

@@ -19,6 +19,7 @@ from importlib import metadata as _metadata
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
+from data_prep.strings import Prediction as Prediction
 from spinn_tensor.batch import LabelledBatch as LabelledBatch
 from spinn_tensor.batch import PairBatch as PairBatch
 from spinn_tensor.batch import SentenceBatch as SentenceBatch
@@ -52,7 +53,6 @@ from spinn_tensor.machine import run_given as run_given
 from spinn_tensor.machine import run_own as run_own
 from spinn_tensor.machine import run_taught as run_taught
 from spinn_tensor.pipeline import Pipeline as Pipeline
-from spinn_tensor.pipeline import Prediction as Prediction
 from spinn_tensor.training.checkpoint import CheckpointError as CheckpointError
 from spinn_tensor.training.checkpoint import Provenance as Provenance
 from spinn_tensor.training.checkpoint import load_checkpoint as load_checkpoint

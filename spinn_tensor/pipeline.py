@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,12 +27,15 @@ import torch
 from data_prep.branching import BRANCHINGS
 from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, SentenceColumns, n_sentences, take
 from data_prep.strings import (
+    Prediction,
     Sentences,
     TreeMaker,
     binary_parses,
     joined,
+    predictions,
     read_strings,
     require_parses,
+    require_sides,
     under_trees,
 )
 from spinn_tensor.classifiers import Model
@@ -43,13 +46,6 @@ from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, load_checkpoint
 from spinn_tensor.training.evaluate import EVALUATION_BATCH, predict_probabilities, predict_transitions
 
 PACKAGED = "parser"  # the name of the package's own, among trees
-
-
-class Prediction(NamedTuple):
-    """What a classifier says of a sentence or a pair."""
-
-    label: str  # the most probable
-    probabilities: dict[str, float]  # of every label, in the order of the model's
 
 
 class Pipeline:
@@ -138,22 +134,14 @@ class Pipeline:
         TypeError where the model is not one of pairs, or of sentences.
         """
         task = self.model.task
-        if task == "parse":
-            raise TypeError("a model that only parses has no labels")
-        if (task == "pair") != (hypotheses is not None):
-            expected = "premises and hypotheses" if task == "pair" else "sentences alone"
-            raise TypeError(f"a {type(self.model).__name__} classifies {expected}")
+        require_sides(task, hypotheses is not None, type(self.model).__name__)
         corpus: PairColumns | LabelledColumns
         if hypotheses is None:
             columns = self._composed(self._read(premises, "sentences"))
             corpus = LabelledColumns(columns, _no_labels(n_sentences(columns)))
         else:
             corpus = self._pairs(premises, hypotheses)
-        rows = predict_probabilities(self.model, corpus, batch_size)
-        return [
-            Prediction(self.labels[best], dict(zip(self.labels, row, strict=True)))
-            for best, row in zip(rows.argmax(1).tolist(), rows.tolist(), strict=True)
-        ]
+        return predictions(self.labels, predict_probabilities(self.model, corpus, batch_size))
 
     def encode(self, sentences: Iterable[str]) -> np.ndarray:  # (n, output_dim) float32
         """One vector a sentence. Raises DataError as `classify`."""

@@ -281,7 +281,7 @@ def test_an_artefact_that_answers_otherwise_leaves_no_file(
     name, bundle, tmp_path, capsys, monkeypatch
 ) -> None:
     change, message = FAULTS[name]
-    real = job.onnx_candidate
+    real = job.onnx_function
 
     def faulty(path: Path) -> Callable[[Any], Any]:
         run = real(path)
@@ -293,7 +293,7 @@ def test_an_artefact_that_answers_otherwise_leaves_no_file(
 
         return run_and_change
 
-    monkeypatch.setattr(job, "onnx_candidate", faulty)
+    monkeypatch.setattr(job, "onnx_function", faulty)
     monkeypatch.setattr(job, "random_cases", partial(random_cases, batch_sizes=(1, 3)))
     assert_fails(export(bundle, tmp_path / "exported"), message, capsys)
     assert files(tmp_path) == []

@@ -19,9 +19,10 @@ from onnx import TensorProto  # noqa: E402
 from data_prep.columns import PairColumns, sentence_columns  # noqa: E402
 from data_prep.errors import DataError  # noqa: E402
 from data_prep.pairs import read_pairs  # noqa: E402
-from export.graphs import ExportError, input_axes, output_axes  # noqa: E402
+from export.interface import ExportError, input_axes, output_axes  # noqa: E402
 from export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
 from export.parity import LIMITS, ParityError, compare, make_case, random_cases, require  # noqa: E402
+from export.session import onnx_function  # noqa: E402
 from tests.tiny_models import tiny_model  # noqa: E402
 
 SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
@@ -62,20 +63,11 @@ def exported(tmp_path_factory):
     return export
 
 
-def as_candidate(path, n_threads=1):
-    """A file as parity runs artefacts."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_says_what_its_model_says(exported, name) -> None:
     model, path = exported(name)
     tables, precision = FILES[name][2], FILES[name][4]
-    report = compare(model, as_candidate(path), random_cases(model, tables=tables), tables=tables)
+    report = compare(model, onnx_function(path), random_cases(model, tables=tables), tables=tables)
     require(report, LIMITS[precision])
     if precision != "float32":
         with pytest.raises(ParityError):
@@ -178,7 +170,7 @@ def test_the_loop_carries_what_its_stacks_need(exported) -> None:
 
 def test_padding_and_company_change_nothing(exported) -> None:
     model, path = exported("own")
-    run, case = as_candidate(path), next(random_cases(model, batch_sizes=(8,)))
+    run, case = onnx_function(path), next(random_cases(model, batch_sizes=(8,)))
     expected = run(case.inputs)
     names = ("premise_ids", "premise_lengths", "hypothesis_ids", "hypothesis_lengths")
     ids, n_tokens, other_ids, other_n_tokens = (case.inputs[name] for name in names)
@@ -201,7 +193,7 @@ def test_padding_and_company_change_nothing(exported) -> None:
 def test_labels_and_trees_of_snli(exported, snli) -> None:
     model, path = exported("own")
     cases = (make_case(model, snli_batch(snli, start)) for start in range(0, len(snli), 128))
-    report = compare(model, as_candidate(path), cases)
+    report = compare(model, onnx_function(path), cases)
     require(report)
     assert report.n == len(snli)
 
@@ -254,7 +246,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_made(monkeypatch)
     diverged = tiny_model("pair", "spinn")
     with torch.no_grad():
         diverged.mlp.output.bias.fill_(torch.inf)
-    with pytest.raises(ExportError, match=r"mlp\.output\.bias is not finite"):
+    with pytest.raises(ExportError, match=r"mlp\.output\.bias. of the model holds NaN"):
         onnx_model(diverged)
     monkeypatch.setattr("export.onnx_file.MOST_BYTES", 1000)
     with pytest.raises(ExportError, match=r"weights of 0\.0 GB: one ONNX file holds 2 GB at most"):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from data_prep.errors import DataError
-from export.graphs import ExportError, output_axes
+from export.interface import ExportError, output_axes
 from export.parity import compare, random_cases, reference, require
 from export.programs import export_aoti, export_program, load_aoti, load_program, program
 from tests.test_torchscript import EQUAL, SAID, assert_equal, run_alone
 from tests.tiny_models import tiny_model
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # task, kind, tables, leaf encoder
 PROGRAMS = [
@@ -129,3 +134,25 @@ def test_a_package_needs_a_compiler(tmp_path, monkeypatch) -> None:
 def test_a_model_without_a_machine_is_refused() -> None:
     with pytest.raises(ExportError, match="'lstm' is not exported"):
         program(tiny_model("pair", "lstm"))
+
+
+def test_a_program_made_after_an_onnx_file_takes_any_sizes(tmp_path) -> None:
+    """In a process of its own: `scan` keeps what it compiled for the file, and with it the sizes it would refuse."""
+    pytest.importorskip("onnxscript")
+    program = """
+import sys
+from pathlib import Path
+from export.onnx_file import export_onnx
+from export.parity import compare, random_cases, require
+from export.programs import export_program, load_program
+from tests.tiny_models import tiny_model
+
+folder, said = Path(sys.argv[1]), {"vocabulary_sha256": "", "max_length": 0}
+model = tiny_model("pair", "spinn-pi-nt")
+export_onnx(model, folder / "model.onnx", **said)
+export_program(model, folder / "model.pt2", **said)
+require(compare(model, load_program(folder / "model.pt2"), random_cases(model, batch_sizes=(1, 3))))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

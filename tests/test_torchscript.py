@@ -14,7 +14,7 @@ import torch
 from data_prep.errors import DataError
 from data_prep.tables import lane_tables, own_tables
 from export.fold import step_weights
-from export.graphs import ExportError, output_axes
+from export.interface import ExportError, output_axes
 from export.parity import Limits, compare, random_cases, reference, require
 from export.script_loop import run_lanes
 from export.scripts import export_torchscript, load_torchscript, script
@@ -165,7 +165,7 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
 def test_what_is_no_file_of_ours(tmp_path) -> None:
     (tmp_path / "model.ts").write_bytes(b"PK nothing")
     for name in ("model.ts", "missing.ts"):
-        with pytest.raises(ExportError, match=rf"{name}: not a TorchScript file") as error:
+        with pytest.raises(ExportError, match=rf"{name}: not a readable TorchScript file") as error:
             load_torchscript(tmp_path / name)
         assert "\n" not in str(error.value)
     torch.jit.save(torch.jit.script(torch.nn.ReLU()), tmp_path / "other.ts")

@@ -86,7 +86,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from export.folder import ArtefactError
-    from export.graphs import ExportError
+    from export.interface import ExportError
     from export.job import ExportOptions, export_folder
     from export.parity import ParityError
     from export.session import ProviderError
