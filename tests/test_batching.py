@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data_prep.batching import epoch_batches
@@ -58,6 +58,7 @@ def test_every_row_comes_once(
     st.integers(1, 9),
     st.booleans(),
 )
+@example([(1, 2)] * 4, 4, 2, False)  # to the last token
 def test_a_budget_is_kept_and_used_up(
     sizes: list[tuple[int, int]], budget: int, batch_size: int, shuffle: bool
 ) -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import pickle
-import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors.torch import load_file, save_file
 
 from spinn_tensor import (
@@ -30,14 +24,11 @@ from spinn_tensor import (
     load_checkpoint,
     save_checkpoint,
 )
-from spinn_tensor.cli.main import build_parser
-from spinn_tensor.cli.train import new_run
 from spinn_tensor.config import ENCODER_KINDS
-from spinn_tensor.hub import HubMixin
 from spinn_tensor.training.checkpoint import load_weights
-from spinn_tensor.training.model_card import model_card, train_command, without_folders
+from spinn_tensor.training.model_card import without_folders
 from tests.test_checkpoint import DAMAGE
-from tests.tiny_bundles import METRICS, PARSES, own_run, tiny_bundle, tiny_model, tiny_run
+from tests.tiny_bundles import PARSES, tiny_bundle, tiny_model, tiny_run
 
 CLASSES = {"pair": PairClassifier, "sentence": SentenceClassifier, "parse": SentenceParser}
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
@@ -279,190 +270,7 @@ def test_a_link_to_a_folder_is_followed(tmp_path) -> None:
 # the card
 
 
-@pytest.mark.parametrize(
-    "kind, task", [("spinn-pi", "pair"), ("bow", "pair"), ("spinn", "sentence"), ("spinn", "parse")]
-)
-def test_the_hub_understands_the_card(kind, task, tmp_path) -> None:
-    model = tiny_model(kind, task)
-    model.save_pretrained(tmp_path / "bundle", license="cc-by-sa-4.0")
-    card = ModelCard.load(tmp_path / "bundle" / "README.md")
-    assert card.data.library_name == "spinn_tensor"
-    assert card.data.license == "cc-by-sa-4.0"
-    assert card.data.language == "en"
-    assert card.data.pipeline_tag == (None if task == "parse" else "text-classification")
-    assert {"spinn", kind} <= set(card.data.tags)
-    assert card.data.metrics == ["f1" if task == "parse" else "accuracy"]
-    assert f"{sum(p.numel() for p in model.parameters()):,}" in card.text
-    assert "90.6%" in card.text
-    assert "1,208" in card.text
-    assert "`neutral`" in card.text or task != "pair"
-    for heading in ("Use", "Model", "Data", "Scores", "Made by", "Not for"):
-        assert f"\n## {heading}\n" in card.text
-    assert "license" not in model_card(model.config, model.provenance.run, METRICS, 1)
-
-
-@pytest.mark.parametrize(
-    "kind, task", [("spinn-pi", "pair"), ("lstm", "pair"), ("spinn", "sentence"), ("spinn", "parse")]
-)
-def test_the_cards_code_runs(kind, task, tmp_path) -> None:
-    folder = tiny_bundle(tmp_path / "bundle", kind, task)
-    code = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
-    names: dict[str, object] = {}
-    exec(code.replace("FOLDER OR HUB ID", str(folder)), names)
-    assert isinstance(names["pipeline"], Pipeline)
-
-
-@pytest.mark.parametrize(
-    "run",
-    [
-        tiny_run().changed(seed=7, decay_unit="step"),
-        tiny_run().changed(encoder__batch_norm=False, classifier__batch_norm=False, precision="bfloat16"),
-        tiny_run(
-            "pairs", fields=("premise=a b", "label=c"), labels=("yes, quite", "no"), min_count=3, lower=True
-        ),
-        tiny_run("trees", extra=("hard=/x/hard.txt",), limit=100),
-        tiny_run(
-            vectors="/v/glove.zip",
-            train=("/a/1.jsonl", "/a/2.jsonl"),
-            dev=("/a/d.jsonl",),
-            branching="balanced",
-        ),
-    ],
-    ids=["seed", "ambiguous keys", "own fields", "parser", "vectors"],
-)
-def test_the_command_of_the_card_has_the_same_settings(run) -> None:
-    named = replace(run, data=without_folders(run.data))
-    command = train_command(named)
-    assert f"    {command}\n" in model_card(tiny_model().config, run, METRICS, 1)
-    words = shlex.split(command)
-    assert words[:2] == ["spinn", "train"]
-    args = build_parser().parse_args([*words[1:], "--device", "cpu"])
-    assert new_run(args) == named
-
-
-def test_a_run_of_no_preset_has_no_command() -> None:
-    assert train_command(own_run()) is None
-    assert "settings are in config.json" in model_card(tiny_model().config, own_run(), METRICS, 1)
-
-
-def test_a_score_that_there_is_not_yet() -> None:
-    card = model_card(tiny_model().config, tiny_run(), {"step": 3, "best_dev_score": -1.0}, 1)
-    assert "| accuracy on dev, the best of the run | not evaluated yet |" in card
-
-
 # the hub
-
-
-def test_the_methods_take_what_huggingface_hubs_mixin_takes() -> None:
-    for name in ("from_pretrained", "save_pretrained", "push_to_hub"):
-        ours = inspect.signature(getattr(HubMixin, name)).parameters
-        theirs = inspect.signature(getattr(PyTorchModelHubMixin, name)).parameters
-        extra = set(ours) - set(theirs)
-        assert extra <= {"device", "license"}, name
-        for key in set(ours) - extra:
-            assert (ours[key].default, ours[key].kind) == (theirs[key].default, theirs[key].kind), (name, key)
-
-
-@pytest.mark.parametrize("load", [PairClassifier.from_pretrained, Pipeline.from_pretrained])
-def test_what_is_no_folder_is_looked_for_on_the_hub(load, whole, monkeypatch) -> None:
-    calls = []
-
-    def download(repo_id, **options):
-        calls.append((repo_id, options))
-        return str(whole)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    options = {
-        "revision": "v1",
-        "cache_dir": "/cache",
-        "force_download": True,
-        "local_files_only": True,
-        "token": "t",
-    }
-    load("ann/spinn-snli", device="cpu", **options)
-    ((repo_id, sent),) = calls
-    assert repo_id == "ann/spinn-snli"
-    assert sorted(sent.pop("allow_patterns")) == FILES  # and nothing else is downloaded
-    assert sent == options
-
-
-@pytest.mark.parametrize(
-    "name", ["./runs/snli", "runs/snli/", "a/b/c", "/nowhere", "~/runs", "two words", ""]
-)
-def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(name, monkeypatch, tmp_path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
-    with pytest.raises(CheckpointError, match=r"no such checkpoint folder|no checkpoint here"):
-        PairClassifier.from_pretrained(name)
-    with pytest.raises(CheckpointError, match="no such checkpoint folder"):
-        PairClassifier.from_pretrained(Path("ann/spinn-snli"))
-
-
-def test_what_the_hub_does_not_have_is_one_line(tmp_path) -> None:
-    options = {"cache_dir": tmp_path, "local_files_only": True}  # asks no network
-    with pytest.raises(CheckpointError, match="not to be had from the Hugging Face Hub") as error:
-        PairClassifier.from_pretrained("ann/spinn-snli", **options)
-    assert str(error.value).startswith("ann/spinn-snli: no such folder")
-    assert "\n" not in str(error.value)
-
-
-def test_a_failing_connection_is_one_line(monkeypatch) -> None:
-    class ProxyError(Exception):  # as httpx's, which is no OSError
-        pass
-
-    def download(repo_id: str, **options: object) -> str:
-        raise ProxyError("502\nBad Gateway")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(CheckpointError, match=r"^ann/spinn: no such folder, .* \(502 Bad Gateway\)$"):
-        PairClassifier.from_pretrained("ann/spinn")
-
-
-class Hub:
-    """Stands for HfApi, and keeps what was sent."""
-
-    sent: list[tuple[str, object]] = []  # noqa: RUF012
-
-    def __init__(self, token: str | None = None) -> None:
-        self.sent.append(("token", token))
-
-    def create_repo(self, repo_id: str, private: bool | None, exist_ok: bool) -> SimpleNamespace:
-        self.sent.append(("create", (repo_id, private, exist_ok)))
-        return SimpleNamespace(repo_id=f"ann/{repo_id}")
-
-    def upload_folder(self, folder_path: Path, **options: object) -> str:
-        self.sent.append(("files", sorted(os.listdir(folder_path))))
-        self.sent.append(("model", PairClassifier.from_pretrained(folder_path)))
-        self.sent.append(("options", options))
-        return "https://huggingface.co/commit"
-
-
-def test_a_model_is_pushed_as_the_bundle_that_it_is(whole, monkeypatch) -> None:
-    monkeypatch.setattr(Hub, "sent", [])
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    model = PairClassifier.from_pretrained(whole)
-    address = model.push_to_hub("spinn", token="t", private=True, branch="b", create_pr=True, license="mit")
-    assert address == "https://huggingface.co/commit"
-    sent = dict(Hub.sent)
-    assert sent["token"] == "t"
-    assert sent["create"] == ("spinn", True, True)
-    assert sent["files"] == FILES
-    assert same_weights(sent["model"], model)
-    assert sent["options"] == {
-        "repo_id": "ann/spinn",
-        "repo_type": "model",
-        "commit_message": "Push model using huggingface_hub.",
-        "revision": "b",
-        "create_pr": True,
-    }
-
-
-def test_a_model_that_cannot_be_saved_sends_nothing(monkeypatch) -> None:
-    monkeypatch.setattr(Hub, "sent", [])
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    with pytest.raises(CheckpointError, match="float32"):
-        tiny_model().bfloat16().push_to_hub("spinn")
-    assert Hub.sent == []
 
 
 def test_provenance_is_what_a_checkpoint_holds(whole) -> None:

@@ -7,7 +7,6 @@ files are tried says the environment (see `fuzzing`).
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -23,10 +22,9 @@ from data_prep.errors import DataError
 from data_prep.files import Skipped, read_examples
 from data_prep.listops import ListOpsFormat, read_expressions
 from data_prep.pairs import LabelNames, PairFields, PairFormat, read_pairs
-from data_prep.reading import LineFormat, read_examples_as_columns
+from data_prep.reading import LineFormat
 from data_prep.sentence_lines import line_reader
 from data_prep.sst import SstFormat, read_trees
-from data_prep.store import is_store, read_manifest, read_store, write_store
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import TreebankFormat, read_treebank
 from data_prep.trees import (
@@ -52,16 +50,12 @@ from tests.fuzzing import (
     SST_LINES,
     TREE_LINES,
     TREE_RECORDS,
-    changes,
-    damaged,
     fuzz,
-    packed,
     texts,
 )
 from tests.strategies import assert_same_tree
 from tests.test_reading import OWN, VOCABULARY, Slowly, outcome
 from tests.test_sentence_lines import assert_as_by_the_line, blocks_of
-from tests.test_store import assert_same, random_corpus
 
 pytest.importorskip("pyarrow")
 
@@ -319,78 +313,6 @@ def test_vocabularies() -> None:
     fuzz(st.tuples(WORDS, st.integers(1, 3), st.booleans(), st.booleans()), check, N_EXAMPLES)
 
 
-@pytest.mark.parametrize("name", ["pairs.jsonl.gz", "pairs.zip"])
-def test_containers(name: str, tmp_path: Path) -> None:
-    """Hit before or after packing."""
-    path, member = tmp_path / name, "p.jsonl" if name.endswith(".zip") else None
-
-    def lengths(line_format: Any, skip_bad: bool) -> Any:
-        try:
-            found = read_examples_as_columns(path, line_format, VOCABULARY, member=member, skip_bad=skip_bad)
-        except DataError as error:
-            assert_one_error(error, path)
-            return str(error)
-        return np.diff(found.sentences.token_offsets).tolist()
-
-    def one_by_one(skip_bad: bool) -> Any:
-        try:
-            pairs = list(read_pairs(path, member=member, skip_bad=skip_bad))
-        except DataError as error:
-            return str(error)
-        return [tree.n_tokens for pair in pairs for tree in (pair.premise, pair.hypothesis)]
-
-    def check(content: bytes) -> None:
-        path.write_bytes(content)
-        for skip_bad in (False, True):
-            found = lengths(PairFormat(), skip_bad)
-            assert found == lengths(Slowly(PairFormat()), skip_bad)
-            by_the_line = one_by_one(skip_bad)
-            assert found == by_the_line or (isinstance(found, str) and isinstance(by_the_line, str))
-
-    inside = texts(SNLI_LINES, JSON_PIECES).map(lambda content: packed(content, name, "p.jsonl"))
-    pieces = [
-        b"\0",
-        b"\xff" * 4,
-        b"\x08",
-        b"\x0c",
-        b"\x0e",
-        b"\x80",
-        b"\x00\x08",
-        b"PK\x01\x02",
-        b"PK\x05\x06",
-        b"\x1f\x8b",
-    ]
-    inputs = st.builds(damaged, inside, st.lists(changes(pieces), max_size=3))
-    fuzz(inputs, check, N_EXAMPLES, 2)
-
-
-@pytest.mark.parametrize("task", ["pair", "sentence"])
-def test_stores(task: str, tmp_path: Path) -> None:
-    """Damaged in any file, a store is refused or what was written."""
-    pytest.importorskip("datasets")
-    folder, corpus = tmp_path / "store", random_corpus(9, task)
-    write_store(folder, corpus, {"options": {"corpus": "snli"}})
-    good = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-    pieces = [*JSON_PIECES, b"\xff\xff\xff\x7f", b"\0" * 8, b'"train"', b'"a"', b'"files"', b"../", b"/"]
-    where = st.sampled_from([folder / "manifest.json", *good])
-
-    def check(drawn: tuple[Path, list[Any]]) -> None:
-        path, cuts = drawn
-        path.unlink()  # and not written over, since Arrow may have it mapped
-        path.write_bytes(damaged(good[path], cuts))
-        try:
-            assert is_store(folder) or path.name == "manifest.json"
-            read_manifest(folder)
-            assert_same(read_store(folder), corpus)
-        except DataError as error:
-            assert_one_error(error, folder)
-        finally:
-            path.unlink()
-            path.write_bytes(good[path])
-
-    fuzz(st.tuples(where, st.lists(changes(pieces), max_size=3)), check, N_EXAMPLES, 2)
-
-
 DEEP = 60_000
 PARSE_FIELDS = ("sentence1_binary_parse", "sentence2_binary_parse")
 LEFT, RIGHT = "( " * DEEP + "a" + " a )" * DEEP, "( a " * DEEP + "a" + " )" * DEEP
@@ -450,20 +372,3 @@ def test_numbers_are_labels_however_they_are_read(grows: bool, tmp_path: Path) -
     for wrap in (lambda line_format: line_format, Slowly):
         found = outcome(path, wrap(PairFormat(LabelNames(["1", "0"], grows), OWN)), False)
         assert found[5] == [0, 1]
-
-
-def test_a_zip_with_a_name_that_is_no_text(tmp_path: Path) -> None:
-    content = bytearray(packed(b"x", "a.zip", "p.jsonl"))
-    directory = content.index(b"PK\x01\x02")
-    content[directory + 9] |= 8  # names are UTF-8
-    content[directory + 46] = 0xFF
-    (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(DataError, match=r"cannot be read: .* codec can't decode"):
-        list(read_pairs(tmp_path / "a.zip", member="p.jsonl"))
-
-
-def test_a_zip_that_is_packed_in_another_way(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr("p.jsonl", b"\n".join(SNLI_LINES))
-    with pytest.raises(DataError, match=r"p\.jsonl is packed in another way than deflated"):
-        list(read_pairs(tmp_path / "a.zip", member="p.jsonl"))

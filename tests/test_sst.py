@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.errors import DataError
 from data_prep.files import Skipped
-from data_prep.sst import LABELS, labelled_columns, read_trees
+from data_prep.sst import LABELS, labelled_columns, phrases, read_trees
 from data_prep.trees import parse_binary, parse_labelled
 from data_prep.vocabulary import Vocabulary
 
@@ -61,3 +61,23 @@ def test_the_treebank() -> None:
     assert len(trees) == 1101
     assert np.bincount(columns.labels).tolist() == [139, 289, 229, 279, 165]  # the treebank's own counts
     assert len(LABELS) == 5
+
+
+def test_phrases_are_all_nodes() -> None:
+    tree = parse_labelled("(3 (2 It) (4 (2 was) (0 (1 so) (3 good))))", 5)
+    vocabulary = Vocabulary.build([tree.tokens])
+    corpus = phrases(labelled_columns([tree, parse_labelled("(1 good)", 5)], vocabulary))
+    words = np.array(vocabulary.tokens)[corpus.sentences.token_ids]
+    got = [" ".join(part) for part in np.split(words, corpus.sentences.token_offsets[1:-1])]
+    assert got == ["It", "was", "so", "good", "so good", "was so good", "It was so good", "good"]
+    assert corpus.labels.tolist() == [2, 2, 1, 3, 0, 4, 3, 1]
+    assert corpus.sentences.transitions.tolist() == [
+        0,
+        0,
+        0,
+        0,
+        *[0, 0, 1],
+        *[0, 0, 0, 1, 1],
+        *[0, 0, 0, 0, 1, 1, 1],
+        0,
+    ]

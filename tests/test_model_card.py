@@ -1,0 +1,88 @@
+"""The model card: what the hub reads of it, and commands and code in it that run."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+
+from spinn_tensor import (
+    Pipeline,
+)
+from spinn_tensor.cli.main import build_parser
+from spinn_tensor.cli.train import new_run
+from spinn_tensor.training.model_card import model_card, train_command, without_folders
+from tests.tiny_bundles import METRICS, own_run, tiny_bundle, tiny_model, tiny_run
+
+
+@pytest.mark.parametrize(
+    "kind, task", [("spinn-pi", "pair"), ("bow", "pair"), ("spinn", "sentence"), ("spinn", "parse")]
+)
+def test_the_hub_understands_the_card(kind, task, tmp_path) -> None:
+    model = tiny_model(kind, task)
+    model.save_pretrained(tmp_path / "bundle", license="cc-by-sa-4.0")
+    card = ModelCard.load(tmp_path / "bundle" / "README.md")
+    assert card.data.library_name == "spinn_tensor"
+    assert card.data.license == "cc-by-sa-4.0"
+    assert card.data.language == "en"
+    assert card.data.pipeline_tag == (None if task == "parse" else "text-classification")
+    assert {"spinn", kind} <= set(card.data.tags)
+    assert card.data.metrics == ["f1" if task == "parse" else "accuracy"]
+    assert f"{sum(p.numel() for p in model.parameters()):,}" in card.text
+    assert "90.6%" in card.text
+    assert "1,208" in card.text
+    assert "`neutral`" in card.text or task != "pair"
+    for heading in ("Use", "Model", "Data", "Scores", "Made by", "Not for"):
+        assert f"\n## {heading}\n" in card.text
+    assert "license" not in model_card(model.config, model.provenance.run, METRICS, 1)
+
+
+@pytest.mark.parametrize(
+    "kind, task", [("spinn-pi", "pair"), ("lstm", "pair"), ("spinn", "sentence"), ("spinn", "parse")]
+)
+def test_the_cards_code_runs(kind, task, tmp_path) -> None:
+    folder = tiny_bundle(tmp_path / "bundle", kind, task)
+    code = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, object] = {}
+    exec(code.replace("FOLDER OR HUB ID", str(folder)), names)
+    assert isinstance(names["pipeline"], Pipeline)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        tiny_run().changed(seed=7, decay_unit="step"),
+        tiny_run().changed(encoder__batch_norm=False, classifier__batch_norm=False, precision="bfloat16"),
+        tiny_run(
+            "pairs", fields=("premise=a b", "label=c"), labels=("yes, quite", "no"), min_count=3, lower=True
+        ),
+        tiny_run("trees", extra=("hard=/x/hard.txt",), limit=100),
+        tiny_run(
+            vectors="/v/glove.zip",
+            train=("/a/1.jsonl", "/a/2.jsonl"),
+            dev=("/a/d.jsonl",),
+            branching="balanced",
+        ),
+    ],
+    ids=["seed", "ambiguous keys", "own fields", "parser", "vectors"],
+)
+def test_the_command_of_the_card_has_the_same_settings(run) -> None:
+    named = replace(run, data=without_folders(run.data))
+    command = train_command(named)
+    assert f"    {command}\n" in model_card(tiny_model().config, run, METRICS, 1)
+    words = shlex.split(command)
+    assert words[:2] == ["spinn", "train"]
+    args = build_parser().parse_args([*words[1:], "--device", "cpu"])
+    assert new_run(args) == named
+
+
+def test_a_run_of_no_preset_has_no_command() -> None:
+    assert train_command(own_run()) is None
+    assert "settings are in config.json" in model_card(tiny_model().config, own_run(), METRICS, 1)
+
+
+def test_a_score_that_there_is_not_yet() -> None:
+    card = model_card(tiny_model().config, tiny_run(), {"step": 3, "best_dev_score": -1.0}, 1)
+    assert "| accuracy on dev, the best of the run | not evaluated yet |" in card

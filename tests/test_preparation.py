@@ -1,0 +1,285 @@
+"""`spinn prepare`: done once, known again, and as good as the files; a run on what it made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spinn_tensor
+from data_prep.branching import branched
+from data_prep.columns import PairColumns, lengths
+from data_prep.errors import DataError
+from data_prep.files import Skipped
+from data_prep.store import is_store, read_store
+from data_prep.trees import Tree, format_binary
+from spinn_tensor.cli.main import main
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.corpora import load_splits, prepare, prepared_from
+from spinn_tensor.training.preparation import prepare_store
+from tests.test_store import assert_same, break_json, truncate
+from tests.tiny_runs import SMALL, write_own_pairs, write_pairs, write_trees
+
+
+def data_of(tmp_path: Path, corpus: str, **options: Any) -> DataConfig:
+    """Files of a small corpus, train and dev."""
+    write = {"snli": write_pairs, "sst": write_trees, "pairs": write_own_pairs, "trees": write_pairs}[corpus]
+    files = {}
+    for seed, (split, n) in enumerate({"train": 40, "dev": 12}.items()):
+        files[split] = (str(write(tmp_path / f"{split}.{'txt' if corpus == 'sst' else 'jsonl'}", n, seed)),)
+    return DataConfig(corpus=corpus, **files, **options)
+
+
+PARSER = str(Path(spinn_tensor.__file__).parent / "pretrained" / "parser")
+
+
+OWN = ("premise=text", "hypothesis=claim", "label=verdict", "pair_id=key")
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "snli": ("snli", {}),
+    "few": ("snli", {"limit": 5}),
+    "branching": ("snli", {"branching": "balanced"}),
+    "own": ("pairs", {"fields": OWN}),
+    "own, labels": ("pairs", {"fields": OWN, "labels": ("yes", "no", "perhaps")}),
+    "sst": ("sst", {}),
+    "binary": ("sst", {"binary": True}),
+    "phrases": ("sst", {"phrases": True}),
+    "trees": ("trees", {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("words", [{}, {"lower": True, "min_count": 2}])
+def test_from_the_store_as_from_the_files(tmp_path: Path, case: str, words: dict[str, Any]) -> None:
+    corpus, options = CASES[case]
+    data = data_of(tmp_path, corpus, **options)
+    _, is_new = prepare_store(data, tmp_path / "store", Skipped())
+    assert is_new
+    assert prepared_from(str(tmp_path / "store")) == corpus
+    stored = DataConfig(corpus=corpus, data=str(tmp_path / "store"), **words)
+    from_files = load_splits(DataConfig(**{**data.to_dict(), **words}), Skipped())
+    assert_same(load_splits(stored, Skipped()), from_files)
+
+
+def test_options_that_are_given_again(tmp_path: Path) -> None:
+    data = data_of(tmp_path, "snli")
+    prepare_store(data, tmp_path / "store", Skipped())
+    store = str(tmp_path / "store")
+    whole = load_splits(DataConfig(corpus="snli", data=store), Skipped())
+    few = load_splits(DataConfig(corpus="snli", data=store, limit=3), Skipped())
+    assert lengths(few.train.premises).tolist() == lengths(whole.train.premises)[:3].tolist()
+    assert len(few.vocabulary) < len(whole.vocabulary)
+    other = load_splits(DataConfig(corpus="snli", data=store, branching="left"), Skipped())
+    assert_same(other.train, branched(whole.train, "left"))
+    extra = write_pairs(tmp_path / "more.jsonl", 5, seed=9)
+    with_extra = load_splits(DataConfig(corpus="snli", data=store, extra=(f"more={extra}",)), Skipped())
+    expected = load_splits(DataConfig(**{**data.to_dict(), "extra": (f"more={extra}",)}), Skipped())
+    assert_same(with_extra, expected)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"corpus": "sst"}, "was prepared with corpus = 'snli', got 'sst'"),
+        ({"train": ("a.jsonl",)}, "a prepared corpus has files of its own"),
+        ({"extra": ("dev=a.jsonl",)}, "has a split 'dev' already"),
+    ],
+)
+def test_options_that_do_not_fit_the_store(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    prepare_store(data_of(tmp_path, "snli"), tmp_path / "store", Skipped())
+    with pytest.raises(DataError, match=message):
+        load_splits(DataConfig(**{"corpus": "snli", "data": str(tmp_path / "store"), **options}), Skipped())
+
+
+def test_done_again_only_where_something_is_other(tmp_path: Path) -> None:
+    data, folder = data_of(tmp_path, "snli"), tmp_path / "store"
+
+    def is_new(data: DataConfig) -> bool:
+        return prepare_store(data, folder, Skipped())[1]
+
+    assert is_new(data)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert not is_new(data)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert not is_new(DataConfig(**{**data.to_dict(), "lower": True, "min_count": 3}))  # of no account here
+    moved = tmp_path / "moved.jsonl"
+    shutil.copy(data.train[0], moved)
+    assert not is_new(DataConfig(**{**data.to_dict(), "train": (str(moved),)}))
+    with open(moved, "a", encoding="utf-8") as file:
+        file.write("\n")
+    assert is_new(DataConfig(**{**data.to_dict(), "train": (str(moved),)}))
+    assert is_new(data)
+    for options in ({"limit": 3}, {"skip_bad": True}, {"branching": "left"}):
+        assert is_new(DataConfig(**{**data.to_dict(), **options}))
+        assert not is_new(DataConfig(**{**data.to_dict(), **options}))
+
+
+def test_the_manifest_tells_what_was_left_out(tmp_path: Path) -> None:
+    data, folder = data_of(tmp_path, "snli", skip_bad=True), tmp_path / "store"
+    with open(data.train[0], "a", encoding="utf-8") as file:
+        file.write("nonsense\n")
+    skipped = Skipped()
+    manifest, _ = prepare_store(data, folder, skipped)
+    place = f"{data.train[0]}:41"
+    assert manifest["skipped"] == {"not JSON": {"lines": 1, "places": [place]}}
+    again = Skipped()
+    load_splits(DataConfig(corpus="snli", data=str(folder)), again)
+    assert again == skipped == {"not JSON": 1}
+    assert again.places == {"not JSON": [place]}
+
+
+@pytest.mark.parametrize("manifest", [None, {"format_version": 1, "job": {}, "shards": []}, "a store's"])
+def test_other_files_are_not_replaced(tmp_path: Path, manifest: Any) -> None:
+    """Nor in a folder with a manifest, as `spinn encode` writes one, nor beside a store's own."""
+    mine, data = tmp_path / "mine", data_of(tmp_path, "snli")
+    if manifest == "a store's":
+        prepare_store(data, mine, Skipped())
+    else:
+        mine.mkdir()
+    if isinstance(manifest, dict):
+        (mine / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (mine / "notes").mkdir()
+    (mine / "notes" / "thesis.txt").write_text("all of it", encoding="utf-8")
+    before = sorted(mine.rglob("*"))
+    with pytest.raises(DataError, match="holds other files"):
+        prepare_store(DataConfig(**{**data.to_dict(), "limit": 3}), mine, Skipped())
+    assert sorted(mine.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: next((f / "train").glob("*.arrow")).unlink(),
+        lambda f: truncate(next((f / "train").glob("*.arrow"))),
+        lambda f: break_json(f, "manifest.json", lambda m: {**m, "format_version": 0}),
+        lambda f: break_json(f, "manifest.json", lambda m: {**m, "sources": {"train": 1}}),
+        lambda f: break_json(f, "manifest.json", lambda m: {**m, "options": []}),
+        lambda f: break_json(f, "manifest.json", lambda m: {**m, "files": None}),
+    ],
+)
+def test_a_damaged_or_older_store_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    folder, data = tmp_path / "store", data_of(tmp_path, "snli")
+    prepare_store(data, folder, Skipped())
+    whole = read_store(folder)
+    damage(folder)
+    assert prepare_store(data, folder, Skipped())[1]
+    assert_same(read_store(folder), whole)
+
+
+def test_a_run_on_a_store_reads_other_files_as_the_store_was_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two classes of SST, fields of one's own, and trees for text."""
+    for corpus, options, split in (
+        ("sst", ["--binary"], "dev"),
+        ("pairs", ["--fields", *OWN], "dev"),
+        ("snli", ["--branching", "right"], "text"),
+    ):
+        folder = tmp_path / corpus
+        folder.mkdir()
+        data = data_of(folder, corpus)
+        other = data.dev[0]
+        if split == "text":
+            other = str(folder / "text.jsonl")
+            record = {"gold_label": "neutral", "sentence1": "old dogs bark", "sentence2": "cats sleep"}
+            Path(other).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        files = ["--train", data.train[0], "--dev", data.dev[0]]
+        store, run = str(folder / "store"), str(folder / "run")
+        assert main(["prepare", "--corpus", corpus, *files, *options, "--output", store]) == 0
+        extra = ["--extra", f"more={other}", "--epochs", "1", "--output", run]
+        assert main(["train", "--data", store, *extra, *SMALL]) == 0
+        assert main(["evaluate", run, "--data", other]) == 0
+        if corpus == "pairs":
+            assert main(["predict", run, "--input", other]) == 0
+    capsys.readouterr()
+
+
+def test_words_are_in_an_order_of_their_own(tmp_path: Path) -> None:
+    """By frequency, whatever the order of the lines."""
+    data = data_of(tmp_path, "snli")
+    lines = Path(data.train[0]).read_text(encoding="utf-8").splitlines()
+    turned = tmp_path / "turned.jsonl"
+    turned.write_text("\n".join(reversed(lines)) + "\n", encoding="utf-8")
+    other = DataConfig(corpus="snli", train=(str(turned),), dev=data.dev)
+    assert prepare(data, Skipped()).words == prepare(other, Skipped()).words
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, folder = data_of(tmp_path, "snli"), tmp_path / "store"
+    command = ["prepare", "--corpus", "snli", "--train", data.train[0], "--dev", data.dev[0]]
+    assert main([*command, "--output", str(folder)]) == 0
+    first = capsys.readouterr().out
+    assert "train         40" in first
+    assert "written in" in first
+    assert main([*command, "--output", str(folder)]) == 0
+    assert "up to date, nothing to do" in capsys.readouterr().out
+    run = str(tmp_path / "run")
+    assert main(["train", "--data", str(folder), "--output", run, "--epochs", "1", *SMALL]) == 0
+    assert main(["evaluate", run]) == 0
+    assert main(["evaluate", run, "--data", str(folder)]) == 0
+    scores = capsys.readouterr().out
+    assert scores.count("dev: accuracy") == 3  # the same, of training and of evaluate
+    assert len({line for line in scores.splitlines() if "dev: accuracy" in line}) == 1
+
+
+def test_a_store_with_other_labels_is_not_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder, corpus, options in ((own, "snli", {}), (other, "pairs", {"fields": OWN})):
+        folder.mkdir()
+        prepare_store(data_of(folder, corpus, **options), folder / "store", Skipped())
+    run = str(tmp_path / "run")
+    assert main(["train", "--data", str(own / "store"), "--output", run, "--epochs", "1", *SMALL]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", run, "--data", str(other / "store")]) == 1
+    assert "has the labels no, perhaps, yes, the model entailment, " in capsys.readouterr().err
+
+
+def test_a_parser_makes_the_trees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of text, too; the trees are those that `spinn parse` prints."""
+    pair = {"gold_label": "neutral", "sentence1": "The dog runs away.", "sentence2": "It's a small dog."}
+    path = tmp_path / "text.jsonl"
+    path.write_text(json.dumps(pair) + "\n", encoding="utf-8")
+    folder = tmp_path / "store"
+    command = [
+        "prepare",
+        "--corpus",
+        "snli",
+        "--train",
+        str(path),
+        "--dev",
+        str(path),
+        "--output",
+        str(folder),
+    ]
+    assert main([*command, "--parser", PARSER]) == 0
+    assert main(["parse", pair["sentence1"], pair["sentence2"]]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    corpus = read_store(folder)
+    columns = corpus.splits["train"].columns
+    assert isinstance(columns, PairColumns)
+    for sentences in (columns.premises, columns.hypotheses):
+        words = tuple(corpus.words[i] for i in sentences.token_ids)
+        assert format_binary(Tree(words, sentences.transitions)) in printed
+    assert main([*command, "--parser", PARSER]) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert main([*command, "--parser", PARSER, "--branching", "left"]) == 1
+
+
+def test_usage_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        ([], "say what to prepare"),
+        (["--corpus", "logic"], "spinn generate"),
+        (["--corpus", "snli", "--download", "sst"], "is the corpus"),
+        (["--corpus", "snli", "--data", str(tmp_path / "none")], "no such folder"),
+        (["--corpus", "snli", "--binary"], "is for --corpus sst"),
+    ):
+        assert main(["prepare", "--output", str(tmp_path / "store"), *arguments]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+    assert not is_store(tmp_path / "store")
