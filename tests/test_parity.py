@@ -170,6 +170,11 @@ def test_wrong_trees_hide_no_wrong_numbers(precision) -> None:
         require(report, LIMITS[precision])
 
 
+def test_no_equal_tree_proves_nothing() -> None:
+    with pytest.raises(ParityError, match="no example has equal trees"):
+        require(ParityReport(0.0, 1.0, 0.5, 8, 0), Limits(1.0, 0.0, 0.0))
+
+
 def test_no_cases_prove_nothing(model) -> None:
     with pytest.raises(ValueError, match="no cases"):
         compare(model, dict, [])

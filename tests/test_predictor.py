@@ -255,6 +255,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no model of ours": (metadata(spinn_format_version=""), "not an ONNX file of spinn export"),
     "other labels": (edit(labels=["b", "a", "c"]), "labels is "),
     "other width": (edit(hidden_dim=9), "hidden_dim is '8', export.json says '9'"),
+    "other leaves": (edit(folded=True), "folded is 'false', export.json says 'true'"),
     "other precision": (metadata(precision="int8"), "precision is 'int8', export.json says 'float32'"),
     "other tables": (metadata(tables="given"), "tables is 'given', export.json says 'own'"),
 }
