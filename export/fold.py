@@ -27,13 +27,18 @@ class Affine(NamedTuple):
     bias: Tensor  # (O,)
 
 
+def sum_type(weight: Tensor) -> torch.dtype:
+    """Return the type of an artefact's sums and states: float64 of a model in float64, else float32."""
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
 def projection_of(leaves: LeafEncoder) -> Affine:  # (E, D), (D,)
     """The projection of embedded words, and the batch norm after it."""
     weight, bias = _affine(leaves.projection)
     if leaves.norm is not None:
         scale, shift = _scale_and_shift(leaves.norm)
         weight, bias = weight * scale, bias * scale + shift
-    return _rounded(weight, bias)
+    return _rounded(weight, bias, sum_type(leaves.projection.weight))
 
 
 def leaf_table(leaves: LeafEncoder) -> Tensor:  # (V, D)
@@ -53,7 +58,7 @@ def classifier_layers(mlp: MLP) -> list[Affine]:
             assert isinstance(norm, MaskedBatchNorm)
             scale, shift = _scale_and_shift(norm)
             weight, bias = scale.unsqueeze(1) * weight, shift @ weight + bias
-        layers.append(_rounded(weight, bias))
+        layers.append(_rounded(weight, bias, sum_type(layer.weight)))
     return layers
 
 
@@ -108,8 +113,8 @@ def _scale_and_shift(norm: MaskedBatchNorm) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.detach().double() - scale * norm.running_mean.double()
 
 
-def _rounded(weight: Tensor, bias: Tensor) -> Affine:
-    return Affine(weight.float().contiguous(), bias.float())
+def _rounded(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Affine:
+    return Affine(weight.to(dtype).contiguous(), bias.to(dtype))
 
 
 def _turned(weight: Tensor) -> Tensor:

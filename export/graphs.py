@@ -20,6 +20,7 @@ from export.fold import (
     lstm_directions,
     projection_of,
     step_weights,
+    sum_type,
 )
 from export.interface import check_exportable, input_axes, output_axes, sides_of
 from export.loop_onnx import machine_loop
@@ -56,6 +57,7 @@ class Leaves(nn.Module):
             table = leaves.embedding.weight.detach().clone()
             self.projection = Product(projection_of(leaves), dtype)
         self.register_buffer("table", table.to(dtype))
+        self.sum_type = sum_type(leaves.embedding.weight)
         self.n_words = table.shape[0]
         self.n_sides = len(sides_of(model.config.task))
         directions = [] if leaves.lstm is None else lstm_directions(leaves.lstm)
@@ -67,7 +69,7 @@ class Leaves(nn.Module):
         self,
         token_ids: Tensor,  # (B, N), or (L,) without a leaf encoder
     ) -> Tensor:  # (B, N, D) or (L, D)
-        x = torch.nn.functional.embedding(token_ids, self.table).float()
+        x = torch.nn.functional.embedding(token_ids, self.table).to(self.sum_type)
         return x if self.projection is None else self.projection(x)
 
     def of_lanes(
@@ -310,7 +312,7 @@ def build_graph(
     table_kind: str,  # "own", "given" or "forest"
     *,
     fold_leaves: bool = False,  # embedding, projection and batch norm as one table
-    dtype: torch.dtype = torch.float32,  # of tables and matrices, and of the products with them
+    dtype: torch.dtype | None = None,  # of tables, matrices and products with them; None = that of the sums
     onnx_loop: bool = False,  # the loop as one operator, which `export.onnx_file` alone knows how to write
 ) -> Graph:
     """The graph of a trained model. Its weights are copies, and its module has no parameters.
@@ -318,6 +320,7 @@ def build_graph(
     Raises ExportError for a model that has no such graph.
     """
     check_exportable(model, table_kind)
+    dtype = sum_type(model.encoder.leaves.embedding.weight) if dtype is None else dtype
     graph: Graph
     if table_kind == "forest":
         graph = ForestGraph(model, table_kind, fold_leaves, dtype)

@@ -59,25 +59,25 @@ _START = """
     n_entries = Mul (lanes1, width)
     entries0 = ConstantOfShape <value = int64[1] {{0}}> (n_entries)
     states_shape = Constant <value_ints = [1, {2H}]> ()
-    states0 = ConstantOfShape <value = float[1] {{0}}> (states_shape)
+    states0 = ConstantOfShape <value = {real}[1] {{0}}> (states_shape)
     seconds_shape = Constant <value_ints = [1, {4K}]> ()
-    seconds0 = ConstantOfShape <value = float[1] {{0}}> (seconds_shape)
+    seconds0 = ConstantOfShape <value = {real}[1] {{0}}> (seconds_shape)
     tracker_dim = Constant <value_ints = [{K}]> ()
     gate_dim = Constant <value_ints = [{4K}]> ()
     tracker_shape = Concat <axis = 0> (lanes1, tracker_dim)
     tops_shape = Concat <axis = 0> (lanes1, gate_dim)
-    tracker0 = ConstantOfShape <value = float[1] {{0}}> (tracker_shape)
-    tops0 = ConstantOfShape <value = float[1] {{0}}> (tops_shape)
+    tracker0 = ConstantOfShape <value = {real}[1] {{0}}> (tracker_shape)
+    tops0 = ConstantOfShape <value = {real}[1] {{0}}> (tops_shape)
 """
 
 _LOOP = """
     states, seconds, tops, h, c, entries, place, next, fresh, n_rows, reduced = Loop (
         steps, true, states0, seconds0, tops0, tracker0, tracker0, entries0, base, next0, fresh0, axis1
     ) <body = step (
-        int64 number, bool go, float[] states_in, float[] seconds_in, float[] tops_in, float[] h_in, float[] c_in,
+        int64 number, bool go, {real}[] states_in, {real}[] seconds_in, {real}[] tops_in, {real}[] h_in, {real}[] c_in,
         int64[] entries_in, int64[] place_in, int64[] next_in, int64[] fresh_in, int64[] n_rows_in
     ) => (
-        bool go_on, float[] states_out, float[] seconds_out, float[] tops_out, float[] h_out, float[] c_out,
+        bool go_on, {real}[] states_out, {real}[] seconds_out, {real}[] tops_out, {real}[] h_out, {real}[] c_out,
         int64[] entries_out, int64[] place_out, int64[] next_out, int64[] fresh_out, int64[] n_rows_out,
         bool[] reduces
     ) {{
@@ -258,6 +258,7 @@ def function_text(
     *,
     given: bool,
     half: bool,  # float16 products
+    double: bool,  # float64 states, sums and products
     opset: int,
 ) -> str:
     """`machine_loop` in ONNX; weights of which the loop makes no use are inputs all the same."""
@@ -266,10 +267,11 @@ def function_text(
         "compose_sums": _product("composed_sums", "composed_from", "compose", half),
         "stack_reads": _product("stack_reads", "made_h", "stack", half),
     }
+    real = "double" if double else "float"
     sizes = {"H": hidden_dim, "2H": 2 * hidden_dim, "4H": 4 * hidden_dim}
     sizes |= {"K": tracker_dim, "3K": 3 * tracker_dim, "4K": 4 * tracker_dim}
     body = (_TRACK + (_GIVEN if given else _CHOOSE) + _MOVE + _COMPOSE).format(**products)
-    text = _START.format(**sizes) + _LOOP.format(body=body) + _ROOTS
+    text = _START.format(real=real, **sizes) + _LOOP.format(body=body, real=real) + _ROOTS
     inputs = [*_INPUTS.split(), *(["given"] if given else [])]
     return (
         f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>\n'

@@ -82,7 +82,7 @@ def onnx_model(
         model,
         default_tables(model) if tables is None else tables,
         fold_leaves=fold_leaves,
-        dtype=torch.float16 if precision == "float16" else torch.float32,
+        dtype=torch.float16 if precision == "float16" else None,
         onnx_loop=True,
     )
     n_bytes = sum(tensor.nbytes for tensor in graph.buffers())
@@ -96,6 +96,7 @@ def onnx_model(
             config.tracker_dim,
             given=graph.table_kind == "given",
             half=precision == "float16",
+            double=graph.leaves.sum_type == torch.float64,
             opset=OPSET,
         )
         proto = _inlined(proto, text)

@@ -23,6 +23,7 @@ from spinn_tensor.training.evaluate import (
     predict_probabilities,
     sentence_batches,
 )
+from tests.closeness import assert_close
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, 1_000)
 
@@ -129,7 +130,7 @@ def test_a_corpus_of_long_sentences_is_scored_in_small_batches(of_pairs: bool) -
     assert sorted(np.concatenate([rows for rows, _ in found]).tolist()) == list(range(len(trees)))
     assert max(len(batch.sentences.token_ids) for _, batch in found) < TOKENS + longest
     probabilities = predict_probabilities(model, corpus)
-    np.testing.assert_allclose(probabilities, predict_probabilities(model, corpus, batch_size=1), atol=1e-6)
+    assert_close(probabilities, predict_probabilities(model, corpus, batch_size=1))
 
 
 def test_batches_of_long_sentences_are_small() -> None:

@@ -26,6 +26,7 @@ from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.report import comparison_table, parse_table
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.training.checkpoint import load_checkpoint
+from tests.closeness import assert_close
 from tests.test_generated import TINY
 from tests.tiny_runs import (
     PRESET,
@@ -296,7 +297,7 @@ def test_encode_is_the_encoder_in_the_order_of_the_file(
         columns = sentence_columns([parse_binary(parse)], vocabulary)
         with torch.no_grad():
             alone = model.encoder(make_sentence_batch(columns, model.encoder.table_kind))[0].numpy()
-        np.testing.assert_allclose(encoding, alone, atol=1e-6)
+        assert_close(encoding, alone)
 
 
 def test_presets(capsys: Capture) -> None:

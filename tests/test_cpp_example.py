@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from export.scripts import export_torchscript, load_torchscript
+from tests.closeness import assert_close
 from tests.tiny_models import tiny_model
 
 SOURCE = Path(__file__).resolve().parents[1] / "export" / "cpp" / "classify.cpp"
@@ -70,7 +71,7 @@ def test_it_says_what_python_says(classify, task, tmp_path) -> None:
         assert lines.pop("label") == [model.config.labels[expected["logits"].argmax()]]
     assert list(lines) == list(expected)
     for name, values in expected.items():
-        np.testing.assert_allclose(np.array(lines[name], dtype=float), values.ravel(), rtol=0, atol=1e-6)
+        assert_close(np.array(lines[name], dtype=float), values.ravel())
 
 
 def test_what_it_cannot_run_is_one_line(classify, tmp_path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from data_prep.trees import format_binary
 from spinn_tensor.cli.main import main
 from spinn_tensor.encoding import read_shards, shards
+from tests.closeness import FLOAT16, assert_close
 from tests.tiny_runs import same_threads, train_pairs
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
@@ -50,15 +51,15 @@ def test_the_command_writes_shards_and_goes_on(run: Path, tmp_path: Path, capsys
         assert main(command(run, source, folder)) == 0
         assert capsys.readouterr() == (f"23 encodings of width 8 in {folder}, 5 shards\n", note)
     expected = np.load(tmp_path / "all.npy")
-    np.testing.assert_allclose(np.concatenate(list(read_shards(folder))), expected, atol=1e-6)
+    assert_close(np.concatenate(list(read_shards(folder))), expected)
     assert main(command(run, source, folder, "--dtype", "float16")) == 1
     assert "spinn: error: " + str(folder) + ": holds encodings of another job" in capsys.readouterr().err
     assert main(command(run, source, folder, "--dtype", "float16", "--overwrite")) == 0
     halves = np.concatenate(list(read_shards(folder)))
     tensor = shards.load_file(tmp_path / "all.safetensors")["encodings"]
     assert tensor.dtype == halves.dtype == np.float16
-    np.testing.assert_allclose(halves, expected, atol=1e-3)
-    np.testing.assert_allclose(tensor, expected, atol=1e-3)
+    assert_close(halves, expected, FLOAT16)
+    assert_close(tensor, expected, FLOAT16)
 
 
 @pytest.mark.parametrize("output", ["out.npy", "out"])
@@ -168,7 +169,7 @@ def test_standard_input(run: Path, tmp_path: Path) -> None:
     assert done.stdout == f"23 encodings of width 8 in {tmp_path / 'out'}, 5 shards\n"
     assert main(command(run, tmp_path / "in.txt", tmp_path / "all.npy")) == 0
     got = np.concatenate(list(read_shards(tmp_path / "out")))
-    np.testing.assert_allclose(got, np.load(tmp_path / "all.npy"), atol=1e-6)
+    assert_close(got, np.load(tmp_path / "all.npy"))
     again = spinn("-m", "spinn_tensor", *arguments, input=text, check=False)
     assert again.returncode == 1
     assert "(standard input, which cannot be read again); --overwrite" in again.stderr
@@ -188,7 +189,7 @@ def test_torchrun(run: Path, tmp_path: Path) -> None:
     assert done.stdout == f"23 encodings of width 8 in {folder}, 5 shards\n"
     assert main(command(run, source, tmp_path / "all.npy")) == 0
     got = np.concatenate(list(read_shards(folder)))
-    np.testing.assert_allclose(got, np.load(tmp_path / "all.npy"), atol=1e-6)
+    assert_close(got, np.load(tmp_path / "all.npy"))
 
 
 def test_kill_9(run: Path, tmp_path: Path) -> None:
@@ -212,4 +213,4 @@ def test_kill_9(run: Path, tmp_path: Path) -> None:
     assert written == {path: (folder / f"shard-{path.stem}.npy").stat().st_mtime_ns for path in kept}
     assert not list(folder.glob(".*"))
     got = np.concatenate(list(read_shards(folder)))
-    np.testing.assert_allclose(got, np.tile(got[:N_LINES], (100, 1)), atol=1e-6)
+    assert_close(got, np.tile(got[:N_LINES], (100, 1)))

@@ -84,20 +84,20 @@ def test_projected_words_are_embedding_projection_and_batch_norm() -> None:
 @every_variant
 def test_an_encoding_is_the_same_alone_in_any_order_and_with_any_padding(kind, leaf_encoder) -> None:
     columns = some_columns()
-    model = encoder(kind, leaf_encoder=leaf_encoder).eval()
+    model = encoder(kind, leaf_encoder=leaf_encoder).double().eval()
     with torch.no_grad():
         model.leaves.norm.running_mean.uniform_(-1, 1)
         together = model(make_sentence_batch(columns, model.table_kind))
         order = np.random.default_rng(1).permutation(len(lengths(columns)))
         shuffled = model(make_sentence_batch(take(columns, order), model.table_kind))
-        torch.testing.assert_close(shuffled, together[order], rtol=0, atol=1e-6)
+        torch.testing.assert_close(shuffled, together[order], rtol=0, atol=1e-10)
         for row in range(len(order)):
             alone = model(make_sentence_batch(take(columns, np.array([row])), model.table_kind))
-            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
+            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-10)
         for spare in (1, 7):
             n_rows = int(lengths(columns).sum()) + spare
             padded = model(make_sentence_batch(columns, model.table_kind, n_leaf_rows=n_rows))
-            torch.testing.assert_close(padded, together, rtol=0, atol=1e-6)
+            torch.testing.assert_close(padded, together, rtol=0, atol=1e-10)
 
 
 @every_variant

@@ -27,6 +27,7 @@ from spinn_tensor.encoding import (
     read_shards,
 )
 from spinn_tensor.encoding.blocks import token_batches
+from tests.closeness import FLOAT16, FLOAT32, assert_close
 from tests.tiny_sentences import N_LINES, WORDS, trees, write_parses
 
 pytest.importorskip("pyarrow")
@@ -76,7 +77,7 @@ def test_columns_are_encoded_as_one_by_one(kind: str, batch_tokens: int) -> None
     encoder, sentences = encoder_of(kind), trees()
     got = encode_columns(encoder, sentence_columns(sentences, VOCABULARY), batch_tokens=batch_tokens)
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, one_by_one(encoder, sentences), atol=1e-6)
+    assert_close(got, one_by_one(encoder, sentences))
 
 
 def test_batches_hold_every_row_once_and_few_tokens() -> None:
@@ -101,7 +102,7 @@ def test_shards_are_the_sentences_in_the_order_of_the_lines(
     parts = list(read_shards(tmp_path / "out"))
     got, expected = np.concatenate(parts), one_by_one(encoder_of(), sentences)
     assert got.dtype == dtype
-    np.testing.assert_allclose(got, expected, atol=1e-6 if dtype == "float32" else 1e-3)
+    assert_close(got, expected, FLOAT32 if dtype == "float32" else FLOAT16)
     assert manifest == read_manifest(tmp_path / "out")
     assert (manifest["count"], manifest["width"], manifest["lines"]) == (len(sentences), 8, N_LINES)
     assert [entry["rows"] for entry in manifest["shards"]] == [len(part) for part in parts]
@@ -123,7 +124,7 @@ def test_an_array_is_the_shards_joined(tmp_path: Path) -> None:
     manifest = encode(tmp_path / "in.txt", tmp_path / "out", shard_size=8, skip_bad=True, branching="random")
     assert manifest is not None
     joined = np.concatenate(list(read_shards(tmp_path / "out")))
-    np.testing.assert_allclose(joined, found.encodings, atol=1e-6)
+    assert_close(joined, found.encodings)
 
 
 def test_words_and_unknown_words_are_counted_over_all_shards(tmp_path: Path) -> None:
@@ -338,7 +339,5 @@ def test_text_for_a_model_that_parses_for_itself(tmp_path: Path) -> None:
     options = EncodingOptions()
     encoder, tokenize = encoder_of("spinn"), Tokenizer().tokenize
     got = encode_to_array(encoder, VOCABULARY, tmp_path / "in.txt", options, tokenize=tokenize).encodings
-    np.testing.assert_allclose(got[0], got[1], atol=1e-6)
-    np.testing.assert_allclose(
-        got, one_by_one(encoder, [parse_binary("( old ( dogs bark ) )")] * 2), atol=1e-6
-    )
+    assert_close(got[0], got[1])
+    assert_close(got, one_by_one(encoder, [parse_binary("( old ( dogs bark ) )")] * 2))

@@ -12,6 +12,7 @@ from export.interface import ExportError
 from export.parity import compare, make_case, random_cases, require
 from export.step import prepare, roots, start, step, transitions_of
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.tiny_models import tiny_model
 
 # task, kind, tables, leaf encoder
@@ -40,11 +41,11 @@ def as_candidate(graph):
 @pytest.mark.parametrize("fold_leaves", [False, True])
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", GRAPHS)
 def test_a_graph_says_what_its_model_says(task, kind, tables, leaf_encoder, fold_leaves) -> None:
-    model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
+    model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
     graph = build_graph(model, tables, fold_leaves=fold_leaves)
     assert set(graph.inputs) == set(random_case(model, tables, 3).inputs)
     cases = random_cases(model, tables=tables, batch_sizes=(3,) if fold_leaves else (1, 8))
-    require(compare(model, as_candidate(graph), cases, tables=tables))
+    require(compare(model, as_candidate(graph), cases, tables=tables), EXACT)
 
 
 def random_case(model, tables, n=8):
@@ -77,7 +78,7 @@ def test_an_exported_program_takes_other_sizes(tables) -> None:
 
 
 def test_padding_and_company_change_nothing() -> None:
-    model = tiny_model("sentence", "spinn")
+    model = tiny_model("sentence", "spinn").double()
     run, case = as_candidate(build_graph(model, "own")), random_case(model, "own")
     expected = run(case.inputs)
     ids, n_tokens = case.inputs["token_ids"].copy(), case.inputs["lengths"]
@@ -86,12 +87,12 @@ def test_padding_and_company_change_nothing() -> None:
         np.testing.assert_array_equal(values, expected[name])
     for row, n in enumerate(n_tokens):
         alone = run({"token_ids": ids[row : row + 1, :n], "lengths": n_tokens[row : row + 1]})
-        np.testing.assert_allclose(alone["logits"][0], expected["logits"][row], atol=1e-5)
+        assert_close(alone["logits"][0], expected["logits"][row], FLOAT64)
         np.testing.assert_array_equal(alone["transitions"][0], expected["transitions"][row, : 2 * n - 1])
 
 
 def test_the_step_is_scriptable() -> None:
-    model = tiny_model("parse", "spinn").eval()
+    model = tiny_model("parse", "spinn").double().eval()
     graph, case = build_graph(model, "own"), random_case(model, "own")
     expected = as_candidate(graph)(case.inputs)
     ids, n_tokens = (torch.from_numpy(case.inputs[name]) for name in ("token_ids", "lengths"))
@@ -105,7 +106,7 @@ def test_the_step_is_scriptable() -> None:
     transitions = torch.jit.script(transitions_of)(torch.stack(reduced), n_tokens)
     np.testing.assert_array_equal(transitions, expected["transitions"])
     encodings = torch.jit.script(roots)(words, machine.states)
-    np.testing.assert_allclose(encodings.detach(), expected["encodings"], atol=1e-6)
+    assert_close(encodings, expected["encodings"], FLOAT64)
 
 
 def test_building_leaves_the_model_alone() -> None:
@@ -150,7 +151,7 @@ def test_a_model_that_diverged_is_refused() -> None:
 def test_a_model_whose_nodes_are_labelled_gives_its_roots() -> None:
     encoder = EncoderConfig(30, "spinn-pi", 6, 8, tracker_dim=5)
     config = ModelConfig("sentence", ("a", "b"), encoder, ClassifierConfig(2, mlp_dim=4), node_labels=True)
-    model = build_model(config)
+    model = build_model(config).double()
     case = random_case(model, "given", 3)
     assert make_case(model, case.columns, tables="given").inputs.keys() == case.inputs.keys()
-    require(compare(model, as_candidate(build_graph(model, "given")), [case], tables="given"))
+    require(compare(model, as_candidate(build_graph(model, "given")), [case], tables="given"), EXACT)

@@ -163,18 +163,18 @@ def test_the_recorded_run_of_2017(tracked) -> None:
 def test_an_encoding_is_the_same_alone_and_in_any_batch(name, tracked) -> None:
     rng = np.random.default_rng(3)
     batch = [random_transitions(rng, n) for n in (1, 9, 30, 4, 17, 2, 30)]
-    compose, tracker = random_weights(HIDDEN, TRACKER if tracked else None, torch.float32)
-    leaves = random_leaves(batch, HIDDEN, torch.float32)
+    compose, tracker = random_weights(HIDDEN, TRACKER if tracked else None)
+    leaves = random_leaves(batch, HIDDEN)
     words = leaves.split([(len(transitions) + 1) // 2 for transitions in batch])
     together = run(name, leaves, compose, tracker, batch)
     for row, transitions in enumerate(batch):
         alone = run(name, words[row], compose, tracker, [transitions])
-        torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-10)
     order = rng.permutation(len(batch))
     shuffled = run(
         name, torch.cat([words[row] for row in order]), compose, tracker, [batch[row] for row in order]
     )
-    torch.testing.assert_close(shuffled, together[order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(shuffled, together[order], rtol=0, atol=1e-10)
 
 
 @every_machine

@@ -23,6 +23,7 @@ from export.interface import ExportError, input_axes, output_axes  # noqa: E402
 from export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
 from export.parity import LIMITS, ParityError, compare, make_case, random_cases, require  # noqa: E402
 from export.session import onnx_function  # noqa: E402
+from tests.closeness import EXACT  # noqa: E402
 from tests.tiny_models import tiny_model  # noqa: E402
 
 SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
@@ -72,6 +73,15 @@ def test_a_file_says_what_its_model_says(exported, name) -> None:
     if precision != "float32":
         with pytest.raises(ParityError):
             require(report)
+
+
+@pytest.mark.parametrize("name", ["own", "parser", "given", "forest"])
+def test_a_file_in_double_precision_is_its_model(name, tmp_path) -> None:
+    task, kind, tables, leaf_encoder, _, folded = FILES[name]
+    model, path = tiny_model(task, kind, leaf_encoder=leaf_encoder).double(), tmp_path / "model.onnx"
+    export_onnx(model, path, tables=tables, fold_leaves=folded, vocabulary_sha256="", max_length=0)
+    report = compare(model, onnx_function(path), random_cases(model, tables=tables), tables=tables)
+    require(report, EXACT)
 
 
 @pytest.mark.parametrize("name", FILES)

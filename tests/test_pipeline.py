@@ -20,6 +20,7 @@ from spinn_tensor.classifiers import Model
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.pipeline import packaged_parser
+from tests.closeness import assert_close
 from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle, tiny_model, tiny_run
 from tests.tiny_runs import same_threads
 
@@ -50,15 +51,15 @@ def test_it_gives_what_the_model_gives_one_by_one(kind, task, tmp_path) -> None:
     encodings, probabilities = pipeline.encode(sentences), classify(pipeline, sentences)
     assert encodings.dtype == np.float32
     assert encodings.shape == (len(sentences), pipeline.model.encoder.output_dim)
-    assert np.allclose(probabilities.sum(1), 1, atol=1e-6)
+    assert_close(probabilities.sum(1), np.ones(len(sentences)))
     assert len(np.unique(encodings.round(4), axis=0)) > 5
     for row, sentence in enumerate(sentences):
-        assert np.allclose(pipeline.encode([sentence])[0], encodings[row], atol=1e-6)
+        assert_close(pipeline.encode([sentence])[0], encodings[row])
         if task == "sentence":
             (alone,) = pipeline.classify([sentence])
         else:
             (alone,) = pipeline.classify([sentence], [sentences[(row + 1) % len(sentences)]])
-        assert np.allclose(list(alone.probabilities.values()), probabilities[row], atol=1e-6)
+        assert_close(list(alone.probabilities.values()), probabilities[row])
 
 
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
@@ -66,7 +67,7 @@ def test_encodings_are_the_encoders(kind, tmp_path) -> None:
     pipeline = Pipeline(tiny_model(kind))
     with torch.inference_mode():
         expected = pipeline.model.encoder(batch_of(pipeline.model, PARSES)).numpy()
-    assert np.allclose(pipeline.encode(PARSES), expected, atol=1e-6)
+    assert_close(pipeline.encode(PARSES), expected)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_node_labels_give_the_label_of_the_root(tmp_path) -> None:
     logits = model.mlp(model.encoder.node_states(batch_of(model, PARSES)))
     last = np.cumsum([2 * parse_binary(text).n_tokens - 1 for text in PARSES]) - 1
     expected = logits.softmax(1)[last].detach().numpy()
-    assert np.allclose(classify(Pipeline(model), PARSES), expected, atol=1e-6)
+    assert_close(classify(Pipeline(model), PARSES), expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 1000])
@@ -251,7 +252,7 @@ def test_results_do_not_depend_on_the_batch_size(batch_size) -> None:
     expected = classify(pipeline, TEXTS)
     predictions = pipeline.classify(TEXTS, [*TEXTS[1:], TEXTS[0]], batch_size=batch_size)
     got = np.array([list(prediction.probabilities.values()) for prediction in predictions])
-    assert np.allclose(got, expected, atol=1e-6)
+    assert_close(got, expected)
 
 
 def test_threads_may_share_a_pipeline(tmp_path) -> None:
@@ -260,7 +261,7 @@ def test_threads_may_share_a_pipeline(tmp_path) -> None:
     expected = [classify(pipeline, request) for request in requests[:5]]
     with ThreadPoolExecutor(8) as pool:
         for k, got in enumerate(pool.map(lambda request: classify(pipeline, request), requests)):
-            assert np.allclose(got, expected[k % 5], atol=1e-6)
+            assert_close(got, expected[k % 5])
 
 
 def test_any_iterable_of_strings_will_do() -> None:

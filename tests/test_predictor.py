@@ -26,6 +26,7 @@ from export import session  # noqa: E402
 from export.folder import ArtefactError  # noqa: E402
 from export.predictor import OnnxPredictor  # noqa: E402
 from export.session import ProviderError, open_session  # noqa: E402
+from tests.closeness import assert_close  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"own": ("spinn", "pair"), "given": ("spinn-pi", "pair"), "forest": ("spinn-pi-nt", "sentence")}
@@ -74,24 +75,24 @@ def test_it_gives_what_the_pipeline_gives(tables, trees, folders) -> None:
     encodings = predictor.encode(MIXED)
     assert encodings.dtype == np.float32
     assert len(np.unique(encodings.round(4), axis=0)) > 5
-    assert np.abs(encodings - pipeline.encode(MIXED)).max() < 1e-5
+    assert_close(encodings, pipeline.encode(MIXED))
     assert predictor.parse(MIXED) == pipeline.parse(MIXED)
     expected = pipeline.classify(*sides(predictor, MIXED))
     got = predictor.classify(*sides(predictor, MIXED), batch_size=4)
     assert [prediction.label for prediction in got] == [prediction.label for prediction in expected]
     for prediction, other in zip(got, expected, strict=True):
         assert prediction.probabilities.keys() == other.probabilities.keys()
-        assert prediction.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+        assert_close(list(prediction.probabilities.values()), list(other.probabilities.values()))
 
 
 @pytest.mark.parametrize("tables", KINDS)
 def test_parses_are_composed_as_given_and_one_sentence_does_not_see_another(tables, folders) -> None:
     pipeline, predictor = both(folders, tables)
     together = predictor.encode(PARSES)
-    assert np.abs(together - pipeline.encode(PARSES)).max() < 1e-5
+    assert_close(together, pipeline.encode(PARSES))
     assert predictor.parse(PARSES) == pipeline.parse(PARSES)
     for row, parse in enumerate(PARSES):
-        assert np.abs(predictor.encode([parse])[0] - together[row]).max() < 1e-6
+        assert_close(predictor.encode([parse])[0], together[row])
     if tables != "own":
         assert predictor.parse(PARSES) == PARSES
 
@@ -101,14 +102,14 @@ def test_either_sentence_of_a_pair_may_be_the_longer_one(tables, folders) -> Non
     pipeline, predictor = both(folders, tables, None if tables == "own" else "right")
     for pair in ("cats", TEXTS[2]), (TEXTS[2], "cats"):
         (got,), (expected,) = (each.classify(pair[:1], pair[1:]) for each in (predictor, pipeline))
-        assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+        assert_close(list(got.probabilities.values()), list(expected.probabilities.values()))
 
 
 def test_many_sentences_are_cut_by_tokens_and_keep_their_order(folders, monkeypatch) -> None:
     _, predictor = both(folders, "own")
     expected = predictor.encode(MIXED)
     monkeypatch.setattr("export.predictor.TOKENS", 24)
-    assert np.abs(predictor.encode(MIXED) - expected).max() < 1e-6
+    assert_close(predictor.encode(MIXED), expected)
 
 
 def test_nothing_gives_nothing(folders) -> None:
@@ -134,7 +135,7 @@ def test_another_predictor_parses_text(folders) -> None:
     assert predictor.parse(MIXED) == pipeline.parse(MIXED)
     assert predictor.parse(TEXTS) == parser.parse(TEXTS)
     assert predictor.parse(PARSES) == PARSES
-    assert np.abs(predictor.encode(MIXED) - pipeline.encode(MIXED)).max() < 1e-5
+    assert_close(predictor.encode(MIXED), pipeline.encode(MIXED))
 
 
 def test_a_parser_s_limit_is_kept_where_it_parses_for_another(folders, exported) -> None:

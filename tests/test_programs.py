@@ -17,7 +17,8 @@ from data_prep.errors import DataError
 from export.interface import ExportError, output_axes
 from export.parity import compare, random_cases, reference, require
 from export.programs import export_aoti, export_program, load_aoti, load_program, program
-from tests.test_torchscript import EQUAL, SAID, assert_equal, run_alone
+from tests.closeness import EXACT
+from tests.test_torchscript import SAID, assert_equal, run_alone
 from tests.tiny_models import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,12 +50,12 @@ PACKAGE_ALONE = ALONE.format(load="torch._inductor.aoti_load_package(sys.argv[1]
 
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", [*PROGRAMS[:3], *SLOWLY])
 def test_a_program_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
-    model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
+    model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
     export_program(model, tmp_path / "model.pt2", tables=tables, **SAID)
     run = load_program(tmp_path / "model.pt2")
     case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
     assert list(run(case.inputs)) == list(output_axes(task, tables))
-    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EQUAL)
+    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EXACT)
     run_alone(PROGRAM_ALONE, tmp_path, "model.pt2", case.inputs)
     assert_equal(dict(np.load(tmp_path / "outputs.npz")), reference(model, case, tables))
 
@@ -63,24 +64,24 @@ def test_a_program_says_what_its_model_says(task, kind, tables, leaf_encoder, tm
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", PROGRAMS)
 def test_a_package_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
-    model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
+    model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
     export_aoti(model, tmp_path / "model.aoti.pt2", tables=tables, **SAID)
     run = load_aoti(tmp_path / "model.aoti.pt2")
-    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EQUAL)
+    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EXACT)
     case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
     run_alone(PACKAGE_ALONE, tmp_path, "model.aoti.pt2", case.inputs)
     assert_equal(dict(np.load(tmp_path / "outputs.npz")), reference(model, case, tables))
 
 
 def test_folded_leaves_change_nothing() -> None:
-    model = tiny_model("sentence", "spinn-pi-nt")
+    model = tiny_model("sentence", "spinn-pi-nt").double()
     folded = program(model, fold_leaves=True).module()
 
     def run(inputs):
         outputs = folded(**{name: torch.from_numpy(array) for name, array in inputs.items()})
         return {name: output.numpy() for name, output in outputs.items()}
 
-    require(compare(model, run, random_cases(model, batch_sizes=(8,))), EQUAL)
+    require(compare(model, run, random_cases(model, batch_sizes=(8,))), EXACT)
 
 
 def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:

@@ -15,10 +15,11 @@ from data_prep.errors import DataError
 from data_prep.tables import lane_tables, own_tables
 from export.fold import step_weights
 from export.interface import ExportError, output_axes
-from export.parity import Limits, compare, random_cases, reference, require
+from export.parity import LIMITS, compare, random_cases, reference, require
 from export.script_loop import run_lanes
 from export.scripts import export_torchscript, load_torchscript, script
 from spinn_tensor import run_given, run_own, to_torch
+from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.machines import flatten, random_transitions
 from tests.tiny_models import tiny_model
 
@@ -34,7 +35,6 @@ SCRIPTS = [
     ("sentence", "spinn-pi-nt", "forest", "projection"),
 ]
 SAID = {"vocabulary_sha256": "0123abc", "max_length": 90}
-EQUAL = Limits(1e-6, 1.0, 1.0)
 
 ALONE = """
 import sys
@@ -51,24 +51,26 @@ assert not ours, ours
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", SCRIPTS)
 def test_a_file_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
-    export_torchscript(model, tmp_path / "model.ts", tables=tables, **SAID)
-    run = load_torchscript(tmp_path / "model.ts")
-    case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
-    assert list(run(case.inputs)) == list(output_axes(task, tables))
-    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EQUAL)
+    for limits in (LIMITS["float32"], EXACT):
+        export_torchscript(model, tmp_path / "model.ts", tables=tables, **SAID)
+        run = load_torchscript(tmp_path / "model.ts")
+        case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
+        assert list(run(case.inputs)) == list(output_axes(task, tables))
+        require(compare(model, run, random_cases(model, tables=tables), tables=tables), limits)
+        model.double()
 
 
 @pytest.mark.parametrize("task, kind", [("pair", "spinn"), ("sentence", "spinn-pi-nt")])
 def test_folded_leaves_change_nothing(task, kind, tmp_path) -> None:
-    model = tiny_model(task, kind)
+    model = tiny_model(task, kind).double()
     export_torchscript(model, tmp_path / "model.ts", fold_leaves=True, **SAID)
     run = load_torchscript(tmp_path / "model.ts")
-    require(compare(model, run, random_cases(model, batch_sizes=(8,))), EQUAL)
+    require(compare(model, run, random_cases(model, batch_sizes=(8,))), EXACT)
 
 
 @pytest.mark.parametrize("task, kind", [("pair", "spinn"), ("sentence", "spinn-pi"), ("pair", "spinn-pi-nt")])
 def test_torch_alone_runs_it(task, kind, tmp_path) -> None:
-    model = tiny_model(task, kind)
+    model = tiny_model(task, kind).double()
     export_torchscript(model, tmp_path / "model.ts", **SAID)
     tables = {"spinn": "own", "spinn-pi": "given", "spinn-pi-nt": "forest"}[kind]
     case = next(random_cases(model, batch_sizes=(7,), seed=1))
@@ -77,10 +79,11 @@ def test_torch_alone_runs_it(task, kind, tmp_path) -> None:
 
 
 def assert_equal(got, expected) -> None:
-    """Equal to 1e-6 of the largest number, and all transitions."""
+    """Equal in double precision, and all transitions."""
     assert list(got) == list(expected)
     for name, values in expected.items():
-        np.testing.assert_allclose(got[name], values, rtol=0, atol=1e-6 * max(1, abs(values).max()))
+        assert got[name].dtype == values.dtype
+        assert_close(got[name], values, FLOAT64)
 
 
 def run_alone(program: str, folder: Path, artefact: str, inputs: dict[str, np.ndarray]) -> None:

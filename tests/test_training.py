@@ -26,6 +26,7 @@ from spinn_tensor.training.loop import Interrupted, Observer, Task, Trainer, Tra
 from spinn_tensor.training.metrics import MetricsLog, Scores, add_to_confusion
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer
+from tests.closeness import FLOAT32, assert_close
 from tests.strategies import columns_of
 from tests.tiny_runs import write_pairs, write_trees
 
@@ -100,7 +101,7 @@ def test_root_scores_are_those_of_root_logits(tmp_path: Path) -> None:
     model = tree_model(vocabulary, node_labels=True).eval()
     batch = collate(corpus, model.encoder.table_kind)
     expected = model.root_logits(batch).softmax(1).detach().numpy()
-    np.testing.assert_allclose(predict_probabilities(model, corpus, batch_size=7), expected, atol=1e-6)
+    assert_close(predict_probabilities(model, corpus, batch_size=7), expected)
 
 
 def test_training_loss_counts_every_labelled_node_once(tmp_path: Path) -> None:
@@ -110,7 +111,9 @@ def test_training_loss_counts_every_labelled_node_once(tmp_path: Path) -> None:
     batch = collate(corpus, model.encoder.table_kind)
     log_probabilities = model(batch).log_softmax(1)
     picked = [log_probabilities[i, label] for i, label in enumerate(batch.node_labels.tolist()) if label >= 0]
-    assert training_loss(model, batch).item() == pytest.approx(-torch.stack(picked).mean().item(), rel=1e-6)
+    assert training_loss(model, batch).item() == pytest.approx(
+        -torch.stack(picked).mean().item(), rel=FLOAT32
+    )
 
 
 def test_an_unlabelled_pair_has_no_part_in_the_loss(tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_an_unlabelled_pair_has_no_part_in_the_loss(tmp_path: Path) -> None:
     model = pair_model("bow", vocabulary).eval()
     whole = collate(pair_columns_from_examples(examples, vocabulary), model.encoder.table_kind)
     losses = -model(whole).log_softmax(1).gather(1, whole.labels[:, None])[:, 0]
-    expected = pytest.approx(losses[torch.arange(6) != 2].mean().item(), rel=1e-6)
+    expected = pytest.approx(losses[torch.arange(6) != 2].mean().item(), rel=FLOAT32)
     examples[2] = examples[2]._replace(label=None)
     corpus = pair_columns_from_examples(examples, vocabulary)
     assert training_loss(model, collate(corpus, model.encoder.table_kind)).item() == expected
@@ -132,7 +135,7 @@ def test_the_loss_on_dev_does_not_depend_on_the_batches(node_labels: bool, tmp_p
     model = tree_model(vocabulary, node_labels)
     corpus.sentences.node_labels[::3] = NO_LABEL
     whole = evaluate(model, corpus, batch_size=11).loss
-    assert evaluate(model, corpus, batch_size=5).loss == pytest.approx(whole, rel=1e-6)
+    assert evaluate(model, corpus, batch_size=5).loss == pytest.approx(whole, rel=FLOAT32)
     corpus.labels[:] = NO_LABEL
     corpus.sentences.node_labels[:] = NO_LABEL
     assert evaluate(model, corpus).loss is None
@@ -142,8 +145,8 @@ def test_predictions_keep_the_order_of_the_corpus(tmp_path: Path) -> None:
     vocabulary, corpus = pairs(tmp_path)
     model = pair_model("spinn-pi", vocabulary)
     whole = predict_probabilities(model, corpus, batch_size=len(corpus.labels))
-    np.testing.assert_allclose(predict_probabilities(model, corpus, batch_size=3), whole, atol=1e-6)
-    np.testing.assert_allclose(whole.sum(1), 1, atol=1e-6)
+    assert_close(predict_probabilities(model, corpus, batch_size=3), whole)
+    assert_close(whole.sum(1), np.ones(len(whole)))
 
 
 def test_evaluation_draws_no_random_number_and_keeps_the_mode(tmp_path: Path) -> None:
