@@ -99,8 +99,8 @@ class Leaves(nn.Module):
 
         def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
             h, c = lstm_step(now, carry[0], carry[1], hidden)
-            read = h.view(-1, n_examples, hidden.shape[0])  # why, see `LaneGraph.encode`
-            return (h, c), read.flatten(0, 1).clone()
+            read = h.view(-1, n_examples * hidden.shape[0])  # why, see `LaneGraph.encode`
+            return (h, c), read.view(h.shape).clone()
 
         _, h = scan(step, (zero, zero.clone()), sums.transpose(0, 1))
         return h.transpose(0, 1)

@@ -132,6 +132,23 @@ def of_arrays(
 
 
 @contextmanager
+def exporting(model: Model, form: str) -> Iterator[None]:
+    """Raises ExportError naming the format and the model for whatever an exporter raises within.
+
+    A package that is missing, a full disk and memory that ran out are passed on as they are.
+    """
+    try:
+        yield
+    except (ExportError, ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        named = f"{form} of this model (task {model.config.task}, kind {model.config.encoder.kind})"
+        raise ExportError(
+            f"torch {torch.__version__} cannot make the {named}: {first_line(error)}"
+        ) from error
+
+
+@contextmanager
 def reading(path: str | Path, what: str) -> Iterator[None]:
     """Raises ExportError naming the file for whatever is raised within: torch's readers say what they miss first."""
     try:

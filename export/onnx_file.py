@@ -23,7 +23,7 @@ import torch
 
 from data_prep.files import atomic_write
 from export.graphs import Graph, build_graph, traced
-from export.interface import ExportError, default_tables, describe, input_axes, output_axes
+from export.interface import ExportError, default_tables, describe, exporting, input_axes, output_axes
 from export.loop_onnx import DOMAIN, function_text, placeholder
 from spinn_tensor.classifiers import Model
 
@@ -51,7 +51,8 @@ def export_onnx(
     Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to,
     and ImportError where the packages of spinn_tensor[export] are missing.
     """
-    proto = onnx_model(model, tables=tables, precision=precision, fold_leaves=fold_leaves)
+    with exporting(model, f"ONNX file in {precision}"):
+        proto = onnx_model(model, tables=tables, precision=precision, fold_leaves=fold_leaves)
     described = describe(
         model,
         tables=tables,

@@ -28,7 +28,7 @@ from export.interface import (
     ExportError,
     default_tables,
     describe,
-    first_line,
+    exporting,
     input_axes,
     of_arrays,
     reading,
@@ -67,7 +67,7 @@ def program(
     Raises ExportError for a model that cannot be exported so.
     """
     graph = build_graph(model, default_tables(model) if tables is None else tables, fold_leaves=fold_leaves)
-    with _quiet():
+    with exporting(model, "torch.export program"), _quiet():
         return traced(Named(graph), graph)
 
 
@@ -93,7 +93,7 @@ def export_program(
         max_length=max_length,
     )
     content = io.BytesIO()
-    with _quiet():
+    with exporting(model, "torch.export program"), _quiet():
         torch.export.save(exported, content, extra_files={EXPORT: json.dumps(described, ensure_ascii=False)})
     with atomic_write(path, "wb") as file:
         file.write(content.getbuffer())
@@ -126,7 +126,7 @@ def export_aoti(
     for a path that cannot be written to.
     """
     from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InductorError, InvalidCxxCompiler
+    from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         get_cpp_compiler()
@@ -141,15 +141,10 @@ def export_aoti(
     )
     exported = program(model, tables=tables, fold_leaves=fold_leaves)
     content = io.BytesIO()
-    try:
-        with _quiet():
-            torch._inductor.aoti_compile_and_package(
-                exported, package_path=content, inductor_configs={"aot_inductor.metadata": described}
-            )
-    except InductorError as error:
-        raise ExportError(
-            f"torch {torch.__version__} cannot compile this model: {first_line(error)}"
-        ) from error
+    with exporting(model, "AOTInductor package"), _quiet():
+        torch._inductor.aoti_compile_and_package(
+            exported, package_path=content, inductor_configs={"aot_inductor.metadata": described}
+        )
     with atomic_write(path, "wb") as file:
         file.write(content.getbuffer())
 

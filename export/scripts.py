@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from data_prep.files import atomic_write
 from export.folder import EXPORT
 from export.graphs import ForestGraph, Graph, LaneGraph, Product, build_graph
-from export.interface import Candidate, default_tables, describe, of_arrays, reading, require_ours
+from export.interface import (
+    Candidate,
+    default_tables,
+    describe,
+    exporting,
+    of_arrays,
+    reading,
+    require_ours,
+)
 from export.script_loop import run_both_ways, run_forest, run_lanes
 from export.step import StepWeights
 from spinn_tensor.classifiers import Model
@@ -223,7 +231,7 @@ def script(
             module = (OwnPairScript if pairs else OwnScript)(graph)
         else:
             module = (GivenPairScript if pairs else GivenScript)(graph)
-    with _deprecated():
+    with exporting(model, "TorchScript file"), _deprecated():
         return torch.jit.script(module.eval())
 
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from spinn_tensor.cli.main import main
+from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import load_checkpoint
 from tests.tiny_bundles import TEXTS, tiny_bundle, tiny_model
 
@@ -187,6 +188,20 @@ def test_an_encoder_without_trees(kind, tmp_path, capsys) -> None:
     status = export(bundle, tmp_path / "exported")
     assert_fails(status, f"an encoder of kind '{kind}' is not exported; only spinn, spinn-pi,", capsys)
     assert not (tmp_path / "exported").exists()
+
+
+def test_what_an_exporter_raises_is_one_line_and_no_folder(bundle, tmp_path, capsys, monkeypatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("Constraints violated (batch)!\n  - Not all values")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    monkeypatch.setattr(onnx_file, "traced", lambda module, graph: None)
+    status = export(bundle, tmp_path / "a" / "exported", "--format", "onnx-int8")
+    message = r"ONNX file in int8 of this model \(task pair, kind spinn\): Constraints violated \(batch\)!$"
+    assert_fails(status, message, capsys)
+    assert files(tmp_path) == []
+    with pytest.raises(ConfigError):
+        export(bundle, tmp_path / "exported", "--debug")
 
 
 def test_a_missing_package_is_named(bundle, tmp_path, capsys, monkeypatch) -> None:

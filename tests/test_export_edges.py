@@ -1,0 +1,94 @@
+"""Models of the smallest sizes: what can be built can be exported, or is refused in one line."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from export.graphs import build_graph, traced
+from export.interface import TABLE_KINDS, ExportError, of_arrays
+from export.parity import compare, random_cases, require
+from export.programs import program
+from export.scripts import export_torchscript, load_torchscript, script
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+
+SAID = {"vocabulary_sha256": "0123abc", "max_length": 1}
+
+
+def smallest_model(task: str, kind: str, leaf_encoder: str = "projection", layers: int = 0, dim: int = 1):
+    """Every size is `dim`, and the vocabulary is padding and an unknown word."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(2, kind, dim, dim, tracker_dim=dim, leaf_encoder=leaf_encoder)
+    labels = () if task == "parse" else ("yes", "no")
+    classifier = ClassifierConfig(2, mlp_dim=dim, mlp_layers=layers) if labels else None
+    model = build_model(ModelConfig(task, labels, encoder, classifier))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def edges():
+    for kind, tables in TABLE_KINDS.items():
+        for table_kind, task in itertools.product(tables, ("pair", "sentence", "parse")):
+            if task != "parse" or table_kind == "own":
+                for leaf_encoder in ("projection", "bilstm")[: 1 if table_kind == "forest" else 2]:
+                    yield task, kind, table_kind, leaf_encoder
+
+
+@pytest.mark.parametrize("task, kind, tables, leaf_encoder", list(edges()))
+def test_torchscript_of_the_smallest(task, kind, tables, leaf_encoder, tmp_path) -> None:
+    for fold_leaves in (False, True):
+        model = smallest_model(task, kind, leaf_encoder, layers=int(fold_leaves))
+        path = tmp_path / "model.ts"
+        export_torchscript(model, path, tables=tables, fold_leaves=fold_leaves, **SAID)
+        cases = random_cases(model, tables=tables, batch_sizes=(1, 3))
+        require(compare(model, load_torchscript(path), cases, tables=tables))
+
+
+@pytest.mark.parametrize("task", ["pair", "sentence"])
+def test_a_traced_leaf_encoder_of_one_unit_takes_any_batch(task) -> None:
+    """What ONNX files are made of: of the loops the leaf encoder's alone is traced."""
+    graph = build_graph(smallest_model(task, "spinn", "bilstm"), "own", onnx_loop=True)
+    traced(graph, graph)  # "Constraints violated (batch)", where a size of 1 was taken for that of the batch
+
+
+@pytest.mark.parametrize(
+    "task, kind, leaf_encoder, dim",
+    [
+        ("pair", "spinn-pi-nt", "projection", 1),
+        ("pair", "spinn-pi-nt", "projection", 3),  # the sizes of the inputs that it is traced with
+        ("sentence", "spinn-pi-nt", "projection", 7),
+        pytest.param("pair", "spinn", "bilstm", 1, marks=pytest.mark.slow),
+        pytest.param("parse", "spinn", "bilstm", 3, marks=pytest.mark.slow),
+        pytest.param("sentence", "spinn-pi", "bilstm", 5, marks=pytest.mark.slow),
+    ],
+)
+def test_a_program_of_any_sizes_takes_any_batch(task, kind, leaf_encoder, dim) -> None:
+    model = smallest_model(task, kind, leaf_encoder, dim=dim)
+    run = of_arrays(program(model).module())
+    require(compare(model, run, random_cases(model, batch_sizes=(1, 3))))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "bilstm", "bow"])
+def test_what_is_no_machine_is_refused_in_one_line(kind) -> None:
+    with pytest.raises(ExportError, match=f"kind {kind!r} is not exported") as error:
+        script(smallest_model("pair", kind))
+    assert "\n" not in str(error.value)
+
+
+def test_what_torch_raises_is_one_line_that_names_format_and_model(monkeypatch) -> None:
+    def fail(*args, **kwargs):
+        raise RuntimeError("Constraints violated (batch)!\n  - Not all values")
+
+    monkeypatch.setattr("torch.export.export", fail)
+    monkeypatch.setattr("torch.jit.script", fail)
+    model = smallest_model("sentence", "spinn-pi-nt")
+    for form, make in (("torch.export program", program), ("TorchScript file", script)):
+        with pytest.raises(
+            ExportError, match=rf"{form}.*sentence.*spinn-pi-nt.*Constraints violated"
+        ) as error:
+            make(model)
+        assert "\n" not in str(error.value)
