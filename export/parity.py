@@ -10,10 +10,16 @@ everything differs. So numbers are compared by the artefact's trees: the model i
 difference is that of the numbers, or where an output goes beyond 1 its part of the output's largest in all cases: that
 of float32 has no more digits, and a small one may be the difference of large ones.
 
+What float32 may cost follows from the arithmetic. Two orders of adding up one sum lie some units in the last place, of
+2⁻²³, apart: leaves and classifier are allowed 64 of them. A composition adds its own to those of its children, which it
+passes on by gates below 1, and so does a step of the tracker: errors add up along a path at most, and a sentence of N
+words has N - 1 compositions on a path at most. Each word is allowed 2 units more. So one word may cost 8e-6, 82
+words 2.7e-5; what was seen, by any arithmetic, were 14 units (docs/decisions.md).
+
 Choices, of labels and of transitions, are judged by what they cost. If no logit differs by more than d, the one that
 is chosen lies at most 2 d below the model's best. So a choice is wrong where by the model's logits it costs more than
 
-    2 * the allowed difference * scale        scale = max(largest |logit - mean of its row|, largest |logit| / 20)
+    2 * the largest allowed difference * scale     scale = max(largest |logit - mean of its row|, largest |logit| / 20)
 
 over all examples, or all transitions that were free; what costs less is a tie. Permuted classes cost up to twice the
 scale however small the logits are, as those of a new model. Only rows that are constant but for a twentieth are told
@@ -56,21 +62,40 @@ class Case(NamedTuple):
     inputs: Arrays  # by name, see `export.interface`
 
 
-# What rounding may cost. float16 and int8 round every product.
-LIMITS = {"float32": 1e-5, "float16": 2e-2, "int8": 0.3}
+class Limits(NamedTuple):
+    """What rounding may cost."""
+
+    difference: float  # relative to the largest number
+    per_word: float = 0.0  # more of it for each word of an example's longest sentence
+
+    def at(self, n_words: int) -> float:
+        """Return the difference that an example of so many words may have."""
+        return self.difference + self.per_word * n_words
+
+
+UNIT = 2.0**-23  # the last place of float32
+LIMITS = {
+    "float32": Limits(64 * UNIT, 2 * UNIT),
+    "float16": Limits(2e-2),  # float16 and int8 round every product
+    "int8": Limits(0.3),
+}
 
 
 class ParityReport(NamedTuple):
     """How an artefact compares."""
 
-    largest_difference: (
-        float  # of logits and encodings by the artefact's trees; of outputs beyond 1, relative
-    )
+    # by the words of an example's longest sentence: of logits and encodings by the artefact's trees; beyond 1 relative
+    differences: dict[int, float]
     equal_labels: float  # share of examples; 1 where there are no labels
     equal_trees: float  # share of sentences; 1 where the trees are given
     n: int  # examples
     label_cost: float = 0.0  # of the worst label that was chosen otherwise, relative to the logits' scale
     transition_cost: float = 0.0  # of the worst transition, likewise
+
+    @property
+    def largest_difference(self) -> float:
+        """Return the largest difference of all examples."""
+        return max(self.differences.values())
 
     def __str__(self) -> str:
         return (
@@ -151,7 +176,7 @@ def compare(
     """
     tables = default_tables(model) if tables is None else tables
     labels, transitions = _Choices(), _Choices()
-    differences: dict[str, float] = {}
+    differences: dict[tuple[str, int], float] = {}  # by output and words
     sizes: dict[str, float] = {}
     n_labels, n_trees, n, n_sentences = 0, 0, 0, 0
     for case in cases:
@@ -165,29 +190,35 @@ def compare(
             assert parse is not None
             free = parse.free_mask
             transitions.judge(parse.logits[free].numpy(), parse.transitions[free].numpy())
+        n_words = np.max([lengths(side) for side in _sides(case.columns)], axis=0).tolist()
         for name, values in expected.items():
-            difference, size = np.abs(values - got[name]).max(initial=0), np.abs(values).max(initial=1)
-            differences[name] = max(differences.get(name, 0.0), float(difference))
-            sizes[name] = max(sizes.get(name, 1.0), float(size))
+            sizes[name] = max(sizes.get(name, 1.0), float(np.abs(values).max()))
+            for n_tokens, difference in zip(n_words, np.abs(values - got[name]).max(1).tolist(), strict=True):
+                differences[name, n_tokens] = max(differences.get((name, n_tokens), 0.0), difference)
         if "logits" in expected:
             labels.judge(expected["logits"], got["logits"].argmax(1))
     if n == 0:
         raise ValueError("no cases to compare")
-    largest = max(differences[name] / size for name, size in sizes.items())
-    return ParityReport(largest, n_labels / n, n_trees / n_sentences, n, labels.cost, transitions.cost)
+    by_words: dict[int, float] = {}
+    for (name, n_tokens), difference in differences.items():
+        by_words[n_tokens] = max(by_words.get(n_tokens, 0.0), difference / sizes[name])
+    return ParityReport(by_words, n_labels / n, n_trees / n_sentences, n, labels.cost, transitions.cost)
 
 
 def require(
     report: ParityReport,
-    difference: float = LIMITS["float32"],  # that is allowed
+    limits: Limits = LIMITS["float32"],
 ) -> None:
-    """Raises ParityError where the report is beyond it."""
+    """Raises ParityError where the report is beyond the limits."""
     faults = []
-    if not report.largest_difference <= difference:
-        faults.append(f"they differ by {report.largest_difference:.1e}, {difference:.0e} is allowed")
+    beyond = {n: value for n, value in report.differences.items() if not value <= limits.at(n)}
+    if beyond:
+        n, value = max(beyond.items(), key=lambda item: item[1] / limits.at(item[0]))
+        faults.append(f"they differ by {value:.1e} at length {n}, {limits.at(n):.1e} is allowed")
+    most = 2 * limits.at(max(report.differences))
     for what, cost in (("label", report.label_cost), ("transition", report.transition_cost)):
-        if not cost <= 2 * difference:
-            faults.append(f"a {what} costs {cost:.1e} of the logits' scale, {2 * difference:.0e} is allowed")
+        if not cost <= most:
+            faults.append(f"a {what} costs {cost:.1e} of the logits' scale, {most:.1e} is allowed")
     if faults:
         raise ParityError(
             f"the artefact does not agree with its model: {'; '.join(faults)} ({report.n} examples)"

@@ -16,7 +16,7 @@ from export.parity import Limits
 FLOAT64 = 1e-10
 FLOAT32 = 1e-5  # of the largest value, or of 1 where all are smaller
 FLOAT16 = 1e-3  # of values that were rounded to half precision once, which costs 5e-4
-EXACT = Limits(FLOAT64, 1.0, 1.0)  # of an artefact in float64
+EXACT = Limits(FLOAT64)  # of an artefact in float64
 
 
 def assert_close(

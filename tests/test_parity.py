@@ -14,6 +14,7 @@ from export.parity import (
     BATCH_SIZES,
     LENGTHS,
     LIMITS,
+    Limits,
     ParityError,
     ParityReport,
     compare,
@@ -54,7 +55,9 @@ def no_fault(outputs):
 
 def test_the_model_agrees_with_itself(model, cases) -> None:
     report = compare(model, faulty(model, cases, no_fault), cases)
-    assert report == pytest.approx(ParityReport(0.0, 1.0, 1.0, len(LENGTHS) + 6, 0.0, 0.0), abs=1e-5)
+    assert report._replace(differences={}) == ParityReport({}, 1.0, 1.0, len(LENGTHS) + 6, 0.0, 0.0)
+    assert set(report.differences) == set(LENGTHS)
+    assert report.largest_difference < 1e-5
     require(report)
 
 
@@ -97,8 +100,8 @@ def other_tree(outputs):
 @pytest.mark.parametrize(
     "fault, reason",
     [
-        (other_number, "differ by .*e-02, .* is allowed"),
-        (other_label, "a label costs .* of the logits' scale, 2e-05 is allowed"),
+        (other_number, "differ by .*e-02 at length .* is allowed"),
+        (other_label, "a label costs .* of the logits' scale, .* is allowed"),
         (other_tree, "differ by .*; a transition costs .* of the logits' scale"),
     ],
 )
@@ -121,19 +124,27 @@ def test_shares_are_told(model, cases) -> None:
 
 
 def test_wider_limits_let_more_through() -> None:
-    report = ParityReport(3e-3, 0.99, 0.95, 100, 3e-2, 0.0)
+    report = ParityReport({1: 1e-3, 40: 3e-3}, 0.99, 0.95, 100, 3e-2, 0.0)
     require(report, LIMITS["float16"])
-    with pytest.raises(ParityError, match="2e-03 is allowed"):
-        require(report, 2e-3)
-    with pytest.raises(ParityError, match=r"a label costs 3\.0e-02 .*, 2e-02 is allowed"):
-        require(report, 1e-2)
+    with pytest.raises(ParityError, match=r"3\.0e-03 at length 40, 2\.0e-03 is allowed"):
+        require(report, Limits(2e-3))
+    with pytest.raises(ParityError, match=r"a label costs 3\.0e-02 .*, 2\.0e-02 is allowed"):
+        require(report, Limits(1e-2))
     for broken in (
-        report._replace(largest_difference=np.nan),
+        report._replace(differences={1: 1e-3, 40: np.nan}),
         report._replace(label_cost=np.nan),
         report._replace(transition_cost=np.nan),
     ):
         with pytest.raises(ParityError):
             require(broken, LIMITS["int8"])
+
+
+def test_longer_sentences_may_differ_more() -> None:
+    within = ParityReport({1: 7e-6, 82: 2.5e-5}, 1.0, 1.0, 2)
+    require(within)
+    for differences, n_words in (({1: 9e-6, 82: 2.5e-5}, 1), ({1: 7e-6, 82: 3e-5}, 82), ({14: 1e-4}, 14)):
+        with pytest.raises(ParityError, match=f"at length {n_words},"):
+            require(within._replace(differences=differences))
 
 
 def says(other, cases):
@@ -336,5 +347,5 @@ def test_no_cases_prove_nothing(model) -> None:
 def test_a_report_is_one_line() -> None:
     assert re.fullmatch(
         r"largest difference 2\.5e-07, equal labels 100\.00%, equal trees 99\.50%, 200 examples",
-        str(ParityReport(2.5e-7, 1.0, 0.995, 200)),
+        str(ParityReport({1: 1e-7, 82: 2.5e-7}, 1.0, 0.995, 200)),
     )
