@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test lint check bench fuzz clean
+.PHONY: help setup demo test test-portable lint check bench fuzz clean
 
 help:
 	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
 	@echo "make test    run the tests (10 minutes)"
+	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (3 minutes; all: 20)"
 	@echo "make check   formatter, linter, type checker, then the tests"
 	@echo "make bench   measure the encoders against their baselines (about 10 minutes, best on a quiet machine)"
 	@echo "make fuzz    every reader on 100,000 damaged inputs or for five minutes (more than an hour)"
@@ -28,6 +29,9 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+test-portable: $(READY)
+	$(BIN)/python -m tests.portable --workers $(WORKERS) $(SETTINGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
