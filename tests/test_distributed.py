@@ -31,13 +31,14 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.normalization import MaskedBatchNorm, synchronise, uncounted
 from spinn_tensor.training import distributed, load_checkpoint
 from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
-from spinn_tensor.training.distributed import ALONE, Ranks, SignalPoll
+from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalPoll, process_group
 from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import make_optimizer
 from spinn_tensor.training.run import LAUNCH, is_own_restart
 from spinn_tensor.training.step import TrainStep
+from tests.parting import n_gloo_threads, n_left
 from tests.test_resume import assert_same_run
 from tests.test_training import CLASSIFIER, ENCODER, pairs, trees
 from tests.tiny_runs import pair_arguments, same_threads
@@ -46,6 +47,7 @@ KINDS = ("spinn-pi", "spinn-pi-nt", "spinn", "nodes")  # of the models below
 # rows are all, some of them padding, or stand for several equal ones; the rank whose rows do not count
 NORMS = [("all", None), ("masked", None), ("counted", None), ("masked", 1), ("counted", 1)]
 N_EXAMPLES, N_STEPS = 92, 32
+HANGS = 600  # seconds after which a job will not end any more, however busy the machine
 
 keep_threads = pytest.fixture(autouse=True)(same_threads)
 
@@ -154,11 +156,8 @@ def be_rank(rank: int, n_ranks: int, folder: Path) -> None:
     """Body of a process of its own."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=n_ranks
-    )
-    torch.save(everything(Ranks(rank, n_ranks), n_ranks, folder), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    with process_group(torch.distributed.FileStore(str(folder / "store"), n_ranks), rank, n_ranks):
+        torch.save(everything(Ranks(rank, n_ranks), n_ranks, folder), folder / f"{rank}.pt")
 
 
 class Comparison(NamedTuple):
@@ -261,6 +260,7 @@ def torchrun(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        cwd=Path(__file__).resolve().parents[1],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     with job:
@@ -284,12 +284,14 @@ def pid_of_rank(launcher: int, rank: int) -> int:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + HANGS
     while not path.exists():
         assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
         time.sleep(0.02)
 
 
-SPINN = ("-m", "spinn_tensor")
+SPINN, PARTING = ("-m", "spinn_tensor"), ("-m", "tests.parting")
 RUN = ["--preset", "logic-spinn-pi", "--epochs", "4", "--dropout", "0.3", "--save-every", "3"]
 
 # Rank 1 dies in its 10th step, as `kill -9` would have it, when the job is started for the first time.
@@ -317,18 +319,19 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_signal_to_one_rank_ends_the_job(number: int, arguments: list[str], tmp_path: Path) -> None:
-    """SIGKILL with its rank named, within a minute; SIGTERM with a checkpoint of the step that it came in."""
+    """SIGKILL with its rank named; SIGTERM with a checkpoint of the step that it came in, which is told."""
     output = tmp_path / "run"
     long = [*arguments, "--epochs", "100000", "--save-every", "0", "--output", str(output)]
-    with torchrun(2, long, program=SPINN) as job:
+    with torchrun(2, long, program=PARTING) as job:
         wait_for(output / "last", job)
         os.kill(pid_of_rank(job.pid, 1), number)
-        printed, _ = job.communicate(timeout=60)
+        printed, _ = job.communicate(timeout=HANGS)
     assert job.returncode != 0
     if number == signal.SIGTERM:
-        (step,) = re.findall(r"spinn: stopped at step ([\d,]+); saved", printed)
+        (step,) = re.findall(r"^stopped at step ([\d,]+); saved .*last$", printed, re.M)
         assert load_checkpoint(output / "last").config.metrics["step"] == int(step.replace(",", ""))
         assert "another process" not in printed
+        assert "rank 1: 0 threads left" in printed
     else:
         cause = printed[printed.index("Root Cause") :]
         assert re.search(r"rank +: 1 .*\n +exitcode +: -9 .*SIGKILL", cause), printed
@@ -341,17 +344,17 @@ def test_a_restarted_job_ends_as_if_nothing_had_happened(arguments: list[str], t
     program.write_text(DYING)
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "run"
     with torchrun(2, [*arguments, "--output", str(undisturbed)], program=SPINN) as job:
-        printed, _ = job.communicate(timeout=60)
+        printed, _ = job.communicate(timeout=HANGS)
     assert job.returncode == 0, printed
     options = "--max-restarts", "2"
     with torchrun(2, [*arguments, "--output", str(output)], *options, program=(str(program),)) as job:
-        printed, _ = job.communicate(timeout=90)
+        printed, _ = job.communicate(timeout=HANGS)
     assert job.returncode == 0, printed
     assert re.search(r"exitcode: -9\) local_rank: 1", printed)
     assert "resumed at step 9" in printed
     assert_same_run(output, undisturbed)
     with torchrun(2, [*arguments, "--output", str(output)], "--max-restarts", "1", program=SPINN) as job:
-        printed, _ = job.communicate(timeout=60)
+        printed, _ = job.communicate(timeout=HANGS)
     assert job.returncode != 0
     assert printed.count("spinn: rank 0: error: ") == 2
     assert printed.count("rank 1: error") == 0
@@ -372,9 +375,11 @@ def test_only_a_restart_of_the_same_job_goes_on_by_itself(
 
 def test_a_run_goes_on_with_another_number_of_processes(arguments: list[str], tmp_path: Path) -> None:
     output = tmp_path / "run"
-    with torchrun(2, [*arguments, "--epochs", "1", "--output", str(output)], program=SPINN) as job:
-        printed, _ = job.communicate(timeout=60)
+    with torchrun(2, [*arguments, "--epochs", "1", "--output", str(output)], program=PARTING) as job:
+        printed, _ = job.communicate(timeout=HANGS)
     assert job.returncode == 0, printed
+    for rank in range(2):
+        assert f"rank {rank}: 0 threads left" in printed
     assert main(["train", "--output", str(output), "--resume", "--epochs", "2", "--threads", "1"]) == 0
     assert load_checkpoint(output / "last").config.metrics["step"] == 8
 
@@ -387,7 +392,7 @@ def test_compiled_steps_of_two_processes_have_the_losses_of_one(arguments: list[
         options = ["--dropout", "0", "--set", "log_every=1", "--output", str(output)]
         options += ["--compile"] if compiled else []
         with torchrun(1 + compiled, [*arguments, *options], program=SPINN) as job:
-            printed, _ = job.communicate(timeout=300)
+            printed, _ = job.communicate(timeout=HANGS)
         assert job.returncode == 0, printed
         lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
         losses.append([line["loss"] for line in lines if line["kind"] == "train"])
@@ -398,3 +403,16 @@ def test_compiled_steps_of_two_processes_have_the_losses_of_one(arguments: list[
 def test_alone_a_signal_is_seen_at_once() -> None:
     poll = SignalPoll(ALONE)
     assert [poll.agreed(number) for number in (0, 15, 0)] == [0, 15, 0]
+
+
+@pytest.mark.parametrize("ending", ["done", "interrupted", "failed"])
+def test_no_thread_outlives_its_group(ending: str) -> None:
+    """Nor does an error that is still looked at keep the group of torch's functions that it passed through."""
+    errors = {"interrupted": pytest.raises(Interrupted), "failed": pytest.raises(RuntimeError, match="size")}
+    with errors.get(ending, nullcontext()), process_group(torch.distributed.HashStore(), 0, 1):
+        assert n_gloo_threads() > 0
+        if ending == "interrupted":
+            raise Interrupted(signal.SIGTERM, "")
+        if ending == "failed":
+            torch.distributed.all_gather([torch.zeros(2)], torch.zeros(1))
+    assert n_left() == 0

@@ -21,8 +21,9 @@ from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_mod
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.evaluate import evaluate, predict_probabilities
-from spinn_tensor.training.loop import Interrupted, Observer, Task, Trainer, TrainingError
+from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
 from spinn_tensor.training.metrics import MetricsLog, Scores, add_to_confusion
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer

@@ -35,8 +35,8 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import CheckpointError
-from spinn_tensor.training.distributed import LostRank
-from spinn_tensor.training.loop import Interrupted, TrainingError
+from spinn_tensor.training.distributed import Interrupted, LostRank
+from spinn_tensor.training.loop import TrainingError
 
 # What is said in one line. Out of memory on the CPU is a MemoryError or a RuntimeError without a type of its own.
 ERRORS = (
@@ -108,9 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     try:
         return int(args.run(args))
-    except Interrupted as interrupt:
-        if os.environ.get("RANK", "0") == "0":  # all ranks stop, and rank 0 has saved
-            print(f"spinn: {interrupt}", file=sys.stderr)
+    except Interrupted as interrupt:  # which the observer has told
         return 128 + interrupt.signal_number
     except KeyboardInterrupt:
         print("spinn: interrupted; nothing more was saved", file=sys.stderr)

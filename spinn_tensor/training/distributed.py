@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,13 +29,21 @@ from spinn_tensor.config import ConfigError
 
 # Longer than any wait for rank 0, which reads, evaluates and writes while the others stand still.
 PATIENCE = timedelta(hours=2)
-SECONDS_TO_BE_ENDED = 5.0  # torchrun looks every 0.1 s
+SECONDS_TO_BE_ENDED = 20.0  # torchrun looks every 0.1 s, and kills what is still there after 30 s
 
 T = TypeVar("T")
 
 
 class LostRank(RuntimeError):
     """Another process of the job is gone; its text is one line."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to end; its last checkpoint is written. Every rank raises it, at the same step."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
 @dataclass(frozen=True)
@@ -125,16 +134,8 @@ def joined(
     try:
         rank = int(os.environ["RANK"])
         gpu = _own_gpu() if device == "cuda" else None
-        torch.distributed.init_process_group(
-            "gloo" if gpu is None else "cpu:gloo,cuda:nccl",
-            store=_own_store(),
-            rank=rank,
-            world_size=size,
-            timeout=PATIENCE,
-            device_id=gpu,
-        )
-        yield Ranks(rank, size, device if gpu is None else str(gpu))
-        torch.distributed.all_reduce(torch.zeros(1))  # nobody hangs up while another still talks
+        with process_group(_own_store(), rank, size, gpu):
+            yield Ranks(rank, size, device if gpu is None else str(gpu))
     except Exception as error:
         if not _is_of_a_lost_rank(error):
             _tell_torchrun(error)
@@ -144,7 +145,53 @@ def joined(
         lost = LostRank(f"another process of the job is gone ({_one_line(error)})")
         _tell_torchrun(lost)
         raise lost from None
+
+
+@contextmanager
+def process_group(
+    store: torch.distributed.Store,  # where the ranks find each other
+    rank: int,
+    size: int,
+    gpu: torch.device | None = None,  # on which tensors are summed, too
+) -> Iterator[None]:
+    """The group in which this rank talks to the others; it ends in an order that leaves nothing to chance.
+
+    1. Everything is written, and an interruption is told: torchrun ends those that are left when one fails.
+    2. All ranks meet in a last sum: nobody hangs up, or is seen to end, while another is still at 1.
+    3. Each destroys its group, which waits for gloo's threads: one that lets go of a tensor while Python ends aborts
+       the process (pytorch/pytorch#190489). So nothing else may hold the group. Some functions of torch have as a
+       default the group that there is when they are imported; they are imported before there is one.
+    4. The process ends; nobody needs the store any more.
+
+    A rank that fails does not do 2; nor 3 on GPUs, where it would wait for sums that the others never take part in.
+    """
+    import torch._dynamo  # with those functions; a custom operator would import it at its first call
+
+    torch.distributed.init_process_group(
+        "gloo" if gpu is None else "cpu:gloo,cuda:nccl",
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+        device_id=gpu,
+    )
+    try:
+        try:
+            yield
+        except Interrupted:
+            _meet()
+            raise
+        _meet()
+    except BaseException as error:
+        if gpu is None:
+            traceback.clear_frames(error.__traceback__)  # those of torch hold the group, too
+            torch.distributed.destroy_process_group()
+        raise
     torch.distributed.destroy_process_group()
+
+
+def _meet() -> None:
+    torch.distributed.all_reduce(torch.zeros(1))
 
 
 def launch_id() -> str:

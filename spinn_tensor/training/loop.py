@@ -35,7 +35,7 @@ from spinn_tensor.machine import ScoreError
 from spinn_tensor.normalization import synchronise
 from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig
-from spinn_tensor.training.distributed import ALONE, Ranks, SignalPoll
+from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalPoll
 from spinn_tensor.training.evaluate import Evaluation, evaluate, sentences_of
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.methods import make_method
@@ -61,14 +61,6 @@ Corpus = PairColumns | LabelledColumns
 
 class TrainingError(RuntimeError):
     """Training cannot go on; its text is one line."""
-
-
-class Interrupted(Exception):
-    """A signal asked the run to end; its last checkpoint is written."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
 
 
 class Observer:
@@ -215,9 +207,10 @@ class Trainer:
         while progress.batch < n_batches:
             if signal_number := self._signals.agreed(self.observer.pending_signal()):
                 self._save_last()
-                raise Interrupted(
-                    signal_number, f"stopped at step {progress.step:,}; saved {self.output / 'last'}"
-                )
+                self._signals.finish()
+                done = f"stopped at step {progress.step:,}; saved {self.output / 'last'}"
+                self.observer.note(done)
+                raise Interrupted(signal_number, done)
             asked = time.perf_counter()
             feed = next(feeds)
             self._window_waited += time.perf_counter() - asked

@@ -121,7 +121,7 @@ def execute(
     Where the corpus is one of `GENERATORS` and no file is given, it is generated in `output/corpus`. But for that
     nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
     for a folder that holds a run unless `resume` or `overwrite` is said, DataError, CheckpointError, TrainingError
-    loop.Interrupted and, of several processes, distributed.LostRank.
+    distributed.Interrupted and, of several processes, distributed.LostRank.
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten")

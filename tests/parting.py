@@ -1,0 +1,48 @@
+"""`spinn`, as torchrun starts it, and then how many of gloo's threads are left, which could abort Python while it ends.
+
+    python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.parting train …
+
+A rank 0 that does not end well stays until torchrun ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from spinn_tensor.cli.main import main
+from spinn_tensor.training import distributed
+
+
+def n_gloo_threads() -> int:
+    """How many this process has."""
+    n = 0
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it ended meanwhile
+            n += "gloo" in path.read_text()
+    return n
+
+
+def n_left() -> int:
+    """How many stay: one that was waited for is listed for a moment still."""
+    end = time.monotonic() + 10
+    while n_gloo_threads() and time.monotonic() < end:
+        time.sleep(0.01)
+    return n_gloo_threads()
+
+
+if __name__ == "__main__":
+    rank, tell_torchrun = os.environ["RANK"], distributed._tell_torchrun
+
+    def tell_and_stay(error: Exception) -> None:
+        tell_torchrun(error)
+        if rank == "0":
+            time.sleep(600)
+
+    distributed._tell_torchrun = tell_and_stay
+    status = main()
+    print(f"rank {rank}: {n_left()} threads left", flush=True)
+    sys.exit(status)
