@@ -72,7 +72,7 @@ def gradients(roots: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("tracker", [False, True])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(batch=batches_of_transitions())
 def test_dynamic_batching_equals_oracle(tracker: bool, batch: list[np.ndarray]) -> None:
     weights, tracker_weights = make_weights(tracker)
@@ -84,7 +84,7 @@ def test_dynamic_batching_equals_oracle(tracker: bool, batch: list[np.ndarray]) 
     torch.testing.assert_close(gradients(got, inputs), gradients(expected, inputs), **CLOSE)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(transitions=binary_transitions())
 def test_oracle_pushes_the_composition_of_every_subtree(transitions: np.ndarray) -> None:
     """Without tracker a node's state depends on its subtree alone, found here by recursion from the top."""
@@ -197,12 +197,11 @@ def test_interleaved_times_every_round_and_warms_up() -> None:
 
 @pytest.mark.parametrize("candidate, tracker", [("given transitions", "3"), ("forest", "0")])
 def test_peak_memory_is_measured(candidate: str, tracker: str, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--tokens", "6", "--batch", "64", "--dim", "64", "--tracker", tracker]
+    sizes = ["--tokens", "6", "--batch", "1024", "--dim", "256", "--tracker", tracker]
     n_threads = torch.get_num_threads()
     memory.main(["--candidate", candidate, *sizes, "--threads", str(n_threads)])
-    assert (
-        json.loads(capsys.readouterr().out)["peak_bytes"] > 64 * 11 * 2 * 64 * 4
-    )  # more than the states alone
+    states = 1024 * 11 * 2 * 256 * 4  # bytes, too many to be lost in how the kernel counts pages
+    assert json.loads(capsys.readouterr().out)["peak_bytes"] > states
 
 
 def test_benchmark_runs_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

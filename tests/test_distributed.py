@@ -410,6 +410,7 @@ def test_no_thread_outlives_its_group(ending: str) -> None:
     """Nor does an error that is still looked at keep the group of torch's functions that it passed through."""
     errors = {"interrupted": pytest.raises(Interrupted), "failed": pytest.raises(RuntimeError, match="size")}
     with errors.get(ending, nullcontext()), process_group(torch.distributed.HashStore(), 0, 1):
+        torch.distributed.all_reduce(torch.zeros(1))  # by a thread, which has its name then
         assert n_gloo_threads() > 0
         if ending == "interrupted":
             raise Interrupted(signal.SIGTERM, "")

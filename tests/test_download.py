@@ -216,7 +216,7 @@ def test_no_server(server: Server, path: Path) -> None:
 
 
 def test_a_server_that_says_nothing_more(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIMEOUT", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT", 5)  # much longer than a busy machine takes for the half that comes
     server.ends_after = HALF
     server.waiting.set()
     with pytest.raises(DataError, match=r"timed out.*the same command goes on"):
@@ -276,7 +276,7 @@ def test_killed_in_between(server: Server, path: Path) -> None:
     program = "import sys; from data_prep.download import download; download(*sys.argv[1:])"
     command = [sys.executable, "-c", program, server.url, str(path), SHA256]
     with subprocess.Popen(command, cwd=ROOT) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (part_of(path).exists() and part_of(path).stat().st_size == HALF):
             assert process.poll() is None
             assert time.monotonic() < deadline

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +179,34 @@ def test_torchrun(run: Path, tmp_path: Path) -> None:
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     write_parses(source, {8: "( a )"})  # of shard 1, rank 1's
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spinn_tensor"]
-    failed = spinn(*launch, *command(run, source, folder), check=False, timeout=120)
+    failed = spinn(*launch, *command(run, source, folder), check=False, timeout=600)
     assert failed.returncode != 0
     assert f"spinn: rank 1: error: {source}:8: token 3 ')': a node with one child" in failed.stderr
     assert not (folder / "manifest.json").exists()
     write_parses(source)
-    done = spinn(*launch, *command(run, source, folder, "--overwrite"), check=True, timeout=120)
+    done = spinn(*launch, *command(run, source, folder, "--overwrite"), check=True, timeout=600)
     assert done.stdout == f"23 encodings of width 8 in {folder}, 5 shards\n"
     assert main(command(run, source, tmp_path / "all.npy")) == 0
     got = np.concatenate(list(read_shards(folder)))
     assert_close(got, np.load(tmp_path / "all.npy"))
+
+
+# Kills itself when the fourth shard is written and about to get its name.
+KILLED = """
+import os, signal, sys
+from spinn_tensor.cli.main import main
+n_shards = 0
+
+def hook(event, arguments):
+    global n_shards
+    if event == "os.rename" and os.path.basename(arguments[1]).startswith("shard-"):
+        n_shards += 1
+        if n_shards == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+sys.exit(main())
+"""
 
 
 def test_kill_9(run: Path, tmp_path: Path) -> None:
@@ -197,15 +214,10 @@ def test_kill_9(run: Path, tmp_path: Path) -> None:
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     lines = [format_binary(tree) + "\n" for tree in trees()]
     source.write_text("".join(lines * 100))
-    arguments = [sys.executable, "-m", "spinn_tensor", *command(run, source, folder)]
-    process = subprocess.Popen(arguments, cwd=ROOT)
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob("shard-*"))) < 3 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    n_whole = len(list(folder.glob("shard-*")))
-    assert 3 <= n_whole < 460
+    killed = spinn("-c", KILLED, *command(run, source, folder), check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list(folder.glob("shard-*"))) == 3
+    assert list(folder.glob(".shard-*"))
     assert all(np.load(path).shape == (5, 8) for path in folder.glob("shard-*"))
     kept = {path: path.stat().st_mtime_ns for path in (folder / "unfinished").glob("[0-9]*.json")}
     written = {path: (folder / f"shard-{path.stem}.npy").stat().st_mtime_ns for path in kept}

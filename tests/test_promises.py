@@ -62,7 +62,7 @@ def test_few_operators_whatever_the_batch_size(ours, n_tracker, part, start, sor
 def test_memory_is_bounded_and_linear_in_the_transitions() -> None:
     peaks = [memory.measure(candidates.GIVEN, n_tokens, 512, 300, 64, 1) for n_tokens in (20, 40)]
     assert peaks[1] < 1.5e9
-    assert 0.8 * 2 < peaks[1] / peaks[0] < 1.2 * 2
+    assert 2**0.5 < peaks[1] / peaks[0] < 2**1.5  # 2; constant memory would give 1, quadratic 4
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")

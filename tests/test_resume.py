@@ -147,7 +147,7 @@ def test_ctrl_c_saves_and_exits_130(arguments: list[str], undisturbed: Path, tmp
         while not (output / "last").exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert f"saved {output / 'last'}" in errors.splitlines()[-1]
     assert load_checkpoint(output / "last").config.metrics["step"] >= 1
