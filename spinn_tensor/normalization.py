@@ -51,7 +51,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         x = _without_padding(x, rows)
         if not self.training:
             return _without_padding(self._normalise_by_running(x), rows)
-        wide = x.float() if x.dtype == torch.bfloat16 else x  # sums of many rows, as F.batch_norm takes them
+        # sums of many rows, as F.batch_norm takes them; float16 does not count beyond 65,504
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         mean, variance, n = self._statistics(wide, rows, row_counts)
         several = n > 1
         mean = torch.where(several, mean, self.running_mean)
