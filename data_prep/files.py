@@ -5,16 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import secrets
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 from data_prep.errors import DataError
+from data_prep.temporary import real_path, temporary_beside
 
 StrPath = str | os.PathLike[str]
 Example = TypeVar("Example")
@@ -24,10 +25,11 @@ N_PLACES = 3  # of each reason that `Skipped` keeps
 
 
 class Skipped(Counter[str]):
-    """How many lines were left out, by reason, and where the first of them are."""
+    """How many lines were left out, by reason and by file, and where the first of them are."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.places: dict[str, list[str]] = {}  # file:line of up to N_PLACES bad lines, where it was known
+        self.files: Counter[str] = Counter()  # lines of each file that was read within `of_file`
         super().__init__(*args, **kwargs)
 
     def count_error(self, error: DataError) -> None:
@@ -37,27 +39,58 @@ class Skipped(Counter[str]):
         if error.path is not None and error.line is not None:
             self._keep_places(reason, [f"{os.fspath(error.path)}:{error.line}"])
 
+    @contextmanager
+    def of_file(self, path: StrPath) -> Iterator[Callable[[], Skipped]]:
+        """Within it one file is read; what is given tells what has been left out of that file so far."""
+        before = Counter(self)
+
+        def so_far() -> Skipped:
+            return Skipped(Counter(self) - before)
+
+        try:
+            yield so_far
+        finally:
+            if n_lines := so_far().total():
+                self.files[os.fspath(path)] += n_lines
+
+    def by_file(self) -> str:
+        """How many in which file, "2 in a.txt, 3 in b.txt"; nothing to tell of one file alone."""
+        if len(self.files) < 2:
+            return ""
+        counts = list(self.files.items())
+        parts = [f"{n} in {shorter_path(path)}" for path, n in counts[:N_PLACES]]
+        if others := counts[N_PLACES:]:
+            parts.append(f"{sum(n for _, n in others)} in {len(others)} other files")
+        return ", ".join(parts)
+
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Add up counts, as of any Counter, and join the places."""
         super().update(*args, **kwargs)
         for other in args:
             if isinstance(other, Skipped):
+                self.files.update(other.files)
                 for reason, places in other.places.items():
                     self._keep_places(reason, places)
 
     def clear(self) -> None:
         super().clear()
         self.places.clear()
+        self.files.clear()
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """As JSON values: of each reason how many, and places."""
         return {reason: {"lines": n, "places": self.places.get(reason, [])} for reason, n in self.items()}
 
-    def restore(self, values: Mapping[str, Any]) -> None:
+    def restore(
+        self,
+        values: Mapping[str, Any],
+        path: StrPath,  # of what they are told by: the lines count as left out of it
+    ) -> None:
         """Adds what `to_dict` gave."""
-        for reason, entry in values.items():
-            self[reason] += int(entry["lines"])
-            self._keep_places(reason, list(map(str, entry["places"])))
+        with self.of_file(path):
+            for reason, entry in values.items():
+                self[reason] += int(entry["lines"])
+                self._keep_places(reason, list(map(str, entry["places"])))
 
     def _keep_places(self, reason: str, places: list[str]) -> None:
         kept = self.places.setdefault(reason, [])
@@ -68,7 +101,13 @@ class Skipped(Counter[str]):
             return "0 lines skipped"
         ordered = sorted(self.items(), key=lambda item: (-item[1], item[0]))  # however the lines were read
         reasons = "; ".join(f"{count} x {reason}" for reason, count in ordered)
-        return f"{self.total()} lines skipped: {reasons}"
+        by_file = f", {text}" if (text := self.by_file()) else ""
+        return f"{self.total()} lines skipped{by_file}: {reasons}"
+
+
+def shorter_path(place: str) -> str:
+    """A path as it is, or from the working folder, whichever is shorter."""
+    return min(place, os.path.relpath(place), key=len)
 
 
 def is_jsonl(path: StrPath) -> bool:
@@ -175,7 +214,8 @@ def read_examples(
     """
     skipped = Skipped() if skipped is None else skipped
     n_examples = 0
-    with open_text(path, member=member, skipped=skipped if skip_bad else None) as lines:
+    counted = skipped if skip_bad else None
+    with skipped.of_file(path) as so_far, open_text(path, member=member, skipped=counted) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -189,38 +229,40 @@ def read_examples(
             if example is not None:
                 n_examples += 1
                 yield example
-    if not n_examples:
-        raise DataError(f"no examples ({skipped})", path=path)
+        if not n_examples:
+            raise DataError(f"no examples ({so_far()})", path=path)
 
 
 @contextmanager
 def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """File to write UTF-8 text ("w") or bytes ("wb") into; it takes its name when the block ends well.
 
-    A reader sees the old content or the new, never half of it; on an error nothing is left behind. Raises
-    DataError if the file cannot be created.
+    A reader sees the old content or the new, never half of it; on an error nothing is left behind, and what a killed
+    writer of the file has left is deleted. A pipe or a device is written to as it is, and of a link what it stands for.
+    Raises DataError if the file cannot be created.
     """
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        created = _create(temporary, mode)
-    except OSError as error:
-        raise DataError(_reason(path, error), path=path) from error
-    try:
-        with created as file:
+    path = real_path(Path(path))
+    with ExitStack() as stack:
+        temporary = None
+        try:
+            if path.is_dir():
+                raise IsADirectoryError
+            if path.is_file() or not path.exists():
+                temporary = stack.enter_context(temporary_beside(path, partial(Path.touch, exist_ok=False)))
+            opened = _open_to_write(temporary or path, mode)
+        except OSError as error:
+            raise DataError(_reason(path, error), path=path) from error
+        with opened as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+            if temporary is not None:
+                os.fsync(file.fileno())
+        if temporary is not None:
+            os.replace(temporary, path)
 
 
-def _create(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
-    return open(path, "xb") if mode == "wb" else open(path, "x", encoding="utf-8", newline="\n")
+def _open_to_write(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
+    return open(path, "wb") if mode == "wb" else open(path, "w", encoding="utf-8", newline="\n")
 
 
 def parse_record(line: str) -> dict[str, Any]:

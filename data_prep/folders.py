@@ -1,8 +1,8 @@
 """A folder that is replaced as a whole: at any moment, whatever kills the writer, a complete one can be read.
 
-    write   .NAME.new   files, each fsynced, then the folder
-    rename  NAME     -> .NAME.old      (if there was one)
-    rename  .NAME.new -> NAME
+    write   .NAME.XXXXXXXX.tmp   files, each fsynced, then the folder (see `temporary`)
+    rename  NAME               -> .NAME.old      (if there was one)
+    rename  .NAME.XXXXXXXX.tmp -> NAME
     delete  .NAME.old
 
 Killed during the writing, NAME is untouched. Killed between the renames, NAME is missing and `.NAME.old` is
@@ -14,54 +14,49 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
+from glob import escape
 from pathlib import Path
+
+from data_prep.temporary import clear_temporaries, real_path, temporary_beside
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Replaces `folder` by what `fill(temporary)` writes into an empty temporary folder beside it."""
-    folder = _real(folder)
-    new, old = _new(folder), _old(folder)
+    folder = real_path(folder)
+    old = _old(folder)
     recover(folder)
-    new.mkdir(parents=True)
-    try:
+    with temporary_beside(folder, partial(Path.mkdir, parents=True)) as new:
         fill(new)
         for path in sorted(new.rglob("*"), reverse=True):  # what is in a folder before the folder
             _fsync(path)
         _fsync(new)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(new, folder)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(folder, old)
+        os.rename(new, folder)
     _fsync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def readable(folder: Path) -> Path:
     """The folder to read: itself, or its predecessor if the writer was killed between the two renames."""
-    folder = _real(folder)
+    folder = real_path(folder)
     return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
 
 
 def recover(folder: Path) -> None:
-    """Puts the predecessor back if the writer was killed between the renames; deletes stale temporaries."""
-    folder = _real(folder)
+    """Puts whole what a killed writer left: deletes its temporaries, puts the predecessor back where NAME is missing.
+
+    Where another writer is at work, NAME is only missing between its renames, and the predecessor stays where it is.
+    """
+    folder = real_path(folder)
     old = _old(folder)
-    if not folder.exists() and old.is_dir():
+    in_use = clear_temporaries(folder.parent, escape(folder.name))
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.is_dir() and not in_use:
         os.rename(old, folder)
-    for stale in (_new(folder), old):
-        if stale.is_dir():
-            shutil.rmtree(stale)
-
-
-def _real(folder: Path) -> Path:
-    """What a link stands for: it is the folder behind it that is replaced."""
-    return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
-
-
-def _new(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.new")
 
 
 def _old(folder: Path) -> Path:

@@ -79,7 +79,8 @@ def read_examples_as_columns(
     skipped = Skipped() if skipped is None else skipped
     parts = [_no_examples()]
     n_examples, first_line = 0, 1
-    with open_text(path, member=member, skipped=skipped if skip_bad else None) as lines:
+    counted = skipped if skip_bad else None
+    with skipped.of_file(path) as so_far, open_text(path, member=member, skipped=counted) as lines:
         # never more lines than examples that are wanted still: what comes after them is not looked at
         while block := list(islice(lines, min(BLOCK, limit - n_examples) if limit else BLOCK)):
             try:
@@ -93,8 +94,8 @@ def read_examples_as_columns(
                 on_lines(len(block))
             if limit and n_examples >= limit:
                 break
-    if not n_examples and not may_be_empty:
-        raise DataError(f"no examples ({skipped})", path=path)
+        if not n_examples and not may_be_empty:
+            raise DataError(f"no examples ({so_far()})", path=path)
     return join(parts)
 
 

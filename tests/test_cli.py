@@ -1,8 +1,10 @@
-"""The `spinn` command: every subcommand, and what it prints and writes. Its errors are in test_cli_errors.py."""
+"""The `spinn` command: every subcommand, and what it prints and writes.
+
+Its errors are in test_cli_errors.py, its usage in test_cli_usage.py.
+"""
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import platform
@@ -20,11 +22,10 @@ from rich.console import Console
 
 from data_prep.brackets import score_parses
 from data_prep.columns import sentence_columns
-from data_prep.trees import Tree, parse_binary
+from data_prep.trees import parse_binary
 from spinn_tensor import __version__, make_sentence_batch
-from spinn_tensor.cli.main import build_parser, main
+from spinn_tensor.cli.main import main
 from spinn_tensor.cli.report import comparison_table, parse_table
-from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.training.checkpoint import load_checkpoint
 from tests.closeness import assert_close
 from tests.test_generated import TINY
@@ -315,45 +316,6 @@ def test_python_m_runs_the_command() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    for action in build_parser()._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    raise AssertionError("no subcommands")
-
-
-@pytest.mark.parametrize("name", commands())
-def test_help_teaches(name: str) -> None:
-    text = commands()[name].format_help()
-    assert text.count(f"spinn {name}") >= 3  # the usage and two examples
-    assert "examples:" in text
-    assert len(commands()[name].description or "") > 150
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["fly"],
-        ["train", "--resume", "--overwrite"],
-        ["train", "--epochs", "0"],
-        ["encode", "x"],
-        ["train", "--lr", "a"],
-    ],
-)
-def test_wrong_usage_exits_2(arguments: list[str], capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as status:
-        main(arguments)
-    assert status.value.code == 2
-    assert "usage: spinn" in capsys.readouterr().err
-
-
-def test_no_command_is_wrong_usage_answered_by_the_help(capsys: Capture) -> None:
-    assert main([]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err == build_parser().format_help()
-
-
 def test_version(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as status:
         main(["--version"])
@@ -392,22 +354,3 @@ def test_tables_of_trees_explain_their_figures(capsys: Capture) -> None:
             "mean: over sentences; pooled: over all brackets;",
             "inner: without the bracket around the sentence",
         ]
-
-
-def test_tree_view() -> None:
-    tree = parse_binary("( ( the church ) ( ( has cracks ) . ) )")
-    assert tree_lines(tree) == [
-        "┬─┬──── the",
-        "│ └──── church",
-        "└─┬─┬── has",
-        "  │ └── cracks",
-        "  └──── .",
-    ]
-    assert tree_lines(parse_binary("church")) == ["─ church"]
-    assert side_by_side(["ab", "c"], ["x"]) == ["ab    x", "c"]
-
-
-def test_tree_view_of_a_long_chain_has_a_line_a_word() -> None:
-    n_tokens = 500
-    transitions = np.array([0] + [0, 1] * (n_tokens - 1), dtype=np.int8)
-    assert len(tree_lines(Tree(("w",) * n_tokens, transitions))) == n_tokens

@@ -201,6 +201,16 @@ def test_a_finished_job_is_not_begun_again(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "unfinished").exists()
 
 
+@pytest.mark.parametrize("left", [".job.json.0123abcd.tmp", ""])
+def test_a_job_that_ended_before_it_signed_its_folder_is_begun_again(left: str, tmp_path: Path) -> None:
+    write_parses(tmp_path / "in.txt")
+    folder = tmp_path / "out"
+    (folder / "unfinished").mkdir(parents=True)
+    if left:
+        (folder / "unfinished" / left).write_text("{")
+    assert encode(tmp_path / "in.txt", folder) == read_manifest(folder)
+
+
 def other_job(change: str, source: Path) -> dict[str, Any]:
     """Arguments of a job that differs."""
     if change == "input":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import DataError
-from data_prep.files import Skipped, atomic_write, open_text, read_examples
+from data_prep.files import Skipped, atomic_write, open_text, read_examples, shorter_path
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
 LINES = ["one\n", "two\u2028still two\r\n", "three"]
@@ -161,6 +161,37 @@ def test_a_file_that_leaves_no_example_is_refused(tmp_path: Path, content: str) 
         list(read_examples(path, even, skip_bad=True))
 
 
+def test_what_is_left_out_is_told_of_each_file_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    contents = {"a": "3\n5\n2\n", "good": "2\n", "b": "2\n7\n", "c": "9\n9\n", "d": "9\n", "e": "1\n"}
+    skipped = Skipped()
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+        if name < "c" or name == "good":
+            list(read_examples(tmp_path / name, even, skip_bad=True, skipped=skipped))
+            continue
+        with pytest.raises(DataError) as caught:
+            list(read_examples(tmp_path / name, even, skip_bad=True, skipped=skipped))
+        n = content.count("\n")
+        assert str(caught.value) == f"{tmp_path / name}: no examples ({n} lines skipped: {n} x number: odd)"
+    assert str(skipped) == "7 lines skipped, 2 in a, 1 in b, 2 in c, 2 in 2 other files: 7 x number: odd"
+    total = Skipped()
+    total.update(skipped)
+    assert str(total) == str(skipped)
+    total.restore({"odd": {"lines": 4, "places": []}}, "store")
+    assert total.files["store"] == 4
+    total.clear()
+    assert not total.files
+
+
+def test_paths_are_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shorter_path(f"{tmp_path}/a.txt:3") == "a.txt:3"
+    assert shorter_path("/a.txt:3") == "/a.txt:3"
+
+
 def test_atomic_write_of_text_and_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with atomic_write(path) as file:
@@ -194,6 +225,26 @@ def test_atomic_write_leaves_nothing_on_an_error(
         fail()
     assert os.listdir(tmp_path) == ([] if old is None else ["a"])
     assert old is None or path.read_text() == old
+
+
+def test_atomic_write_leaves_pipes_devices_and_links_what_they_are(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with atomic_write(tmp_path / "pipe", "wb") as file:
+            file.write(b"text")
+        assert os.read(reader, 100) == b"text"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "a")
+    for text in ("old", "new"):  # whether what it stands for is there or not
+        with atomic_write(tmp_path / "link") as file:
+            file.write(text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "folder" / "a").read_text() == text
+    assert os.listdir(tmp_path / "folder") == ["a"]
 
 
 def test_atomic_write_names_what_is_in_the_way(tmp_path: Path) -> None:

@@ -103,6 +103,54 @@ def test_bad_lines_are_counted_and_the_first_ones_named(files: list[str], capsys
         assert row in re.sub("─+", "─", printed)
 
 
+TREE_FILES = {
+    "a.txt": ["( dogs bark )", "( a", "( b"],
+    "b.txt": ["( cats bark )", "( a", "( b ) ) )", "( c"],
+    "bad.txt": ["( a"],
+    "worse.txt": ["( a", "( b"],
+    "dev.txt": ["( dogs bark )", "( a"],
+}
+
+
+@pytest.fixture
+def tree_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files with bad lines in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, lines in TREE_FILES.items():
+        Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.usefixtures("tree_files")
+def test_bad_lines_are_counted_for_each_file(capsys: Capture) -> None:
+    files = ["--train", "a.txt", "--train", "b.txt", "--dev", "dev.txt"]
+    by_file = "2 in a.txt, 3 in b.txt, 1 in dev.txt"
+    assert main(["inspect", "--corpus", "trees", *files, "--html", "a.html"]) == 0
+    assert by_file in capsys.readouterr().out
+    assert by_file in Path("a.html").read_text()
+    assert main(["prepare", "--corpus", "trees", *files, "--skip-bad", "--output", "store"]) == 0
+    assert f"6 lines skipped, {by_file}: " in capsys.readouterr().err
+    assert main(["inspect", "--data", "store", "--extra", "more=b.txt"]) == 0
+    assert "6 in store, 3 in b.txt" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tree_files")
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        (["--train", "a.txt", "--dev", "bad.txt"], "bad.txt: no examples (1 lines skipped: 1 x "),
+        (
+            ["--train", "bad.txt", "--train", "worse.txt", "--dev", "dev.txt"],
+            "no examples in 2 files (3 lines skipped, 1 in bad.txt, 2 in worse.txt: ",
+        ),
+    ],
+)
+def test_no_example_is_told_of_what_was_left_out_there(
+    files: list[str], message: str, capsys: Capture
+) -> None:
+    assert main(["inspect", "--corpus", "trees", *files]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_places_are_kept_when_counts_are_added_up(tmp_path: Path) -> None:
     for name, n_bad in (("a", 2), ("b", 4)):
         (tmp_path / name).write_text("( a b )\n" + "( a\n" * n_bad)

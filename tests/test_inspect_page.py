@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from itertools import pairwise
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,7 +17,7 @@ from data_prep.trees import REDUCE, Tree, parse_binary, parse_labelled
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.cli import page
 from spinn_tensor.cli.inspect import bar, histogram_table
-from spinn_tensor.cli.inspect_page import padding_bars, padding_table, samples, shorter_path, tree_at
+from spinn_tensor.cli.inspect_page import padding_bars, padding_table, samples, tree_at
 from spinn_tensor.cli.page import Bars, Figures, bar_plot, escape, tree_svg
 from spinn_tensor.fixed_shapes import Shape, ShapeUse
 from tests.strategies import binary_transitions, tree_of
@@ -155,9 +154,3 @@ def test_histograms_fit_a_terminal(n_sides: int) -> None:
     (full,) = (line for line in lines if "100.0%" in line)
     assert full.count("█") > 20 * n_sides
     assert full.count("100.0%") == n_sides
-
-
-def test_paths_are_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert shorter_path(f"{tmp_path}/a.txt:3") == "a.txt:3"
-    assert shorter_path("/a.txt:3") == "/a.txt:3"

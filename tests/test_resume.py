@@ -102,7 +102,7 @@ def test_reinforcement_goes_on_with_its_noise_and_its_moments(arguments: list[st
     reinforce = ["kind=spinn", "learning=reinforce", "n_samples=2", "warmup_steps=3", "baseline=mean"]
     learning = [*arguments, *(part for setting in reinforce for part in ("--set", setting))]
     assert main([*learning, "--output", str(tmp_path / "undisturbed")]) == 0
-    assert killed_at_event(learning, tmp_path / "run", 140)
+    assert killed_at_event(learning, tmp_path / "run", 300)
     assert 3 < load_checkpoint(tmp_path / "run" / "last").config.metrics["step"] < 12
     assert main([*learning, "--output", str(tmp_path / "run"), "--resume"]) == 0
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed")

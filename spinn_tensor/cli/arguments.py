@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,22 @@ import torch
 
 from data_prep.branching import BRANCHINGS
 from spinn_tensor.config import ConfigError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Answers arguments that it does not know itself, with its own usage; argparse leaves that to the root's."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+        return known, unknown
+
+    def _suggestion(self, unknown: list[str]) -> str:
+        options = re.findall(r"--[a-z][\w-]*", self.format_usage())
+        wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+        nearest = difflib.get_close_matches(wrong, options, n=1, cutoff=0.75)
+        return f" (did you mean {nearest[0]}?)" if nearest else ""
 
 
 def add_command(

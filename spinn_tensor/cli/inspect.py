@@ -153,7 +153,7 @@ def print_inspection(found: Inspection) -> None:
     print(found.title)
     _print(console, [inspect_page.counts_table(found)], inspect_page.COUNTS_NOTE)
     if found.skipped:
-        _print(console, [inspect_page.skipped_table(found.skipped)])
+        _print(console, [inspect_page.skipped_table(found.skipped)], found.skipped.by_file())
     _print(console, [inspect_page.lengths_table(found)])
     console.print(histogram_table("words", inspect_page.histograms(found, "lengths")))
     _print(console, [inspect_page.trees_table(found)], inspect_page.TREES_NOTE)

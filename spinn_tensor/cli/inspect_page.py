@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.columns import SentenceColumns, node_offsets
-from data_prep.files import Skipped
+from data_prep.files import Skipped, shorter_path
 from data_prep.statistics import (
     Corpus,
     Coverage,
@@ -26,6 +25,7 @@ from data_prep.statistics import (
 from data_prep.trees import Tree
 from data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 from spinn_tensor.cli.page import Bars, Figures, bar_plot, box, element, page, table, tree_svg
+from spinn_tensor.cli.tree_view import too_long
 from spinn_tensor.fixed_shapes import ShapeUse
 
 MOST_BINS = 16
@@ -274,11 +274,6 @@ def of(part: int, whole: int) -> str:
     return f"{part:,} ({percent(share(part, whole))})" if part else "0"
 
 
-def shorter_path(place: str) -> str:
-    """A path as it is, or from the working folder, whichever is shorter."""
-    return min(place, os.path.relpath(place), key=len)
-
-
 COUNTS_NOTE = (
     "Examples are equal if their words are, whatever the trees; all words that are not in the vocabulary count as "
     "one word."
@@ -324,6 +319,8 @@ def _summary(found: Inspection) -> list[str]:
     parts = [table(counts_table(found)), element("p", COUNTS_NOTE, "quiet")]
     if found.skipped:
         parts += [element("h3", "Lines that were left out"), table(skipped_table(found.skipped))]
+        if note := found.skipped.by_file():
+            parts.append(element("p", f"{note}.", "quiet"))
     return parts
 
 
@@ -370,5 +367,8 @@ def _drawings(found: Inspection, drawn: list[Sample]) -> list[str]:
         name = f"example {number(sample.row + 1)}"
         parts.append(element("h3", f"{name}: {sample.label}" if sample.label else name))
         for side, tree in sample.trees.items():
-            parts.append(box("wide", [tree_svg(tree, f"{name}, {side}", unknown)]))
+            if note := too_long(tree):
+                parts.append(element("p", f"{side}: {note}.", "quiet"))
+            else:
+                parts.append(box("wide", [tree_svg(tree, f"{name}, {side}", unknown)]))
     return parts

@@ -1,6 +1,6 @@
 """`spinn`: train, evaluate and use SPINN models from the command line.
 
-Exit status: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted.
+Exit status: 0 done, 1 an error (one line on stderr), 2 wrong usage, 128 + N ended by signal N (Ctrl-C: 130).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import io
 import os
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,8 @@ from spinn_tensor.cli import (
     profile,
     train,
 )
+from spinn_tensor.cli.arguments import CommandParser
+from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.config import ConfigError
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.training.allocator import keep_freed_memory
@@ -67,7 +70,7 @@ a first session, nothing to download:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="spinn",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -107,12 +110,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
-        return int(args.run(args))
+        with ending_signals():
+            return int(args.run(args))
     except Interrupted as interrupt:  # which the observer has told
         return 128 + interrupt.signal_number
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended) as end:
         print("spinn: interrupted; nothing more was saved", file=sys.stderr)
-        return 130
+        return 128 + (end.signal_number if isinstance(end, Ended) else signal.SIGINT)
     except BrokenPipeError:
         # the reader left: no second error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -33,7 +33,7 @@ from spinn_tensor.cli.report import (
     print_skipped,
 )
 from spinn_tensor.cli.sentences import split_tokens, trees_of
-from spinn_tensor.cli.tree_view import tree_lines
+from spinn_tensor.cli.tree_view import MOST_WORDS, drawn
 from spinn_tensor.config import ConfigError
 from spinn_tensor.pipeline import load_parser, packaged_parser
 from spinn_tensor.training.checkpoint import Checkpoint, checkpoint_folder
@@ -90,7 +90,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--tokens", action="store_true", help="the sentences are tokenised already, with blanks"
     )
-    parser.add_argument("--draw", action="store_true", help="draw the trees, a word a line")
+    parser.add_argument(
+        "--draw", action="store_true", help=f"draw the trees, a word a line, of up to {MOST_WORDS:,} words"
+    )
     parser.add_argument("--gold", type=Path, metavar="FILE", help="score against the trees of this file")
     parser.add_argument(
         "--model",
@@ -190,7 +192,7 @@ def _write(args: argparse.Namespace, lines: list[Line], trees: list[Tree]) -> No
                 record = {**line.record, **{f"{name}_binary_parse": parse for name, parse in parses}}
                 file.write(json.dumps(record) + "\n")
             elif args.draw:
-                file.writelines(f"{text}\n" for text in [*tree_lines(own[0]), ""])
+                file.writelines(f"{text}\n" for text in [*drawn(own[0]), ""])
             else:
                 file.write(format_binary(own[0]) + "\n")
 

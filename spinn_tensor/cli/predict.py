@@ -43,7 +43,7 @@ from spinn_tensor.cli.sentences import (
     text_reader_for,
     trees_of,
 )
-from spinn_tensor.cli.tree_view import side_by_side, tree_lines
+from spinn_tensor.cli.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
 from spinn_tensor.training.evaluate import predict_probabilities, predict_transitions, sentences_of
@@ -124,12 +124,11 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
     seen = trees_of(list(trees.values()), _seen_by(checkpoint, corpus))
     has_trees = branching is not None or checkpoint.model.encoder.table_kind != "sequence"
     drawings = [
-        [name, *(tree_lines(tree) if has_trees else tree.tokens)]
-        for name, tree in zip(trees, seen, strict=True)
+        [name, *(drawn(tree) if has_trees else tree.tokens)] for name, tree in zip(trees, seen, strict=True)
     ]
-    lines = side_by_side(drawings[0], drawings[1]) if len(drawings) == 2 else drawings[0]
-    if max(map(len, lines)) > console.width:
-        lines = [line for drawing in drawings for line in drawing]
+    width = sum(max(map(len, drawing)) for drawing in drawings) + GAP
+    fits = len(drawings) == 2 and width <= console.width
+    lines = side_by_side(*drawings) if fits else [line for drawing in drawings for line in drawing]
     for line in lines:
         console.print(line, soft_wrap=True)
     unknown = _unknown_words(trees.values(), checkpoint.vocabulary)

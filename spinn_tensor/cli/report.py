@@ -20,6 +20,7 @@ from rich.table import Table
 
 from data_prep.brackets import BracketScores, ParseScores
 from data_prep.files import Skipped
+from spinn_tensor.cli.endings import ENDING
 from spinn_tensor.training.evaluate import Evaluation
 from spinn_tensor.training.loop import Observer
 from spinn_tensor.training.metrics import Scores
@@ -151,7 +152,8 @@ def print_skipped(skipped: Skipped) -> None:
 class TerminalObserver(Observer):
     """A progress bar on a terminal, plain lines elsewhere, on stderr; and Ctrl-C, which lets the step end.
 
-    The first SIGINT or SIGTERM lets the loop write a checkpoint; a second one ends the program at once.
+    The first SIGINT, SIGTERM or SIGHUP lets the loop write a checkpoint; a second one, or one when there is nothing to
+    save, ends the program as it would have without this.
     """
 
     def __init__(
@@ -174,8 +176,9 @@ class TerminalObserver(Observer):
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, *ENDING):
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -186,6 +189,8 @@ class TerminalObserver(Observer):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal or not self._training:
+            if callable(previous := self._previous[number]):
+                previous(number, frame)
             raise KeyboardInterrupt
         self._signal = number
 

@@ -12,7 +12,22 @@ sentence reads downwards.
 
 from __future__ import annotations
 
-from data_prep.trees import REDUCE, Tree
+from data_prep.trees import REDUCE, Tree, format_binary
+
+MOST_WORDS = 1_000  # of a tree that is drawn: N words one below the other have up to N² columns
+GAP = 4  # between two drawings
+
+
+def drawn(tree: Tree) -> list[str]:
+    """The drawing, or a line that says why there is none, and the parse."""
+    return [note, format_binary(tree)] if (note := too_long(tree)) else tree_lines(tree)
+
+
+def too_long(tree: Tree) -> str:
+    """What is said instead of drawing a tree of too many words; "" for any other."""
+    if tree.n_tokens <= MOST_WORDS:
+        return ""
+    return f"not drawn: {tree.n_tokens:,} words, where trees of up to {MOST_WORDS:,} are"
 
 
 def tree_lines(tree: Tree) -> list[str]:
@@ -42,9 +57,9 @@ def _joined(left: list[str], right: list[str]) -> list[str]:
     ]
 
 
-def side_by_side(left: list[str], right: list[str], gap: int = 4) -> list[str]:
+def side_by_side(left: list[str], right: list[str]) -> list[str]:
     """Two drawings beside each other."""
-    width = max(map(len, left)) + gap
+    width = max(map(len, left)) + GAP
     height = max(len(left), len(right))
     pairs = zip(left + [""] * (height - len(left)), right + [""] * (height - len(right)), strict=True)
     return [(a.ljust(width) + b).rstrip() for a, b in pairs]

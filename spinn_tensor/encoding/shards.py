@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save
 
 from data_prep.errors import DataError
 from data_prep.files import Skipped, atomic_write
+from data_prep.temporary import clear_temporaries
 from spinn_tensor.config import ConfigError
 from spinn_tensor.encoding.blocks import EncodedBlock
 from spinn_tensor.encoding.job import Ranks, difference
@@ -60,7 +61,8 @@ class ShardFolder:
                 f"{self.folder}: a file, expected a folder, or a name ending in .npy or .safetensors"
             )
         if not self._is_signed(overwrite):
-            if self._job_there() is None and self.folder.exists() and any(self.folder.iterdir()):
+            clear_temporaries(self._unfinished, JOB)
+            if self._job_there() is None and any(path.is_file() for path in self.folder.rglob("*")):
                 raise ConfigError(f"{self.folder}: holds files, but no encodings; give a folder of its own")
             self._clear()
             self._unfinished.mkdir(parents=True, exist_ok=True)
@@ -168,21 +170,17 @@ class ShardFolder:
             self._unfinished.mkdir(exist_ok=True)
             write_json(self._unfinished / JOB, found["job"])
             (self.folder / MANIFEST).unlink()
-        for path in (
-            *self._entries(),
-            *self.folder.glob("shard-*"),
-            *self._temporaries(),
-        ):
+        for path in (*self._entries(), *self.folder.glob("shard-*")):
             path.unlink(missing_ok=True)
+        self._clear_temporaries()
 
     def _tidy(self) -> None:
         """Take away what a finished job has no use for, that of writers that were killed included."""
         shutil.rmtree(self._unfinished, ignore_errors=True)
-        for path in self._temporaries():
-            path.unlink(missing_ok=True)
+        self._clear_temporaries()
 
-    def _temporaries(self) -> Iterator[Path]:
-        return self.folder.glob(".shard-*.tmp")
+    def _clear_temporaries(self) -> None:
+        clear_temporaries(self.folder, "shard-*")
 
     def _await(self, n_missing: Callable[[], int], what: Callable[[], str]) -> None:
         """Wait until nothing is missing; TimeoutError once nothing has come for too long."""

@@ -224,7 +224,7 @@ def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCor
     data = with_prepared_options(data)
     manifest = read_manifest(folder)
     corpus = read_store(folder)
-    skipped.restore(manifest["skipped"])
+    skipped.restore(manifest["skipped"], folder)
     splits = {name: _limited(split, data.limit) for name, split in corpus.splits.items()}
     words, labels = WordList(corpus.words), LabelNames(list(corpus.labels))
     for name, source in extra_sources(data, splits).items():
@@ -276,6 +276,7 @@ def _read_files(
     """The files' examples one after another, up to the limit."""
     tokenize = tokenize or text_reader(data.branching)
     parts: list[Examples] = []
+    own = Skipped()
     for path in source.paths:
         n_before = sum(len(part.labels) for part in parts)
         if data.limit and n_before >= data.limit:
@@ -287,14 +288,15 @@ def _read_files(
                 words,
                 member=source.member,
                 skip_bad=data.skip_bad,
-                skipped=skipped,
+                skipped=own,
                 limit=data.limit - n_before if data.limit else 0,
                 may_be_empty=len(source.paths) > 1,
                 on_lines=on_lines,
             )
         )
     if not any(len(part.labels) for part in parts):
-        raise DataError(f"no examples ({skipped})", path=source.paths[0])
+        raise DataError(f"no examples in {len(source.paths)} files ({own})", path=source.paths[0])
+    skipped.update(own)
     return join(parts)
 
 

@@ -192,9 +192,6 @@ def _clean(output: Path) -> None:
     """Puts whole what a killed run left behind."""
     for name in (BEST, LAST):
         recover(output / name)
-    for name in (RUN, RESULTS):
-        for stale in output.glob(f".{name}.*.tmp"):
-            stale.unlink()
 
 
 def make_model(

@@ -1,0 +1,93 @@
+"""Temporary files and folders: `.NAME.XXXXXXXX.tmp` beside the NAME that it takes when it is whole.
+
+Whoever writes NAME deletes what a killed writer of NAME has left: that on which nobody has a lock. A writer holds one
+(flock) on its temporary, which goes with the process however it ends. The number of the writer's process would not do:
+it says nothing in another container, or on another machine, that shares the folder. Where there are no locks, leftovers
+stay.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from glob import escape
+from pathlib import Path
+
+
+@contextmanager
+def temporary_beside(
+    path: Path,
+    create: Callable[[Path], object],  # makes an empty file or folder of a name
+) -> Iterator[Path]:
+    """Makes a file or folder to be renamed to `path` within the block; one that was not is deleted."""
+    clear_temporaries(path.parent, escape(path.name))
+    with ExitStack() as stack:
+        while True:
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+            create(temporary)
+            try:
+                lock = _locked(temporary)
+            except OSError:  # no locks here: nobody else deletes it either
+                break
+            if lock is not None:
+                stack.callback(os.close, lock)
+                break
+        stack.callback(_delete, temporary)
+        yield temporary
+
+
+def clear_temporaries(
+    folder: Path,
+    names: str,  # a pattern of `glob`
+) -> bool:
+    """Deletes what killed writers of such names left; returns whether there are others, in use."""
+    in_use = False
+    for path in list(folder.glob(f".{names}.{'[0-9a-f]' * 8}.tmp")):
+        try:
+            lock = _locked(path)
+        except OSError:
+            continue  # no locks, or somebody else's file
+        if lock is None:
+            in_use = in_use or path.exists()
+        else:
+            _delete(path)
+            os.close(lock)
+    return in_use
+
+
+def real_path(path: Path) -> Path:
+    """What a link stands for, which is what is replaced; the path itself where it is none, or stands for no file."""
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    return path if path.exists() and not real.exists() else real  # /dev/stdout that is a pipe
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that holds the lock; None where another has it, or the path is gone. OSError: there are no locks."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError(str(error)) from error
+    with ExitStack() as stack:
+        try:
+            # NFS locks a file for one writer only if it is open for writing
+            descriptor = os.open(path, os.O_NOFOLLOW | (os.O_RDONLY if path.is_dir() else os.O_RDWR))
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return None
+        except (BlockingIOError, FileNotFoundError):
+            return None
+        stack.pop_all()
+        return descriptor
+
+
+def _delete(path: Path) -> None:
+    """As far as it can be: what stays is left to the next writer."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,85 @@
+"""What `spinn` says of wrong usage, and how its help teaches the right one."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from spinn_tensor.cli.main import build_parser, main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    for action in build_parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    raise AssertionError("no subcommands")
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_teaches(name: str) -> None:
+    text = commands()[name].format_help()
+    assert text.count(f"spinn {name}") >= 3  # the usage and two examples
+    assert "examples:" in text
+    assert len(commands()[name].description or "") > 150
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["train", "--resume", "--overwrite"],
+        ["train", "--epochs", "0"],
+        ["encode", "x"],
+        ["train", "--lr", "a"],
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as status:
+        main(arguments)
+    assert status.value.code == 2
+    assert "usage: spinn" in capsys.readouterr().err
+
+
+def test_no_command_is_wrong_usage_answered_by_the_help(capsys: Capture) -> None:
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == build_parser().format_help()
+
+
+def wrong_usage(arguments: list[str], capsys: Capture) -> str:
+    """What is printed on stderr, with a blank for each line end: where usage is folded depends on its length."""
+    with pytest.raises(SystemExit) as status:
+        main(arguments)
+    assert status.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "arguments, prog, message",
+    [
+        (["train", "--no-such"], "spinn train", "unrecognized arguments: --no-such"),
+        (["train", "extra"], "spinn train", "unrecognized arguments: extra"),
+        (["parse", "--drwa", "Dogs bark."], "spinn parse", "--drwa (did you mean --draw?)"),
+        (
+            ["predict", "run", "--premice=a", "--hypothesis", "b"],
+            "spinn predict",
+            "(did you mean --premise?)",
+        ),
+        (["presets", "one", "two", "--no-such"], "spinn presets", "unrecognized arguments: two --no-such"),
+        (["evaluate"], "spinn evaluate", "required: CHECKPOINT"),
+        (["nosuchcommand"], "spinn", "'nosuchcommand'"),
+        (["--no-such", "train"], "spinn", "unrecognized arguments: --no-such"),
+        (["--versoin", "train"], "spinn", "--versoin (did you mean --version?)"),
+    ],
+)
+def test_wrong_usage_is_answered_by_the_command_that_it_is_of(
+    arguments: list[str], prog: str, message: str, capsys: Capture
+) -> None:
+    printed = wrong_usage(arguments, capsys)
+    assert printed.startswith(f"usage: {prog} [-h]")
+    assert f" {prog}: error: " in printed
+    assert message in printed

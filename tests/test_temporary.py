@@ -1,0 +1,146 @@
+"""Temporary files and folders: the next writer clears those of the killed, and leaves those that are being written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_prep.files import atomic_write
+from data_prep.folders import readable, recover, write_folder
+from spinn_tensor.cli.main import main
+
+Write = Callable[[Path, Callable[[], object]], None]
+
+WRITERS = """
+import os, signal, sys
+from pathlib import Path
+from data_prep.files import atomic_write
+from data_prep.folders import write_folder
+
+def write_a_file(path, meanwhile):
+    with atomic_write(path) as file:
+        file.write("text")
+        meanwhile()
+
+def write_a_folder(path, meanwhile):
+    def fill(folder):
+        (folder / "a").mkdir()
+        (folder / "a" / "b").write_text("text")
+        meanwhile()
+    write_folder(path, fill)
+"""
+exec(WRITERS)  # the same here and in processes that are killed
+KINDS = ["write_a_file", "write_a_folder"]
+
+
+def writer(kind: str) -> Write:
+    write: Write = globals()[kind]
+    return write
+
+
+def process(kind: str, path: Path, meanwhile: str) -> subprocess.Popen[str]:
+    """One that is writing `path`."""
+    program = f"{WRITERS}\n{kind}(Path(sys.argv[1]), lambda: {meanwhile})"
+    arguments = [sys.executable, "-c", program, str(path)]
+    return subprocess.Popen(arguments, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def text_of(path: Path) -> str:
+    return (path / "a" / "b" if path.is_dir() else path).read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_kill_left_goes_with_the_next_writer_of_that_name(kind: str, tmp_path: Path) -> None:
+    names = {
+        ".other.0123abcd.tmp",
+        ".out[1].tmp",
+        ".out1.0123abcd.tmp",
+        ".out[1].mine.tmp",
+        "out[1].0123abcd.tmp",
+    }
+    for name in names:
+        (tmp_path / name).write_text("somebody else's")
+    for _ in range(2):
+        with process(kind, tmp_path / "out[1]", "os.kill(os.getpid(), signal.SIGKILL)") as killed:
+            assert killed.wait() == -signal.SIGKILL
+        assert len(set(os.listdir(tmp_path)) - names) == 1  # the second clears what the first left
+    writer(kind)(tmp_path / "out[1]", lambda: None)
+    assert set(os.listdir(tmp_path)) == {*names, "out[1]"}
+    assert text_of(tmp_path / "out[1]") == "text"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_being_written_is_left_to_its_writer(kind: str, tmp_path: Path) -> None:
+    """Whether that is another process or this one."""
+    path = tmp_path / "out"
+    with process(kind, path, "(print('writing', flush=True), input())") as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "writing\n"
+        (theirs,) = os.listdir(tmp_path)
+
+        def both_are_there() -> None:
+            mine = set(os.listdir(tmp_path)) - {theirs}
+            assert len(mine) == 1
+            recover(path)
+            assert set(os.listdir(tmp_path)) == {theirs, *mine}
+            writer(kind)(path, lambda: None)
+            assert set(os.listdir(tmp_path)) == {theirs, *mine, "out"}
+
+        writer(kind)(path, both_are_there)
+        assert set(os.listdir(tmp_path)) == {theirs, "out"}
+        other.communicate("\n", timeout=60)
+    assert other.returncode == 0
+    assert os.listdir(tmp_path) == ["out"]
+    assert text_of(path) == "text"
+
+
+def test_a_predecessor_is_left_to_the_writer_that_is_between_its_two_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename, seen = tmp_path / "out", os.rename, []
+    writer("write_a_folder")(path, lambda: None)
+
+    def rename_and_look(source: Path, target: Path) -> None:
+        rename(source, target)
+        monkeypatch.undo()
+        recover(path)
+        seen.append((path.exists(), text_of(readable(path))))
+
+    monkeypatch.setattr(os, "rename", rename_and_look)
+    writer("write_a_folder")(path, lambda: None)
+    assert seen == [(False, "text")]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_file_system_without_locks_keeps_what_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / ".a.0123abcd.tmp").write_text("perhaps still written")
+    with atomic_write(tmp_path / "a") as file:
+        file.write("text")
+    for name in ("b", ".b.old", ".b.0123abcd.tmp"):
+        (tmp_path / name / "folder").mkdir(parents=True)
+    monkeypatch.setattr("data_prep.folders.recover", lambda folder: None)  # the predecessor comes after it
+    write_folder(tmp_path / "b", lambda folder: None)
+    assert set(os.listdir(tmp_path)) == {".a.0123abcd.tmp", "a", ".b.0123abcd.tmp", "b"}
+
+
+def test_the_next_page_clears_what_a_kill_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".page.html.0123abcd.tmp").write_text("half")
+    Path("trees.txt").write_text("( dogs bark )\n")
+    files = ["--train", "trees.txt", "--dev", "trees.txt"]
+    assert main(["inspect", "--corpus", "trees", *files, "--html", "page.html"]) == 0
+    assert set(os.listdir(tmp_path)) == {"trees.txt", "page.html"}
