@@ -43,6 +43,8 @@ from data_prep.files import Skipped as Skipped
 from data_prep.files import atomic_write as atomic_write
 from data_prep.files import open_text as open_text
 from data_prep.files import read_examples as read_examples
+from data_prep.limits import DEFAULT_LIMITS as DEFAULT_LIMITS
+from data_prep.limits import Limits as Limits
 from data_prep.listops import ListOpsConfig as ListOpsConfig
 from data_prep.listops import ListOpsExample as ListOpsExample
 from data_prep.listops import expression_columns as expression_columns

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar, cast
 
 from data_prep.errors import DataError
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.temporary import real_path, temporary_beside
 
 StrPath = str | os.PathLike[str]
@@ -22,6 +25,7 @@ Example = TypeVar("Example")
 
 
 N_PLACES = 3  # of each reason that `Skipped` keeps
+BLOCK_CHARACTERS = 1 << 25  # of the lines of a block, beside the last one: blocks of usual lines have fewer
 
 
 class Skipped(Counter[str]):
@@ -120,7 +124,8 @@ def open_text(
     path: StrPath,
     *,
     member: str | None = None,  # file inside a .zip
-    skipped: Skipped | None = None,  # counts bad lines instead of raising: not UTF-8, or a .gz's broken end
+    skipped: Skipped | None = None,  # counts bad lines, not raising: too long, not UTF-8, a .gz's broken end
+    limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept
 ) -> Iterator[Iterator[str]]:
     """Lines of a UTF-8 text file, plain, .gz or in a .zip, read as they are asked for.
 
@@ -128,7 +133,8 @@ def open_text(
     empty one, so that the others keep their numbers.
 
     Raises DataError, on entry or on the line where it happens, for a missing file or folder, a folder, an
-    empty file, a truncated or damaged archive, a missing member, and text that is not UTF-8.
+    empty file, a truncated or damaged archive, a missing member, a line that is too long, and text that is not
+    UTF-8. Of a line that is too long no more than the limit is ever in memory.
     """
     try:
         file = _open(path, member)
@@ -141,7 +147,7 @@ def open_text(
     except (EOFError, RuntimeError, ValueError) as error:  # of a .zip that is odd, damaged or encrypted
         raise DataError(f"cannot be read: {error}", path=path) from error
     with file:
-        yield _lines(file, path, skipped)
+        yield _lines(file, path, skipped, limits)
 
 
 def _open(path: StrPath, member: str | None) -> IO[bytes] | gzip.GzipFile:
@@ -158,15 +164,29 @@ def _open(path: StrPath, member: str | None) -> IO[bytes] | gzip.GzipFile:
             raise DataError(f"{wanted}; it holds {', '.join(archive.namelist()[:8])}", path=path)
         if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{member} is packed in another way than deflated", path=path)
-        return archive.open(member)  # stays open after the archive, until it is closed itself
+        # stays open after the archive, until it is closed itself; its own readline is slow with a limit
+        return io.BufferedReader(cast(Any, archive.open(member)))
 
 
-def _lines(file: Iterable[bytes], path: StrPath, skipped: Skipped | None) -> Iterator[str]:
+def _lines(
+    file: IO[bytes] | gzip.GzipFile, path: StrPath, skipped: Skipped | None, limits: Limits
+) -> Iterator[str]:
+    read_line = partial(file.readline, limits.max_line_bytes + 1)
     n_lines = 0
     try:
-        for line in file:
+        for line in iter(read_line, b""):
+            try:
+                text = _decoded(line, n_lines == 0, limits)
+            except DataError as error:
+                bad = error.at(path=path, line=n_lines + 1)
+                if skipped is None:
+                    raise bad from error.__cause__
+                while line and not line.endswith(b"\n"):  # the rest of it, if it is too long
+                    line = read_line()
+                skipped.count_error(bad)
+                text = "\n"
             n_lines += 1
-            yield _decoded(line, path, n_lines, skipped)
+            yield text
     except EOFError as error:
         reason = "truncated: the compressed data end early"
         if skipped is None or not n_lines:
@@ -178,16 +198,15 @@ def _lines(file: Iterable[bytes], path: StrPath, skipped: Skipped | None) -> Ite
         raise DataError("an empty file", path=path)
 
 
-def _decoded(line: bytes, path: StrPath, number: int, skipped: Skipped | None) -> str:
+def _decoded(line: bytes, is_first: bool, limits: Limits) -> str:
+    """The line as text. Raises DataError."""
+    if len(line) > limits.max_line_bytes and not line.endswith(b"\n"):
+        raise limits.long_line()
     try:
         text = line.decode("utf-8")
-        return text.removeprefix("\ufeff") if number == 1 else text  # a byte order mark is none of the text
     except UnicodeDecodeError as error:
-        reason = "not UTF-8 text"
-        if skipped is None:
-            raise DataError(reason, path=path, line=number) from error
-        skipped.count_error(DataError(reason, path=path, line=number))
-        return "\n"
+        raise DataError("not UTF-8 text") from error
+    return text.removeprefix("\ufeff") if is_first else text  # a byte order mark is none of the text
 
 
 def _reason(path: StrPath, error: Exception) -> str:
@@ -199,6 +218,18 @@ def _reason(path: StrPath, error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
+def next_lines(lines: Iterator[str], n_lines: int) -> list[str]:
+    """Take the next lines, at most so many, and fewer where they are long; [] at the end."""
+    block: list[str] = []
+    n_characters = 0
+    for line in islice(lines, n_lines):
+        block.append(line)
+        n_characters += len(line)
+        if n_characters >= BLOCK_CHARACTERS:
+            break
+    return block
+
+
 def read_examples(
     path: StrPath,
     parse: Callable[[str], Example | None],  # example of a line, or None for one that parse left out
@@ -206,6 +237,7 @@ def read_examples(
     skip_bad: bool = False,  # count a line that parse refuses instead of raising
     skipped: Skipped | None = None,
     member: str | None = None,  # file inside a .zip
+    limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept; `parse` keeps the other
 ) -> Iterator[Example]:
     """Examples of a text file with one a line; blank lines are none.
 
@@ -215,7 +247,10 @@ def read_examples(
     skipped = Skipped() if skipped is None else skipped
     n_examples = 0
     counted = skipped if skip_bad else None
-    with skipped.of_file(path) as so_far, open_text(path, member=member, skipped=counted) as lines:
+    with (
+        skipped.of_file(path) as so_far,
+        open_text(path, member=member, skipped=counted, limits=limits) as lines,
+    ):
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

@@ -33,8 +33,9 @@ import numpy as np
 from data_prep.columns import LabelledColumns, WordIds, sentence_columns
 from data_prep.draw import Draw
 from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, atomic_write, read_examples
-from data_prep.reading import LineExample, Peeked
+from data_prep.files import Skipped, StrPath, atomic_write
+from data_prep.limits import DEFAULT_LIMITS, Limits
+from data_prep.reading import LineExample, Peeked, read_line_examples
 from data_prep.trees import Tree, parse_binary
 
 VERSION = 1  # of the generator: another version gives other bytes for the same configuration
@@ -186,10 +187,15 @@ class ListOpsFormat:
 
 
 def read_expressions(
-    path: StrPath, *, skip_bad: bool = False, skipped: Skipped | None = None
+    path: StrPath,
+    *,
+    skip_bad: bool = False,
+    skipped: Skipped | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[ListOpsExample]:
     """Examples of a file, plain or .gz, with any words in them; errors as in `files.read_examples`."""
-    return read_examples(path, _parse_line, skip_bad=skip_bad, skipped=skipped)
+    examples = read_line_examples(path, ListOpsFormat(), skip_bad=skip_bad, skipped=skipped, limits=limits)
+    return (ListOpsExample(example.trees[0], example.label) for example in examples)
 
 
 def expression_columns(examples: Iterable[ListOpsExample], vocabulary: WordIds) -> LabelledColumns:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from data_prep.columns import NO_LABEL, PairColumns, WordIds, sentence_columns, take
 from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, parse_record, read_examples
+from data_prep.files import Skipped, StrPath, parse_record
 from data_prep.json_lines import JsonFields, read_json_lines
-from data_prep.reading import Examples, LineExample, Peeked
+from data_prep.limits import DEFAULT_LIMITS, Limits
+from data_prep.reading import Examples, LineExample, Peeked, read_line_examples
 from data_prep.records import PAIR, Tokenize, identifier, sentence_tree, text_field
 from data_prep.sentence_lines import record_tree, sentence_places
 from data_prep.treebank import BEGINS_PARSE
@@ -199,6 +199,7 @@ def read_pairs(
     member: str | None = None,  # file inside a .zip
     skip_bad: bool = False,  # count bad lines by reason instead of raising
     skipped: Skipped | None = None,  # counts what is left out
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[PairExample]:
     """Pairs of a file one by one, read as they are asked for.
 
@@ -208,9 +209,10 @@ def read_pairs(
     field for it then have the label None. Raises DataError naming line and field; see `files.read_examples`.
     """
     line_format = PairFormat() if line_format is None else line_format
-    skipped = Skipped() if skipped is None else skipped
-    read = partial(line_format.read, skipped=skipped)
-    for example in read_examples(path, read, skip_bad=skip_bad, skipped=skipped, member=member):
+    examples = read_line_examples(
+        path, line_format, member=member, skip_bad=skip_bad, skipped=skipped, limits=limits
+    )
+    for example in examples:
         label = None if example.label == UNLABELLED else line_format.labels.names[example.label]
         premise, hypothesis = example.trees
         yield PairExample(premise, hypothesis, label, example.name)

@@ -56,11 +56,14 @@ class _Symbols(NamedTuple):
 def parse_chunk(
     parses: pa.Array,  # (n,) string or large_string; a null is no parse
     vocabulary: WordIds,
+    max_words: int | None = None,  # of a parse; what has more is none
 ) -> ParsedChunk:
     """Read n binary parses as `parse_binary` and `sentence_columns` would, and say which strings are none."""
     data, bounds = _buffers(parses)
     symbols = _symbols(data, bounds)
     parse_mask = _are_trees(symbols)
+    if max_words is not None:
+        parse_mask &= _totals(symbols.word_mask, symbols.offsets) <= max_words
     kept = parse_mask[symbols.row]
     words = symbols.word_mask & kept
     n_words = _totals(words, symbols.offsets)[parse_mask]

@@ -7,15 +7,16 @@ are read on their own (`read`), which is where errors get their reason. So every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from data_prep.columns import SentenceColumns, WordIds, concatenate, sentence_columns, take
 from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, open_text
+from data_prep.files import Skipped, StrPath, next_lines, open_text, read_examples
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.parse_chunks import parse_chunk
 from data_prep.trees import Tree
 
@@ -63,6 +64,21 @@ class Examples(NamedTuple):
     names: pa.Array  # (n,) string
 
 
+def read_line_examples(
+    path: StrPath,
+    line_format: LineFormat,
+    *,
+    member: str | None = None,  # file inside a .zip
+    skip_bad: bool = False,  # count bad lines by reason instead of raising
+    skipped: Skipped | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[LineExample]:
+    """Read the examples of a file one by one, as they are asked for; errors as in `files.read_examples`."""
+    skipped = Skipped() if skipped is None else skipped
+    read = partial(_read_line, line_format, skipped=skipped, limits=limits)
+    return read_examples(path, read, skip_bad=skip_bad, skipped=skipped, member=member, limits=limits)
+
+
 def read_examples_as_columns(
     path: StrPath,
     line_format: LineFormat,
@@ -74,17 +90,21 @@ def read_examples_as_columns(
     limit: int = 0,  # examples at most; 0 = all
     may_be_empty: bool = False,  # without any example, no error
     on_lines: Callable[[int], object] | None = None,  # told of so many lines when they are read
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Examples:
     """All examples of a file; errors as in `files.read_examples`."""
     skipped = Skipped() if skipped is None else skipped
     parts = [_no_examples()]
     n_examples, first_line = 0, 1
     counted = skipped if skip_bad else None
-    with skipped.of_file(path) as so_far, open_text(path, member=member, skipped=counted) as lines:
+    with (
+        skipped.of_file(path) as so_far,
+        open_text(path, member=member, skipped=counted, limits=limits) as lines,
+    ):
         # never more lines than examples that are wanted still: what comes after them is not looked at
-        while block := list(islice(lines, min(BLOCK, limit - n_examples) if limit else BLOCK)):
+        while block := next_lines(lines, min(BLOCK, limit - n_examples) if limit else BLOCK):
             try:
-                part = _read_block(block, first_line, line_format, words, skip_bad, skipped, path)
+                part = _read_block(block, first_line, line_format, words, skip_bad, skipped, path, limits)
             except DataError as error:
                 raise error.at(path=path) from None
             parts.append(part)
@@ -121,13 +141,14 @@ def _read_block(
     skip_bad: bool,
     skipped: Skipped,
     path: StrPath,
+    limits: Limits,
 ) -> Examples:
     filled = np.array([i for i, line in enumerate(block) if line.strip()], dtype=np.int64)
     peeked = line_format.peek([block[i] for i in filled]) if len(filled) else None
     quick, done = _no_examples(), np.zeros(0, dtype=np.int64)
     quick_lines = done
     if peeked is not None:
-        quick, seen = _parse_peeked(peeked, words)
+        quick, seen = _parse_peeked(peeked, words, limits)
         quick_lines = filled[peeked.lines[seen]]
         done = np.concatenate((quick_lines, filled[peeked.left_out]))
         if len(peeked.left_out):
@@ -135,7 +156,7 @@ def _read_block(
     slow_lines, slow = [], []
     for i in np.setdiff1d(filled, done).tolist():
         try:
-            example = line_format.read(block[i], skipped)
+            example = _read_line(line_format, block[i], skipped, limits)
         except DataError as error:
             if not skip_bad:
                 raise error.at(line=first_line + i) from None
@@ -149,11 +170,18 @@ def _read_block(
     return _in_order(join([quick, _as_columns(slow, words)]), np.concatenate((quick_lines, slow_lines)))
 
 
-def _parse_peeked(peeked: Peeked, words: WordIds) -> tuple[Examples, np.ndarray]:
+def _read_line(line_format: LineFormat, line: str, skipped: Skipped, limits: Limits) -> LineExample | None:
+    example = line_format.read(line, skipped)
+    if example is not None:
+        limits.check_words(*(tree.tokens for tree in example.trees))
+    return example
+
+
+def _parse_peeked(peeked: Peeked, words: WordIds, limits: Limits) -> tuple[Examples, np.ndarray]:
     """Examples of the lines all of whose parses are parses, and which of the k these are, (m,) int64."""
     import pyarrow as pa
 
-    parsed = [parse_chunk(parses, words) for parses in peeked.parses]
+    parsed = [parse_chunk(parses, words, limits.max_words) for parses in peeked.parses]
     good = np.logical_and.reduce([chunk.parse_mask for chunk in parsed])
     sides = [
         take(chunk.columns, np.flatnonzero(good[chunk.parse_mask]))

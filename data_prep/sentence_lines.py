@@ -20,7 +20,8 @@ import numpy as np
 
 from data_prep.columns import SentenceColumns, concatenate, sentence_columns, take
 from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, is_jsonl, open_text, parse_record
+from data_prep.files import Skipped, StrPath, is_jsonl, next_lines, open_text, parse_record
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.parse_chunks import parse_chunk
 from data_prep.records import PARSE, SINGLE, Tokenize, identifier, sentence_fields, sentence_tree, text_field
 from data_prep.treebank import BEGINS_PARSE, parse_or_tokenize
@@ -56,15 +57,16 @@ class SentenceFile:
         reader: LineReader,
         vocabulary: Vocabulary,
         skip_bad: bool,
+        limits: Limits,  # of which that on a sentence is kept here
     ) -> None:
         self.n_lines = 0  # read so far
         self.skipped = skipped  # of lines that no block has told of: a broken end
         self._path, self._lines, self._reader = path, lines, reader
-        self._vocabulary, self._skip_bad = vocabulary, skip_bad
+        self._vocabulary, self._skip_bad, self._limits = vocabulary, skip_bad, limits
 
     def block(self, n_lines: int) -> SentenceBlock | None:
         """The next lines, at most so many; None at the end. Raises DataError naming the first bad line."""
-        lines = list(islice(self._lines, n_lines))
+        lines = next_lines(self._lines, n_lines)
         if not lines:
             return None
         first_line = self.n_lines + 1
@@ -92,7 +94,7 @@ class SentenceFile:
         filled = [i for i, line in enumerate(lines) if line.strip()]
         peeked = [self._reader.peek(lines[i]) for i in filled]
         parses = pa.array([parse for parse in peeked if parse is not None], pa.string())
-        parsed = parse_chunk(parses, self._vocabulary)
+        parsed = parse_chunk(parses, self._vocabulary, self._limits.max_words)
         quick = np.array([i for i, parse in zip(filled, peeked, strict=True) if parse is not None], np.int64)
         quick = quick[parsed.parse_mask]
         slow: list[int] = []
@@ -100,12 +102,15 @@ class SentenceFile:
         skipped = Skipped()
         for i in np.setdiff1d(filled, quick).astype(np.int64).tolist():
             try:
-                trees.append(self._reader.read(lines[i]))
+                tree = self._reader.read(lines[i])
+                self._limits.check_words(tree.tokens)
+                trees.append(tree)
                 slow.append(i)
             except DataError as error:
+                bad = error.at(path=self._path, line=first_line + i)
                 if not self._skip_bad:
-                    raise error.at(path=self._path, line=first_line + i) from None
-                skipped.count_error(error)
+                    raise bad from None
+                skipped.count_error(bad)
         if not slow:
             return parsed.columns, quick, skipped
         rows = np.concatenate((quick, slow))
@@ -120,11 +125,12 @@ def open_sentences(
     vocabulary: Vocabulary,
     *,
     skip_bad: bool = False,  # leave a bad line out, and count it, instead of raising
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[SentenceFile]:
     """A file of sentences, plain or .gz; raises as `open_text`."""
     skipped = Skipped()
-    with open_text(path, skipped=skipped if skip_bad else None) as lines:
-        yield SentenceFile(path, lines, skipped, reader, vocabulary, skip_bad)
+    with open_text(path, skipped=skipped if skip_bad else None, limits=limits) as lines:
+        yield SentenceFile(path, lines, skipped, reader, vocabulary, skip_bad, limits)
 
 
 def line_reader(

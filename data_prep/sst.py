@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -22,8 +21,9 @@ from data_prep.columns import (
     sentence_columns,
 )
 from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, read_examples
-from data_prep.reading import LineExample, Peeked
+from data_prep.files import Skipped, StrPath
+from data_prep.limits import DEFAULT_LIMITS, Limits
+from data_prep.reading import LineExample, Peeked, read_line_examples
 from data_prep.tables.trace import NONE, trace_stack
 from data_prep.trees import SHIFT, Tree, parse_labelled
 
@@ -56,10 +56,16 @@ class SstFormat:
         return LineExample((tree._replace(labels=labels),), root)
 
 
-def read_trees(path: StrPath, *, skip_bad: bool = False, skipped: Skipped | None = None) -> Iterator[Tree]:
+def read_trees(
+    path: StrPath,
+    *,
+    skip_bad: bool = False,
+    skipped: Skipped | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[Tree]:
     """Trees of a file, plain or .gz, with labels 0 to 4; errors as in `files.read_examples`."""
-    parse = partial(parse_labelled, n_labels=len(LABELS))
-    return read_examples(path, parse, skip_bad=skip_bad, skipped=skipped)
+    examples = read_line_examples(path, SstFormat(), skip_bad=skip_bad, skipped=skipped, limits=limits)
+    return (example.trees[0] for example in examples)
 
 
 def labelled_columns(trees: Iterable[Tree], vocabulary: WordIds) -> LabelledColumns:

@@ -10,6 +10,7 @@ import numpy as np
 from data_prep.branching import with_branching
 from data_prep.columns import SentenceColumns, lengths, node_offsets, ragged_arange, sentence_columns
 from data_prep.errors import DataError
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import parse_or_tokenize
 from data_prep.trees import Tree, format_binary
@@ -65,6 +66,7 @@ def read_strings(
     sentences: Iterable[str],  # binary parses, "( ( A dog ) barks )", or raw text
     name: str,  # of the argument, for errors
     tokenizer: Tokenizer,
+    limits: Limits = DEFAULT_LIMITS,  # of which that on a sentence is kept
 ) -> Sentences:
     """Trees or words of the sentences. Raises DataError naming the number of a sentence, counted from 0."""
     if isinstance(sentences, str):
@@ -82,7 +84,9 @@ def read_strings(
         try:
             if not isinstance(text, str):
                 raise DataError(f"got {type(text).__name__}, expected a string")
-            trees.append(parse_or_tokenize(text, tokenize))
+            tree = parse_or_tokenize(text, tokenize)
+            limits.check_words(tree.tokens)
+            trees.append(tree)
         except DataError as error:
             raise error.at(example=example, field=name) from None
         has_no_parse.append(len(texts) > n_before)

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
@@ -45,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
 from data_prep.files import StrPath, atomic_write, open_text
+from data_prep.limits import Limits
 from data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ _FIRST_HALF = (
 # English repeats its words: one that was seen is looked up instead of split again. The bounds keep this to some 10 MB.
 _N_REMEMBERED = 1 << 15
 _LONGEST_REMEMBERED = 40
+# `tokenizers` takes up to 250 bytes for a character, and ends the process where it gets none.
+_MOST_CHARACTERS = 4_000_000
 
 
 def penn_tokenizer(vocabulary: Vocabulary | None = None) -> tokenizers.Tokenizer:
@@ -112,8 +116,10 @@ class Tokenizer:
     def tokenize(self, text: str) -> tuple[str, ...]:
         """Tokens of one sentence, (N,), N > 0, in the text's own case whatever the vocabulary's.
 
-        Raises DataError where there are none, or half a surrogate pair.
+        Raises DataError where there are none, or half a surrogate pair, and for millions of characters.
         """
+        if len(text) > _MOST_CHARACTERS:
+            raise DataError(f"{len(text):,} characters, expected at most {_MOST_CHARACTERS:,} in a sentence")
         try:
             normalized = self._normalize(text)
         except UnicodeEncodeError as error:
@@ -151,7 +157,7 @@ class Tokenizer:
 
         `tokenizers` never sees the file: what was read is compared, and the rules are made anew.
         """
-        with open_text(path) as lines:
+        with open_text(path, limits=Limits(max_line_bytes=sys.maxsize - 1)) as lines:  # JSON may be one line
             text = "".join(lines)
         try:
             return cls(_vocabulary(json.loads(text, object_pairs_hook=_without_repetition)))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -23,9 +22,10 @@ import numpy as np
 
 from data_prep.columns import NO_LABEL, LabelledColumns, WordIds, n_sentences, sentence_columns
 from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, is_jsonl, parse_record, read_examples
+from data_prep.files import Skipped, StrPath, is_jsonl, parse_record
 from data_prep.json_lines import read_json_lines
-from data_prep.reading import LineExample, Peeked
+from data_prep.limits import DEFAULT_LIMITS, Limits
+from data_prep.reading import LineExample, Peeked, read_line_examples
 from data_prep.records import PAIR, PARSE, WITHOUT_PARSE, Tokenize, sentence_names, sentence_tree
 from data_prep.trees import Tree, parse_binary, parse_labelled, right_branching
 
@@ -84,13 +84,15 @@ def read_treebank(
     skip_bad: bool = False,  # count bad lines by reason instead of raising
     skipped: Skipped | None = None,
     tokenize: Tokenize | None = None,  # reads sentences without a parse from their text
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Tree]:
     """Trees of a file, one or two a line; errors as in `files.read_examples`.
 
     Sentences read from their text have right-branching trees, which are to be replaced.
     """
-    parse = partial(_parse_record if is_jsonl(path) else _parse_line, tokenize=tokenize)
-    return chain.from_iterable(read_examples(path, parse, skip_bad=skip_bad, skipped=skipped))
+    line_format = TreebankFormat(is_jsonl(path), tokenize)
+    examples = read_line_examples(path, line_format, skip_bad=skip_bad, skipped=skipped, limits=limits)
+    return chain.from_iterable(example.trees for example in examples)
 
 
 def treebank_columns(trees: Iterable[Tree], vocabulary: WordIds) -> LabelledColumns:

@@ -29,6 +29,7 @@ from data_prep.columns import (
     take,
 )
 from data_prep.errors import DataError
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.strings import (
     Prediction,
     Sentences,
@@ -72,6 +73,7 @@ class OnnxPredictor:
         *,
         trees: str | None = None,  # one of BRANCHINGS, see the top of this module
         parser: OnnxPredictor | None = None,  # makes trees for text without a parse
+        max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence; the model may take fewer
     ) -> None:
         """Raises ArtefactError for a folder that cannot be used, ProviderError for a provider that is not granted."""
         self.exported, self._tokenizer, path = read_export(folder)
@@ -79,6 +81,7 @@ class OnnxPredictor:
             raise ArtefactError(f"{path}: a {self.exported.format} artefact, expected ONNX")
         self.branching = _branching(self.exported, trees, parser)
         self.parser = parser
+        self.max_words = max_words
         self._session, self.provider = open_session(path, provider, threads)
         _check_metadata(path, self._session.get_modelmeta().custom_metadata_map, self.exported)
 
@@ -97,7 +100,7 @@ class OnnxPredictor:
         """Labels and probabilities.
 
         Raises DataError naming the number of a sentence, counted from 0, that is empty, no text, a broken parse or
-        longer than the model takes; TypeError where the model is not one of pairs, or of sentences.
+        longer than the model or `max_words` takes; TypeError where the model is not one of pairs, or of sentences.
         """
         task = self.exported.task
         require_sides(task, hypotheses is not None, f"model of task {task!r}")
@@ -135,7 +138,7 @@ class OnnxPredictor:
 
     def _read(self, sentences: Iterable[str], name: str) -> Sentences:
         """Trees or words of the sentences, none too long. Raises DataError naming the sentence."""
-        read = read_strings(sentences, name, self._tokenizer)
+        read = read_strings(sentences, name, self._tokenizer, Limits(max_words=self.max_words))
         limits = [self.exported.max_length, 0 if self.parser is None else self.parser.exported.max_length]
         longest = min(filter(None, limits), default=0)
         needs_parse = self.exported.tables != "own" and self.branching is None and self.parser is None

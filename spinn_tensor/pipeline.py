@@ -26,6 +26,7 @@ import torch
 
 from data_prep.branching import BRANCHINGS
 from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, SentenceColumns, n_sentences, take
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.strings import (
     Prediction,
     Sentences,
@@ -61,6 +62,7 @@ class Pipeline:
         *,
         branching: str | None = None,  # one of BRANCHINGS, for kinds that compose by given trees
         parser: Model | None = None,  # makes trees for text without a parse, for the same kinds
+        max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence
     ) -> None:
         """Puts the model in eval mode. Raises CheckpointError for one without a vocabulary, ConfigError for a
         branching or parser that it has no use for."""
@@ -78,6 +80,7 @@ class Pipeline:
         self.model = model.eval()
         self.branching = branching
         self.parser = parser
+        self.max_words = max_words
         self._vocabulary = model.vocabulary
         self._tokenizer = model.tokenizer
 
@@ -88,6 +91,7 @@ class Pipeline:
         *,
         device: str | torch.device = "auto",  # "auto": cuda where there is one
         trees: str | Path | None = None,  # see the top of this module
+        max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence
         revision: str | None = None,  # of the model on the hub
         cache_dir: str | Path | None = None,
         force_download: bool = False,
@@ -104,17 +108,17 @@ class Pipeline:
             if trees is not None:
                 why = "makes trees of its own" if encoder.parses else "looks at no tree"
                 raise ConfigError(f"trees={trees!r}: a model of kind {encoder.kind!r} {why}")
-            return cls(checkpoint.model)
+            return cls(checkpoint.model, max_words=max_words)
         trees = trees or run.data.branching or PACKAGED
         if trees in BRANCHINGS:
-            return cls(checkpoint.model, branching=str(trees))
+            return cls(checkpoint.model, branching=str(trees), max_words=max_words)
         if trees != PACKAGED and "/" not in str(trees) and not Path(trees).is_dir():
             known = ", ".join((PACKAGED, *BRANCHINGS))
             raise ConfigError(f"trees={str(trees)!r}: expected {known}, a folder, or owner/name on the hub")
         folder = (
             packaged_parser() if trees == PACKAGED else bundle_folder(trees, options._replace(revision=None))
         )
-        return cls(checkpoint.model, parser=load_parser(folder, device).model)
+        return cls(checkpoint.model, parser=load_parser(folder, device).model, max_words=max_words)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -130,8 +134,8 @@ class Pipeline:
     ) -> list[Prediction]:  # n
         """Labels and probabilities.
 
-        Raises DataError naming the number of a sentence, counted from 0, that is empty, no text or a broken parse;
-        TypeError where the model is not one of pairs, or of sentences.
+        Raises DataError naming the number of a sentence, counted from 0, that is empty, no text, a broken parse or
+        longer than `max_words`; TypeError where the model is not one of pairs, or of sentences.
         """
         task = self.model.task
         require_sides(task, hypotheses is not None, type(self.model).__name__)
@@ -170,7 +174,7 @@ class Pipeline:
         return PairColumns(take(columns, rows), take(columns, rows + n_pairs), _no_labels(n_pairs))
 
     def _read(self, sentences: Iterable[str], name: str) -> Sentences:
-        read = read_strings(sentences, name, self._tokenizer)
+        read = read_strings(sentences, name, self._tokenizer, Limits(max_words=self.max_words))
         needs_parse = self.model.config.encoder.kind in GIVEN_KINDS
         if needs_parse and self.branching is None and self.parser is None:
             require_parses(read, name)

@@ -202,6 +202,12 @@ def test_a_longer_sentence_is_refused_only_by_a_model_with_a_limit(exported) -> 
         OnnxPredictor(exported, "cpu").encode(["dogs", words])
 
 
+def test_a_sentence_of_too_many_words_is_named(exported) -> None:
+    assert OnnxPredictor(exported, "cpu", max_words=3).encode(["A dog sings"]).shape == (1, 8)
+    with pytest.raises(DataError, match="example 1: sentences: token 3 'sings': beyond the 2 words"):
+        OnnxPredictor(exported, "cpu", max_words=2).encode(["A dog", "A dog sings"])
+
+
 def edit(**changes: object) -> Callable[[Path], None]:
     """Changes values of export.json; `...` removes the key."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from data_prep.branching import BRANCHINGS
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.config import ConfigError
 
 
@@ -75,6 +76,23 @@ def add_skip_bad(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", default=None, help="leave out bad lines, and say how many and why"
     )
+
+
+def add_limits(parser: argparse._ActionsContainer) -> None:
+    """--max-line-bytes and --max-words, of commands that read sentences; without them the limits are the default."""
+    for name, text in (
+        ("max_line_bytes", "refuse a longer line of a file, in bytes"),
+        ("max_words", "refuse a longer sentence, in words"),
+    ):
+        default = getattr(DEFAULT_LIMITS, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=positive, metavar="N", help=f"{text} (default: {default:,})"
+        )
+
+
+def given_limits(args: argparse.Namespace) -> dict[str, Any]:
+    """The limits that the command line sets, by the names of the fields of `Limits`."""
+    return {name: value for name in Limits._fields if (value := getattr(args, name)) is not None}
 
 
 def add_branching(parser: argparse.ArgumentParser, of_parsers: str) -> None:

@@ -19,6 +19,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from data_prep.errors import DataError
 from data_prep.files import Skipped, is_jsonl, open_text, parse_record
+from data_prep.limits import Limits
 from data_prep.records import WITHOUT_PARSE, Tokenize
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.cli.arguments import (
@@ -26,8 +27,10 @@ from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_command,
     add_device,
+    add_limits,
     add_skip_bad,
     choose_device,
+    given_limits,
     positive,
 )
 from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
@@ -115,6 +118,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_branching(parser, "not for a model that parses for itself")
     add_skip_bad(parser)
+    add_limits(parser)
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -132,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
         format=args.format or EncodingOptions.format,
         dtype=args.dtype,
         shard_size=args.shard_size or EncodingOptions.shard_size,
+        **given_limits(args),
     )
     tokenize = text_reader_for(checkpoint, branching)
     job = checkpoint.model.encoder, checkpoint.vocabulary, source
@@ -139,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         encode(args, job, options, tokenize)
     except DataError as error:
-        raise _with_fields(error, source) from None
+        raise _with_fields(error, source, options.limits) from None
     return 0
 
 
@@ -210,12 +215,12 @@ def _device_of(device: str, ranks: Ranks) -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', ranks.rank)) % torch.cuda.device_count()}"
 
 
-def _with_fields(error: DataError, source: Path) -> DataError:
+def _with_fields(error: DataError, source: Path, limits: Limits) -> DataError:
     """The error; where it is that a record lacks the field, with those that it has, one of which may be meant."""
     is_missing = error.reason.startswith("missing field") and not error.reason.endswith(WITHOUT_PARSE)
     if not is_missing or error.line is None or not is_jsonl(source):
         return error
-    with open_text(source) as lines:
+    with open_text(source, limits=limits) as lines:
         record = parse_record(next(islice(lines, error.line - 1, None)))
     names = [name[:40] for name, value in record.items() if isinstance(value, str)]
     there = ", ".join(names[:N_FIELDS]) + (", …" if len(names) > N_FIELDS else "")

@@ -15,8 +15,10 @@ from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_command,
     add_device,
+    add_limits,
     add_skip_bad,
     choose_device,
+    given_limits,
 )
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
 from spinn_tensor.cli.sentences import TextReader, chosen_branching, needs_parses
@@ -75,6 +77,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as JSON, too")
     add_branching(parser, "for a model that parses, the trees that its own are scored against")
     add_skip_bad(parser)
+    add_limits(parser)
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -132,6 +135,7 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
         branching=chosen_branching(args, checkpoint),
         skip_bad=bool(args.skip_bad) or (is_own and data.skip_bad),
         limit=data.limit if is_own else 0,
+        **given_limits(args),
     )
 
 

@@ -18,12 +18,20 @@ from data_prep.branching import BRANCHINGS, baseline_transitions, with_branching
 from data_prep.columns import SentenceColumns, sentence_columns
 from data_prep.errors import DataError
 from data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
+from data_prep.limits import Limits
 from data_prep.records import Tokenize, sentence_names, tokenize_field
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import read_treebank
 from data_prep.trees import Tree, format_binary, right_branching
 from data_prep.vocabulary import Vocabulary
-from spinn_tensor.cli.arguments import add_command, add_device, add_skip_bad, choose_device
+from spinn_tensor.cli.arguments import (
+    add_command,
+    add_device,
+    add_limits,
+    add_skip_bad,
+    choose_device,
+    given_limits,
+)
 from spinn_tensor.cli.report import (
     comparison_table,
     parse_counts,
@@ -103,6 +111,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--branching", choices=BRANCHINGS, help="no model: trees of this kind")
     add_skip_bad(parser)
+    add_limits(parser)
     # the steps are small; threads that wait for each other cost more than they bring
     add_device(parser, threads=1)
     parser.set_defaults(run=run)
@@ -112,15 +121,15 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(args)
     device = choose_device(args)
     models = {} if args.branching else _models(args, device)
-    skipped = Skipped()
+    skipped, limits = Skipped(), Limits(**given_limits(args))
     if args.gold is not None:
-        trees = list(read_treebank(args.gold, skip_bad=bool(args.skip_bad), skipped=skipped))
+        trees = list(read_treebank(args.gold, skip_bad=bool(args.skip_bad), skipped=skipped, limits=limits))
         print_skipped(skipped)
         _score(trees, models)
         return 0
     model = None if args.branching else next(iter(models.values()))
     tokenizer = Tokenizer() if model is None else model.tokenizer
-    lines = _lines(args, skipped, split_tokens if args.tokens else tokenizer.tokenize)
+    lines = _lines(args, skipped, split_tokens if args.tokens else tokenizer.tokenize, limits)
     flat = [right_branching(tokens) for line in lines for tokens in line.sentences]
     trees = trees_of(flat, _parsed(flat, model, args.branching))
     _write(args, lines, trees)
@@ -153,21 +162,27 @@ def _parsed(
         return columns._replace(transitions=predict_transitions(model.model.encoder, columns, advance))
 
 
-def _lines(args: argparse.Namespace, skipped: Skipped, tokenize: Tokenize) -> list[Line]:
+def _lines(args: argparse.Namespace, skipped: Skipped, tokenize: Tokenize, limits: Limits) -> list[Line]:
     """What is to be parsed. Raises DataError naming the line, or the number of the argument."""
+
+    def read(text: str) -> tuple[str, ...]:
+        tokens = tokenize(text)
+        limits.check_words(tokens)
+        return tokens
+
     if args.input is None:
         lines = []
         for number, text in enumerate(args.sentences, start=1):
             try:
-                lines.append(_parse_text(text, tokenize))
+                lines.append(_parse_text(text, read))
             except DataError as error:
                 raise error.at(field=f"sentence {number}") from None
         return lines
     path = STDIN if args.input == "-" else args.input
-    parse = partial(_parse_text, tokenize=tokenize)
+    parse = partial(_parse_text, tokenize=read)
     if is_jsonl(path):
-        parse = partial(_parse_record, field=args.field, tokenize=tokenize)
-    return list(read_examples(path, parse, skip_bad=bool(args.skip_bad), skipped=skipped))
+        parse = partial(_parse_record, field=args.field, tokenize=read)
+    return list(read_examples(path, parse, skip_bad=bool(args.skip_bad), skipped=skipped, limits=limits))
 
 
 def _parse_text(line: str, tokenize: Tokenize) -> Line:
@@ -234,5 +249,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("several --model are compared with --gold; one of them parses")
     if args.skip_bad and args.sentences:
         raise ConfigError("--skip-bad goes with --input or --gold")
+    if args.max_line_bytes is not None and args.sentences:
+        raise ConfigError("--max-line-bytes goes with --input or --gold")
     if args.output is not None and args.output.suffix == ".gz":
         raise ConfigError(f"--output {args.output}: plain text is written; give a name without .gz")

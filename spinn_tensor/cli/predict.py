@@ -16,6 +16,7 @@ from rich.console import Console
 from data_prep.branching import branched
 from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
 from data_prep.files import Skipped, atomic_write
+from data_prep.limits import Limits
 from data_prep.pairs import (
     LabelNames,
     PairExample,
@@ -32,8 +33,10 @@ from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_command,
     add_device,
+    add_limits,
     add_skip_bad,
     choose_device,
+    given_limits,
 )
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import (
@@ -89,6 +92,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_branching(parser, "not for a model that parses for itself")
     add_skip_bad(parser)
+    add_limits(parser)
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -103,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
     branching = composed_branching(args, checkpoint)
     tokenize = text_reader_for(checkpoint, branching)
     names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
-    trees = {name: parse_argument(getattr(args, name), f"--{name}", tokenize) for name in names}
+    limits = Limits(**given_limits(args))
+    trees = {name: parse_argument(getattr(args, name), f"--{name}", tokenize, limits) for name in names}
     show_prediction(checkpoint, trees, branching)
     return 0
 
@@ -164,7 +169,7 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
     """The identifiers and columns of --input."""
     branching = composed_branching(args, checkpoint)
     tokenize = text_reader_for(checkpoint, branching)
-    skip_bad = bool(args.skip_bad)
+    skip_bad, limits = bool(args.skip_bad), Limits(**given_limits(args))
     corpus: Corpus
     if checkpoint.config.model.task == "pair":
         data = checkpoint.config.run.data
@@ -172,11 +177,11 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
         line_format = PairFormat(
             labels, PairFields.named(data.fields), require_label=False, tokenize=tokenize
         )
-        pairs = list(read_pairs(args.input, line_format, skip_bad=skip_bad, skipped=skipped))
+        pairs = list(read_pairs(args.input, line_format, skip_bad=skip_bad, skipped=skipped, limits=limits))
         names = [pair.pair_id for pair in pairs]
         corpus = _pairs(pairs, checkpoint)
     else:
-        sentences = read_sentences(args.input, args.field, skip_bad, skipped, tokenize)
+        sentences = read_sentences(args.input, args.field, skip_bad, skipped, tokenize, limits)
         names = [sentence.sentence_id for sentence in sentences]
         corpus = treebank_columns((sentence.tree for sentence in sentences), checkpoint.vocabulary)
     return names, corpus if branching is None else branched(corpus, branching)
@@ -206,7 +211,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("a pair needs both --premise and --hypothesis")
     if [pair, args.sentence is not None, args.input is not None].count(True) != 1:
         raise ConfigError("give --premise and --hypothesis, or --sentence, or --input")
-    for option in ("output", "field", "skip_bad"):
+    for option in ("output", "field", "skip_bad", "max_line_bytes"):
         if getattr(args, option) is not None and args.input is None:
             raise ConfigError(f"--{option.replace('_', '-')} goes with --input")
 

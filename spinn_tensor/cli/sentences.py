@@ -16,6 +16,7 @@ from typing import NamedTuple
 from data_prep.columns import SentenceColumns, node_offsets
 from data_prep.errors import DataError
 from data_prep.files import Skipped, read_examples
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.records import Tokenize, identifier
 from data_prep.sentence_lines import record_tree, sentence_record
 from data_prep.tokenizer import Tokenizer
@@ -80,16 +81,21 @@ def read_sentences(
     skip_bad: bool,
     skipped: Skipped,
     tokenize: Tokenize | None = None,  # reads text without a parse
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Sentence]:
     """Every line's sentence. Raises DataError naming line and field."""
-    parse = partial(_sentence, field=field, tokenize=tokenize)
-    return list(read_examples(path, parse, skip_bad=skip_bad, skipped=skipped))
+    parse = partial(_sentence, field=field, tokenize=tokenize, limits=limits)
+    return list(read_examples(path, parse, skip_bad=skip_bad, skipped=skipped, limits=limits))
 
 
-def parse_argument(text: str, name: str, tokenize: Tokenize | None = None) -> Tree:
+def parse_argument(
+    text: str, name: str, tokenize: Tokenize | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Tree:
     """A binary parse, or text, given on the command line. Raises DataError naming the option."""
     try:
-        return parse_or_tokenize(text, tokenize)
+        tree = parse_or_tokenize(text, tokenize)
+        limits.check_words(tree.tokens)
+        return tree
     except DataError as error:
         raise error.at(field=name) from None
 
@@ -119,6 +125,8 @@ def trees_of(
     ]
 
 
-def _sentence(line: str, field: str | None, tokenize: Tokenize | None) -> Sentence:
+def _sentence(line: str, field: str | None, tokenize: Tokenize | None, limits: Limits) -> Sentence:
     record = sentence_record(line)
-    return Sentence(record_tree(record, field, tokenize), identifier(record, "sentenceID", "pairID"))
+    tree = record_tree(record, field, tokenize)
+    limits.check_words(tree.tokens)
+    return Sentence(tree, identifier(record, "sentenceID", "pairID"))

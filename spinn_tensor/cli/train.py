@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.branching import BRANCHINGS
-from spinn_tensor.cli.arguments import add_command, add_device, add_skip_bad, choose_device, positive
+from spinn_tensor.cli.arguments import (
+    add_command,
+    add_device,
+    add_limits,
+    add_skip_bad,
+    choose_device,
+    positive,
+)
 from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.config import CORPORA, PRECISIONS, DataConfig, RunConfig, parse_setting, settable
@@ -203,6 +210,7 @@ def add_files(parser: argparse.ArgumentParser, generated: str | None = None) -> 
         "from their text then (pairs: sentence1, sentence2; trees: sentence, or a line)",
     )
     add_skip_bad(group)
+    add_limits(group)
     return group
 
 

@@ -14,6 +14,7 @@ import torch
 
 from data_prep.branching import BRANCHINGS
 from data_prep.files import is_jsonl, open_text
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.vocabulary import Vocabulary
 from spinn_tensor.config import ConfigError, Settings
 from spinn_tensor.encoder import SentenceEncoder
@@ -33,6 +34,8 @@ class EncodingOptions(Settings):
     format: str = "npy"  # of the shards: npy, which numpy.load maps into memory, or safetensors
     dtype: str = "float32"  # or float16
     shard_size: int = 40_000  # lines of the input; a shard with bad or blank lines has fewer rows
+    max_line_bytes: int = DEFAULT_LIMITS.max_line_bytes
+    max_words: int = DEFAULT_LIMITS.max_words  # of a sentence
 
     def __post_init__(self) -> None:
         choices = {"format": FORMATS, "dtype": DTYPES, "branching": (None, *BRANCHINGS)}
@@ -40,8 +43,14 @@ class EncodingOptions(Settings):
             if getattr(self, name) not in allowed:
                 expected = ", ".join(map(str, allowed))
                 raise ConfigError(f"{name}: expected one of {expected}, got {getattr(self, name)!r}")
-        if self.shard_size < 1:
-            raise ConfigError(f"shard_size: expected at least 1, got {self.shard_size}")
+        for name in ("shard_size", *Limits._fields):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+    @property
+    def limits(self) -> Limits:
+        """The longest line and the longest sentence that are read."""
+        return Limits(self.max_line_bytes, self.max_words)
 
 
 class Ranks(NamedTuple):

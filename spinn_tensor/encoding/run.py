@@ -96,7 +96,7 @@ def _open(
     vocabulary: Vocabulary, source: Path, options: EncodingOptions, tokenize: Tokenize | None
 ) -> AbstractContextManager[SentenceFile]:
     reader = line_reader(source, options.field, tokenize)
-    return open_sentences(source, reader, vocabulary, skip_bad=options.skip_bad)
+    return open_sentences(source, reader, vocabulary, skip_bad=options.skip_bad, limits=options.limits)
 
 
 def _encode(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from data_prep.branching import BRANCHINGS
+from data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, Settings, checked_fields
 
 CORPORA = ("logic", "snli", "multinli", "pairs", "sst", "listops", "trees")
@@ -124,11 +125,15 @@ class DataConfig(Settings):
     labels: tuple[str, ...] = ()  # pairs: in this order; () = those of the training examples
     binary: bool = False  # SST: two classes instead of five
     phrases: bool = False  # SST: every phrase of the training trees is an example
+    max_line_bytes: int = DEFAULT_LIMITS.max_line_bytes  # a longer line is a bad one
+    max_words: int = DEFAULT_LIMITS.max_words  # of a sentence; a line with a longer one is a bad one
 
     def __post_init__(self) -> None:
         _require(self.corpus in CORPORA, "corpus", self.corpus, "one of " + ", ".join(CORPORA))
         _require(self.min_count >= 1, "min_count", self.min_count, "at least 1")
         _require(self.limit >= 0, "limit", self.limit, "0 or more")
+        for name in Limits._fields:
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in _LISTS:
             _require(
                 not isinstance(getattr(self, name), str), name, getattr(self, name), "a tuple of strings"
@@ -149,6 +154,11 @@ class DataConfig(Settings):
             )
             if self.node_labels:
                 raise ConfigError("node_labels: the nodes of trees made by --branching have no labels")
+
+    @property
+    def limits(self) -> Limits:
+        """The longest line and the longest sentence that are read."""
+        return Limits(self.max_line_bytes, self.max_words)
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}

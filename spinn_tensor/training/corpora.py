@@ -32,6 +32,7 @@ from data_prep.columns import (
 )
 from data_prep.errors import DataError
 from data_prep.files import Skipped, is_jsonl
+from data_prep.limits import Limits
 from data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
 from data_prep.reading import Examples, LineFormat, join, read_examples_as_columns
 from data_prep.records import Tokenize
@@ -47,7 +48,10 @@ Corpus = PairColumns | LabelledColumns
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
 # Options that a corpus is prepared with: others make nothing different of the files.
-PREPARED_WITH = ("corpus", "limit", "skip_bad", "branching", "fields", "labels", "binary", "phrases")
+PREPARED_WITH = (
+    *("corpus", "limit", "skip_bad", "branching", "fields", "labels", "binary", "phrases"),
+    *Limits._fields,
+)
 # Those that say how further files of the same kind are read: a run on the store has them, too.
 KEPT = ("corpus", "branching", "fields", "labels", "binary", "phrases")
 
@@ -292,6 +296,7 @@ def _read_files(
                 limit=data.limit - n_before if data.limit else 0,
                 may_be_empty=len(source.paths) > 1,
                 on_lines=on_lines,
+                limits=data.limits,
             )
         )
     if not any(len(part.labels) for part in parts):

@@ -1,0 +1,191 @@
+"""Lines without end, and sentences that are too long, given to every command that reads sentences."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_prep.trees import format_binary, right_branching
+from spinn_tensor.cli.main import main
+from tests.test_cli_errors import assert_one_error
+from tests.tiny_runs import SMALL, same_threads, train_pairs, train_trees, write_pairs
+
+pytest.importorskip("datasets")
+
+Capture = pytest.CaptureFixture[str]
+Arguments = Callable[
+    [Path], list[str]
+]  # of a folder that has train.jsonl, dev.jsonl and the file in question
+ROOT = Path(__file__).resolve().parents[1]
+LONG = format_binary(right_branching(["dogs"] * 7))
+keep_threads = pytest.fixture(autouse=True)(same_threads)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained model of pairs and one of sentences."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, train in (("pairs", train_pairs), ("trees", train_trees)):
+        (folder / name).mkdir()
+        train(folder / name)
+    return folder
+
+
+# Each command's arguments: RUNS and HERE are folders, FILE is the file in question.
+COMMANDS = {
+    "parse": "parse --branching right --input FILE",
+    "parse to a file": "parse --branching right --input FILE --output HERE/out",
+    "parse --gold": "parse --gold FILE",
+    "encode": "encode RUNS/pairs/run --branching right --input FILE --output HERE/out.npy",
+    "encode into shards": "encode RUNS/pairs/run --branching right --input FILE --output HERE/out",
+    "predict a pair": "predict RUNS/pairs/run --branching right --input FILE --output HERE/out",
+    "predict a sentence": "predict RUNS/trees/run --branching right --input FILE",
+    "evaluate": "evaluate RUNS/pairs/run --branching right --data FILE",
+    "train": f"train --corpus snli --train FILE --dev HERE/dev.jsonl --output HERE/out --epochs 1 {' '.join(SMALL)}",
+    "train on trees": "train --corpus trees --train HERE/train.jsonl --dev FILE --output HERE/out",
+    "prepare": "prepare --corpus snli --train HERE/train.jsonl --dev FILE --output HERE/out",
+}
+OF_PAIRS = ("predict a pair", "evaluate", "train", "prepare")
+
+
+def arguments(command: str, file: Path, runs: Path) -> list[str]:
+    places = {"RUNS": str(runs), "HERE": str(file.parent), "FILE": str(file)}
+    for name, place in places.items():
+        command = command.replace(name, place)
+    return command.split(" ")
+
+
+def assert_fails(command: list[str], message: str, here: Path, capsys: Capture) -> None:
+    """In one line, and nothing is left but the note of a job of shards, which may go on."""
+    before = set(here.rglob("*"))
+    capsys.readouterr()
+    assert main(command) == 1
+    assert_one_error(capsys, message)
+    assert {path.name for path in set(here.rglob("*")) - before if path.is_file()} <= {"job.json"}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with the files that are as they should be."""
+    write_pairs(tmp_path / "train.jsonl", 32, seed=1)
+    write_pairs(tmp_path / "dev.jsonl", 8, seed=2)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_line_without_end_is_not_read_to_its_end(
+    name: str, here: Path, runs: Path, capsys: Capture
+) -> None:
+    """The file is broken after some megabytes: who reads on finds that."""
+    file = here / "endless.jsonl.gz"
+    packed = gzip.compress(b'{"sentence1": "' + b"a" * 16_000_000)
+    file.write_bytes(packed[: len(packed) // 2])
+    message = r"endless\.jsonl\.gz:1: a line of more than 1,000,000 bytes; --max-line-bytes "
+    assert_fails(arguments(COMMANDS[name], file, runs), message, here, capsys)
+
+
+def test_inspect_counts_a_line_without_end(here: Path, capsys: Capture) -> None:
+    file = here / "endless.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"sentence1": "' + b"a" * 16_000_000))
+    command = ["inspect", "--corpus", "snli", "--dev", str(here / "dev.jsonl"), "--train"]
+    message = r"no examples \(1 lines skipped: 1 x a line of more than 1,000,000 bytes"
+    assert_fails([*command, str(file)], message, here, capsys)
+    good = (here / "train.jsonl").read_bytes()
+    file.write_bytes(gzip.compress(good + b"a" * 16_000_000 + b"\n" + good))
+    assert main([*command, str(file)]) == 0
+    printed = capsys.readouterr().out  # a table, in which lines are broken
+    assert "a line of more than" in printed
+    assert "gz:33" in printed
+
+
+def line_of(name: str, parse: str) -> str:
+    if name in OF_PAIRS:
+        fields = {"gold_label": "neutral", "sentence1_binary_parse": parse, "sentence2_binary_parse": "dogs"}
+        return json.dumps({**fields, "sentence1": "", "sentence2": ""})
+    text = " ".join(parse.replace("(", "").replace(")", "").split())
+    field = "sentence" if name.startswith("parse") and "gold" not in name else "sentence_binary_parse"
+    return json.dumps({field: text if field == "sentence" else parse})
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("option", ["--max-words", "--max-line-bytes"])
+def test_the_limits_are_options(name: str, option: str, here: Path, runs: Path, capsys: Capture) -> None:
+    file, good, long = here / "long.jsonl", line_of(name, "( dogs bark )"), line_of(name, LONG)
+    if option == "--max-words":
+        few, enough = "6", "7"
+    else:
+        few, enough = "1000", "2000"
+        long += " " * 1000
+    file.write_text(f"{good}\n{long}\n{good}\n")
+    command = arguments(COMMANDS[name], file, runs)
+    assert_fails([*command, option, few], rf"long\.jsonl:2: .*{option}", here, capsys)
+    if name in ("train", "train on trees", "parse --gold"):
+        return  # which are long, and read as others do
+    assert main([*command, option, few, "--skip-bad"]) == 0
+    assert "spinn: 1 lines skipped: 1 x " in capsys.readouterr().err
+    again = ["--overwrite"] if "shards" in name else []
+    assert main([*command, option, enough, *again]) == 0
+    assert "skipped" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command, place",
+    [
+        (["parse", "--branching", "left", "dogs", "a b c d"], "sentence 2"),
+        (["predict", "RUNS/trees/run", "--sentence", "( a ( b ( c d ) ) )"], "--sentence"),
+        (
+            ["predict", "RUNS/pairs/run", "--premise", "a", "--hypothesis", "( ( a b ) ( c d ) )"],
+            "--hypothesis",
+        ),
+    ],
+)
+def test_arguments_are_sentences_too(
+    command: list[str], place: str, runs: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    command = [part.replace("RUNS", str(runs)) for part in command]
+    message = f"{place}: token 4 'd': beyond the 3 words"
+    assert_fails([*command, "--max-words", "3"], message, tmp_path, capsys)
+    assert main([*command, "--max-words", "4"]) == 0
+    assert_fails([*command, "--max-line-bytes", "9"], "--max-line-bytes goes with", tmp_path, capsys)
+
+
+def test_standard_input_without_end() -> None:
+    """Whoever writes is told, by a pipe that nobody reads, long before it has written all."""
+    command = [sys.executable, "-m", "spinn_tensor", "parse", "--branching", "right", "--input", "-"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT)
+    try:
+        with pytest.raises(BrokenPipeError):
+            _write_line(process, n_megabytes=20)
+        error = process.communicate()[1].decode()
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1
+    assert error.startswith("spinn: error: /dev/stdin:1: a line of more than 1,000,000 bytes")
+    assert error.count("\n") == 1
+
+
+def _write_line(process: subprocess.Popen[bytes], n_megabytes: int) -> None:
+    assert process.stdin is not None
+    for _ in range(n_megabytes):
+        process.stdin.write(b"dogs bark " * 100_000)
+
+
+def test_what_was_long_and_good_is_good(tmp_path: Path, capsys: Capture) -> None:
+    """Trees of 20,000 words, and 2,000 words in one line, by the limits that are there without an option."""
+    deep = format_binary(right_branching(["dogs"] * 20_000))
+    (tmp_path / "text.txt").write_text("dogs " * 20_000 + "\n" + "dogs bark " * 1_000 + "\n")
+    assert main(["parse", "--branching", "right", "--input", str(tmp_path / "text.txt")]) == 0
+    parses = capsys.readouterr().out
+    assert parses.splitlines()[0] == deep
+    (tmp_path / "trees.txt").write_text(parses)
+    trees = ["--train", str(tmp_path / "trees.txt"), "--dev", str(tmp_path / "trees.txt")]
+    assert main(["prepare", "--corpus", "trees", *trees, "--output", str(tmp_path / "store")]) == 0
+    assert "22,000" in capsys.readouterr().out

@@ -1,0 +1,240 @@
+"""Lines and sentences that are too long, in every reader: named or counted, and never read as a whole."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import files
+from data_prep.columns import SentenceColumns, lengths
+from data_prep.errors import DataError
+from data_prep.files import Skipped, open_text
+from data_prep.limits import DEFAULT_LIMITS, Limits
+from data_prep.listops import ListOpsFormat, read_expressions
+from data_prep.pairs import PairFormat, read_pairs
+from data_prep.reading import LineFormat, read_examples_as_columns
+from data_prep.sentence_lines import line_reader, open_sentences
+from data_prep.sst import SstFormat, read_trees
+from data_prep.tokenizer import Tokenizer
+from data_prep.treebank import TreebankFormat, read_treebank
+from data_prep.trees import Tree, format_binary, format_labelled, right_branching
+from data_prep.vocabulary import Vocabulary
+from data_prep.words import WordList
+
+pytest.importorskip("pyarrow")
+
+Read = Callable[
+    [Path, bool, Skipped, Limits], list[int]
+]  # words of each sentence, of each first one of a pair
+TOKENIZE = Tokenizer().tokenize
+FEW = 5  # words
+
+
+def words(n: int) -> Tree:
+    return right_branching(["dog"] * n)
+
+
+def pair(n: int) -> str:
+    parses = {"sentence1_binary_parse": format_binary(words(n)), "sentence2_binary_parse": "dog"}
+    return json.dumps({"gold_label": "neutral", **parses})
+
+
+def record(n: int) -> str:
+    return json.dumps({"sentence_binary_parse": format_binary(words(n))})
+
+
+def labelled(n: int) -> str:
+    return format_labelled(words(n)._replace(labels=np.full(2 * n - 1, 2)))
+
+
+def by_the_line(read: Callable[..., Iterable[Tree]]) -> Read:
+    return lambda path, skip_bad, skipped, limits: [
+        len(example.tokens) for example in read(path, skip_bad=skip_bad, skipped=skipped, limits=limits)
+    ]
+
+
+def premises(path: Path, skip_bad: bool, skipped: Skipped, limits: Limits) -> list[int]:
+    pairs = read_pairs(path, skip_bad=skip_bad, skipped=skipped, limits=limits)
+    return [example.premise.n_tokens for example in pairs]
+
+
+def by_columns(line_format: LineFormat, sides: int = 1) -> Read:
+    def read(path: Path, skip_bad: bool, skipped: Skipped, limits: Limits) -> list[int]:
+        found = read_examples_as_columns(
+            path, line_format, WordList(), skip_bad=skip_bad, skipped=skipped, limits=limits
+        )
+        return lengths(found.sentences)[::sides].tolist()
+
+    return read
+
+
+def by_blocks(path: Path, skip_bad: bool, skipped: Skipped, limits: Limits) -> list[int]:
+    reader, vocabulary = line_reader(path, None, TOKENIZE), Vocabulary.build([["dog"]])
+    columns: list[SentenceColumns] = []
+    with open_sentences(path, reader, vocabulary, skip_bad=skip_bad, limits=limits) as file:
+        while block := file.block(2):
+            columns.append(block.columns)
+            skipped.update(block.skipped)
+    return [n for part in columns for n in lengths(part).tolist()]
+
+
+# The reader, the name of a file for it, and a line of so many words.
+READERS: dict[str, tuple[Read, str, Callable[[int], str]]] = {
+    "pairs": (premises, "a.jsonl", pair),
+    "pairs by columns": (by_columns(PairFormat(), 2), "a.jsonl", pair),
+    "pairs by columns, text": (
+        by_columns(PairFormat(tokenize=TOKENIZE), 2),
+        "a.jsonl",
+        lambda n: json.dumps({"gold_label": "neutral", "sentence1": "dog " * n, "sentence2": "dog"}),
+    ),
+    "trees": (by_the_line(read_treebank), "a.txt", lambda n: format_binary(words(n))),
+    "trees by columns": (by_columns(TreebankFormat(False)), "a.txt", lambda n: format_binary(words(n))),
+    "records of trees": (by_the_line(read_treebank), "a.jsonl", record),
+    "records by columns": (by_columns(TreebankFormat(True)), "a.jsonl", record),
+    "text": (by_the_line(partial(read_treebank, tokenize=TOKENIZE)), "a.txt", lambda n: "dog " * n),
+    "labelled trees": (by_the_line(read_trees), "a.txt", labelled),
+    "labelled by columns": (by_columns(SstFormat()), "a.txt", labelled),
+    "expressions": (by_the_line(read_expressions), "a.tsv", lambda n: f"3\t{format_binary(words(n))}"),
+    "expressions by columns": (
+        by_columns(ListOpsFormat()),
+        "a.tsv",
+        lambda n: f"3\t{format_binary(words(n))}",
+    ),
+    "sentences": (by_blocks, "a.txt", lambda n: format_binary(words(n))),
+    "sentences, text": (by_blocks, "a.txt.gz", lambda n: "dog " * n),
+    "sentences, records": (by_blocks, "a.jsonl", record),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("limited", Limits._fields)
+def test_what_is_too_long_is_named_or_counted(name: str, limited: str, tmp_path: Path) -> None:
+    """The second line is as long as can be, or by a byte or a word longer."""
+    read, file, line = READERS[name]
+    n_words = 40 if limited == "max_line_bytes" else FEW + 1
+    path = tmp_path / file
+    content = "".join(line(n) + "\n" for n in (2, n_words, 3)).encode()
+    path.write_bytes(gzip.compress(content) if file.endswith(".gz") else content)
+    most = len(line(n_words)) if limited == "max_line_bytes" else n_words
+    enough, few = Limits(**{limited: most}), Limits(**{limited: most - 1})
+    assert read(path, False, Skipped(), enough) == [2, n_words, 3]
+    with pytest.raises(DataError, match=f"--{limited.replace('_', '-')}") as caught:
+        read(path, False, Skipped(), few)
+    assert (caught.value.path, caught.value.line) == (path, 2)
+    if limited == "max_words":
+        assert caught.value.token == (n_words, "dog")
+    skipped = Skipped()
+    assert read(path, True, skipped, few) == [2, 3]
+    assert list(skipped.values()) == [1]
+    assert list(skipped.places.values()) == [[f"{path}:2"]]
+    assert f"{most - 1:,}" in str(skipped)
+
+
+class Counted(io.BytesIO):
+    """A file that tells how much was asked of it at a time, and in all."""
+
+    most = n_read = 0
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        self.most, self.n_read = max(self.most, len(line)), self.n_read + len(line)
+        return line
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_no_more_of_a_line_is_in_memory_than_may_be(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"one\n" + b"x" * 100 + b"\n" + b"y" * 5_000 + b"\nfour\n" + b"z" * 5_000 + end
+    opened: list[Counted] = []
+
+    def counted(path: object, member: str | None) -> Counted:
+        opened.append(Counted(content))
+        return opened[-1]
+
+    monkeypatch.setattr(files, "_open", counted)
+    limits, skipped, lines = Limits(max_line_bytes=100), Skipped(), list[str]()
+    message = r"a\.txt:3: a line of more than 100 bytes"
+    with pytest.raises(DataError, match=message), open_text("a.txt", limits=limits) as found:
+        lines.extend(found)
+    assert lines == ["one\n", "x" * 100 + "\n"]
+    assert opened[0].n_read == 4 + 101 + 101
+    with open_text("a.txt", limits=limits, skipped=skipped) as found:
+        assert list(found) == [*lines, "\n", "four\n", "\n"]
+    assert opened[1].n_read == len(content)
+    assert opened[0].most == opened[1].most == 101
+    assert skipped.total() == 2
+    assert list(skipped.places.values()) == [["a.txt:3", "a.txt:5"]]
+
+
+@pytest.mark.parametrize("n_before", [0, 2])
+def test_a_break_in_a_long_line_is_one_bad_line(n_before: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b"dog\n" * n_before + b"x" * 5_000, 0)[:-2_000])
+    skipped, limits = Skipped(), Limits(max_line_bytes=100)
+    with open_text(path, limits=limits, skipped=skipped) as lines:
+        if not n_before:
+            with pytest.raises(DataError, match=r"a.txt.gz:1: truncated"):
+                list(lines)
+            return
+        assert list(lines) == ["dog\n"] * n_before
+    assert skipped == {"truncated: the compressed data end early": 1}
+
+
+def test_a_long_line_in_a_zip(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", "one\n" + "x" * 1_000_001 + "\nthree")
+    skipped = Skipped()
+    with open_text(tmp_path / "a.zip", member="a.txt", skipped=skipped) as lines:
+        assert list(lines) == ["one\n", "\n", "three"]
+    message = r"a\.zip:2: a line of more than 1,000,000 bytes"
+    with pytest.raises(DataError, match=message), open_text(tmp_path / "a.zip", member="a.txt") as lines:
+        list(lines)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_long_lines_make_small_blocks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else 20,000 lines of a megabyte would be in memory at once."""
+    read, file, line = READERS[name]
+    path, n_words = tmp_path / file, [2, 9, 3, 1, 9, 9, 2]
+    content = "".join(line(n) + "\n" for n in n_words).encode()
+    path.write_bytes(gzip.compress(content) if file.endswith(".gz") else content)
+    monkeypatch.setattr(files, "BLOCK_CHARACTERS", len(line(2)))
+    assert read(path, False, Skipped(), DEFAULT_LIMITS) == n_words
+    with pytest.raises(DataError) as caught:
+        read(path, False, Skipped(), Limits(max_words=8))
+    assert caught.value.line == 2
+
+
+def test_a_block_ends_where_its_lines_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BLOCK_CHARACTERS", 10)
+    lines = iter(["a" * 4, "b" * 4, "c" * 4, "d" * 50, "e", "f", "g"])
+    sizes = []
+    while block := files.next_lines(lines, 2):
+        sizes.append(len(block))
+    assert sizes == [2, 2, 2, 1]
+    lines = iter(["a" * 4, "b" * 4, "c" * 4, "d" * 50, "e"])
+    assert [len(files.next_lines(lines, 9)) for _ in range(4)] == [3, 1, 1, 0]
+
+
+def test_long_text_is_refused_before_it_is_tokenized() -> None:
+    """`tokenizers` would end the process where it gets no more memory."""
+    with pytest.raises(DataError, match="4,000,001 characters"):
+        Tokenizer().tokenize("a" * 4_000_001)
+    with pytest.raises(DataError, match="example 1: 4,000,001 characters"):
+        Tokenizer().tokenize_batch(["a", "a" * 4_000_001])
+
+
+def test_a_tokenizer_may_be_one_long_line(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    tokenizer = Tokenizer(Vocabulary.build([[f"word{i}" for i in range(70_000)]]))
+    tokenizer.save(path)
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    assert path.stat().st_size > DEFAULT_LIMITS.max_line_bytes
+    assert Tokenizer.load(path).vocabulary == tokenizer.vocabulary
