@@ -36,7 +36,7 @@ from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, sel
 from data_prep.files import Skipped
 from export.interface import Candidate
 from export.onnx_file import export_onnx
-from export.parity import LIMITS, Case, compare, make_case, random_cases, require
+from export.parity import TOLERANCES, Case, compare, make_case, random_cases, require
 from export.session import onnx_function
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.batch import collate
@@ -148,7 +148,7 @@ def _write(model: Model, folder: Path, forms: Sequence[str]) -> dict[str, Path]:
         export_onnx(model, files[form], vocabulary_sha256="", max_length=0, **options)
         if options["precision"] == "float32":
             cases = random_cases(model, batch_sizes=(8,))
-            require(compare(model, onnx_function(files[form], 1), cases), LIMITS["float32"])
+            require(compare(model, onnx_function(files[form], 1), cases), TOLERANCES["float32"])
     return files
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from data_prep.folders import write_folder
 from export.folder import ARTEFACTS, EXPORT, TOKENIZER, ArtefactError, Exported, read_export, write_export
 from export.interface import Candidate, check_exportable, default_tables, input_axes, output_axes
-from export.parity import LIMITS, ParityReport, compare, random_cases, require
+from export.parity import TOLERANCES, ParityReport, compare, random_cases, require
 from export.session import onnx_function
 from export.triton import CONFIG, LABELS, VERSION, check_repository, has_triton_schema, write_repository_files
 from spinn_tensor.classifiers import Model
@@ -63,7 +63,7 @@ def export_folder(
         tell("running it against the model")
         cases = random_cases(checkpoint.model, tables=exported.tables)
         report.append(compare(checkpoint.model, candidate, cases, tables=exported.tables))
-        require(report[0], LIMITS[exported.precision])
+        require(report[0], TOLERANCES[exported.precision])
 
     with _whole_or_nothing(folder):
         write_folder(folder, fill)

@@ -62,7 +62,7 @@ class Case(NamedTuple):
     inputs: Arrays  # by name, see `export.interface`
 
 
-class Limits(NamedTuple):
+class Tolerance(NamedTuple):
     """What rounding may cost."""
 
     difference: float  # relative to the largest number
@@ -74,10 +74,10 @@ class Limits(NamedTuple):
 
 
 UNIT = 2.0**-23  # the last place of float32
-LIMITS = {
-    "float32": Limits(64 * UNIT, 2 * UNIT),
-    "float16": Limits(2e-2),  # float16 and int8 round every product
-    "int8": Limits(0.3),
+TOLERANCES = {
+    "float32": Tolerance(64 * UNIT, 2 * UNIT),
+    "float16": Tolerance(2e-2),  # float16 and int8 round every product
+    "int8": Tolerance(0.3),
 }
 
 
@@ -207,15 +207,15 @@ def compare(
 
 def require(
     report: ParityReport,
-    limits: Limits = LIMITS["float32"],
+    tolerance: Tolerance = TOLERANCES["float32"],
 ) -> None:
-    """Raises ParityError where the report is beyond the limits."""
+    """Raises ParityError where the report is beyond the tolerance."""
     faults = []
-    beyond = {n: value for n, value in report.differences.items() if not value <= limits.at(n)}
+    beyond = {n: value for n, value in report.differences.items() if not value <= tolerance.at(n)}
     if beyond:
-        n, value = max(beyond.items(), key=lambda item: item[1] / limits.at(item[0]))
-        faults.append(f"they differ by {value:.1e} at length {n}, {limits.at(n):.1e} is allowed")
-    most = 2 * limits.at(max(report.differences))
+        n, value = max(beyond.items(), key=lambda item: item[1] / tolerance.at(item[0]))
+        faults.append(f"they differ by {value:.1e} at length {n}, {tolerance.at(n):.1e} is allowed")
+    most = 2 * tolerance.at(max(report.differences))
     for what, cost in (("label", report.label_cost), ("transition", report.transition_cost)):
         if not cost <= most:
             faults.append(f"a {what} costs {cost:.1e} of the logits' scale, {most:.1e} is allowed")

@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from export.parity import Limits
+from export.parity import Tolerance
 
 FLOAT64 = 1e-10
 FLOAT32 = 1e-5  # of the largest value, or of 1 where all are smaller
 FLOAT16 = 1e-3  # of values that were rounded to half precision once, which costs 5e-4
-EXACT = Limits(FLOAT64)  # of an artefact in float64
+EXACT = Tolerance(FLOAT64)  # of an artefact in float64
 
 
 def assert_close(

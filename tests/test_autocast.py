@@ -20,6 +20,8 @@ from tests.machines import (
 )
 from tests.test_own import TRACKER, random_transition_weights
 
+pytestmark = pytest.mark.numerical
+
 BATCH = [random_transitions(np.random.default_rng(3), n) for n in (1, 7, 12, 7, 2, 20)]
 CLOSE = 0.03  # eight bits of mantissa, over a dozen compositions
 

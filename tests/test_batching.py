@@ -25,6 +25,8 @@ from spinn_tensor.training.evaluate import (
 )
 from tests.closeness import assert_close
 
+pytestmark = pytest.mark.numerical
+
 LENGTHS = np.random.default_rng(0).integers(1, 60, 1_000)
 
 

@@ -18,6 +18,8 @@ from benchmarks import sentences as benchmark_sentences
 from tests.oracle import compose, encode_tree, oracle_batch
 from tests.strategies import batches_of_transitions, binary_transitions, left_branching, right_branching
 
+pytestmark = pytest.mark.numerical
+
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "data" / "golden"
 H, K = 5, 3
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}

@@ -32,9 +32,10 @@ from spinn_tensor.training.step import TrainStep
 from tests.machines import SHARED, needs_shared
 from tests.strategies import columns_of, transitions_from_choices
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU"
-)
+pytestmark = [
+    pytest.mark.numerical,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU"),
+]
 N_STEPS, N_WORDS = 20, 50
 LONGEST = 80  # tokens; SNLI's longest sentence has 82
 

@@ -43,6 +43,8 @@ from tests.test_resume import assert_same_run
 from tests.test_training import CLASSIFIER, ENCODER, pairs, trees
 from tests.tiny_runs import pair_arguments, same_threads
 
+pytestmark = pytest.mark.numerical
+
 KINDS = ("spinn-pi", "spinn-pi-nt", "spinn", "nodes")  # of the models below
 # rows are all, some of them padding, or stand for several equal ones; the rank whose rows do not count
 NORMS = [("all", None), ("masked", None), ("counted", None), ("masked", 1), ("counted", 1)]

@@ -20,6 +20,8 @@ from tests.closeness import FLOAT16, assert_close
 from tests.tiny_runs import same_threads, train_pairs
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
+pytestmark = pytest.mark.numerical
+
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]

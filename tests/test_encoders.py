@@ -25,6 +25,8 @@ from spinn_tensor.training.objective import transition_loss
 from tests.oracle import oracle_rows
 from tests.strategies import columns_of, left_branching, right_branching, transitions_from_choices
 
+pytestmark = pytest.mark.numerical
+
 V = 200
 
 

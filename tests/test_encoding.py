@@ -30,6 +30,8 @@ from spinn_tensor.encoding.blocks import token_batches
 from tests.closeness import FLOAT16, FLOAT32, assert_close
 from tests.tiny_sentences import N_LINES, WORDS, trees, write_parses
 
+pytestmark = pytest.mark.numerical
+
 pytest.importorskip("pyarrow")
 
 VOCABULARY = Vocabulary.build([WORDS[:-1]])

@@ -30,6 +30,8 @@ from export import job, onnx_file, session
 from export.parity import random_cases
 from export.predictor import OnnxPredictor
 
+pytestmark = pytest.mark.numerical
+
 Capture = pytest.CaptureFixture[str]
 FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "pt2": "model.pt2", "aoti": "model.aoti.pt2"}
 

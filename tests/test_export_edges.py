@@ -14,6 +14,8 @@ from export.programs import program
 from export.scripts import export_torchscript, load_torchscript, script
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 
+pytestmark = pytest.mark.numerical
+
 SAID = {"vocabulary_sha256": "0123abc", "max_length": 1}
 
 

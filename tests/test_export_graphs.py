@@ -15,6 +15,8 @@ from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_mod
 from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.tiny_models import tiny_model
 
+pytestmark = pytest.mark.numerical
+
 # task, kind, tables, leaf encoder
 GRAPHS = [
     ("pair", "spinn", "own", "projection"),

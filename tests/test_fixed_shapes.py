@@ -31,6 +31,8 @@ from spinn_tensor.training import training_loss
 from tests.machines import SHARED, needs_shared
 from tests.strategies import columns_of, left_branching, transitions_from_choices
 
+pytestmark = pytest.mark.numerical
+
 N_WORDS, BATCH_SIZE = 50, 8
 PADDING_ID = 0  # the word of padding rows; no sentence here has it
 

@@ -20,6 +20,8 @@ from tests.tiny_bundles import TEXTS
 from tests.tiny_bundles import tiny_model as model_with_words
 from tests.tiny_models import tiny_model
 
+pytestmark = pytest.mark.numerical
+
 DTYPES = [torch.float16, torch.bfloat16]
 ENCODERS = [(kind, "projection") for kind in ENCODER_KINDS] + [("spinn-pi", "bilstm")]
 

@@ -31,6 +31,8 @@ from tests.machines import (
 from tests.oracle import oracle_batch, oracle_rows
 from tests.strategies import all_transitions, batches_of_transitions, left_branching, right_branching
 
+pytestmark = pytest.mark.numerical
+
 HIDDEN, TRACKER = 7, 5
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 

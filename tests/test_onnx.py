@@ -21,10 +21,12 @@ from data_prep.errors import DataError  # noqa: E402
 from data_prep.pairs import read_pairs  # noqa: E402
 from export.interface import ExportError, input_axes, output_axes  # noqa: E402
 from export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
-from export.parity import LIMITS, ParityError, compare, make_case, random_cases, require  # noqa: E402
+from export.parity import TOLERANCES, ParityError, compare, make_case, random_cases, require  # noqa: E402
 from export.session import onnx_function  # noqa: E402
 from tests.closeness import EXACT  # noqa: E402
 from tests.tiny_models import tiny_model  # noqa: E402
+
+pytestmark = pytest.mark.numerical
 
 SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 
@@ -69,7 +71,7 @@ def test_a_file_says_what_its_model_says(exported, name) -> None:
     model, path = exported(name)
     tables, precision = FILES[name][2], FILES[name][4]
     report = compare(model, onnx_function(path), random_cases(model, tables=tables), tables=tables)
-    require(report, LIMITS[precision])
+    require(report, TOLERANCES[precision])
     if precision != "float32":
         with pytest.raises(ParityError):
             require(report)

@@ -30,6 +30,8 @@ from tests.machines import (
 from tests.oracle import oracle_rows, oracle_tracker
 from tests.strategies import all_transitions, batches_of_transitions, left_branching, right_branching
 
+pytestmark = pytest.mark.numerical
+
 HIDDEN, TRACKER = 7, 5
 # finite scores from next to nothing to the largest there are
 SCORES = st.one_of(

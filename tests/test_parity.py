@@ -13,10 +13,10 @@ from data_prep.columns import lengths
 from export.parity import (
     BATCH_SIZES,
     LENGTHS,
-    LIMITS,
-    Limits,
+    TOLERANCES,
     ParityError,
     ParityReport,
+    Tolerance,
     compare,
     random_cases,
     reference,
@@ -25,6 +25,8 @@ from export.parity import (
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.batch import collate
 from tests.tiny_models import VOCABULARY_SIZE, tiny_model
+
+pytestmark = pytest.mark.numerical
 
 
 @pytest.fixture(scope="module")
@@ -125,18 +127,18 @@ def test_shares_are_told(model, cases) -> None:
 
 def test_wider_limits_let_more_through() -> None:
     report = ParityReport({1: 1e-3, 40: 3e-3}, 0.99, 0.95, 100, 3e-2, 0.0)
-    require(report, LIMITS["float16"])
+    require(report, TOLERANCES["float16"])
     with pytest.raises(ParityError, match=r"3\.0e-03 at length 40, 2\.0e-03 is allowed"):
-        require(report, Limits(2e-3))
+        require(report, Tolerance(2e-3))
     with pytest.raises(ParityError, match=r"a label costs 3\.0e-02 .*, 2\.0e-02 is allowed"):
-        require(report, Limits(1e-2))
+        require(report, Tolerance(1e-2))
     for broken in (
         report._replace(differences={1: 1e-3, 40: np.nan}),
         report._replace(label_cost=np.nan),
         report._replace(transition_cost=np.nan),
     ):
         with pytest.raises(ParityError):
-            require(broken, LIMITS["int8"])
+            require(broken, TOLERANCES["int8"])
 
 
 def test_longer_sentences_may_differ_more() -> None:
@@ -214,7 +216,7 @@ def test_a_choice_at_a_tie_is_free(task, n_bits, precision) -> None:
         other = rounded(model, n_bits)
         move_to_a_tie((model, other), cases, task)
         report = compare(model, says(other, cases), cases)
-        require(report, LIMITS[precision])
+        require(report, TOLERANCES[precision])
         least = min(least, report.equal_labels, report.equal_trees)
     assert least <= 0.8
 
@@ -252,7 +254,7 @@ def test_a_wrong_artefact_is_no_tie(fault) -> None:
         with torch.no_grad():
             fault(other, rarest)
         try:
-            require(compare(model, says(other, cases), cases), LIMITS["int8"])
+            require(compare(model, says(other, cases), cases), TOLERANCES["int8"])
             passed.append(seed)
         except ParityError:
             pass
@@ -314,7 +316,7 @@ def test_transitions_that_are_no_trees_are_refused(fault, reason) -> None:
         compare(parser, faulty(parser, cases, fault), cases)
 
 
-@pytest.mark.parametrize("precision", LIMITS)
+@pytest.mark.parametrize("precision", TOLERANCES)
 def test_other_trees_hide_no_wrong_numbers(precision) -> None:
     """Numbers are compared by the artefact's trees, whichever these are."""
     parser = tiny_model("parse", "spinn")
@@ -328,7 +330,7 @@ def test_other_trees_hide_no_wrong_numbers(precision) -> None:
 
     report = compare(parser, faulty(parser, cases, garbage), cases)
     with pytest.raises(ParityError, match="they differ by"):
-        require(report, LIMITS[precision])
+        require(report, TOLERANCES[precision])
 
 
 def test_an_artefact_that_fails_is_one_line(model, cases) -> None:

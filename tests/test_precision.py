@@ -27,6 +27,8 @@ from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, same_threads, tree_arguments
 
+pytestmark = pytest.mark.numerical
+
 pytest.importorskip("datasets")
 
 keep_threads = pytest.fixture(autouse=True)(same_threads)

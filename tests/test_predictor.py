@@ -28,6 +28,8 @@ from export.predictor import OnnxPredictor  # noqa: E402
 from export.session import ProviderError, open_session  # noqa: E402
 from tests.closeness import assert_close  # noqa: E402
 
+pytestmark = pytest.mark.numerical
+
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"own": ("spinn", "pair"), "given": ("spinn-pi", "pair"), "forest": ("spinn-pi-nt", "sentence")}
 MIXED = [*TEXTS, *PARSES, *TEXTS[::-1]]  # unlike lengths and orders, one of one word, an odd number

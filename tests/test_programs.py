@@ -21,6 +21,8 @@ from tests.closeness import EXACT
 from tests.test_torchscript import SAID, assert_equal, run_alone
 from tests.tiny_models import tiny_model
 
+pytestmark = pytest.mark.numerical
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # task, kind, tables, leaf encoder

@@ -34,6 +34,8 @@ from tests.machines import (
 from tests.strategies import batches_of_transitions
 from tests.test_own import TRACKER, random_transition_weights
 
+pytestmark = pytest.mark.numerical
+
 N_WORDS = 5  # few, so that much is equal
 
 

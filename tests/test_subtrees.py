@@ -15,6 +15,8 @@ from spinn_tensor import run_forest, to_torch
 from tests.machines import flatten, random_weights
 from tests.strategies import all_transitions, batches_of_transitions
 
+pytestmark = pytest.mark.numerical
+
 Subtree = int | tuple["Subtree", "Subtree"]
 HIDDEN = 3
 

@@ -15,13 +15,15 @@ from data_prep.errors import DataError
 from data_prep.tables import lane_tables, own_tables
 from export.fold import step_weights
 from export.interface import ExportError, output_axes
-from export.parity import LIMITS, compare, random_cases, reference, require
+from export.parity import TOLERANCES, compare, random_cases, reference, require
 from export.script_loop import run_lanes
 from export.scripts import export_torchscript, load_torchscript, script
 from spinn_tensor import run_given, run_own, to_torch
 from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.machines import flatten, random_transitions
 from tests.tiny_models import tiny_model
+
+pytestmark = pytest.mark.numerical
 
 # task, kind, tables, leaf encoder
 SCRIPTS = [
@@ -51,7 +53,7 @@ assert not ours, ours
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", SCRIPTS)
 def test_a_file_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
-    for limits in (LIMITS["float32"], EXACT):
+    for limits in (TOLERANCES["float32"], EXACT):
         export_torchscript(model, tmp_path / "model.ts", tables=tables, **SAID)
         run = load_torchscript(tmp_path / "model.ts")
         case = next(random_cases(model, tables=tables, batch_sizes=(3,)))

@@ -31,6 +31,8 @@ from tests.closeness import FLOAT32, assert_close
 from tests.strategies import columns_of
 from tests.tiny_runs import write_pairs, write_trees
 
+pytestmark = pytest.mark.numerical
+
 ENCODER = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "embedding_dropout": 0.0}
 CLASSIFIER = {"mlp_dim": 16, "mlp_layers": 1, "mlp_dropout": 0.0}
 
