@@ -8,7 +8,7 @@ from spinn_tensor.batch import SentenceBatch
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables
 from spinn_tensor.compose import Compose
 from spinn_tensor.config import SPINN_KINDS, EncoderConfig
-from spinn_tensor.leaves import LeafEncoder, pack
+from spinn_tensor.leaves import LeafEncoder, run_lstm
 from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
 from spinn_tensor.tracker import Tracker, TransitionHead
 
@@ -178,7 +178,7 @@ class LastState(nn.Module):
         leaves: Tensor,  # (L, H)
         batch: SentenceBatch,
     ) -> Tensor:  # (B, H), or (B, 2H)
-        _, (h, _) = self.lstm(pack(leaves, batch.sequence))
+        _, (h, _) = run_lstm(self.lstm, leaves, batch.sequence)
         return h.transpose(0, 1).flatten(1)
 
 

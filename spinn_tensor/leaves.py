@@ -53,7 +53,7 @@ class LeafEncoder(nn.Module):
         x = self.dropout(x)
         if self.lstm is None:
             return x
-        outputs, _ = self.lstm(pack(x, batch.sequence))
+        outputs, _ = run_lstm(self.lstm, x, batch.sequence)
         return x.index_copy(0, batch.sequence.packed_order, outputs.data)
 
 
@@ -65,11 +65,15 @@ def he_linear(n_in: int, n_out: int) -> nn.Linear:
     return layer
 
 
-def pack(
+def run_lstm(
+    lstm: nn.LSTM,
     x: Tensor,  # (L, D) words of all sentences, one after another
     tables: SequenceTables,
-) -> PackedSequence:
-    """The same words as torch's recurrent modules read them, without padding."""
-    return PackedSequence(
-        x.index_select(0, tables.packed_order), tables.batch_sizes, tables.sorted_order, tables.unsorted_order
-    )
+) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:  # data (L, H) in packed order; h and c (directions, B, H)
+    """Runs an LSTM over the words of each sentence, without padding, in the type of its weights.
+
+    Autocast is off inside: on CUDA it would have cuDNN compute in float16, whatever type was asked for.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        words = x.index_select(0, tables.packed_order)
+        return lstm(PackedSequence(words, tables.batch_sizes, tables.sorted_order, tables.unsorted_order))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from spinn_tensor import LaneTables, TransitionWeights, run_taught
+from spinn_tensor import LaneTables, TransitionWeights, make_sentence_batch, run_taught
+from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.leaves import run_lstm
 from tests.machines import (
     MACHINES,
     TABLES,
@@ -18,11 +22,14 @@ from tests.machines import (
     relative_error,
     run_tables,
 )
+from tests.test_encoders import some_columns
 from tests.test_own import TRACKER, random_transition_weights
+from tests.tiny_models import tiny_model
 
 pytestmark = pytest.mark.numerical
 
 BATCH = [random_transitions(np.random.default_rng(3), n) for n in (1, 7, 12, 7, 2, 20)]
+LSTMS = [("lstm", "projection"), ("bilstm", "projection"), ("spinn-pi", "bilstm")]  # kind, leaf encoder
 CLOSE = 0.03  # eight bits of mantissa, over a dozen compositions
 
 
@@ -61,3 +68,75 @@ def test_without_autocast_types_must_agree() -> None:
     leaves = random_leaves(BATCH, 16, torch.float32).bfloat16()
     with pytest.raises(TypeError, match="one dtype"):
         run_tables(TABLES["forest"](BATCH), leaves, compose, None, BATCH)
+
+
+def encoder_and_batch(kind, leaf_encoder):
+    encoder = tiny_model("pair", kind, leaf_encoder=leaf_encoder).encoder.eval()
+    assert isinstance(encoder, SentenceEncoder)
+    return encoder, make_sentence_batch(some_columns(), encoder.table_kind)
+
+
+def watch_lstms(encoder: SentenceEncoder, device_type: str) -> list[tuple[bool, torch.dtype]]:
+    """Whether autocast is on at each run of an LSTM, and the type of what it is given; filled as they run."""
+    seen: list[tuple[bool, torch.dtype]] = []
+    for module in encoder.modules():
+        if isinstance(module, nn.LSTM):
+            module.register_forward_pre_hook(
+                lambda _, inputs: seen.append((torch.is_autocast_enabled(device_type), inputs[0].data.dtype))
+            )
+    return seen
+
+
+@pytest.mark.parametrize("kind, leaf_encoder", LSTMS)
+def test_lstms_run_outside_autocast(kind, leaf_encoder) -> None:
+    encoder, batch = encoder_and_batch(kind, leaf_encoder)
+    seen = watch_lstms(encoder, "cpu")
+    expected, leaves = encoder(batch), encoder.leaves(batch)
+    seen.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder.leaves(batch), leaves)
+        got = encoder(batch)
+        assert torch.is_autocast_enabled("cpu")
+    assert set(seen) == {(False, torch.float32)}
+    assert got.dtype == torch.float32
+    assert torch.equal(got, expected) == (kind != "spinn-pi")  # whose compositions are in bfloat16
+    assert relative_error(got, expected) < CLOSE
+
+
+class SeesAutocast(nn.LSTM):
+    """An LSTM of whose kernels there are none here: it says what it would run under."""
+
+    def forward(self, packed):
+        self.seen = torch.is_autocast_enabled("cuda"), packed.data.dtype, packed.data.device.type
+        return packed, (packed.data, packed.data)
+
+
+def test_lstms_run_outside_the_autocast_of_cuda() -> None:
+    """cuDNN's would be in float16, whatever type is asked for."""
+    _, batch = encoder_and_batch("lstm", "projection")
+    lstm = SeesAutocast(4, 4)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        tables = batch.sequence._replace(
+            packed_order=torch.empty(batch.sequence.packed_order.shape, dtype=torch.int64, device="cuda")
+        )
+        words = torch.empty(len(batch.sequence.packed_order), 4, device="cuda")
+        torch.set_autocast_enabled("cuda", True)
+        try:
+            run_lstm(lstm, words, tables)
+            assert torch.is_autocast_enabled("cuda")
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+    assert lstm.seen == (False, torch.float32, "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("kind, leaf_encoder", LSTMS)
+def test_lstms_run_in_the_type_of_their_weights(kind, leaf_encoder, dtype) -> None:
+    encoder, batch = encoder_and_batch(kind, leaf_encoder)
+    expected = encoder.leaves(batch) if kind == "spinn-pi" else encoder(batch)
+    encoder.to(dtype)
+    seen = watch_lstms(encoder, "cpu")
+    got = encoder.leaves(batch) if kind == "spinn-pi" else encoder(batch)
+    assert seen == [(False, dtype)]
+    assert got.dtype == dtype
+    assert relative_error(got, expected) < CLOSE

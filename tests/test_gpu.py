@@ -31,6 +31,7 @@ from tests.machines import (
     relative_error,
     run_tables,
 )
+from tests.test_autocast import LSTMS, encoder_and_batch
 from tests.test_compile import (
     COMPILED,
     CONFIG,
@@ -156,6 +157,19 @@ def test_every_model_is_the_same_on_the_device(kind) -> None:
     model.cuda()
     got = training_loss(model, move(batch, "cuda"))
     torch.testing.assert_close(got.cpu(), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind, leaf_encoder", LSTMS)
+def test_lstms_are_in_float32_under_autocast(kind, leaf_encoder) -> None:
+    """And not in float16, as cuDNN's are under autocast to bfloat16."""
+    encoder, batch = encoder_and_batch(kind, leaf_encoder)
+    encoder.cuda()
+    batch = move(batch, "cuda")
+    expected = encoder.leaves(batch) if kind == "spinn-pi" else encoder(batch)
+    with torch.autocast("cuda", torch.bfloat16):
+        got = encoder.leaves(batch) if kind == "spinn-pi" else encoder(batch)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")  # inductor's advice on speed
