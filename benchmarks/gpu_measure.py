@@ -52,14 +52,15 @@ class Budget:
 @contextmanager
 def precision(name: str) -> Iterator[None]:
     """Inside, products of float32 are taken in TF32 or not; as the settings were, afterwards."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    before = [setting.fp32_precision for setting in settings]
     try:
+        for setting in settings:
+            setting.fp32_precision = "tf32" if name == "tf32" else "ieee"
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
 
 
 def wait(device: torch.device) -> None:

@@ -145,10 +145,12 @@ def test_the_floor_counts_products_and_traffic() -> None:
 
 
 def test_precisions_are_put_back() -> None:
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    with gpu_measure.precision("tf32"):
-        assert torch.get_float32_matmul_precision() == "high"
-    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
+    before = [setting.fp32_precision for setting in settings]
+    for name, expected in (("tf32", "tf32"), ("float32", "ieee"), ("bfloat16", "ieee")):
+        with gpu_measure.precision(name):
+            assert {setting.fp32_precision for setting in settings} == {expected}
+        assert [setting.fp32_precision for setting in settings] == before
 
 
 def test_no_datasets_library_is_needed() -> None:

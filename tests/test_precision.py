@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +34,7 @@ pytestmark = pytest.mark.numerical
 pytest.importorskip("datasets")
 
 keep_threads = pytest.fixture(autouse=True)(same_threads)
+ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
     "spinn-pi-nt": ["--set", "kind=spinn-pi-nt"],
     "spinn-pi": [],
@@ -122,28 +125,65 @@ def test_tf32_is_on_during_a_step_only(tmp_path: Path, monkeypatch: pytest.Monke
     """As if the CPU were a GPU, whose setting it is."""
     monkeypatch.setattr("spinn_tensor.training.step.check_precision", lambda precision, device_type: None)
     trainer = trainer_of(pair_arguments(tmp_path), "--precision", "tf32")
+    matmul = torch.backends.cuda.matmul
     seen: list[str] = []
-    trainer.task.model.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    trainer.task.model.register_forward_hook(lambda *_: seen.append(matmul.fp32_precision))
     update = trainer.step.update.optimizer.register_step_pre_hook(
-        lambda *_: seen.append(torch.get_float32_matmul_precision())
+        lambda *_: seen.append(matmul.fp32_precision)
     )
-    before = torch.get_float32_matmul_precision()
     steps(trainer, 1)
     update.remove()
-    assert set(seen) == {"high"}
-    assert torch.get_float32_matmul_precision() == before == "highest"
+    assert set(seen) == {"tf32"}
+    assert matmul.fp32_precision == "none"
+
+
+# What a program may have said of TF32 before it trains, and what is still true afterwards.
+WHOEVER_SET_TF32 = {
+    "nobody": ("", 'torch.get_float32_matmul_precision() == "highest"'),
+    "new": ('matmul.fp32_precision = "tf32"', 'matmul.fp32_precision == "tf32"'),
+    "new, against it": ('matmul.fp32_precision = "ieee"', 'matmul.fp32_precision == "ieee"'),
+    "new, of everything": ('torch.backends.fp32_precision = "ieee"', 'matmul.fp32_precision == "ieee"'),
+    "legacy": (
+        'torch.set_float32_matmul_precision("high")',
+        'torch.get_float32_matmul_precision() == "high"',
+    ),
+    "legacy flag": ("matmul.allow_tf32 = True", "matmul.allow_tf32"),
+}
+STEP = """
+import torch
+from benchmarks.gpu_measure import precision
+from spinn_tensor.training.precision import matmul_precision
+matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
+{said}
+for of_step in (matmul_precision, precision):
+    with of_step("tf32"):
+        assert matmul.fp32_precision == "tf32"
+    assert {still}
+with precision("float32"):
+    assert (matmul.fp32_precision, rnn.fp32_precision) == ("ieee", "ieee")
+assert {still}
+"""
+
+
+@pytest.mark.parametrize("who", WHOEVER_SET_TF32)
+def test_tf32_whoever_set_it(who: str) -> None:
+    """In a process of its own: torch's two ways of saying it cannot be mixed, and it remembers."""
+    said, still = WHOEVER_SET_TF32[who]
+    command = [sys.executable, "-c", STEP.format(said=said, still=still)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_setting_is_put_back_after_an_error() -> None:
     with pytest.raises(ValueError, match="in a step"), matmul_precision("tf32"):
         raise ValueError("in a step")
-    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cuda.matmul.fp32_precision == "none"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_other_precisions_leave_the_setting_alone(precision: str) -> None:
     with matmul_precision(precision), autocast(precision, "cpu"):
-        assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.backends.cuda.matmul.fp32_precision == "none"
         assert torch.is_autocast_enabled("cpu") == (precision == "bfloat16")
     check_precision(precision, "cpu")
     check_precision("tf32", "cuda")

@@ -3,10 +3,10 @@
     float32     as is
     tf32        NVIDIA's TensorFloat-32: float32 whose factors are rounded to 10 bits of mantissa
     bfloat16    factors of 8 bits, the sums in float32 (`torch.autocast`); states, batch norm and losses are float32,
-                and so are the products of words' projections and transitions' scores
+                and so are the products of words' projections, of transitions' scores and of LSTMs
 
 Weights, gradients, optimiser and checkpoints are float32 in each of them. (cuDNN's LSTM, of the baselines, uses TF32
-under float32 too, as it does by torch's default.)
+under all three, as it does by torch's default.)
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def matmul_precision(precision: str) -> Iterator[None]:
     if precision != "tf32":
         yield
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    matmul = torch.backends.cuda.matmul  # not torch's older settings, which it refuses to mix with this one
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        matmul.fp32_precision = before
