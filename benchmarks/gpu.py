@@ -7,11 +7,12 @@
 Correctness: roots and all gradients against the CPU in float64. Encoders: forward and forward + backward over batches
 of like length from SNLI's slice, with given leaf states; eager, compiled (torch.compile around the encoder), and
 captured (a CUDA graph over tables of fixed width, as training replays them; on the CPU those tables and no graph), in
-float32, TF32 and bfloat16, against dynamic batching in float32 and cuDNN's LSTM over padded words. Kernels are those
-run for a batch, launches what the host issues for them. The floor is the larger of the arithmetic at the rate of a
-large product in the same precision and of the memory traffic at the rate of a large copy. Epoch: SNLI's 549,367 pairs
-by repeating the slice, batches made by worker processes, the whole step captured; the clock runs from the first batch
-asked for to the last step done. What there is no time for is left out, the largest first, and said.
+float32, TF32 and bfloat16, against dynamic batching in float32 and cuDNN's LSTM over padded words (which autocast to
+bfloat16 runs in float16). Kernels are those run for a batch, launches what the host issues for them. The floor is the
+larger of the arithmetic at the rate of a large product in the same precision and of the memory traffic at the rate of a
+large copy. Epoch: SNLI's 549,367 pairs by repeating the slice, batches made by worker processes, the whole step
+captured; the clock runs from the first batch asked for to the last step done. What there is no time for is left out,
+the largest first, and said.
 """
 
 from __future__ import annotations

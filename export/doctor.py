@@ -16,10 +16,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from export.elf import needed_libraries
 from export.session import has_nvidia_driver
+
+if TYPE_CHECKING:
+    from spinn_tensor.training.compiling import Missing
 
 PACKAGES = (
     "spinn_tensor",
@@ -39,6 +42,10 @@ PACKAGES = (
 )
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # which share one folder
 EXPORT = "pip install 'spinn_tensor[export]'"
+NOT_COMPILED = {  # on a device, for want of something
+    "cpu": "no spinn export --format aoti, no --compile on the CPU",
+    "cuda": "training steps on the GPU are not compiled",
+}
 
 
 class Facts(NamedTuple):
@@ -57,7 +64,10 @@ class Facts(NamedTuple):
     missing_libraries: Sequence[str]  # of CUDA, which its provider needs
     n_cores: int  # that this process may use
     n_threads: int  # of torch
-    compiler: str | None  # path of the C++ compiler that AOTInductor would call
+    compiler: str | None  # path of the C++ compiler that inductor would call
+    cannot_compile: Mapping[
+        str, Missing
+    ]  # what torch.compile lacks: "cpu", and "cuda" where torch sees a GPU
 
 
 class Problem(NamedTuple):
@@ -74,6 +84,7 @@ def gather() -> Facts:
     torch_cuda, torch_sees_gpu, n_threads = _torch_facts()
     error, runtime_cuda, providers = _runtime_facts(versions)
     driver = has_nvidia_driver()
+    compiler, cannot_compile = _compiler_facts(torch_sees_gpu)
     return Facts(
         python=platform.python_version(),
         platform=f"{sys.platform} {platform.machine()}",
@@ -88,7 +99,8 @@ def gather() -> Facts:
         missing_libraries=missing_libraries() if driver else (),
         n_cores=_n_cores(),
         n_threads=n_threads,
-        compiler=shutil.which(os.environ.get("CXX", "g++")),
+        compiler=compiler,
+        cannot_compile=cannot_compile,
     )
 
 
@@ -169,9 +181,9 @@ def _machine_problems(facts: Facts) -> list[Problem]:
             "look at nvidia-smi, CUDA_VISIBLE_DEVICES, and whether the driver is new enough for that CUDA"
         )
         found.append(Problem(what, remedy, True))
-    if facts.compiler is None:
-        remedy = "apt install g++, or name it in CXX"
-        found.append(Problem("no C++ compiler: no spinn export --format aoti, no --compile", remedy, False))
+    for device, missing in facts.cannot_compile.items():
+        effect = NOT_COMPILED[device]
+        found.append(Problem(f"{missing.what}: {effect}", missing.remedy, False))
     if facts.n_threads > facts.n_cores:
         what = f"torch has {facts.n_threads} threads for {facts.n_cores} cores, which wait for each other"
         found.append(Problem(what, f"OMP_NUM_THREADS={facts.n_cores}, or --threads", False))
@@ -211,6 +223,20 @@ def _torch_facts() -> tuple[str | None, bool, int]:
     except ImportError:
         return None, False, 0
     return torch.version.cuda, torch.cuda.is_available(), torch.get_num_threads()
+
+
+def _compiler_facts(sees_gpu: bool) -> tuple[str | None, dict[str, Missing]]:
+    """The C++ compiler, and what torch.compile lacks on each device."""
+    devices = ("cpu", "cuda") if sees_gpu else ("cpu",)
+    try:
+        from spinn_tensor.training.compiling import cpp_compiler, missing_to_compile
+
+        name = cpp_compiler()
+        looked = {device: missing_to_compile(device) for device in devices}
+    except ImportError:  # no torch, or a broken one
+        return None, {}
+    missing = {device: what for device, what in looked.items() if what is not None}
+    return (None if name is None else shutil.which(name) or name), missing
 
 
 def _runtime_facts(versions: Mapping[str, str | None]) -> tuple[str | None, str | None, list[str]]:

@@ -331,9 +331,11 @@ def test_a_second_process_finds_the_first_ones_code(tmp_path) -> None:
         (["--no-compile"], "cuda", False),
         (["--set", "compile=false"], "cuda", False),
         (["--preset", "logic-lstm"], "cuda", False),
+        (["--preset", "logic-lstm", "--set", "kind=spinn-pi"], "cuda", True),
     ],
 )
 def test_compiling_is_the_default_on_cuda(options, device, compiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_command, "choose_device", lambda _: device)
+    monkeypatch.setattr(train_command, "missing_to_compile", lambda _: None)
     arguments = build_parser().parse_args(["train", *options])
     assert train_command.new_run(arguments).training.compile == compiles

@@ -16,6 +16,7 @@ from export import doctor
 from export.doctor import Facts, gather, problems, runtime_for
 from export.elf import needed_libraries
 from spinn_tensor.cli.main import main
+from spinn_tensor.training.compiling import Missing
 
 GOOD = Facts(
     python="3.11.7",
@@ -32,6 +33,7 @@ GOOD = Facts(
     n_cores=8,
     n_threads=8,
     compiler="/usr/bin/g++",
+    cannot_compile={},
 )
 
 
@@ -104,10 +106,16 @@ MACHINES: dict[str, tuple[Facts, bool, str, str]] = {
         "nvidia-smi",
     ),
     "no compiler": (
-        GOOD._replace(compiler=None),
+        GOOD._replace(compiler=None, cannot_compile={"cpu": Missing("no C++ compiler", "apt install g++")}),
         False,
         "no C\\+\\+ compiler: no spinn export --format aoti",
         "apt",
+    ),
+    "no Triton": (
+        GOOD._replace(cannot_compile={"cuda": Missing("Triton cannot be imported", "pip install triton")}),
+        False,
+        "Triton cannot be imported: training steps on the GPU are not compiled",
+        "pip install triton",
     ),
     "threads": (GOOD._replace(n_threads=64), False, "torch has 64 threads for 8 cores", "OMP_NUM_THREADS=8"),
 }
@@ -140,6 +148,13 @@ def test_this_machine_is_looked_at(capsys) -> None:
     assert facts.n_cores >= 1
     assert main(["doctor"]) == int(any(problem.breaks for problem in problems(facts)))
     assert re.search(rf"torch +{re.escape(metadata.version('torch'))}", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("sees_gpu", [False, True])
+def test_what_compiling_lacks_on_a_gpu_is_said_where_there_is_one(sees_gpu: bool, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: sees_gpu)
+    monkeypatch.setitem(sys.modules, "triton", None)  # cannot be imported
+    assert ("cuda" in gather().cannot_compile) == sees_gpu
 
 
 def test_facts_of_packages_that_are_missing_broken_or_old(monkeypatch) -> None:

@@ -131,10 +131,11 @@ def test_tf32_is_on_during_a_step_only(tmp_path: Path, monkeypatch: pytest.Monke
     update = trainer.step.update.optimizer.register_step_pre_hook(
         lambda *_: seen.append(matmul.fp32_precision)
     )
+    before = matmul.fp32_precision
     steps(trainer, 1)
     update.remove()
     assert set(seen) == {"tf32"}
-    assert matmul.fp32_precision == "none"
+    assert matmul.fp32_precision == before != "tf32"
 
 
 # What a program may have said of TF32 before it trains, and what is still true afterwards.
@@ -175,15 +176,17 @@ def test_tf32_whoever_set_it(who: str) -> None:
 
 
 def test_the_setting_is_put_back_after_an_error() -> None:
+    before = torch.backends.cuda.matmul.fp32_precision
     with pytest.raises(ValueError, match="in a step"), matmul_precision("tf32"):
         raise ValueError("in a step")
-    assert torch.backends.cuda.matmul.fp32_precision == "none"
+    assert torch.backends.cuda.matmul.fp32_precision == before != "tf32"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_other_precisions_leave_the_setting_alone(precision: str) -> None:
+    before = torch.backends.cuda.matmul.fp32_precision
     with matmul_precision(precision), autocast(precision, "cpu"):
-        assert torch.backends.cuda.matmul.fp32_precision == "none"
+        assert torch.backends.cuda.matmul.fp32_precision == before
         assert torch.is_autocast_enabled("cpu") == (precision == "bfloat16")
     check_precision(precision, "cpu")
     check_precision("tf32", "cuda")

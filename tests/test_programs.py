@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._inductor import config as inductor_config
 
 from data_prep.errors import DataError
 from export.interface import ExportError, output_axes
@@ -128,9 +129,9 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_package_needs_a_compiler(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(ExportError, match="needs a C\\+\\+ compiler: install g\\+\\+"):
+def test_a_package_needs_a_compiler(tmp_path) -> None:
+    no_compiler = inductor_config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with no_compiler, pytest.raises(ExportError, match="needs a C\\+\\+ compiler: install g\\+\\+"):
         export_aoti(tiny_model("sentence", "spinn-pi-nt"), tmp_path / "model.aoti.pt2", **SAID)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Looks at this machine: versions, what torch and onnxruntime are built for and find here,
-CUDA's libraries, threads and cores, a compiler. Says of each problem what to do. Exit
+CUDA's libraries, threads and cores, what torch.compile needs. Says of each problem what to do. Exit
 status 1 where something would fail, such as onnxruntime and onnxruntime-gpu installed
 side by side, or a CUDA library that is missing; 0 where something is only slower or absent.
 """

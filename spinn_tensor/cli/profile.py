@@ -20,6 +20,7 @@ from data_prep.files import Skipped, atomic_write
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.train import add_data, add_preset, add_settings, new_run
+from spinn_tensor.training.compiling import check_compile
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.corpora import load_splits
 from spinn_tensor.training.loop import Observer, Task, Trainer
@@ -82,6 +83,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings, device, skipped = new_run(args), choose_device(args), Skipped()
+    if settings.training.compile:
+        check_compile(device)
     with ExitStack() as files:  # opened first, so that a folder that is not there costs no training
         trace = None if args.trace is None else files.enter_context(atomic_write(args.trace, "wb"))
         report = None if args.json is None else files.enter_context(atomic_write(args.json))

@@ -17,6 +17,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
+from spinn_tensor.training.compiling import missing_to_compile
 from spinn_tensor.training.config import CORPORA, PRECISIONS, DataConfig, RunConfig, parse_setting, settable
 from spinn_tensor.training.corpora import prepared_from
 from spinn_tensor.training.distributed import joined
@@ -252,7 +253,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="torch.compile the training step; on CUDA (where it is the default, but for LSTMs) replay it as a graph",
+        help="torch.compile the training step; on CUDA (where it is the default, but for LSTMs and "
+        "without Triton or a C compiler) replay it as a graph",
     )
     group.add_argument(
         "--precision",
@@ -324,9 +326,21 @@ def new_run(args: argparse.Namespace) -> RunConfig:
     data = _with_flags(preset, args).data
     if data.vectors is None and not preset.encoder["train_embedding"]:
         preset = preset.changed(train_embedding=True)
-    if choose_device(args) == "cuda" and _with_flags(preset, args).not_compilable is None:
-        preset = preset.changed(compile=True)  # which flags and --set may undo
-    return _with_flags(preset, args)
+    settings = _with_flags(preset, args)
+    return _compiled(settings, preset, args) if choose_device(args) == "cuda" else settings
+
+
+def _compiled(settings: RunConfig, preset: RunConfig, args: argparse.Namespace) -> RunConfig:
+    """The settings with compiled steps, CUDA's default, unless the command line, the model or the machine says no."""
+    if settings.training.compile or settings.not_compilable is not None:
+        return settings
+    compiled = _with_flags(preset, args, training__compile=True)
+    if not compiled.training.compile:  # --no-compile, or --set
+        return settings
+    if (missing := missing_to_compile("cuda")) is not None:
+        print(f"note: steps are not compiled: {missing}")
+        return settings
+    return compiled
 
 
 def resumed_run(args: argparse.Namespace, saved: RunConfig) -> RunConfig:
@@ -345,8 +359,10 @@ def given_data(args: argparse.Namespace) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
-def _with_flags(settings: RunConfig, args: argparse.Namespace) -> RunConfig:
-    changes = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
+def _with_flags(settings: RunConfig, args: argparse.Namespace, **defaults: Any) -> RunConfig:
+    """The settings, changed all at once by flags, then --set; by `defaults` where neither says anything."""
+    given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
+    changes = {**defaults, **given}
     if args.dropout is not None:
         changes["encoder__embedding_dropout"] = changes["classifier__mlp_dropout"] = args.dropout
     changes.update(parse_setting(text) for text in args.set)

@@ -3,6 +3,7 @@
 config      RunConfig = data + encoder + classifier + training settings
 presets     named settings
 corpora     files -> vocabulary and columns
+compiling   what torch.compile needs of the machine
 objective   the loss of a batch, the function that --compile compiles
 optimizer   RMSprop, learning-rate decay, clipping
 loop        epochs, evaluations, checkpoints, early stopping

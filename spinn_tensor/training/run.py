@@ -39,6 +39,7 @@ from spinn_tensor.training.checkpoint import (
     read_config,
     read_json,
 )
+from spinn_tensor.training.compiling import check_compile
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
 from spinn_tensor.training.corpora import Splits, load_splits, with_prepared_options
 from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
@@ -120,8 +121,9 @@ def execute(
 
     Where the corpus is one of `GENERATORS` and no file is given, it is generated in `output/corpus`. But for that
     nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
-    for a folder that holds a run unless `resume` or `overwrite` is said, DataError, CheckpointError, TrainingError
-    distributed.Interrupted and, of several processes, distributed.LostRank.
+    for a folder that holds a run unless `resume` or `overwrite` is said and for steps to be compiled where that cannot
+    work, DataError, CheckpointError, TrainingError, distributed.Interrupted and, of several processes,
+    distributed.LostRank.
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten")
@@ -132,6 +134,8 @@ def execute(
             raise ConfigError(
                 f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it"
             )
+        if run.training.compile:
+            check_compile(torch.device(device).type)
         goes_on = resume and readable(output / LAST).exists()
         if not goes_on and run.data.vectors is not None and not Path(run.data.vectors).exists():
             raise DataError("no such file", path=run.data.vectors)  # said before the corpus is read
