@@ -13,8 +13,8 @@ of float32 has no more digits, and a small one may be the difference of large on
 What float32 may cost follows from the arithmetic. Two orders of adding up one sum lie some units in the last place, of
 2⁻²³, apart: leaves and classifier are allowed 64 of them. A composition adds its own to those of its children, which it
 passes on by gates below 1, and so does a step of the tracker: errors add up along a path at most, and a sentence of N
-words has N - 1 compositions on a path at most. Each word is allowed 2 units more. So one word may cost 8e-6, 82
-words 2.7e-5; what was seen, by any arithmetic, were 14 units (docs/decisions.md).
+words has at most N - 1 compositions on a path, and 2 N - 1 steps. Each word is allowed 2 units more. So one word may
+cost 8e-6, 82 words 2.7e-5; what was seen, by any arithmetic, were 14 units (docs/decisions.md).
 
 Choices, of labels and of transitions, are judged by what they cost. If no logit differs by more than d, the one that
 is chosen lies at most 2 d below the model's best. So a choice is wrong where by the model's logits it costs more than
@@ -63,7 +63,7 @@ class Case(NamedTuple):
 
 
 class Tolerance(NamedTuple):
-    """What rounding may cost."""
+    """How far numbers may lie apart that differ by rounding alone."""
 
     difference: float  # relative to the largest number
     per_word: float = 0.0  # more of it for each word of an example's longest sentence
@@ -105,7 +105,7 @@ class ParityReport(NamedTuple):
 
 
 class _Choices:
-    """What an artefact chose among options, as its model sees it."""
+    """Judges what an artefact chose among options, by the logits of its model."""
 
     def __init__(self) -> None:
         self.worst, self.scale = 0.0, 0.0
@@ -123,7 +123,7 @@ class _Choices:
 
     @property
     def cost(self) -> float:
-        """Of the worst choice, relative to the scale; 0 where the best was always chosen."""
+        """Return what the worst choice cost, relative to the scale; 0 where the best was always chosen."""
         return self.worst / self.scale if self.worst else 0.0
 
 
@@ -218,7 +218,7 @@ def require(
     most = 2 * tolerance.at(max(report.differences))
     for what, cost in (("label", report.label_cost), ("transition", report.transition_cost)):
         if not cost <= most:
-            faults.append(f"a {what} costs {cost:.1e} of the logits' scale, {most:.1e} is allowed")
+            faults.append(f"a {what} is wrong by {cost:.1e} of the logits' scale, {most:.1e} is allowed")
     if faults:
         raise ParityError(
             f"the artefact does not agree with its model: {'; '.join(faults)} ({report.n} examples)"
@@ -247,7 +247,7 @@ def _outcome(
     columns: PairColumns | LabelledColumns,
     tables: str,
 ) -> tuple[Arrays, Parse | None]:
-    """Logits and encodings, and of a model that parses what it thought of the transitions."""
+    """Return logits and encodings, and of a model that parses what it thought of the transitions."""
     with _evaluating(model), torch.no_grad():
         batch = collate(columns, BATCH_TABLES[tables])
         if model.config.encoder.parses:
@@ -276,7 +276,7 @@ def _run(candidate: Candidate, case: Case) -> Arrays:
 
 
 def _with_trees(columns: PairColumns | LabelledColumns, got: Arrays) -> PairColumns | LabelledColumns:
-    """The examples under the artefact's trees."""
+    """Return the examples with the artefact's trees in place of their own."""
     sides = []
     prefixes = sides_of("pair" if isinstance(columns, PairColumns) else "sentence")
     for prefix, side in zip(prefixes, _sides(columns), strict=True):
@@ -316,7 +316,7 @@ def _check(expected: Arrays, got: Arrays) -> None:
 
 
 def _equal(expected: Arrays, got: Arrays, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each example whether its label is equal, (n,) bool, and of each sentence its tree, (n,) or (2n,) bool."""
+    """Tell of each example whether its label is equal, (n,) bool, of each sentence its tree, (n,) or (2n,) bool."""
     same_trees = []
     for prefix in sides_of(task):
         n = len(expected[f"{prefix}encodings"])

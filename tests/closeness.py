@@ -1,9 +1,7 @@
 """How far two results of one model may lie apart that were computed in another order of the same sums.
 
 Equality is shown in float64, by bounds of 1e-10 where the tests say so. What is float32, because a file or a command
-holds float32, may differ by FLOAT32 of the largest value: 84 units in the last place, where sentences of up to 40
-words differ by 9 on the processors and under the arithmetics that were tried (docs/decisions.md). Artefacts have
-bounds of their own that grow with the length of a sentence: `export.parity`.
+holds float32, may differ by what `export.parity` allows artefacts, which says why.
 """
 
 from __future__ import annotations
@@ -11,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from export.parity import Tolerance
+from export.parity import TOLERANCES, Tolerance
 
 FLOAT64 = 1e-10
-FLOAT32 = 1e-5  # of the largest value, or of 1 where all are smaller
+FLOAT32 = TOLERANCES["float32"].at(16)  # 1.1e-5, for sentences of up to 16 words
 FLOAT16 = 1e-3  # of values that were rounded to half precision once, which costs 5e-4
 EXACT = Tolerance(FLOAT64)  # of an artefact in float64
 
@@ -24,7 +22,7 @@ def assert_close(
     expected: np.ndarray | torch.Tensor,  # of the same shape
     bound: float = FLOAT32,
 ) -> None:
-    """Fail where values differ by more than `bound` of the largest that is expected."""
+    """Fail where values differ by more than `bound` of the largest that is expected, or of 1 where all are smaller."""
     got, expected = (
         array.detach().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
         for array in (got, expected)

@@ -18,7 +18,7 @@ from spinn_tensor.training import distributed
 
 
 def n_gloo_threads() -> int:
-    """How many this process has."""
+    """Return how many of them this process has; Linux alone tells."""
     n = 0
     for path in Path("/proc/self/task").glob("*/comm"):
         with suppress(OSError):  # it ended meanwhile
@@ -27,8 +27,8 @@ def n_gloo_threads() -> int:
 
 
 def n_left() -> int:
-    """How many stay: one that was waited for is listed for a moment still."""
-    end = time.monotonic() + 10
+    """Return how many stay; one that was waited for is listed for a moment still."""
+    end = time.monotonic() + 60
     while n_gloo_threads() and time.monotonic() < end:
         time.sleep(0.01)
     return n_gloo_threads()

@@ -65,11 +65,12 @@ def main() -> int:
     here = settings_here()
     if unknown := sorted(set(arguments.settings) - set(SETTINGS)):
         parser.error(f"no such setting: {', '.join(unknown)}; there are {', '.join(SETTINGS)}")
-    lines, failed = [], False
+    lines, failed = [], False  # a setting that is asked for and not here has failed
     for name in arguments.settings or here:
         asked = " ".join(f"{key}={value}" for key, value in SETTINGS[name].items())
         if arguments.list or name not in here:
             lines.append(f"{name:10} {asked if name in here else 'not on this processor'}")
+            failed |= name not in here
             continue
         print(f"\n{name}: {asked}", flush=True)
         start = time.monotonic()

@@ -30,6 +30,8 @@ from spinn_tensor.training.model_card import without_folders
 from tests.test_checkpoint import DAMAGE
 from tests.tiny_bundles import PARSES, tiny_bundle, tiny_model, tiny_run
 
+pytestmark = pytest.mark.numerical
+
 CLASSES = {"pair": PairClassifier, "sentence": SentenceClassifier, "parse": SentenceParser}
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
 

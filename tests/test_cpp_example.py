@@ -18,6 +18,7 @@ from tests.tiny_models import tiny_model
 SOURCE = Path(__file__).resolve().parents[1] / "export" / "cpp" / "classify.cpp"
 
 pytestmark = [
+    pytest.mark.numerical,
     pytest.mark.slow,  # libtorch's headers
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"),
 ]

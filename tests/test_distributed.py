@@ -407,15 +407,25 @@ def test_alone_a_signal_is_seen_at_once() -> None:
     assert [poll.agreed(number) for number in (0, 15, 0)] == [0, 15, 0]
 
 
-@pytest.mark.parametrize("ending", ["done", "interrupted", "failed"])
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads by /proc")
+@pytest.mark.parametrize("ending", ["done", "interrupted", "failed", "caused"])
 def test_no_thread_outlives_its_group(ending: str) -> None:
-    """Nor does an error that is still looked at keep the group of torch's functions that it passed through."""
-    errors = {"interrupted": pytest.raises(Interrupted), "failed": pytest.raises(RuntimeError, match="size")}
+    """Check that an error which is still looked at keeps no group by torch's functions that it passed through."""
+    errors = {
+        "interrupted": pytest.raises(Interrupted),
+        "failed": pytest.raises(RuntimeError, match="size"),
+        "caused": pytest.raises(OSError, match="torch"),
+    }
     with errors.get(ending, nullcontext()), process_group(torch.distributed.HashStore(), 0, 1):
         torch.distributed.all_reduce(torch.zeros(1))  # by a thread, which has its name then
         assert n_gloo_threads() > 0
         if ending == "interrupted":
             raise Interrupted(signal.SIGTERM, "")
-        if ending == "failed":
-            torch.distributed.all_gather([torch.zeros(2)], torch.zeros(1))
+        try:
+            if ending in ("failed", "caused"):
+                torch.distributed.all_gather([torch.zeros(2)], torch.zeros(1))
+        except RuntimeError as error:
+            if ending == "caused":
+                raise OSError("torch failed") from error
+            raise
     assert n_left() == 0

@@ -18,6 +18,8 @@ from spinn_tensor.training.methods import Batch, Classify, Columns
 from tests import test_training
 from tests.test_training import pair_model, pairs, settings
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("n_ahead", [0, 1, 3, 100])
 def test_in_order(n_ahead: int) -> None:

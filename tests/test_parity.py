@@ -103,8 +103,8 @@ def other_tree(outputs):
     "fault, reason",
     [
         (other_number, "differ by .*e-02 at length .* is allowed"),
-        (other_label, "a label costs .* of the logits' scale, .* is allowed"),
-        (other_tree, "differ by .*; a transition costs .* of the logits' scale"),
+        (other_label, "a label is wrong by .* of the logits' scale, .* is allowed"),
+        (other_tree, "differ by .*; a transition is wrong by .* of the logits' scale"),
     ],
 )
 def test_what_differs_is_found(model, cases, fault, reason) -> None:
@@ -130,7 +130,7 @@ def test_wider_limits_let_more_through() -> None:
     require(report, TOLERANCES["float16"])
     with pytest.raises(ParityError, match=r"3\.0e-03 at length 40, 2\.0e-03 is allowed"):
         require(report, Tolerance(2e-3))
-    with pytest.raises(ParityError, match=r"a label costs 3\.0e-02 .*, 2\.0e-02 is allowed"):
+    with pytest.raises(ParityError, match=r"a label is wrong by 3\.0e-02 .*, 2\.0e-02 is allowed"):
         require(report, Tolerance(1e-2))
     for broken in (
         report._replace(differences={1: 1e-3, 40: np.nan}),
@@ -244,7 +244,7 @@ def turned_choices(model, rarest):
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("fault", [permuted_classes, shifted_logits, one_class_for_all, turned_choices])
 def test_a_wrong_artefact_is_no_tie(fault) -> None:
-    """However wide the limits and however small the logits."""
+    """Check that it is refused, however wide the tolerance and however small the logits."""
     passed = []
     for seed in range(8):
         model = edge_model(seed, "pair", VOCABULARY_SIZE)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.numerical
+
 sklearn = pytest.importorskip("sklearn")
 
 from sklearn.base import clone  # noqa: E402

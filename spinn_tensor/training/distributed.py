@@ -163,7 +163,8 @@ def process_group(
        default the group that there is when they are imported; they are imported before there is one.
     4. The process ends; nobody needs the store any more.
 
-    A rank that fails does not do 2; nor 3 on GPUs, where it would wait for sums that the others never take part in.
+    A rank that fails does not do 2, and then on GPUs not 3 either, where it would wait for sums that the others never
+    take part in.
     """
     import torch._dynamo  # with those functions; a custom operator would import it at its first call
 
@@ -175,19 +176,28 @@ def process_group(
         timeout=PATIENCE,
         device_id=gpu,
     )
+    have_met = False
     try:
         try:
             yield
         except Interrupted:
             _meet()
+            have_met = True
             raise
         _meet()
     except BaseException as error:
-        if gpu is None:
-            traceback.clear_frames(error.__traceback__)  # those of torch hold the group, too
+        if gpu is None or have_met:
+            _clear_frames(error)
             torch.distributed.destroy_process_group()
         raise
     torch.distributed.destroy_process_group()
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Let go of what the frames hold that an error and its causes passed through: those of torch hold the group."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _meet() -> None:

@@ -33,7 +33,10 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """For the whole step; torch's setting, which is the process's, is afterwards what it was."""
+    """Sets it for the whole step; torch's setting, which is the process's, is afterwards what it was.
+
+    Under tf32 torch refuses to read its older settings, which inductor does where TORCHINDUCTOR_MAX_AUTOTUNE is set.
+    """
     if precision != "tf32":
         yield
         return
