@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import IO, Any, Literal, TypeVar, cast
 
 from data_prep.errors import DataError
 from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.temporary import real_path, temporary_beside
+from data_prep.temporary import real_path, shared_descriptor, temporary_beside
 
 StrPath = str | os.PathLike[str]
 Example = TypeVar("Example")
@@ -171,7 +172,7 @@ def _open(path: StrPath, member: str | None) -> IO[bytes] | gzip.GzipFile:
 def _lines(
     file: IO[bytes] | gzip.GzipFile, path: StrPath, skipped: Skipped | None, limits: Limits
 ) -> Iterator[str]:
-    read_line = partial(file.readline, limits.max_line_bytes + 1)
+    read_line = partial(file.readline, min(limits.max_line_bytes, sys.maxsize - 1) + 1)
     n_lines = 0
     try:
         for line in iter(read_line, b""):
@@ -274,19 +275,21 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
 
     A reader sees the old content or the new, never half of it; on an error nothing is left behind, and what a killed
     writer of the file has left is deleted. A pipe or a device is written to as it is, and of a link what it stands for.
+    What this process has open, as /dev/stdout or because its output goes there, is written on where it stands.
     Raises DataError if the file cannot be created.
     """
-    path = real_path(Path(path))
+    named, path = Path(path), real_path(Path(path))
     with ExitStack() as stack:
         temporary = None
         try:
             if path.is_dir():
                 raise IsADirectoryError
-            if path.is_file() or not path.exists():
+            descriptor = shared_descriptor(named)
+            if descriptor is None and (path.is_file() or not path.exists()):
                 temporary = stack.enter_context(temporary_beside(path, partial(Path.touch, exist_ok=False)))
-            opened = _open_to_write(temporary or path, mode)
+            opened = _open_to_write((temporary or path) if descriptor is None else descriptor, mode)
         except OSError as error:
-            raise DataError(_reason(path, error), path=path) from error
+            raise DataError(_reason(path, error), path=named) from error
         with opened as file:
             yield file
             file.flush()
@@ -296,7 +299,7 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
             os.replace(temporary, path)
 
 
-def _open_to_write(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
+def _open_to_write(path: Path | int, mode: Literal["w", "wb"]) -> IO[Any]:
     return open(path, "wb") if mode == "wb" else open(path, "w", encoding="utf-8", newline="\n")
 
 

@@ -48,14 +48,15 @@ def readable(folder: Path) -> Path:
 def recover(folder: Path) -> None:
     """Puts whole what a killed writer left: deletes its temporaries, puts the predecessor back where NAME is missing.
 
-    Where another writer is at work, NAME is only missing between its renames, and the predecessor stays where it is.
+    Where another writer is at work, the predecessor stays: NAME may be missing between that one's renames.
     """
     folder = real_path(folder)
     old = _old(folder)
-    in_use = clear_temporaries(folder.parent, escape(folder.name))
+    if clear_temporaries(folder.parent, escape(folder.name)):
+        return
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
-    elif old.is_dir() and not in_use:
+    elif old.is_dir():
         os.rename(old, folder)
 
 

@@ -9,12 +9,15 @@ stay.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
+
+_DESCRIPTORS = re.compile(r"/dev/fd|/proc/(?P<process>\d+)(/task/\d+)?/fd")
 
 
 @contextmanager
@@ -62,6 +65,28 @@ def real_path(path: Path) -> Path:
     """What a link stands for, which is what is replaced; the path itself where it is none, or stands for no file."""
     real = Path(os.path.realpath(path)) if path.is_symlink() else path
     return path if path.exists() and not real.exists() else real  # /dev/stdout that is a pipe
+
+
+def shared_descriptor(path: Path) -> int | None:
+    """Opens what `path` stands for once more where it must not be replaced; None where it may be.
+
+    That is a descriptor by name, /dev/stdout and the like, and the file that standard output or errors go to.
+    """
+    for _ in range(40):  # links of links, as many as Linux follows
+        path = Path(os.path.realpath(path.parent), path.name)
+        if (found := _DESCRIPTORS.fullmatch(str(path.parent))) and path.name.isdecimal():
+            if found["process"] in (None, str(os.getpid())):
+                return os.dup(int(path.name))
+            return os.open(path, os.O_WRONLY | os.O_APPEND)
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    if path.is_file():
+        for descriptor in (1, 2):
+            with suppress(OSError):  # which may be closed
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return os.dup(descriptor)
+    return None
 
 
 def _locked(path: Path) -> int | None:

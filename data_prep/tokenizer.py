@@ -157,7 +157,7 @@ class Tokenizer:
 
         `tokenizers` never sees the file: what was read is compared, and the rules are made anew.
         """
-        with open_text(path, limits=Limits(max_line_bytes=sys.maxsize - 1)) as lines:  # JSON may be one line
+        with open_text(path, limits=Limits(max_line_bytes=sys.maxsize)) as lines:  # JSON may be one line
             text = "".join(lines)
         try:
             return cls(_vocabulary(json.loads(text, object_pairs_hook=_without_repetition)))

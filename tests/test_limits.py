@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -238,3 +239,12 @@ def test_a_tokenizer_may_be_one_long_line(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
     assert path.stat().st_size > DEFAULT_LIMITS.max_line_bytes
     assert Tokenizer.load(path).vocabulary == tokenizer.vocabulary
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_limit_may_be_beyond_what_an_index_holds(name: str, tmp_path: Path) -> None:
+    read, file, line = READERS[name]
+    content = (line(3) + "\n").encode()
+    (tmp_path / file).write_bytes(gzip.compress(content) if file.endswith(".gz") else content)
+    for most in (sys.maxsize, sys.maxsize + 1, 1 << 80):
+        assert read(tmp_path / file, False, Skipped(), Limits(most, most)) == [3]

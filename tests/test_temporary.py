@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from data_prep.folders import readable, recover, write_folder
 from spinn_tensor.cli.main import main
@@ -135,6 +136,64 @@ def test_a_file_system_without_locks_keeps_what_was_left(
     monkeypatch.setattr("data_prep.folders.recover", lambda folder: None)  # the predecessor comes after it
     write_folder(tmp_path / "b", lambda folder: None)
     assert set(os.listdir(tmp_path)) == {".a.0123abcd.tmp", "a", ".b.0123abcd.tmp", "b"}
+
+
+def test_a_predecessor_is_kept_while_another_writes(tmp_path: Path) -> None:
+    """Who may rename NAME to it at any moment."""
+    path, old = tmp_path / "out", tmp_path / ".out.old"
+    writer("write_a_folder")(path, lambda: None)
+    with process("write_a_folder", path, "(print('writing', flush=True), input())") as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "writing\n"
+        old.mkdir()
+        recover(path)
+        assert old.is_dir()
+        other.communicate("\n", timeout=60)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="descriptors have no names")
+@pytest.mark.parametrize("name", ["stdout", "stderr", "/dev/fd/1", "/proc/self/fd/1", "log.txt"])
+def test_redirected_output_is_written_where_it_goes(name: str, tmp_path: Path) -> None:
+    """As through a pipe: what the file has stays, and so does its place in the folder."""
+    if name.startswith("/proc") and not os.path.exists(name):
+        pytest.skip("no /proc")
+    for number, link in enumerate(
+        ("stdout", "stderr"), start=1
+    ):  # not those of /dev, which a fault might replace
+        (tmp_path / link).symlink_to(f"/dev/fd/{number}")
+    log = tmp_path / "log.txt"
+    log.write_text("yesterday\n")
+    program = """
+import sys
+from data_prep.files import atomic_write
+print("before", flush=True)
+with atomic_write(sys.argv[1]) as file:
+    file.write("text\\n")
+with atomic_write(sys.argv[1], "wb") as file:
+    file.write(b"bytes\\n")
+print("after")
+"""
+    with log.open("a") as file:
+        subprocess.run(
+            [sys.executable, "-c", program, name],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=file,
+            stderr=file,
+            check=True,
+        )
+    assert log.read_text() == "yesterday\nbefore\ntext\nbytes\nafter\n"
+    assert set(os.listdir(tmp_path)) == {"log.txt", "stdout", "stderr"}
+    assert (tmp_path / "stdout").is_symlink()
+    assert (tmp_path / "stderr").is_symlink()
+
+
+def test_a_descriptor_that_is_closed_is_an_error() -> None:
+    if not os.path.exists("/dev/fd"):
+        pytest.skip("no /dev/fd")
+    with pytest.raises(DataError, match="/dev/fd/987"), atomic_write("/dev/fd/987"):
+        pass
 
 
 def test_the_next_page_clears_what_a_kill_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
