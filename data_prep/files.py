@@ -45,21 +45,18 @@ class Skipped(Counter[str]):
             self._keep_places(reason, [f"{os.fspath(error.path)}:{error.line}"])
 
     @contextmanager
-    def of_file(self, path: StrPath) -> Iterator[Callable[[], Skipped]]:
-        """Within it one file is read; what is given tells what has been left out of that file so far."""
-        before = Counter(self)
-
-        def so_far() -> Skipped:
-            return Skipped(Counter(self) - before)
-
+    def of_file(self, path: StrPath) -> Iterator[Skipped]:
+        """Gives counts for one file alone, and adds them up here when it has been read, or given up."""
+        own = Skipped()
         try:
-            yield so_far
+            yield own
         finally:
-            if n_lines := so_far().total():
+            self.update(own)
+            if n_lines := own.total():
                 self.files[os.fspath(path)] += n_lines
 
     def by_file(self) -> str:
-        """How many in which file, "2 in a.txt, 3 in b.txt"; nothing to tell of one file alone."""
+        """Says how many are in which file, "2 in a.txt, 3 in b.txt"; "" where all are in one."""
         if len(self.files) < 2:
             return ""
         counts = list(self.files.items())
@@ -92,10 +89,10 @@ class Skipped(Counter[str]):
         path: StrPath,  # of what they are told by: the lines count as left out of it
     ) -> None:
         """Adds what `to_dict` gave."""
-        with self.of_file(path):
+        with self.of_file(path) as own:
             for reason, entry in values.items():
-                self[reason] += int(entry["lines"])
-                self._keep_places(reason, list(map(str, entry["places"])))
+                own[reason] += int(entry["lines"])
+                own._keep_places(reason, list(map(str, entry["places"])))
 
     def _keep_places(self, reason: str, places: list[str]) -> None:
         kept = self.places.setdefault(reason, [])
@@ -236,7 +233,7 @@ def read_examples(
     parse: Callable[[str], Example | None],  # example of a line, or None for one that parse left out
     *,
     skip_bad: bool = False,  # count a line that parse refuses instead of raising
-    skipped: Skipped | None = None,
+    skipped: Skipped | None = None,  # gets the counts when the file has been read
     member: str | None = None,  # file inside a .zip
     limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept; `parse` keeps the other
 ) -> Iterator[Example]:
@@ -245,28 +242,41 @@ def read_examples(
     Raises DataError naming the line that `parse` refuses, what `open_text` raises, and DataError if no
     example is left.
     """
-    skipped = Skipped() if skipped is None else skipped
+    return read_counted_examples(
+        path, lambda line, _: parse(line), skip_bad=skip_bad, skipped=skipped, member=member, limits=limits
+    )
+
+
+def read_counted_examples(
+    path: StrPath,
+    parse: Callable[[str, Skipped], Example | None],  # counts a line that it leaves out
+    *,
+    skip_bad: bool,
+    skipped: Skipped | None,
+    member: str | None,
+    limits: Limits,
+) -> Iterator[Example]:
+    """Reads examples as `read_examples` does, with a `parse` that counts."""
     n_examples = 0
-    counted = skipped if skip_bad else None
     with (
-        skipped.of_file(path) as so_far,
-        open_text(path, member=member, skipped=counted, limits=limits) as lines,
+        (Skipped() if skipped is None else skipped).of_file(path) as own,
+        open_text(path, member=member, skipped=own if skip_bad else None, limits=limits) as lines,
     ):
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                example = parse(line)
+                example = parse(line, own)
             except DataError as error:
                 if not skip_bad:
                     raise error.at(path=path, line=number) from None
-                skipped.count_error(error.at(path=path, line=number))
+                own.count_error(error.at(path=path, line=number))
                 continue
             if example is not None:
                 n_examples += 1
                 yield example
         if not n_examples:
-            raise DataError(f"no examples ({so_far()})", path=path)
+            raise DataError(f"no examples ({own})", path=path)
 
 
 @contextmanager

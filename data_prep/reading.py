@@ -15,7 +15,7 @@ import numpy as np
 
 from data_prep.columns import SentenceColumns, WordIds, concatenate, sentence_columns, take
 from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, next_lines, open_text, read_examples
+from data_prep.files import Skipped, StrPath, next_lines, open_text, read_counted_examples
 from data_prep.limits import DEFAULT_LIMITS, Limits
 from data_prep.parse_chunks import parse_chunk
 from data_prep.trees import Tree
@@ -74,9 +74,8 @@ def read_line_examples(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[LineExample]:
     """Read the examples of a file one by one, as they are asked for; errors as in `files.read_examples`."""
-    skipped = Skipped() if skipped is None else skipped
-    read = partial(_read_line, line_format, skipped=skipped, limits=limits)
-    return read_examples(path, read, skip_bad=skip_bad, skipped=skipped, member=member, limits=limits)
+    read = partial(_read_line, line_format, limits=limits)
+    return read_counted_examples(path, read, skip_bad=skip_bad, skipped=skipped, member=member, limits=limits)
 
 
 def read_examples_as_columns(
@@ -93,18 +92,16 @@ def read_examples_as_columns(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Examples:
     """All examples of a file; errors as in `files.read_examples`."""
-    skipped = Skipped() if skipped is None else skipped
     parts = [_no_examples()]
     n_examples, first_line = 0, 1
-    counted = skipped if skip_bad else None
     with (
-        skipped.of_file(path) as so_far,
-        open_text(path, member=member, skipped=counted, limits=limits) as lines,
+        (Skipped() if skipped is None else skipped).of_file(path) as own,
+        open_text(path, member=member, skipped=own if skip_bad else None, limits=limits) as lines,
     ):
         # never more lines than examples that are wanted still: what comes after them is not looked at
         while block := next_lines(lines, min(BLOCK, limit - n_examples) if limit else BLOCK):
             try:
-                part = _read_block(block, first_line, line_format, words, skip_bad, skipped, path, limits)
+                part = _read_block(block, first_line, line_format, words, skip_bad, own, path, limits)
             except DataError as error:
                 raise error.at(path=path) from None
             parts.append(part)
@@ -115,7 +112,7 @@ def read_examples_as_columns(
             if limit and n_examples >= limit:
                 break
         if not n_examples and not may_be_empty:
-            raise DataError(f"no examples ({so_far()})", path=path)
+            raise DataError(f"no examples ({own})", path=path)
     return join(parts)
 
 
@@ -156,7 +153,7 @@ def _read_block(
     slow_lines, slow = [], []
     for i in np.setdiff1d(filled, done).tolist():
         try:
-            example = _read_line(line_format, block[i], skipped, limits)
+            example = _read_line(line_format, block[i], skipped, limits=limits)
         except DataError as error:
             if not skip_bad:
                 raise error.at(line=first_line + i) from None
@@ -170,7 +167,7 @@ def _read_block(
     return _in_order(join([quick, _as_columns(slow, words)]), np.concatenate((quick_lines, slow_lines)))
 
 
-def _read_line(line_format: LineFormat, line: str, skipped: Skipped, limits: Limits) -> LineExample | None:
+def _read_line(line_format: LineFormat, line: str, skipped: Skipped, *, limits: Limits) -> LineExample | None:
     example = line_format.read(line, skipped)
     if example is not None:
         limits.check_words(*(tree.tokens for tree in example.trees))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,21 @@ def test_a_job_that_ended_before_it_signed_its_folder_is_begun_again(left: str, 
     if left:
         (folder / "unfinished" / left).write_text("{")
     assert encode(tmp_path / "in.txt", folder) == read_manifest(folder)
+
+
+def test_shards_of_an_earlier_version_have_the_defaults_of_later_options(tmp_path: Path) -> None:
+    source, folder = tmp_path / "in.txt", tmp_path / "out"
+    write_parses(source)
+    manifest = encode(source, folder)
+    assert manifest is not None
+    for name in ("max_line_bytes", "max_words"):
+        del manifest["job"]["options"][name]
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    before = contents(folder)
+    assert encode(source, folder, advance=stop_after(0)) == manifest
+    assert contents(folder) == before
+    with pytest.raises(ConfigError, match=r"max_words was 100000, now 99\)"):
+        encode(source, folder, max_words=99)
 
 
 def other_job(change: str, source: Path) -> dict[str, Any]:

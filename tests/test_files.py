@@ -12,6 +12,7 @@ import pytest
 
 from data_prep.errors import DataError
 from data_prep.files import Skipped, atomic_write, open_text, read_examples, shorter_path
+from data_prep.pairs import read_pairs
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
 LINES = ["one\n", "two\u2028still two\r\n", "three"]
@@ -261,3 +262,24 @@ def test_a_data_error_is_one_line_and_keeps_the_first_place_it_was_given() -> No
     assert str(error) == "a b.txt:3: example 2: x: token 5 ')\\n': got 'a b'"
     assert str(DataError("r", line=3)) == "line 3: r"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_files_that_are_read_in_turns_are_told_of_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in {"a": "2\n3\n2\n3\n3\n", "b": "5\n2\n2\n"}.items():
+        (tmp_path / name).write_text(content)
+    skipped = Skipped()
+    both = [read_examples(name, even, skip_bad=True, skipped=skipped) for name in ("a", "b")]
+    assert list(zip(*both, strict=True)) == [(2, 2), (2, 2)]
+    assert skipped.files == {"a": 3, "b": 1}
+    assert skipped == {"number: odd": 4}
+    neutral = '{"gold_label": "-", "sentence1_binary_parse": "a", "sentence2_binary_parse": "b"}\n'
+    (tmp_path / "c.jsonl").write_text(neutral)
+    (tmp_path / "d.jsonl").write_text(neutral * 2)
+    skipped = Skipped()
+    for name, n in (("c.jsonl", 1), ("d.jsonl", 2)):
+        with pytest.raises(DataError, match=rf"no examples \({n} lines skipped: {n} x "):
+            list(read_pairs(name, skipped=skipped))
+    assert skipped.files == {"c.jsonl": 1, "d.jsonl": 2}

@@ -10,12 +10,15 @@ from xml.etree import ElementTree
 
 import pytest
 
+from data_prep.errors import DataError
 from data_prep.files import N_PLACES, Skipped, read_examples
 from data_prep.logic import LogicConfig
 from data_prep.trees import parse_binary
 from spinn_tensor.cli import inspect as inspect_command
 from spinn_tensor.cli.main import main
 from spinn_tensor.training import generated
+from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.corpora import prepare
 
 pytest.importorskip("datasets")
 
@@ -140,7 +143,7 @@ def test_bad_lines_are_counted_for_each_file(capsys: Capture) -> None:
         (["--train", "a.txt", "--dev", "bad.txt"], "bad.txt: no examples (1 lines skipped: 1 x "),
         (
             ["--train", "bad.txt", "--train", "worse.txt", "--dev", "dev.txt"],
-            "no examples in 2 files (3 lines skipped, 1 in bad.txt, 2 in worse.txt: ",
+            "error: no examples in 2 files, bad.txt, worse.txt (3 lines skipped, 1 in bad.txt, 2 in worse.txt: ",
         ),
     ],
 )
@@ -149,6 +152,16 @@ def test_no_example_is_told_of_what_was_left_out_there(
 ) -> None:
     assert main(["inspect", "--corpus", "trees", *files]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tree_files")
+def test_what_was_left_out_before_an_error_is_kept() -> None:
+    Path("later.txt").write_bytes(b"")
+    skipped = Skipped()
+    data = DataConfig(corpus="trees", train=("a.txt", "later.txt"), dev=("dev.txt",), skip_bad=True)
+    with pytest.raises(DataError, match=r"later\.txt: an empty file"):
+        prepare(data, skipped)
+    assert skipped.files == {"a.txt": 2}
 
 
 def test_places_are_kept_when_counts_are_added_up(tmp_path: Path) -> None:

@@ -151,6 +151,17 @@ def test_other_files_are_not_replaced(tmp_path: Path, manifest: Any) -> None:
     assert sorted(mine.rglob("*")) == before
 
 
+def test_a_store_of_an_earlier_version_has_the_defaults_of_later_options(tmp_path: Path) -> None:
+    folder, data = tmp_path / "store", data_of(tmp_path, "snli")
+    prepare_store(data, folder, Skipped())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for name in ("max_line_bytes", "max_words", "phrases"):
+        del manifest["options"][name]
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert not prepare_store(data, folder, Skipped())[1]
+    assert prepare_store(DataConfig(**{**data.to_dict(), "max_words": 99}), folder, Skipped())[1]
+
+
 @pytest.mark.parametrize(
     "damage",
     [

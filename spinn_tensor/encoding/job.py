@@ -102,9 +102,10 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     for key in ("sha256", "form"):
         if then["input"][key] is None or then["input"][key] != now["input"][key]:
             return f"another input, {then['input']['path']}"
+    options = {**EncodingOptions().to_dict(), **then["options"]}  # a later option was what it is by default
     for name, value in now["options"].items():
-        if then["options"].get(name) != value:
-            return f"{name} was {then['options'].get(name)!r}, now {value!r}"
+        if options[name] != value:
+            return f"{name} was {options[name]!r}, now {value!r}"
     return None
 
 

@@ -31,7 +31,7 @@ from data_prep.columns import (
     select,
 )
 from data_prep.errors import DataError
-from data_prep.files import Skipped, is_jsonl
+from data_prep.files import N_PLACES, Skipped, is_jsonl, shorter_path
 from data_prep.limits import Limits
 from data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
 from data_prep.reading import Examples, LineFormat, join, read_examples_as_columns
@@ -171,10 +171,9 @@ def task_of(data: DataConfig) -> str:
 def preparation_key(data: DataConfig) -> dict[str, Any]:
     """What a store depends on: options, and the contents of all files. Raises DataError for one that cannot be read."""
     sources = split_sources(data)
-    values = data.to_dict()
     digests = {path: sha256_of(path) for source in sources.values() for path in source.paths}
     return {
-        "options": {name: values[name] for name in PREPARED_WITH},
+        "options": preparation_options(data),
         "tokenizer": rules_sha256(),
         "sources": {
             name: {
@@ -184,6 +183,12 @@ def preparation_key(data: DataConfig) -> dict[str, Any]:
             for name, source in sources.items()
         },
     }
+
+
+def preparation_options(data: DataConfig) -> dict[str, Any]:
+    """Picks the options that a store depends on."""
+    values = data.to_dict()
+    return {name: values[name] for name in PREPARED_WITH}
 
 
 def all_token_ids(columns: Corpus) -> np.ndarray:  # (M,) int32
@@ -281,27 +286,31 @@ def _read_files(
     tokenize = tokenize or text_reader(data.branching)
     parts: list[Examples] = []
     own = Skipped()
-    for path in source.paths:
-        n_before = sum(len(part.labels) for part in parts)
-        if data.limit and n_before >= data.limit:
-            break
-        parts.append(
-            read_examples_as_columns(
-                path,
-                _format(data, path, labels, tokenize),
-                words,
-                member=source.member,
-                skip_bad=data.skip_bad,
-                skipped=own,
-                limit=data.limit - n_before if data.limit else 0,
-                may_be_empty=len(source.paths) > 1,
-                on_lines=on_lines,
-                limits=data.limits,
+    try:
+        for path in source.paths:
+            n_before = sum(len(part.labels) for part in parts)
+            if data.limit and n_before >= data.limit:
+                break
+            parts.append(
+                read_examples_as_columns(
+                    path,
+                    _format(data, path, labels, tokenize),
+                    words,
+                    member=source.member,
+                    skip_bad=data.skip_bad,
+                    skipped=own,
+                    limit=data.limit - n_before if data.limit else 0,
+                    may_be_empty=len(source.paths) > 1,
+                    on_lines=on_lines,
+                    limits=data.limits,
+                )
             )
-        )
+    finally:
+        skipped.update(own)
     if not any(len(part.labels) for part in parts):
-        raise DataError(f"no examples in {len(source.paths)} files ({own})", path=source.paths[0])
-    skipped.update(own)
+        first = ", ".join(shorter_path(str(path)) for path in source.paths[:N_PLACES])
+        more = ", …" if len(source.paths) > N_PLACES else ""
+        raise DataError(f"no examples in {len(source.paths)} files, {first}{more} ({own})")
     return join(parts)
 
 

@@ -24,7 +24,7 @@ from data_prep.store import (
 from data_prep.words import renumber
 from spinn_tensor.training.checkpoint import WEIGHTS, Checkpoint, checkpoint_folder, load_checkpoint
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import OnLines, preparation_key, prepare
+from spinn_tensor.training.corpora import OnLines, preparation_key, preparation_options, prepare
 from spinn_tensor.training.evaluate import predict_transitions
 
 OnSentences = Callable[[int], object]  # told of so many sentences when they are parsed
@@ -83,9 +83,11 @@ def _essence(values: dict[str, Any]) -> Any:
             name: (source["member"], [file["sha256"] for file in source["files"]])
             for name, source in values["sources"].items()
         }
+        # an option that came later was what it is by default
+        options = {**preparation_options(DataConfig()), **values["options"]}
     except (KeyError, TypeError, AttributeError):  # of a manifest that was written by hand
         return None
-    return values.get("options"), values.get("tokenizer"), contents
+    return options, values.get("tokenizer"), contents
 
 
 def _parsed(
