@@ -12,22 +12,34 @@ from typing import NamedTuple
 from data_prep.errors import DataError
 
 
+class LongLine(DataError):
+    """Says that a line is too long; `limit` names the field of `Limits` that allows more."""
+
+    limit = "max_line_bytes"
+
+
+class LongSentence(DataError):
+    """Says that a sentence is too long, as `LongLine` does of a line."""
+
+    limit = "max_words"
+
+
 class Limits(NamedTuple):
-    """The longest line, and the longest sentence, that are taken."""
+    """Says how long the longest line and the longest sentence may be."""
 
     max_line_bytes: int = 1_000_000  # of a file, its end not counted
     max_words: int = 100_000  # of a sentence
 
-    def long_line(self) -> DataError:
-        """What is wrong with a line that is longer."""
-        return DataError(f"a line of more than {self.max_line_bytes:,} bytes; --max-line-bytes allows more")
+    def long_line(self) -> LongLine:
+        """Makes the error for a line that is longer."""
+        return LongLine(f"a line of more than {self.max_line_bytes:,} bytes")
 
     def check_words(self, *sentences: Sequence[str]) -> None:
-        """Raises DataError naming the last word of a sentence that has more of them."""
+        """Raises LongSentence naming the first word of a sentence that is one too many."""
         for words in sentences:
             if len(words) > self.max_words:
-                reason = f"beyond the {self.max_words:,} words of a sentence; --max-words allows more"
-                raise DataError(reason, token=(len(words), words[-1]))
+                first = (self.max_words + 1, words[self.max_words])
+                raise LongSentence(f"a sentence of more than {self.max_words:,} words", token=first)
 
 
 DEFAULT_LIMITS = Limits()

@@ -10,7 +10,7 @@ import numpy as np
 from data_prep.branching import with_branching
 from data_prep.columns import SentenceColumns, lengths, node_offsets, ragged_arange, sentence_columns
 from data_prep.errors import DataError
-from data_prep.limits import DEFAULT_LIMITS, Limits
+from data_prep.limits import DEFAULT_LIMITS, Limits, LongSentence
 from data_prep.tokenizer import Tokenizer
 from data_prep.treebank import parse_or_tokenize
 from data_prep.trees import Tree, format_binary
@@ -87,6 +87,9 @@ def read_strings(
             tree = parse_or_tokenize(text, tokenize)
             limits.check_words(tree.tokens)
             trees.append(tree)
+        except LongSentence as error:
+            reason = f"{error.reason}; max_words= allows more"
+            raise DataError(reason, example=example, field=name, token=error.token) from None
         except DataError as error:
             raise error.at(example=example, field=name) from None
         has_no_parse.append(len(texts) > n_before)

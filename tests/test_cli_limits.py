@@ -149,7 +149,7 @@ def test_arguments_are_sentences_too(
     command: list[str], place: str, runs: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = [part.replace("RUNS", str(runs)) for part in command]
-    message = f"{place}: token 4 'd': beyond the 3 words"
+    message = f"{place}: token 4 'd': a sentence of more than 3 words; --max-words allows more"
     assert_fails([*command, "--max-words", "3"], message, tmp_path, capsys)
     assert main([*command, "--max-words", "4"]) == 0
     assert_fails([*command, "--max-line-bytes", "9"], "--max-line-bytes goes with", tmp_path, capsys)

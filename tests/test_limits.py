@@ -127,7 +127,8 @@ def test_what_is_too_long_is_named_or_counted(name: str, limited: str, tmp_path:
     most = len(line(n_words)) if limited == "max_line_bytes" else n_words
     enough, few = Limits(**{limited: most}), Limits(**{limited: most - 1})
     assert read(path, False, Skipped(), enough) == [2, n_words, 3]
-    with pytest.raises(DataError, match=f"--{limited.replace('_', '-')}") as caught:
+    reason = "a line of more than" if limited == "max_line_bytes" else "a sentence of more than"
+    with pytest.raises(DataError, match=rf"{reason} {most - 1} (bytes|words)$") as caught:
         read(path, False, Skipped(), few)
     assert (caught.value.path, caught.value.line) == (path, 2)
     if limited == "max_words":

@@ -291,12 +291,14 @@ def test_a_sentence_of_too_many_words_is_named(sentence: str, tmp_path: Path) ->
     assert Pipeline.from_pretrained(bundle, device="cpu", max_words=3).encode([sentence]).shape[0] == 1
     pipeline = Pipeline.from_pretrained(bundle, device="cpu", max_words=2)
     for use in (pipeline.encode, pipeline.classify, pipeline.parse):
-        with pytest.raises(DataError, match="example 1: sentences: token 3 'barks': beyond the 2 words"):
+        with pytest.raises(
+            DataError, match=r"example 1: sentences: token 3 'barks': .* 2 words; max_words= "
+        ):
             use(["a dog", sentence])
 
 
 def test_a_text_that_is_no_sentence_is_refused_at_once() -> None:
     with pytest.raises(DataError, match="example 1: sentences: 5,000,000 characters"):
         Pipeline(tiny_model("bow", "sentence")).encode(["a dog", "a" * 5_000_000])
-    with pytest.raises(DataError, match="example 0: sentences: token 100001 'b': beyond the 100,000 words"):
+    with pytest.raises(DataError, match="example 0: sentences: token 100001 'b': a sentence of more"):
         Pipeline(tiny_model("bow", "sentence")).encode(["a " * 100_000 + "b"])

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from data_prep.errors import DataError
+from data_prep.limits import LongLine, LongSentence
 from spinn_tensor import __version__
 from spinn_tensor.cli import (
     demo,
@@ -124,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ERRORS as error:
         if args.debug:
             raise
-        print(f"spinn: {_rank()}error: {_one_line(error)}", file=sys.stderr)
+        print(f"spinn: {_rank()}error: {_one_line(error)}{_remedy(error, args)}", file=sys.stderr)
         return 1
 
 
@@ -132,6 +133,13 @@ def _rank() -> str:
     """Which of the processes that torchrun started this one is."""
     rank = os.environ.get("RANK")
     return f"rank {rank}: " if rank is not None and os.environ.get("WORLD_SIZE", "1") != "1" else ""
+
+
+def _remedy(error: Exception, args: argparse.Namespace) -> str:
+    """Names the option that allows what is too long, where the command has it."""
+    if isinstance(error, LongLine | LongSentence) and hasattr(args, error.limit):
+        return f"; --{error.limit.replace('_', '-')} allows more"
+    return ""
 
 
 def _one_line(error: Exception) -> str:
