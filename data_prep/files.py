@@ -108,12 +108,12 @@ class Skipped(Counter[str]):
 
 
 def shorter_path(place: str) -> str:
-    """A path as it is, or from the working folder, whichever is shorter."""
+    """Gives a path as it is, or from the working folder, whichever is shorter."""
     return min(place, os.path.relpath(place), key=len)
 
 
 def is_jsonl(path: StrPath) -> bool:
-    """Whether the name says that there is a JSON object a line, plain or .gz."""
+    """Tells whether a file's name says that it has a JSON object a line, plain or .gz."""
     return os.fspath(path).removesuffix(".gz").endswith(".jsonl")
 
 
@@ -197,7 +197,7 @@ def _lines(
 
 
 def _decoded(line: bytes, is_first: bool, limits: Limits) -> str:
-    """The line as text. Raises DataError."""
+    """Decodes a line. Raises DataError."""
     if len(line) > limits.max_line_bytes and not line.endswith(b"\n"):
         raise limits.long_line()
     try:

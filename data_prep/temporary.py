@@ -2,8 +2,8 @@
 
 Whoever writes NAME deletes what a killed writer of NAME has left: that on which nobody has a lock. A writer holds one
 (flock) on its temporary, which goes with the process however it ends. The number of the writer's process would not do:
-it says nothing in another container, or on another machine, that shares the folder. Where there are no locks, leftovers
-stay.
+it says nothing in another container, or on another machine, that shares the folder. Where there are no locks, what
+nobody has written to for a day is a leftover.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+DAY = 86_400.0  # seconds
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(?P<process>\d+)(/task/\d+)?/fd")
 
 
@@ -51,8 +53,11 @@ def clear_temporaries(
     for path in list(folder.glob(f".{names}.{'[0-9a-f]' * 8}.tmp")):
         try:
             lock = _locked(path)
-        except OSError:
-            continue  # no locks, or somebody else's file
+        except PermissionError:
+            continue  # somebody else's file
+        except OSError:  # no locks here
+            delete_old(path)
+            continue
         if lock is None:
             in_use = in_use or path.exists()
         else:
@@ -61,8 +66,15 @@ def clear_temporaries(
     return in_use
 
 
+def delete_old(path: Path) -> None:
+    """Deletes a file or folder if it, and all in it, is older than a day."""
+    with suppress(OSError):  # it is gone, or somebody else's
+        if max(part.stat().st_mtime for part in (path, *path.rglob("*"))) < time.time() - DAY:
+            _delete(path)
+
+
 def real_path(path: Path) -> Path:
-    """What a link stands for, which is what is replaced; the path itself where it is none, or stands for no file."""
+    """Follows a link to what is to be replaced; gives the path itself if it is no link, or one to no file."""
     real = Path(os.path.realpath(path)) if path.is_symlink() else path
     return path if path.exists() and not real.exists() else real  # /dev/stdout that is a pipe
 
@@ -90,7 +102,7 @@ def shared_descriptor(path: Path) -> int | None:
 
 
 def _locked(path: Path) -> int | None:
-    """A descriptor that holds the lock; None where another has it, or the path is gone. OSError: there are no locks."""
+    """Opens and locks; gives None where another has the lock, or the path is gone. OSError: there are no locks."""
     try:
         import fcntl
     except ImportError as error:
@@ -110,7 +122,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _delete(path: Path) -> None:
-    """As far as it can be: what stays is left to the next writer."""
+    """Deletes what can be deleted; the rest is left to the next writer."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

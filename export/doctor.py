@@ -65,9 +65,7 @@ class Facts(NamedTuple):
     n_cores: int  # that this process may use
     n_threads: int  # of torch
     compiler: str | None  # path of the C++ compiler that inductor would call
-    cannot_compile: Mapping[
-        str, Missing
-    ]  # what torch.compile lacks: "cpu", and "cuda" where torch sees a GPU
+    cannot_compile: Mapping[str, Missing]  # what torch.compile lacks, by device; "cuda" if torch sees a GPU
 
 
 class Problem(NamedTuple):
@@ -226,7 +224,7 @@ def _torch_facts() -> tuple[str | None, bool, int]:
 
 
 def _compiler_facts(sees_gpu: bool) -> tuple[str | None, dict[str, Missing]]:
-    """The C++ compiler, and what torch.compile lacks on each device."""
+    """Finds the C++ compiler, and what torch.compile lacks on each device."""
     devices = ("cpu", "cuda") if sees_gpu else ("cpu",)
     try:
         from spinn_tensor.training.compiling import cpp_compiler, missing_to_compile

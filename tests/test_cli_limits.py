@@ -6,7 +6,6 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,6 @@ from tests.tiny_runs import SMALL, same_threads, train_pairs, train_trees, write
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-Arguments = Callable[
-    [Path], list[str]
-]  # of a folder that has train.jsonl, dev.jsonl and the file in question
 ROOT = Path(__file__).resolve().parents[1]
 LONG = format_binary(right_branching(["dogs"] * 7))
 keep_threads = pytest.fixture(autouse=True)(same_threads)

@@ -216,7 +216,7 @@ def test_training_stops_before_it_begins(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.usefixtures("no_cpp")
 @on_posix
 def test_a_resumed_run_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As one that was begun on another machine."""
+    """Resumes a run that was begun on another machine, where there was a compiler."""
     arguments = [*pair_arguments(tmp_path), "--output", str(tmp_path / "run")]
     assert main([*arguments, "--epochs", "1"]) == 0
     path = tmp_path / "run" / "run.json"

@@ -301,6 +301,13 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path) -> None:
         encode(tmp_path / "in.txt", tmp_path, overwrite=True)
     with pytest.raises(ConfigError, match="a file, expected a folder"):
         encode(tmp_path / "in.txt", tmp_path / "in.txt", overwrite=True)
+    for name in ("links", "folders"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "links" / "link").symlink_to("nowhere")
+    (tmp_path / "folders" / "mine").mkdir()
+    for name in ("links", "folders"):
+        with pytest.raises(ConfigError, match="holds files, but no encodings"):
+            encode(tmp_path / "in.txt", tmp_path / name)
 
 
 def test_a_file_without_a_sentence_is_an_error(tmp_path: Path) -> None:

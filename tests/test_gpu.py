@@ -161,7 +161,7 @@ def test_every_model_is_the_same_on_the_device(kind) -> None:
 
 @pytest.mark.parametrize("kind, leaf_encoder", LSTMS)
 def test_lstms_are_in_float32_under_autocast(kind, leaf_encoder) -> None:
-    """And not in float16, as cuDNN's are under autocast to bfloat16."""
+    """Guards against float16, in which cuDNN's LSTMs are under autocast to bfloat16."""
     encoder, batch = encoder_and_batch(kind, leaf_encoder)
     encoder.cuda()
     batch = move(batch, "cuda")

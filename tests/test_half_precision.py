@@ -58,10 +58,8 @@ def test_forward_and_backward_are_close_to_float32(
     (got * direction.to(dtype)).sum().backward()
     compared = 0
     for ours, theirs in zip(narrow.parameters(), wide.parameters(), strict=True):
-        if (
-            theirs.grad is None or theirs.grad.norm() < 1e-3
-        ):  # of biases before batch norm: nothing but rounding
-            continue
+        if theirs.grad is None or theirs.grad.norm() < 1e-3:
+            continue  # a bias before batch norm: nothing but rounding
         assert ours.grad is not None
         assert ours.grad.dtype == dtype
         assert relative_error(ours.grad.float(), theirs.grad) < 2 * roundings(dtype)

@@ -202,7 +202,7 @@ def test_a_long_line_in_a_zip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_long_lines_make_small_blocks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else 20,000 lines of a megabyte would be in memory at once."""
+    """Keeps 20,000 lines of a megabyte from being in memory at once."""
     read, file, line = READERS[name]
     path, n_words = tmp_path / file, [2, 9, 3, 1, 9, 9, 2]
     content = "".join(line(n) + "\n" for n in n_words).encode()

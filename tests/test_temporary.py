@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,48 +16,31 @@ from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from data_prep.folders import readable, recover, write_folder
 from spinn_tensor.cli.main import main
+from tests.writers import write_a_file, write_a_folder
 
 Write = Callable[[Path, Callable[[], object]], None]
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
-WRITERS = """
-import os, signal, sys
-from pathlib import Path
-from data_prep.files import atomic_write
-from data_prep.folders import write_folder
-
-def write_a_file(path, meanwhile):
-    with atomic_write(path) as file:
-        file.write("text")
-        meanwhile()
-
-def write_a_folder(path, meanwhile):
-    def fill(folder):
-        (folder / "a").mkdir()
-        (folder / "a" / "b").write_text("text")
-        meanwhile()
-    write_folder(path, fill)
-"""
-exec(WRITERS)  # the same here and in processes that are killed
-KINDS = ["write_a_file", "write_a_folder"]
-
-
-def writer(kind: str) -> Write:
-    write: Write = globals()[kind]
-    return write
+WRITERS: dict[str, Write] = {"write_a_file": write_a_file, "write_a_folder": write_a_folder}
 
 
 def process(kind: str, path: Path, meanwhile: str) -> subprocess.Popen[str]:
-    """One that is writing `path`."""
-    program = f"{WRITERS}\n{kind}(Path(sys.argv[1]), lambda: {meanwhile})"
+    """Starts one that writes `path`."""
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from tests.writers import {kind}
+{kind}(Path(sys.argv[1]), lambda: {meanwhile})
+"""
     arguments = [sys.executable, "-c", program, str(path)]
-    return subprocess.Popen(arguments, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(arguments, text=True, env=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def text_of(path: Path) -> str:
     return (path / "a" / "b" if path.is_dir() else path).read_text()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_what_a_kill_left_goes_with_the_next_writer_of_that_name(kind: str, tmp_path: Path) -> None:
     names = {
         ".other.0123abcd.tmp",
@@ -71,14 +55,14 @@ def test_what_a_kill_left_goes_with_the_next_writer_of_that_name(kind: str, tmp_
         with process(kind, tmp_path / "out[1]", "os.kill(os.getpid(), signal.SIGKILL)") as killed:
             assert killed.wait() == -signal.SIGKILL
         assert len(set(os.listdir(tmp_path)) - names) == 1  # the second clears what the first left
-    writer(kind)(tmp_path / "out[1]", lambda: None)
+    WRITERS[kind](tmp_path / "out[1]", lambda: None)
     assert set(os.listdir(tmp_path)) == {*names, "out[1]"}
     assert text_of(tmp_path / "out[1]") == "text"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_what_is_being_written_is_left_to_its_writer(kind: str, tmp_path: Path) -> None:
-    """Whether that is another process or this one."""
+    """Holds whether that is another process or this one."""
     path = tmp_path / "out"
     with process(kind, path, "(print('writing', flush=True), input())") as other:
         assert other.stdout is not None
@@ -90,10 +74,10 @@ def test_what_is_being_written_is_left_to_its_writer(kind: str, tmp_path: Path) 
             assert len(mine) == 1
             recover(path)
             assert set(os.listdir(tmp_path)) == {theirs, *mine}
-            writer(kind)(path, lambda: None)
+            WRITERS[kind](path, lambda: None)
             assert set(os.listdir(tmp_path)) == {theirs, *mine, "out"}
 
-        writer(kind)(path, both_are_there)
+        WRITERS[kind](path, both_are_there)
         assert set(os.listdir(tmp_path)) == {theirs, "out"}
         other.communicate("\n", timeout=60)
     assert other.returncode == 0
@@ -105,7 +89,7 @@ def test_a_predecessor_is_left_to_the_writer_that_is_between_its_two_renames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, rename, seen = tmp_path / "out", os.rename, []
-    writer("write_a_folder")(path, lambda: None)
+    write_a_folder(path, lambda: None)
 
     def rename_and_look(source: Path, target: Path) -> None:
         rename(source, target)
@@ -114,12 +98,17 @@ def test_a_predecessor_is_left_to_the_writer_that_is_between_its_two_renames(
         seen.append((path.exists(), text_of(readable(path))))
 
     monkeypatch.setattr(os, "rename", rename_and_look)
-    writer("write_a_folder")(path, lambda: None)
+    write_a_folder(path, lambda: None)
     assert seen == [(False, "text")]
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_a_file_system_without_locks_keeps_what_was_left(
+def make_old(path: Path) -> None:
+    for part in (*path.rglob("*"), path):
+        os.utime(part, (time.time() - 90_000,) * 2)
+
+
+def test_a_file_system_without_locks_keeps_what_was_left_for_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
@@ -136,12 +125,31 @@ def test_a_file_system_without_locks_keeps_what_was_left(
     monkeypatch.setattr("data_prep.folders.recover", lambda folder: None)  # the predecessor comes after it
     write_folder(tmp_path / "b", lambda folder: None)
     assert set(os.listdir(tmp_path)) == {".a.0123abcd.tmp", "a", ".b.0123abcd.tmp", "b"}
+    make_old(tmp_path / ".b.0123abcd.tmp")
+    make_old(tmp_path / ".a.0123abcd.tmp")
+    (tmp_path / ".b.0123abcd.tmp" / "folder" / "file").write_text("written still")
+    for name, write in (("a", write_a_file), ("b", write_a_folder)):
+        write(tmp_path / name, lambda: None)
+    assert set(os.listdir(tmp_path)) == {"a", ".b.0123abcd.tmp", "b"}
+    make_old(tmp_path / ".b.0123abcd.tmp")
+    write_a_folder(tmp_path / "b", lambda: None)
+    assert set(os.listdir(tmp_path)) == {"a", "b"}
+
+
+def test_what_an_earlier_version_left_goes_after_a_day(tmp_path: Path) -> None:
+    left = tmp_path / ".out.new"
+    (left / "folder").mkdir(parents=True)
+    recover(tmp_path / "out")
+    assert left.exists()
+    make_old(left)
+    recover(tmp_path / "out")
+    assert not left.exists()
 
 
 def test_a_predecessor_is_kept_while_another_writes(tmp_path: Path) -> None:
     """Who may rename NAME to it at any moment."""
     path, old = tmp_path / "out", tmp_path / ".out.old"
-    writer("write_a_folder")(path, lambda: None)
+    write_a_folder(path, lambda: None)
     with process("write_a_folder", path, "(print('writing', flush=True), input())") as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "writing\n"
@@ -178,7 +186,7 @@ print("after")
         subprocess.run(
             [sys.executable, "-c", program, name],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=HERE,
             stdout=file,
             stderr=file,
             check=True,

@@ -360,7 +360,7 @@ def given_data(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _with_flags(settings: RunConfig, args: argparse.Namespace, **defaults: Any) -> RunConfig:
-    """The settings, changed all at once by flags, then --set; by `defaults` where neither says anything."""
+    """Changes the settings by flags, then --set, all at once; `defaults` hold where neither says anything."""
     given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
     changes = {**defaults, **given}
     if args.dropout is not None:

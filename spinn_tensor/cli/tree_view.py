@@ -19,15 +19,15 @@ GAP = 4  # between two drawings
 
 
 def drawn(tree: Tree) -> list[str]:
-    """The drawing, or a line that says why there is none, and the parse."""
+    """Draws a tree; one that is too long becomes a line that says so, and the parse."""
     return [note, format_binary(tree)] if (note := too_long(tree)) else tree_lines(tree)
 
 
 def too_long(tree: Tree) -> str:
-    """What is said instead of drawing a tree of too many words; "" for any other."""
+    """Says that a tree has too many words to be drawn; "" where it has not."""
     if tree.n_tokens <= MOST_WORDS:
         return ""
-    return f"not drawn: {tree.n_tokens:,} words, where trees of up to {MOST_WORDS:,} are"
+    return f"not drawn: {tree.n_tokens:,} words, at most {MOST_WORDS:,} are drawn"
 
 
 def tree_lines(tree: Tree) -> list[str]:

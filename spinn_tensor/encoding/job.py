@@ -49,7 +49,7 @@ class EncodingOptions(Settings):
 
     @property
     def limits(self) -> Limits:
-        """The longest line and the longest sentence that are read."""
+        """Tells how long a line and a sentence may be."""
         return Limits(self.max_line_bytes, self.max_words)
 
 

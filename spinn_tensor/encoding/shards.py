@@ -62,7 +62,8 @@ class ShardFolder:
             )
         if not self._is_signed(overwrite):
             clear_temporaries(self._unfinished, JOB)
-            if self._job_there() is None and any(path.is_file() for path in self.folder.rglob("*")):
+            ours = {self._unfinished} if self._unfinished.is_dir() else set()
+            if self._job_there() is None and set(self.folder.rglob("*")) - ours:
                 raise ConfigError(f"{self.folder}: holds files, but no encodings; give a folder of its own")
             self._clear()
             self._unfinished.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def missing_to_compile(device_type: str) -> Missing | None:
 
 
 def cpp_compiler() -> str | None:
-    """The C++ compiler that inductor would call."""
+    """Finds the C++ compiler that inductor would call; None if there is none."""
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:
@@ -74,7 +74,7 @@ def _missing_triton() -> Missing | None:
         return Missing(f"Triton cannot be imported: {_one_line(str(error))}", "pip install triton")
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST_GPU:
         name = torch.cuda.get_device_name()
-        return Missing(f"Triton does not know a GPU as old as {name}", "eager steps run on it")
+        return Missing(f"Triton does not know a GPU as old as {name}", "train without --compile")
     return None
 
 

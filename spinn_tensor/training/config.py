@@ -157,7 +157,7 @@ class DataConfig(Settings):
 
     @property
     def limits(self) -> Limits:
-        """The longest line and the longest sentence that are read."""
+        """Tells how long a line and a sentence may be."""
         return Limits(self.max_line_bytes, self.max_words)
 
     def to_dict(self) -> dict[str, Any]:

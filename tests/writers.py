@@ -1,0 +1,24 @@
+"""Writers of a file and of a folder, for tests and for the processes that they kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.files import atomic_write
+from data_prep.folders import write_folder
+
+
+def write_a_file(path: Path, meanwhile: Callable[[], object]) -> None:
+    with atomic_write(path) as file:
+        file.write("text")
+        meanwhile()
+
+
+def write_a_folder(path: Path, meanwhile: Callable[[], object]) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "a").mkdir()
+        (folder / "a" / "b").write_text("text")
+        meanwhile()
+
+    write_folder(path, fill)
