@@ -165,5 +165,5 @@ def _quiet() -> Iterator[None]:
     """Without what torch says of its own modules: deprecated pytrees in the exporter, torch.jit in the compiler."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-        warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.*")
         yield

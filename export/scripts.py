@@ -275,7 +275,7 @@ def load_torchscript(path: str | Path) -> Candidate:
 
 @contextmanager
 def _deprecated() -> Iterator[None]:
-    """torch.jit, of which torch 2.10 and later say at every call that torch.export is to be preferred."""
+    """Silences torch.jit, which says at every call that torch.export is to be preferred."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.*")
         yield
