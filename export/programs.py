@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from data_prep.files import atomic_write
 from export.folder import EXPORT, VERSION_KEY
-from export.graphs import Graph, build_graph, traced
+from export.graphs import Graph, LaneGraph, build_graph, traced
 from export.interface import (
     Candidate,
     ExportError,
@@ -35,6 +36,8 @@ from export.interface import (
     require_ours,
 )
 from spinn_tensor.classifiers import Model
+
+TORCH_OF_LANES = "2.13"  # 2.11 does not export the scan of a model with a tracker; 2.12 was not tried
 
 
 class Named(nn.Module):
@@ -67,6 +70,11 @@ def program(
     Raises ExportError for a model that cannot be exported so.
     """
     graph = build_graph(model, default_tables(model) if tables is None else tables, fold_leaves=fold_leaves)
+    if isinstance(graph, LaneGraph) and TorchVersion(torch.__version__) < TORCH_OF_LANES:
+        raise ExportError(
+            f"a torch.export program of a model with a tracker needs torch {TORCH_OF_LANES} or newer, this is "
+            f"{torch.__version__}"
+        )
     with exporting(model, "torch.export program"), _quiet():
         return traced(Named(graph), graph)
 
@@ -162,8 +170,9 @@ def load_aoti(path: str | Path) -> Candidate:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch says of its own modules: deprecated pytrees in the exporter, torch.jit in the compiler."""
+    """Silences what torch says of its own modules: deprecated pytrees in the exporter, torch.jit in the compiler."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
         warnings.filterwarnings("ignore", ".*torch.jit.*")
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # torch 2.11
         yield

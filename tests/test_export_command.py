@@ -22,6 +22,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import load_checkpoint
 from tests.tiny_bundles import TEXTS, tiny_bundle, tiny_model
+from tests.tiny_models import exports_lanes
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -247,7 +248,7 @@ def test_a_disk_too_small(bundle, tmp_path, capsys) -> None:
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["torchscript", "pt2"])
+@pytest.mark.parametrize("name", ["torchscript", pytest.param("pt2", marks=exports_lanes)])
 def test_a_disk_too_small_for_other_formats(name, bundle, tmp_path, capsys) -> None:
     with small_files(4000):
         status = export(bundle, tmp_path / "exported", "--format", name)

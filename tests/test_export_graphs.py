@@ -13,7 +13,7 @@ from export.parity import compare, make_case, random_cases, require
 from export.step import prepare, roots, start, step, transitions_of
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from tests.closeness import EXACT, FLOAT64, assert_close
-from tests.tiny_models import tiny_model
+from tests.tiny_models import exports_lanes, tiny_model
 
 pytestmark = pytest.mark.numerical
 
@@ -65,6 +65,7 @@ def test_the_parser_of_the_tests_makes_all_kinds_of_choices() -> None:
     assert list(longest) not in (right, left)
 
 
+@exports_lanes
 @pytest.mark.parametrize("tables", ["own", "given"])
 def test_an_exported_program_takes_other_sizes(tables) -> None:
     model = tiny_model("pair", "spinn").double()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch.torch_version import TorchVersion
 
+from export.programs import TORCH_OF_LANES
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.classifiers import Model
 from spinn_tensor.encoder import ParsingMachine
 from spinn_tensor.normalization import MaskedBatchNorm
 
 VOCABULARY_SIZE = 60
+exports_lanes = pytest.mark.skipif(
+    TorchVersion(torch.__version__) < TORCH_OF_LANES, reason="this torch exports no program with a tracker"
+)
 
 
 def tiny_model(
