@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from data_prep import reading
 from data_prep.columns import sentence_columns
 from data_prep.errors import DataError
-from data_prep.files import Skipped, read_examples
+from data_prep.files import Skipped
 from data_prep.listops import ListOpsFormat, read_expressions
 from data_prep.pairs import LabelNames, PairFields, PairFormat, read_pairs
-from data_prep.reading import LineFormat
+from data_prep.reading import LineFormat, read_line_examples
 from data_prep.sentence_lines import line_reader
 from data_prep.sst import SstFormat, read_trees
 from data_prep.tokenizer import Tokenizer
@@ -200,8 +200,7 @@ def test_treebanks(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def read_binary_trees(path: Path, *, skip_bad: bool, skipped: Skipped) -> Any:
-    read = partial(SstFormat(binary=True).read, skipped=skipped)
-    return read_examples(path, read, skip_bad=skip_bad, skipped=skipped)
+    return read_line_examples(path, SstFormat(binary=True), skip_bad=skip_bad, skipped=skipped)
 
 
 SENTIMENT = {
