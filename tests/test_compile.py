@@ -100,6 +100,8 @@ def losses(task: str, kind: str, backend: str | None) -> list[float]:
 @pytest.mark.parametrize("task, backend", [("pair", "inductor"), ("sentence", "aot_eager")])
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_a_compiled_training_step_is_the_eager_one(kind, task, backend) -> None:
+    if backend == "inductor" and os.environ.get("ATEN_CPU_CAPABILITY") == "default":
+        pytest.skip("what inductor generates does not compile under it (torch 2.13)")
     expected = losses(task, kind, backend=None)
     got = losses(task, kind, backend)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
