@@ -40,14 +40,14 @@ from torch import Tensor
 from benchmarks import dynamic, harness
 from benchmarks.memory import peak
 from benchmarks.sentences import SNLI_SLICE, Sentences, add_snli, is_usual, load_sentences
-from data_prep.columns import SentenceColumns, lengths, n_sentences, sentence_columns, take
-from data_prep.files import read_examples
-from data_prep.pairs import PairFormat, read_pairs
-from data_prep.sentence_lines import LineReader, line_reader, open_sentences
-from data_prep.tokenizer import Tokenizer
-from data_prep.trees import Tree, format_binary
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
+from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, sentence_columns, take
+from spinn_tensor.data_prep.files import read_examples
+from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
+from spinn_tensor.data_prep.sentence_lines import LineReader, line_reader, open_sentences
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.trees import Tree, format_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoder import StackMachine
 from spinn_tensor.encoding import EncodingOptions, encode_columns, encode_to_shards
 from spinn_tensor.encoding.blocks import BLOCK_LINES, SHARING_TOKENS

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import dynamic, recursion
-from data_prep.tables import forest_tables, lane_tables
 from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, TrackerWeights, to_torch
+from spinn_tensor.data_prep.tables import forest_tables, lane_tables
 from spinn_tensor.machine import run_forest, run_given
 
 FOREST, GIVEN = "forest", "given transitions"

@@ -35,12 +35,12 @@ import numpy as np
 
 from benchmarks.memory import PROJECT, peak
 from benchmarks.sentences import add_snli, is_usual, snli_file
-from data_prep.columns import sentence_columns
-from data_prep.files import Skipped, open_text, parse_record
-from data_prep.pairs import PairFormat
-from data_prep.parse_chunks import parse_chunk
-from data_prep.reading import BLOCK
-from data_prep.words import WordList
+from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.files import Skipped, open_text, parse_record
+from spinn_tensor.data_prep.pairs import PairFormat
+from spinn_tensor.data_prep.parse_chunks import parse_chunk
+from spinn_tensor.data_prep.reading import BLOCK
+from spinn_tensor.data_prep.words import WordList
 from spinn_tensor.training.config import DataConfig
 
 LIMIT_RATE, LIMIT_SECONDS, LIMIT_BYTES = 25_000, 60, 2_500_000_000
@@ -115,7 +115,7 @@ def make_corpus(folder: Path, n_pairs: int, snli: str = "auto") -> str:
             records = [parse_record(line) for line in lines]
         name = path.name
     else:
-        from data_prep.logic import LogicConfig, write_corpus
+        from spinn_tensor.data_prep.logic import LogicConfig, write_corpus
 
         write_corpus(folder / "logic", LogicConfig(n_train=2_000, n_dev=10, n_test=10, n_long=10))
         with open_text(folder / "logic" / "train.jsonl") as lines:

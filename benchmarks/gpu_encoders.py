@@ -13,8 +13,8 @@ from torch import Tensor
 from benchmarks import dynamic, harness
 from benchmarks.candidates import Weights, make_weights
 from benchmarks.gpu_measure import precision
-from data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
 from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, TrackerWeights, move, to_torch
+from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
 from spinn_tensor.fixed_shapes import LANE_WIDTH
 from spinn_tensor.machine import run_forest, run_given
 from spinn_tensor.training.capture import CapturedSteps

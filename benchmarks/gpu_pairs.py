@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.sentences import is_usual, snli_file, snli_pairs
-from data_prep.columns import PairColumns, select
-from data_prep.pairs import PairExample, pair_columns_from_examples
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.columns import PairColumns, select
+from spinn_tensor.data_prep.pairs import PairExample, pair_columns_from_examples
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 N_CLASSES = 3
 
@@ -34,7 +34,7 @@ def load_pairs(source: str = "auto") -> Pairs:
     if is_usual(source) or source not in ("auto", "logic"):
         path, _ = snli_file(source)
         return _columns(f"SNLI ({path.name})", snli_pairs(source))
-    from data_prep.logic import LogicConfig, write_corpus
+    from spinn_tensor.data_prep.logic import LogicConfig, write_corpus
 
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder), LogicConfig())

@@ -21,8 +21,8 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from data_prep.errors import DataError
-from data_prep.files import atomic_write
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.training.processor import processor
 
 RESULTS = Path(__file__).parent / "results"  # the committed ones

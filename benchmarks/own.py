@@ -23,8 +23,6 @@ import torch
 
 from benchmarks import candidates, harness
 from benchmarks.sentences import Setting, add_snli, is_usual, load_sentences, settings
-from data_prep.columns import PairColumns, SentenceColumns
-from data_prep.tables import own_tables
 from spinn_tensor import (
     ClassifierConfig,
     EncoderConfig,
@@ -36,6 +34,8 @@ from spinn_tensor import (
     run_own,
     to_torch,
 )
+from spinn_tensor.data_prep.columns import PairColumns, SentenceColumns
+from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.methods import make_method

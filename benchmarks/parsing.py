@@ -28,14 +28,14 @@ import torch
 
 from benchmarks import harness
 from benchmarks.sentences import SNLI_SLICE, add_snli, is_usual, snli_pairs
-from data_prep.brackets import score_parses, self_f1
-from data_prep.branching import baseline_transitions
-from data_prep.columns import sentence_columns
-from data_prep.errors import DataError
-from data_prep.files import atomic_write
-from data_prep.pairs import PairExample, PairFormat
-from data_prep.treebank import read_treebank
-from data_prep.trees import Tree, format_binary
+from spinn_tensor.data_prep.brackets import score_parses, self_f1
+from spinn_tensor.data_prep.branching import baseline_transitions
+from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.data_prep.pairs import PairExample, PairFormat
+from spinn_tensor.data_prep.treebank import read_treebank
+from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import load_checkpoint, save_checkpoint
 from spinn_tensor.training.config import DataConfig

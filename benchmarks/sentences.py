@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data_prep.errors import DataError
-from data_prep.trees import REDUCE, SHIFT
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 
 SNLI_SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 ZIP_MEMBER = "snli_1.0/snli_1.0_dev.jsonl"  # of the official archive
 RANDOM_LENGTHS = (1, 40)  # tokens of the random trees
 
 if TYPE_CHECKING:
-    from data_prep.pairs import PairExample, PairFormat
+    from spinn_tensor.data_prep.pairs import PairExample, PairFormat
 
 
 class Sentences(NamedTuple):
@@ -61,7 +61,7 @@ def is_usual(source: str) -> bool:
 
 def snli_pairs(source: str, line_format: PairFormat | None = None) -> Iterator[PairExample]:
     """Pairs of an SNLI file; "auto": of the slice. Raises DataError where it is not there."""
-    from data_prep.pairs import read_pairs
+    from spinn_tensor.data_prep.pairs import read_pairs
 
     path, member = snli_file(source)
     return read_pairs(path, line_format, member=member)
@@ -141,7 +141,7 @@ def _spread(batches: list[list[np.ndarray]], count: int) -> list[list[np.ndarray
 
 
 def _read(source: str) -> Iterator[np.ndarray]:
-    from data_prep.pairs import PairFormat
+    from spinn_tensor.data_prep.pairs import PairFormat
 
     for pair in snli_pairs(source, PairFormat(require_label=False)):
         yield pair.premise.transitions
@@ -149,7 +149,7 @@ def _read(source: str) -> Iterator[np.ndarray]:
 
 
 def _generate() -> Iterator[np.ndarray]:
-    from data_prep.logic import LogicConfig, write_corpus
+    from spinn_tensor.data_prep.logic import LogicConfig, write_corpus
 
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder), LogicConfig())

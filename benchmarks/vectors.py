@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.memory import PROJECT, peak
-from data_prep.vectors import read_vectors
-from data_prep.vectors.tensor_file import write_tensor_file
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.vectors import read_vectors
+from spinn_tensor.data_prep.vectors.tensor_file import write_tensor_file
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 PLAIN, WANTED_ONLY = "line.split and np.array of every line", "numbers of wanted words only"
 TEXT, GZIP, BINARY, TENSORS = "GloVe text", "GloVe text, .gz", "word2vec binary", "safetensors"

@@ -38,9 +38,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.branching import branching_transitions
-from data_prep.errors import DataError
-from data_prep.tables.trace import NONE, trace_stack
+from spinn_tensor.data_prep.branching import branching_transitions
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
 
 
 class Spans(NamedTuple):

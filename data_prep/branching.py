@@ -35,10 +35,10 @@ from typing import overload
 
 import numpy as np
 
-from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
-from data_prep.columns import lengths as sentence_lengths
-from data_prep.errors import DataError
-from data_prep.trees import REDUCE, SHIFT, Tree
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
+from spinn_tensor.data_prep.columns import lengths as sentence_lengths
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
 
 BRANCHINGS = ("left", "right", "balanced", "random")
 FINAL_MARKS = (".", "!", "?")  # as the Penn Treebank's tag "." has it

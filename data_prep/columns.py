@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 
-from data_prep.errors import DataError
-from data_prep.trees import Tree, check_all_transitions, check_transitions
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import Tree, check_all_transitions, check_transitions
 
 NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
 

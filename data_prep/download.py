@@ -19,8 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from data_prep.errors import DataError
-from data_prep.files import StrPath
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import StrPath
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte

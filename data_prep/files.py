@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast
 
-from data_prep.errors import DataError
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.temporary import real_path, shared_descriptor, temporary_beside
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.temporary import real_path, shared_descriptor, temporary_beside
 
 StrPath = str | os.PathLike[str]
 Example = TypeVar("Example")

@@ -18,7 +18,7 @@ from functools import partial
 from glob import escape
 from pathlib import Path
 
-from data_prep.temporary import clear_temporaries, delete_old, real_path, temporary_beside
+from spinn_tensor.data_prep.temporary import clear_temporaries, delete_old, real_path, temporary_beside
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:

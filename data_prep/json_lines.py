@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data_prep.errors import DataError
-from data_prep.files import parse_record
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import parse_record
 
 if TYPE_CHECKING:
     import pyarrow as pa

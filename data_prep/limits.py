@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError
 
 
 class LongLine(DataError):

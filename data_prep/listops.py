@@ -30,13 +30,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.columns import LabelledColumns, WordIds, sentence_columns
-from data_prep.draw import Draw
-from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, atomic_write
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.reading import LineExample, Peeked, read_line_examples
-from data_prep.trees import Tree, parse_binary
+from spinn_tensor.data_prep.columns import LabelledColumns, WordIds, sentence_columns
+from spinn_tensor.data_prep.draw import Draw
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, StrPath, atomic_write
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.reading import LineExample, Peeked, read_line_examples
+from spinn_tensor.data_prep.trees import Tree, parse_binary
 
 VERSION = 1  # of the generator: another version gives other bytes for the same configuration
 SPLITS = ("train", "dev", "test")

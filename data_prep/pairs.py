@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from data_prep.columns import NO_LABEL, PairColumns, WordIds, sentence_columns, take
-from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, parse_record
-from data_prep.json_lines import JsonFields, read_json_lines
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.reading import Examples, LineExample, Peeked, read_line_examples
-from data_prep.records import PAIR, Tokenize, identifier, sentence_tree, text_field
-from data_prep.sentence_lines import record_tree, sentence_places
-from data_prep.treebank import BEGINS_PARSE
-from data_prep.trees import Tree
+from spinn_tensor.data_prep.columns import NO_LABEL, PairColumns, WordIds, sentence_columns, take
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, StrPath, parse_record
+from spinn_tensor.data_prep.json_lines import JsonFields, read_json_lines
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.reading import Examples, LineExample, Peeked, read_line_examples
+from spinn_tensor.data_prep.records import PAIR, Tokenize, identifier, sentence_tree, text_field
+from spinn_tensor.data_prep.sentence_lines import record_tree, sentence_places
+from spinn_tensor.data_prep.treebank import BEGINS_PARSE
+from spinn_tensor.data_prep.trees import Tree
 
 if TYPE_CHECKING:
     import pyarrow as pa

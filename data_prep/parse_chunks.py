@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data_prep.columns import SentenceColumns, WordIds, take
-from data_prep.tables.trace import NONE, trace_stack
-from data_prep.trees import REDUCE, SHIFT
+from spinn_tensor.data_prep.columns import SentenceColumns, WordIds, take
+from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 
 if TYPE_CHECKING:
     import pyarrow as pa

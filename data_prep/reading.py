@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from data_prep.columns import SentenceColumns, WordIds, concatenate, sentence_columns, take
-from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, next_lines, open_text, read_counted_examples
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.parse_chunks import parse_chunk
-from data_prep.trees import Tree
+from spinn_tensor.data_prep.columns import SentenceColumns, WordIds, concatenate, sentence_columns, take
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, StrPath, next_lines, open_text, read_counted_examples
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.parse_chunks import parse_chunk
+from spinn_tensor.data_prep.trees import Tree
 
 if TYPE_CHECKING:
     import pyarrow as pa

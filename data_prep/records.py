@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from data_prep.errors import DataError
-from data_prep.trees import Tree, parse_binary, right_branching
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import Tree, parse_binary, right_branching
 
 PAIR, SINGLE = ("sentence1", "sentence2"), ("sentence",)
 PARSE = "binary_parse"  # what the name of a field with a parse ends in

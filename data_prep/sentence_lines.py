@@ -18,15 +18,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.columns import SentenceColumns, concatenate, sentence_columns, take
-from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, is_jsonl, next_lines, open_text, parse_record
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.parse_chunks import parse_chunk
-from data_prep.records import PARSE, SINGLE, Tokenize, identifier, sentence_fields, sentence_tree, text_field
-from data_prep.treebank import BEGINS_PARSE, parse_or_tokenize
-from data_prep.trees import Tree
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.columns import SentenceColumns, concatenate, sentence_columns, take
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, StrPath, is_jsonl, next_lines, open_text, parse_record
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.parse_chunks import parse_chunk
+from spinn_tensor.data_prep.records import (
+    PARSE,
+    SINGLE,
+    Tokenize,
+    identifier,
+    sentence_fields,
+    sentence_tree,
+    text_field,
+)
+from spinn_tensor.data_prep.treebank import BEGINS_PARSE, parse_or_tokenize
+from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 
 class LineReader(NamedTuple):

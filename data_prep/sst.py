@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.columns import (
+from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     LabelledColumns,
     SentenceColumns,
@@ -20,12 +20,12 @@ from data_prep.columns import (
     ragged_arange,
     sentence_columns,
 )
-from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.reading import LineExample, Peeked, read_line_examples
-from data_prep.tables.trace import NONE, trace_stack
-from data_prep.trees import SHIFT, Tree, parse_labelled
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, StrPath
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.reading import LineExample, Peeked, read_line_examples
+from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
+from spinn_tensor.data_prep.trees import SHIFT, Tree, parse_labelled
 
 LABELS = ("very negative", "negative", "neutral", "positive", "very positive")
 BINARY_LABELS = ("negative", "positive")

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.columns import (
+from spinn_tensor.data_prep.columns import (
     LabelledColumns,
     PairColumns,
     SentenceColumns,
@@ -35,9 +35,9 @@ from data_prep.columns import (
     n_sentences,
     node_offsets,
 )
-from data_prep.errors import DataError
-from data_prep.tables.trace import NONE, trace_stack
-from data_prep.vocabulary import UNKNOWN_ID
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 
 Corpus = PairColumns | LabelledColumns
 

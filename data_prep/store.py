@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from data_prep.columns import (
+from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     LabelledColumns,
     PairColumns,
@@ -41,8 +41,8 @@ from data_prep.columns import (
     check_columns,
     node_offsets,
 )
-from data_prep.errors import DataError
-from data_prep.folders import readable, recover, write_folder
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.folders import readable, recover, write_folder
 
 if TYPE_CHECKING:
     import datasets

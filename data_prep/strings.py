@@ -7,14 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.branching import with_branching
-from data_prep.columns import SentenceColumns, lengths, node_offsets, ragged_arange, sentence_columns
-from data_prep.errors import DataError
-from data_prep.limits import DEFAULT_LIMITS, Limits, LongSentence
-from data_prep.tokenizer import Tokenizer
-from data_prep.treebank import parse_or_tokenize
-from data_prep.trees import Tree, format_binary
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.branching import with_branching
+from spinn_tensor.data_prep.columns import (
+    SentenceColumns,
+    lengths,
+    node_offsets,
+    ragged_arange,
+    sentence_columns,
+)
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits, LongSentence
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.treebank import parse_or_tokenize
+from spinn_tensor.data_prep.trees import Tree, format_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 
 class Sentences(NamedTuple):

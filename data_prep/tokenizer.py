@@ -44,10 +44,10 @@ from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from data_prep.errors import DataError
-from data_prep.files import StrPath, atomic_write, open_text
-from data_prep.limits import Limits
-from data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import StrPath, atomic_write, open_text
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 
 if TYPE_CHECKING:
     import tokenizers

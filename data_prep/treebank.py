@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.columns import NO_LABEL, LabelledColumns, WordIds, n_sentences, sentence_columns
-from data_prep.errors import DataError
-from data_prep.files import Skipped, StrPath, is_jsonl, parse_record
-from data_prep.json_lines import read_json_lines
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.reading import LineExample, Peeked, read_line_examples
-from data_prep.records import PAIR, PARSE, WITHOUT_PARSE, Tokenize, sentence_names, sentence_tree
-from data_prep.trees import Tree, parse_binary, parse_labelled, right_branching
+from spinn_tensor.data_prep.columns import NO_LABEL, LabelledColumns, WordIds, n_sentences, sentence_columns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, StrPath, is_jsonl, parse_record
+from spinn_tensor.data_prep.json_lines import read_json_lines
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.reading import LineExample, Peeked, read_line_examples
+from spinn_tensor.data_prep.records import PAIR, PARSE, WITHOUT_PARSE, Tokenize, sentence_names, sentence_tree
+from spinn_tensor.data_prep.trees import Tree, parse_binary, parse_labelled, right_branching
 
 BEGINS_PARSE = "( "
 _PARSE_WITH_BRACKETS = re.compile(r"\s*\(\s")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError
 
 SHIFT = 0
 REDUCE = 1

@@ -12,7 +12,7 @@ from itertools import chain
 
 import numpy as np
 
-from data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError
 
 PAD_ID = 0
 UNKNOWN_ID = 1

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from data_prep.columns import SentenceColumns
+from spinn_tensor.data_prep.columns import SentenceColumns
 
 
 class WordList:

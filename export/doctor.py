@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from export.elf import needed_libraries
-from export.session import has_nvidia_driver
+from spinn_tensor.export.elf import needed_libraries
+from spinn_tensor.export.session import has_nvidia_driver
 
 if TYPE_CHECKING:
     from spinn_tensor.training.compiling import Missing

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.errors import DataError
-from data_prep.folders import readable
-from data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.folders import readable
+from spinn_tensor.data_prep.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1  # of export.json and of the metadata inside the artefact
 EXPORT, TOKENIZER = "export.json", "tokenizer.json"

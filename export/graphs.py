@@ -13,7 +13,9 @@ import torch.fx.experimental._config as symbolic_shapes
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
-from export.fold import (
+from spinn_tensor.classifiers import Model, PairClassifier, SentenceParser
+from spinn_tensor.encoder import ParsingMachine, StackMachine
+from spinn_tensor.export.fold import (
     Affine,
     classifier_layers,
     leaf_table,
@@ -22,9 +24,9 @@ from export.fold import (
     step_weights,
     sum_type,
 )
-from export.interface import check_exportable, input_axes, output_axes, sides_of
-from export.loop_onnx import machine_loop
-from export.step import (
+from spinn_tensor.export.interface import check_exportable, input_axes, output_axes, sides_of
+from spinn_tensor.export.loop_onnx import machine_loop
+from spinn_tensor.export.step import (
     Machine,
     StepWeights,
     cell,
@@ -36,8 +38,6 @@ from export.step import (
     step,
     transitions_of,
 )
-from spinn_tensor.classifiers import Model, PairClassifier, SentenceParser
-from spinn_tensor.encoder import ParsingMachine, StackMachine
 
 
 class Leaves(nn.Module):

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.folder import metadata
 from spinn_tensor.classifiers import Model, SentenceParser
+from spinn_tensor.export.folder import metadata
 
 TABLE_KINDS = {"spinn": ("own", "given"), "spinn-pi": ("given",), "spinn-pi-nt": ("forest",)}
 

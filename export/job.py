@@ -9,13 +9,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.folders import write_folder
-from export.folder import ARTEFACTS, EXPORT, TOKENIZER, ArtefactError, Exported, read_export, write_export
-from export.interface import Candidate, check_exportable, default_tables, input_axes, output_axes
-from export.parity import TOLERANCES, ParityReport, compare, random_cases, require
-from export.session import onnx_function
-from export.triton import CONFIG, LABELS, VERSION, check_repository, has_triton_schema, write_repository_files
 from spinn_tensor.classifiers import Model
+from spinn_tensor.data_prep.folders import write_folder
+from spinn_tensor.export.folder import (
+    ARTEFACTS,
+    EXPORT,
+    TOKENIZER,
+    ArtefactError,
+    Exported,
+    read_export,
+    write_export,
+)
+from spinn_tensor.export.interface import Candidate, check_exportable, default_tables, input_axes, output_axes
+from spinn_tensor.export.parity import TOLERANCES, ParityReport, compare, random_cases, require
+from spinn_tensor.export.session import onnx_function
+from spinn_tensor.export.triton import (
+    CONFIG,
+    LABELS,
+    VERSION,
+    check_repository,
+    has_triton_schema,
+    write_repository_files,
+)
 from spinn_tensor.training.checkpoint import Checkpoint
 
 PRECISIONS = {"onnx": "float32", "onnx-fp16": "float16", "onnx-int8": "int8", "triton": "float32"}
@@ -96,16 +111,16 @@ def _write(model: Model, path: Path, exported: Exported) -> Candidate:
         "max_length": exported.max_length,
     }
     if exported.format in PRECISIONS:
-        from export.onnx_file import export_onnx
+        from spinn_tensor.export.onnx_file import export_onnx
 
         export_onnx(model, path, precision=exported.precision, **said)
         return onnx_function(path)
     if exported.format == "torchscript":
-        from export.scripts import export_torchscript, load_torchscript
+        from spinn_tensor.export.scripts import export_torchscript, load_torchscript
 
         export_torchscript(model, path, **said)
         return load_torchscript(path)
-    from export.programs import export_aoti, export_program, load_aoti, load_program
+    from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program
 
     if exported.format == "pt2":
         export_program(model, path, **said)

@@ -21,11 +21,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from data_prep.files import atomic_write
-from export.graphs import Graph, build_graph, traced
-from export.interface import ExportError, default_tables, describe, exporting, input_axes, output_axes
-from export.loop_onnx import DOMAIN, function_text, placeholder
 from spinn_tensor.classifiers import Model
+from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.export.graphs import Graph, build_graph, traced
+from spinn_tensor.export.interface import (
+    ExportError,
+    default_tables,
+    describe,
+    exporting,
+    input_axes,
+    output_axes,
+)
+from spinn_tensor.export.loop_onnx import DOMAIN, function_text, placeholder
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.batching import epoch_batches
-from data_prep.branching import BRANCHINGS
-from data_prep.columns import (
+from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.columns import (
     SentenceColumns,
     lengths,
     n_sentences,
@@ -28,9 +28,9 @@ from data_prep.columns import (
     ragged_arange,
     take,
 )
-from data_prep.errors import DataError
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.strings import (
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.strings import (
     Prediction,
     Sentences,
     TreeMaker,
@@ -42,7 +42,7 @@ from data_prep.strings import (
     require_sides,
     under_trees,
 )
-from export.folder import (
+from spinn_tensor.export.folder import (
     ARTEFACTS,
     FORMAT_VERSION,
     VERSION_KEY,
@@ -51,8 +51,8 @@ from export.folder import (
     metadata_of,
     read_export,
 )
-from export.sentences import graph_inputs
-from export.session import open_session
+from spinn_tensor.export.sentences import graph_inputs
+from spinn_tensor.export.session import open_session
 
 BATCH = 256  # sentences or pairs
 TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sentences may have any length

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
-from data_prep.files import atomic_write
-from export.folder import EXPORT, VERSION_KEY
-from export.graphs import Graph, LaneGraph, build_graph, traced
-from export.interface import (
+from spinn_tensor.classifiers import Model
+from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.export.folder import EXPORT, VERSION_KEY
+from spinn_tensor.export.graphs import Graph, LaneGraph, build_graph, traced
+from spinn_tensor.export.interface import (
     Candidate,
     ExportError,
     default_tables,
@@ -35,7 +36,6 @@ from export.interface import (
     reading,
     require_ours,
 )
-from spinn_tensor.classifiers import Model
 
 TORCH_OF_LANES = "2.13"  # 2.11 does not export the scan of a model with a tracker; 2.12 was not tried
 

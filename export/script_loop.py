@@ -9,7 +9,7 @@ those of `export.step`; as there, TorchScript forbids `from __future__ import an
 import torch
 from torch import Tensor
 
-from export.step import (
+from spinn_tensor.export.step import (
     Reads,
     StepWeights,
     Words,

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data_prep.files import atomic_write
-from export.folder import EXPORT
-from export.graphs import ForestGraph, Graph, LaneGraph, Product, build_graph
-from export.interface import (
+from spinn_tensor.classifiers import Model
+from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.export.folder import EXPORT
+from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Product, build_graph
+from spinn_tensor.export.interface import (
     Candidate,
     default_tables,
     describe,
@@ -28,9 +29,8 @@ from export.interface import (
     reading,
     require_ours,
 )
-from export.script_loop import run_both_ways, run_forest, run_lanes
-from export.step import StepWeights
-from spinn_tensor.classifiers import Model
+from spinn_tensor.export.script_loop import run_both_ways, run_forest, run_lanes
+from spinn_tensor.export.step import StepWeights
 
 LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order of the logits
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.columns import SentenceColumns, concatenate, lengths
-from data_prep.tables import forest_tables
-from data_prep.trees import PADDING
-from data_prep.vocabulary import PAD_ID
+from spinn_tensor.data_prep.columns import SentenceColumns, concatenate, lengths
+from spinn_tensor.data_prep.tables import forest_tables
+from spinn_tensor.data_prep.trees import PADDING
+from spinn_tensor.data_prep.vocabulary import PAD_ID
 
 
 def graph_inputs(

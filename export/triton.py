@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from export.folder import ArtefactError, Exported
+from spinn_tensor.export.folder import ArtefactError, Exported
 
 CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
 MAX_BATCH = 256  # requests that Triton joins

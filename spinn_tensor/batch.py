@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, concatenate, lengths
-from data_prep.tables import forest_tables, lane_tables, own_tables
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, to_torch
 from spinn_tensor.bundles import move as move
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, concatenate, lengths
+from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 
 Tables = ForestTables | LaneTables | OwnTables
 TABLE_KINDS = ("forest", "lanes", "own", "sequence")

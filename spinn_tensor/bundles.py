@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep import tables as numpy_tables
+from spinn_tensor.data_prep import tables as numpy_tables
 
 
 class ComposeWeights(NamedTuple):

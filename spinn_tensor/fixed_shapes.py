@@ -24,8 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_prep.batching import epoch_batches
-from data_prep.columns import (
+from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
+from spinn_tensor.bundles import SequenceTables, to_torch
+from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     LabelledColumns,
     PairColumns,
@@ -34,7 +36,7 @@ from data_prep.columns import (
     lengths,
     select,
 )
-from data_prep.tables import (
+from spinn_tensor.data_prep.tables import (
     NULL_ROW,
     ForestTables,
     LaneTables,
@@ -43,8 +45,6 @@ from data_prep.tables import (
     lane_tables,
     least_widths,
 )
-from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
-from spinn_tensor.bundles import SequenceTables, to_torch
 
 MOST_SHAPES = 7
 SPARE = 1.05  # times what the sample takes at most, in the largest shape: other batches are a little larger

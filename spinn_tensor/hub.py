@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, cast
 
 import torch
 
-from data_prep.folders import readable
-from data_prep.tokenizer import Tokenizer
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor.config import ModelConfig
+from spinn_tensor.data_prep.folders import readable
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from spinn_tensor.classifiers import Model

@@ -24,10 +24,19 @@ from typing import Self
 import numpy as np
 import torch
 
-from data_prep.branching import BRANCHINGS
-from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, SentenceColumns, n_sentences, take
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.strings import (
+from spinn_tensor.classifiers import Model
+from spinn_tensor.config import GIVEN_KINDS, ConfigError
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.columns import (
+    NO_LABEL,
+    LabelledColumns,
+    PairColumns,
+    SentenceColumns,
+    n_sentences,
+    take,
+)
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.strings import (
     Prediction,
     Sentences,
     TreeMaker,
@@ -39,8 +48,6 @@ from data_prep.strings import (
     require_sides,
     under_trees,
 )
-from spinn_tensor.classifiers import Model
-from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.encoding.blocks import encode_columns
 from spinn_tensor.hub import HubOptions, bundle_folder
 from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, load_checkpoint

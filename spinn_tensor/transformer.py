@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+
+try:
+    from sklearn.base import BaseEstimator, TransformerMixin
+except ImportError as error:
+    raise ImportError("SpinnTransformer needs scikit-learn: pip install scikit-learn") from error
 
 from spinn_tensor.pipeline import Pipeline
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from export.parity import TOLERANCES, Tolerance
+from spinn_tensor.export.parity import TOLERANCES, Tolerance
 
 FLOAT64 = 1e-10
 FLOAT32 = TOLERANCES["float32"].at(16)  # 1.1e-5, for sentences of up to 16 words

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_prep.tables import forest_tables, lane_tables, own_tables
 from spinn_tensor import (
     ComposeWeights,
     ForestTables,
@@ -24,6 +23,7 @@ from spinn_tensor import (
     run_own,
     to_torch,
 )
+from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not here")

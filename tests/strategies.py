@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from hypothesis import strategies as st
 
-from data_prep.columns import SentenceColumns
-from data_prep.trees import REDUCE, SHIFT, Tree
+from spinn_tensor.data_prep.columns import SentenceColumns
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
 
 
 def left_branching(n_tokens: int) -> np.ndarray:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data_prep.batching import epoch_batches
-from data_prep.columns import LabelledColumns, PairColumns
-from data_prep.pairs import PairExample, pair_columns_from_examples
-from data_prep.treebank import treebank_columns
-from data_prep.trees import right_branching
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns
+from spinn_tensor.data_prep.pairs import PairExample, pair_columns_from_examples
+from spinn_tensor.data_prep.treebank import treebank_columns
+from spinn_tensor.data_prep.trees import right_branching
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.evaluate import (
     EVALUATION_BATCH,
     TOKENS,

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import bulk
 from benchmarks.sentences import load_sentences
-from data_prep.files import read_examples
-from data_prep.trees import parse_binary
+from spinn_tensor.data_prep.files import read_examples
+from spinn_tensor.data_prep.trees import parse_binary
 from tests.tiny_runs import same_threads
 
 pytest.importorskip("pyarrow")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import compiled, gpu, gpu_encoders, gpu_measure, gpu_pairs
-from data_prep.columns import lengths
+from spinn_tensor.data_prep.columns import lengths
 from tests.strategies import left_branching, right_branching
 from tests.tiny_runs import same_threads, write_pairs
 

@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks import own, parsing
 from benchmarks.parsing import split, write_split
-from data_prep.errors import DataError
-from data_prep.pairs import PairExample
-from data_prep.treebank import read_treebank
-from data_prep.trees import parse_binary
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.pairs import PairExample
+from spinn_tensor.data_prep.treebank import read_treebank
+from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.presets import run_config
 from tests.machines import needs_shared

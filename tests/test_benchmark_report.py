@@ -26,7 +26,7 @@ from benchmarks import (
 from benchmarks import sentences as benchmark_sentences
 from benchmarks.gpu_pairs import load_pairs
 from benchmarks.sentences import load_sentences, snli_pairs
-from data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError
 from tests.tiny_runs import same_threads, write_pairs
 
 Capture = pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.brackets import (
+from spinn_tensor.data_prep.brackets import (
     average_depth,
     bracket_scores,
     bracket_spans,
@@ -20,9 +20,9 @@ from data_prep.brackets import (
     self_f1,
     transition_accuracy,
 )
-from data_prep.branching import branching_transitions
-from data_prep.errors import DataError
-from data_prep.trees import SHIFT, parse_binary
+from spinn_tensor.data_prep.branching import branching_transitions
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import SHIFT, parse_binary
 from tests.strategies import (
     all_transitions,
     batches_of_transitions,

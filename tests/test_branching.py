@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.brackets import bracket_scores
-from data_prep.branching import (
+from spinn_tensor.data_prep.brackets import bracket_scores
+from spinn_tensor.data_prep.branching import (
     BRANCHINGS,
     FINAL_MARKS,
     baseline_transitions,
@@ -21,10 +21,10 @@ from data_prep.branching import (
     right_period_transitions,
     with_branching,
 )
-from data_prep.columns import LabelledColumns, PairColumns, check_columns, lengths, node_offsets
-from data_prep.errors import DataError
-from data_prep.treebank import read_treebank
-from data_prep.trees import REDUCE, SHIFT, Tree, check_all_transitions, format_binary
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, check_columns, lengths, node_offsets
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.treebank import read_treebank
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, check_all_transitions, format_binary
 from tests.machines import SHARED, needs_shared
 from tests.strategies import (
     all_transitions,

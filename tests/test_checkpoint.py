@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import data_prep.folders as folders_module
-from data_prep.folders import readable, recover, write_folder
+import spinn_tensor.data_prep.folders as folders_module
 from spinn_tensor import PairClassifier
+from spinn_tensor.data_prep.folders import readable, recover, write_folder
 from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.resume import read_training_state, restore

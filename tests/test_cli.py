@@ -20,12 +20,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from data_prep.brackets import score_parses
-from data_prep.columns import sentence_columns
-from data_prep.trees import parse_binary
 from spinn_tensor import __version__, make_sentence_batch
 from spinn_tensor.cli.main import main
 from spinn_tensor.cli.report import comparison_table, parse_table
+from spinn_tensor.data_prep.brackets import score_parses
+from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.training.checkpoint import load_checkpoint
 from tests.closeness import assert_close
 from tests.test_generated import TINY

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.trees import format_binary, right_branching
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.trees import format_binary, right_branching
 from tests.test_cli_errors import assert_one_error
 from tests.tiny_runs import SMALL, same_threads, train_pairs, train_trees, write_pairs
 

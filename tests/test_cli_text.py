@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.columns import sentence_columns
-from data_prep.trees import Tree, parse_binary
 from spinn_tensor import make_sentence_batch
 from spinn_tensor.cli.main import main
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
+from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.trees import Tree, parse_binary
 from spinn_tensor.training.checkpoint import load_checkpoint
 from tests.tiny_runs import (
     pair_arguments,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.columns import (
+from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     LabelledColumns,
     PairColumns,
@@ -21,9 +21,9 @@ from data_prep.columns import (
     sentence_columns,
     take,
 )
-from data_prep.errors import DataError
-from data_prep.trees import REDUCE, SHIFT, Tree
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.strategies import batches_of_transitions, columns_of, left_branching, right_branching, tree_of
 
 DTYPES = (np.int32, np.int64, np.int8, np.int64)

@@ -16,12 +16,12 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks.gpu_pairs import load_pairs
-from data_prep.batching import epoch_batches
-from data_prep.columns import LabelledColumns, PairColumns, concatenate, select
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
 from spinn_tensor.cli import train as train_command
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.config import GIVEN_KINDS, SPINN_KINDS
+from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, concatenate, select
 from spinn_tensor.fixed_shapes import MOST_SHAPES
 from spinn_tensor.training import training_loss
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.scripts import export_torchscript, load_torchscript
+from spinn_tensor.export.scripts import export_torchscript, load_torchscript
 from tests.closeness import assert_close
 from tests.tiny_models import tiny_model
 

@@ -24,10 +24,10 @@ import torch.multiprocessing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.batching import shares
-from data_prep.columns import NO_LABEL, select
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.batching import shares
+from spinn_tensor.data_prep.columns import NO_LABEL, select
 from spinn_tensor.normalization import MaskedBatchNorm, synchronise, uncounted
 from spinn_tensor.training import distributed, load_checkpoint
 from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig

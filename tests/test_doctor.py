@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from export import doctor
-from export.doctor import Facts, gather, problems, runtime_for
-from export.elf import needed_libraries
 from spinn_tensor.cli.main import main
+from spinn_tensor.export import doctor
+from spinn_tensor.export.doctor import Facts, gather, problems, runtime_for
+from spinn_tensor.export.elf import needed_libraries
 from spinn_tensor.training.compiling import Missing
 
 GOOD = Facts(
@@ -235,7 +235,7 @@ def test_a_damaged_provider_library_is_told(content: bytes, tmp_path, monkeypatc
     """What a broken installation leaves is what the doctor is for."""
     from types import SimpleNamespace
 
-    from export import doctor
+    from spinn_tensor.export import doctor
 
     (tmp_path / "capi").mkdir()
     (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(content)

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import download as module
-from data_prep.download import OFFICIAL, download
-from data_prep.errors import DataError
+from spinn_tensor.data_prep import download as module
+from spinn_tensor.data_prep.download import OFFICIAL, download
+from spinn_tensor.data_prep.errors import DataError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -273,7 +273,7 @@ def test_a_disk_that_takes_little_at_a_time(
 def test_killed_in_between(server: Server, path: Path) -> None:
     server.ends_after = HALF
     server.waiting.set()
-    program = "import sys; from data_prep.download import download; download(*sys.argv[1:])"
+    program = "import sys; from spinn_tensor.data_prep.download import download; download(*sys.argv[1:])"
     command = [sys.executable, "-c", program, server.url, str(path), SHA256]
     with subprocess.Popen(command, cwd=ROOT) as process:
         deadline = time.monotonic() + 600

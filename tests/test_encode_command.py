@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.trees import format_binary
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.encoding import read_shards, shards
 from tests.closeness import FLOAT16, assert_close
 from tests.tiny_runs import same_threads, train_pairs

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from data_prep.columns import LabelledColumns, PairColumns, concatenate, lengths, take
 from spinn_tensor import (
     ClassifierConfig,
     ConfigError,
@@ -20,6 +19,7 @@ from spinn_tensor import (
     move,
 )
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, concatenate, lengths, take
 from spinn_tensor.normalization import MaskedBatchNorm
 from spinn_tensor.training.objective import transition_loss
 from tests.oracle import oracle_rows

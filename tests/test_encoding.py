@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.columns import sentence_columns
-from data_prep.errors import DataError
-from data_prep.tokenizer import Tokenizer
-from data_prep.trees import Tree, parse_binary
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ConfigError, EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.config import ENCODER_KINDS
+from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.trees import Tree, parse_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import (
     EncodingOptions,
     Ranks,

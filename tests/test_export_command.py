@@ -27,9 +27,9 @@ from tests.tiny_models import exports_lanes
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from export import job, onnx_file, session
-from export.parity import random_cases
-from export.predictor import OnnxPredictor
+from spinn_tensor.export import job, onnx_file, session
+from spinn_tensor.export.parity import random_cases
+from spinn_tensor.export.predictor import OnnxPredictor
 
 pytestmark = pytest.mark.numerical
 

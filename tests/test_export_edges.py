@@ -7,12 +7,12 @@ import itertools
 import pytest
 import torch
 
-from export.graphs import build_graph, traced
-from export.interface import TABLE_KINDS, ExportError, of_arrays
-from export.parity import compare, random_cases, require
-from export.programs import program
-from export.scripts import export_torchscript, load_torchscript, script
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.export.graphs import build_graph, traced
+from spinn_tensor.export.interface import TABLE_KINDS, ExportError, of_arrays
+from spinn_tensor.export.parity import compare, random_cases, require
+from spinn_tensor.export.programs import program
+from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
 
 pytestmark = pytest.mark.numerical
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from export.fold import step_weights
-from export.graphs import build_graph, traced
-from export.interface import ExportError
-from export.parity import compare, make_case, random_cases, require
-from export.step import prepare, roots, start, step, transitions_of
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.export.fold import step_weights
+from spinn_tensor.export.graphs import build_graph, traced
+from spinn_tensor.export.interface import ExportError
+from spinn_tensor.export.parity import compare, make_case, random_cases, require
+from spinn_tensor.export.step import prepare, roots, start, step, transitions_of
 from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.tiny_models import exports_lanes, tiny_model
 

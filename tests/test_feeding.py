@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.batching import epoch_batches, shares
+from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.loop import Observer, Task, Trainer

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import DataError
-from data_prep.files import Skipped, atomic_write, open_text, read_examples, shorter_path
-from data_prep.pairs import read_pairs
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, atomic_write, open_text, read_examples, shorter_path
+from spinn_tensor.data_prep.pairs import read_pairs
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
 LINES = ["one\n", "two\u2028still two\r\n", "three"]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.batching import epoch_batches
-from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, select
-from data_prep.pairs import PairFormat, pair_columns_from_examples, read_pairs
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
 from spinn_tensor.batch import PairBatch
 from spinn_tensor.bundles import ForestTables
 from spinn_tensor.config import GIVEN_KINDS
+from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, select
+from spinn_tensor.data_prep.pairs import PairFormat, pair_columns_from_examples, read_pairs
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import (
     MOST_SHAPES,
     ROUNDING,

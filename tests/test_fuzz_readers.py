@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from data_prep import reading
-from data_prep.columns import sentence_columns
-from data_prep.errors import DataError
-from data_prep.files import Skipped
-from data_prep.listops import ListOpsFormat, read_expressions
-from data_prep.pairs import LabelNames, PairFields, PairFormat, read_pairs
-from data_prep.reading import LineFormat, read_line_examples
-from data_prep.sentence_lines import line_reader
-from data_prep.sst import SstFormat, read_trees
-from data_prep.tokenizer import Tokenizer
-from data_prep.treebank import TreebankFormat, read_treebank
-from data_prep.trees import (
+from spinn_tensor.data_prep import reading
+from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.listops import ListOpsFormat, read_expressions
+from spinn_tensor.data_prep.pairs import LabelNames, PairFields, PairFormat, read_pairs
+from spinn_tensor.data_prep.reading import LineFormat, read_line_examples
+from spinn_tensor.data_prep.sentence_lines import line_reader
+from spinn_tensor.data_prep.sst import SstFormat, read_trees
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.treebank import TreebankFormat, read_treebank
+from spinn_tensor.data_prep.trees import (
     Tree,
     format_binary,
     format_close_bracket,
@@ -38,7 +38,7 @@ from data_prep.trees import (
     parse_labelled,
     parse_transitions,
 )
-from data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
+from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 from tests import test_parse_chunks
 from tests.fuzzing import (
     JSON_PIECES,

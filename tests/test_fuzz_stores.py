@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from data_prep.errors import DataError
-from data_prep.pairs import PairFormat, read_pairs
-from data_prep.reading import read_examples_as_columns
-from data_prep.store import is_store, read_manifest, read_store, write_store
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
+from spinn_tensor.data_prep.reading import read_examples_as_columns
+from spinn_tensor.data_prep.store import is_store, read_manifest, read_store, write_store
 from tests.fuzzing import (
     JSON_PIECES,
     SNLI_LINES,

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from data_prep.errors import DataError
-from data_prep.vectors import DRAWN, PADDING, read_vectors
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.vectors import DRAWN, PADDING, read_vectors
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.fuzzing import changes, damaged, fuzz, packed
 
 VOCABULARY = Vocabulary(("<pad>", "<unk>", "dog", "Cat", "zebra", "é", "1"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import DataError
-from data_prep.logic import LogicConfig
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.logic import LogicConfig
 from spinn_tensor.training.generated import GENERATORS, generate_corpus
 from tests.tiny_runs import (
     SMALL,

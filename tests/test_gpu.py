@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.columns import select
-from data_prep.tables import own_tables
 from spinn_tensor import (
     TransitionWeights,
     collate,
@@ -17,6 +15,8 @@ from spinn_tensor import (
     to_torch,
 )
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
+from spinn_tensor.data_prep.columns import select
+from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.training import training_loss
 from spinn_tensor.training.objective import Totals, count_rows
 from tests.machines import (

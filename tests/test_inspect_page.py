@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.columns import LabelledColumns, sentence_columns
-from data_prep.trees import REDUCE, Tree, parse_binary, parse_labelled
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor.cli import page
 from spinn_tensor.cli.inspect import bar, histogram_table
 from spinn_tensor.cli.inspect_page import padding_bars, padding_table, samples, tree_at
 from spinn_tensor.cli.page import Bars, Figures, bar_plot, escape, tree_svg
+from spinn_tensor.data_prep.columns import LabelledColumns, sentence_columns
+from spinn_tensor.data_prep.trees import REDUCE, Tree, parse_binary, parse_labelled
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import Shape, ShapeUse
 from tests.strategies import binary_transitions, tree_of
 from tests.test_inspect import words

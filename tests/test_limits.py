@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import files
-from data_prep.columns import SentenceColumns, lengths
-from data_prep.errors import DataError
-from data_prep.files import Skipped, open_text
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.listops import ListOpsFormat, read_expressions
-from data_prep.pairs import PairFormat, read_pairs
-from data_prep.reading import LineFormat, read_examples_as_columns
-from data_prep.sentence_lines import line_reader, open_sentences
-from data_prep.sst import SstFormat, read_trees
-from data_prep.tokenizer import Tokenizer
-from data_prep.treebank import TreebankFormat, read_treebank
-from data_prep.trees import Tree, format_binary, format_labelled, right_branching
-from data_prep.vocabulary import Vocabulary
-from data_prep.words import WordList
+from spinn_tensor.data_prep import files
+from spinn_tensor.data_prep.columns import SentenceColumns, lengths
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, open_text
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.listops import ListOpsFormat, read_expressions
+from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
+from spinn_tensor.data_prep.reading import LineFormat, read_examples_as_columns
+from spinn_tensor.data_prep.sentence_lines import line_reader, open_sentences
+from spinn_tensor.data_prep.sst import SstFormat, read_trees
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.treebank import TreebankFormat, read_treebank
+from spinn_tensor.data_prep.trees import Tree, format_binary, format_labelled, right_branching
+from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.words import WordList
 
 pytest.importorskip("pyarrow")
 

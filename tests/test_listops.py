@@ -15,11 +15,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.columns import check_columns, lengths
-from data_prep.draw import Draw
-from data_prep.errors import DataError
-from data_prep.files import Skipped
-from data_prep.listops import (
+from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
+from spinn_tensor.cli.main import main
+from spinn_tensor.config import ENCODER_KINDS
+from spinn_tensor.data_prep.columns import check_columns, lengths
+from spinn_tensor.data_prep.draw import Draw
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.listops import (
     END,
     LABELS,
     OPERATORS,
@@ -34,11 +37,8 @@ from data_prep.listops import (
     read_expressions,
     write_corpus,
 )
-from data_prep.trees import format_binary, parse_binary
-from data_prep.vocabulary import Vocabulary
-from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
-from spinn_tensor.cli.main import main
-from spinn_tensor.config import ENCODER_KINDS
+from spinn_tensor.data_prep.trees import format_binary, parse_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.generated import GENERATORS
 from tests.tiny_runs import SMALL, same_threads
 

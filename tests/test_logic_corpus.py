@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import pairs
-from data_prep.draw import Draw
-from data_prep.logic import LABELS, LogicConfig, generate, write_corpus
-from data_prep.logic.grammar import binary_parse, check_fragment, n_tokens, text, tokens
-from data_prep.logic.sampling import Shape, edit, permute, sample_sentence
-from data_prep.trees import format_binary, parse_binary
+from spinn_tensor.data_prep import pairs
+from spinn_tensor.data_prep.draw import Draw
+from spinn_tensor.data_prep.logic import LABELS, LogicConfig, generate, write_corpus
+from spinn_tensor.data_prep.logic.grammar import binary_parse, check_fragment, n_tokens, text, tokens
+from spinn_tensor.data_prep.logic.sampling import Shape, edit, permute, sample_sentence
+from spinn_tensor.data_prep.trees import format_binary, parse_binary
 
 Record = dict[str, Any]
 CONFIG = LogicConfig(seed=3, n_train=900, n_dev=150, n_test=151, n_long=90)
@@ -27,7 +27,7 @@ SCRIPT = """
 import sys
 import numpy
 numpy.random.seed(int(sys.argv[2]))
-from data_prep.logic import LogicConfig, write_corpus
+from spinn_tensor.data_prep.logic import LogicConfig, write_corpus
 write_corpus(sys.argv[1], LogicConfig(seed=1, n_train=60, n_dev=12, n_test=12, n_long=12))
 """
 

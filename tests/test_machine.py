@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.tables import forest_tables, lane_tables
-from data_prep.trees import parse_binary
 from spinn_tensor import ComposeWeights, TrackerWeights, run_forest, run_given, to_torch
+from spinn_tensor.data_prep.tables import forest_tables, lane_tables
+from spinn_tensor.data_prep.trees import parse_binary
 from tests.machines import (
     MACHINES,
     SHARED,

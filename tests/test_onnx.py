@@ -16,13 +16,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 import onnx  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 
-from data_prep.columns import PairColumns, sentence_columns  # noqa: E402
-from data_prep.errors import DataError  # noqa: E402
-from data_prep.pairs import read_pairs  # noqa: E402
-from export.interface import ExportError, input_axes, output_axes  # noqa: E402
-from export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
-from export.parity import TOLERANCES, ParityError, compare, make_case, random_cases, require  # noqa: E402
-from export.session import onnx_function  # noqa: E402
+from spinn_tensor.data_prep.columns import PairColumns, sentence_columns  # noqa: E402
+from spinn_tensor.data_prep.errors import DataError  # noqa: E402
+from spinn_tensor.data_prep.pairs import read_pairs  # noqa: E402
+from spinn_tensor.export.interface import ExportError, input_axes, output_axes  # noqa: E402
+from spinn_tensor.export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
+from spinn_tensor.export.parity import TOLERANCES, ParityError, compare, make_case, random_cases, require  # noqa: E402
+from spinn_tensor.export.session import onnx_function  # noqa: E402
 from tests.closeness import EXACT, FLOAT64, assert_close  # noqa: E402
 from tests.tiny_models import tiny_model  # noqa: E402
 
@@ -237,7 +237,7 @@ def snli_batch(pairs, start):
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch) -> None:
     model = tiny_model("pair", "spinn-pi-nt")
     proto = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
-    monkeypatch.setattr("export.onnx_file.onnx_model", lambda *args, **kwargs: proto)
+    monkeypatch.setattr("spinn_tensor.export.onnx_file.onnx_model", lambda *args, **kwargs: proto)
     options = {"vocabulary_sha256": "0", "max_length": 0}
     with pytest.raises(DataError, match="no such folder"):
         export_onnx(model, tmp_path / "none" / "model.onnx", **options)
@@ -261,6 +261,6 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_made(monkeypatch)
         diverged.mlp.output.bias.fill_(torch.inf)
     with pytest.raises(ExportError, match=r"mlp\.output\.bias. of the model holds NaN"):
         onnx_model(diverged)
-    monkeypatch.setattr("export.onnx_file.MOST_BYTES", 1000)
+    monkeypatch.setattr("spinn_tensor.export.onnx_file.MOST_BYTES", 1000)
     with pytest.raises(ExportError, match=r"weights of 0\.0 GB: one ONNX file holds 2 GB at most"):
         onnx_model(tiny_model("pair", "spinn"))

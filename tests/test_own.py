@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.errors import DataError
-from data_prep.tables import lane_tables, own_tables
-from data_prep.trees import REDUCE, SHIFT, check_all_transitions
 from spinn_tensor import ScoreError, forcing_noise, logistic_noise, run_own, run_taught, to_torch
 from spinn_tensor.bundles import LaneTables, TransitionWeights
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.tables import lane_tables, own_tables
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, check_all_transitions
 from spinn_tensor.machine import operators
 from spinn_tensor.machine.schedules import choose
 from spinn_tensor.training.objective import transition_loss

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import DataError
-from data_prep.files import Skipped
-from data_prep.pairs import LABELS, LabelNames, PairFields, PairFormat, read_pairs
-from data_prep.trees import format_binary
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.pairs import LABELS, LabelNames, PairFields, PairFormat, read_pairs
+from spinn_tensor.data_prep.trees import format_binary
 
 SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 GOOD: dict[str, Any] = {

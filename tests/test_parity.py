@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.columns import lengths
-from export.parity import (
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.batch import collate
+from spinn_tensor.data_prep.columns import lengths
+from spinn_tensor.export.parity import (
     BATCH_SIZES,
     LENGTHS,
     TOLERANCES,
@@ -22,8 +24,6 @@ from export.parity import (
     reference,
     require,
 )
-from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
-from spinn_tensor.batch import collate
 from tests.tiny_models import VOCABULARY_SIZE, tiny_model
 
 pytestmark = pytest.mark.numerical
@@ -201,7 +201,7 @@ def move_to_a_tie(models, cases, task: str) -> None:
 @pytest.fixture
 def short(monkeypatch) -> None:
     """Sentences of few words."""
-    monkeypatch.setattr("export.parity.LENGTHS", (1, 2, 5, 9, 14))
+    monkeypatch.setattr("spinn_tensor.export.parity.LENGTHS", (1, 2, 5, 9, 14))
 
 
 @pytest.mark.usefixtures("short")

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data_prep.columns import SentenceColumns, sentence_columns
-from data_prep.errors import DataError
-from data_prep.trees import Tree, format_binary, parse_binary
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.columns import SentenceColumns, sentence_columns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import Tree, format_binary, parse_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.machines import SHARED, needs_shared
 from tests.strategies import all_transitions, binary_transitions, tree_of
 
 pa = pytest.importorskip("pyarrow")
 
-from data_prep.parse_chunks import parse_chunk  # noqa: E402  (after the check that pyarrow is here)
+from spinn_tensor.data_prep.parse_chunks import parse_chunk  # noqa: E402  (after the check that pyarrow is here)
 
 VOCABULARY = Vocabulary.build([["w1", "w2", "w3", "a\u00a0b", "é", "((", "Dog", "dog"]])
 
@@ -104,7 +104,7 @@ def test_a_very_deep_tree() -> None:
 
 @needs_shared
 def test_the_sentences_of_the_slice() -> None:
-    from data_prep.pairs import PairFormat, read_pairs
+    from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
 
     pairs = list(read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False)))
     trees = [tree for pair in pairs for tree in (pair.premise, pair.hypothesis)]

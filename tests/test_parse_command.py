@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from benchmarks.parsing import write_split
-from data_prep.brackets import score_parses
-from data_prep.columns import lengths, sentence_columns, take
-from data_prep.treebank import read_treebank
-from data_prep.trees import format_binary, parse_binary, right_branching
 from spinn_tensor import SentenceParser, make_sentence_batch, pipeline
 from spinn_tensor.cli import parse
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.brackets import score_parses
+from spinn_tensor.data_prep.columns import lengths, sentence_columns, take
+from spinn_tensor.data_prep.treebank import read_treebank
+from spinn_tensor.data_prep.trees import format_binary, parse_binary, right_branching
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.evaluate import predict_transitions
 from tests.machines import needs_shared

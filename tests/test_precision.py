@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from benchmarks import precision as benchmark
-from data_prep.files import Skipped
-from data_prep.logic import LogicConfig
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.logic import LogicConfig
 from spinn_tensor.training import generated
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig

@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.errors import DataError
 from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.errors import DataError
 from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from export import session  # noqa: E402
-from export.folder import ArtefactError  # noqa: E402
-from export.predictor import OnnxPredictor  # noqa: E402
-from export.session import ProviderError, open_session  # noqa: E402
+from spinn_tensor.export import session  # noqa: E402
+from spinn_tensor.export.folder import ArtefactError  # noqa: E402
+from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
+from spinn_tensor.export.session import ProviderError, open_session  # noqa: E402
 from tests.closeness import assert_close  # noqa: E402
 
 pytestmark = pytest.mark.numerical
@@ -110,7 +110,7 @@ def test_either_sentence_of_a_pair_may_be_the_longer_one(tables, folders) -> Non
 def test_many_sentences_are_cut_by_tokens_and_keep_their_order(folders, monkeypatch) -> None:
     _, predictor = both(folders, "own")
     expected = predictor.encode(MIXED)
-    monkeypatch.setattr("export.predictor.TOKENS", 24)
+    monkeypatch.setattr("spinn_tensor.export.predictor.TOKENS", 24)
     assert_close(predictor.encode(MIXED), expected)
 
 
@@ -244,8 +244,14 @@ def metadata(**changes: str) -> Callable[[Path], None]:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "exported: no such folder"),
     "no export.json": (lambda f: (f / "export.json").unlink(), "no exported model here"),
-    "no JSON": (lambda f: (f / "export.json").write_text("{"), "export.json: not JSON"),
-    "no object": (lambda f: (f / "export.json").write_text("[]"), "expected a JSON object, got list"),
+    "no JSON": (
+        lambda f: (f / "export.json").write_text("{"),
+        "export.json: not JSON",
+    ),
+    "no object": (
+        lambda f: (f / "export.json").write_text("[]"),
+        "expected a JSON object, got list",
+    ),
     "newer": (edit(format_version=2), "format version 2; this program reads 1: update spinn_tensor"),
     "no version": (edit(format_version="1"), "format_version is '1', expected a number"),
     "unknown key": (edit(color="red"), "key 'color' is unknown"),
@@ -350,7 +356,7 @@ def test_a_missing_onnxruntime_says_what_to_install(exported, monkeypatch) -> No
 
 PROGRAM = """
 import sys
-from export.predictor import OnnxPredictor
+from spinn_tensor.export.predictor import OnnxPredictor
 print(OnnxPredictor(sys.argv[1], "cpu").classify(["A dog barks ."], ["dogs sing"])[0].label)
 loaded = {"torch", "spinn_tensor", "onnx", "datasets", "pyarrow", "rich", "sklearn"} & set(sys.modules)
 assert not loaded, loaded

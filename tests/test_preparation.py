@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import spinn_tensor
-from data_prep.branching import branched
-from data_prep.columns import PairColumns, lengths
-from data_prep.errors import DataError
-from data_prep.files import Skipped
-from data_prep.store import is_store, read_store
-from data_prep.trees import Tree, format_binary
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.branching import branched
+from spinn_tensor.data_prep.columns import PairColumns, lengths
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.store import is_store, read_store
+from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import load_splits, prepare, prepared_from
 from spinn_tensor.training.preparation import prepare_store

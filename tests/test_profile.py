@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from data_prep.files import Skipped
-from data_prep.logic import LogicConfig
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.profile import LONGEST_NAME, make_trainer, shorten
 from spinn_tensor.cli.train import new_run
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.logic import LogicConfig
 from spinn_tensor.training import generated, loop, optimizer, profiling
 from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.profiling import LEFT_OVER, PHASES, PhaseClock, Profiler, costs, watched

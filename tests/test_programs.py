@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch._inductor import config as inductor_config
 
-from data_prep.errors import DataError
-from export.interface import ExportError, output_axes
-from export.parity import compare, random_cases, reference, require
-from export.programs import export_aoti, export_program, load_aoti, load_program, program
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.export.interface import ExportError, output_axes
+from spinn_tensor.export.parity import compare, random_cases, reference, require
+from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program, program
 from tests.closeness import EXACT
 from tests.test_torchscript import SAID, assert_equal, run_alone
 from tests.tiny_models import exports_lanes, tiny_model
@@ -150,9 +150,9 @@ def test_a_program_made_after_an_onnx_file_takes_any_sizes(tmp_path) -> None:
     program = """
 import sys
 from pathlib import Path
-from export.onnx_file import export_onnx
-from export.parity import compare, random_cases, require
-from export.programs import export_program, load_program
+from spinn_tensor.export.onnx_file import export_onnx
+from spinn_tensor.export.parity import compare, random_cases, require
+from spinn_tensor.export.programs import export_program, load_program
 from tests.tiny_models import tiny_model
 
 folder, said = Path(sys.argv[1]), {"vocabulary_sha256": "", "max_length": 0}

@@ -16,12 +16,12 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks import candidates, harness, memory
-from data_prep.columns import PairColumns, select
-from data_prep.pairs import pair_columns_from_examples, read_pairs
-from data_prep.trees import parse_binary
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
 from spinn_tensor.config import SPINN_KINDS
+from spinn_tensor.data_prep.columns import PairColumns, select
+from spinn_tensor.data_prep.pairs import pair_columns_from_examples, read_pairs
+from spinn_tensor.data_prep.trees import parse_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.training import training_loss
 from tests.machines import SHARED, needs_shared
 

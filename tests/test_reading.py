@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import reading
-from data_prep.columns import NO_LABEL, sentence_columns
-from data_prep.errors import DataError
-from data_prep.files import Skipped, read_examples
-from data_prep.json_lines import read_json_lines
-from data_prep.listops import ListOpsFormat
-from data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
-from data_prep.reading import LineExample, LineFormat, read_examples_as_columns
-from data_prep.sst import SstFormat
-from data_prep.treebank import TreebankFormat
-from data_prep.trees import format_binary
-from data_prep.vocabulary import Vocabulary
-from data_prep.words import WordList, by_frequency
+from spinn_tensor.data_prep import reading
+from spinn_tensor.data_prep.columns import NO_LABEL, sentence_columns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, read_examples
+from spinn_tensor.data_prep.json_lines import read_json_lines
+from spinn_tensor.data_prep.listops import ListOpsFormat
+from spinn_tensor.data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
+from spinn_tensor.data_prep.reading import LineExample, LineFormat, read_examples_as_columns
+from spinn_tensor.data_prep.sst import SstFormat
+from spinn_tensor.data_prep.treebank import TreebankFormat
+from spinn_tensor.data_prep.trees import format_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.words import WordList, by_frequency
 from tests.machines import SHARED, needs_shared
 from tests.strategies import binary_transitions, tree_of
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from data_prep.columns import NO_LABEL, PairColumns
 from spinn_tensor import (
     ClassifierConfig,
     EncoderConfig,
@@ -19,6 +18,7 @@ from spinn_tensor import (
     forcing_noise,
     make_sentence_batch,
 )
+from spinn_tensor.data_prep.columns import NO_LABEL, PairColumns
 from spinn_tensor.training.config import BASELINES, ParsingConfig
 from spinn_tensor.training.methods import Reinforce, Supervise
 from spinn_tensor.training.objective import supervised_loss, transition_loss

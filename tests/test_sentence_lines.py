@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.columns import concatenate, sentence_columns
-from data_prep.errors import DataError
-from data_prep.files import Skipped, read_examples
-from data_prep.sentence_lines import LineReader, SentenceBlock, line_reader, open_sentences
-from data_prep.tokenizer import Tokenizer
-from data_prep.trees import Tree
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.columns import concatenate, sentence_columns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, read_examples
+from spinn_tensor.data_prep.sentence_lines import LineReader, SentenceBlock, line_reader, open_sentences
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 pytest.importorskip("pyarrow")
 

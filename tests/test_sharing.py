@@ -10,9 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.columns import SentenceColumns
-from data_prep.tables import forest_tables, lane_tables, prefixes
-from data_prep.trees import REDUCE, SHIFT
 from spinn_tensor import (
     EncoderConfig,
     SentenceEncoder,
@@ -22,6 +19,9 @@ from spinn_tensor import (
     run_taught,
     to_torch,
 )
+from spinn_tensor.data_prep.columns import SentenceColumns
+from spinn_tensor.data_prep.tables import forest_tables, lane_tables, prefixes
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 from tests.machines import (
     flatten,
     gradients,

@@ -15,11 +15,11 @@ from types import MappingProxyType
 
 import pytest
 
-from data_prep.download import Archive
-from data_prep.errors import DataError
-from data_prep.files import Skipped
 from spinn_tensor.cli import prepare as command
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.download import Archive
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import load_splits, prepare
 from spinn_tensor.training.sources import LAYOUTS, archive_source, split_sources

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.errors import DataError
-from data_prep.files import Skipped
-from data_prep.sst import LABELS, labelled_columns, phrases, read_trees
-from data_prep.trees import parse_binary, parse_labelled
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.sst import LABELS, labelled_columns, phrases, read_trees
+from spinn_tensor.data_prep.trees import parse_binary, parse_labelled
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "sst"
 TREES = ["(3 (2 It) (4 works))", "(1 (2 (2 so) (0 bad)) (2 .))", "(4 Wow)"]

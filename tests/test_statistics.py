@@ -12,11 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import statistics
-from data_prep.brackets import average_depth
-from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, SentenceColumns, sentence_columns
-from data_prep.errors import DataError
-from data_prep.statistics import (
+from spinn_tensor.data_prep import statistics
+from spinn_tensor.data_prep.brackets import average_depth
+from spinn_tensor.data_prep.columns import (
+    NO_LABEL,
+    LabelledColumns,
+    PairColumns,
+    SentenceColumns,
+    sentence_columns,
+)
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.statistics import (
     Coverage,
     Distribution,
     Overlap,
@@ -30,8 +36,8 @@ from data_prep.statistics import (
     sentence_keys,
     split_statistics,
 )
-from data_prep.trees import SHIFT, Tree, parse_binary, parse_labelled
-from data_prep.vocabulary import UNKNOWN_ID, Vocabulary
+from spinn_tensor.data_prep.trees import SHIFT, Tree, parse_binary, parse_labelled
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from tests.strategies import all_transitions, binary_transitions, left_branching, right_branching
 
 WORDS = ("<pad>", "<unk>", "a", "b", "c")

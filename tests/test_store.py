@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.columns import LabelledColumns, PairColumns
-from data_prep.errors import DataError
-from data_prep.store import PreparedCorpus, Split, read_manifest, read_store, sha256_of, write_store
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.store import (
+    PreparedCorpus,
+    Split,
+    read_manifest,
+    read_store,
+    sha256_of,
+    write_store,
+)
 from tests.strategies import columns_of, transitions_from_choices
 
 datasets = pytest.importorskip("datasets")
@@ -154,8 +161,8 @@ def test_a_disk_that_fills_up_leaves_no_store(tmp_path: Path, kept: str) -> None
     program = """
 import resource, signal, sys
 from tests.test_store import random_corpus
-from data_prep.errors import DataError
-from data_prep.store import write_store
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.store import write_store
 from pathlib import Path
 corpus = random_corpus(2_000)
 import datasets, pyarrow
@@ -185,7 +192,7 @@ except DataError as error:
 def test_all_files_of_a_store_are_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from data_prep import folders
+    from spinn_tensor.data_prep import folders
 
     synced: list[str] = []
     monkeypatch.setattr(folders, "_fsync", lambda path: synced.append(path.name))

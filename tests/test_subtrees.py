@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from data_prep.errors import DataError
-from data_prep.tables import ForestTables, forest_tables
 from spinn_tensor import run_forest, to_torch
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.tables import ForestTables, forest_tables
 from tests.machines import flatten, random_weights
 from tests.strategies import all_transitions, batches_of_transitions
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.errors import DataError
-from data_prep.tables import choose_width, forest_tables, lane_tables, thin_stack_tables
-from data_prep.tables.forest import STEP_OVERHEAD
-from data_prep.trees import REDUCE, SHIFT
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.tables import choose_width, forest_tables, lane_tables, thin_stack_tables
+from spinn_tensor.data_prep.tables.forest import STEP_OVERHEAD
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 from tests.machines import flatten
 from tests.strategies import all_transitions, batches_of_transitions, left_branching, right_branching
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import DataError
-from data_prep.files import atomic_write
-from data_prep.folders import readable, recover, write_folder
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.data_prep.folders import readable, recover, write_folder
 from tests.writers import write_a_file, write_a_folder
 
 Write = Callable[[Path, Callable[[], object]], None]
@@ -122,7 +122,9 @@ def test_a_file_system_without_locks_keeps_what_was_left_for_a_day(
         file.write("text")
     for name in ("b", ".b.old", ".b.0123abcd.tmp"):
         (tmp_path / name / "folder").mkdir(parents=True)
-    monkeypatch.setattr("data_prep.folders.recover", lambda folder: None)  # the predecessor comes after it
+    monkeypatch.setattr(
+        "spinn_tensor.data_prep.folders.recover", lambda folder: None
+    )  # the predecessor comes after it
     write_folder(tmp_path / "b", lambda folder: None)
     assert set(os.listdir(tmp_path)) == {".a.0123abcd.tmp", "a", ".b.0123abcd.tmp", "b"}
     make_old(tmp_path / ".b.0123abcd.tmp")
@@ -174,7 +176,7 @@ def test_redirected_output_is_written_where_it_goes(name: str, tmp_path: Path) -
     log.write_text("yesterday\n")
     program = """
 import sys
-from data_prep.files import atomic_write
+from spinn_tensor.data_prep.files import atomic_write
 print("before", flush=True)
 with atomic_write(sys.argv[1]) as file:
     file.write("text\\n")

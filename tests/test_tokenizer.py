@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from machines import SHARED, needs_shared
 from strategies import right_branching
 
-from data_prep.errors import DataError
-from data_prep.tokenizer import Tokenizer, penn_tokenizer
-from data_prep.trees import Tree, format_binary, parse_binary
-from data_prep.vocabulary import UNKNOWN_ID, Vocabulary
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.tokenizer import Tokenizer, penn_tokenizer
+from spinn_tensor.data_prep.trees import Tree, format_binary, parse_binary
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 
 tokenizers = pytest.importorskip("tokenizers")
 TOKENIZER = Tokenizer()

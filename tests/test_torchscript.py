@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.errors import DataError
-from data_prep.tables import lane_tables, own_tables
-from export.fold import step_weights
-from export.interface import ExportError, output_axes
-from export.parity import TOLERANCES, compare, random_cases, reference, require
-from export.script_loop import run_lanes
-from export.scripts import export_torchscript, load_torchscript, script
 from spinn_tensor import run_given, run_own, to_torch
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.tables import lane_tables, own_tables
+from spinn_tensor.export.fold import step_weights
+from spinn_tensor.export.interface import ExportError, output_axes
+from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, reference, require
+from spinn_tensor.export.script_loop import run_lanes
+from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
 from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.machines import flatten, random_transitions
 from tests.tiny_models import tiny_model

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.columns import NO_LABEL, LabelledColumns, PairColumns
-from data_prep.pairs import LABELS, pair_columns_from_examples, read_pairs
-from data_prep.sst import labelled_columns, read_trees
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
+from spinn_tensor.data_prep.columns import NO_LABEL, LabelledColumns, PairColumns
+from spinn_tensor.data_prep.pairs import LABELS, pair_columns_from_examples, read_pairs
+from spinn_tensor.data_prep.sst import labelled_columns, read_trees
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import Interrupted

@@ -18,8 +18,8 @@ from sklearn.base import clone  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 
-from data_prep.errors import DataError  # noqa: E402
 from spinn_tensor import CheckpointError, Pipeline, SpinnTransformer  # noqa: E402
+from spinn_tensor.data_prep.errors import DataError  # noqa: E402
 from tests.tiny_bundles import TEXTS, tiny_bundle  # noqa: E402
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.columns import NO_LABEL
-from data_prep.errors import DataError
-from data_prep.files import Skipped
-from data_prep.pairs import PairFormat, read_pairs
-from data_prep.tokenizer import Tokenizer
-from data_prep.treebank import parse_or_tokenize, read_treebank, treebank_columns
-from data_prep.trees import format_binary, parse_binary, parse_labelled, right_branching
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.columns import NO_LABEL
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.treebank import parse_or_tokenize, read_treebank, treebank_columns
+from spinn_tensor.data_prep.trees import format_binary, parse_binary, parse_labelled, right_branching
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import load_splits
 from tests.machines import SHARED, needs_shared

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.errors import DataError
-from data_prep.trees import (
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import (
     REDUCE,
     SHIFT,
     Tree,

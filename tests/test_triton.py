@@ -19,11 +19,11 @@ pytest.importorskip("tritonclient.grpc")
 from google.protobuf import text_format  # noqa: E402
 from tritonclient.grpc import model_config_pb2  # noqa: E402
 
-from export import job  # noqa: E402
-from export.folder import ArtefactError  # noqa: E402
-from export.predictor import OnnxPredictor  # noqa: E402
-from export.session import open_session  # noqa: E402
-from export.triton import check_repository, has_triton_schema  # noqa: E402
+from spinn_tensor.export import job  # noqa: E402
+from spinn_tensor.export.folder import ArtefactError  # noqa: E402
+from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
+from spinn_tensor.export.session import open_session  # noqa: E402
+from spinn_tensor.export.triton import check_repository, has_triton_schema  # noqa: E402
 
 KINDS = {"own": ("spinn", "pair"), "given": ("spinn-pi", "sentence"), "forest": ("spinn-pi-nt", "pair")}
 
@@ -56,7 +56,13 @@ def test_the_layout_is_tritons(models) -> None:
         found = {
             str(path.relative_to(models / name)) for path in (models / name).rglob("*") if path.is_file()
         }
-        assert found == {"config.pbtxt", "labels.txt", "tokenizer.json", "export.json", "1/model.onnx"}
+        assert found == {
+            "config.pbtxt",
+            "labels.txt",
+            "tokenizer.json",
+            "export.json",
+            "1/model.onnx",
+        }
     assert (models / "own" / "labels.txt").read_text() == "entailment\nneutral\ncontradiction\n"
 
 
@@ -159,7 +165,7 @@ def test_without_tritons_schema_the_check_is_left_out_and_said(monkeypatch) -> N
 
 
 def test_a_repository_that_does_not_fit_leaves_no_file(models, tmp_path, capsys, monkeypatch) -> None:
-    from export import onnx_file
+    from spinn_tensor.export import onnx_file
 
     def copy(model: object, path: Path, **_: object) -> None:
         path.write_bytes((models / "own" / "1" / "model.onnx").read_bytes())

@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import vectors as benchmark
-from data_prep.errors import DataError
-from data_prep.vectors import (
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.vectors import (
     DRAWN,
     EXACT,
     LOWER,
@@ -25,7 +25,7 @@ from data_prep.vectors import (
     read_vectors,
     save_vectors,
 )
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(("<pad>", "<unk>", "dog", "cat", "zebra"))
 
@@ -92,8 +92,8 @@ def test_every_form_gives_the_same_whatever_the_blocks(
     tmp_path: Path, block_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr("data_prep.vectors.word2vec.BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr("data_prep.vectors.word2vec._MAX_WORD", 20)
+    monkeypatch.setattr("spinn_tensor.data_prep.vectors.word2vec.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("spinn_tensor.data_prep.vectors.word2vec._MAX_WORD", 20)
     rng = np.random.default_rng(0)
     words = ["é", "日本", "a\u0085b", "c\u00a0d", "e\u2028", "\ufeff", *(f"w{i}" for i in range(200))]
     matrix = rng.normal(size=(len(words), 7)).astype(np.float32)

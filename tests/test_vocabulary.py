@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.errors import DataError
-from data_prep.vocabulary import UNKNOWN_ID, Vocabulary, lower_case
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary, lower_case
 
 SENTENCES = [["The", "dog", "runs"], ["the", "dog", "sleeps"], ["the", "cat"]]
 

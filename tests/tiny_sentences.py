@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.trees import Tree, format_binary
+from spinn_tensor.data_prep.trees import Tree, format_binary
 from tests.machines import random_transitions
 
 WORDS = ("old", "dogs", "bark", "cats", "sing")

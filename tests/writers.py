@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.files import atomic_write
-from data_prep.folders import write_folder
+from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.data_prep.folders import write_folder
 
 
 def write_a_file(path: Path, meanwhile: Callable[[], object]) -> None:

@@ -4,9 +4,9 @@
 of a small finite domain, `sampling` draws and changes sentences, `corpus` makes the balanced splits and writes them.
 """
 
-from data_prep.logic.corpus import LABELS as LABELS
-from data_prep.logic.corpus import SPLITS as SPLITS
-from data_prep.logic.corpus import VERSION as VERSION
-from data_prep.logic.corpus import LogicConfig as LogicConfig
-from data_prep.logic.corpus import generate as generate
-from data_prep.logic.corpus import write_corpus as write_corpus
+from spinn_tensor.data_prep.logic.corpus import LABELS as LABELS
+from spinn_tensor.data_prep.logic.corpus import SPLITS as SPLITS
+from spinn_tensor.data_prep.logic.corpus import VERSION as VERSION
+from spinn_tensor.data_prep.logic.corpus import LogicConfig as LogicConfig
+from spinn_tensor.data_prep.logic.corpus import generate as generate
+from spinn_tensor.data_prep.logic.corpus import write_corpus as write_corpus

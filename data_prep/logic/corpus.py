@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.draw import Draw
-from data_prep.files import atomic_write
-from data_prep.logic.grammar import NounPhrase, Sentence, binary_parse, n_tokens, text
-from data_prep.logic.sampling import Shape, edit, oppose, permute, phrases, sample_sentence
-from data_prep.logic.semantics import DOMAIN_SIZE, label
+from spinn_tensor.data_prep.draw import Draw
+from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.data_prep.logic.grammar import NounPhrase, Sentence, binary_parse, n_tokens, text
+from spinn_tensor.data_prep.logic.sampling import Shape, edit, oppose, permute, phrases, sample_sentence
+from spinn_tensor.data_prep.logic.semantics import DOMAIN_SIZE, label
 
 VERSION = 1  # of the generator: another version gives other bytes for the same configuration
 LABELS = ENTAILMENT, NEUTRAL, CONTRADICTION = ("entailment", "neutral", "contradiction")

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from data_prep.draw import Draw
-from data_prep.logic.grammar import (
+from spinn_tensor.data_prep.draw import Draw
+from spinn_tensor.data_prep.logic.grammar import (
     ALL,
     NO,
     NOT_ALL,
@@ -24,7 +24,14 @@ from data_prep.logic.grammar import (
     Sentence,
     VerbPhrase,
 )
-from data_prep.logic.lexicon import ADJECTIVES, CATEGORY, INTRANSITIVE, NOUNS, RELATED, TRANSITIVE
+from spinn_tensor.data_prep.logic.lexicon import (
+    ADJECTIVES,
+    CATEGORY,
+    INTRANSITIVE,
+    NOUNS,
+    RELATED,
+    TRANSITIVE,
+)
 
 OBJECT_QUANTIFIERS = (ALL, SOME, NO, TWO)  # `see not all dogs` is left to negation: `do not see all dogs`
 OPPOSITE = {ALL: NOT_ALL, NOT_ALL: ALL, SOME: NO, NO: SOME, TWO: NO}

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.tables.hoist import HoistedLeaves, hoist_leaves
-from data_prep.tables.rows import leaf_rows, pad_steps, state_rows
-from data_prep.tables.subtrees import share_subtrees
-from data_prep.tables.trace import NONE, StackTrace, trace_stack
+from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves
+from spinn_tensor.data_prep.tables.rows import leaf_rows, pad_steps, state_rows
+from spinn_tensor.data_prep.tables.subtrees import share_subtrees
+from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, trace_stack
 
 PADDING_ALLOWED = 0.10  # padding slots, as a part of the real ones, that keeping S at the height may cost
 STEP_OVERHEAD = 8  # slots' worth of time that a step costs besides its slots (docs/decisions.md)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.tables.trace import StackTrace
+from spinn_tensor.data_prep.tables.trace import StackTrace
 
 N_FIXED_STARTS = 2  # rows of the starts before those of the leaves: the bias, and zero
 KINDS = (0, 1, 3, 2)  # place within a step by 2 * (right is composed) + (left is composed)

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.tables.hoist import HoistedLeaves, hoist_leaves, kinds_of
-from data_prep.tables.prefixes import first_of_equal, same_entries
-from data_prep.tables.rows import leaf_rows, pad_steps, slots, state_rows
-from data_prep.tables.trace import NONE, StackTrace, trace_stack
+from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves, kinds_of
+from spinn_tensor.data_prep.tables.prefixes import first_of_equal, same_entries
+from spinn_tensor.data_prep.tables.rows import leaf_rows, pad_steps, slots, state_rows
+from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, trace_stack
 
 
 class LaneTables(NamedTuple):

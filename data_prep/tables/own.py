@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError
 
 
 class OwnTables(NamedTuple):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.tables.trace import StackTrace
+from spinn_tensor.data_prep.tables.trace import StackTrace
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that its powers are invertible modulo 2**64
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.tables.trace import NONE, StackTrace
+from spinn_tensor.data_prep.tables.trace import NONE, StackTrace
 
 NULL_ROW = 0
 

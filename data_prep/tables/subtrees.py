@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.tables.hoist import kind_of_children
-from data_prep.tables.trace import NONE, StackTrace
+from spinn_tensor.data_prep.tables.hoist import kind_of_children
+from spinn_tensor.data_prep.tables.trace import NONE, StackTrace
 
 
 class SharedSchedule(NamedTuple):

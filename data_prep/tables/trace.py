@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.errors import DataError
-from data_prep.trees import REDUCE, check_all_transitions
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import REDUCE, check_all_transitions
 
 NONE = -1  # no such state
 

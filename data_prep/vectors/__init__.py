@@ -4,10 +4,10 @@
 for, which also says what becomes of a word that the file lacks. Nothing is unpickled.
 """
 
-from data_prep.vectors.read import read_vectors as read_vectors
-from data_prep.vectors.tensor_file import save_vectors as save_vectors
-from data_prep.vectors.words import DRAWN as DRAWN
-from data_prep.vectors.words import EXACT as EXACT
-from data_prep.vectors.words import LOWER as LOWER
-from data_prep.vectors.words import PADDING as PADDING
-from data_prep.vectors.words import WordVectors as WordVectors
+from spinn_tensor.data_prep.vectors.read import read_vectors as read_vectors
+from spinn_tensor.data_prep.vectors.tensor_file import save_vectors as save_vectors
+from spinn_tensor.data_prep.vectors.words import DRAWN as DRAWN
+from spinn_tensor.data_prep.vectors.words import EXACT as EXACT
+from spinn_tensor.data_prep.vectors.words import LOWER as LOWER
+from spinn_tensor.data_prep.vectors.words import PADDING as PADDING
+from spinn_tensor.data_prep.vectors.words import WordVectors as WordVectors

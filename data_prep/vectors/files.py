@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from data_prep.errors import DataError
-from data_prep.files import StrPath
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import StrPath
 
 BLOCK_BYTES = 1 << 20
 _TEXT = (".txt", ".vec")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from data_prep.files import StrPath
-from data_prep.vectors.files import open_bytes
-from data_prep.vectors.tensor_file import read_tensor_file
-from data_prep.vectors.text import read_text
-from data_prep.vectors.word2vec import read_word2vec
-from data_prep.vectors.words import WantedWords, WordVectors
-from data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.files import StrPath
+from spinn_tensor.data_prep.vectors.files import open_bytes
+from spinn_tensor.data_prep.vectors.tensor_file import read_tensor_file
+from spinn_tensor.data_prep.vectors.text import read_text
+from spinn_tensor.data_prep.vectors.word2vec import read_word2vec
+from spinn_tensor.data_prep.vectors.words import WantedWords, WordVectors
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 
 def read_vectors(

@@ -18,11 +18,11 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from data_prep.errors import DataError
-from data_prep.files import StrPath, atomic_write
-from data_prep.vectors.files import open_file
-from data_prep.vectors.words import EXACT, LOWER, WantedWords, WordVectors
-from data_prep.vocabulary import Vocabulary, lower_case
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import StrPath, atomic_write
+from spinn_tensor.data_prep.vectors.files import open_file
+from spinn_tensor.data_prep.vectors.words import EXACT, LOWER, WantedWords, WordVectors
+from spinn_tensor.data_prep.vocabulary import Vocabulary, lower_case
 
 VECTORS, WORDS = "vectors", "words"
 _MAX_HEADER = 100_000_000  # bytes, as in the library

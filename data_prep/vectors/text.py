@@ -13,9 +13,9 @@ import re
 
 import numpy as np
 
-from data_prep.errors import DataError
-from data_prep.vectors.files import ByteSource
-from data_prep.vectors.words import WantedWords
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.vectors.files import ByteSource
+from spinn_tensor.data_prep.vectors.words import WantedWords
 
 _HEADER = re.compile(rb"(\d{1,12}) (\d{1,9})")
 _MAX_WORD, _MAX_NUMBER = 1 << 16, 64  # bytes; a longer line is no line of vectors

@@ -9,9 +9,9 @@ import re
 
 import numpy as np
 
-from data_prep.errors import DataError
-from data_prep.vectors.files import BLOCK_BYTES, ByteSource
-from data_prep.vectors.words import WantedWords
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.vectors.files import BLOCK_BYTES, ByteSource
+from spinn_tensor.data_prep.vectors.words import WantedWords
 
 _HEADER = re.compile(rb"(\d{1,12}) (\d{1,9}) ?\r?\n")
 _MAX_HEADER, _MAX_WORD = 32, 1 << 16  # bytes

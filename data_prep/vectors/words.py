@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.errors import DataError
-from data_prep.files import StrPath
-from data_prep.vocabulary import PAD_ID, UNKNOWN_ID, Vocabulary, lower_case
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import StrPath
+from spinn_tensor.data_prep.vocabulary import PAD_ID, UNKNOWN_ID, Vocabulary, lower_case
 
 DRAWN, EXACT, LOWER, PADDING = range(4)  # where a token's vector comes from
 _SEED = 0  # of the vectors that are drawn

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from data_prep.branching import BRANCHINGS
-from data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -11,12 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.logic import LogicConfig
-from data_prep.trees import right_branching
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.predict import show_prediction
 from spinn_tensor.cli.report import TerminalObserver, print_evaluations
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.logic import LogicConfig
+from spinn_tensor.data_prep.trees import right_branching
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.generated import generate_corpus

@@ -11,7 +11,7 @@ from rich.table import Table
 from spinn_tensor.cli.arguments import add_command
 
 if TYPE_CHECKING:
-    from export.doctor import Facts
+    from spinn_tensor.export.doctor import Facts
 
 DESCRIPTION = """\
 Looks at this machine: versions, what torch and onnxruntime are built for and find here,
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from export.doctor import gather, problems
+    from spinn_tensor.export.doctor import gather, problems
 
     facts = gather()
     console = Console(highlight=False, markup=False)

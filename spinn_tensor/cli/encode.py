@@ -17,11 +17,6 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from data_prep.errors import DataError
-from data_prep.files import Skipped, is_jsonl, open_text, parse_record
-from data_prep.limits import Limits
-from data_prep.records import WITHOUT_PARSE, Tokenize
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor.cli.arguments import (
     add_branching,
     add_checkpoint,
@@ -36,6 +31,11 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
 from spinn_tensor.cli.sentences import composed_branching, text_reader_for
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, is_jsonl, open_text, parse_record
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.records import WITHOUT_PARSE, Tokenize
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.encoding import EncodingOptions, Ranks, encode_to_array, encode_to_shards
 from spinn_tensor.encoding.blocks import BATCH_TOKENS, SHARING_TOKENS

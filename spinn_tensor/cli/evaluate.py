@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import Skipped, atomic_write
 from spinn_tensor.cli.arguments import (
     add_branching,
     add_checkpoint,
@@ -23,6 +22,7 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
 from spinn_tensor.cli.sentences import TextReader, chosen_branching, needs_parses
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import prepared_from, read_source, stored_splits

@@ -15,7 +15,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
-    from export.parity import ParityReport
+    from spinn_tensor.export.parity import ParityReport
 
 FORMATS = ("onnx", "onnx-fp16", "onnx-int8", "torchscript", "pt2", "aoti", "triton")
 
@@ -46,7 +46,7 @@ examples:
   spinn export runs/spinn --format triton --name nli --output models
       then: tritonserver --model-repository models
 
-  python -c "from export.predictor import OnnxPredictor
+  python -c "from spinn_tensor.export.predictor import OnnxPredictor
   print(OnnxPredictor('exported/spinn').classify(['A dog barks.'], ['An animal barks.']))"
 """
 
@@ -85,11 +85,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from export.folder import ArtefactError
-    from export.interface import ExportError
-    from export.job import ExportOptions, export_folder
-    from export.parity import ParityError
-    from export.session import ProviderError
+    from spinn_tensor.export.folder import ArtefactError
+    from spinn_tensor.export.interface import ExportError
+    from spinn_tensor.export.job import ExportOptions, export_folder
+    from spinn_tensor.export.parity import ParityError
+    from spinn_tensor.export.session import ProviderError
 
     _check_usage(args)
     checkpoint = load_checkpoint(args.checkpoint)

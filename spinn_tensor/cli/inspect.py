@@ -15,15 +15,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.files import Skipped, atomic_write
-from data_prep.statistics import Coverage, SplitStatistics, coverage, overlap, split_statistics
-from data_prep.vectors import EXACT, LOWER, read_vectors
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor.cli import inspect_page
 from spinn_tensor.cli.arguments import add_command, positive
 from spinn_tensor.cli.inspect_page import Inspection, corpus_page, samples
 from spinn_tensor.cli.page import Bars, Figures
 from spinn_tensor.cli.train import add_data, add_preset, given_data
+from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.data_prep.statistics import Coverage, SplitStatistics, coverage, overlap, split_statistics
+from spinn_tensor.data_prep.vectors import EXACT, LOWER, read_vectors
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import FIXED_KINDS, shape_use
 from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
 from spinn_tensor.training.corpora import Splits, load_splits, prepared_from

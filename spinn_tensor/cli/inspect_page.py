@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.columns import SentenceColumns, node_offsets
-from data_prep.files import Skipped, shorter_path
-from data_prep.statistics import (
+from spinn_tensor.cli.page import Bars, Figures, bar_plot, box, element, page, table, tree_svg
+from spinn_tensor.cli.tree_view import too_long
+from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
+from spinn_tensor.data_prep.files import Skipped, shorter_path
+from spinn_tensor.data_prep.statistics import (
     Corpus,
     Coverage,
     Distribution,
@@ -22,10 +24,8 @@ from data_prep.statistics import (
     corpus_sides,
     share,
 )
-from data_prep.trees import Tree
-from data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
-from spinn_tensor.cli.page import Bars, Figures, bar_plot, box, element, page, table, tree_svg
-from spinn_tensor.cli.tree_view import too_long
+from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 from spinn_tensor.fixed_shapes import ShapeUse
 
 MOST_BINS = 16

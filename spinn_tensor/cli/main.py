@@ -15,8 +15,6 @@ from collections.abc import Sequence
 
 import torch
 
-from data_prep.errors import DataError
-from data_prep.limits import LongLine, LongSentence
 from spinn_tensor import __version__
 from spinn_tensor.cli import (
     demo,
@@ -36,6 +34,8 @@ from spinn_tensor.cli import (
 from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import CheckpointError

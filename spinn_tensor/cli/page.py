@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from html import escape as html_escape
 from typing import NamedTuple
 
-from data_prep.columns import NO_LABEL
-from data_prep.trees import REDUCE, Tree
+from spinn_tensor.data_prep.columns import NO_LABEL
+from spinn_tensor.data_prep.trees import REDUCE, Tree
 
 ROW, BAR, CHARACTER = (
     20,

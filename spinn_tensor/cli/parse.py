@@ -13,17 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from data_prep.brackets import score_parses, self_f1
-from data_prep.branching import BRANCHINGS, baseline_transitions, with_branching
-from data_prep.columns import SentenceColumns, sentence_columns
-from data_prep.errors import DataError
-from data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
-from data_prep.limits import Limits
-from data_prep.records import Tokenize, sentence_names, tokenize_field
-from data_prep.tokenizer import Tokenizer
-from data_prep.treebank import read_treebank
-from data_prep.trees import Tree, format_binary, right_branching
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor.cli.arguments import (
     add_command,
     add_device,
@@ -43,6 +32,17 @@ from spinn_tensor.cli.report import (
 from spinn_tensor.cli.sentences import split_tokens, trees_of
 from spinn_tensor.cli.tree_view import MOST_WORDS, drawn
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.brackets import score_parses, self_f1
+from spinn_tensor.data_prep.branching import BRANCHINGS, baseline_transitions, with_branching
+from spinn_tensor.data_prep.columns import SentenceColumns, sentence_columns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.records import Tokenize, sentence_names, tokenize_field
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.treebank import read_treebank
+from spinn_tensor.data_prep.trees import Tree, format_binary, right_branching
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.pipeline import load_parser, packaged_parser
 from spinn_tensor.training.checkpoint import Checkpoint, checkpoint_folder
 from spinn_tensor.training.evaluate import predict_transitions

@@ -13,21 +13,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from data_prep.branching import branched
-from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
-from data_prep.files import Skipped, atomic_write
-from data_prep.limits import Limits
-from data_prep.pairs import (
-    LabelNames,
-    PairExample,
-    PairFields,
-    PairFormat,
-    pair_columns_from_examples,
-    read_pairs,
-)
-from data_prep.treebank import treebank_columns
-from data_prep.trees import Tree
-from data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.cli.arguments import (
     add_branching,
     add_checkpoint,
@@ -48,6 +33,21 @@ from spinn_tensor.cli.sentences import (
 )
 from spinn_tensor.cli.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.branching import branched
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
+from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.pairs import (
+    LabelNames,
+    PairExample,
+    PairFields,
+    PairFormat,
+    pair_columns_from_examples,
+    read_pairs,
+)
+from spinn_tensor.data_prep.treebank import treebank_columns
+from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
 from spinn_tensor.training.evaluate import predict_probabilities, predict_transitions, sentences_of
 

@@ -25,12 +25,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from data_prep.download import OFFICIAL, download
-from data_prep.files import Skipped
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device
 from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
 from spinn_tensor.cli.train import add_files, given_data
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.download import OFFICIAL, download
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.generated import GENERATORS
 from spinn_tensor.training.preparation import prepare_store

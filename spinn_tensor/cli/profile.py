@@ -15,11 +15,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.columns import PairColumns
-from data_prep.files import Skipped, atomic_write
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.train import add_data, add_preset, add_settings, new_run
+from spinn_tensor.data_prep.columns import PairColumns
+from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.compiling import check_compile
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.corpora import load_splits

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data_prep.brackets import BracketScores, ParseScores
-from data_prep.files import Skipped
 from spinn_tensor.cli.endings import ENDING
+from spinn_tensor.data_prep.brackets import BracketScores, ParseScores
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.evaluate import Evaluation
 from spinn_tensor.training.loop import Observer
 from spinn_tensor.training.metrics import Scores

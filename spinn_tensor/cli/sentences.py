@@ -13,16 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.columns import SentenceColumns, node_offsets
-from data_prep.errors import DataError
-from data_prep.files import Skipped, read_examples
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.records import Tokenize, identifier
-from data_prep.sentence_lines import record_tree, sentence_record
-from data_prep.tokenizer import Tokenizer
-from data_prep.treebank import parse_or_tokenize
-from data_prep.trees import Tree
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, read_examples
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.records import Tokenize, identifier
+from spinn_tensor.data_prep.sentence_lines import record_tree, sentence_record
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.treebank import parse_or_tokenize
+from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.training.checkpoint import Checkpoint
 
 

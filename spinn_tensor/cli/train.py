@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from data_prep.branching import BRANCHINGS
 from spinn_tensor.cli.arguments import (
     add_command,
     add_device,
@@ -17,6 +16,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.training.compiling import missing_to_compile
 from spinn_tensor.training.config import CORPORA, PRECISIONS, DataConfig, RunConfig, parse_setting, settable
 from spinn_tensor.training.corpora import prepared_from

@@ -12,7 +12,7 @@ sentence reads downwards.
 
 from __future__ import annotations
 
-from data_prep.trees import REDUCE, Tree, format_binary
+from spinn_tensor.data_prep.trees import REDUCE, Tree, format_binary
 
 MOST_WORDS = 1_000  # of a tree that is drawn: N words one below the other have up to N² columns
 GAP = 4  # between two drawings

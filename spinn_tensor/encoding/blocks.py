@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data_prep.branching import with_branching
-from data_prep.columns import SentenceColumns, lengths, n_sentences, take
-from data_prep.files import Skipped
-from data_prep.sentence_lines import SentenceFile
-from data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.batch import make_sentence_batch, move
+from spinn_tensor.data_prep.branching import with_branching
+from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, take
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.sentence_lines import SentenceFile
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.encoder import SentenceEncoder
 
 BLOCK_LINES = 20_000  # that are in memory at a time, and sorted by length

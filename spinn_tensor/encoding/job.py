@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from data_prep.branching import BRANCHINGS
-from data_prep.files import is_jsonl, open_text
-from data_prep.limits import DEFAULT_LIMITS, Limits
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor.config import ConfigError, Settings
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.files import is_jsonl, open_text
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoder import SentenceEncoder
 
 FORMATS = ("npy", "safetensors")

@@ -8,11 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import DataError
-from data_prep.records import Tokenize
-from data_prep.sentence_lines import SentenceFile, line_reader, open_sentences
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.records import Tokenize
+from spinn_tensor.data_prep.sentence_lines import SentenceFile, line_reader, open_sentences
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.encoding.blocks import EncodedBlock, encode_lines, joined
 from spinn_tensor.encoding.job import STDIN, EncodingOptions, Ranks, describe_job

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from data_prep.errors import DataError
-from data_prep.files import Skipped, atomic_write
-from data_prep.temporary import clear_temporaries
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.data_prep.temporary import clear_temporaries
 from spinn_tensor.encoding.blocks import EncodedBlock
 from spinn_tensor.encoding.job import Ranks, difference
 

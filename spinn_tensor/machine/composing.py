@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data_prep.tables.hoist import N_FIXED_STARTS
 from spinn_tensor.bundles import ComposeWeights, HoistedLeaves
+from spinn_tensor.data_prep.tables.hoist import N_FIXED_STARTS
 from spinn_tensor.machine.buffers import Tables, both_children, composition_offsets, counts_of, slices_of
 from spinn_tensor.machine.products import product, sum_of_outer_products, write_product
 from spinn_tensor.machine.steps import sum_rows

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from data_prep.branching import BRANCHINGS
-from data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, Settings, checked_fields
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 
 CORPORA = ("logic", "snli", "multinli", "pairs", "sst", "listops", "trees")
 PAIR_CORPORA = ("logic", "snli", "multinli", "pairs")

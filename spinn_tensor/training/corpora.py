@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep import listops, pairs, sst
-from data_prep.branching import branched
-from data_prep.columns import (
+from spinn_tensor.data_prep import listops, pairs, sst
+from spinn_tensor.data_prep.branching import branched
+from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     LabelledColumns,
     PairColumns,
@@ -30,17 +30,17 @@ from data_prep.columns import (
     n_sentences,
     select,
 )
-from data_prep.errors import DataError
-from data_prep.files import N_PLACES, Skipped, is_jsonl, shorter_path
-from data_prep.limits import Limits
-from data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
-from data_prep.reading import Examples, LineFormat, join, read_examples_as_columns
-from data_prep.records import Tokenize
-from data_prep.store import PreparedCorpus, Split, is_store, read_manifest, read_store, sha256_of
-from data_prep.tokenizer import Tokenizer, rules_sha256
-from data_prep.treebank import TreebankFormat
-from data_prep.vocabulary import Vocabulary
-from data_prep.words import WordList, by_frequency, count_words, renumber
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import N_PLACES, Skipped, is_jsonl, shorter_path
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
+from spinn_tensor.data_prep.reading import Examples, LineFormat, join, read_examples_as_columns
+from spinn_tensor.data_prep.records import Tokenize
+from spinn_tensor.data_prep.store import PreparedCorpus, Split, is_store, read_manifest, read_store, sha256_of
+from spinn_tensor.data_prep.tokenizer import Tokenizer, rules_sha256
+from spinn_tensor.data_prep.treebank import TreebankFormat
+from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, renumber
 from spinn_tensor.training.config import CORPORA, PAIR_CORPORA, DataConfig
 from spinn_tensor.training.sources import Source, extra_sources, split_sources
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_prep.batching import epoch_batches
-from data_prep.brackets import ParseScores, score_parses
-from data_prep.columns import (
+from spinn_tensor.batch import LabelledBatch, PairBatch, collate, make_sentence_batch, move
+from spinn_tensor.classifiers import Model, run_model
+from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.brackets import ParseScores, score_parses
+from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     LabelledColumns,
     PairColumns,
@@ -22,8 +24,6 @@ from data_prep.columns import (
     select,
     take,
 )
-from spinn_tensor.batch import LabelledBatch, PairBatch, collate, make_sentence_batch, move
-from spinn_tensor.classifiers import Model, run_model
 from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.training.metrics import Scores, add_to_confusion
 from spinn_tensor.training.objective import targets

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep import listops, logic
-from data_prep.errors import DataError
-from data_prep.folders import recover, write_folder
-from data_prep.listops import ListOpsConfig
-from data_prep.logic import LogicConfig
+from spinn_tensor.data_prep import listops, logic
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.folders import recover, write_folder
+from spinn_tensor.data_prep.listops import ListOpsConfig
+from spinn_tensor.data_prep.logic import LogicConfig
 
 MANIFEST = "corpus.json"  # the generator's version and configuration
 GeneratedConfig = LogicConfig | ListOpsConfig

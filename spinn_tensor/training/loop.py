@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.batching import epoch_batches, shares
-from data_prep.columns import LabelledColumns, PairColumns, lengths, select
-from data_prep.vocabulary import Vocabulary
 from spinn_tensor.classifiers import Model
+from spinn_tensor.data_prep.batching import epoch_batches, shares
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, lengths, select
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.normalization import synchronise
 from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, n_sentences
-from data_prep.errors import DataError
-from data_prep.files import Skipped
-from data_prep.store import (
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, n_sentences
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.store import (
     PreparedCorpus,
     check_files,
     clear_store,
@@ -21,7 +21,7 @@ from data_prep.store import (
     sha256_of,
     write_store,
 )
-from data_prep.words import renumber
+from spinn_tensor.data_prep.words import renumber
 from spinn_tensor.training.checkpoint import WEIGHTS, Checkpoint, checkpoint_folder, load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import OnLines, preparation_key, preparation_options, prepare

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_prep.columns import LabelledColumns, PairColumns
 from spinn_tensor.config import ConfigError, checked_fields
+from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns
 from spinn_tensor.training.checkpoint import (
     CheckpointError,
     check_tensors,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.generated import GENERATORS
 
