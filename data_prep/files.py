@@ -322,3 +322,28 @@ def parse_record(line: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f"got a JSON {type(record).__name__}, expected an object")
     return record
+
+
+def read_json(path: StrPath) -> Any:
+    """Return the value in a JSON file. Raises DataError of one line that names the path."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(_reason(path, error), path=path) from error
+    except (ValueError, RecursionError) as error:  # of text that is not UTF-8, too
+        raise DataError(f"not JSON ({error})", path=path) from error
+
+
+def read_json_object(path: StrPath) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises DataError as `read_json`, and for any other value."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"got a JSON {type(value).__name__}, expected an object", path=path)
+    return value
+
+
+def write_json(path: StrPath, value: Any) -> None:
+    """Write a value as a JSON file, all of it or nothing. Raises ValueError for NaN, which JSON does not have."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text + "\n")

@@ -21,7 +21,6 @@ which there are few, are a larger part of the corpus: half of the training examp
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +32,7 @@ import numpy as np
 from spinn_tensor.data_prep.columns import LabelledColumns, WordIds, sentence_columns
 from spinn_tensor.data_prep.draw import Draw
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, StrPath, atomic_write
+from spinn_tensor.data_prep.files import Skipped, StrPath, atomic_write, write_json
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.reading import LineExample, Peeked, read_line_examples
 from spinn_tensor.data_prep.trees import Tree, parse_binary
@@ -160,8 +159,7 @@ def write_corpus(folder: StrPath, config: ListOpsConfig | None = None) -> None:
         "config": asdict(config),
         "counts": {split: {label: count[label] for label in LABELS} for split, count in counts.items()},
     }
-    with atomic_write(folder / "corpus.json") as file:
-        file.write(json.dumps(manifest, indent=2) + "\n")
+    write_json(folder / "corpus.json", manifest)
 
 
 class ListOpsFormat:

@@ -24,7 +24,6 @@ it makes other sentences, or ends the process.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +41,7 @@ from spinn_tensor.data_prep.columns import (
     node_offsets,
 )
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import read_json, read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable, recover, write_folder
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ def write_store(
 
     def fill(temporary: Path) -> None:
         datasets.DatasetDict(parts).save_to_disk(temporary)
-        _write_json(temporary / WORDS, list(corpus.words))
+        write_json(temporary / WORDS, list(corpus.words))
         files = {name: sha256_of(temporary / name) for name in _files(temporary)}
-        _write_json(temporary / MANIFEST, {**manifest, "files": files})
+        write_json(temporary / MANIFEST, {**manifest, "files": files})
 
     try:
         with _without_progress_bars():
@@ -110,17 +110,16 @@ def write_store(
 def is_store(path: str | Path) -> bool:
     """Whether the folder says that it keeps a corpus, however old, new or damaged."""
     try:
-        manifest = _read_json(readable(Path(path)) / MANIFEST)
+        return read_json_object(readable(Path(path)) / MANIFEST).get("kind") == KIND
     except DataError:
         return False
-    return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """What the store says of itself, with options, sources and skipped lines as objects. Raises DataError."""
     path = readable(folder) / MANIFEST
-    manifest = _read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+    manifest = read_json_object(path)
+    if manifest.get("kind") != KIND:
         raise DataError(f"not the manifest of a {KIND}", path=path)
     for name in ("options", "sources", "skipped"):
         if not isinstance(manifest.setdefault(name, {}), dict):
@@ -141,7 +140,7 @@ def read_store(folder: Path) -> PreparedCorpus:
     manifest = read_manifest(folder)
     check_files(folder)
     folder = readable(folder)
-    words = _read_json(folder / WORDS)
+    words = read_json(folder / WORDS)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise DataError("expected a list of strings", path=folder / WORDS)
     try:
@@ -182,7 +181,7 @@ def clear_store(folder: Path) -> None:
         raise DataError("a file, expected a folder", path=folder)
     own: Any = {}
     if is_store(folder):
-        own = _read_json(folder / MANIFEST).get("files")
+        own = read_json_object(folder / MANIFEST).get("files")
         own = {MANIFEST, *own} if isinstance(own, dict) else set(_files(folder))
     others = [name for name in _files(folder) if name not in own and not _CACHE.search(name)]
     if others:
@@ -320,16 +319,3 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("no such file", path=path) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError("not JSON", path=path) from error

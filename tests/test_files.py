@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, atomic_write, open_text, read_examples, shorter_path
+from spinn_tensor.data_prep.files import (
+    Skipped,
+    atomic_write,
+    open_text,
+    read_examples,
+    read_json_object,
+    shorter_path,
+    write_json,
+)
 from spinn_tensor.data_prep.pairs import read_pairs
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
@@ -253,6 +261,21 @@ def test_atomic_write_names_what_is_in_the_way(tmp_path: Path) -> None:
         pass
     with pytest.raises(DataError, match="a folder, expected a file"), atomic_write(tmp_path):
         pass
+
+
+def test_json_is_written_whole_and_what_is_no_object_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"é": [1]})
+    assert path.read_bytes() == '{\n "é": [\n  1\n ]\n}\n'.encode()
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"loss": float("nan")})
+    assert read_json_object(path) == {"é": [1]}
+    for content in (b"[1]", b"{", b'"\xff"', b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.json"):
+            read_json_object(path)
+    with pytest.raises(DataError, match="no such file"):
+        read_json_object(tmp_path / "b.json")
 
 
 def test_a_data_error_is_one_line_and_keeps_the_first_place_it_was_given() -> None:

@@ -95,7 +95,7 @@ def break_json(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
     [
         (lambda f: (f / "manifest.json").unlink(), "manifest.json: no such file"),
         (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: not JSON"),
-        (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: not the manifest of a"),
+        (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: got a JSON list"),
         (
             lambda f: break_json(f, "manifest.json", lambda m: {**m, "format_version": 99}),
             "format version 99, this version reads 1: prepare again",

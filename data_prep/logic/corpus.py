@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spinn_tensor.data_prep.draw import Draw
-from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.data_prep.files import atomic_write, write_json
 from spinn_tensor.data_prep.logic.grammar import NounPhrase, Sentence, binary_parse, n_tokens, text
 from spinn_tensor.data_prep.logic.sampling import Shape, edit, oppose, permute, phrases, sample_sentence
 from spinn_tensor.data_prep.logic.semantics import DOMAIN_SIZE, label
@@ -121,8 +121,7 @@ def write_corpus(folder: str | Path, config: LogicConfig | None = None) -> None:
         "config": asdict(config),
         "counts": {split: Counter(record["gold_label"] for record in splits[split]) for split in SPLITS},
     }
-    with atomic_write(folder / "corpus.json") as file:
-        file.write(json.dumps(manifest, indent=2) + "\n")
+    write_json(folder / "corpus.json", manifest)
 
 
 def _label_counts(n_pairs: int) -> Counter[str]:

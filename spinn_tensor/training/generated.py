@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from spinn_tensor.data_prep import listops, logic
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import read_json_object
 from spinn_tensor.data_prep.folders import recover, write_folder
 from spinn_tensor.data_prep.listops import ListOpsConfig
 from spinn_tensor.data_prep.logic import LogicConfig
@@ -78,11 +78,8 @@ def write_generated(name: str, folder: Path, config: GeneratedConfig) -> None:
 
 def _holds_corpus(folder: Path, generator: Generator, config: GeneratedConfig) -> bool:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = read_json_object(folder / MANIFEST)
+    except DataError:
         return False
-    is_equal = isinstance(manifest, dict) and (manifest.get("version"), manifest.get("config")) == (
-        generator.version,
-        asdict(config),
-    )
+    is_equal = (manifest.get("version"), manifest.get("config")) == (generator.version, asdict(config))
     return is_equal and all((folder / name).is_file() for name in generator.files.values())
