@@ -48,10 +48,10 @@ from spinn_tensor.data_prep.sentence_lines import LineReader, line_reader, open_
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.encoder import StackMachine
 from spinn_tensor.encoding import EncodingOptions, encode_columns, encode_to_shards
 from spinn_tensor.encoding.blocks import BLOCK_LINES, SHARING_TOKENS
 from spinn_tensor.encoding.shards import write_array
+from spinn_tensor.model.encoder import StackMachine
 from spinn_tensor.training.allocator import keep_freed_memory
 
 DYNAMIC, OURS = "dynamic batching, 128 sentences", "spinn encode"

@@ -30,10 +30,10 @@ from torch._dynamo.utils import counters
 from benchmarks import harness
 from benchmarks.gpu_pairs import N_CLASSES, Pairs, load_pairs
 from benchmarks.sentences import add_snli, is_usual
-from spinn_tensor.classifiers import build_model
 from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import select
+from spinn_tensor.model.classifiers import build_model
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
 from spinn_tensor.training.methods import make_method

@@ -33,15 +33,15 @@ import torch
 from benchmarks import harness
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.batch import collate
-from spinn_tensor.classifiers import Model
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, select
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.encoder import ParsingMachine
 from spinn_tensor.export.interface import Candidate
 from spinn_tensor.export.onnx_file import export_onnx
 from spinn_tensor.export.parity import TOLERANCES, Case, compare, make_case, random_cases, require
 from spinn_tensor.export.session import onnx_function
+from spinn_tensor.model.classifiers import Model
+from spinn_tensor.model.encoder import ParsingMachine
 from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import load_splits

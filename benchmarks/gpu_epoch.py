@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.gpu_measure import Budget, wait
 from benchmarks.gpu_pairs import N_CLASSES, Pairs, repeated
 from spinn_tensor.batch import PairBatch, collate
-from spinn_tensor.classifiers import build_model
 from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import PairColumns, select
 from spinn_tensor.fixed_shapes import Shape, fixed_batch
+from spinn_tensor.model.classifiers import build_model
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
 from spinn_tensor.training.methods import Classify, make_method
 from spinn_tensor.training.objective import Totals, count_rows

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spinn_tensor.classifiers import MLP
-from spinn_tensor.encoder import ParsingMachine, StackMachine
 from spinn_tensor.export.step import StepWeights
-from spinn_tensor.leaves import LeafEncoder
 from spinn_tensor.machine.schedules import score_weights
+from spinn_tensor.model.classifiers import MLP
+from spinn_tensor.model.encoder import ParsingMachine, StackMachine
+from spinn_tensor.model.leaves import LeafEncoder
 from spinn_tensor.normalization import MaskedBatchNorm
 
 

@@ -13,8 +13,6 @@ import torch.fx.experimental._config as symbolic_shapes
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
-from spinn_tensor.classifiers import Model, PairClassifier, SentenceParser
-from spinn_tensor.encoder import ParsingMachine, StackMachine
 from spinn_tensor.export.fold import (
     Affine,
     classifier_layers,
@@ -38,6 +36,8 @@ from spinn_tensor.export.step import (
     step,
     transitions_of,
 )
+from spinn_tensor.model.classifiers import Model, PairClassifier, SentenceParser
+from spinn_tensor.model.encoder import ParsingMachine, StackMachine
 
 
 class Leaves(nn.Module):

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.classifiers import Model, SentenceParser
 from spinn_tensor.export.folder import metadata
+from spinn_tensor.model.classifiers import Model, SentenceParser
 
 TABLE_KINDS = {"spinn": ("own", "given"), "spinn-pi": ("given",), "spinn-pi-nt": ("forest",)}
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spinn_tensor.classifiers import Model
 from spinn_tensor.data_prep.folders import write_folder
 from spinn_tensor.export.folder import (
     ARTEFACTS,
@@ -31,6 +30,7 @@ from spinn_tensor.export.triton import (
     has_triton_schema,
     write_repository_files,
 )
+from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.checkpoint import Checkpoint
 
 PRECISIONS = {"onnx": "float32", "onnx-fp16": "float16", "onnx-int8": "int8", "triton": "float32"}

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spinn_tensor.classifiers import Model
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.graphs import Graph, build_graph, traced
 from spinn_tensor.export.interface import (
@@ -33,6 +32,7 @@ from spinn_tensor.export.interface import (
     output_axes,
 )
 from spinn_tensor.export.loop_onnx import DOMAIN, function_text, placeholder
+from spinn_tensor.model.classifiers import Model
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

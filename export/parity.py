@@ -36,7 +36,6 @@ import numpy as np
 import torch
 
 from spinn_tensor.batch import collate
-from spinn_tensor.classifiers import Model, SentenceClassifier, run_model
 from spinn_tensor.data_prep.branching import BRANCHINGS, branching_transitions
 from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, lengths
 from spinn_tensor.data_prep.errors import DataError
@@ -44,6 +43,7 @@ from spinn_tensor.data_prep.trees import check_all_transitions
 from spinn_tensor.export.interface import Arrays, Candidate, default_tables, first_line, output_axes, sides_of
 from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.machine import Parse
+from spinn_tensor.model.classifiers import Model, SentenceClassifier, run_model
 
 LENGTHS = (1, 2, 14, 40, 82)
 BATCH_SIZES = (1, 3, 32, 128)

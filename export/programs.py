@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
-from spinn_tensor.classifiers import Model
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.folder import EXPORT, VERSION_KEY
 from spinn_tensor.export.graphs import Graph, LaneGraph, build_graph, traced
@@ -36,6 +35,7 @@ from spinn_tensor.export.interface import (
     reading,
     require_ours,
 )
+from spinn_tensor.model.classifiers import Model
 
 TORCH_OF_LANES = "2.13"  # 2.11 does not export the scan of a model with a tracker; 2.12 was not tried
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spinn_tensor.classifiers import Model
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.folder import EXPORT
 from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Product, build_graph
@@ -31,6 +30,7 @@ from spinn_tensor.export.interface import (
 )
 from spinn_tensor.export.script_loop import run_both_ways, run_forest, run_lanes
 from spinn_tensor.export.step import StepWeights
+from spinn_tensor.model.classifiers import Model
 
 LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order of the logits
 

@@ -23,7 +23,7 @@ from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from spinn_tensor.classifiers import Model
+    from spinn_tensor.model.classifiers import Model
     from spinn_tensor.training.checkpoint import Provenance
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # "owner/name", or "name"

@@ -24,7 +24,6 @@ from typing import Self
 import numpy as np
 import torch
 
-from spinn_tensor.classifiers import Model
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import (
@@ -50,6 +49,7 @@ from spinn_tensor.data_prep.strings import (
 )
 from spinn_tensor.encoding.blocks import encode_columns
 from spinn_tensor.hub import HubOptions, bundle_folder
+from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, load_checkpoint
 from spinn_tensor.training.evaluate import EVALUATION_BATCH, predict_probabilities, predict_transitions
 

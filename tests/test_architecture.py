@@ -36,7 +36,7 @@ LAYERS = [
     "cli",
     "__init__",
 ]
-MODEL = {"classifiers", "compose", "encoder", "hub", "leaves", "normalization", "tracker"}
+MODEL = {"hub", "normalization"}
 # a model reads and writes itself, in a format that holds a run's settings: imported inside the methods that do
 UPWARDS = {("hub", "spinn_tensor.training.checkpoint")}
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spinn_tensor import LaneTables, TransitionWeights, make_sentence_batch, run_taught
-from spinn_tensor.encoder import SentenceEncoder
-from spinn_tensor.leaves import run_lstm
+from spinn_tensor.model.encoder import SentenceEncoder
+from spinn_tensor.model.leaves import run_lstm
 from tests.machines import (
     MACHINES,
     TABLES,

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from spinn_tensor.classifiers import build_model
 from spinn_tensor.config import EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.model.classifiers import build_model
 from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.presets import run_config

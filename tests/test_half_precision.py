@@ -12,7 +12,7 @@ from torch import nn
 
 from spinn_tensor import Pipeline, make_sentence_batch
 from spinn_tensor.config import ENCODER_KINDS
-from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.normalization import MaskedBatchNorm
 from tests.machines import relative_error
 from tests.test_encoders import some_columns

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from spinn_tensor import CheckpointError, Pipeline, SentenceBatch, make_sentence_batch
-from spinn_tensor.classifiers import Model
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import format_binary, parse_binary
+from spinn_tensor.model.classifiers import Model
 from spinn_tensor.pipeline import packaged_parser
 from tests.closeness import assert_close
 from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle, tiny_model, tiny_run

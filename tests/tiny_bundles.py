@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, Provenance, build_model
-from spinn_tensor.classifiers import Model
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.presets import run_config
 

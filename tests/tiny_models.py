@@ -7,9 +7,9 @@ import torch
 from torch.torch_version import TorchVersion
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
-from spinn_tensor.classifiers import Model
-from spinn_tensor.encoder import ParsingMachine
 from spinn_tensor.export.programs import TORCH_OF_LANES
+from spinn_tensor.model.classifiers import Model
+from spinn_tensor.model.encoder import ParsingMachine
 from spinn_tensor.normalization import MaskedBatchNorm
 
 VOCABULARY_SIZE = 60

@@ -20,7 +20,7 @@ from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.sentence_lines import SentenceFile
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
-from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.model.encoder import SentenceEncoder
 
 BLOCK_LINES = 20_000  # that are in memory at a time, and sorted by length
 BATCH_TOKENS = 16_384  # of a batch, unless a single sentence has more

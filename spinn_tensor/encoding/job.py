@@ -17,7 +17,7 @@ from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.files import is_jsonl, open_text
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.model.encoder import SentenceEncoder
 
 FORMATS = ("npy", "safetensors")
 DTYPES = ("float32", "float16")

@@ -13,10 +13,10 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.records import Tokenize
 from spinn_tensor.data_prep.sentence_lines import SentenceFile, line_reader, open_sentences
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.encoding.blocks import EncodedBlock, encode_lines, joined
 from spinn_tensor.encoding.job import STDIN, EncodingOptions, Ranks, describe_job
 from spinn_tensor.encoding.shards import ShardFolder
+from spinn_tensor.model.encoder import SentenceEncoder
 
 WAIT_SECONDS = 1800.0  # for another rank's next shard
 

@@ -25,12 +25,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from spinn_tensor.classifiers import Model, build_model
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.folders import readable, write_folder
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.model.classifiers import Model, build_model
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.model_card import model_card, without_folders
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spinn_tensor.batch import LabelledBatch, PairBatch, collate, make_sentence_batch, move
-from spinn_tensor.classifiers import Model, run_model
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.brackets import ParseScores, score_parses
 from spinn_tensor.data_prep.columns import (
@@ -24,7 +23,8 @@ from spinn_tensor.data_prep.columns import (
     select,
     take,
 )
-from spinn_tensor.encoder import SentenceEncoder
+from spinn_tensor.model.classifiers import Model, run_model
+from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.training.metrics import Scores, add_to_confusion
 from spinn_tensor.training.objective import targets
 

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.classifiers import Model
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, lengths, select
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import ScoreError
+from spinn_tensor.model.classifiers import Model
 from spinn_tensor.normalization import synchronise
 from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from spinn_tensor.batch import LabelledBatch, PairBatch, collate
 from spinn_tensor.bundles import OwnTables
-from spinn_tensor.classifiers import Model
 from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, select
 from spinn_tensor.fixed_shapes import FIXED_KINDS, Shape, fixed_batch, plan_for_corpus
 from spinn_tensor.machine import forcing_noise, logistic_noise
+from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.objective import Totals, supervised_loss, training_loss
 from spinn_tensor.training.reinforce import Moments, n_lanes_of, reinforce_loss, sampling_noise

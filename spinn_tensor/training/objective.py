@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spinn_tensor.batch import LabelledBatch, PairBatch
-from spinn_tensor.classifiers import Model, run_model
 from spinn_tensor.data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, lengths, node_offsets
 from spinn_tensor.machine import Parse
+from spinn_tensor.model.classifiers import Model, run_model
 
 
 class Totals(NamedTuple):

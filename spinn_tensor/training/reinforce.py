@@ -31,9 +31,9 @@ from torch.nn import functional as F
 
 from spinn_tensor.batch import LabelledBatch, PairBatch
 from spinn_tensor.bundles import OwnTables
-from spinn_tensor.classifiers import Model, run_model
 from spinn_tensor.data_prep.columns import NO_LABEL
 from spinn_tensor.machine import Parse, logistic_noise
+from spinn_tensor.model.classifiers import Model, run_model
 
 
 class Moments(NamedTuple):

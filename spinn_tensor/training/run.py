@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from spinn_tensor.classifiers import build_model
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.folders import readable, recover
 from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.model.classifiers import build_model
 from spinn_tensor.training.checkpoint import (
     CONFIG,
     WEIGHTS,

@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from spinn_tensor.batch import SentenceBatch
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables
-from spinn_tensor.compose import Compose
 from spinn_tensor.config import SPINN_KINDS, EncoderConfig
-from spinn_tensor.leaves import LeafEncoder, run_lstm
 from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
-from spinn_tensor.tracker import Tracker, TransitionHead
+from spinn_tensor.model.cells import Compose, Tracker, TransitionHead
+from spinn_tensor.model.leaves import LeafEncoder, run_lstm
 
 TABLE_KIND_OF = {
     "spinn-pi-nt": "forest",

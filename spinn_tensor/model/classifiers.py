@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
 from spinn_tensor.config import ClassifierConfig, ModelConfig
-from spinn_tensor.encoder import SentenceEncoder
 from spinn_tensor.hub import HubMixin
-from spinn_tensor.leaves import he_linear
 from spinn_tensor.machine import Parse
+from spinn_tensor.model.cells import SOFTMAX_RANGE
+from spinn_tensor.model.encoder import SentenceEncoder
+from spinn_tensor.model.leaves import he_linear
 from spinn_tensor.normalization import MaskedBatchNorm
-from spinn_tensor.tracker import SOFTMAX_RANGE
 
 
 class Outcome(NamedTuple):

@@ -1,0 +1,1 @@
+"""Models of sentences: leaves and cells, which own the parameters, encoders, and classifiers over encodings."""
