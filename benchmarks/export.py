@@ -4,7 +4,7 @@
     python -m benchmarks.export --quick     seconds, numbers without meaning
 
 Time: a SPINN that parses for itself (random weights, so that its trees are of all kinds), single sentences and pairs,
-the words random. Eager is what a user calls: `make_labelled_batch` or `make_pair_batch` on columns and the model on the
+the words random. Eager is what a user calls: `make_batch` on columns and the model on the
 batch, without gradients; beside it the same without making the batch. onnxruntime runs the files of `export_onnx` on
 padded ids. Every form runs once a round, after a pause in which the threads of the one before fall asleep, and a run
 that is not timed, which wakes its own; ratios are medians of those within a round.
@@ -32,9 +32,9 @@ import torch
 
 from benchmarks import harness
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
-from spinn_tensor.batch import collate
+from spinn_tensor.batch import make_batch
 from spinn_tensor.data_prep.branching import branching_transitions
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, select
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, select
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.export.interface import Candidate
 from spinn_tensor.export.onnx_file import export_onnx
@@ -152,7 +152,7 @@ def _write(model: Model, folder: Path, forms: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def _columns(model: Model, n: int, length: int) -> PairColumns | LabelledColumns:
+def _columns(model: Model, n: int, length: int) -> Corpus:
     """Random words in n sentences, or twice as many."""
     rng = np.random.default_rng(0)
     n_tokens = np.full(n, length)
@@ -163,11 +163,9 @@ def _columns(model: Model, n: int, length: int) -> PairColumns | LabelledColumns
         return SentenceColumns(ids, offsets, branching_transitions(n_tokens, "right"), None)
 
     labels = np.zeros(n, dtype=np.int64)
-    return (
-        PairColumns(side(), side(), labels)
-        if model.config.task == "pair"
-        else LabelledColumns(side(), labels)
-    )
+    if model.config.task == "pair":
+        return Corpus.of_pairs(side(), side(), labels)
+    return Corpus(side(), labels)
 
 
 class _Measure:
@@ -200,9 +198,9 @@ class _Measure:
         model, columns = self.model, _columns(self.model, n, length)
         inputs = make_case(model, columns).inputs
         share = model.encoder.sharing("own")
-        batch = collate(columns, "own", share=share)
+        batch = make_batch(columns, "own", share=share)
         runs: dict[str, Callable[[], object]] = {
-            EAGER: lambda: model(collate(columns, "own", share=share)),
+            EAGER: lambda: model(make_batch(columns, "own", share=share)),
             MODEL_ALONE: lambda: model(batch),
         }
         for form, session in self.sessions.items():
@@ -248,7 +246,7 @@ def _accuracy(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
 
 def _eager_logits(model: Model, case: Case) -> np.ndarray:
     with torch.no_grad():
-        return model(collate(case.columns, "own")).numpy()
+        return model(make_batch(case.columns, "own")).numpy()
 
 
 def _score(cases: list[Case], logits_of: Callable[[Case], np.ndarray]) -> float:

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.gpu_measure import Budget, wait
 from benchmarks.gpu_pairs import N_CLASSES, Pairs, repeated
-from spinn_tensor.batch import PairBatch, collate
+from spinn_tensor.batch import Batch, TableKind, make_batch
 from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.batching import epoch_batches
-from spinn_tensor.data_prep.columns import PairColumns, select
+from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.fixed_shapes import Shape, fixed_batch
 from spinn_tensor.model.classifiers import build_model
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
@@ -46,7 +46,7 @@ class Batches(Dataset):
     """The batches of an epoch, each made when it is asked for, in whatever process."""
 
     def __init__(
-        self, columns: PairColumns, rows: list[np.ndarray], table_kind: str, shapes: list[Shape]
+        self, columns: Corpus, rows: list[np.ndarray], table_kind: TableKind, shapes: list[Shape]
     ) -> None:
         self.columns, self.rows, self.table_kind, self.shapes = columns, rows, table_kind, shapes
         self.counts = count_rows(columns, node_labels=False)
@@ -54,11 +54,10 @@ class Batches(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int) -> tuple[PairBatch, np.ndarray]:
+    def __getitem__(self, number: int) -> tuple[Batch, np.ndarray]:
         """The batch and the counts of its rows."""
         columns = select(self.columns, self.rows[number])
-        batch = fixed_batch(columns, self.table_kind, self.shapes) or collate(columns, self.table_kind)
-        assert isinstance(batch, PairBatch)
+        batch = fixed_batch(columns, self.table_kind, self.shapes) or make_batch(columns, self.table_kind)
         return batch, self.counts[self.rows[number]]
 
 

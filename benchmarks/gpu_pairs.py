@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.sentences import is_usual, snli_file, snli_pairs
-from spinn_tensor.data_prep.columns import PairColumns, select
+from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.data_prep.pairs import PairExample, pair_columns_from_examples
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 
@@ -22,7 +22,7 @@ class Pairs(NamedTuple):
     """A corpus of pairs and what it is."""
 
     source: str
-    columns: PairColumns
+    columns: Corpus
     vocabulary_size: int
 
 
@@ -41,7 +41,7 @@ def load_pairs(source: str = "auto") -> Pairs:
         return _columns("generated logic corpus", snli_pairs(f"{folder}/dev.jsonl"))
 
 
-def repeated(columns: PairColumns, n_pairs: int) -> PairColumns:
+def repeated(columns: Corpus, n_pairs: int) -> Corpus:
     """As many pairs with the same distribution of lengths: all of them so often, and the rest drawn."""
     n = len(columns.labels)
     rest = np.random.default_rng(0).permutation(n)[: n_pairs % n]

@@ -34,7 +34,7 @@ from spinn_tensor import (
     run_own,
     to_torch,
 )
-from spinn_tensor.data_prep.columns import PairColumns, SentenceColumns
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.config import ParsingConfig
@@ -139,7 +139,7 @@ def _steps(transitions: Sequence[np.ndarray], n_hidden: int, options: argparse.N
     return {name: harness.stopwatch(_step(model, config, columns)) for name, config in learning.items()}
 
 
-def _step(model, config: ParsingConfig, columns: PairColumns) -> Callable[[], None]:
+def _step(model, config: ParsingConfig, columns: Corpus) -> Callable[[], None]:
     method = make_method(model, config)
     batch = method.collate(columns, 0)
 
@@ -150,7 +150,7 @@ def _step(model, config: ParsingConfig, columns: PairColumns) -> Callable[[], No
     return step
 
 
-def _pairs(transitions: Sequence[np.ndarray]) -> PairColumns:
+def _pairs(transitions: Sequence[np.ndarray]) -> Corpus:
     """Every two sentences a pair, their words drawn at random."""
     rng = np.random.default_rng(0)
     half = len(transitions) // 2
@@ -161,7 +161,7 @@ def _pairs(transitions: Sequence[np.ndarray]) -> PairColumns:
         return SentenceColumns(ids, np.concatenate(([0], np.cumsum(lengths))), np.concatenate(codes), None)
 
     sides = side(transitions[:half]), side(transitions[half : 2 * half])
-    return PairColumns(*sides, rng.integers(0, 3, half))
+    return Corpus.of_pairs(*sides, rng.integers(0, 3, half))
 
 
 def _row(

@@ -27,8 +27,7 @@ from spinn_tensor.data_prep.branching import branching_transitions as branching_
 from spinn_tensor.data_prep.branching import right_period_transitions as right_period_transitions
 from spinn_tensor.data_prep.branching import with_branching as with_branching
 from spinn_tensor.data_prep.columns import NO_LABEL as NO_LABEL
-from spinn_tensor.data_prep.columns import LabelledColumns as LabelledColumns
-from spinn_tensor.data_prep.columns import PairColumns as PairColumns
+from spinn_tensor.data_prep.columns import Corpus as Corpus
 from spinn_tensor.data_prep.columns import SentenceColumns as SentenceColumns
 from spinn_tensor.data_prep.columns import check_columns as check_columns
 from spinn_tensor.data_prep.columns import concatenate as concatenate

@@ -31,11 +31,10 @@ over sentences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.columns import lengths as sentence_lengths
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
@@ -107,27 +106,9 @@ def with_branching(columns: SentenceColumns, kind: str, seed: int = 0) -> Senten
     return columns._replace(transitions=transitions, node_labels=None)
 
 
-@overload
-def branched(corpus: PairColumns, kind: str, seed: int = 0) -> PairColumns: ...
-@overload
-def branched(corpus: LabelledColumns, kind: str, seed: int = 0) -> LabelledColumns: ...
-def branched(
-    corpus: PairColumns | LabelledColumns, kind: str, seed: int = 0
-) -> PairColumns | LabelledColumns:
-    """A corpus under other trees, as `with_branching` does for sentences; the labels of the examples stay.
-
-    Premises and hypotheses draw from one stream: of equal lengths, they still get random trees of their own.
-    """
-    if isinstance(corpus, LabelledColumns):
-        return corpus._replace(sentences=with_branching(corpus.sentences, kind, seed))
-    premises, hypotheses = corpus.premises, corpus.hypotheses
-    both = np.concatenate([sentence_lengths(premises), sentence_lengths(hypotheses)])
-    transitions = branching_transitions(both, kind, seed)
-    of_premises, of_hypotheses = np.split(transitions, [len(premises.transitions)])
-    return corpus._replace(
-        premises=premises._replace(transitions=of_premises, node_labels=None),
-        hypotheses=hypotheses._replace(transitions=of_hypotheses, node_labels=None),
-    )
+def branched(corpus: Corpus, kind: str, seed: int = 0) -> Corpus:
+    """Return a corpus under other trees, as `with_branching` does for sentences; the labels of the examples stay."""
+    return corpus._replace(sentences=with_branching(corpus.sentences, kind, seed))
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

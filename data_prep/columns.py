@@ -12,7 +12,7 @@ needed. M is the number of tokens of all sentences.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol, overload
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,39 +38,38 @@ class SentenceColumns(NamedTuple):
     node_labels: np.ndarray | None  # (2M - n,) int64, of the node each pushes, or NO_LABEL
 
 
-class PairColumns(NamedTuple):
-    """n pairs of sentences."""
+class Corpus(NamedTuple):
+    """n examples, of one sentence or of two, with a label each.
 
-    premises: SentenceColumns  # n sentences
-    hypotheses: SentenceColumns  # n sentences
+    Of pairs the sentences are all n premises, then all n hypotheses.
+    """
+
+    sentences: SentenceColumns  # n_sides * n sentences, side after side
     labels: np.ndarray  # (n,) int64, NO_LABEL = unlabelled
+    n_sides: int = 1  # sentences of an example: 1, or 2 for pairs
+
+    @classmethod
+    def of_pairs(cls, premises: SentenceColumns, hypotheses: SentenceColumns, labels: np.ndarray) -> Corpus:
+        """Return the corpus of n pairs, from n premises and n hypotheses."""
+        return cls(concatenate(premises, hypotheses), labels, n_sides=2)
+
+    @property
+    def sides(self) -> list[SentenceColumns]:
+        """The sentences of each side, n each: all, or premises and hypotheses."""
+        rows = np.arange(len(self.labels))
+        if self.n_sides == 1:
+            return [self.sentences]
+        return [take(self.sentences, rows + side * len(rows)) for side in range(self.n_sides)]
 
     @property
     def lengths_key(self) -> np.ndarray:
-        """Length to batch by: that of the longer sentence of each pair, (n,) int64."""
-        return np.maximum(lengths(self.premises), lengths(self.hypotheses))
+        """Length to batch by, that of an example's longest sentence: (n,) int64."""
+        return lengths(self.sentences).reshape(self.n_sides, -1).max(0)
 
     @property
     def n_tokens(self) -> np.ndarray:
-        """Tokens of both sentences of each pair, (n,) int64."""
-        return lengths(self.premises) + lengths(self.hypotheses)
-
-
-class LabelledColumns(NamedTuple):
-    """n sentences with a label each."""
-
-    sentences: SentenceColumns  # n sentences
-    labels: np.ndarray  # (n,) int64
-
-    @property
-    def lengths_key(self) -> np.ndarray:
-        """Length to batch by, (n,) int64."""
-        return lengths(self.sentences)
-
-    @property
-    def n_tokens(self) -> np.ndarray:
-        """Tokens of each sentence, (n,) int64."""
-        return lengths(self.sentences)
+        """Tokens of all sentences of each example, (n,) int64."""
+        return lengths(self.sentences).reshape(self.n_sides, -1).sum(0)
 
 
 def sentence_columns(trees: Iterable[Tree], vocabulary: WordIds) -> SentenceColumns:
@@ -155,15 +154,11 @@ def concatenate(*parts: SentenceColumns) -> SentenceColumns:
     )
 
 
-@overload
-def select(corpus: PairColumns, rows: np.ndarray) -> PairColumns: ...
-@overload
-def select(corpus: LabelledColumns, rows: np.ndarray) -> LabelledColumns: ...
-def select(corpus: PairColumns | LabelledColumns, rows: np.ndarray) -> PairColumns | LabelledColumns:
-    """Examples rows (m,) of a corpus, as `take` does for sentences."""
-    if isinstance(corpus, PairColumns):
-        return PairColumns(take(corpus.premises, rows), take(corpus.hypotheses, rows), corpus.labels[rows])
-    return LabelledColumns(take(corpus.sentences, rows), corpus.labels[rows])
+def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
+    """Return the examples rows (m,) of a corpus, as `take` does for sentences."""
+    starts = len(corpus.labels) * np.arange(corpus.n_sides)
+    of_sides = (np.asarray(rows, dtype=np.int64) + starts[:, None]).reshape(-1)
+    return Corpus(take(corpus.sentences, of_sides), corpus.labels[rows], corpus.n_sides)
 
 
 def ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

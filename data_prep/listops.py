@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import LabelledColumns, WordIds, sentence_columns
+from spinn_tensor.data_prep.columns import Corpus, WordIds, sentence_columns
 from spinn_tensor.data_prep.draw import Draw
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, StrPath, atomic_write, write_json
@@ -196,13 +196,13 @@ def read_expressions(
     return (ListOpsExample(example.trees[0], example.label) for example in examples)
 
 
-def expression_columns(examples: Iterable[ListOpsExample], vocabulary: WordIds) -> LabelledColumns:
+def expression_columns(examples: Iterable[ListOpsExample], vocabulary: WordIds) -> Corpus:
     """Columns of the examples."""
     trees, labels = [], []
     for tree, label in examples:
         trees.append(tree)
         labels.append(label)
-    return LabelledColumns(sentence_columns(trees, vocabulary), np.array(labels, dtype=np.int64))
+    return Corpus(sentence_columns(trees, vocabulary), np.array(labels, dtype=np.int64))
 
 
 def _parse_line(line: str) -> ListOpsExample:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import NO_LABEL, PairColumns, WordIds, sentence_columns, take
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, WordIds, sentence_columns, take
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, StrPath, parse_record
 from spinn_tensor.data_prep.json_lines import JsonFields, read_json_lines
@@ -218,20 +218,19 @@ def read_pairs(
         yield PairExample(premise, hypothesis, label, example.name)
 
 
-def pair_columns(examples: Examples) -> PairColumns:
+def pair_columns(examples: Examples) -> Corpus:
     """Columns of what `reading` gave: every second sentence is a hypothesis."""
-    n_pairs = len(examples.labels)
-    premises, hypotheses = (take(examples.sentences, np.arange(side, 2 * n_pairs, 2)) for side in (0, 1))
-    return PairColumns(premises, hypotheses, examples.labels)
+    by_side = np.arange(2 * len(examples.labels)).reshape(-1, 2).T.reshape(-1)
+    return Corpus(take(examples.sentences, by_side), examples.labels, n_sides=2)
 
 
 def pair_columns_from_examples(
     examples: Iterable[PairExample], vocabulary: WordIds, labels: Sequence[str] = LABELS
-) -> PairColumns:
+) -> Corpus:
     """Columns of pairs that are at hand."""
     examples = list(examples)
     ids = {None: UNLABELLED} | {label: i for i, label in enumerate(labels)}
-    return PairColumns(
+    return Corpus.of_pairs(
         premises=sentence_columns((example.premise for example in examples), vocabulary),
         hypotheses=sentence_columns((example.hypothesis for example in examples), vocabulary),
         labels=np.array([ids[example.label] for example in examples], dtype=np.int64),

@@ -12,7 +12,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
-    LabelledColumns,
+    Corpus,
     SentenceColumns,
     WordIds,
     lengths,
@@ -68,7 +68,7 @@ def read_trees(
     return (example.trees[0] for example in examples)
 
 
-def labelled_columns(trees: Iterable[Tree], vocabulary: WordIds) -> LabelledColumns:
+def labelled_columns(trees: Iterable[Tree], vocabulary: WordIds) -> Corpus:
     """Columns of the trees, each labelled as its root; raises DataError naming an example without labels."""
     sentences = sentence_columns(trees, vocabulary)
     roots = node_offsets(sentences)[1:] - 1  # the last transition of a sentence pushes its root
@@ -78,10 +78,10 @@ def labelled_columns(trees: Iterable[Tree], vocabulary: WordIds) -> LabelledColu
         labels = sentences.node_labels[roots]
     if (labels == NO_LABEL).any():
         raise DataError("a tree without labels", example=int(np.argmax(labels == NO_LABEL)))
-    return LabelledColumns(sentences, labels)
+    return Corpus(sentences, labels)
 
 
-def phrases(corpus: LabelledColumns) -> LabelledColumns:
+def phrases(corpus: Corpus) -> Corpus:
     """Every labelled node of the trees as a sentence of its own, words among them, in the order of the transitions."""
     sentences = corpus.sentences
     assert sentences.node_labels is not None, "trees with labels"
@@ -103,4 +103,4 @@ def phrases(corpus: LabelledColumns) -> LabelledColumns:
         sentences.transitions[node_index],
         sentences.node_labels[node_index],
     )
-    return LabelledColumns(columns, sentences.node_labels[nodes])
+    return Corpus(columns, sentences.node_labels[nodes])

@@ -28,8 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.columns import (
-    LabelledColumns,
-    PairColumns,
+    Corpus,
     SentenceColumns,
     lengths,
     n_sentences,
@@ -38,8 +37,6 @@ from spinn_tensor.data_prep.columns import (
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
-
-Corpus = PairColumns | LabelledColumns
 
 _BLOCK = 1 << 16  # sentences whose stacks are followed at a time: the trace takes some 150 bytes a transition
 _GOLDEN, _MIX1, _MIX2 = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -179,18 +176,16 @@ def split_statistics(
         raise DataError("a split without examples")
     sides = corpus_sides(corpus)
     keys = example_keys(corpus)
-    node_labels = [side.node_labels for side in sides.values() if side.node_labels is not None]
+    node_labels = corpus.sentences.node_labels
     label_counts, n_unlabelled = _count_labels(corpus.labels, n_labels)
     return SplitStatistics(
         n_examples=n_examples,
         n_sentences=n_examples * len(sides),
-        n_distinct_sentences=len(np.unique(_all_sentence_keys(corpus))),
-        word_counts=np.sum(
-            [np.bincount(side.token_ids, minlength=vocabulary_size) for side in sides.values()], axis=0
-        ),
+        n_distinct_sentences=len(np.unique(sentence_keys(corpus.sentences))),
+        word_counts=np.bincount(corpus.sentences.token_ids, minlength=vocabulary_size),
         label_counts=label_counts,
         n_unlabelled=n_unlabelled,
-        node_label_counts=_count_labels(np.concatenate(node_labels), n_labels)[0] if node_labels else None,
+        node_label_counts=None if node_labels is None else _count_labels(node_labels, n_labels)[0],
         n_repeated=n_examples - len(np.unique(keys)),
         n_ambiguous=_count_ambiguous(keys, corpus.labels),
         sides={name: _side_statistics(side) for name, side in sides.items()},
@@ -199,9 +194,8 @@ def split_statistics(
 
 def corpus_sides(corpus: Corpus) -> dict[str, SentenceColumns]:
     """The sentences of a corpus, by what they are called."""
-    if isinstance(corpus, PairColumns):
-        return {"premise": corpus.premises, "hypothesis": corpus.hypotheses}
-    return {"sentence": corpus.sentences}
+    names = ("premise", "hypothesis") if corpus.n_sides == 2 else ("sentence",)
+    return dict(zip(names, corpus.sides, strict=True))
 
 
 def sentence_keys(columns: SentenceColumns) -> np.ndarray:
@@ -215,9 +209,8 @@ def sentence_keys(columns: SentenceColumns) -> np.ndarray:
 
 def example_keys(corpus: Corpus) -> np.ndarray:
     """A number for each example, (n,) uint64, whatever its label; a pair has another one the other way round."""
-    if isinstance(corpus, LabelledColumns):
-        return sentence_keys(corpus.sentences)
-    return _mix(sentence_keys(corpus.premises)) + sentence_keys(corpus.hypotheses)
+    *first, last = sentence_keys(corpus.sentences).reshape(corpus.n_sides, -1)
+    return last + _mix(first[0]) if first else last
 
 
 def overlap(
@@ -226,7 +219,7 @@ def overlap(
 ) -> Overlap:
     """Examples and sentences of `other` that are in `train` as well."""
     examples = np.isin(example_keys(other), example_keys(train))
-    sentences = np.isin(_all_sentence_keys(other), _all_sentence_keys(train))
+    sentences = np.isin(sentence_keys(other.sentences), sentence_keys(train.sentences))
     return Overlap(int(examples.sum()), int(sentences.sum()))
 
 
@@ -256,10 +249,6 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * _MIX1
     x = (x ^ (x >> np.uint64(27))) * _MIX2
     return x ^ (x >> np.uint64(31))
-
-
-def _all_sentence_keys(corpus: Corpus) -> np.ndarray:
-    return np.concatenate([sentence_keys(side) for side in corpus_sides(corpus).values()])
 
 
 def _count_labels(labels: np.ndarray, n_labels: int) -> tuple[np.ndarray, int]:

@@ -34,8 +34,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
-    LabelledColumns,
-    PairColumns,
+    Corpus,
     SentenceColumns,
     check_columns,
     node_offsets,
@@ -55,8 +54,6 @@ PAIR_SIDES, SINGLE_SIDE = ("premise", "hypothesis"), "sentence"
 _ARROW_UNLABELLED = -1  # what HF's ClassLabel takes for no label
 _MOST_SHORT = 1 << 16
 _CACHE = re.compile(r"(^|/)cache-[^/]*\.arrow$")  # what `datasets` writes beside what it opened
-
-Corpus = PairColumns | LabelledColumns
 
 
 class Split(NamedTuple):
@@ -243,9 +240,8 @@ def _dataset(split: Split, corpus: PreparedCorpus) -> datasets.Dataset:
 
 
 def _sides(columns: Corpus) -> list[tuple[str, SentenceColumns]]:
-    if isinstance(columns, PairColumns):
-        return list(zip(PAIR_SIDES, (columns.premises, columns.hypotheses), strict=True))
-    return [(SINGLE_SIDE, columns.sentences)]
+    names = PAIR_SIDES if columns.n_sides == 2 else (SINGLE_SIDE,)
+    return list(zip(names, columns.sides, strict=True))
 
 
 def _lists(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
@@ -265,8 +261,8 @@ def _split(table: pa.Table, task: str, n_words: int, n_labels: int) -> Split:
     names = pa.concat_arrays([pa.array([], pa.string()), *table.column("name").chunks])
     if task == "pair":
         premises, hypotheses = (_sentences(table, side, n_words) for side in PAIR_SIDES)
-        return Split(PairColumns(premises, hypotheses, labels), names)
-    return Split(LabelledColumns(_sentences(table, SINGLE_SIDE, n_words), labels), names)
+        return Split(Corpus.of_pairs(premises, hypotheses, labels), names)
+    return Split(Corpus(_sentences(table, SINGLE_SIDE, n_words), labels), names)
 
 
 def _sentences(table: pa.Table, side: str, n_words: int) -> SentenceColumns:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import NO_LABEL, LabelledColumns, WordIds, n_sentences, sentence_columns
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, WordIds, n_sentences, sentence_columns
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, StrPath, is_jsonl, parse_record
 from spinn_tensor.data_prep.json_lines import read_json_lines
@@ -95,10 +95,10 @@ def read_treebank(
     return chain.from_iterable(example.trees for example in examples)
 
 
-def treebank_columns(trees: Iterable[Tree], vocabulary: WordIds) -> LabelledColumns:
+def treebank_columns(trees: Iterable[Tree], vocabulary: WordIds) -> Corpus:
     """Columns of the trees, without labels."""
     sentences = sentence_columns((tree._replace(labels=None) for tree in trees), vocabulary)
-    return LabelledColumns(sentences, np.full(n_sentences(sentences), NO_LABEL, dtype=np.int64))
+    return Corpus(sentences, np.full(n_sentences(sentences), NO_LABEL, dtype=np.int64))
 
 
 def parse_or_tokenize(text: str, tokenize: Tokenize | None) -> Tree:

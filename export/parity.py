@@ -35,19 +35,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from spinn_tensor.batch import collate
+from spinn_tensor.batch import TableKind, make_batch
 from spinn_tensor.data_prep.branching import BRANCHINGS, branching_transitions
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, lengths
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, concatenate, lengths
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import check_all_transitions
 from spinn_tensor.export.interface import Arrays, Candidate, default_tables, first_line, output_axes, sides_of
 from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.machine import Parse
-from spinn_tensor.model.classifiers import Model, SentenceClassifier, run_model
+from spinn_tensor.model.classifiers import Model, SentenceClassifier
 
 LENGTHS = (1, 2, 14, 40, 82)
 BATCH_SIZES = (1, 3, 32, 128)
-BATCH_TABLES = {"own": "own", "given": "lanes", "forest": "forest"}  # of `make_sentence_batch`
+BATCH_TABLES: dict[str, TableKind] = {
+    "own": "own",
+    "given": "lanes",
+    "forest": "forest",
+}  # of `make_sentence_batch`
 POISON = -(10**9)  # padding that is no word
 
 
@@ -58,7 +62,7 @@ class ParityError(ValueError):
 class Case(NamedTuple):
     """A batch, and what an artefact reads of it."""
 
-    columns: PairColumns | LabelledColumns  # n examples
+    columns: Corpus  # n examples
     inputs: Arrays  # by name, see `export.interface`
 
 
@@ -148,12 +152,12 @@ def random_cases(
 
 def make_case(
     model: Model,
-    columns: PairColumns | LabelledColumns,
+    columns: Corpus,
     *,
     tables: str | None = None,
 ) -> Case:
     """The case of a batch of a corpus, with padding that must not be read."""
-    sides = _sides(columns)
+    sides = columns.sides
     inputs = graph_inputs(sides, default_tables(model) if tables is None else tables)
     for side, sentences in zip(sides_of(model.config.task), sides, strict=True):
         ids = inputs.get(f"{side}ids" if side else "token_ids")
@@ -190,7 +194,7 @@ def compare(
             assert parse is not None
             free = parse.free_mask
             transitions.judge(parse.logits[free].numpy(), parse.transitions[free].numpy())
-        n_words = np.max([lengths(side) for side in _sides(case.columns)], axis=0).tolist()
+        n_words = case.columns.lengths_key.tolist()
         for name, values in expected.items():
             sizes[name] = max(sizes.get(name, 1.0), float(np.abs(values).max()))
             for n_tokens, difference in zip(n_words, np.abs(values - got[name]).max(1).tolist(), strict=True):
@@ -234,9 +238,9 @@ def reference(
     outputs, parse = _outcome(model, case.columns, tables)
     if tables == "own":
         assert parse is not None
-        sides = _sides(case.columns)
-        rows = _transition_rows(parse.transitions.numpy(), np.concatenate([lengths(side) for side in sides]))
-        for prefix, part in zip(sides_of(model.config.task), np.split(rows, len(sides)), strict=True):
+        rows = _transition_rows(parse.transitions.numpy(), lengths(case.columns.sentences))
+        prefixes = sides_of(model.config.task)
+        for prefix, part in zip(prefixes, np.split(rows, len(prefixes)), strict=True):
             outputs[f"{prefix}transitions"] = part
     assert list(outputs) == list(output_axes(model.config.task, tables))
     return outputs
@@ -244,22 +248,20 @@ def reference(
 
 def _outcome(
     model: Model,
-    columns: PairColumns | LabelledColumns,
+    columns: Corpus,
     tables: str,
 ) -> tuple[Arrays, Parse | None]:
     """Return logits and encodings, and of a model that parses what it thought of the transitions."""
     with _evaluating(model), torch.no_grad():
-        batch = collate(columns, BATCH_TABLES[tables])
+        batch = make_batch(columns, BATCH_TABLES[tables])
         if model.config.encoder.parses:
-            logits, parse = run_model(model, batch)
+            logits, parse = model.run(batch)
             assert parse is not None
             encodings = parse.encodings
         else:
             encodings, parse = model.encoder(batch.sentences), None
-            if isinstance(model, SentenceClassifier):
-                logits = model.root_logits(batch)  # type: ignore[arg-type]
-            else:
-                logits = run_model(model, batch).logits
+            run = model.root_logits if isinstance(model, SentenceClassifier) else model.forward
+            logits = run(batch)
     outputs: Arrays = {} if logits is None else {"logits": logits.numpy()}
     prefixes = sides_of(model.config.task)
     for prefix, part in zip(prefixes, np.split(encodings.numpy(), len(prefixes)), strict=True):
@@ -275,11 +277,11 @@ def _run(candidate: Candidate, case: Case) -> Arrays:
         raise ParityError(f"the artefact fails on a batch of {n}: {first_line(error)}") from error
 
 
-def _with_trees(columns: PairColumns | LabelledColumns, got: Arrays) -> PairColumns | LabelledColumns:
+def _with_trees(columns: Corpus, got: Arrays) -> Corpus:
     """Return the examples with the artefact's trees in place of their own."""
     sides = []
-    prefixes = sides_of("pair" if isinstance(columns, PairColumns) else "sentence")
-    for prefix, side in zip(prefixes, _sides(columns), strict=True):
+    prefixes = sides_of("pair" if columns.n_sides == 2 else "sentence")
+    for prefix, side in zip(prefixes, columns.sides, strict=True):
         rows, n_tokens = got[f"{prefix}transitions"], lengths(side)
         real_mask = np.arange(rows.shape[1]) < 2 * n_tokens[:, None] - 1
         try:
@@ -336,10 +338,6 @@ def _transition_rows(
     return rows
 
 
-def _sides(columns: PairColumns | LabelledColumns) -> list[SentenceColumns]:
-    return [columns.premises, columns.hypotheses] if isinstance(columns, PairColumns) else [columns.sentences]
-
-
 def _random_sentences(
     generator: np.random.Generator,
     n_tokens: np.ndarray,  # (n,)
@@ -356,6 +354,6 @@ def _random_sentences(
     return SentenceColumns(ids, np.concatenate(([0], np.cumsum(n_tokens))), np.concatenate(transitions), None)
 
 
-def _corpus(sides: list[SentenceColumns]) -> PairColumns | LabelledColumns:
+def _corpus(sides: list[SentenceColumns]) -> Corpus:
     labels = np.zeros(len(sides[0].token_offsets) - 1, dtype=np.int64)
-    return PairColumns(sides[0], sides[1], labels) if len(sides) == 2 else LabelledColumns(sides[0], labels)
+    return Corpus(concatenate(*sides), labels, len(sides))

@@ -1,9 +1,6 @@
-from .batch import LabelledBatch as LabelledBatch
-from .batch import PairBatch as PairBatch
+from .batch import Batch as Batch
 from .batch import SentenceBatch as SentenceBatch
-from .batch import collate as collate
-from .batch import make_labelled_batch as make_labelled_batch
-from .batch import make_pair_batch as make_pair_batch
+from .batch import make_batch as make_batch
 from .batch import make_sentence_batch as make_sentence_batch
 from .bundles import ComposeWeights as ComposeWeights
 from .bundles import ForestTables as ForestTables

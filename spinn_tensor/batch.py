@@ -1,8 +1,8 @@
 """A batch as the model reads it: packed tokens and the tables that its encoder runs on.
 
-All sentences of a batch lie one after another, without padding: L tokens in rows 0..L-1. `n_leaf_rows` pads the end to
-a fixed number, and `token_mask` says which rows are real. The tables are the ragged ones, which compute no padding;
-those of fixed shape are made by `spinn_tensor.fixed_shapes`.
+All sentences of a batch lie one after another, without padding: L tokens in rows 0..L-1. The tables are the ragged
+ones, which compute no padding. `spinn_tensor.fixed_shapes` makes batches of a fixed shape, whose `token_mask` says
+which rows are real.
 
 Most words of a batch come more than once. `share` says how much of their work is done once:
 
@@ -15,7 +15,7 @@ Outputs and gradients are the same, but for dropout's draws. `SentenceEncoder.sh
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -23,16 +23,18 @@ from torch import Tensor
 
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, to_torch
 from spinn_tensor.bundles import move as move
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, concatenate, lengths
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, lengths
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 
 Tables = ForestTables | LaneTables | OwnTables
-TABLE_KINDS = ("forest", "lanes", "own", "sequence")
-SHARING = ("nothing", "projections", "states")
+TableKind = Literal["forest", "lanes", "own", "sequence"]
+Sharing = Literal["nothing", "projections", "states"]
+TABLE_KINDS: tuple[TableKind, ...] = get_args(TableKind)
+SHARING: tuple[Sharing, ...] = get_args(Sharing)
 
 
 class SharedWords(NamedTuple):
-    """Whose words `token_ids` are where they are the V distinct ones of a batch."""
+    """Say which token is which word, where `token_ids` are the V distinct words of a batch."""
 
     counts: Tensor  # (V,) int64, tokens of each word
     token_index: Tensor | None  # (L,) int64, the word of each token; None where the words are the leaves
@@ -49,128 +51,79 @@ class SentenceBatch(NamedTuple):
     shared: SharedWords | None = None  # None where nothing is shared
 
 
-class PairBatch(NamedTuple):
-    """B pairs: their B premises, then their B hypotheses, encoded as one batch."""
+class Batch(NamedTuple):
+    """B examples, whose sentences are encoded as one batch: of pairs the B premises, then the B hypotheses."""
 
-    sentences: SentenceBatch  # 2B sentences
+    sentences: SentenceBatch  # B sentences, or 2B of pairs
     labels: Tensor  # (B,) int64, NO_LABEL (-100) where there is none
-    row_mask: Tensor | None = None  # (B,) bool, False for pairs that only fill a batch of fixed shape
-
-
-class LabelledBatch(NamedTuple):
-    """B single sentences."""
-
-    sentences: SentenceBatch
-    labels: Tensor  # (B,) int64
-    node_labels: Tensor | None  # (2L - B,) int64 in the order of the transitions, or NO_LABEL
-    row_mask: Tensor | None = None  # (B,) bool, False for sentences that only fill a batch of fixed shape
+    node_labels: Tensor | None = None  # (M,) int64 in the order of the transitions, or NO_LABEL
+    row_mask: Tensor | None = None  # (B,) bool, False for examples that only fill a batch of fixed shape
 
 
 def make_sentence_batch(
     columns: SentenceColumns,
-    table_kind: str,  # what the encoder asks for: SentenceEncoder.table_kind
+    table_kind: TableKind,  # what the encoder asks for: SentenceEncoder.table_kind
     *,
-    n_leaf_rows: int | None = None,
     n_samples: int = 1,  # lanes of each sentence; "own" only
-    share: str = "nothing",  # one of SHARING: SentenceEncoder.sharing(table_kind)
+    share: Sharing = "nothing",  # SentenceEncoder.sharing(table_kind)
 ) -> SentenceBatch:
     """Compile sentences for an encoder.
 
-    Raises DataError for transitions that are not trees, ValueError for an unknown table_kind or share, too few leaf
-    rows, leaf rows beside shared words, shared states of another kind of tables than "forest" and "lanes", and several
-    samples of what is not "own".
+    Raises DataError for transitions that are not trees, ValueError for an unknown table_kind or share, shared states
+    of another kind of tables than "forest" and "lanes", and several samples of what is not "own".
     """
+    _check(table_kind, n_samples, share)
     n_tokens = lengths(columns)
-    _check(columns, table_kind, n_leaf_rows, n_samples, share)
     words, leaf_index, shared = columns.token_ids, None, None
     if share != "nothing":
         words, index, counts = np.unique(words, return_inverse=True, return_counts=True)
         token_index = torch.from_numpy(index) if share == "projections" else None
         shared = SharedWords(torch.from_numpy(counts), token_index)
         leaf_index = index if share == "states" else None
-    token_ids = torch.from_numpy(words.astype(np.int64))
-    token_mask = None
-    if n_leaf_rows is not None:
-        token_mask = torch.arange(n_leaf_rows) < len(token_ids)
-        token_ids = torch.nn.functional.pad(token_ids, (0, n_leaf_rows - len(token_ids)))
     tables: Tables | None = None
-    transitions = columns.transitions
     if table_kind == "forest":
-        tables = to_torch(
-            forest_tables(transitions, n_tokens, n_leaf_rows=n_leaf_rows, leaf_index=leaf_index)
-        )
+        tables = to_torch(forest_tables(columns.transitions, n_tokens, leaf_index=leaf_index))
     elif table_kind == "lanes":
-        tables = to_torch(lane_tables(transitions, n_tokens, n_leaf_rows=n_leaf_rows, leaf_index=leaf_index))
+        tables = to_torch(lane_tables(columns.transitions, n_tokens, leaf_index=leaf_index))
     elif table_kind == "own":
         tables = to_torch(own_tables(n_tokens, n_samples=n_samples))
-    gold = torch.from_numpy(transitions.astype(np.int64))
-    return SentenceBatch(token_ids, token_mask, sequence_tables(n_tokens), tables, gold, shared)
+    return SentenceBatch(
+        token_ids=torch.from_numpy(words.astype(np.int64)),
+        token_mask=None,
+        sequence=sequence_tables(n_tokens),
+        tables=tables,
+        transitions=torch.from_numpy(columns.transitions.astype(np.int64)),
+        shared=shared,
+    )
 
 
-def _check(
-    columns: SentenceColumns, table_kind: str, n_leaf_rows: int | None, n_samples: int, share: str
-) -> None:
-    if table_kind not in TABLE_KINDS:
-        raise ValueError(f"table_kind: expected one of {', '.join(TABLE_KINDS)}, got {table_kind!r}")
-    if share not in SHARING:
-        raise ValueError(f"share: expected one of {', '.join(SHARING)}, got {share!r}")
-    if n_leaf_rows is not None and n_leaf_rows < len(columns.token_ids):
-        raise ValueError(f"n_leaf_rows is {n_leaf_rows}, the batch has {len(columns.token_ids)} tokens")
-    if n_leaf_rows is not None and share != "nothing":
-        raise ValueError(f"n_leaf_rows fixes a shape, share {share!r} does not")
+def _check(table_kind: str, n_samples: int, share: str) -> None:
+    for name, value, allowed in (("table_kind", table_kind, TABLE_KINDS), ("share", share, SHARING)):
+        if value not in allowed:
+            raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
     if share == "states" and table_kind not in ("forest", "lanes"):
         raise ValueError(f"table_kind {table_kind!r} cannot share states")
     if n_samples > 1 and table_kind != "own":
         raise ValueError(f"{n_samples} samples of each sentence need table_kind 'own', got {table_kind!r}")
 
 
-def make_pair_batch(
-    columns: PairColumns,
-    table_kind: str,
+def make_batch(
+    corpus: Corpus,
+    table_kind: TableKind,
     *,
-    n_leaf_rows: int | None = None,
     n_samples: int = 1,
-    share: str = "nothing",
-) -> PairBatch:
-    """Premises and hypotheses as one batch."""
-    sentences = concatenate(columns.premises, columns.hypotheses)
-    batch = make_sentence_batch(
-        sentences, table_kind, n_leaf_rows=n_leaf_rows, n_samples=n_samples, share=share
-    )
-    return PairBatch(batch, torch.from_numpy(columns.labels))
+    share: Sharing = "nothing",
+) -> Batch:
+    """Compile examples for a model, with the labels of their nodes where the corpus has them.
 
-
-def make_labelled_batch(
-    columns: LabelledColumns,
-    table_kind: str,
-    *,
-    n_leaf_rows: int | None = None,
-    n_samples: int = 1,
-    share: str = "nothing",
-) -> LabelledBatch:
-    """Single sentences, with the labels of their nodes where the corpus has them."""
-    node_labels = columns.sentences.node_labels
-    return LabelledBatch(
-        make_sentence_batch(
-            columns.sentences, table_kind, n_leaf_rows=n_leaf_rows, n_samples=n_samples, share=share
-        ),
-        torch.from_numpy(columns.labels),
+    Arguments and errors are those of `make_sentence_batch`.
+    """
+    node_labels = corpus.sentences.node_labels
+    return Batch(
+        make_sentence_batch(corpus.sentences, table_kind, n_samples=n_samples, share=share),
+        torch.from_numpy(corpus.labels),
         None if node_labels is None else torch.from_numpy(node_labels),
     )
-
-
-def collate(
-    columns: PairColumns | LabelledColumns,
-    table_kind: str,
-    *,
-    n_leaf_rows: int | None = None,
-    n_samples: int = 1,
-    share: str = "nothing",
-) -> PairBatch | LabelledBatch:
-    """The batch of either corpus."""
-    make = make_pair_batch if isinstance(columns, PairColumns) else make_labelled_batch
-    options = {"n_leaf_rows": n_leaf_rows, "n_samples": n_samples, "share": share}
-    return make(columns, table_kind, **options)  # type: ignore[arg-type]
 
 
 def sequence_tables(

@@ -24,15 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
+from spinn_tensor.batch import Batch, SentenceBatch
 from spinn_tensor.bundles import SequenceTables, to_torch
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
-    LabelledColumns,
-    PairColumns,
+    Corpus,
     SentenceColumns,
-    concatenate,
     lengths,
     select,
 )
@@ -53,8 +51,6 @@ LANE_WIDTH = 5 / 8  # of the lanes compose at a step: on SNLI no lane ever waits
 LEAF_WEIGHTS = (0.5, 1.0, 1.5, 2.0)  # of empty leaf rows against empty steps, of which the best is taken
 SAMPLE, SAMPLED_EPOCHS = 500, 4  # batches that shapes are planned from, of so many epochs
 FIXED_KINDS = ("forest", "lanes")  # of tables that have a fixed shape
-
-Corpus = PairColumns | LabelledColumns
 
 
 class Shape(NamedTuple):
@@ -191,7 +187,7 @@ def fixed_batch(
     columns: Corpus,
     table_kind: str,
     shapes: Sequence[Shape],
-) -> PairBatch | LabelledBatch | None:
+) -> Batch | None:
     """The examples in the first of these shapes that holds them; None if none does.
 
     Raises DataError for transitions that are not trees.
@@ -217,30 +213,20 @@ def _first_that_holds(
     columns: Corpus, table_kind: str, shapes: Sequence[Shape]
 ) -> tuple[int, ForestTables | LaneTables] | None:
     """Number of the shape, and tables of exactly its size."""
-    sentences = _sentences(columns)
+    sentences = columns.sentences
     n_tokens = len(sentences.token_ids)
     for number, shape in enumerate(shapes):
         if len(columns.labels) > shape.n_examples or n_tokens > shape.n_leaf_rows:
             continue
-        if (tables := _tables(sentences, table_kind, shape, _n_lanes(columns, shape.n_examples))) is not None:
+        if (tables := _tables(sentences, table_kind, shape, columns.n_sides * shape.n_examples)) is not None:
             return number, tables
     return None
 
 
-def _sentences(columns: Corpus) -> SentenceColumns:
-    if isinstance(columns, PairColumns):
-        return concatenate(columns.premises, columns.hypotheses)
-    return columns.sentences
-
-
-def _n_lanes(columns: Corpus, n_examples: int) -> int:
-    return n_examples * (2 if isinstance(columns, PairColumns) else 1)
-
-
 def _demand(columns: Corpus, table_kind: str) -> Demand:
-    sentences, n_examples = _sentences(columns), len(columns.labels)
+    sentences, n_examples = columns.sentences, len(columns.labels)
     n_tokens = lengths(sentences)
-    lane_width = max(1, round(LANE_WIDTH * _n_lanes(columns, n_examples)))
+    lane_width = max(1, round(LANE_WIDTH * columns.n_sides * n_examples))
     if table_kind == "forest":
         levels = count_levels(sentences.transitions, n_tokens)
         return Demand(n_examples, int(n_tokens.sum()), len(levels), levels, lane_width)
@@ -341,8 +327,8 @@ def _pad(index: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate((index, np.full(size - len(index), NULL_ROW)))
 
 
-def _lay(columns: Corpus, tables: ForestTables | LaneTables, shape: Shape) -> PairBatch | LabelledBatch:
-    sentences, n_examples = _sentences(columns), len(columns.labels)
+def _lay(columns: Corpus, tables: ForestTables | LaneTables, shape: Shape) -> Batch:
+    sentences, n_examples = columns.sentences, len(columns.labels)
     n_missing = shape.n_examples - n_examples
     roots = tables.root_index.reshape(-1, n_examples)  # (sides, B), premises before hypotheses
     tables = tables._replace(root_index=np.pad(roots, ((0, 0), (0, n_missing))).reshape(-1))
@@ -358,6 +344,4 @@ def _lay(columns: Corpus, tables: ForestTables | LaneTables, shape: Shape) -> Pa
     )
     labels: Tensor = F.pad(torch.from_numpy(columns.labels), (0, n_missing), value=NO_LABEL)
     row_mask = torch.arange(shape.n_examples) < n_examples
-    if isinstance(columns, PairColumns):
-        return PairBatch(batch, labels, row_mask)
-    return LabelledBatch(batch, labels, None, row_mask)
+    return Batch(batch, labels, None, row_mask)

@@ -28,11 +28,9 @@ from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
-    LabelledColumns,
-    PairColumns,
+    Corpus,
     SentenceColumns,
     n_sentences,
-    take,
 )
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.strings import (
@@ -146,12 +144,13 @@ class Pipeline:
         """
         task = self.model.task
         require_sides(task, hypotheses is not None, type(self.model).__name__)
-        corpus: PairColumns | LabelledColumns
         if hypotheses is None:
-            columns = self._composed(self._read(premises, "sentences"))
-            corpus = LabelledColumns(columns, _no_labels(n_sentences(columns)))
+            read, n_sides = self._read(premises, "sentences"), 1
         else:
-            corpus = self._pairs(premises, hypotheses)
+            read, n_sides = joined(self._read(premises, "premises"), self._read(hypotheses, "hypotheses")), 2
+        columns = self._composed(read)
+        labels = np.full(n_sentences(columns) // n_sides, NO_LABEL, dtype=np.int64)
+        corpus = Corpus(columns, labels, n_sides)
         return predictions(self.labels, predict_probabilities(self.model, corpus, batch_size))
 
     def encode(self, sentences: Iterable[str]) -> np.ndarray:  # (n, output_dim) float32
@@ -171,14 +170,6 @@ class Pipeline:
         if self.model.encoder.config.parses:
             columns = columns._replace(transitions=predict_transitions(self.model.encoder, columns))
         return binary_parses(read, columns)
-
-    def _pairs(self, premises: Iterable[str], hypotheses: Iterable[str]) -> PairColumns:
-        columns = self._composed(
-            joined(self._read(premises, "premises"), self._read(hypotheses, "hypotheses"))
-        )
-        n_pairs = n_sentences(columns) // 2
-        rows = np.arange(n_pairs)
-        return PairColumns(take(columns, rows), take(columns, rows + n_pairs), _no_labels(n_pairs))
 
     def _read(self, sentences: Iterable[str], name: str) -> Sentences:
         read = read_strings(sentences, name, self._tokenizer, Limits(max_words=self.max_words))
@@ -221,7 +212,3 @@ def _device(device: str | torch.device) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {device}: torch sees no CUDA device here")
     return device
-
-
-def _no_labels(n: int) -> np.ndarray:
-    return np.full(n, NO_LABEL, dtype=np.int64)

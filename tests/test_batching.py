@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.data_prep.batching import epoch_batches
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns
+from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.pairs import PairExample, pair_columns_from_examples
 from spinn_tensor.data_prep.treebank import treebank_columns
 from spinn_tensor.data_prep.trees import right_branching
@@ -123,7 +123,7 @@ def test_a_corpus_of_long_sentences_is_scored_in_small_batches(of_pairs: bool) -
     task = "pair" if of_pairs else "sentence"
     encoder = EncoderConfig(len(vocabulary), kind="bow", embedding_dim=2, hidden_dim=2, tracker_dim=2)
     model = build_model(ModelConfig(task, tuple("xyz"), encoder, ClassifierConfig(3, mlp_dim=4))).eval()
-    corpus: PairColumns | LabelledColumns = treebank_columns(trees, vocabulary)
+    corpus: Corpus = treebank_columns(trees, vocabulary)
     longest = 2_000
     if of_pairs:
         pairs = [PairExample(tree, tree, "neutral", "") for tree in trees]

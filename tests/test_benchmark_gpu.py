@@ -124,12 +124,11 @@ def test_a_batch_is_not_one_tree_many_times_over() -> None:
 
 def test_repeated_pairs_keep_the_distribution_of_lengths(few_pairs: gpu_pairs.Pairs) -> None:
     columns = gpu_pairs.repeated(few_pairs.columns, 100)
-    n = lengths(few_pairs.columns.premises)
+    n = lengths(few_pairs.columns.sides[0])
     assert len(columns.labels) == 100
-    assert lengths(columns.premises)[:80].tolist() == [*n, *n]
+    assert lengths(columns.sides[0])[:80].tolist() == [*n, *n]
     assert (
-        len(set(lengths(columns.hypotheses)[80:].tolist()) - set(lengths(columns.hypotheses)[:80].tolist()))
-        == 0
+        len(set(lengths(columns.sides[1])[80:].tolist()) - set(lengths(columns.sides[1])[:80].tolist())) == 0
     )
 
 

@@ -21,7 +21,7 @@ from spinn_tensor.data_prep.branching import (
     right_period_transitions,
     with_branching,
 )
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, check_columns, lengths, node_offsets
+from spinn_tensor.data_prep.columns import Corpus, check_columns, lengths, node_offsets
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, check_all_transitions, format_binary
@@ -207,15 +207,15 @@ def test_the_words_stay_and_the_labels_of_the_nodes_go(kind: str, batch: list[np
 def test_a_corpus_keeps_the_labels_of_its_examples(kind: str) -> None:
     premises = columns_of([left_branching(3), left_branching(1), right_branching(6)])
     hypotheses = columns_of([right_branching(2), left_branching(4), left_branching(5)])
-    pairs = branched(PairColumns(premises, hypotheses, np.array([2, -1, 0])), kind, seed=3)
+    pairs = branched(Corpus.of_pairs(premises, hypotheses, np.array([2, -1, 0])), kind, seed=3)
     assert pairs.labels.tolist() == [2, -1, 0]
-    for after, before in ((pairs.premises, premises), (pairs.hypotheses, hypotheses)):
+    for after, before in ((pairs.sides[0], premises), (pairs.sides[1], hypotheses)):
         check_columns(after)
-        assert after.token_ids is before.token_ids
+        assert after.token_ids.tolist() == before.token_ids.tolist()
         if kind != "random":
             np.testing.assert_array_equal(after.transitions, with_branching(before, kind).transitions)
 
-    labelled = branched(LabelledColumns(premises, np.array([4, 0, 1])), kind, seed=3)
+    labelled = branched(Corpus(premises, np.array([4, 0, 1])), kind, seed=3)
     assert labelled.labels.tolist() == [4, 0, 1]
     expected = with_branching(premises, kind, seed=3)
     np.testing.assert_array_equal(labelled.sentences.transitions, expected.transitions)
@@ -223,5 +223,5 @@ def test_a_corpus_keeps_the_labels_of_its_examples(kind: str) -> None:
 
 def test_premises_and_hypotheses_have_random_trees_of_their_own() -> None:
     sentences = columns_of([left_branching(9)] * 20)
-    pairs = branched(PairColumns(sentences, sentences, np.zeros(20, np.int64)), "random")
-    assert not np.array_equal(pairs.premises.transitions, pairs.hypotheses.transitions)
+    pairs = branched(Corpus.of_pairs(sentences, sentences, np.zeros(20, np.int64)), "random")
+    assert not np.array_equal(pairs.sides[0].transitions, pairs.sides[1].transitions)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
-    LabelledColumns,
-    PairColumns,
+    Corpus,
     SentenceColumns,
     check_columns,
     concatenate,
@@ -158,15 +157,15 @@ def test_check_columns_compares_the_sizes() -> None:
 def test_select_and_the_key_to_batch_by() -> None:
     premises = columns_of([left_branching(3), left_branching(1), right_branching(2)])
     hypotheses = columns_of([left_branching(1), right_branching(4), right_branching(2)])
-    pairs = PairColumns(premises, hypotheses, np.array([2, -1, 0]))
+    pairs = Corpus.of_pairs(premises, hypotheses, np.array([2, -1, 0]))
     assert pairs.lengths_key.tolist() == [3, 4, 2]
     rows = np.array([2, 0])
     chosen = select(pairs, rows)
-    assert sentences(chosen.premises) == sentences(take(premises, rows))
-    assert sentences(chosen.hypotheses) == sentences(take(hypotheses, rows))
+    assert sentences(chosen.sides[0]) == sentences(take(premises, rows))
+    assert sentences(chosen.sides[1]) == sentences(take(hypotheses, rows))
     assert chosen.labels.tolist() == [0, 2]
 
-    labelled = LabelledColumns(hypotheses, np.array([4, 0, 1]))
+    labelled = Corpus(hypotheses, np.array([4, 0, 1]))
     assert labelled.lengths_key.tolist() == [1, 4, 2]
     assert select(labelled, rows).labels.tolist() == [1, 4]
     assert sentences(select(labelled, rows).sentences) == sentences(take(hypotheses, rows))

@@ -16,12 +16,12 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks.gpu_pairs import load_pairs
-from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.cli import train as train_command
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.config import GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, concatenate, select
+from spinn_tensor.data_prep.columns import Corpus, concatenate, select
 from spinn_tensor.fixed_shapes import MOST_SHAPES
 from spinn_tensor.training import training_loss
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
@@ -59,7 +59,7 @@ def pair_columns():
     rng = np.random.default_rng(0)
     for longest in np.linspace(LONGEST, 1, N_STEPS).astype(int):
         n = int(rng.integers(4, 12))
-        yield PairColumns(*(sentences(rng, n, longest) for _ in range(2)), rng.integers(0, 3, n))
+        yield Corpus.of_pairs(*(sentences(rng, n, longest) for _ in range(2)), rng.integers(0, 3, n))
 
 
 def tree_columns():
@@ -69,7 +69,7 @@ def tree_columns():
         n = int(rng.integers(4, 12))
         trees = sentences(rng, n, longest)
         trees = trees._replace(node_labels=rng.integers(0, 3, len(trees.transitions)))
-        yield LabelledColumns(trees, rng.integers(0, 3, n))
+        yield Corpus(trees, rng.integers(0, 3, n))
 
 
 def losses(task: str, kind: str, backend: str | None) -> list[float]:
@@ -89,7 +89,7 @@ def losses(task: str, kind: str, backend: str | None) -> list[float]:
     values = []
     for columns in pair_columns() if task == "pair" else tree_columns():
         optimizer.zero_grad()
-        loss = step(model, collate(columns, model.encoder.table_kind))
+        loss = step(model, make_batch(columns, model.encoder.table_kind))
         loss.backward()
         optimizer.step()
         values.append(loss.item())
@@ -154,7 +154,7 @@ def test_a_compiled_parsing_step_is_the_eager_one(learning, backend) -> None:
     assert 1 <= counters["stats"]["unique_graphs"] <= 7
 
 
-def corpus_of(columns: list[PairColumns]) -> tuple[PairColumns, list[np.ndarray]]:
+def corpus_of(columns: list[Corpus]) -> tuple[Corpus, list[np.ndarray]]:
     """Batches as one corpus, and the rows of each."""
     ends = np.cumsum([len(batch.labels) for batch in columns])
     rows = [np.arange(end - len(batch.labels), end) for end, batch in zip(ends, columns, strict=True)]
@@ -162,7 +162,7 @@ def corpus_of(columns: list[PairColumns]) -> tuple[PairColumns, list[np.ndarray]
         reduce(concatenate, [getattr(batch, name) for batch in columns])
         for name in ("premises", "hypotheses")
     )
-    return PairColumns(*sides, np.concatenate([batch.labels for batch in columns])), rows
+    return Corpus.of_pairs(*sides, np.concatenate([batch.labels for batch in columns])), rows
 
 
 def train_step(
@@ -179,7 +179,7 @@ def train_step(
     return TrainStep(method, make_optimizer(model, config), config, **options)
 
 
-def train(step: TrainStep, corpus: PairColumns, batches: list[np.ndarray]) -> list[float]:
+def train(step: TrainStep, corpus: Corpus, batches: list[np.ndarray]) -> list[float]:
     """The losses of a step on each of the batches, warmed up before."""
     step.warm_up(corpus, batches[0])
     counts = count_rows(corpus, node_labels=False)

@@ -14,12 +14,12 @@ from spinn_tensor import (
     ModelConfig,
     SentenceEncoder,
     build_model,
-    collate,
+    make_batch,
     make_sentence_batch,
     move,
 )
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, concatenate, lengths, take
+from spinn_tensor.data_prep.columns import Corpus, concatenate, lengths, take
 from spinn_tensor.normalization import MaskedBatchNorm
 from spinn_tensor.training.objective import transition_loss
 from tests.oracle import oracle_rows
@@ -84,7 +84,7 @@ def test_projected_words_are_embedding_projection_and_batch_norm() -> None:
 
 
 @every_variant
-def test_an_encoding_is_the_same_alone_in_any_order_and_with_any_padding(kind, leaf_encoder) -> None:
+def test_an_encoding_is_the_same_alone_and_in_any_order(kind, leaf_encoder) -> None:
     columns = some_columns()
     model = encoder(kind, leaf_encoder=leaf_encoder).double().eval()
     with torch.no_grad():
@@ -96,29 +96,6 @@ def test_an_encoding_is_the_same_alone_in_any_order_and_with_any_padding(kind, l
         for row in range(len(order)):
             alone = model(make_sentence_batch(take(columns, np.array([row])), model.table_kind))
             torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-10)
-        for spare in (1, 7):
-            n_rows = int(lengths(columns).sum()) + spare
-            padded = model(make_sentence_batch(columns, model.table_kind, n_leaf_rows=n_rows))
-            torch.testing.assert_close(padded, together, rtol=0, atol=1e-10)
-
-
-@every_variant
-def test_nan_in_the_padding_word_reaches_nothing(kind, leaf_encoder) -> None:
-    """Training mode: neither the encodings, nor batch norm's statistics, nor any gradient."""
-    columns = some_columns()
-    columns = columns._replace(token_ids=columns.token_ids + 1)  # no real token is word 0
-    results = []
-    for n_rows in (None, int(lengths(columns).sum()) + 5):
-        model = encoder(kind, leaf_encoder=leaf_encoder).double()
-        if n_rows is not None:
-            with torch.no_grad():
-                model.embedding.weight[0] = torch.nan
-        encodings = model(make_sentence_batch(columns, model.table_kind, n_leaf_rows=n_rows))
-        encodings.square().sum().backward()
-        gradients = {name: weight.grad for name, weight in model.named_parameters()}
-        gradients["leaves.embedding.weight"] = gradients["leaves.embedding.weight"][1:]
-        results.append((encodings.detach(), dict(model.named_buffers()), gradients))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "bilstm"])
@@ -198,18 +175,18 @@ def pair_model(kind: str = "spinn-pi", **classifier):
     return build_model(ModelConfig("pair", ("a", "b", "c"), config, ClassifierConfig(3, **settings)))
 
 
-def pairs(n: int = 5) -> PairColumns:
-    return PairColumns(some_columns(n, seed=1), some_columns(n, seed=2), np.arange(n) % 3)
+def pairs(n: int = 5) -> Corpus:
+    return Corpus.of_pairs(some_columns(n, seed=1), some_columns(n, seed=2), np.arange(n) % 3)
 
 
 def test_a_pair_is_classified_from_both_encodings() -> None:
     model = pair_model(mlp_layers=0, batch_norm=False).eval()
     columns = pairs()
     premise, hypothesis = (
-        model.encoder(make_sentence_batch(side, "lanes")) for side in (columns.premises, columns.hypotheses)
+        model.encoder(make_sentence_batch(side, "lanes")) for side in (columns.sides[0], columns.sides[1])
     )
     features = torch.cat((premise, hypothesis, premise - hypothesis, premise * hypothesis), 1)
-    torch.testing.assert_close(model(collate(columns, "lanes")), model.mlp.output(features))
+    torch.testing.assert_close(model(make_batch(columns, "lanes")), model.mlp.output(features))
 
 
 @pytest.mark.parametrize("kind", GIVEN_KINDS)
@@ -222,7 +199,7 @@ def test_node_logits_end_with_the_roots(kind) -> None:
     model.eval()
     columns = columns_of([left_branching(4), right_branching(1), right_branching(6)])
     columns = columns._replace(node_labels=np.arange(len(columns.transitions)) % 5)
-    batch = collate(LabelledColumns(columns, np.array([1, 2, 3])), model.encoder.table_kind)
+    batch = make_batch(Corpus(columns, np.array([1, 2, 3])), model.encoder.table_kind)
     assert batch.node_labels.tolist() == columns.node_labels.tolist()
     logits = model(batch)
     assert logits.shape == (7 + 1 + 11, 5)
@@ -242,7 +219,7 @@ def test_as_many_parameters_as_published(kind, tracker_dim, mlp_layers, millions
 
 
 def test_a_batch_moves_as_a_whole_but_for_what_the_host_reads() -> None:
-    batch = collate(pairs(), "lanes")
+    batch = make_batch(pairs(), "lanes")
     moved = move(batch, "meta")
     assert moved.labels.device.type == moved.sentences.token_ids.device.type == "meta"
     assert moved.sentences.tables.left_index.device.type == "meta"
@@ -252,15 +229,15 @@ def test_a_batch_moves_as_a_whole_but_for_what_the_host_reads() -> None:
 
 def test_premises_and_hypotheses_are_one_batch() -> None:
     columns = pairs()
-    both = concatenate(columns.premises, columns.hypotheses)
-    assert collate(columns, "forest").sentences.token_ids.tolist() == both.token_ids.tolist()
+    both = concatenate(columns.sides[0], columns.sides[1])
+    assert make_batch(columns, "forest").sentences.token_ids.tolist() == both.token_ids.tolist()
 
 
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
 def test_every_encoder_trains_in_every_precision(kind, precision) -> None:
     model = pair_model(kind).to(precision)
-    batch = collate(pairs(), model.encoder.table_kind)
+    batch = make_batch(pairs(), model.encoder.table_kind)
     logits, parse = model.run(batch)
     loss = nn.functional.cross_entropy(logits, batch.labels)
     if parse is not None:  # without it nothing reaches the weights that choose
@@ -282,12 +259,6 @@ def test_a_table_kind_that_does_not_exist() -> None:
         ValueError, match="table_kind: expected one of forest, lanes, own, sequence, got 'trees'"
     ):
         make_sentence_batch(some_columns(), "trees")
-
-
-@pytest.mark.parametrize("table_kind", ["forest", "lanes", "own", "sequence"])
-def test_fewer_rows_than_tokens_are_refused(table_kind) -> None:
-    with pytest.raises(ValueError, match="n_leaf_rows is 3, the batch has"):
-        make_sentence_batch(some_columns(), table_kind, n_leaf_rows=3)
 
 
 CONFIG = {

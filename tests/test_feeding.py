@@ -14,7 +14,7 @@ from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.loop import Observer, Task, Trainer
-from spinn_tensor.training.methods import Batch, Classify, Columns
+from spinn_tensor.training.methods import Batch, Classify, Corpus
 from tests import test_training
 from tests.test_training import pair_model, pairs, settings
 
@@ -69,7 +69,7 @@ def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest
     """Whatever the model does meanwhile: it is evaluated after every step, without dropout."""
     collate = Classify.collate
 
-    def slowly(self: Classify, columns: Columns, step: int) -> Batch:
+    def slowly(self: Classify, columns: Corpus, step: int) -> Batch:
         time.sleep(0.03)  # longer than a step: the model is evaluated meanwhile
         return collate(self, columns, step)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
-from spinn_tensor.batch import PairBatch
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
+from spinn_tensor.batch import Batch
 from spinn_tensor.bundles import ForestTables
 from spinn_tensor.config import GIVEN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
-from spinn_tensor.data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, select
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, select
 from spinn_tensor.data_prep.pairs import PairFormat, pair_columns_from_examples, read_pairs
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import (
@@ -43,14 +43,14 @@ def sentences(rng: np.random.Generator, n_sentences: int, longest: int):
     return columns._replace(token_ids=rng.integers(2, N_WORDS, len(columns.token_ids)).astype(np.int32))
 
 
-def pair_corpus(n_pairs: int = 200, longest: int = 30) -> PairColumns:
+def pair_corpus(n_pairs: int = 200, longest: int = 30) -> Corpus:
     rng = np.random.default_rng(0)
-    return PairColumns(*(sentences(rng, n_pairs, longest) for _ in range(2)), rng.integers(0, 3, n_pairs))
+    return Corpus.of_pairs(*(sentences(rng, n_pairs, longest) for _ in range(2)), rng.integers(0, 3, n_pairs))
 
 
-def labelled_corpus() -> LabelledColumns:
+def labelled_corpus() -> Corpus:
     rng = np.random.default_rng(0)
-    return LabelledColumns(sentences(rng, 200, 30), rng.integers(0, 3, 200))
+    return Corpus(sentences(rng, 200, 30), rng.integers(0, 3, 200))
 
 
 def model_of(task: str, kind: str, batch_norm: bool):
@@ -84,7 +84,7 @@ def test_a_fixed_batch_trains_as_the_ragged_one(task, kind, batch_norm, n_exampl
         fixed = fixed_batch(columns, model.encoder.table_kind, shapes)
         assert fixed is not None
         other = copy.deepcopy(model)
-        expected = training_loss(model, collate(columns, model.encoder.table_kind))
+        expected = training_loss(model, make_batch(columns, model.encoder.table_kind))
         got = training_loss(other, fixed)
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
         expected.backward()
@@ -127,7 +127,7 @@ def test_shapes_grow_and_the_last_holds_the_largest() -> None:
 def test_groups_are_the_best_ones() -> None:
     """Against every way to cut: batches of single sentences, which all have the same number of leaf rows."""
     n_tokens = [1, 2, 2, 3, 7, 8, 8, 15]
-    batches = [LabelledColumns(columns_of([left_branching(n)]), np.zeros(1, np.int64)) for n in n_tokens]
+    batches = [Corpus(columns_of([left_branching(n)]), np.zeros(1, np.int64)) for n in n_tokens]
     shapes = plan_shapes(batches, "lanes", most=3)
 
     def waste(limits) -> int:
@@ -185,7 +185,7 @@ def test_what_no_shape_holds_is_none(kind) -> None:
 
 def test_a_lane_may_wait_into_the_next_shape() -> None:
     """With one composition a step, equal sentences take more steps than the longest has transitions."""
-    columns = LabelledColumns(columns_of([left_branching(3)] * 3), np.zeros(3, np.int64))
+    columns = Corpus(columns_of([left_branching(3)] * 3), np.zeros(3, np.int64))
     assert fixed_batch(columns, "lanes", [Shape(3, 64, 5, 1)]) is None
     assert fixed_batch(columns, "lanes", [Shape(3, 64, 5, 3)]) is not None
     batch = fixed_batch(columns, "lanes", [Shape(3, 64, 5, 1), Shape(3, 64, 9, 1)])
@@ -196,7 +196,7 @@ def test_a_lane_may_wait_into_the_next_shape() -> None:
 def test_missing_pairs_have_null_roots_and_no_label() -> None:
     corpus = pair_corpus()
     batch = fixed_batch(select(corpus, np.arange(3)), "forest", [Shape(5, 512, 64, 64)])
-    assert isinstance(batch, PairBatch)
+    assert isinstance(batch, Batch)
     assert batch.labels.tolist() == [*corpus.labels[:3].tolist(), NO_LABEL, NO_LABEL]
     assert batch.row_mask.tolist() == [True] * 3 + [False] * 2
     assert isinstance(batch.sentences.tables, ForestTables)

@@ -8,8 +8,8 @@ import torch
 
 from spinn_tensor import (
     TransitionWeights,
-    collate,
     logistic_noise,
+    make_batch,
     move,
     run_own,
     to_torch,
@@ -152,7 +152,7 @@ def test_nothing_waits_for_the_device(name, tracked, batch) -> None:
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
 def test_every_model_is_the_same_on_the_device(kind) -> None:
     model = pair_model(kind).double()
-    batch = collate(pairs(), model.encoder.table_kind)
+    batch = make_batch(pairs(), model.encoder.table_kind)
     expected = training_loss(model, batch)
     model.cuda()
     got = training_loss(model, move(batch, "cuda"))
@@ -181,7 +181,7 @@ def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
         model = pair_model(kind).double().cuda()
         step = torch.compile(training_loss, fullgraph=True, dynamic=True) if compiled else training_loss
         for n in (5, 8, 6):
-            loss = step(model, move(collate(pairs(n), model.encoder.table_kind), "cuda"))
+            loss = step(model, move(make_batch(pairs(n), model.encoder.table_kind), "cuda"))
             loss.backward()
         results.append((loss.detach(), {name: weight.grad for name, weight in model.named_parameters()}))
     torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-10)

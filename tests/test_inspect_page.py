@@ -16,7 +16,7 @@ from spinn_tensor.cli import page
 from spinn_tensor.cli.inspect import bar, histogram_table
 from spinn_tensor.cli.inspect_page import padding_bars, padding_table, samples, tree_at
 from spinn_tensor.cli.page import Bars, Figures, bar_plot, escape, tree_svg
-from spinn_tensor.data_prep.columns import LabelledColumns, sentence_columns
+from spinn_tensor.data_prep.columns import Corpus, sentence_columns
 from spinn_tensor.data_prep.trees import REDUCE, Tree, parse_binary, parse_labelled
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import Shape, ShapeUse
@@ -121,7 +121,7 @@ def test_nodes_without_a_label_are_dots() -> None:
 def test_samples_are_drawn_once_each() -> None:
     vocabulary = Vocabulary(("<pad>", "<unk>", *"abcdefgh"))
     sentences = sentence_columns([Tree((word,), np.zeros(1, np.int8)) for word in "abcdefgh"], vocabulary)
-    corpus = LabelledColumns(sentences, np.array([0, 1, -100] * 3)[:8])
+    corpus = Corpus(sentences, np.array([0, 1, -100] * 3)[:8])
     drawn = samples(corpus, ("no", "yes"), vocabulary, 5, seed=1)
     rows = [sample.row for sample in drawn]
     assert rows == sorted(set(rows))

@@ -16,7 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 import onnx  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 
-from spinn_tensor.data_prep.columns import PairColumns, sentence_columns  # noqa: E402
+from spinn_tensor.data_prep.columns import Corpus, sentence_columns  # noqa: E402
 from spinn_tensor.data_prep.errors import DataError  # noqa: E402
 from spinn_tensor.data_prep.pairs import read_pairs  # noqa: E402
 from spinn_tensor.export.interface import ExportError, input_axes, output_axes  # noqa: E402
@@ -231,7 +231,7 @@ def snli_batch(pairs, start):
         sentence_columns([getattr(pair, side) for pair in batch], _Hashed())
         for side in ("premise", "hypothesis")
     ]
-    return PairColumns(*sides, np.zeros(len(batch), dtype=np.int64))
+    return Corpus.of_pairs(*sides, np.zeros(len(batch), dtype=np.int64))
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
-from spinn_tensor.batch import collate
+from spinn_tensor.batch import make_batch
 from spinn_tensor.data_prep.columns import lengths
 from spinn_tensor.export.parity import (
     BATCH_SIZES,
@@ -73,10 +73,10 @@ def test_training_mode_comes_back(model, cases) -> None:
 def test_cases_mix_lengths_and_hide_nothing(model) -> None:
     cases = list(random_cases(model))
     assert [len(case.columns.labels) for case in cases] == [1] * len(LENGTHS) + list(BATCH_SIZES[1:])
-    alone = [lengths(case.columns.premises)[0] for case in cases[: len(LENGTHS)]]
+    alone = [lengths(case.columns.sides[0])[0] for case in cases[: len(LENGTHS)]]
     assert alone == list(LENGTHS)
     for case in cases[-2:]:
-        assert set(lengths(case.columns.premises)) == set(lengths(case.columns.hypotheses)) == set(LENGTHS)
+        assert set(lengths(case.columns.sides[0])) == set(lengths(case.columns.sides[1])) == set(LENGTHS)
         ids, n_tokens = case.inputs["premise_ids"], case.inputs["premise_lengths"]
         real = np.arange(ids.shape[1]) < n_tokens[:, None]
         assert (ids[real] < VOCABULARY_SIZE).all()
@@ -185,7 +185,7 @@ def move_to_a_tie(models, cases, task: str) -> None:
     gaps = []
     for model in models:
         if task == "parse":
-            batch = collate(cases[0].columns, "own")
+            batch = make_batch(cases[0].columns, "own")
             parse = model.encoder.parse(batch.sentences)
             gaps.append(parse.logits[parse.free_mask][0].diff())
         else:

@@ -13,7 +13,7 @@ import pytest
 import spinn_tensor
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.branching import branched
-from spinn_tensor.data_prep.columns import PairColumns, lengths
+from spinn_tensor.data_prep.columns import Corpus, lengths
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.store import is_store, read_store
@@ -72,7 +72,7 @@ def test_options_that_are_given_again(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     whole = load_splits(DataConfig(corpus="snli", data=store), Skipped())
     few = load_splits(DataConfig(corpus="snli", data=store, limit=3), Skipped())
-    assert lengths(few.train.premises).tolist() == lengths(whole.train.premises)[:3].tolist()
+    assert lengths(few.train.sides[0]).tolist() == lengths(whole.train.sides[0])[:3].tolist()
     assert len(few.vocabulary) < len(whole.vocabulary)
     other = load_splits(DataConfig(corpus="snli", data=store, branching="left"), Skipped())
     assert_same(other.train, branched(whole.train, "left"))
@@ -272,8 +272,8 @@ def test_a_parser_makes_the_trees(tmp_path: Path, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out.splitlines()
     corpus = read_store(folder)
     columns = corpus.splits["train"].columns
-    assert isinstance(columns, PairColumns)
-    for sentences in (columns.premises, columns.hypotheses):
+    assert isinstance(columns, Corpus)
+    for sentences in (columns.sides[0], columns.sides[1]):
         words = tuple(corpus.words[i] for i in sentences.token_ids)
         assert format_binary(Tree(words, sentences.transitions)) in printed
     assert main([*command, "--parser", PARSER]) == 0

@@ -16,9 +16,9 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks import candidates, harness, memory
-from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.config import SPINN_KINDS
-from spinn_tensor.data_prep.columns import PairColumns, select
+from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.data_prep.pairs import pair_columns_from_examples, read_pairs
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -88,7 +88,7 @@ print(resident() - before)
 
 
 @pytest.fixture(scope="module")
-def slice_pairs() -> tuple[PairColumns, int]:
+def slice_pairs() -> tuple[Corpus, int]:
     examples = list(read_pairs(SLICE))
     trees = [tree for example in examples for tree in (example.premise, example.hypothesis)]
     vocabulary = Vocabulary.build(tree.tokens for tree in trees)
@@ -107,7 +107,7 @@ def test_few_compilations_over_all_lengths_of_the_slice(kind, slice_pairs) -> No
     step = torch.compile(training_loss, fullgraph=True, dynamic=True, backend="aot_eager")
     order = np.argsort(columns.lengths_key, kind="stable")
     for rows in np.split(order, range(32, len(order), 32)):
-        step(model, collate(select(columns, rows), model.encoder.table_kind)).backward()
+        step(model, make_batch(select(columns, rows), model.encoder.table_kind)).backward()
     assert not counters["graph_break"]
     assert not counters["recompile_limit"]
     assert 1 <= counters["stats"]["unique_graphs"] <= 7

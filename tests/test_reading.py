@@ -228,7 +228,7 @@ def test_the_snli_slice_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     words = WordList()
     columns = pair_columns(read_examples_as_columns(path, PairFormat(), words))
     assert columns.labels.tolist() == [example.label for example in expected]
-    for side, sentences in enumerate((columns.premises, columns.hypotheses)):
+    for side, sentences in enumerate((columns.sides[0], columns.sides[1])):
         wanted = sentence_columns([example.trees[side] for example in expected], words)
         for values, others in zip(sentences[:3], wanted[:3], strict=True):
             assert values.dtype == others.dtype

@@ -14,11 +14,11 @@ from spinn_tensor import (
     EncoderConfig,
     ModelConfig,
     build_model,
-    collate,
     forcing_noise,
+    make_batch,
     make_sentence_batch,
 )
-from spinn_tensor.data_prep.columns import NO_LABEL, PairColumns
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
 from spinn_tensor.training.config import BASELINES, ParsingConfig
 from spinn_tensor.training.methods import Reinforce, Supervise
 from spinn_tensor.training.objective import supervised_loss, transition_loss
@@ -52,20 +52,20 @@ def pair_model():
     return model
 
 
-def pairs(n_copies: int, n_premise: int = 3, n_hypothesis: int = 4) -> PairColumns:
+def pairs(n_copies: int, n_premise: int = 3, n_hypothesis: int = 4) -> Corpus:
     """The same pair several times."""
     premises = columns_of([right_branching(n_premise)] * n_copies)
     hypotheses = columns_of([right_branching(n_hypothesis)] * n_copies)
     ids = np.arange(2, 2 + n_premise + n_hypothesis, dtype=np.int32)
     premises = premises._replace(token_ids=np.tile(ids[:n_premise], n_copies))
     hypotheses = hypotheses._replace(token_ids=np.tile(ids[n_premise:], n_copies))
-    return PairColumns(premises, hypotheses, np.full(n_copies, 1))
+    return Corpus.of_pairs(premises, hypotheses, np.full(n_copies, 1))
 
 
 def exact_gradient(model, weight_of_policy: float) -> torch.Tensor:
     """Of -(expected reward), its policy's part weighted, by the sum over all pairs of trees."""
     trees = list(product(all_transitions(3), all_transitions(4)))
-    batch = collate(pairs(1), "own", n_samples=len(trees))
+    batch = make_batch(pairs(1), "own", n_samples=len(trees))
     noise = forcing_noise(torch.from_numpy(np.concatenate([code for pair in trees for code in pair])))
     rewards, log_probabilities, _ = roll_out(model, batch, noise)
     probability = log_probabilities.exp()
@@ -89,7 +89,7 @@ def test_the_policy_gradient_is_unbiased(baseline, normalise) -> None:
     exact = exact_gradient(model, POLICY_WEIGHT / deviation)
     policy_part = exact - exact_gradient(model, 0.0)
     n_lanes = n_lanes_of(baseline, N_SAMPLES)
-    batch = collate(pairs(N_COPIES), "own", n_samples=n_lanes)
+    batch = make_batch(pairs(N_COPIES), "own", n_samples=n_lanes)
     states_gradient = 0
     estimates = []
     torch.manual_seed(0)
@@ -129,10 +129,10 @@ def greedy_part(model, batch, noise) -> torch.Tensor:
 
 def test_the_greedy_lane_is_the_greedy_parse() -> None:
     model = pair_model()
-    batch = collate(pairs(2), "own", n_samples=n_lanes_of("greedy", 3))
+    batch = make_batch(pairs(2), "own", n_samples=n_lanes_of("greedy", 3))
     torch.manual_seed(0)
     noise = sampling_noise(batch, 4, "greedy")
-    greedy = model.run(collate(pairs(2), "own")).parse.transitions
+    greedy = model.run(make_batch(pairs(2), "own")).parse.transitions
     lanes = model.run(batch, noise).parse.transitions.view(4, -1)
     assert torch.equal(lanes[0], greedy)
     assert (lanes[1:] != greedy).any()
@@ -171,7 +171,7 @@ def test_running_moments_are_weighted_ones_of_the_batches_before() -> None:
 
 def test_entropy_is_the_mean_over_the_choices() -> None:
     model = pair_model()
-    parse = model.run(collate(pairs(1), "own")).parse
+    parse = model.run(make_batch(pairs(1), "own")).parse
     free = parse.free_mask
     probability = parse.logits[free].softmax(1)
     expected = -(probability * probability.log()).sum(1).mean()
@@ -185,7 +185,7 @@ def test_entropy_is_the_mean_over_the_choices() -> None:
 def test_examples_without_a_label_have_no_reward() -> None:
     model = pair_model()
     columns = pairs(2)._replace(labels=np.array([NO_LABEL, 2]))
-    rollout = roll_out(model, collate(columns, "own", n_samples=3), torch.zeros(3 * 2 * (5 + 7)))
+    rollout = roll_out(model, make_batch(columns, "own", n_samples=3), torch.zeros(3 * 2 * (5 + 7)))
     assert (rollout.rewards[:, 0] == 0).all()
     assert (rollout.rewards[:, 1] < 0).all()
 
@@ -193,12 +193,12 @@ def test_examples_without_a_label_have_no_reward() -> None:
 def test_rewards_and_probabilities_are_those_of_each_sample() -> None:
     model = pair_model()
     columns = pairs(2)._replace(labels=np.array([0, 2]))
-    batch = collate(columns, "own", n_samples=3)
+    batch = make_batch(columns, "own", n_samples=3)
     torch.manual_seed(3)
     noise = sampling_noise(batch, 3, "mean").double()
     rollout = roll_out(model, batch, noise)
     for sample, part in enumerate(noise.chunk(3)):
-        logits, parse = model.run(collate(columns, "own"), part)
+        logits, parse = model.run(make_batch(columns, "own"), part)
         rewards = -F.cross_entropy(logits, torch.tensor([0, 2]), reduction="none")
         torch.testing.assert_close(rollout.rewards[sample], rewards)
         # premises of both pairs, then hypotheses of both
@@ -256,7 +256,7 @@ def test_scheduled_sampling_grows_and_keeps_what_it_does_not_sample() -> None:
 
 def test_undecided_choices_are_rewarded() -> None:
     model = pair_model()
-    batch = collate(pairs(3), "own", n_samples=2)
+    batch = make_batch(pairs(3), "own", n_samples=2)
     noise = sampling_noise(batch, 2, "mean")
     moments = Moments.empty(torch.device("cpu"))
     plain, bonus = (
@@ -270,7 +270,7 @@ def test_undecided_choices_are_rewarded() -> None:
 
 def test_supervision_adds_the_weighted_transition_loss() -> None:
     model = pair_model()
-    batch = collate(pairs(3), "lanes")
+    batch = make_batch(pairs(3), "lanes")
     logits, parse = model.run(batch)
     classification = F.cross_entropy(logits, batch.labels)
     transitions = transition_loss(parse, batch.sentences.transitions)
@@ -285,6 +285,6 @@ def test_a_broken_model_has_no_good_loss() -> None:
     model = pair_model()
     with torch.no_grad():
         model.encoder.composer.transition.weight[0, 0] = torch.nan
-    parse = model.run(collate(pairs(1), "lanes")).parse
+    parse = model.run(make_batch(pairs(1), "lanes")).parse
     assert transition_loss(parse, parse.transitions).isnan()
     assert mean_entropy(parse).isnan()

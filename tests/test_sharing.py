@@ -193,7 +193,6 @@ def test_dropout_and_a_bidirectional_leaf_encoder_share_projections_only() -> No
     "options, message",
     [
         ({"share": "everything"}, "share: expected one of"),
-        ({"share": "projections", "n_leaf_rows": 1000}, "fixes a shape"),
         ({"share": "states", "table_kind": "own"}, "cannot share states"),
     ],
 )

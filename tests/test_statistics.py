@@ -16,8 +16,7 @@ from spinn_tensor.data_prep import statistics
 from spinn_tensor.data_prep.brackets import average_depth
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
-    LabelledColumns,
-    PairColumns,
+    Corpus,
     SentenceColumns,
     sentence_columns,
 )
@@ -60,11 +59,11 @@ def splits(n_sides: int) -> st.SearchStrategy[list[Example]]:
     return st.lists(st.tuples(sentences, st.sampled_from([NO_LABEL, 0, 1, 2])), min_size=1, max_size=12)
 
 
-def columns(examples: list[Example]) -> PairColumns | LabelledColumns:
+def columns(examples: list[Example]) -> Corpus:
     labels = np.array([label for _, label in examples], dtype=np.int64)
     sides = zip(*(sentences for sentences, _ in examples), strict=True)
     sentences = [sentence_columns(side, VOCABULARY) for side in sides]
-    return PairColumns(*sentences, labels) if len(sentences) == 2 else LabelledColumns(*sentences, labels)
+    return Corpus.of_pairs(*sentences, labels) if len(sentences) == 2 else Corpus(*sentences, labels)
 
 
 def nested(tree: Tree) -> Nested:
@@ -179,7 +178,7 @@ def test_chains_branch_to_one_side() -> None:
 
 def test_labels_of_nodes_are_counted() -> None:
     tree = parse_labelled("(3 (2 a) (3 (3 b) (1 c)))")
-    corpus = LabelledColumns(sentence_columns([tree], VOCABULARY), np.array([3]))
+    corpus = Corpus(sentence_columns([tree], VOCABULARY), np.array([3]))
     got = split_statistics(corpus, 5, len(WORDS))
     assert got.node_label_counts is not None
     assert got.node_label_counts.tolist() == [0, 1, 1, 3, 0]
@@ -195,7 +194,7 @@ def test_a_corpus_without_labels() -> None:
 def test_an_empty_split_is_refused() -> None:
     none = sentence_columns([], VOCABULARY)
     with pytest.raises(DataError, match="without examples"):
-        split_statistics(LabelledColumns(none, np.zeros(0, np.int64)), 2, len(WORDS))
+        split_statistics(Corpus(none, np.zeros(0, np.int64)), 2, len(WORDS))
     with pytest.raises(ValueError, match="at least one"):
         distribution(np.zeros(0, np.int64))
 
@@ -212,7 +211,7 @@ def test_different_sentences_have_different_keys() -> None:
     assert len(np.unique(sentence_keys(of_words(sentences)))) == len(sentences)
     short = [words for n in range(1, 4) for words in product(range(5), repeat=n)]
     premises, hypotheses = zip(*product(short, short), strict=True)
-    pairs = PairColumns(of_words(premises), of_words(hypotheses), np.zeros(len(premises)))
+    pairs = Corpus.of_pairs(of_words(premises), of_words(hypotheses), np.zeros(len(premises)))
     assert len(np.unique(example_keys(pairs))) == len(premises)
 
 

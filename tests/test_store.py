@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns
+from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.store import (
     PreparedCorpus,
@@ -59,10 +59,10 @@ def random_corpus(n_words: int, task: str = "pair") -> PreparedCorpus:
         labels = np.where(rng.random(n) < 0.2, -100, rng.integers(0, 3, n))
         names = pa.array([f"é {i}" for i in range(n)])
         if task == "pair":
-            return Split(PairColumns(sentences(n), sentences(n), labels), names)
+            return Split(Corpus.of_pairs(sentences(n), sentences(n), labels), names)
         labelled = sentences(n)
         labelled = labelled._replace(node_labels=rng.integers(0, 3, len(labelled.transitions)))
-        return Split(LabelledColumns(labelled, labels), names)
+        return Split(Corpus(labelled, labels), names)
 
     words = tuple(f"word {i}" for i in range(n_words))
     return PreparedCorpus(task, ("a", "b", "c"), words, {"train": split(50), "dev": split(7)})

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, collate
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
-from spinn_tensor.data_prep.columns import NO_LABEL, LabelledColumns, PairColumns
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
 from spinn_tensor.data_prep.pairs import LABELS, pair_columns_from_examples, read_pairs
 from spinn_tensor.data_prep.sst import labelled_columns, read_trees
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -37,13 +37,13 @@ ENCODER = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "embedding_dro
 CLASSIFIER = {"mlp_dim": 16, "mlp_layers": 1, "mlp_dropout": 0.0}
 
 
-def pairs(folder: Path, n_pairs: int = 40, seed: int = 1) -> tuple[Vocabulary, PairColumns]:
+def pairs(folder: Path, n_pairs: int = 40, seed: int = 1) -> tuple[Vocabulary, Corpus]:
     examples = list(read_pairs(write_pairs(folder / "pairs.jsonl", n_pairs, seed)))
     vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example[:2])
     return vocabulary, pair_columns_from_examples(examples, vocabulary)
 
 
-def trees(folder: Path, n_trees: int = 30) -> tuple[Vocabulary, LabelledColumns]:
+def trees(folder: Path, n_trees: int = 30) -> tuple[Vocabulary, Corpus]:
     examples = list(read_trees(write_trees(folder / "trees.txt", n_trees, seed=1)))
     vocabulary = Vocabulary.build(tree.tokens for tree in examples)
     return vocabulary, labelled_columns(examples, vocabulary)
@@ -102,7 +102,7 @@ def test_node_labels_are_learnt_and_scored_apart_from_roots(tmp_path: Path) -> N
 def test_root_scores_are_those_of_root_logits(tmp_path: Path) -> None:
     vocabulary, corpus = trees(tmp_path)
     model = tree_model(vocabulary, node_labels=True).eval()
-    batch = collate(corpus, model.encoder.table_kind)
+    batch = make_batch(corpus, model.encoder.table_kind)
     expected = model.root_logits(batch).softmax(1).detach().numpy()
     assert_close(predict_probabilities(model, corpus, batch_size=7), expected)
 
@@ -111,7 +111,7 @@ def test_training_loss_counts_every_labelled_node_once(tmp_path: Path) -> None:
     vocabulary, corpus = trees(tmp_path, n_trees=4)
     model = tree_model(vocabulary, node_labels=True).eval()
     corpus.sentences.node_labels[::3] = -100
-    batch = collate(corpus, model.encoder.table_kind)
+    batch = make_batch(corpus, model.encoder.table_kind)
     log_probabilities = model(batch).log_softmax(1)
     picked = [log_probabilities[i, label] for i, label in enumerate(batch.node_labels.tolist()) if label >= 0]
     assert training_loss(model, batch).item() == pytest.approx(
@@ -123,12 +123,12 @@ def test_an_unlabelled_pair_has_no_part_in_the_loss(tmp_path: Path) -> None:
     examples = list(read_pairs(write_pairs(tmp_path / "pairs.jsonl", 6, seed=1)))
     vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example[:2])
     model = pair_model("bow", vocabulary).eval()
-    whole = collate(pair_columns_from_examples(examples, vocabulary), model.encoder.table_kind)
+    whole = make_batch(pair_columns_from_examples(examples, vocabulary), model.encoder.table_kind)
     losses = -model(whole).log_softmax(1).gather(1, whole.labels[:, None])[:, 0]
     expected = pytest.approx(losses[torch.arange(6) != 2].mean().item(), rel=FLOAT32, abs=FLOAT32)
     examples[2] = examples[2]._replace(label=None)
     corpus = pair_columns_from_examples(examples, vocabulary)
-    assert training_loss(model, collate(corpus, model.encoder.table_kind)).item() == expected
+    assert training_loss(model, make_batch(corpus, model.encoder.table_kind)).item() == expected
     assert evaluate(model, corpus).loss == expected
 
 
@@ -351,7 +351,7 @@ def test_scores_that_are_no_numbers_end_the_run_with_one_line(learning: str, tmp
 def test_f1_of_single_words_selects_nothing(tmp_path: Path) -> None:
     vocabulary, corpus = pairs(tmp_path)
     word = columns_of([np.zeros(1, np.int8)])
-    dev = PairColumns(word, word, np.zeros(1, np.int64))
+    dev = Corpus.of_pairs(word, word, np.zeros(1, np.int64))
     model = pair_model("spinn", vocabulary)
     with pytest.raises(TrainingError, match="select_by: f1 needs a dev sentence of two words or more"):
         Trainer(Task(model, vocabulary, corpus, dev), settings("spinn", select_by="f1"), tmp_path)

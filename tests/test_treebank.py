@@ -176,7 +176,7 @@ def test_branching_replaces_the_trees_of_every_split(corpus: str, tmp_path: Path
     splits = load_splits(data, Skipped())
     for split in (splits.train, splits.dev):
         transitions = (
-            np.concatenate([split.premises.transitions, split.hypotheses.transitions])
+            np.concatenate([split.sides[0].transitions, split.sides[1].transitions])
             if corpus == "snli"
             else split.sentences.transitions
         )

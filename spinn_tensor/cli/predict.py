@@ -34,7 +34,7 @@ from spinn_tensor.cli.sentences import (
 from spinn_tensor.cli.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import branched
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.pairs import (
@@ -49,7 +49,7 @@ from spinn_tensor.data_prep.treebank import treebank_columns
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
-from spinn_tensor.training.evaluate import predict_probabilities, predict_transitions, sentences_of
+from spinn_tensor.training.evaluate import predict_probabilities, predict_transitions
 
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
@@ -73,8 +73,6 @@ examples:
 
   spinn predict runs/sst --sentence "( a ( very ( good film ) ) )"
 """
-
-Corpus = PairColumns | LabelledColumns
 
 
 def add_parser(subparsers: Any) -> None:
@@ -121,7 +119,7 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
     """
     console = Console(highlight=False, markup=False)
     first, *rest = trees.values()
-    corpus: Corpus = treebank_columns([first], checkpoint.vocabulary)
+    corpus = treebank_columns([first], checkpoint.vocabulary)
     if rest:
         corpus = _pairs([PairExample(first, rest[0], None, "")], checkpoint)
     if branching is not None:
@@ -170,7 +168,6 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
     branching = composed_branching(args, checkpoint)
     tokenize = text_reader_for(checkpoint, branching)
     skip_bad, limits = bool(args.skip_bad), Limits(**given_limits(args))
-    corpus: Corpus
     if checkpoint.config.model.task == "pair":
         data = checkpoint.config.run.data
         labels = LabelNames(list(checkpoint.config.model.labels))
@@ -187,14 +184,14 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
     return names, corpus if branching is None else branched(corpus, branching)
 
 
-def _pairs(examples: list[PairExample], checkpoint: Checkpoint) -> PairColumns:
+def _pairs(examples: list[PairExample], checkpoint: Checkpoint) -> Corpus:
     return pair_columns_from_examples(examples, checkpoint.vocabulary, checkpoint.config.model.labels)
 
 
 def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
     """The sentences of the corpus, premises first, under the trees that the model composes them by."""
     encoder = checkpoint.model.encoder
-    sentences = sentences_of(corpus)
+    sentences = corpus.sentences
     if not encoder.config.parses:
         return sentences
     return sentences._replace(transitions=predict_transitions(encoder, sentences))

@@ -18,7 +18,6 @@ from rich.table import Table
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.train import add_data, add_preset, add_settings, new_run
-from spinn_tensor.data_prep.columns import PairColumns
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.compiling import check_compile
 from spinn_tensor.training.config import RunConfig
@@ -151,7 +150,7 @@ def _machine(device: str) -> dict[str, Any]:
 def _print(args: argparse.Namespace, trainer: Trainer, device: str, profiled: StepProfile) -> None:
     console = Console(highlight=False, markup=False)
     machine, run = _machine(device), trainer.run
-    unit = "pairs" if isinstance(trainer.task.train, PairColumns) else "sentences"
+    unit = "pairs" if trainer.task.train.n_sides == 2 else "sentences"
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     where = machine["gpu"] or f"{machine['processor']}, {threads}"
     how = ", ".join((*(["compiled"] if run.training.compile else []), run.training.precision))

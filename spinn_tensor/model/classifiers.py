@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from spinn_tensor.batch import LabelledBatch, PairBatch, SentenceBatch
+from spinn_tensor.batch import Batch, SentenceBatch
 from spinn_tensor.config import ClassifierConfig, ModelConfig
 from spinn_tensor.hub import HubMixin
 from spinn_tensor.machine import Parse
@@ -47,14 +47,14 @@ class PairClassifier(HubMixin, nn.Module):
         assert config.classifier is not None
         self.mlp = MLP(4 * self.encoder.output_dim, config.classifier)
 
-    def forward(self, batch: PairBatch) -> Tensor:  # (B, n_classes) logits
+    def forward(self, batch: Batch) -> Tensor:  # (B, n_classes) logits
         logits = self.run(batch).logits
         assert logits is not None
         return logits
 
     def run(
         self,
-        batch: PairBatch,
+        batch: Batch,
         noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
     ) -> Outcome:
         encodings, parse = _encode(self.encoder, batch.sentences, noise)
@@ -77,7 +77,7 @@ class SentenceClassifier(HubMixin, nn.Module):
         assert config.classifier is not None
         self.mlp = MLP(self.encoder.output_dim, config.classifier)
 
-    def forward(self, batch: LabelledBatch) -> Tensor:  # (B, n_classes) logits, or (2L - B, n_classes)
+    def forward(self, batch: Batch) -> Tensor:  # (B, n_classes) logits, or (2L - B, n_classes)
         """With `node_labels` the nodes in the order of the transitions: a sentence's root is its last."""
         logits = self.run(batch).logits
         assert logits is not None
@@ -85,7 +85,7 @@ class SentenceClassifier(HubMixin, nn.Module):
 
     def run(
         self,
-        batch: LabelledBatch,
+        batch: Batch,
         noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
     ) -> Outcome:
         if self.config.node_labels:
@@ -93,7 +93,7 @@ class SentenceClassifier(HubMixin, nn.Module):
         encodings, parse = _encode(self.encoder, batch.sentences, noise)
         return Outcome(self.mlp(encodings, batch.row_mask), parse)
 
-    def root_logits(self, batch: LabelledBatch) -> Tensor:  # (B, n_classes)
+    def root_logits(self, batch: Batch) -> Tensor:  # (B, n_classes)
         """Logits of the whole sentences, whatever the model was trained on."""
         return self.mlp(self.encoder(batch.sentences))
 
@@ -108,29 +108,20 @@ class SentenceParser(HubMixin, nn.Module):
         self.config = config
         self.encoder = SentenceEncoder(config.encoder)
 
-    def forward(self, batch: LabelledBatch) -> Tensor:  # (M, 2) logits of the transitions
+    def forward(self, batch: Batch) -> Tensor:  # (M, 2) logits of the transitions
         parse = self.run(batch).parse
         assert parse is not None
         return parse.logits
 
     def run(
         self,
-        batch: LabelledBatch,
+        batch: Batch,
         noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
     ) -> Outcome:
         return Outcome(None, self.encoder.parse(batch.sentences, noise))
 
 
 Model = PairClassifier | SentenceClassifier | SentenceParser
-
-
-def run_model(
-    model: Model,
-    batch: PairBatch | LabelledBatch,  # of the model's kind
-    noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
-) -> Outcome:
-    """What any model says of a batch."""
-    return model.run(batch, noise)  # type: ignore[arg-type]
 
 
 def _encode(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from spinn_tensor.batch import SentenceBatch
+from spinn_tensor.batch import SentenceBatch, Sharing, TableKind
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables
 from spinn_tensor.config import SPINN_KINDS, EncoderConfig
 from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
 from spinn_tensor.model.cells import Compose, Tracker, TransitionHead
 from spinn_tensor.model.leaves import LeafEncoder, run_lstm
 
-TABLE_KIND_OF = {
+TABLE_KIND_OF: dict[str, TableKind] = {
     "spinn-pi-nt": "forest",
     "spinn-pi": "lanes",
     "spinn": "own",
@@ -47,16 +47,16 @@ class SentenceEncoder(nn.Module):
         return self.leaves.embedding
 
     @property
-    def table_kind(self) -> str:
-        """The tables that `make_sentence_batch` is to build: "forest", "lanes", "own" or "sequence"."""
+    def table_kind(self) -> TableKind:
+        """The kind of tables that this encoder runs on."""
         return TABLE_KIND_OF[self.config.kind]
 
     def sharing(
         self,
-        table_kind: str,  # of the batch, see `make_sentence_batch`
+        table_kind: TableKind,  # of the batch, see `make_sentence_batch`
         training: bool | None = None,  # what the batch is for; None = the mode that the encoder is in
-    ) -> str:
-        """How much of the work on equal words and trees may be done once, for `make_sentence_batch`.
+    ) -> Sharing:
+        """Return how much of the work on equal words and trees may be done once, for `make_sentence_batch`.
 
         All of it, where a word's state does not depend on its sentence: not with a bidirectional leaf encoder, and not
         while dropout draws for each token.
@@ -161,7 +161,7 @@ class ParsingMachine(nn.Module):
         if not isinstance(batch.tables, LaneTables):
             raise TypeError(f"got {type(batch.tables).__name__}; a parser reads OwnTables or LaneTables")
         if noise is not None:
-            raise ValueError("given transitions leave nothing to noise")
+            raise ValueError("noise goes with own transitions; these are given")
         return run_taught(leaves, *weights, batch.tables, every_node=every_node)
 
 

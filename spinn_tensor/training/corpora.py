@@ -24,8 +24,7 @@ from spinn_tensor.data_prep import listops, pairs, sst
 from spinn_tensor.data_prep.branching import branched
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
-    LabelledColumns,
-    PairColumns,
+    Corpus,
     WordIds,
     n_sentences,
     select,
@@ -44,7 +43,6 @@ from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, re
 from spinn_tensor.training.config import CORPORA, PAIR_CORPORA, DataConfig
 from spinn_tensor.training.sources import Source, extra_sources, split_sources
 
-Corpus = PairColumns | LabelledColumns
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
 # Options that a corpus is prepared with: others make nothing different of the files.
@@ -74,7 +72,7 @@ def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
     else:
         corpus = prepare(data, skipped)
     counts = {
-        name: count_words(all_token_ids(split.columns), len(corpus.words))
+        name: count_words(split.columns.sentences.token_ids, len(corpus.words))
         for name, split in corpus.splits.items()
     }
     counted = counts["train"] if data.vectors is None else np.sum(list(counts.values()), axis=0)
@@ -191,22 +189,11 @@ def preparation_options(data: DataConfig) -> dict[str, Any]:
     return {name: values[name] for name in PREPARED_WITH}
 
 
-def all_token_ids(columns: Corpus) -> np.ndarray:  # (M,) int32
-    """Of all sentences."""
-    if isinstance(columns, PairColumns):
-        return np.concatenate((columns.premises.token_ids, columns.hypotheses.token_ids))
-    return columns.sentences.token_ids
-
-
 def renumbered(
     columns: Corpus,
     new_ids: np.ndarray,  # (V,) integers, the new number of each word
 ) -> Corpus:
     """The same examples with other numbers for their words."""
-    if isinstance(columns, PairColumns):
-        return columns._replace(
-            premises=renumber(columns.premises, new_ids), hypotheses=renumber(columns.hypotheses, new_ids)
-        )
     return columns._replace(sentences=renumber(columns.sentences, new_ids))
 
 
@@ -214,7 +201,7 @@ def in_order(
     task: str, labels: tuple[str, ...], words: tuple[str, ...], splits: dict[str, Split]
 ) -> PreparedCorpus:
     """The corpus with numbers for the words that occur alone, by frequency: they do not depend on how it was read."""
-    counts = sum(count_words(all_token_ids(split.columns), len(words)) for split in splits.values())
+    counts = sum(count_words(split.columns.sentences.token_ids, len(words)) for split in splits.values())
     order = by_frequency(words, np.asarray(counts))
     numbers = np.zeros(len(words), dtype=np.int64)
     numbers[order] = np.arange(len(order))
@@ -262,7 +249,6 @@ def _read_split(
     if labels.grows:
         columns = _settle_labels(columns, labels)
     if is_train and data.phrases:
-        assert isinstance(columns, LabelledColumns)
         columns = sst.phrases(columns)
         names = _no_names(len(columns.labels))
     elif len(names) != len(columns.labels):
@@ -330,8 +316,8 @@ def _columns(data: DataConfig, examples: Examples) -> Corpus:
     sentences = examples.sentences
     if data.corpus == "trees":
         sentences = sentences._replace(node_labels=None)
-        return LabelledColumns(sentences, np.full(n_sentences(sentences), NO_LABEL))
-    return LabelledColumns(sentences, examples.labels)
+        return Corpus(sentences, np.full(n_sentences(sentences), NO_LABEL))
+    return Corpus(sentences, examples.labels)
 
 
 def _labels(data: DataConfig) -> LabelNames:

@@ -10,25 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spinn_tensor.batch import LabelledBatch, PairBatch, collate, make_sentence_batch, move
+from spinn_tensor.batch import Batch, make_batch, make_sentence_batch, move
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.brackets import ParseScores, score_parses
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
-    LabelledColumns,
-    PairColumns,
+    Corpus,
     SentenceColumns,
-    concatenate,
     lengths,
     select,
     take,
 )
-from spinn_tensor.model.classifiers import Model, run_model
+from spinn_tensor.model.classifiers import Model
 from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.training.metrics import Scores, add_to_confusion
 from spinn_tensor.training.objective import targets
-
-Corpus = PairColumns | LabelledColumns
 
 EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so there may be many
 TOKENS = 16_384  # of a batch: what bounds memory, since sentences may have any length
@@ -74,12 +70,12 @@ class _Tally:
         self.gold: list[Tensor] = []
         self.lengths: list[np.ndarray] = []
 
-    def add(self, corpus: Corpus, rows: np.ndarray, batch: PairBatch | LabelledBatch) -> None:
-        outcome = run_model(self.model, batch)
+    def add(self, corpus: Corpus, rows: np.ndarray, batch: Batch) -> None:
+        outcome = self.model.run(batch)
         if outcome.parse is not None:
             self.parses.append(outcome.parse.transitions)
             self.gold.append(batch.sentences.transitions)
-            self.lengths.append(sentence_lengths(corpus, rows))
+            self.lengths.append(lengths(select(corpus, rows).sentences))
         if (logits := outcome.logits) is None:
             return
         gold = targets(self.model, batch)
@@ -137,7 +133,7 @@ def predict_probabilities(
     model.eval()
     with torch.inference_mode():
         for rows, batch in batches(model, corpus, batch_size):
-            logits = run_model(model, batch).logits
+            logits = model.run(batch).logits
             assert logits is not None, "a model that only parses predicts no labels"
             if model.config.node_labels:
                 logits = logits[root_rows(n_tokens[rows]).to(device)]
@@ -183,31 +179,14 @@ def batches(
     model: Model,
     corpus: Corpus,
     batch_size: int,
-) -> Iterator[tuple[np.ndarray, PairBatch | LabelledBatch]]:
+) -> Iterator[tuple[np.ndarray, Batch]]:
     """(rows of the corpus, batch on the model's device), longest first, each row once; see `sentence_batches`."""
     device = next(model.parameters()).device
     kind = model.encoder.table_kind
-    n_sides = 2 if isinstance(corpus, PairColumns) else 1  # both sides of a pair count as the longer one
-    for rows in sentence_batches(n_sides * corpus.lengths_key, batch_size):
-        yield (
-            rows,
-            move(collate(select(corpus, rows), kind, share=model.encoder.sharing(kind)), device),
-        )
-
-
-def sentence_lengths(
-    corpus: Corpus,
-    rows: np.ndarray,  # (B,) int64
-) -> np.ndarray:  # (B,) or (2B,) int64
-    """Tokens of the sentences of a batch, in its order."""
-    return lengths(sentences_of(select(corpus, rows)))
-
-
-def sentences_of(corpus: Corpus) -> SentenceColumns:
-    """All sentences: of pairs the premises, then the hypotheses."""
-    if isinstance(corpus, PairColumns):
-        return concatenate(corpus.premises, corpus.hypotheses)
-    return corpus.sentences
+    # both sides of a pair count as the longer one
+    for rows in sentence_batches(corpus.n_sides * corpus.lengths_key, batch_size):
+        batch = make_batch(select(corpus, rows), kind, share=model.encoder.sharing(kind))
+        yield rows, move(batch, device)
 
 
 def root_rows(n_tokens: np.ndarray) -> Tensor:  # (B,) int64 from (B,) int64

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.data_prep.batching import epoch_batches, shares
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, lengths, select
+from spinn_tensor.data_prep.columns import Corpus, lengths, select
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.model.classifiers import Model
@@ -36,7 +36,7 @@ from spinn_tensor.normalization import synchronise
 from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalPoll
-from spinn_tensor.training.evaluate import Evaluation, evaluate, sentences_of
+from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.metrics import MetricsLog
@@ -55,8 +55,6 @@ from spinn_tensor.training.resume import (
     was_on_cuda,
 )
 from spinn_tensor.training.step import TrainStep
-
-Corpus = PairColumns | LabelledColumns
 
 
 class TrainingError(RuntimeError):
@@ -112,7 +110,7 @@ class Trainer:
         observer: Observer | None = None,
         ranks: Ranks = ALONE,  # this process among others
     ) -> None:
-        if run.training.select_by == "f1" and lengths(sentences_of(task.dev)).max(initial=0) < 2:
+        if run.training.select_by == "f1" and lengths(task.dev.sentences).max(initial=0) < 2:
             raise TrainingError(
                 "select_by: f1 needs a dev sentence of two words or more; single words have no trees"
             )
@@ -174,7 +172,7 @@ class Trainer:
             if progress.epoch < self.config.epochs and not progress.stopped:
                 self.step.warm_up(self.task.train, self._parts(batches[0])[0][0], progress.step)
             self._open_window()
-            unit = "pairs" if isinstance(self.task.train, PairColumns) else "sentences"
+            unit = "pairs" if self.task.train.n_sides == 2 else "sentences"
             self.observer.begin(progress, len(batches), unit)
             while progress.epoch < self.config.epochs and not progress.stopped:
                 self._run_epoch()

@@ -14,18 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.batch import LabelledBatch, PairBatch, collate
+from spinn_tensor.batch import Batch, TableKind, make_batch
 from spinn_tensor.bundles import OwnTables
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, select
+from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.fixed_shapes import FIXED_KINDS, Shape, fixed_batch, plan_for_corpus
 from spinn_tensor.machine import forcing_noise, logistic_noise
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.objective import Totals, supervised_loss, training_loss
 from spinn_tensor.training.reinforce import Moments, n_lanes_of, reinforce_loss, sampling_noise
-
-Columns = PairColumns | LabelledColumns
-Batch = PairBatch | LabelledBatch
 
 
 class Method:
@@ -34,23 +31,23 @@ class Method:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def plan(self, corpus: Columns, batch_size: int, seed: int, token_budget: int = 0) -> bool:
+    def plan(self, corpus: Corpus, batch_size: int, seed: int, token_budget: int = 0) -> bool:
         """From now on batches have few shapes; False where the model's batches cannot have."""
         return False
 
-    def collate(self, columns: Columns, step: int) -> Batch:
+    def collate(self, columns: Corpus, step: int) -> Batch:
         """The batch of a step, on the CPU."""
         raise NotImplementedError
 
-    def _ragged(self, columns: Columns, table_kind: str, n_samples: int = 1) -> Batch:
+    def _ragged(self, columns: Corpus, table_kind: TableKind, n_samples: int = 1) -> Batch:
         """A batch that computes no padding, and what is equal in it once."""
         # said, since a thread may make the batch while the model is evaluated
         share = self.model.encoder.sharing(table_kind, training=True)
-        return collate(columns, table_kind, n_samples=n_samples, share=share)
+        return make_batch(columns, table_kind, n_samples=n_samples, share=share)
 
     def samples(
         self,
-        corpus: Columns,
+        corpus: Corpus,
         rows: np.ndarray,  # (n,) int64, of a batch
         step: int,
     ) -> list[Batch]:
@@ -91,19 +88,19 @@ class Classify(Method):
         self._classify = _compiled(training_loss, compiled)
         self.shapes: list[Shape] = []
 
-    def plan(self, corpus: Columns, batch_size: int, seed: int, token_budget: int = 0) -> bool:
+    def plan(self, corpus: Corpus, batch_size: int, seed: int, token_budget: int = 0) -> bool:
         kind = self.model.encoder.table_kind
         if kind not in FIXED_KINDS or self.model.config.node_labels:
             return False
         self.shapes = plan_for_corpus(corpus, kind, batch_size, seed, token_budget=token_budget)
         return True
 
-    def collate(self, columns: Columns, step: int) -> Batch:
+    def collate(self, columns: Corpus, step: int) -> Batch:
         kind = self.model.encoder.table_kind
         fixed = fixed_batch(columns, kind, self.shapes) if self.shapes else None
         return fixed or self._ragged(columns, kind)
 
-    def samples(self, corpus: Columns, rows: np.ndarray, step: int) -> list[Batch]:
+    def samples(self, corpus: Corpus, rows: np.ndarray, step: int) -> list[Batch]:
         if not self.shapes:
             return super().samples(corpus, rows, step)
         shortest = select(corpus, corpus.lengths_key.argmin().reshape(1))
@@ -126,7 +123,7 @@ class Supervise(Method):
         """Part of the transitions that are the model's own under scheduled sampling, growing over the first steps."""
         return self.config.scheduled_sampling * min(1.0, step / max(self.config.scheduled_steps, 1))
 
-    def collate(self, columns: Columns, step: int) -> Batch:
+    def collate(self, columns: Corpus, step: int) -> Batch:
         return self._ragged(columns, "own" if self.own_share(step) else "lanes")
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
@@ -157,7 +154,7 @@ class Reinforce(Supervise):
         passed = (step - config.warmup_steps) / config.entropy_steps if config.entropy_steps else 0.0
         return config.entropy_weight * max(0.0, 1.0 - passed)
 
-    def collate(self, columns: Columns, step: int) -> Batch:
+    def collate(self, columns: Corpus, step: int) -> Batch:
         if step < self.config.warmup_steps:
             return super().collate(columns, step)
         return self._ragged(columns, "own", self._n_lanes)

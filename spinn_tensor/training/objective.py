@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spinn_tensor.batch import LabelledBatch, PairBatch
-from spinn_tensor.data_prep.columns import NO_LABEL, LabelledColumns, PairColumns, lengths, node_offsets
+from spinn_tensor.batch import Batch
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, node_offsets
 from spinn_tensor.machine import Parse
-from spinn_tensor.model.classifiers import Model, run_model
+from spinn_tensor.model.classifiers import Model
 
 
 class Totals(NamedTuple):
@@ -40,17 +40,13 @@ class Totals(NamedTuple):
 
 
 def count_rows(
-    corpus: PairColumns | LabelledColumns,
+    corpus: Corpus,
     node_labels: bool,  # of the model: a label of every node
 ) -> np.ndarray:  # (n, 3) int64
     """Of each row of the corpus what `Totals` adds up: 1, its labels, its transitions."""
-    n_sides = 2 if isinstance(corpus, PairColumns) else 1
-    sentences = (
-        (corpus.premises, corpus.hypotheses) if isinstance(corpus, PairColumns) else (corpus.sentences,)
-    )
-    n_transitions = 2 * sum(map(lengths, sentences)) - n_sides
+    n_transitions = 2 * corpus.n_tokens - corpus.n_sides
     n_labels = (corpus.labels != NO_LABEL).astype(np.int64)
-    if node_labels and isinstance(corpus, LabelledColumns) and corpus.sentences.node_labels is not None:
+    if node_labels and corpus.sentences.node_labels is not None:
         running = np.concatenate(([0], np.cumsum(corpus.sentences.node_labels != NO_LABEL)))
         n_labels = np.diff(running[node_offsets(corpus.sentences)])
     return np.stack((np.ones_like(n_labels), n_labels, n_transitions), axis=1)
@@ -58,7 +54,7 @@ def count_rows(
 
 def training_loss(
     model: Model,
-    batch: PairBatch | LabelledBatch,
+    batch: Batch,
     totals: Totals | None = None,  # None = of this batch
 ) -> Tensor:  # () float
     """Mean cross entropy; over all labelled nodes where the model was built with `node_labels`."""
@@ -77,13 +73,13 @@ def classification_loss(
 
 def supervised_loss(
     model: Model,
-    batch: PairBatch | LabelledBatch,  # with lane tables, or with own tables and noise
+    batch: Batch,  # with lane tables, or with own tables and noise
     noise: Tensor | None,  # (M,), see `run_own`
     transition_weight: float,
     totals: Totals | None = None,  # None = of this batch
 ) -> Tensor:  # () float
     """Classification, if the model classifies, and the weighted transition loss."""
-    outcome = run_model(model, batch, noise)
+    outcome = model.run(batch, noise)
     assert outcome.parse is not None
     gold = batch.sentences.transitions
     loss = transition_weight * transition_loss(outcome.parse, gold)
@@ -105,10 +101,10 @@ def transition_loss(
 
 def targets(
     model: Model,
-    batch: PairBatch | LabelledBatch,
+    batch: Batch,
 ) -> Tensor:  # (B,) int64, or (2L - B,) with node_labels
     """The labels that belong to the rows of `model(batch)`."""
-    if model.config.node_labels and isinstance(batch, LabelledBatch):
+    if model.config.node_labels:
         assert batch.node_labels is not None, "a model with node_labels needs a corpus that has them"
         return batch.node_labels
     return batch.labels

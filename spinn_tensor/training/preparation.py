@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns, SentenceColumns, n_sentences
+from spinn_tensor.data_prep.columns import SentenceColumns, n_sentences
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.store import (
@@ -106,13 +106,6 @@ def _parsed(
 
     splits = {}
     for name, split in corpus.splits.items():
-        columns = split.columns
-        made: PairColumns | LabelledColumns
-        if isinstance(columns, PairColumns):
-            made = columns._replace(
-                premises=under_own_trees(columns.premises), hypotheses=under_own_trees(columns.hypotheses)
-            )
-        else:
-            made = columns._replace(sentences=under_own_trees(columns.sentences))
-        splits[name] = split._replace(columns=made)
+        sentences = under_own_trees(split.columns.sentences)
+        splits[name] = split._replace(columns=split.columns._replace(sentences=sentences))
     return corpus._replace(splits=splits)

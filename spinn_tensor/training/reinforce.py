@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spinn_tensor.batch import LabelledBatch, PairBatch
+from spinn_tensor.batch import Batch
 from spinn_tensor.bundles import OwnTables
 from spinn_tensor.data_prep.columns import NO_LABEL
 from spinn_tensor.machine import Parse, logistic_noise
-from spinn_tensor.model.classifiers import Model, run_model
+from spinn_tensor.model.classifiers import Model
 
 
 class Moments(NamedTuple):
@@ -75,7 +75,7 @@ def n_lanes_of(baseline: str, n_samples: int) -> int:
 
 
 def sampling_noise(
-    batch: PairBatch | LabelledBatch,  # with own tables
+    batch: Batch,  # with own tables
     n_lanes: int,  # of each sentence
     baseline: str,
 ) -> Tensor:  # (M,)
@@ -90,7 +90,7 @@ def sampling_noise(
 
 def reinforce_loss(
     model: Model,
-    batch: PairBatch | LabelledBatch,  # with own tables
+    batch: Batch,  # with own tables
     noise: Tensor,  # (M,)
     moments: Moments,
     baseline: str,
@@ -135,25 +135,25 @@ def advantages(
 
 def roll_out(
     model: Model,
-    batch: PairBatch | LabelledBatch,
+    batch: Batch,
     noise: Tensor,  # (M,)
 ) -> Rollout:
     """Parse, classify, and see what it was worth."""
-    outcome = run_model(model, batch, noise)
+    outcome = model.run(batch, noise)
     assert outcome.parse is not None
     assert outcome.logits is not None
     tables = batch.sentences.tables
     assert isinstance(tables, OwnTables)
     n_examples = batch.labels.shape[0]
     n_lanes = tables.root_entry_index.shape[0]
-    labels = batch.labels.repeat(outcome.logits.shape[0] // n_examples)
+    n_samples = outcome.logits.shape[0] // n_examples
+    labels = batch.labels.repeat(n_samples)
     losses = F.cross_entropy(outcome.logits, labels, ignore_index=NO_LABEL, reduction="none")
     log_probabilities = outcome.parse.log_probabilities()
     of_lane = log_probabilities.new_zeros(n_lanes).index_add(0, tables.lane_index, log_probabilities)
-    n_sides = 2 if isinstance(batch, PairBatch) else 1
     return Rollout(
         rewards=-losses.view(-1, n_examples),
-        log_probabilities=of_lane.view(-1, n_sides, n_examples).sum(1),
+        log_probabilities=of_lane.view(n_samples, -1, n_examples).sum(1),
         entropy=mean_entropy(outcome.parse),
     )
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from spinn_tensor.config import ConfigError, checked_fields
-from spinn_tensor.data_prep.columns import LabelledColumns, PairColumns
+from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.training.checkpoint import (
     CheckpointError,
     check_tensors,
@@ -183,11 +183,11 @@ def _is_generator(name: str) -> bool:
     return name.startswith(("rng/cpu", "rng/cuda"))
 
 
-def corpus_sha256(*corpora: PairColumns | LabelledColumns) -> str:
+def corpus_sha256(*corpora: Corpus) -> str:
     """A fingerprint of the examples, so that a run is not resumed on others."""
     digest = hashlib.sha256()
     for corpus in corpora:
-        for array in _arrays(corpus):
+        for array in _arrays((*corpus.sides, corpus.labels)):
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spinn_tensor.batch import Batch
 from spinn_tensor.bundles import move
+from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.normalization import uncounted
 from spinn_tensor.training.capture import CapturedSteps, pinned, preserved
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Ranks
-from spinn_tensor.training.methods import Batch, Columns, Method
+from spinn_tensor.training.methods import Method
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.optimizer import Update
 from spinn_tensor.training.precision import autocast, check_precision, matmul_precision
@@ -59,7 +61,7 @@ class TrainStep:
 
     def warm_up(
         self,
-        corpus: Columns,
+        corpus: Corpus,
         rows: np.ndarray,  # (n,) int64, of a batch
         step: int = 0,  # the one that comes next
     ) -> None:
