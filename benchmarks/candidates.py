@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import dynamic, recursion
+from benchmarks import dynamic
 from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, TrackerWeights, to_torch
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
-from spinn_tensor.machine import run_forest, run_given
+from spinn_tensor.machine import reference, run_forest, run_given
 
 FOREST, GIVEN = "forest", "given transitions"
 DYNAMIC, RECURSION, PADDED_LSTM = "dynamic batching", "recursion", "LSTM, padded"
@@ -137,7 +137,7 @@ def make_candidates(weights: Weights) -> list[Candidate]:
         return roots[:, :n_hidden]
 
     def recursive(batch: Batch) -> Tensor:
-        roots = recursion.encode_batch(batch.leaves, batch.transitions, weights.compose, weights.tracker)
+        roots = reference.encode_batch(batch.leaves, batch.transitions, weights.compose, weights.tracker)
         return roots[:, :n_hidden]
 
     def padded_lstm(batch: Batch) -> Tensor:

@@ -26,14 +26,15 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from benchmarks.recursion import SHIFT, ComposeParameters, TrackerParameters
+from spinn_tensor.bundles import ComposeWeights, TrackerWeights
+from spinn_tensor.data_prep.trees import SHIFT
 
 
 def encode_batch(
     leaves: Tensor,  # (L, 2H) [h; c], the words of all sentences, one sentence after another
     transitions: Sequence[Sequence[int]],  # B lists of 2N - 1 codes
-    compose_weights: ComposeParameters,
-    tracker_weights: TrackerParameters | None = None,
+    compose_weights: ComposeWeights,
+    tracker_weights: TrackerWeights | None = None,
 ) -> Tensor:  # (B, 2H) states of the roots
     """The roots' states of a batch, in the order of the sentences."""
     order = sorted(range(len(transitions)), key=lambda b: -len(transitions[b]))
@@ -80,7 +81,7 @@ def _buffers(
 
 
 def _compose(
-    weights: ComposeParameters,
+    weights: ComposeWeights,
     children: Sequence[Tensor],  # 2R rows (2H,): left, right, left, right, ...
     tracker_h: Tensor | None,  # (R, K)
 ) -> Tensor:  # (R, 2H)
@@ -99,7 +100,7 @@ def _compose(
 
 
 def _tracker_start(
-    leaves: Tensor, n_sentences: int, weights: TrackerParameters | None
+    leaves: Tensor, n_sentences: int, weights: TrackerWeights | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Zeros (B, K) for the tracker's h and c, or None where there is no tracker."""
     if weights is None:
@@ -117,7 +118,7 @@ def _tracker_inputs(buffers: Sequence[list[Tensor]], stacks: Sequence[list[Tenso
     return states[:, :, : n_state // 2].reshape(len(stacks), -1)
 
 
-def _track(weights: TrackerParameters, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def _track(weights: TrackerWeights, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """One step of the tracker's LSTM cell for all active examples."""
     gates = torch.addmm(weights.bias, inputs, weights.weight_input.t())
     gates = torch.addmm(gates, h, weights.weight_hidden.t())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -152,3 +153,46 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     return (
         float(difference.max() / expected.detach().abs().max().clamp(min=1e-30)) if expected.numel() else 0.0
     )
+
+
+class Recorded(NamedTuple):
+    """Sentences with weights, and what an implementation that none of us wrote made of them, in float64."""
+
+    batch: Batch  # of 30 sentences
+    leaves: Tensor  # (L, 2H)
+    compose: ComposeWeights
+    tracker: TrackerWeights | None
+    root_h: Tensor  # (B, H)
+    loss_weight: Tensor  # (B, H); the loss is the sum of its products with root_h
+    gradients: list[Tensor]  # of `parameters`
+
+
+def recorded_run(tracked: bool) -> Recorded:
+    """Read the run of 2017 from ../shared."""
+    recorded = np.load(SHARED / "golden" / f"spinn2017_{'tracker' if tracked else 'no_tracker'}.npz")
+    lengths, width = recorded["lengths"], recorded["transitions"].shape[1]
+    real = np.arange(width) < (2 * lengths - 1)[:, None]
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(recorded[name])
+
+    def words(name: str) -> Tensor:
+        return torch.cat([row[:n] for row, n in zip(tensor(name), lengths, strict=True)])
+
+    def children(prefix: str) -> Tensor:
+        return torch.cat((tensor(f"{prefix}compose_left_weight"), tensor(f"{prefix}compose_right_weight")), 1)
+
+    compose = ComposeWeights(children(""), tensor("compose_bias"))
+    expected = [words("grad_leaf"), children("grad_"), tensor("grad_compose_bias")]
+    tracker = None
+    if tracked:
+        compose = compose._replace(tracker_weight=tensor("compose_track_weight"))
+        biases = tensor("tracker_bias_ih") + tensor("tracker_bias_hh")
+        tracker = TrackerWeights(tensor("tracker_weight_ih"), tensor("tracker_weight_hh"), biases)
+        expected += [tensor("grad_compose_track_weight")]
+        expected += [tensor(f"grad_tracker_{name}") for name in ("weight_ih", "weight_hh", "bias_ih")]
+    leaves = words("leaf")
+    for weight in parameters(leaves, compose, tracker):
+        weight.requires_grad_()
+    batch = [row[mask] for row, mask in zip(recorded["transitions"], real, strict=True)]
+    return Recorded(batch, leaves, compose, tracker, tensor("root_h"), tensor("loss_weight"), expected)

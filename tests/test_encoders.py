@@ -20,9 +20,9 @@ from spinn_tensor import (
 )
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import Corpus, concatenate, lengths, take
+from spinn_tensor.machine import reference
 from spinn_tensor.normalization import MaskedBatchNorm
 from spinn_tensor.training.objective import transition_loss
-from tests.oracle import oracle_rows
 from tests.strategies import columns_of, left_branching, right_branching, transitions_from_choices
 
 pytestmark = pytest.mark.numerical
@@ -67,7 +67,7 @@ def test_spinn_is_the_oracle_on_projected_words(kind) -> None:
     if kind == "spinn":
         columns = columns._replace(transitions=model.parse(batch).transitions.numpy())
         assert (columns.transitions != some_columns().transitions).any()
-    states = oracle_rows(leaves, split(columns), composer.compose.weights(), tracker)[:, :8]
+    states = reference.encode_nodes(leaves, split(columns), composer.compose.weights(), tracker)[:, :8]
     torch.testing.assert_close(model.node_states(batch), states, rtol=1e-10, atol=1e-12)
     roots = np.cumsum(2 * lengths(columns) - 1) - 1
     torch.testing.assert_close(model(batch), states[roots], rtol=1e-10, atol=1e-12)

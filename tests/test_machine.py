@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from spinn_tensor import ComposeWeights, TrackerWeights, run_forest, run_given, to_torch
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
 from spinn_tensor.data_prep.trees import parse_binary
+from spinn_tensor.machine import reference
 from tests.machines import (
     MACHINES,
     SHARED,
@@ -25,10 +26,10 @@ from tests.machines import (
     random_leaves,
     random_transitions,
     random_weights,
+    recorded_run,
     relative_error,
     run,
 )
-from tests.oracle import oracle_batch, oracle_rows
 from tests.strategies import all_transitions, batches_of_transitions, left_branching, right_branching
 
 pytestmark = pytest.mark.numerical
@@ -46,7 +47,7 @@ def check_against_oracle(name, tracked, batch, dtype=torch.float64, every_node=F
 
     exact_compose, exact_tracker = random_weights(HIDDEN, TRACKER if tracked else None)
     exact_leaves = random_leaves(batch, HIDDEN)
-    oracle = oracle_rows if every_node else oracle_batch
+    oracle = reference.encode_nodes if every_node else reference.encode_batch
     exact_output = oracle(exact_leaves, batch, exact_compose, exact_tracker)[:, :HIDDEN]
     assert relative_error(output, exact_output) < TOLERANCE[dtype]
     exact_inputs = parameters(exact_leaves, exact_compose, exact_tracker)
@@ -96,7 +97,7 @@ def test_all_sentences_of_the_snli_slice(tracked, snli_sentences) -> None:
     for start in range(0, len(snli_sentences), 430):
         batch = snli_sentences[start : start + 430]
         inputs = random_leaves(batch, HIDDEN), *random_weights(HIDDEN, tracker_dim)
-        exact = oracle_batch(inputs[0], batch, *inputs[1:])[:, :HIDDEN]
+        exact = reference.encode_batch(inputs[0], batch, *inputs[1:])[:, :HIDDEN]
         exact_gradients = gradients(exact, parameters(*inputs))
         for dtype, tolerance in TOLERANCE.items():
             inputs = random_leaves(batch, HIDDEN, dtype), *random_weights(HIDDEN, tracker_dim, dtype)
@@ -124,41 +125,15 @@ def test_gradcheck(name, tracked) -> None:
 
 
 @needs_shared
-@pytest.mark.parametrize("tracked", [False, True], ids=["no_tracker", "tracker"])
-def test_the_recorded_run_of_2017(tracked) -> None:
-    """An implementation that none of us wrote: outputs and gradients on 30 sentences, float64."""
-    recorded = np.load(SHARED / "golden" / f"spinn2017_{'tracker' if tracked else 'no_tracker'}.npz")
-    lengths, width = recorded["lengths"], recorded["transitions"].shape[1]
-    real = np.arange(width) < (2 * lengths - 1)[:, None]
-    batch = [row[mask] for row, mask in zip(recorded["transitions"], real, strict=True)]
-
-    def tensor(name: str) -> torch.Tensor:
-        return torch.from_numpy(recorded[name])
-
-    def words(name: str) -> torch.Tensor:
-        return torch.cat([row[:n] for row, n in zip(tensor(name), lengths, strict=True)])
-
-    def children(prefix: str) -> torch.Tensor:
-        return torch.cat((tensor(f"{prefix}compose_left_weight"), tensor(f"{prefix}compose_right_weight")), 1)
-
-    compose = ComposeWeights(children(""), tensor("compose_bias"))
-    expected = [words("grad_leaf"), children("grad_"), tensor("grad_compose_bias")]
-    tracker = None
-    if tracked:
-        compose = compose._replace(tracker_weight=tensor("compose_track_weight"))
-        biases = tensor("tracker_bias_ih") + tensor("tracker_bias_hh")
-        tracker = TrackerWeights(tensor("tracker_weight_ih"), tensor("tracker_weight_hh"), biases)
-        expected += [tensor("grad_compose_track_weight")]
-        expected += [tensor(f"grad_tracker_{name}") for name in ("weight_ih", "weight_hh", "bias_ih")]
-    leaves = words("leaf")
-    inputs = [tensor.requires_grad_() for tensor in parameters(leaves, compose, tracker)]
-    for name, needs_tracker in MACHINES:
-        if needs_tracker == tracked:
-            output = run(name, leaves, compose, tracker, batch)
-            assert relative_error(output, tensor("root_h")) < 1e-10
-            got = torch.autograd.grad((output * tensor("loss_weight")).sum(), inputs)
-            for ours, theirs in zip(got, expected, strict=True):
-                assert relative_error(ours, theirs) < 1e-10
+@every_machine
+def test_the_recorded_run_of_2017(name, tracked) -> None:
+    recorded = recorded_run(tracked)
+    inputs = recorded.leaves, recorded.compose, recorded.tracker
+    output = run(name, *inputs, recorded.batch)
+    assert relative_error(output, recorded.root_h) < 1e-10
+    loss = (output * recorded.loss_weight).sum()
+    for ours, theirs in zip(torch.autograd.grad(loss, parameters(*inputs)), recorded.gradients, strict=True):
+        assert relative_error(ours, theirs) < 1e-10
 
 
 @every_machine

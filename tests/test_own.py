@@ -15,7 +15,7 @@ from spinn_tensor.bundles import LaneTables, TransitionWeights
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables import lane_tables, own_tables
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT, check_all_transitions
-from spinn_tensor.machine import operators
+from spinn_tensor.machine import operators, reference
 from spinn_tensor.machine.schedules import choose
 from spinn_tensor.training.objective import transition_loss
 from tests.machines import (
@@ -27,7 +27,6 @@ from tests.machines import (
     random_weights,
     relative_error,
 )
-from tests.oracle import oracle_rows, oracle_tracker
 from tests.strategies import all_transitions, batches_of_transitions, left_branching, right_branching
 
 pytestmark = pytest.mark.numerical
@@ -167,10 +166,12 @@ def test_forced_transitions_against_the_oracle(batch, every_node) -> None:
     run = run_own(leaves, compose, tracker, transition, tables, noise, every_node=every_node)
     assert torch.equal(run.transitions, torch.from_numpy(flat.astype(np.int64)))
 
-    rows = oracle_rows(leaves, batch, compose, tracker)[:, :HIDDEN]
+    rows = reference.encode_nodes(leaves, batch, compose, tracker)[:, :HIDDEN]
     roots = torch.from_numpy(np.cumsum(2 * lengths - 1) - 1)
     expected = rows if every_node else rows[roots]
-    scores = oracle_tracker(leaves, batch, compose, tracker) @ transition.weight.t() + transition.bias
+    scores = (
+        reference.tracker_outputs(leaves, batch, compose, tracker) @ transition.weight.t() + transition.bias
+    )
     free = run.free_mask
     inputs = [*parameters(leaves, compose, tracker), *transition]
     got = torch.cat((run.encodings.flatten(), run.logits[free].flatten()))
@@ -346,7 +347,9 @@ def test_the_transition_loss_has_the_gradient_of_the_oracle() -> None:
     transition = random_transition_weights()
     flat = torch.from_numpy(flatten(batch)[0].astype(np.int64))
     parse = run_taught(leaves, compose, tracker, transition, to_torch(lane_tables(*flatten(batch))))
-    scores = oracle_tracker(leaves, batch, compose, tracker) @ transition.weight.t() + transition.bias
+    scores = (
+        reference.tracker_outputs(leaves, batch, compose, tracker) @ transition.weight.t() + transition.bias
+    )
     free = [
         len(possible_after(tuple(codes[:time].tolist()), (len(codes) + 1) // 2)) == 2
         for codes in batch
