@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spinn_tensor.export.step import StepWeights
-from spinn_tensor.machine.schedules import score_weights
+from spinn_tensor.machine.schedule import score_weights
 from spinn_tensor.model.classifiers import MLP
 from spinn_tensor.model.encoder import ParsingMachine, StackMachine
 from spinn_tensor.model.leaves import LeafEncoder

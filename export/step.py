@@ -1,6 +1,6 @@
 """One step of the exported machine: B lanes at once, pure functions of tensors.
 
-The equations are those of `spinn_tensor.machine.steps`; what differs is the memory. A runtime that runs a loop copies
+The equations are those of `spinn_tensor.machine.cell`; what differs is the memory. A runtime that runs a loop copies
 whatever the loop carries at every step, so the carry is kept small:
 
     words      read only. Row 0 is the null word, row 1 + b N + n the n-th word of lane b: its state [h; c], and what

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spinn_tensor import ComposeWeights, TrackerWeights, run_forest, run_given, to_torch
-from spinn_tensor.data_prep.tables import forest_tables, lane_tables
+from spinn_tensor import ComposeWeights, TrackerWeights, run_forest, to_torch
+from spinn_tensor.data_prep.tables import lane_tables
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.machine import reference
 from tests.machines import (
@@ -166,31 +166,6 @@ def test_nothing_reads_memory_that_nothing_wrote(name, tracked) -> None:
         check_against_oracle(name, tracked, batch)
     finally:
         torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.parametrize("tracked", [False, True], ids=["no tracker", "tracker"])
-def test_nan_in_padding_leaves_reaches_nothing(tracked) -> None:
-    rng = np.random.default_rng(4)
-    batch = [random_transitions(rng, n) for n in (5, 1, 12, 3)]
-    compose, tracker = random_weights(HIDDEN, TRACKER if tracked else None)
-    leaves = random_leaves(batch, HIDDEN)
-    exact = run("given", leaves, compose, tracker, batch)
-    exact_gradients = gradients(exact, parameters(leaves, compose, tracker))
-    n_tokens = len(leaves)
-    poisoned = torch.cat((leaves.detach(), torch.full((6, 2 * HIDDEN), torch.nan))).requires_grad_()
-    mask = torch.arange(len(poisoned)) < n_tokens
-    arguments = flatten(batch)
-    if tracked:
-        tables = to_torch(lane_tables(*arguments, width=2, padded=True, n_leaf_rows=len(poisoned)))
-        output = run_given(poisoned, compose, tracker, tables, leaf_mask=mask)
-    else:
-        tables = to_torch(forest_tables(*arguments, padded=True, n_leaf_rows=len(poisoned)))
-        output = run_forest(poisoned, compose, tables, leaf_mask=mask)
-    assert relative_error(output, exact) < 1e-10
-    got, *others = gradients(output, parameters(poisoned, compose, tracker))
-    assert not got[n_tokens:].any()
-    for ours, theirs in zip((got[:n_tokens], *others), exact_gradients, strict=True):
-        assert relative_error(ours, theirs) < 1e-10
 
 
 @every_machine

@@ -16,7 +16,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables import lane_tables, own_tables
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT, check_all_transitions
 from spinn_tensor.machine import operators, reference
-from spinn_tensor.machine.schedules import choose
+from spinn_tensor.machine.schedule import choose
 from spinn_tensor.training.objective import transition_loss
 from tests.machines import (
     flatten,

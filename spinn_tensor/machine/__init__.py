@@ -1,4 +1,4 @@
-"""The stack machine: steps, schedules, their loop and its reverse, the operators that wrap them, and the executors."""
+"""The stack machine: how a batch of trees is run, forward and backward. README.md here explains it from the start."""
 
 from spinn_tensor.machine.executors import Parse as Parse
 from spinn_tensor.machine.executors import forcing_noise as forcing_noise

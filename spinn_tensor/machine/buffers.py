@@ -1,4 +1,4 @@
-"""The buffers that the loop writes, and what it leaves for the backward."""
+"""The buffers that the loop writes, and the tape that it leaves for the backward."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from spinn_tensor.bundles import ForestTables, LaneTables
 Tables = ForestTables | LaneTables
 
 
-class Trail(NamedTuple):
-    """What the forward loop leaves for the backward; the gates are empty where nothing is saved."""
+class Tape(NamedTuple):
+    """Hold what the forward loop leaves for the backward; the gates are empty where nothing is saved."""
 
     memory: Tensor  # (2, R, H) states
     gates: Tensor  # (C, 5H) activated gates of each composition
@@ -23,7 +23,7 @@ class Trail(NamedTuple):
 
 
 class StepBuffer:
-    """One row a slot for all steps if the backward wants it, else as many as a step needs, anew at every step."""
+    """Keep one row a slot for all steps if the backward wants it, else as many rows as the widest step takes."""
 
     def __init__(
         self,
@@ -45,26 +45,26 @@ class StepBuffer:
 
 
 def counts_of(offsets: Tensor) -> list[int]:
-    """Slots of each step, read on the host."""
+    """Count the slots of each step, on the host."""
     return offsets.diff().tolist()
 
 
 def slices_of(offsets: Tensor) -> list[slice]:
-    """The slots of each step, read on the host."""
+    """Return the slots of each step as slices, on the host."""
     bounds = offsets.tolist()
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def composition_offsets(tables: Tables) -> Tensor:  # (S + 1,) int64
-    """Where the compositions of each step begin."""
+    """Return where the compositions of each step begin."""
     return tables.step_offsets if isinstance(tables, ForestTables) else tables.reduce_offsets
 
 
 def both_children(tables: Tables) -> Tensor:  # (2C,) int64
-    """Rows of the children of each composition, left, right, left, right, ..."""
+    """Return the rows of the children of each composition: left, right, left, right, ..."""
     return interleave(tables.left_index, tables.right_index)
 
 
 def interleave(*columns: Tensor) -> Tensor:
-    """The first of each, then the second of each, ...: m columns (n,) to (m n,)."""
+    """Return the first of each, then the second of each, ...: m columns (n,) to (m n,)."""
     return torch.stack(columns, 1).flatten()

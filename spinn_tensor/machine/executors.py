@@ -1,4 +1,4 @@
-"""The executors: what to run over which tables. One loop, one step function and one backward serve them all."""
+"""The executors: what is run over which tables. One loop, one step function and one backward serve them all."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from spinn_tensor.bundles import (
     TransitionWeights,
     flatten,
 )
-from spinn_tensor.machine.buffers import Trail
+from spinn_tensor.machine.buffers import Tape
 from spinn_tensor.machine.operators import found_tables, stack_machine, stack_machine_own
-from spinn_tensor.machine.schedules import can_reduce, can_shift
+from spinn_tensor.machine.schedule import can_reduce, can_shift
 
 
 class Parse(NamedTuple):
-    """A run of the machine with what its trackers thought of the transitions; M transitions, lane after lane."""
+    """Hold a run of the machine and what its trackers thought of the M transitions, lane after lane."""
 
     encodings: Tensor  # (P, H) h of the roots, or (M, H) of every node
     transitions: Tensor  # (M,) int64, SHIFT or REDUCE
@@ -34,11 +34,11 @@ class Parse(NamedTuple):
 
     @property
     def free_mask(self) -> Tensor:  # (M,) bool
-        """Where both transitions were possible."""
+        """Tell where both transitions were possible."""
         return self.possible_mask.all(1)
 
     def log_probabilities(self) -> Tensor:  # (M,)
-        """Log-probability of each transition made; 0 where there was no choice."""
+        """Return the log-probability of each transition made; 0 where there was no choice."""
         return F.log_softmax(self.logits, 1).gather(1, self.transitions.unsqueeze(1)).squeeze(1)
 
 
@@ -47,14 +47,13 @@ def run_forest(
     compose: ComposeWeights,  # without tracker_weight
     tables: ForestTables,
     output_index: Tensor | None = None,  # (Q,) int64 rows to return
-    leaf_mask: Tensor | None = None,  # (L,) bool, False in rows that pad the leaves
 ) -> Tensor:  # (Q, H)
-    """SPINN-PI-NT: all compositions of all trees in the forest's schedule.
+    """Run SPINN-PI-NT: all compositions of all trees, height by height, in the forest's schedule.
 
     Returns h of the roots (B, H), or of the rows `output_index`, e.g. `tables.node_index` for every node in the order
     of the transitions. Differentiable once in `leaves` and the weights.
     """
-    return _run(leaves, compose, None, tables, output_index, leaf_mask)[0]
+    return _run(leaves, compose, None, tables, output_index)[0]
 
 
 def run_given(
@@ -63,14 +62,13 @@ def run_given(
     tracker: TrackerWeights | None,
     tables: LaneTables,
     output_index: Tensor | None = None,  # (Q,) int64 rows to return
-    leaf_mask: Tensor | None = None,  # (L,) bool, False in rows that pad the leaves
 ) -> Tensor:  # (Q, H)
-    """SPINN-PI: step after step, the tracker of every lane and the compositions of the lanes that reduce.
+    """Run SPINN-PI: step after step, the tracker of every lane and the compositions of the lanes that reduce.
 
     Without tracker it computes what `run_forest` does, in the order of the transitions. Returns as `run_forest`.
     """
     if tracker is not None:
-        return _run(leaves, compose, tracker, tables, output_index, leaf_mask)[0]
+        return _run(leaves, compose, tracker, tables, output_index)[0]
     in_time = ForestTables(
         left_index=tables.left_index,
         right_index=tables.right_index,
@@ -79,7 +77,7 @@ def run_given(
         node_index=tables.node_index,
         hoisted=tables.hoisted,
     )
-    return _run(leaves, compose, None, in_time, output_index, leaf_mask)[0]
+    return _run(leaves, compose, None, in_time, output_index)[0]
 
 
 def run_taught(
@@ -90,16 +88,15 @@ def run_taught(
     tables: LaneTables,
     *,
     every_node: bool = False,
-    leaf_mask: Tensor | None = None,  # (L,) bool, False in rows that pad the leaves
 ) -> Parse:
-    """SPINN under teacher forcing: `run_given`, and what the trackers would have chosen at every transition.
+    """Run SPINN under teacher forcing: `run_given`, and what the trackers would have chosen at every transition.
 
     Raises TypeError for tables of another kind and for weights of more than one dtype.
     """
     _check_dtypes(compose.weight, transition)
     output_index = tables.node_index if every_node else None
-    encodings, trail = _run(leaves, compose, tracker, tables, output_index, leaf_mask)
-    return _parse(encodings, trail, transition, tables)
+    encodings, tape = _run(leaves, compose, tracker, tables, output_index)
+    return _parse(encodings, tape, transition, tables)
 
 
 def run_own(
@@ -111,9 +108,8 @@ def run_own(
     noise: Tensor | None = None,  # (M,) added to logit(REDUCE) - logit(SHIFT); None = 0
     *,
     every_node: bool = False,
-    leaf_mask: Tensor | None = None,  # (L,) bool, False in rows that pad the leaves
 ) -> Parse:
-    """SPINN: the trackers choose the transitions (Bowman et al. 2016, section 3.3).
+    """Run SPINN, whose trackers choose the transitions (Bowman et al. 2016, section 3.3).
 
     Without noise the likelier ones; with `logistic_noise` a sample of their softmax; with `forcing_noise` given ones.
     What is impossible is never chosen, so that any scores give trees. Encodings are differentiable through the states,
@@ -123,7 +119,7 @@ def run_own(
     choose SHIFT, and their log-probabilities are not numbers. Raises TypeError for tables of another kind and for
     weights of more than one dtype, ValueError for noise of another shape.
     """
-    leaves, save, dtype = _prepare(leaves, compose, tracker, leaf_mask)
+    leaves, save, dtype = _prepare(leaves, compose, tracker)
     _check_dtypes(compose.weight, transition)
     if not isinstance(tables, OwnTables):
         raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
@@ -134,7 +130,7 @@ def run_own(
         raise ValueError(f"got noise of shape {got}, expected one number a transition, {expected}")
     weights = [weight for weight in compose if weight is not None]
     dense = leaves.device.type != "cpu"
-    encodings, trail, found = stack_machine_own(
+    encodings, tape, found = stack_machine_own(
         leaves,
         weights,
         list(tracker),
@@ -146,13 +142,13 @@ def run_own(
         save,
         dtype,
     )
-    return _parse(encodings, Trail(*trail), transition, found_tables(list(tables), found))
+    return _parse(encodings, Tape(*tape), transition, found_tables(list(tables), found))
 
 
 def logistic_noise(
     uniform: Tensor,  # (M,) in [0, 1)
 ) -> Tensor:  # (M,)
-    """What makes `run_own` sample: REDUCE then has the probability σ(logit(REDUCE) - logit(SHIFT))."""
+    """Return the noise that makes `run_own` sample REDUCE with probability σ(logit(REDUCE) - logit(SHIFT))."""
     tiny = torch.finfo(uniform.dtype).tiny
     return uniform.clamp(min=tiny).log() - torch.log1p(-uniform)
 
@@ -160,19 +156,19 @@ def logistic_noise(
 def forcing_noise(
     transitions: Tensor,  # (M,) SHIFT or REDUCE
 ) -> Tensor:  # (M,) float32
-    """What makes `run_own` take these transitions, wherever they are possible."""
+    """Return the noise that makes `run_own` take these transitions, wherever they are possible."""
     return torch.where(transitions == 0, -torch.inf, torch.inf)
 
 
-def _parse(encodings: Tensor, trail: Trail, transition: TransitionWeights, tables: LaneTables) -> Parse:
-    """The transitions and their logits, in one product over all of them."""
-    h = trail.tracker_memory[0].index_select(0, tables.entry_index)
+def _parse(encodings: Tensor, tape: Tape, transition: TransitionWeights, tables: LaneTables) -> Parse:
+    """Find the transitions and their logits, in one product over all of them."""
+    h = tape.tracker_memory[0].index_select(0, tables.entry_index)
     with torch.autocast(h.device.type, enabled=False):  # the machine chose by scores of the states' type
         logits = torch.addmm(transition.bias, h, transition.weight.t())
     possible = torch.stack((can_shift(tables.buffer_index), can_reduce(tables.stack2_index)), 1)
     possible = possible.index_select(0, tables.entry_index - 1)
     logits = logits.masked_fill(~possible, -torch.inf)
-    first_composed = trail.memory.shape[1] - tables.left_index.shape[0]
+    first_composed = tape.memory.shape[1] - tables.left_index.shape[0]
     transitions = (tables.node_index >= first_composed).to(tables.node_index.dtype)
     return Parse(encodings, transitions, logits, possible, tables)
 
@@ -183,32 +179,28 @@ def _run(
     tracker: TrackerWeights | None,
     tables: ForestTables | LaneTables,
     output_index: Tensor | None,
-    leaf_mask: Tensor | None,
-) -> tuple[Tensor, Trail]:
-    leaves, save, dtype = _prepare(leaves, compose, tracker, leaf_mask)
+) -> tuple[Tensor, Tape]:
+    leaves, save, dtype = _prepare(leaves, compose, tracker)
     if not isinstance(tables, ForestTables if tracker is None else LaneTables):
         raise TypeError(f"got {type(tables).__name__}; run_forest reads ForestTables, run_given LaneTables")
     weights = [weight for weight in compose if weight is not None]
     index = tables.root_index if output_index is None else output_index
-    output, trail = stack_machine(leaves, weights, list(tracker or ()), flatten(tables), index, save, dtype)
-    return output, Trail(*trail)
+    output, tape = stack_machine(leaves, weights, list(tracker or ()), flatten(tables), index, save, dtype)
+    return output, Tape(*tape)
 
 
 def _prepare(
     leaves: Tensor,
     compose: ComposeWeights,
     tracker: TrackerWeights | None,
-    leaf_mask: Tensor | None,
 ) -> tuple[Tensor, bool, torch.dtype]:
-    """The leaves, their padding cleared, whether a backward pass may follow, and the type of the products.
+    """Return the leaves, whether a backward pass may follow, and the type of the products.
 
     Under autocast that is its type. States and gates keep the weights' type, which leaves from an autocast region are
     brought back to.
     """
     if (compose.tracker_weight is None) != (tracker is None):
         raise ValueError("compose.tracker_weight and the tracker's weights are given together or not at all")
-    if leaf_mask is not None:  # the weights' gradients multiply whole memories
-        leaves = leaves.masked_fill(~leaf_mask.unsqueeze(1), 0)
     weights = [*(weight for weight in compose if weight is not None), *(tracker or ())]
     dtype = compose.weight.dtype
     device_type = leaves.device.type

@@ -25,36 +25,36 @@ from spinn_tensor.bundles import (
     TransitionWeights,
     flatten,
 )
-from spinn_tensor.machine.buffers import Tables, Trail
-from spinn_tensor.machine.recurrence import run_backward, run_forward
-from spinn_tensor.machine.schedules import GivenSchedule, OwnSchedule, own_compositions
+from spinn_tensor.machine.buffers import Tables, Tape
+from spinn_tensor.machine.loop import run_backward, run_forward
+from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, own_compositions
 
 
 class ScoreError(ValueError):
-    """A transition's score that is not a number; its text names the transition."""
+    """Raised for a transition's score that is not a number; its text names the transition."""
 
 
 Unbundled = tuple[ComposeWeights, TrackerWeights | None, Tables]
 # of LaneTables, what the machine finds out; the rest it is given
 FOUND = tuple(name for name in LaneTables._fields if name not in {*OwnTables._fields, "hoisted"})
 AnyTables = TypeVar("AnyTables", ForestTables, LaneTables)
-N_TRACKER_MEMORY = Trail._fields.index("tracker_memory")
+N_TRACKER_MEMORY = Tape._fields.index("tracker_memory")
 
 
 def _bundle(compose: list[Tensor], tracker: list[Tensor], tables: list[Tensor]) -> Unbundled:
-    """Bundles of what crosses the operator's border as lists; a tracker is what makes tables lane tables."""
+    """Bundle what crosses the operator's border as lists; a tracker is what makes tables lane tables."""
     if tracker:
         return ComposeWeights(*compose), TrackerWeights(*tracker), _tables(LaneTables, tables)
     return ComposeWeights(*compose), None, _tables(ForestTables, tables)
 
 
 def _as_written(tensor: Tensor) -> torch.autocast:
-    """Under autocast, too, the loop's operators take the types that they are given."""
+    """Switch autocast off: the loop's own products take the types that they are given."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _tables(kind: type[AnyTables], tensors: list[Tensor]) -> AnyTables:
-    """Tables from what `flatten` makes of them: at the end the hoisted leaves, if there are any."""
+    """Make tables from what `flatten` makes of them: at the end the hoisted leaves, if there are any."""
     n_own = len(kind._fields) - 1
     hoisted = HoistedLeaves(*tensors[n_own:]) if len(tensors) > n_own else None
     return kind(*tensors[:n_own], hoisted)  # type: ignore[arg-type, call-arg]
@@ -70,14 +70,14 @@ def stack_machine(
     save: bool,  # keep what the backward needs
     dtype: torch.dtype,  # of the products
 ) -> tuple[Tensor, list[Tensor]]:
-    """h (Q, H) of the rows asked for, and the Trail."""
+    """Run given tables; return h (Q, H) of the rows asked for, and the Tape."""
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
     n_rows = 1 + leaves.shape[0] + bundle.left_index.shape[0]
     entries = bundle if isinstance(bundle, LaneTables) else None
     schedule = GivenSchedule(bundle, n_rows)
     with _as_written(leaves):
-        trail = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save, dtype)
-    return trail.memory[0].index_select(0, output_index), list(trail)
+        tape = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save, dtype)
+    return tape.memory[0].index_select(0, output_index), list(tape)
 
 
 @stack_machine.register_fake
@@ -93,7 +93,7 @@ def _(
     _, _, bundle = _bundle(compose, tracker, tables)
     n_entries = bundle.previous_index.shape[0] if isinstance(bundle, LaneTables) else 0
     sizes = bundle.left_index.shape[0], n_entries
-    return leaves.new_empty(output_index.shape[0], leaves.shape[1] // 2), _fake_trail(
+    return leaves.new_empty(output_index.shape[0], leaves.shape[1] // 2), _fake_tape(
         leaves, tracker, *sizes, save
     )
 
@@ -111,7 +111,7 @@ def stack_machine_own(
     save: bool,
     dtype: torch.dtype,  # of the products
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """h (P, H) of the roots, or (M, H) of every node; the Trail; and the fields FOUND of LaneTables.
+    """Choose the transitions and run them; return h of the roots or nodes, the Tape and the fields FOUND of LaneTables.
 
     Raises ScoreError for scores that are not numbers, except with `dense`, where nobody looks and they choose SHIFT.
     """
@@ -119,13 +119,13 @@ def stack_machine_own(
     schedule = OwnSchedule(own, TransitionWeights(*transition), noise, leaves.shape[0], dense)
     weights = ComposeWeights(*compose), TrackerWeights(*tracker)
     with _as_written(leaves):
-        trail = run_forward(leaves, *weights, schedule, own, save, dtype)
+        tape = run_forward(leaves, *weights, schedule, own, save, dtype)
     if not dense and schedule.scores.isnan().any():
         bad = own.transition_index[schedule.scores.isnan()].min().item()
         raise ScoreError(f"transition {bad} of the batch: its score is not a number")
     found = schedule.lane_tables()
-    output = trail.memory[0].index_select(0, found.node_index if every_node else found.root_index)
-    return output, list(trail), [getattr(found, name) for name in FOUND]
+    output = tape.memory[0].index_select(0, found.node_index if every_node else found.root_index)
+    return output, list(tape), [getattr(found, name) for name in FOUND]
 
 
 @stack_machine_own.register_fake
@@ -154,10 +154,10 @@ def _(
     found = [own.first_index.new_empty(length_of[name]) for name in FOUND]
     found[FOUND.index("reduce_offsets")] = own.entry_offsets.new_empty(own.entry_offsets.shape[0])
     output = leaves.new_empty(n_entries if every_node else n_lanes, leaves.shape[1] // 2)
-    return output, _fake_trail(leaves, tracker, n_compositions, n_entries, save), found
+    return output, _fake_tape(leaves, tracker, n_compositions, n_entries, save), found
 
 
-def _fake_trail(
+def _fake_tape(
     leaves: Tensor, tracker: list[Tensor], n_compositions: int, n_entries: int, save: bool
 ) -> list[Tensor]:
     hidden_dim = leaves.shape[1] // 2
@@ -184,10 +184,10 @@ def stack_machine_backward(
     compose: list[Tensor],
     tracker: list[Tensor],
     tables: list[Tensor],
-    trail: list[Tensor],  # Trail
+    tape: list[Tensor],  # Tape
     dtype: torch.dtype,  # of the products
 ) -> list[Tensor]:
-    """Gradients of the leaves, of the compose weights and, with a tracker, of its weights."""
+    """Return the gradients of the leaves, of the compose weights and, with a tracker, of its weights."""
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
     with _as_written(grad_output):
         gradients = run_backward(
@@ -196,7 +196,7 @@ def stack_machine_backward(
             compose_weights,
             tracker_weights,
             bundle,
-            Trail(*trail),
+            Tape(*tape),
             dtype,
             grad_tracker_memory,
         )
@@ -211,11 +211,11 @@ def _(
     compose: list[Tensor],
     tracker: list[Tensor],
     tables: list[Tensor],
-    trail: list[Tensor],
+    tape: list[Tensor],
     dtype: torch.dtype,
 ) -> list[Tensor]:
     _, _, bundle = _bundle(compose, tracker, tables)
-    _, n_rows, hidden_dim = trail[0].shape
+    _, n_rows, hidden_dim = tape[0].shape
     n_leaves = n_rows - 1 - bundle.left_index.shape[0]
     weights = (grad_output.new_empty(weight.shape) for weight in (*compose, *tracker))
     return [grad_output.new_empty(n_leaves, 2 * hidden_dim), *weights]
@@ -227,36 +227,36 @@ def _save(
     tracker: list[Tensor],
     tables: list[Tensor],
     output_index: Tensor,
-    trail: list[Tensor],
+    tape: list[Tensor],
     save: bool,
     dtype: torch.dtype,
 ) -> None:
     if not save:
         raise RuntimeError("the stack machine ran with save=False, but a gradient was asked for")
-    ctx.set_materialize_grads(False)  # the trail has few gradients, and zeros of its size cost a step's time
+    ctx.set_materialize_grads(False)  # the tape has few gradients, and zeros of its size cost a step's time
     ctx.dtype = dtype
     ctx.sizes = [len(compose), len(tracker), len(tables)]
-    ctx.save_for_backward(output_index, *compose, *tracker, *tables, *trail)
+    ctx.save_for_backward(output_index, *compose, *tracker, *tables, *tape)
 
 
 def _gradients(
     ctx,
     grad_output: Tensor | None,
-    grad_trail: list[Tensor | None] | None,
+    grad_tape: list[Tensor | None] | None,
 ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
-    """Gradients of the leaves, of compose and of tracker."""
+    """Return the gradients of the leaves, of compose and of tracker."""
     output_index, *rest = ctx.saved_tensors
     n_compose, n_tracker, n_tables = ctx.sizes
-    grad_tracker_memory = None if grad_trail is None else grad_trail[N_TRACKER_MEMORY]
+    grad_tracker_memory = None if grad_tape is None else grad_tape[N_TRACKER_MEMORY]
     if grad_output is None and grad_tracker_memory is None:
         return None, [None] * n_compose, [None] * n_tracker
     compose, rest = rest[:n_compose], rest[n_compose:]
     tracker, rest = rest[:n_tracker], rest[n_tracker:]
-    tables, trail = rest[:n_tables], rest[n_tables:]
+    tables, tape = rest[:n_tables], rest[n_tables:]
     if grad_output is None:
-        grad_output = trail[0].new_zeros(output_index.shape[0], trail[0].shape[2])
+        grad_output = tape[0].new_zeros(output_index.shape[0], tape[0].shape[2])
     grad_leaves, *grad_weights = stack_machine_backward(
-        grad_output, output_index, grad_tracker_memory, compose, tracker, tables, trail, ctx.dtype
+        grad_output, output_index, grad_tracker_memory, compose, tracker, tables, tape, ctx.dtype
     )
     return grad_leaves, grad_weights[:n_compose], grad_weights[n_compose:]
 
@@ -266,23 +266,23 @@ def _setup_given(ctx, inputs, output) -> None:
     _save(ctx, compose, tracker, tables, output_index, output[1], save, dtype)
 
 
-def _backward_given(ctx, grad_output, grad_trail):
-    return *_gradients(ctx, grad_output, grad_trail), [None] * ctx.sizes[2], None, None, None
+def _backward_given(ctx, grad_output, grad_tape):
+    return *_gradients(ctx, grad_output, grad_tape), [None] * ctx.sizes[2], None, None, None
 
 
 def _setup_own(ctx, inputs, output) -> None:
     _, compose, tracker, _, tables, _, every_node, _, save, dtype = inputs
-    _, trail, found = output
+    _, tape, found = output
     lanes = found_tables(tables, found)
     rows = lanes.node_index if every_node else lanes.root_index
-    _save(ctx, compose, tracker, flatten(lanes), rows, trail, save, dtype)
+    _save(ctx, compose, tracker, flatten(lanes), rows, tape, save, dtype)
     ctx.n_transition, ctx.n_own = len(inputs[3]), len(tables)
 
 
-def _backward_own(ctx, grad_output, grad_trail, _grad_found):
+def _backward_own(ctx, grad_output, grad_tape, _grad_found):
     # the scores decide, and decisions have no gradient: that of their probabilities comes through the trackers' states
     return (
-        *_gradients(ctx, grad_output, grad_trail),
+        *_gradients(ctx, grad_output, grad_tape),
         [None] * ctx.n_transition,
         [None] * ctx.n_own,
         None,
@@ -297,7 +297,7 @@ def found_tables(
     tables: list[Tensor],  # OwnTables
     found: list[Tensor],  # what `stack_machine_own` found
 ) -> LaneTables:
-    """The tables of the transitions chosen."""
+    """Return the tables of the transitions chosen."""
     known = OwnTables(*tables)._asdict() | dict(zip(FOUND, found, strict=True))
     return LaneTables(*(known.get(name) for name in LaneTables._fields))  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ def product(
     x: Tensor,  # (n, k)
     weight: Tensor,  # (k, m)
 ) -> Tensor:  # (n, m) in the type of the weight
-    """x W in the type of the weight."""
+    """Return x W in the type of the weight."""
     return _rounded(x, weight.dtype).mm(weight)[: x.shape[0]]
 
 
@@ -27,7 +27,7 @@ def write_product(
     weight: Tensor,  # (k, m)
     out: Tensor,  # (n, m) written
 ) -> None:
-    """out = x W, the product in the type of the weight."""
+    """Write out = x W, the product in the type of the weight."""
     if out.dtype == weight.dtype:
         torch.mm(x, weight, out=out)
     else:
@@ -39,7 +39,7 @@ def add_product(
     weight: Tensor,  # (k, m)
     out: Tensor,  # (n, m) added to
 ) -> None:
-    """out += x W, the product in the type of the weight."""
+    """Add out += x W, the product in the type of the weight."""
     if out.dtype == weight.dtype:
         out.addmm_(x, weight)
     else:
@@ -51,7 +51,7 @@ def biased_product(
     weight: Tensor,  # (k, m)
     bias: Tensor,  # (m,)
 ) -> Tensor:  # (n, m) in the type of the bias
-    """x W + b, the product in the type of the weight."""
+    """Return x W + b, the product in the type of the weight."""
     if bias.dtype == weight.dtype:
         return torch.addmm(bias, x, weight)
     return bias + product(x, weight)
@@ -62,12 +62,12 @@ def sum_of_outer_products(
     right: Tensor,  # (n, m)
     dtype: torch.dtype,  # of the product
 ) -> Tensor:  # (k, m) in the type of `right`
-    """leftᵀ right: a weight's gradient over n rows."""
+    """Return leftᵀ right: a weight's gradient over n rows."""
     return _rounded(left, dtype).t().mm(_rounded(right, dtype)).to(right.dtype)
 
 
 def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:  # (n or a few more, k), zeros below
-    """The rows in another type; rounded up where a product's kernel is generated."""
+    """Cast the rows, and round their number up where a product's kernel is generated for it."""
     n, k = x.shape
     missing = -n % ROUNDED_TO[n > FEW_ROWS]
     if dtype != torch.bfloat16 or x.device.type != "cpu" or missing == 0:

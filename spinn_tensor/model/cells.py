@@ -1,4 +1,4 @@
-"""The parameters that the stack machine computes with; the equations are in `spinn_tensor.machine.steps`."""
+"""The parameters that the stack machine computes with; the equations are in `spinn_tensor.machine.cell`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def sum_rows(
     index: Tensor,  # (n, k) int64, or (n',) with offsets
     offsets: Tensor,  # (n,) int64, where the rows of each sum begin in the flat index
 ) -> Tensor:  # (n, m)
-    """Sums of k rows each, or of as many as lie between the offsets."""
+    """Add up k rows for each sum, or as many as lie between the offsets."""
     return torch.embedding_bag(rows, index.view(-1), offsets)[0]
 
 
@@ -38,7 +38,7 @@ def cell_step(
     h: Tensor,  # (n, D) written
     c: Tensor,  # (n, D) written
 ) -> None:
-    """n cells of either kind, from the sums of their inputs."""
+    """Run n cells of either kind from the sums of their inputs."""
     n, cell_dim = h.shape
     torch.tanh(sums[:, :cell_dim], out=gates[:, :cell_dim])
     torch.sigmoid(sums[:, cell_dim:], out=gates[:, cell_dim:])
@@ -56,7 +56,7 @@ def local_derivatives(
     c_in: Tensor,  # (n, (G - 3) * D) the cell states that the forget gates multiply
     factors: Tensor,  # (n, G * D) written: factors of dc and, for the output gate, dh
 ) -> Tensor:  # (n, D) factor of dh in dc
-    """Derivatives of the cells of any number of steps that need no gradient from above."""
+    """Take those derivatives of any number of cells that need no gradient from above."""
     n, cell_dim = c.shape
     n_gates = gates.shape[1] // cell_dim  # said, since n may be 0
     gates, factors = gates.view(n, n_gates, cell_dim), factors.view(n, n_gates, cell_dim)
@@ -77,7 +77,7 @@ def cell_backward_step(
     factors: Tensor,  # (n, G * D) local derivatives; overwritten by the gradient of the gates before activation
     dc_factor: Tensor,  # (n, D)
 ) -> None:
-    """Gradients of the gates of n cells, of either kind."""
+    """Complete the gradients of the gates of n cells, of either kind."""
     dc.addcmul_(dh, dc_factor)
     of_gates = factors.view(dc.shape[0], -1, dc.shape[1])
     of_gates[:, :-1].mul_(dc.unsqueeze(1))

@@ -1,4 +1,4 @@
-"""The tracker's part of each step, forward and backward (the equations are those of `spinn_tensor.machine.steps`).
+"""The tracker's part of each step, forward and backward (the equations are those of `spinn_tensor.machine.cell`).
 
 What the tracker reads of a state it reads through one of three projections, and each state is projected once, where it
 is made, instead of wherever it is read: `projections` (2R + 1 + L, 4K) holds in rows 2r and 2r + 1 state r as first and
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.bundles import LaneTables, OwnTables, TrackerWeights
-from spinn_tensor.machine.buffers import StepBuffer, Trail, counts_of, interleave, slices_of
-from spinn_tensor.machine.composing import Halves
+from spinn_tensor.machine.buffers import StepBuffer, Tape, counts_of, interleave, slices_of
+from spinn_tensor.machine.cell import cell_backward_step, cell_step, local_derivatives, sum_rows
+from spinn_tensor.machine.compose import ComposeMatrices
 from spinn_tensor.machine.products import add_product, product, sum_of_outer_products, write_product
-from spinn_tensor.machine.steps import cell_backward_step, cell_step, local_derivatives, sum_rows
 
 
 class _Weights(NamedTuple):
-    """The tracker's weights as the loop wants them: gates in rows g, i, f, o; both stack entries in one matrix.
+    """Hold the tracker's weights as the loop wants them: gates in rows g, i, f, o; both stack entries in one matrix.
 
     Those that read the machine's states have the type of the products.
     """
@@ -34,6 +34,7 @@ class _Weights(NamedTuple):
 
     @classmethod
     def arrange(cls, tracker: TrackerWeights, dtype: torch.dtype) -> _Weights:
+        """Turn the order of the gates from torch's LSTM's to the cell's, the only place where that is done."""
         buffer, stack1, stack2 = _tanh_gate_first(tracker.weight_input).to(dtype).chunk(3, dim=1)
         return cls(
             stack=torch.cat((stack1, stack2)),
@@ -44,13 +45,13 @@ class _Weights(NamedTuple):
 
 
 def _tanh_gate_first(rows: Tensor) -> Tensor:
-    """Rows of the gates i, f, g, o as g, i, f, o."""
+    """Reorder rows of the gates i, f, g, o to g, i, f, o."""
     i, f, g, o = rows.chunk(4)
     return torch.cat((g, i, f, o))
 
 
 def _tanh_gate_third(rows: Tensor) -> Tensor:
-    """Rows of the gates g, i, f, o as i, f, g, o."""
+    """Reorder rows of the gates g, i, f, o to i, f, g, o."""
     g, i, f, o = rows.chunk(4)
     return torch.cat((i, f, g, o))
 
@@ -59,7 +60,7 @@ def _h_and_c(
     index: Tensor,  # (A,) int64
     n_rows: int,
 ) -> Tensor:  # (2A,) int64
-    """Rows of a memory (2, n_rows, K), flattened over h and c, that each entry reads: its h, then its c."""
+    """Return the rows of a memory (2, n_rows, K), flattened over h and c, that each entry reads: its h, then its c."""
     return interleave(index, index + n_rows)
 
 
@@ -67,13 +68,13 @@ def projection_rows(
     reads: Tensor,  # (n, 3) int64 rows of states: second entry, top, word
     n_rows: int,  # R
 ) -> Tensor:  # (3n,) int64
-    """Rows of the projections: state r as first and as second entry in 2r and 2r + 1, then the words."""
+    """Return rows of the projections: state r as first and as second entry in 2r and 2r + 1, then the words."""
     shift, scale = projection_layout(reads, n_rows)
     return torch.addcmul(shift, reads, scale).view(-1)
 
 
 def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3,) int64 each
-    """Shift and scale that make a row of the projections of a row of states, read as second entry, top or word."""
+    """Return shift and scale that turn a row of states, read as second entry, top or word, into one of projections."""
     shift, scale = like.new_empty(3), like.new_full((3,), 2)
     # filled in: a list would have to be copied to the device
     for read, first in enumerate((1, 0, 2 * n_rows)):
@@ -82,8 +83,8 @@ def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3
     return shift, scale
 
 
-class TrackerWalk:
-    """The tracker going through the steps."""
+class TrackerForward:
+    """Run the trackers of all lanes through the steps."""
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class TrackerWalk:
         self.composed_projections = self.projections[2 * len(leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
 
     def _project_leaves(self, leaves: Tensor, n_rows: int) -> Tensor:
-        """Projections with the rows of the null state and of the leaves filled in."""
+        """Return the projections with the rows of the null state and of the leaves filled in."""
         gate_dim = self.weights.bias.shape[0]
         projections = leaves.new_empty(2 * n_rows + len(leaves), gate_dim)
         write_product(leaves, self._stack_t, projections[: 2 * len(leaves)].view(-1, 2 * gate_dim))
@@ -131,7 +132,7 @@ class TrackerWalk:
         step: int,
         read_index: Tensor,  # (3n,) int64 rows of the projections, three of each entry
     ) -> Tensor:  # (n, K)
-        """Step the trackers of all lanes that have a transition now; gives their new h."""
+        """Step the trackers of all lanes that have a transition now; return their new h."""
         h, c = self.h_rows[step], self.c_rows[step]
         n, tracker_dim = h.shape
         sums = sum_rows(self.projections, read_index, self._offsets[:n])
@@ -145,7 +146,7 @@ class TrackerWalk:
         self,
         tracker_index: Tensor,  # (n,) int64
     ) -> Tensor:  # (n, K)
-        """h of the entries that compose."""
+        """Return h of the entries that compose."""
         return self.memory[0].index_select(0, tracker_index)
 
     def project(
@@ -157,37 +158,40 @@ class TrackerWalk:
         write_product(h, self._stack_t, self.composed_projections[slots])
 
 
-class TrackerWalkBack:
-    """The reverse of `TrackerWalk`: `collect` undoes `project`, `receive` undoes `h_of`, `retreat` `advance`."""
+class TrackerBackward:
+    """Undo what `TrackerForward` did, step by step.
+
+    `add_from_readers` undoes `project`, `add_from_compositions` undoes `h_of`, and `step_back` undoes `advance`.
+    """
 
     def __init__(
         self,
         tracker: TrackerWeights,
-        halves: Halves,
+        matrices: ComposeMatrices,
         n_leaves: int,
         tables: LaneTables,
-        trail: Trail,
+        tape: Tape,
         grad_memory: Tensor | None,  # (2, 1 + A, K) gradient of the states from outside the machine
     ) -> None:
-        assert halves.tracker is not None
-        self.weights = _Weights.arrange(tracker, halves.tracker.dtype)
-        self.compose_weight = halves.tracker
-        self.tables, self.trail, self.n_leaves = tables, trail, n_leaves
+        assert matrices.tracker is not None
+        self.weights = _Weights.arrange(tracker, matrices.tracker.dtype)
+        self.compose_weight = matrices.tracker
+        self.tables, self.tape, self.n_leaves = tables, tape, n_leaves
         gate_dim, tracker_dim = self.weights.hidden.shape
-        n_rows = trail.memory.shape[1]
+        n_rows = tape.memory.shape[1]
         counts = counts_of(tables.entry_offsets)
         reduce_counts = counts_of(tables.reduce_offsets)
 
-        previous = _h_and_c(tables.previous_index, trail.tracker_memory.shape[1])
-        states = trail.tracker_memory.flatten(0, 1).index_select(0, previous).view(-1, 2, tracker_dim)
+        previous = _h_and_c(tables.previous_index, tape.tracker_memory.shape[1])
+        states = tape.tracker_memory.flatten(0, 1).index_select(0, previous).view(-1, 2, tracker_dim)
         self.h_previous, c_previous = states.unbind(1)
-        self.grad_gates = torch.empty_like(trail.tracker_gates)
-        c = trail.tracker_memory[1, 1:]
-        dc_factor = local_derivatives(trail.tracker_gates, c, c_previous, self.grad_gates)
+        self.grad_gates = torch.empty_like(tape.tracker_gates)
+        c = tape.tracker_memory[1, 1:]
+        dc_factor = local_derivatives(tape.tracker_gates, c, c_previous, self.grad_gates)
         self.grad_gates_of, self.dc_factor_of = self.grad_gates.split(counts), dc_factor.split(counts)
-        self.forget_of = trail.tracker_gates[:, 2 * tracker_dim : 3 * tracker_dim].split(counts)
+        self.forget_of = tape.tracker_gates[:, 2 * tracker_dim : 3 * tracker_dim].split(counts)
 
-        zeros = torch.zeros_like(trail.tracker_memory)
+        zeros = torch.zeros_like(tape.tracker_memory)
         self.grad_memory = zeros if grad_memory is None else zeros.copy_(grad_memory)
         self._grad_h_and_c = self.grad_memory.flatten(0, 1)
         self.dh_rows, self.dc_rows = (self.grad_memory[part, 1:].split(counts) for part in (0, 1))
@@ -201,24 +205,24 @@ class TrackerWalkBack:
         stack2_index, stack1_index, _ = projection_rows(reads, n_rows).view(-1, 3).t().contiguous()
         self.stack1_index, self.stack2_index = stack1_index.split(counts), stack2_index.split(counts)
 
-    def collect(
+    def add_from_readers(
         self,
         step: int,
         dh: Tensor,  # (n, H) added to
     ) -> None:
-        """What later steps' trackers owe to the states composed at this step."""
+        """Add to the states composed at this step the gradients from the trackers that read them later."""
         add_product(self.grad_projections_of[step], self.weights.stack, dh)
 
-    def receive(
+    def add_from_compositions(
         self,
         step: int,
         grad_compose_gates: Tensor,  # (n, 5H) in the type of the products
     ) -> None:
-        """What the compositions of this step owe to its trackers."""
+        """Add to the trackers of this step the gradients from the compositions that read them."""
         grad_h = product(grad_compose_gates, self.compose_weight).to(self.grad_memory.dtype)
         self.grad_memory[0].index_add_(0, self.tracker_index[step], grad_h)
 
-    def retreat(self, step: int) -> None:
+    def step_back(self, step: int) -> None:
         """Undo one step of the trackers, whose gradients are complete."""
         dh, dc, grad_gates = self.dh_rows[step], self.dc_rows[step], self.grad_gates_of[step]
         cell_backward_step(dh, dc, grad_gates, self.dc_factor_of[step])
@@ -235,18 +239,18 @@ class TrackerWalkBack:
         self,
         grad_compose_gates: Tensor,  # (C, 5H) in the type of the products
     ) -> Tensor:  # (5H, K)
-        """What the compositions of all steps owe to the weight of the tracker's h in them."""
-        h = self.trail.tracker_memory[0].index_select(0, self.tables.tracker_index)
+        """Return the gradient of the weight by which compositions multiply the tracker's h, over all steps."""
+        h = self.tape.tracker_memory[0].index_select(0, self.tables.tracker_index)
         return sum_of_outer_products(grad_compose_gates, h, grad_compose_gates.dtype)
 
     def finish(
         self,
         grad_leaf_h: Tensor,  # (L, H) added to
     ) -> TrackerWeights:
-        """Gradients of the leaves and of the weights, one product each."""
+        """Add the leaves' gradients and return the weights', from one product each."""
         gate_dim = self.weights.buffer.shape[0]
         n_leaf_rows = 1 + self.n_leaves
-        h = self.trail.memory[0]
+        h = self.tape.memory[0]
         grad_stack = self.grad_projections.view(-1, 2 * gate_dim)
         grad_buffer = grad_stack.new_zeros(n_leaf_rows, gate_dim)
         grad_buffer.index_add_(0, self.tables.buffer_index, self.grad_gates)

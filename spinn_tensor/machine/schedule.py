@@ -1,4 +1,4 @@
-"""Which rows each step reads and composes: looked up in tables, or found by choosing the transitions.
+"""The schedules: which rows each step reads and composes, looked up in tables or found by choosing transitions.
 
 The loop asks a schedule twice at each step: what the trackers read, and then, when the trackers have moved, what to
 compose. `GivenSchedule` has all answers beforehand. `OwnSchedule` has a stack of its own and lets the trackers choose.
@@ -34,21 +34,21 @@ from torch import Tensor
 
 from spinn_tensor.bundles import LaneTables, OwnTables, TransitionWeights
 from spinn_tensor.machine.buffers import Tables, counts_of, slices_of
-from spinn_tensor.machine.composing import BOTH, CompositionSteps, Multiplied
-from spinn_tensor.machine.tracking import projection_layout, projection_rows
+from spinn_tensor.machine.compose import BOTH, CompositionSteps, StepProduct
+from spinn_tensor.machine.tracker import projection_layout, projection_rows
 
 
 class Compositions(NamedTuple):
-    """What one step composes."""
+    """Say what one step composes."""
 
     slots: slice  # among all compositions
-    multiplied: list[Multiplied]  # children that are not hoisted
+    products: list[StepProduct]  # children that are not hoisted
     child_index: Tensor  # (2n,) int64 rows: left, right, left, right, ...
     tracker_index: Tensor | None  # (n,) int64 tracker rows
 
 
 class GivenSchedule:
-    """The steps of index tables."""
+    """Look the steps up in index tables."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class GivenSchedule:
             )
 
     def reads(self, step: int) -> Tensor:  # (3n,) int64
-        """Rows of the tracker's projections that the entries of this step read."""
+        """Return the rows of the tracker's projections that the entries of this step read."""
         return self._reads[step]
 
     def compositions(
@@ -77,19 +77,20 @@ class GivenSchedule:
         step: int,
         tracker_h: Tensor | None,  # (n, K) of the entries of this step; not needed here
     ) -> Compositions:
+        """Return what this step composes."""
         steps = self._steps
         return Compositions(
-            steps.slots[step], steps.multiplied[step], steps.child_index[step], self._tracker_index[step]
+            steps.slots[step], steps.products[step], steps.child_index[step], self._tracker_index[step]
         )
 
 
 def can_shift(buffer_index: Tensor) -> Tensor:
-    """Whether there is a word left; of any shape."""
+    """Tell whether there is a word left; of any shape."""
     return buffer_index != 0
 
 
 def can_reduce(stack2_index: Tensor) -> Tensor:
-    """Whether there are two entries on the stack; of any shape."""
+    """Tell whether there are two entries on the stack; of any shape."""
     return stack2_index != 0
 
 
@@ -98,18 +99,18 @@ def choose(
     is_empty: Tensor,  # (n,) bool, there is no word left
     may_reduce: Tensor,  # (n,) bool
 ) -> Tensor:  # (n,) bool, True = REDUCE
-    """The transitions of n lanes, possible ones whatever the scores; one of both is always possible."""
+    """Choose the transitions of n lanes, possible ones whatever the scores; one of both is always possible."""
     return may_reduce & ((scores > 0) | is_empty)
 
 
 def score_weights(transition: TransitionWeights) -> tuple[Tensor, Tensor]:  # (K,), ()
-    """Weight and bias of logit(REDUCE) - logit(SHIFT)."""
+    """Return weight and bias of logit(REDUCE) - logit(SHIFT)."""
     weight, bias = transition.weight.diff(dim=0), transition.bias.diff(dim=0)
     return weight.squeeze(0), bias.squeeze(0)
 
 
 class OwnSchedule:
-    """Steps whose transitions the trackers choose.
+    """Let the trackers choose the transitions of each step.
 
     A step composes the lanes that reduce, which takes a look at them on the host, or with `dense` every lane, those
     that shift composing null states: then nothing waits for the device. What is known of the stacks is carried from
@@ -156,7 +157,7 @@ class OwnSchedule:
         self._slot_offsets = [0]
 
     def reads(self, step: int) -> Tensor:  # (3n,) int64
-        """Rows of the tracker's projections that the entries of this step read: the lanes' stacks and buffers."""
+        """Return the rows of the tracker's projections that this step reads: the lanes' stacks and buffers."""
         entries = self._entries[step]
         if (n := entries.stop - entries.start) < self._entry.shape[0]:
             self._entry, self._second, self._row1, self._row2, self._next_word = (
@@ -180,14 +181,14 @@ class OwnSchedule:
         slots, composed_row = self._take_slots(step, reduces)
         self._push(step, reduces, composed_row)
         children, n = self._children[-1], slots.stop - slots.start
-        return Compositions(slots, [Multiplied(slice(0, n), children, BOTH)], children, self._trackers[-1])
+        return Compositions(slots, [StepProduct(slice(0, n), children, BOTH)], children, self._trackers[-1])
 
     def _take_slots(
         self,
         step: int,
         reduces: Tensor,  # (n,) bool
     ) -> tuple[slice, Tensor]:
-        """Slots of this step's compositions, and the row of each lane's (n,), where it has one."""
+        """Give this step's compositions their slots; return these, and the row of each lane that composes, (n,)."""
         reads, start, first_entry = self._reads[-1], self._slot_offsets[-1], 1 + self._entries[step].start
         if self._dense:
             place = torch.arange(reduces.shape[0], device=reduces.device)
@@ -210,6 +211,7 @@ class OwnSchedule:
         reduces: Tensor,  # (n,) bool
         composed_row: Tensor,  # (n,) int64
     ) -> None:
+        """Push the new states and carry the stacks on to the next step."""
         beneath = self._below.index_select(0, self._second)
         beneath_row = self._row.index_select(0, beneath)
         self._second = torch.where(reduces, beneath, self._entry, out=self._belows[step])
@@ -219,7 +221,7 @@ class OwnSchedule:
         self._next_word = self._next_word + ~reduces
 
     def lane_tables(self) -> LaneTables:
-        """The tables of the transitions chosen, when all steps are done."""
+        """Return the tables of the transitions chosen, when all steps are done."""
         own = self._own
         stack2, stack1, buffer = torch.cat(self._reads).unbind(1)
         left, right = torch.cat(self._children).view(-1, 2).unbind(1)
@@ -240,10 +242,10 @@ class OwnSchedule:
 
 
 def _alone(column: Tensor) -> Tensor:
-    """In memory of its own: an operator's outputs must not share any."""
+    """Copy to memory of its own: an operator's outputs must not share any."""
     return column.clone(memory_format=torch.contiguous_format)
 
 
 def own_compositions(n_entries: int, n_lanes: int, dense: bool) -> int:
-    """Slots of all steps: P lanes of 2N - 1 entries REDUCE (A - P) / 2 times."""
+    """Count the slots of all steps: P lanes of 2N - 1 entries REDUCE (A - P) / 2 times."""
     return n_entries if dense else (n_entries - n_lanes) // 2
