@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -203,72 +203,71 @@ def test_a_prepared_corpus_is_what_its_files_are(files: list[str], capsys: Captu
 
 
 class Checked(HTMLParser):
-    """Counts tags, and checks that each is closed in turn."""
+    """The tags and words of a page, each of whose tags is closed in turn, and which loads nothing."""
 
-    VOID = ("meta",)
+    VOID = ("meta", "img")
 
-    def __init__(self) -> None:
+    def __init__(self, html: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[str] = []
         self.text: list[str] = []
+        self.trees: list[list[str]] = []  # the words of each
+        self.in_word = False
+        self.feed(html)
+        self.close()
+        assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         if tag not in self.VOID:
             self.open.append(tag)
-        assert not [name for name, _ in attrs if name in ("src", "href", "onload", "xlink:href")]
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
+        values = {name: value or "" for name, value in attrs}
+        assert values.pop("src", "data:image/svg+xml;base64,").startswith("data:image/svg+xml;base64,")
+        assert not {"href", "onload", "xlink:href"} & set(values)
+        if values.get("class", "").startswith("tree"):
+            self.trees.append([])
+        if tag == "span":
+            self.in_word = values["class"].startswith("word")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
-
-
-def checked(html: str) -> Checked:
-    parser = Checked()
-    parser.feed(html)
-    parser.close()
-    assert not parser.open
-    return parser
-
-
-def drawings(html: str) -> list[ElementTree.Element]:
-    return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
-
-
-def words(drawing: ElementTree.Element) -> list[str]:
-    return [text.text or "" for text in drawing.iter("text") if "word" in text.get("class", "")]
+        if self.in_word and self.open[-1] == "span":
+            self.trees[-1].append(data)
 
 
 def test_the_page_is_one_inert_well_formed_file(files: list[str], capsys: Capture) -> None:
     assert main([*files, "--html", "corpus.html", "--trees", "9"]) == 0
     assert capsys.readouterr().out.endswith("wrote corpus.html\n")
     html = Path("corpus.html").read_text(encoding="utf-8")
-    parser = checked(html)
-    assert not {"script", "link", "img", "iframe", "object"} & set(parser.tags)
-    assert not re.search(r"https?:|//|url\(|@import|@font-face", html)
+    page = Checked(html)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"https?:|//|url\(|@import|@font-face", re.sub('base64,[^"]*', "", html))
     assert "default-src 'none'" in html
     assert "prefers-color-scheme: dark" in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 1
-    text = "".join(parser.text)
+    text = "".join(page.text)
     for part in ("sentences that train has too", "train.jsonl:3", "example 3: contradiction", "empty rows"):
         assert part in text
+    assert page.trees == [["a", "b", "c"], ["a", "b"], ["a", "b", "c"], ["a", "b"], ["d"], [SCRIPT, "&"]]
+    # lengths and heights of both sides, classes, two kinds of tables
+    assert page.tags.count("img") == 2 + 2 + 1 + 2
 
-    found = [words(drawing) for drawing in drawings(html)]
-    assert [sentence for sentence in found if sentence] == [
-        ["a", "b", "c"],
-        ["a", "b"],
-        ["a", "b", "c"],
-        ["a", "b"],
-        ["d"],
-        [SCRIPT, "&"],
-    ]
-    assert found.count([]) == 2 + 2 + 1 + 2  # lengths and heights of both sides, classes, two kinds of tables
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_the_page_says_what_to_install(
+    missing: str, files: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)  # cannot be imported
+    assert main([*files, "--html", "corpus.html"]) == 1
+    errors = capsys.readouterr().err
+    assert len(errors.splitlines()) == 1
+    assert "pip install 'spinn_tensor[plots]'" in errors
+    assert not Path("corpus.html").exists()
+    assert main(files) == 0
 
 
 def test_no_trees_and_the_same_page_again(files: list[str]) -> None:
@@ -287,11 +286,8 @@ def test_labels_of_nodes(tmp_path: Path, capsys: Capture, monkeypatch: pytest.Mo
     got = rows(capsys.readouterr().out)
     assert got["very positive"] == ["0", "0"]  # of sentences
     html = Path("page.html").read_text(encoding="utf-8")
-    checked(html)
-    first, second = drawings(html)[-2:]
-    labels = [text.text for text in first.iter("text") if "word" not in text.get("class", "")]
-    assert labels == ["2", "4", "2", "4", "3"]
-    assert len(list(second.iter("circle"))) == 3
+    assert Checked(html).trees == [["a", "b", "c"], ["a", "d"]]
+    assert re.findall(r"<b>(\d)</b>", html) == [*"24243", *"201"]
     assert "Nodes: 0 very negative, 1 negative, 2 neutral, 3 positive, 4 very positive." in html
     nodes = html[html.index("class of a node") :]
     assert "<td>very positive</td><td>2 (25.0%)</td>" in nodes

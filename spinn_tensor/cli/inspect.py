@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli import inspect_page
 from spinn_tensor.cli.arguments import add_command, positive
-from spinn_tensor.cli.inspect_page import Inspection, corpus_page, samples
-from spinn_tensor.cli.page import Bars, Figures
+from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
+from spinn_tensor.cli.inspect_tables import Figures, Inspection, percent, sections
 from spinn_tensor.cli.train import add_data, add_preset, given_data
 from spinn_tensor.data_prep.files import Skipped, atomic_write
-from spinn_tensor.data_prep.statistics import Coverage, SplitStatistics, coverage, overlap, split_statistics
+from spinn_tensor.data_prep.statistics import (
+    Coverage,
+    Distribution,
+    SplitStatistics,
+    bin_edges,
+    binned,
+    coverage,
+    overlap,
+    split_statistics,
+)
 from spinn_tensor.data_prep.vectors import EXACT, LOWER, read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import FIXED_KINDS, shape_use
@@ -32,7 +40,9 @@ from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, run_config
 from spinn_tensor.training.run import with_corpus
 
 WIDTH = 80  # of the bars of a row and what stands beside them
+MOST_BINS = 16
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")
+MEASURES = {"Lengths": ("words", "lengths"), "Trees": ("height", "heights")}  # sections with histograms
 
 DESCRIPTION = """\
 Reads the data of `spinn train` with the same options and says what is in it: how many
@@ -98,6 +108,8 @@ def not_negative(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.html is not None:
+        check_installed()
     settings = _settings(args)
     with ExitStack() as files:  # opened first, so that a folder that is not there costs no reading
         html = None if args.html is None else files.enter_context(atomic_write(args.html))
@@ -148,49 +160,44 @@ def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
 
 
 def print_inspection(found: Inspection) -> None:
-    """All tables and histograms, on a terminal or into a file."""
+    """Print all tables and histograms, on a terminal or into a file."""
     console = Console(highlight=False, markup=False)
     print(found.title)
-    _print(console, [inspect_page.counts_table(found)], inspect_page.COUNTS_NOTE)
-    if found.skipped:
-        _print(console, [inspect_page.skipped_table(found.skipped)], found.skipped.by_file())
-    _print(console, [inspect_page.lengths_table(found)])
-    console.print(histogram_table("words", inspect_page.histograms(found, "lengths")))
-    _print(console, [inspect_page.trees_table(found)], inspect_page.TREES_NOTE)
-    console.print(histogram_table("height", inspect_page.histograms(found, "heights")))
-    if found.labels:
-        _print(console, [inspect_page.labels_table(found)])
-        if (nodes := inspect_page.node_labels_table(found)) is not None:
-            _print(console, [nodes])
-    if found.coverages:
-        _print(console, [inspect_page.coverage_table(found)])
-    tables = [inspect_page.padding_table(kind, uses) for kind, uses in found.uses.items()]
-    _print(console, tables, inspect_page.padding_note(found))
-    for kind, uses in found.uses.items():
-        if note := inspect_page.misfits(found, uses):
-            console.print(f"{kind}: {note}")
+    for section in sections(found):
+        for figures in section.tables:
+            console.print(_table(figures))
+        for note in section.notes:
+            console.print(note)
+        if section.title in MEASURES:
+            what, measure = MEASURES[section.title]
+            console.print(histogram_table(what, found.distributions(measure)))
 
 
 def histogram_table(
     what: str,  # the values are
-    plots: list[Bars],  # over the same bins
+    sides: Mapping[str, Mapping[str, Distribution]],  # of train, by side and split; dev's for the same bins
 ) -> Table:
-    """Bars of block characters, those of all plots beside each other, each plot's longest as long as there is room."""
-    names = plots[0].names
+    """Draw bars of block characters, those of all sides beside each other, as long as there is room."""
+    counts = [part.counts for splits in sides.values() for part in splits.values()]
+    total = np.sum([np.pad(part, (0, max(map(len, counts)) - len(part))) for part in counts], axis=0)
+    edges = bin_edges(total, MOST_BINS, start=1 if what == "words" else 0)
+    names = [
+        str(first) if first + 1 == end else f"{first}–{end - 1}"
+        for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    ]
     room = WIDTH - max(len(what), *map(len, names)) - 2
-    length = room // len(plots) - 12  # beside a share and blanks
+    length = room // len(sides) - 12  # beside a share and blanks
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column(what, justify="right", no_wrap=True)
-    for plot in plots:
-        table.add_column(f"train, {plot.title}" if len(plots) > 1 else "train", no_wrap=True, width=length)
+    columns: list[list[str]] = [names]
+    for side, splits in sides.items():
+        table.add_column(f"train, {side}" if len(sides) > 1 else "train", no_wrap=True, width=length)
         table.add_column("", justify="right", no_wrap=True)
-    longest = [max(plot.shares) for plot in plots]
-    for i, name in enumerate(names):
-        cells = (
-            (bar(plot.shares[i] / most, length), plot.texts[i])
-            for plot, most in zip(plots, longest, strict=True)
-        )
-        table.add_row(name, *(cell for pair in cells for cell in pair))
+        shares = binned(splits["train"].counts, edges) / splits["train"].total
+        columns.append([bar(share / shares.max(), length) for share in shares.tolist()])
+        columns.append([percent(share) for share in shares.tolist()])
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)
     return table
 
 
@@ -248,13 +255,6 @@ def _waiting(text: str) -> Iterator[Any]:
         return
     with console.status(text) as status:
         yield status.update
-
-
-def _print(console: Console, tables: Iterable[Figures], note: str = "") -> None:
-    for figures in tables:
-        console.print(_table(figures))
-    if note:
-        console.print(note)
 
 
 def _table(figures: Figures) -> Table:

@@ -1,49 +1,54 @@
-"""What `spinn inspect` found, as tables and bars, for the terminal and for one HTML page."""
+"""The page of `spinn inspect --html`, made by Jinja2 and matplotlib: one file that loads nothing.
+
+Words of a corpus are never more than words there: Jinja2 escapes every value, plots are pictures whose letters are
+outlines, and the page forbids scripts and whatever comes from elsewhere.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import NamedTuple
+import base64
+import io
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spinn_tensor.cli.page import Bars, Figures, bar_plot, box, element, page, table, tree_svg
+from spinn_tensor.cli.inspect_tables import Inspection, Section, empty_rows, number, sections
 from spinn_tensor.cli.tree_view import too_long
-from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
-from spinn_tensor.data_prep.files import Skipped, shorter_path
-from spinn_tensor.data_prep.statistics import (
-    Corpus,
-    Coverage,
-    Distribution,
-    Overlap,
-    SideStatistics,
-    SplitStatistics,
-    bin_edges,
-    binned,
-    corpus_sides,
-    share,
-)
-from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, SentenceColumns, node_offsets
+from spinn_tensor.data_prep.statistics import Distribution, corpus_sides
+from spinn_tensor.data_prep.trees import REDUCE, Tree
 from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
-from spinn_tensor.fixed_shapes import ShapeUse
 
-MOST_BINS = 16
-NONE = "–"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATE = "inspect.html.j2"
+INSTALL = "pip install 'spinn_tensor[plots]'"
+BAR, MARK, INK = "#6d9bab", "#b4562c", "#24292d"
+STYLE: Any = {
+    "svg.hashsalt": "spinn",  # the same page for the same corpus
+    "font.size": 8,
+    "text.parse_math": False,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+PLOT_WIDTH, PLOT_HEIGHT, ROW_HEIGHT = 4.2, 2.1, 0.25  # inches
+LONGEST_NAME = 24  # letters of a bar's name
+ACROSS = 90  # letters and gaps of a sentence whose words stand beside each other
+UNKNOWN = SPECIAL_TOKENS[UNKNOWN_ID]
 
 
-class Inspection(NamedTuple):
-    """A corpus, looked at."""
+class Plot(NamedTuple):
+    """A picture for the page."""
 
     title: str
-    labels: tuple[str, ...]
-    statistics: dict[str, SplitStatistics]  # of every split, train first
-    overlaps: dict[str, Overlap]  # of every other split with train
-    skipped: Skipped
-    coverages: dict[str, Coverage]  # of every split, where there are vectors
-    uses: dict[str, list[ShapeUse]]  # for an epoch, by kind of tables
-    batch_size: int
-    n_batches: int  # of an epoch
+    alt: str  # what it shows, for those who do not see it
+    source: str  # a data: URI
 
 
 class Sample(NamedTuple):
@@ -54,164 +59,46 @@ class Sample(NamedTuple):
     trees: dict[str, Tree]  # by side
 
 
-def counts_table(found: Inspection) -> Figures:
-    """Sizes, repetitions and overlap: a figure a row, a split a column."""
-    rows: dict[str, list[str]] = {}
-    for name, split in found.statistics.items():
-        common = found.overlaps.get(name)
-        figures = {
-            "examples": number(split.n_examples),
-            "sentences": number(split.n_sentences),
-            "different sentences": number(split.n_distinct_sentences),
-            "tokens": number(split.n_tokens),
-            "different known words": number(split.n_distinct_words),
-            "tokens not in the vocabulary": of(split.n_unknown, split.n_tokens),
-            "examples that came before": of(split.n_repeated, split.n_examples),
-            "equal examples, other label": of(split.n_ambiguous, split.n_examples),
-            "examples that train has too": of(common.n_examples, split.n_examples) if common else NONE,
-            "sentences that train has too": of(common.n_sentences, split.n_sentences) if common else NONE,
-        }
-        for figure, text in figures.items():
-            rows.setdefault(figure, []).append(text)
-    if not found.labels:
-        del rows["equal examples, other label"]
-    return Figures(("", *found.statistics), [(figure, *texts) for figure, texts in rows.items()])
+class Node(NamedTuple):
+    """A word, or a bracket over the words of a constituent, in a grid with a place for each word."""
+
+    level: int  # from 1, the root's; all words are on the last one
+    first: int  # place of its first word, from 1
+    end: int  # the place behind its last one
+    kind: str  # of CSS
+    label: int | None
+    word: str = ""
 
 
-def skipped_table(skipped: Skipped) -> Figures:
-    """A reason a row, with the first places where they are known."""
-    rows = []
-    for reason, count in skipped.most_common():
-        places = skipped.places.get(reason, [])
-        more = ", …" if places and count > len(places) else ""
-        rows.append((reason, number(count), ", ".join(map(shorter_path, places)) + more))
-    return Figures(("left out", "lines", "first ones"), rows, text_columns=(0, 2))
+def check_installed() -> None:
+    """Raise ConfigError that says what to install, where the page cannot be made."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"--html needs jinja2 and matplotlib ({error}): {INSTALL}") from error
 
 
-def lengths_table(found: Inspection) -> Figures:
-    columns = ("words of a sentence", "mean", "median", "90 %", "99 %", "longest")
-    return Figures(columns, [(name, *_figures(side.lengths)) for name, side in _sides(found)])
+def corpus_page(found: Inspection, drawn: Sequence[Sample]) -> str:
+    """Return the whole file."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-
-def trees_table(found: Inspection) -> Figures:
-    columns = ("trees", "height", "99 %", "highest", "depth", "right-br.", "left-br.")
-    rows = [
-        (
-            name,
-            f"{side.heights.mean:.1f}",
-            number(side.heights.percentile(99)),
-            number(side.heights.largest),
-            f"{side.average_depth:.2f}",
-            percent(share(side.n_right, side.n_wide)),
-            percent(share(side.n_left, side.n_wide)),
-        )
-        for name, side in _sides(found)
-    ]
-    return Figures(columns, rows)
-
-
-def labels_table(found: Inspection) -> Figures:
-    """Class balance: a class a row, a split a column."""
-    splits = found.statistics.values()
-    rows = [
-        (label, *(of(split.label_counts[i], split.n_examples) for split in splits))
-        for i, label in enumerate(found.labels)
-    ]
-    if any(split.n_unlabelled for split in splits):
-        rows.append(("unlabelled", *(of(split.n_unlabelled, split.n_examples) for split in splits)))
-    return Figures(("class", *found.statistics), rows)
-
-
-def node_labels_table(found: Inspection) -> Figures | None:
-    """Classes of all nodes, where they have any."""
-    counts = {name: split.node_label_counts for name, split in found.statistics.items()}
-    known = {name: node_counts for name, node_counts in counts.items() if node_counts is not None}
-    if not known or not found.labels:
-        return None
-    rows = [
-        (label, *(of(node_counts[i], node_counts.sum()) for node_counts in known.values()))
-        for i, label in enumerate(found.labels)
-    ]
-    return Figures(("class of a node", *known), rows)
-
-
-def coverage_table(found: Inspection) -> Figures:
-    columns = ("vectors", "words", "with a vector", "tokens", "with a vector")
-    rows = [
-        (
-            name,
-            number(one.n_words),
-            of(one.n_words_found, one.n_words),
-            number(one.n_tokens),
-            of(one.n_tokens_found, one.n_tokens),
-        )
-        for name, one in found.coverages.items()
-    ]
-    return Figures(columns, rows)
-
-
-def padding_table(kind: str, uses: list[ShapeUse]) -> Figures:
-    """A fixed shape a row: its size, the batches of an epoch that are laid into it, and what they leave empty."""
-    columns = (kind, "leaf rows", "steps", "width", "batches", "tokens", "empty rows", "empty steps")
-    rows = [
-        (
-            f"shape {i}",
-            *(number(size) for size in (use.shape.n_leaf_rows, use.shape.n_steps, use.shape.width)),
-            number(use.n_batches),
-            number(use.n_tokens),
-            percent(empty_rows(use)),
-            percent(1 - share(use.n_steps_used, use.n_steps)),
-        )
-        for i, use in enumerate(uses, start=1)
-    ]
-    n_batches, n_tokens, n_slots, n_used, n_steps = (
-        sum(part) for part in zip(*(use[1:] for use in uses), strict=True)
+    environment = Environment(
+        loader=PackageLoader("spinn_tensor.cli"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
     )
-    whole = percent(1 - share(n_tokens, n_slots)), percent(1 - share(n_used, n_steps))
-    return Figures(columns, [*rows, ("all", "", "", "", number(n_batches), number(n_tokens), *whole)])
-
-
-def misfits(found: Inspection, uses: list[ShapeUse]) -> str:
-    """What is to say of batches that are in no shape; "" if there are none."""
-    n_batches = found.n_batches - sum(use.n_batches for use in uses)
-    if not n_batches:
-        return ""
-    return f"{number(n_batches)} of {number(found.n_batches)} batches fit no shape and run as they are."
-
-
-def empty_rows(use: ShapeUse) -> float:
-    """Share of the leaf rows that no token is in; NaN without a batch."""
-    return 1 - share(use.n_tokens, use.n_slots)
-
-
-def histograms(found: Inspection, measure: str) -> list[Bars]:
-    """One a side, of train's sentences in the same bins, with dev's to compare; measure: "lengths" or "heights"."""
-    splits = list(found.statistics.values())[:2]
-    parts = {
-        name: [getattr(split.sides[name], measure).counts for split in splits] for name in splits[0].sides
-    }
-    counts = [part for of_splits in parts.values() for part in of_splits]
-    total = np.sum([np.pad(part, (0, max(map(len, counts)) - len(part))) for part in counts], axis=0)
-    edges = bin_edges(total, MOST_BINS, start=1 if measure == "lengths" else 0)
-    return [_histogram(name, edges, of_splits) for name, of_splits in parts.items()]
-
-
-def label_bars(found: Inspection) -> Bars:
-    """Class balance of train, with dev's to compare."""
-    train, dev = list(found.statistics.values())[:2]
-    return Bars(
-        "train",
-        list(found.labels),
-        [share(count, train.n_examples) for count in train.label_counts.tolist()],
-        [percent(share(count, train.n_examples)) for count in train.label_counts.tolist()],
-        [share(count, dev.n_examples) for count in dev.label_counts.tolist()],
+    has_labels = any(tree.labels is not None for sample in drawn for tree in sample.trees.values())
+    return environment.get_template(TEMPLATE).render(
+        title=found.title,
+        sections=[(section, _plots(found, section)) for section in sections(found)],
+        samples=[
+            (_sample_title(sample), [_drawing(*side) for side in sample.trees.items()]) for sample in drawn
+        ],
+        legend=", ".join(f"{i} {label}" for i, label in enumerate(found.labels)) if has_labels else "",
+        unknown=UNKNOWN,
     )
-
-
-def padding_bars(kind: str, uses: list[ShapeUse]) -> Bars:
-    names = [f"{number(use.shape.n_leaf_rows)} × {use.shape.n_steps}" for use in uses]
-    empty = [empty_rows(use) for use in uses]
-    return Bars(f"{kind}: empty leaf rows", names, empty, [percent(part) for part in empty], [])
 
 
 def samples(
@@ -221,7 +108,7 @@ def samples(
     n_samples: int,
     seed: int,
 ) -> list[Sample]:
-    """Examples drawn without repetition, all of them if there are no more, in the order of the corpus."""
+    """Draw examples without repetition, all of them if there are no more, in the order of the corpus."""
     n_examples = len(corpus.labels)
     drawn = np.random.default_rng(seed).choice(n_examples, min(n_samples, n_examples), replace=False)
     return [
@@ -235,7 +122,7 @@ def samples(
 
 
 def tree_at(columns: SentenceColumns, row: int, vocabulary: Vocabulary) -> Tree:
-    """A sentence with its tree; words that the vocabulary lacks are <unk>."""
+    """Return a sentence with its tree; words that the vocabulary lacks are <unk>."""
     first, last = columns.token_offsets[row : row + 2]
     nodes = slice(*node_offsets(columns)[row : row + 2])
     return Tree(
@@ -245,130 +132,138 @@ def tree_at(columns: SentenceColumns, row: int, vocabulary: Vocabulary) -> Tree:
     )
 
 
-def corpus_page(found: Inspection, drawn: list[Sample]) -> str:
-    """The whole page."""
-    parts = [element("h1", found.title), *_summary(found)]
-    for title, section in (
-        ("Lengths", _measured(found, "lengths")),
-        ("Trees", _measured(found, "heights")),
-        ("Classes", _classes(found)),
-        ("Vectors", [table(coverage_table(found))] if found.coverages else []),
-        ("Padding", _padding(found)),
-        ("Sample trees", _drawings(found, drawn)),
-    ):
-        if section:
-            parts += [element("h2", title), *section]
-    return page(found.title, parts)
+def _sample_title(sample: Sample) -> str:
+    name = f"example {number(sample.row + 1)}"
+    return f"{name}: {sample.label}" if sample.label else name
 
 
-def number(count: int) -> str:
-    return f"{count:,}"
+def _drawing(side: str, tree: Tree) -> dict[str, Any]:
+    if note := too_long(tree):
+        return {"note": f"{side}: {note}."}
+    levels, nodes = tree_grid(tree, UNKNOWN)
+    fits_across = sum(len(token) + 2 for token in tree.tokens) <= ACROSS
+    return {"note": "", "side": side, "levels": levels, "nodes": nodes, "fits_across": fits_across}
 
 
-def percent(part: float) -> str:
-    return NONE if math.isnan(part) else f"{part:.1%}"
+def _plots(found: Inspection, section: Section) -> list[Plot]:
+    """Draw what goes with the tables of a section."""
+    if section.title == "Lengths":
+        return [histogram(side, "words", of) for side, of in found.distributions("lengths").items()]
+    if section.title == "Trees":
+        return [histogram(side, "height", of) for side, of in found.distributions("heights").items()]
+    if section.title == "Classes":
+        counts = [
+            (split.label_counts / split.n_examples).tolist() for split in list(found.statistics.values())[:2]
+        ]
+        return [bars("share of train; strokes: of dev", found.labels, *counts)]
+    if section.title == "Padding":
+        return [
+            bars(
+                f"{kind}: empty leaf rows",
+                [f"{number(use.shape.n_leaf_rows)} × {use.shape.n_steps}" for use in uses],
+                [empty_rows(use) for use in uses],
+            )
+            for kind, uses in found.uses.items()
+        ]
+    return []
 
 
-def of(part: int, whole: int) -> str:
-    """A count and its share."""
-    return f"{part:,} ({percent(share(part, whole))})" if part else "0"
+def _printable(value: Any) -> Any:
+    """Replace what cannot be in HTML, control characters and halves of surrogate pairs, in a text."""
+    if type(value) is not str:  # a macro's result among them, which is HTML already
+        return value
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in value)
 
 
-COUNTS_NOTE = (
-    "Examples are equal if their words are, whatever the trees; all words that are not in the vocabulary count as "
-    "one word."
-)
-TREES_NOTE = (
-    "Depth is that of words, its mean over sentences; a tree is as high as its deepest word lies. Of nodes over three "
-    "words or more, right-branching ones have a single word as left child, left-branching ones as right child."
-)
-MARKS_NOTE = "Bars: share of train; strokes: share of dev. The last row has all that is longer."
+def histogram(
+    title: str,
+    what: str,  # the numbers are
+    parts: Mapping[str, Distribution],  # of two splits: bars, and a line to compare with
+) -> Plot:
+    """Draw how often each number comes, up to the one that 99 % of the numbers do not exceed."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    end = max(part.percentile(99) for part in parts.values()) + 1
+    start = min(int(np.argmax(part.counts > 0)) for part in parts.values())
+    with _style():
+        figure = Figure(figsize=(PLOT_WIDTH, PLOT_HEIGHT), layout="constrained")
+        axes = figure.subplots()
+        for (name, part), fill in zip(parts.items(), (True, False), strict=True):
+            counts = np.pad(part.counts, (0, max(0, end - len(part.counts))))[start:end]
+            shares, edges = 100 * counts / part.total, np.arange(start, end + 1) - 0.5
+            axes.stairs(shares, edges, fill=fill, color=BAR if fill else MARK, label=name)
+        axes.set_xlabel(what)
+        axes.set_ylabel("%")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False)
+        alt = f"Histogram of {what}, {title}: " + ", ".join(parts)
+        return Plot(title, alt, _data_uri(figure))
 
 
-def padding_note(found: Inspection) -> str:
-    return (
-        f"The shapes that batches of {number(found.batch_size)} examples are laid into for CUDA graphs, and one epoch "
-        "in them: leaf rows without a token, and steps without a composition."
-    )
+def bars(
+    title: str,
+    names: Sequence[str],  # n of them
+    shares: Sequence[float],  # n numbers from 0 to 1, or NaN
+    marks: Sequence[float] | None = None,  # n shares to compare with
+) -> Plot:
+    """Draw a bar for each name, one below the other, and a stroke where what it is compared with ends."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        height = ROW_HEIGHT * len(names) + 0.5
+        figure = Figure(figsize=(PLOT_WIDTH, height), layout="constrained")
+        axes = figure.subplots()
+        rows = np.arange(len(names))
+        axes.barh(rows, 100 * np.nan_to_num(shares), color=BAR)
+        if marks is not None:
+            axes.plot(100 * np.nan_to_num(marks), rows, "|", color=MARK, markersize=10, markeredgewidth=2)
+        axes.set_yticks(rows, [_short(name) for name in names])
+        axes.invert_yaxis()
+        axes.set_xlabel("%")
+        return Plot(title, f"Bar plot: {title}", _data_uri(figure))
 
 
-def _sides(found: Inspection) -> Iterator[tuple[str, SideStatistics]]:
-    for name, split in found.statistics.items():
-        for side, figures in split.sides.items():
-            yield (f"{name}, {side}" if len(split.sides) > 1 else name), figures
+def _style() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
 
 
-def _figures(whole: Distribution) -> tuple[str, ...]:
-    return (f"{whole.mean:.1f}", *(number(whole.percentile(p)) for p in (50, 90, 99)), number(whole.largest))
+def _short(name: str) -> str:
+    """Shorten a name that would leave no room for the bars."""
+    name = _printable(name)
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
-def _histogram(
-    name: str,
-    edges: np.ndarray,  # (bins + 1,) int64
-    counts: list[np.ndarray],  # (largest + 1,) int64, of train and dev
-) -> Bars:
-    names = [
-        str(first) if first + 1 == end else f"{first}–{end - 1}"
-        for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-    ]
-    train, dev = ((binned(part, edges) / part.sum()).tolist() for part in counts)
-    return Bars(name, names, train, [percent(part) for part in train], dev)
+def _data_uri(figure: Figure) -> str:
+    picture = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of a script that its font lacks
+        figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode("ascii")
 
 
-def _summary(found: Inspection) -> list[str]:
-    parts = [table(counts_table(found)), element("p", COUNTS_NOTE, "quiet")]
-    if found.skipped:
-        parts += [element("h3", "Lines that were left out"), table(skipped_table(found.skipped))]
-        if note := found.skipped.by_file():
-            parts.append(element("p", f"{note}.", "quiet"))
-    return parts
-
-
-def _measured(found: Inspection, measure: str) -> list[str]:
-    figures, notes = lengths_table(found), [MARKS_NOTE]
-    if measure == "heights":
-        figures, notes = trees_table(found), [TREES_NOTE, MARKS_NOTE]
-    plots = [box("plot", [element("h3", bars.title), bar_plot(bars)]) for bars in histograms(found, measure)]
-    return [table(figures), box("plots", plots), *(element("p", note, "quiet") for note in notes)]
-
-
-def _classes(found: Inspection) -> list[str]:
-    if not found.labels:
-        return []
-    nodes = node_labels_table(found)
-    return [
-        table(labels_table(found)),
-        bar_plot(label_bars(found)),
-        element("p", "Bars: share of train; strokes: share of dev.", "quiet"),
-        *([] if nodes is None else [table(nodes)]),
-    ]
-
-
-def _padding(found: Inspection) -> list[str]:
-    parts = [element("p", padding_note(found), "quiet")]
-    for kind, uses in found.uses.items():
-        bars = padding_bars(kind, uses)
-        parts += [table(padding_table(kind, uses)), element("h3", bars.title), bar_plot(bars)]
-        if note := misfits(found, uses):
-            parts.append(element("p", note, "quiet"))
-    return parts
-
-
-def _drawings(found: Inspection, drawn: list[Sample]) -> list[str]:
-    if not drawn:
-        return []
-    unknown = SPECIAL_TOKENS[UNKNOWN_ID]
-    note = f"Of train, drawn at random. {unknown} stands for a word that is not in the vocabulary."
-    parts = [element("p", note, "quiet")]
-    if any(tree.labels is not None for sample in drawn for tree in sample.trees.values()):
-        legend = ", ".join(f"{i} {label}" for i, label in enumerate(found.labels))
-        parts.append(element("p", f"Nodes: {legend}.", "quiet"))
-    for sample in drawn:
-        name = f"example {number(sample.row + 1)}"
-        parts.append(element("h3", f"{name}: {sample.label}" if sample.label else name))
-        for side, tree in sample.trees.items():
-            if note := too_long(tree):
-                parts.append(element("p", f"{side}: {note}.", "quiet"))
-            else:
-                parts.append(box("wide", [tree_svg(tree, f"{name}, {side}", unknown)]))
-    return parts
+def tree_grid(
+    tree: Tree,  # N tokens
+    unknown: str = "",  # a token that stands for words that are not known
+) -> tuple[int, list[Node]]:
+    """Place a tree in a grid of N places: return the levels above the words, and all nodes by their transitions."""
+    spans: list[tuple[int, int, int]] = []  # of each node: height above the words, first place, end
+    stack: list[int] = []
+    for node, transition in enumerate(tree.transitions.tolist()):
+        if transition == REDUCE:
+            right, left = spans[stack.pop()], spans[stack.pop()]
+            spans.append((1 + max(left[0], right[0]), left[1], right[2]))
+        else:
+            place = spans[stack[-1]][2] if stack else 1
+            spans.append((0, place, place + 1))
+        stack.append(node)
+    labels = [NO_LABEL] * len(spans) if tree.labels is None else tree.labels.tolist()
+    top, nodes = spans[-1][0], []
+    for (height, first, end), label in zip(spans, labels, strict=True):
+        word = tree.tokens[first - 1] if height == 0 else ""
+        kind = "node" if height else "word unknown" if word == unknown else "word"
+        shown = None if label == NO_LABEL else label
+        nodes.append(Node(top - height + 1, first, end, kind, shown, word))
+    return top, nodes
