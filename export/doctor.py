@@ -1,4 +1,4 @@
-"""What is installed on this machine for training and export, and what of it would not work.
+"""Look at what is installed for training and export, and judge what of it would not work.
 
 Facts are gathered first and judged afterwards, so that the judgement can be tested on facts of any machine.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import importlib.util
+import io
 import os
 import platform
 import shutil
@@ -18,8 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from spinn_tensor.export.elf import needed_libraries
-from spinn_tensor.export.session import has_nvidia_driver
+from spinn_tensor.export.session import has_nvidia_driver, import_onnxruntime
 
 if TYPE_CHECKING:
     from spinn_tensor.training.compiling import Missing
@@ -61,7 +60,7 @@ class Facts(NamedTuple):
     onnxruntime_error: str | None  # why it cannot be imported
     onnxruntime_cuda: str | None  # CUDA that it was built for
     providers: Sequence[str]  # that it was built with
-    missing_libraries: Sequence[str]  # of CUDA, which its provider needs
+    provider_error: str | None  # why its CUDA provider cannot be loaded
     n_cores: int  # that this process may use
     n_threads: int  # of torch
     compiler: str | None  # path of the C++ compiler that inductor would call
@@ -77,7 +76,7 @@ class Problem(NamedTuple):
 
 
 def gather() -> Facts:
-    """The facts of this machine."""
+    """Look at this machine."""
     versions = {name: _version(name) for name in PACKAGES}
     torch_cuda, torch_sees_gpu, n_threads = _torch_facts()
     error, runtime_cuda, providers = _runtime_facts(versions)
@@ -94,7 +93,7 @@ def gather() -> Facts:
         onnxruntime_error=error,
         onnxruntime_cuda=runtime_cuda,
         providers=providers,
-        missing_libraries=missing_libraries() if driver else (),
+        provider_error=cuda_provider_error() if driver and providers else None,
         n_cores=_n_cores(),
         n_threads=n_threads,
         compiler=compiler,
@@ -103,28 +102,32 @@ def gather() -> Facts:
 
 
 def problems(facts: Facts) -> list[Problem]:
-    """What would fail, and what is slower than it could be or not there."""
+    """Judge what would fail, and what is slower than it could be or not there."""
     return [*_package_problems(facts), *_runtime_problems(facts), *_machine_problems(facts)]
 
 
 def runtime_for(system: str) -> str:
-    """The onnxruntime package that there is for a platform, as pyproject.toml's markers choose it."""
+    """Name the onnxruntime package that there is for a platform, as pyproject.toml's markers choose it."""
     has_gpu_wheel = not system.startswith("darwin") and not system.endswith(("aarch64", "arm64"))
     return "onnxruntime-gpu" if has_gpu_wheel else "onnxruntime"
 
 
-def missing_libraries() -> list[str]:
-    """What onnxruntime's CUDA provider is linked against and neither the loader nor NVIDIA's Python packages have."""
-    spec = importlib.util.find_spec("onnxruntime")
-    folders = () if spec is None else spec.submodule_search_locations or ()
-    paths = [Path(folder) / "capi" / "libonnxruntime_providers_cuda.so" for folder in folders]
-    missing = []
-    for path in filter(Path.is_file, paths):
-        try:
-            missing += [name for name in needed_libraries(path) if not _can_load(name)]
-        except ValueError:
-            missing.append(f"{path.name} (damaged: install onnxruntime-gpu anew)")
-    return missing
+def cuda_provider_error() -> str | None:
+    """Load onnxruntime's CUDA provider, and return what the loader says where it cannot."""
+    runtime = import_onnxruntime()
+    folder = Path(runtime.__file__).parent / "capi"
+    libraries = [folder / f"libonnxruntime_providers_{name}.so" for name in ("shared", "cuda")]
+    if not all(map(Path.is_file, libraries)):
+        return None
+    if hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # which lists those that are not there
+            runtime.preload_dlls()
+    try:
+        for library in libraries:
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def _package_problems(facts: Facts) -> list[Problem]:
@@ -155,9 +158,9 @@ def _runtime_problems(facts: Facts) -> list[Problem]:
         installed = [name for name in RUNTIMES if facts.versions[name] is not None]
         remedy = f"pip uninstall -y {' '.join(installed)} && pip install {runtime_for(facts.platform)}"
         return [Problem(f"onnxruntime cannot be imported: {facts.onnxruntime_error}", remedy, True)]
-    if not facts.missing_libraries:
+    if facts.provider_error is None:
         return []
-    what = f"missing for CUDA {facts.onnxruntime_cuda} in onnxruntime: {', '.join(facts.missing_libraries)}"
+    what = f"onnxruntime cannot load its provider for CUDA {facts.onnxruntime_cuda}: {facts.provider_error}"
     remedy = (
         "pip install 'onnxruntime-gpu[cuda,cudnn]', or put their folder into LD_LIBRARY_PATH; "
         "until then provider cuda is refused"
@@ -196,7 +199,7 @@ def _version(name: str) -> str | None:
 
 
 def _too_old() -> list[str]:
-    """Requirements of spinn_tensor, extras included, that an installed package does not fulfil."""
+    """List the requirements of spinn_tensor, extras included, that an installed package does not fulfil."""
     try:
         from packaging.requirements import Requirement
 
@@ -215,7 +218,7 @@ def _too_old() -> list[str]:
 
 
 def _torch_facts() -> tuple[str | None, bool, int]:
-    """CUDA that it is built for, whether it sees a GPU, its threads."""
+    """Return which CUDA torch is built for, whether it sees a GPU, and its threads."""
     try:
         import torch
     except ImportError:
@@ -224,7 +227,7 @@ def _torch_facts() -> tuple[str | None, bool, int]:
 
 
 def _compiler_facts(sees_gpu: bool) -> tuple[str | None, dict[str, Missing]]:
-    """Finds the C++ compiler, and what torch.compile lacks on each device."""
+    """Find the C++ compiler, and what torch.compile lacks on each device."""
     devices = ("cpu", "cuda") if sees_gpu else ("cpu",)
     try:
         from spinn_tensor.training.compiling import cpp_compiler, missing_to_compile
@@ -238,7 +241,7 @@ def _compiler_facts(sees_gpu: bool) -> tuple[str | None, dict[str, Missing]]:
 
 
 def _runtime_facts(versions: Mapping[str, str | None]) -> tuple[str | None, str | None, list[str]]:
-    """Why it cannot be imported, CUDA that it is built for, providers."""
+    """Return why onnxruntime cannot be imported, which CUDA it is built for, and its providers."""
     if all(versions[name] is None for name in RUNTIMES):
         return None, None, []
     try:
@@ -247,15 +250,6 @@ def _runtime_facts(versions: Mapping[str, str | None]) -> tuple[str | None, str 
     except (ImportError, AttributeError) as error:
         return " ".join(str(error).split()), None, []
     return None, getattr(runtime, "cuda_version", "") or None, providers
-
-
-def _can_load(name: str) -> bool:
-    with contextlib.suppress(OSError):
-        ctypes.CDLL(name)
-        return True
-    spec = importlib.util.find_spec("nvidia")  # a folder of many packages, each with lib/
-    folders = () if spec is None else spec.submodule_search_locations or ()
-    return any(any(Path(folder).glob(f"*/lib/{name}")) for folder in folders)
 
 
 def _n_cores() -> int:

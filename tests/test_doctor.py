@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
-import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.export import doctor
 from spinn_tensor.export.doctor import Facts, gather, problems, runtime_for
-from spinn_tensor.export.elf import needed_libraries
 from spinn_tensor.training.compiling import Missing
 
 GOOD = Facts(
@@ -29,7 +28,7 @@ GOOD = Facts(
     onnxruntime_error=None,
     onnxruntime_cuda="13.0",
     providers=("CUDAExecutionProvider", "CPUExecutionProvider"),
-    missing_libraries=(),
+    provider_error=None,
     n_cores=8,
     n_threads=8,
     compiler="/usr/bin/g++",
@@ -82,9 +81,9 @@ MACHINES: dict[str, tuple[Facts, bool, str, str]] = {
         "pip uninstall -y onnxruntime-gpu && pip install onnxruntime-gpu",
     ),
     "a library": (
-        GOOD._replace(missing_libraries=("libcublas.so.13", "libcudnn.so.9")),
+        GOOD._replace(provider_error="libcublas.so.13: cannot open shared object file"),
         True,
-        "missing for CUDA 13.0 in onnxruntime: libcublas.so.13, libcudnn.so.9",
+        "onnxruntime cannot load its provider for CUDA 13.0: libcublas.so.13",
         r"pip install 'onnxruntime-gpu\[cuda,cudnn\]', or put their folder into LD_LIBRARY_PATH",
     ),
     "old": (
@@ -179,29 +178,27 @@ def test_facts_of_packages_that_are_missing_broken_or_old(monkeypatch) -> None:
     assert any(what.startswith("onnxruntime and onnxruntime-gpu are both") for what in both)
 
 
-def test_missing_libraries_are_those_that_cannot_be_loaded(tmp_path, monkeypatch) -> None:
-    provider = tmp_path / "capi" / "libonnxruntime_providers_cuda.so"
-    provider.parent.mkdir()
-    provider.touch()
-    spec = importlib.machinery.ModuleSpec("onnxruntime", None, is_package=True)
-    spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec if name == "onnxruntime" else None)
-    monkeypatch.setattr(doctor, "needed_libraries", lambda path: ["libm.so.6", f"{path.stem}.so.99"])
-    if sys.platform.startswith("linux"):
-        assert doctor.missing_libraries() == ["libonnxruntime_providers_cuda.so.99"]
-
-
-def test_needed_libraries_are_those_that_readelf_reads(tmp_path) -> None:
-    (tmp_path / "text").write_text("no library" * 9)
-    assert needed_libraries(tmp_path / "text") == []
-    readelf = shutil.which("readelf")
-    torch = Path(pytest.importorskip("torch").__file__).parent / "lib" / "libtorch_cpu.so"
-    if readelf is None or not torch.is_file():
-        pytest.skip("no readelf, or another system")
-    printed = subprocess.run([readelf, "-d", str(torch)], capture_output=True, text=True, check=True).stdout
-    expected = re.findall(r"\(NEEDED\) .*\[(.*)\]", printed)
-    assert len(expected) > 3
-    assert needed_libraries(torch) == expected
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the libraries have other names elsewhere")
+@pytest.mark.parametrize(
+    "cuda, said",
+    [
+        (None, None),  # an onnxruntime without CUDA
+        (b"", "libonnxruntime_providers_cuda.so: "),
+        (b"\x7fELF\x02\x01" + bytes(500), "libonnxruntime_providers_cuda.so: "),
+    ],
+)
+def test_the_loader_says_what_is_wrong_with_the_provider(
+    cuda: bytes | None, said: str | None, tmp_path, monkeypatch
+) -> None:
+    folder = tmp_path / "capi"
+    folder.mkdir()
+    shutil.copy(np._core._multiarray_umath.__file__, folder / "libonnxruntime_providers_shared.so")
+    if cuda is not None:
+        (folder / "libonnxruntime_providers_cuda.so").write_bytes(cuda)
+    runtime = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(doctor, "import_onnxruntime", lambda: runtime)
+    error = doctor.cuda_provider_error()
+    assert error is None if said is None else said in str(error)
 
 
 @pytest.mark.parametrize(
@@ -228,18 +225,3 @@ def test_platforms_have_the_package_that_pyproject_picks(system, package) -> Non
         and requirement.marker.evaluate(environment)
     ]
     assert picked == [package]
-
-
-@pytest.mark.parametrize("content", [b"", b"\x7fELF\x02\x01" + bytes(20), b"\x7fELF\x02\x01" + bytes(500)])
-def test_a_damaged_provider_library_is_told(content: bytes, tmp_path, monkeypatch) -> None:
-    """What a broken installation leaves is what the doctor is for."""
-    from types import SimpleNamespace
-
-    from spinn_tensor.export import doctor
-
-    (tmp_path / "capi").mkdir()
-    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(content)
-    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: spec)
-    (missing,) = doctor.missing_libraries()
-    assert missing.startswith("libonnxruntime_providers_cuda.so (damaged")
