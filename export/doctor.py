@@ -5,20 +5,17 @@ Facts are gathered first and judged afterwards, so that the judgement can be tes
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib
-import io
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from spinn_tensor.export.session import has_nvidia_driver, import_onnxruntime
+from spinn_tensor.export.session import has_nvidia_driver
 
 if TYPE_CHECKING:
     from spinn_tensor.training.compiling import Missing
@@ -45,6 +42,23 @@ NOT_COMPILED = {  # on a device, for want of something
     "cpu": "no spinn export --format aoti, no --compile on the CPU",
     "cuda": "training steps on the GPU are not compiled",
 }
+
+ERROR = "cannot load: "  # before what the loader says
+# without torch, which brings CUDA libraries of its own; ends at once, since a library half loaded may fail at the end
+LOAD_PROVIDER = f"""
+import ctypes, os, pathlib, onnxruntime
+folder = pathlib.Path(onnxruntime.__file__).parent / "capi"
+libraries = [folder / f"libonnxruntime_providers_{{name}}.so" for name in ("shared", "cuda")]
+if hasattr(onnxruntime, "preload_dlls"):
+    onnxruntime.preload_dlls()
+try:
+    if all(library.is_file() for library in libraries):
+        for library in libraries:
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+except OSError as error:
+    print({ERROR!r}, error, flush=True)
+os._exit(0)
+"""
 
 
 class Facts(NamedTuple):
@@ -113,21 +127,10 @@ def runtime_for(system: str) -> str:
 
 
 def cuda_provider_error() -> str | None:
-    """Load onnxruntime's CUDA provider, and return what the loader says where it cannot."""
-    runtime = import_onnxruntime()
-    folder = Path(runtime.__file__).parent / "capi"
-    libraries = [folder / f"libonnxruntime_providers_{name}.so" for name in ("shared", "cuda")]
-    if not all(map(Path.is_file, libraries)):
-        return None
-    if hasattr(runtime, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):  # which lists those that are not there
-            runtime.preload_dlls()
-    try:
-        for library in libraries:
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        return " ".join(str(error).split())
-    return None
+    """Have a process of its own load onnxruntime's CUDA provider; return what the loader says where it cannot."""
+    command = [sys.executable, "-c", LOAD_PROVIDER]
+    said = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout
+    return " ".join(said.partition(ERROR)[2].split()) or None
 
 
 def _package_problems(facts: Facts) -> list[Problem]:

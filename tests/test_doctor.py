@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from importlib import metadata
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,13 +189,13 @@ def test_facts_of_packages_that_are_missing_broken_or_old(monkeypatch) -> None:
 def test_the_loader_says_what_is_wrong_with_the_provider(
     cuda: bytes | None, said: str | None, tmp_path, monkeypatch
 ) -> None:
-    folder = tmp_path / "capi"
-    folder.mkdir()
+    folder = tmp_path / "onnxruntime" / "capi"
+    folder.mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
     shutil.copy(np._core._multiarray_umath.__file__, folder / "libonnxruntime_providers_shared.so")
     if cuda is not None:
         (folder / "libonnxruntime_providers_cuda.so").write_bytes(cuda)
-    runtime = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(doctor, "import_onnxruntime", lambda: runtime)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     error = doctor.cuda_provider_error()
     assert error is None if said is None else said in str(error)
 
