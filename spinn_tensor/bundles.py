@@ -7,6 +7,7 @@ where the loop over the steps reads them; everything else lives with the model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -17,7 +18,7 @@ from spinn_tensor.data_prep import tables as numpy_tables
 
 
 class ComposeWeights(NamedTuple):
-    """Binary TreeLSTM; gates in rows a, i, f_left, f_right, o."""
+    """Hold the weights of the binary TreeLSTM; gates in rows a, i, f_left, f_right, o."""
 
     weight: Tensor  # (5H, 2H), columns [h_left; h_right]
     bias: Tensor  # (5H,)
@@ -25,7 +26,7 @@ class ComposeWeights(NamedTuple):
 
 
 class TrackerWeights(NamedTuple):
-    """Tracker LSTM; gates in rows i, f, g, o."""
+    """Hold the weights of the tracker LSTM; gates in rows i, f, g, o."""
 
     weight_input: Tensor  # (4K, 3H), columns [h_buffer; h_stack1; h_stack2]
     weight_hidden: Tensor  # (4K, K)
@@ -33,14 +34,14 @@ class TrackerWeights(NamedTuple):
 
 
 class TransitionWeights(NamedTuple):
-    """The parser's last layer: scores of SHIFT and REDUCE from the tracker's h."""
+    """Hold the parser's last layer, which scores SHIFT and REDUCE from the tracker's h."""
 
     weight: Tensor  # (2, K)
     bias: Tensor  # (2,)
 
 
 class HoistedLeaves(NamedTuple):
-    """`data_prep.tables.HoistedLeaves` in torch."""
+    """Hold `data_prep.tables.HoistedLeaves` in torch."""
 
     kind_offsets: Tensor  # (S, 3) int64, on the CPU
     left_leaf_index: Tensor  # (U_l,) int64
@@ -51,7 +52,7 @@ class HoistedLeaves(NamedTuple):
 
 
 class ForestTables(NamedTuple):
-    """`data_prep.tables.ForestTables` in torch."""
+    """Hold `data_prep.tables.ForestTables` in torch."""
 
     left_index: Tensor  # (C,) int64
     right_index: Tensor  # (C,) int64
@@ -62,7 +63,7 @@ class ForestTables(NamedTuple):
 
 
 class LaneTables(NamedTuple):
-    """`data_prep.tables.LaneTables` in torch."""
+    """Hold `data_prep.tables.LaneTables` in torch."""
 
     buffer_index: Tensor  # (A,) int64
     stack1_index: Tensor  # (A,) int64
@@ -80,7 +81,7 @@ class LaneTables(NamedTuple):
 
 
 class OwnTables(NamedTuple):
-    """`data_prep.tables.OwnTables` in torch."""
+    """Hold `data_prep.tables.OwnTables` in torch."""
 
     first_index: Tensor  # (P,) int64
     last_index: Tensor  # (P,) int64
@@ -93,7 +94,7 @@ class OwnTables(NamedTuple):
 
 
 class SequenceTables(NamedTuple):
-    """The sentences of a batch as sequences: what `torch.nn.utils.rnn.PackedSequence` needs, and whose each word is."""
+    """Lay the sentences of a batch out as sequences, as `torch.nn.utils.rnn.PackedSequence` needs them."""
 
     packed_order: Tensor  # (L,) int64, tokens by time, longest sentence first
     unpacked_order: Tensor  # (L,) int64, its inverse
@@ -122,37 +123,51 @@ def to_torch(
     tables: numpy_tables.ForestTables | numpy_tables.LaneTables | numpy_tables.OwnTables,
     device: torch.device | str = "cpu",
 ) -> ForestTables | LaneTables | OwnTables:
-    """The same tables as torch tensors; sharing memory with NumPy's on the CPU."""
+    """Make torch tensors of the tables, sharing memory with NumPy's on the CPU."""
     return move(_as_tensors(tables), device)
 
 
 def _as_tensors(tables):
-    """The bundle in torch of a bundle in NumPy, or None."""
+    """Make a bundle of torch tensors of one of NumPy arrays; None stays None."""
     if tables is None or isinstance(tables, np.ndarray):
         return None if tables is None else torch.from_numpy(np.ascontiguousarray(tables))
     return KIND_OF[type(tables)](*map(_as_tensors, tables))
 
 
 def flatten(
-    bundle,  # any nesting of NamedTuples of tensors, or None
+    bundle,  # any nesting of tuples of tensors, or None
+    *,
+    host: bool = True,  # host fields among them
 ) -> list[Tensor]:
-    """The tensors of a bundle, field after field, without what is None."""
+    """List the tensors of a bundle, field after field, without what is None."""
     if bundle is None or isinstance(bundle, Tensor):
         return [] if bundle is None else [bundle]
-    return [tensor for value in bundle for tensor in flatten(value)]
+    fields = getattr(bundle, "_fields", range(len(bundle)))
+    parts = (value for name, value in zip(fields, bundle, strict=True) if host or name not in HOST_FIELDS)
+    return [tensor for part in parts for tensor in flatten(part, host=host)]
 
 
 def move(
-    bundle,  # any nesting of NamedTuples of tensors, or None
+    bundle,  # any nesting of tuples of tensors, or None
     device: torch.device | str,
     *,
     non_blocking: bool = False,
 ):
-    """The bundle on `device`, host fields left where they are."""
+    """Bring a bundle to a device; host fields stay where they are."""
+    return map_tensors(bundle, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+
+def map_tensors(
+    bundle,  # any nesting of tuples of tensors, or None
+    function: Callable[[Tensor], Tensor],
+):
+    """Apply a function to every tensor of a bundle that lives with the model; host fields stay as they are."""
     if bundle is None or isinstance(bundle, Tensor):
-        return None if bundle is None else bundle.to(device, non_blocking=non_blocking)
-    moved = (
-        value if name in HOST_FIELDS else move(value, device, non_blocking=non_blocking)
-        for name, value in zip(bundle._fields, bundle, strict=True)
-    )
-    return type(bundle)(*moved)
+        return None if bundle is None else function(bundle)
+    fields = getattr(bundle, "_fields", None)
+    names = range(len(bundle)) if fields is None else fields
+    parts = [
+        value if name in HOST_FIELDS else map_tensors(value, function)
+        for name, value in zip(names, bundle, strict=True)
+    ]
+    return tuple(parts) if fields is None else type(bundle)(*parts)

@@ -12,7 +12,7 @@ import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.batch import Batch
-from spinn_tensor.bundles import ForestTables
+from spinn_tensor.bundles import ForestTables, flatten
 from spinn_tensor.config import GIVEN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, select
@@ -61,13 +61,6 @@ def model_of(task: str, kind: str, batch_norm: bool):
     return build_model(ModelConfig(task, ("a", "b", "c"), encoder, classifier)).double()
 
 
-def tensors(bundle) -> list[torch.Tensor]:
-    """All tensors of a batch, in order."""
-    if bundle is None or isinstance(bundle, torch.Tensor):
-        return [] if bundle is None else [bundle]
-    return [tensor for part in bundle for tensor in tensors(part)]
-
-
 @pytest.mark.parametrize("n_examples", [BATCH_SIZE, 5, 1])
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("kind", GIVEN_KINDS)
@@ -109,7 +102,7 @@ def test_there_are_as_many_sizes_as_shapes(kind) -> None:
         rows = rng.permutation(200)[: rng.integers(1, BATCH_SIZE + 1)]
         batch = fixed_batch(select(corpus, rows), kind, shapes)
         if batch is not None:
-            sizes.add(tuple(tuple(tensor.shape) for tensor in tensors(batch)))
+            sizes.add(tuple(tuple(tensor.shape) for tensor in flatten(batch)))
     assert 2 <= len(sizes) <= len(shapes)
 
 

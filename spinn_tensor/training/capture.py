@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import HOST_FIELDS
+from spinn_tensor.bundles import HOST_FIELDS, flatten, map_tensors
 
 N_WARM_UP = 3  # runs before recording, as torch's notes on CUDA graphs ask for
 Step = Callable[[Any], Tensor]  # of a bundle of tensors; gives a tensor and may change the model
@@ -62,7 +62,7 @@ class Recording:
 
     def __init__(self, step: Step, bundle: Any, device: torch.device, pool: Any) -> None:
         self.inputs = buffers_like(bundle, device)
-        self._destinations = device_tensors(self.inputs)
+        self._destinations = flatten(self.inputs, host=False)
         self._step, self._graph = step, None
         self._fill(bundle)
         if device.type == "cuda":
@@ -76,7 +76,7 @@ class Recording:
         return self._output.clone()  # another graph may overwrite it
 
     def _fill(self, bundle: Any) -> None:
-        for destination, source in zip(self._destinations, device_tensors(bundle), strict=True):
+        for destination, source in zip(self._destinations, flatten(bundle, host=False), strict=True):
             destination.copy_(source, non_blocking=True)
 
 
@@ -95,7 +95,7 @@ def _record(run: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph,
 
 @contextmanager
 def preserved(tensors: Iterable[Tensor], device: torch.device) -> Iterator[None]:
-    """Afterwards the tensors and the generators are as they were."""
+    """Put the tensors and the generators back as they were afterwards."""
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -107,7 +107,7 @@ def preserved(tensors: Iterable[Tensor], device: torch.device) -> Iterator[None]
 
 
 def signature(bundle: Any) -> Signature:
-    """What two bundles share if one recording serves both: kinds, shapes, and the values of host fields."""
+    """Return what two bundles share if one recording serves both: kinds, shapes, and the values of host fields."""
     if bundle is None or isinstance(bundle, Tensor):
         return () if bundle is None else (tuple(bundle.shape), bundle.dtype)
     fields = getattr(bundle, "_fields", range(len(bundle)))
@@ -118,32 +118,11 @@ def signature(bundle: Any) -> Signature:
     return type(bundle), *parts
 
 
-def device_tensors(bundle: Any) -> list[Tensor]:
-    """The tensors of any nesting of tuples, but for host fields."""
-    if bundle is None or isinstance(bundle, Tensor):
-        return [] if bundle is None else [bundle]
-    fields = getattr(bundle, "_fields", range(len(bundle)))
-    parts = (value for name, value in zip(fields, bundle, strict=True) if name not in HOST_FIELDS)
-    return [tensor for part in parts for tensor in device_tensors(part)]
-
-
 def buffers_like(bundle: Any, device: torch.device) -> Any:
-    """Memory for bundles of this shape; host fields are those of this one."""
-    return _mapped(bundle, lambda tensor: torch.empty_like(tensor, device=device))
+    """Allocate memory for bundles of this shape; host fields are those of this one."""
+    return map_tensors(bundle, lambda tensor: torch.empty_like(tensor, device=device))
 
 
 def pinned(bundle: Any) -> Any:
-    """The bundle in pinned memory, from where copying to a device waits for nothing; host fields as they are."""
-    return _mapped(bundle, Tensor.pin_memory)
-
-
-def _mapped(bundle: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if bundle is None or isinstance(bundle, Tensor):
-        return None if bundle is None else function(bundle)
-    fields = getattr(bundle, "_fields", None)
-    names = range(len(bundle)) if fields is None else fields
-    parts = [
-        value if name in HOST_FIELDS else _mapped(value, function)
-        for name, value in zip(names, bundle, strict=True)
-    ]
-    return tuple(parts) if fields is None else type(bundle)(*parts)
+    """Copy a bundle to pinned memory, from where copying to a device waits for nothing; host fields as they are."""
+    return map_tensors(bundle, Tensor.pin_memory)
