@@ -16,7 +16,7 @@ def epoch_batches(
     n_tokens: np.ndarray | None = None,  # (n,) integers, for a budget
     token_budget: int = 0,  # tokens of a batch, instead of batch_size examples; 0 = none
 ) -> list[np.ndarray]:
-    """Rows of each batch of one epoch, (batch_size,) int64, one batch shorter; every row comes exactly once.
+    """Return the rows of each batch of one epoch, (batch_size,) int64, one batch shorter; every row comes once.
 
     Shuffled rows are cut into pools, sorted by length within each, cut into batches, and the batches
     shuffled: the same (seed, epoch) gives the same batches. Without shuffle, all rows sorted by length, the
@@ -66,7 +66,7 @@ def shares(
     n_ranks: int,
     n_parts: int = 1,  # of each rank's share, at most
 ) -> list[list[np.ndarray]]:
-    """For each rank the rows of its parts, (b,) int64: every row of the batch is in one part of one rank.
+    """Share a batch out: return for each rank the rows of its parts, (b,) int64; every row is in one part of one rank.
 
     The longest rows are dealt out first, one to each part in turn, so that parts differ by at most one in size and
     little in length. All ranks have the same number of parts, fewer than `n_parts` where a batch is small; only of a

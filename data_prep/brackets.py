@@ -44,7 +44,7 @@ from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
 
 
 class Spans(NamedTuple):
-    """The brackets of n sentences, in the order of their REDUCEs."""
+    """Hold the brackets of n sentences, in the order of their REDUCEs."""
 
     sentence: np.ndarray  # (C,) int64, sentence of each bracket
     start: np.ndarray  # (C,) int64, its first word, the words of all sentences counted through from 0
@@ -52,7 +52,7 @@ class Spans(NamedTuple):
 
 
 class BracketScores(NamedTuple):
-    """Brackets of n trees against those of n others. For binary trees F1 = precision = recall."""
+    """Count brackets of n trees against those of n others. For binary trees F1 = precision = recall."""
 
     n_sentences: int
     n_trivial: int  # sentences of one or two words: they have no inner bracket
@@ -66,12 +66,12 @@ class BracketScores(NamedTuple):
     inner_sentence_f1: float  # mean over the sentences of three words or more
 
     def to_dict(self) -> dict[str, int | float | None]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {name: _plain(value) for name, value in self._asdict().items()}
 
 
 class ParseScores(NamedTuple):
-    """Predicted trees against gold trees and against trees made without a parser."""
+    """Hold scores of predicted trees against gold trees and against trees made without a parser."""
 
     transition_accuracy: float  # see `transition_accuracy`
     gold: BracketScores
@@ -82,7 +82,7 @@ class ParseScores(NamedTuple):
     gold_average_depth: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; bracket scores are dicts of their own."""
+        """Return plain JSON values; bracket scores are dicts of their own."""
         return {
             name: value.to_dict() if isinstance(value, BracketScores) else _plain(value)
             for name, value in self._asdict().items()
@@ -93,7 +93,7 @@ def bracket_spans(
     transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
     lengths: np.ndarray,  # (n,) tokens of each sentence, each >= 1
 ) -> Spans:
-    """Brackets of n >= 1 sentences; raises DataError naming the example that is not a tree."""
+    """Find the brackets of n >= 1 sentences; raises DataError naming the example that is not a tree."""
     trace = trace_stack(transitions, lengths)
     sentence = trace.sentence[trace.reduces]
     below = trace.below[trace.reduces]
@@ -107,7 +107,7 @@ def bracket_scores(
     gold: np.ndarray,  # (M,) int8
     lengths: np.ndarray,  # (n,)
 ) -> BracketScores:
-    """Brackets of the predicted trees against those of the gold trees.
+    """Score the brackets of predicted trees against those of gold trees.
 
     Raises DataError naming `predicted` or `gold` and the example that is not a tree.
     """
@@ -134,7 +134,7 @@ def average_depth(
     transitions: np.ndarray,  # (M,) int8
     lengths: np.ndarray,  # (n,)
 ) -> float:
-    """Mean over the sentences of the mean depth of their words (Williams, Drozdov & Bowman 2018).
+    """Return the mean over the sentences of the mean depth of their words (Williams, Drozdov & Bowman 2018).
 
     The depth of a word is the number of edges from the root to it: 0 in a sentence of one word, log2 N in a full
     tree, (N-1)(N+2) / 2N on average in a chain. Raises as `bracket_spans`.
@@ -149,7 +149,7 @@ def self_f1(
     *,
     whole: bool = False,  # with whole sentences, as Williams, Drozdov & Bowman have it
 ) -> float:
-    """How far runs agree with each other: mean of `inner_sentence_f1`, or `sentence_f1`, over all pairs of runs.
+    """Measure how far runs agree: the mean of `inner_sentence_f1`, or `sentence_f1`, over all pairs of runs.
 
     The "self F1" of Williams, Drozdov & Bowman (2018). A bracket that k runs have matches in k(k-1)/2 pairs, so that
     the pairs need not be visited. Raises ValueError for fewer than two runs, DataError naming the run, counted from
@@ -173,7 +173,7 @@ def score_parses(
     gold: np.ndarray,  # (M,) int8
     lengths: np.ndarray,  # (n,)
 ) -> ParseScores:
-    """All that is asked of a parser's trees at once; raises as `bracket_scores`."""
+    """Score a parser's trees in all ways at once; raises as `bracket_scores`."""
     lengths = np.asarray(lengths, dtype=np.int64)
     predicted_spans, gold_spans = _named("predicted", predicted, lengths), _named("gold", gold, lengths)
     left, right, balanced = (
@@ -192,7 +192,7 @@ def score_parses(
 
 
 def _named(name: str, transitions: np.ndarray, lengths: np.ndarray) -> Spans:
-    """Brackets of trees that an error calls by this name."""
+    """Find the brackets of trees that an error calls by this name."""
     try:
         return bracket_spans(transitions, lengths)
     except DataError as error:
@@ -200,7 +200,7 @@ def _named(name: str, transitions: np.ndarray, lengths: np.ndarray) -> Spans:
 
 
 def _keys(spans: Spans, n_tokens: int) -> np.ndarray:
-    """A number for every bracket, (C,) int64: the same in two trees if and only if the bracket is."""
+    """Number every bracket, (C,) int64: the same in two trees if and only if the bracket is."""
     return spans.start * (n_tokens + 1) + spans.end
 
 
@@ -230,7 +230,7 @@ def _sentence_mean(
     *,
     whole: bool,
 ) -> float:
-    """Mean F1 of the sentences that have brackets, with or without whole sentences."""
+    """Return the mean F1 of the sentences that have brackets, with or without whole sentences."""
     left_out = 0 if whole else 1
     n_brackets = lengths - 1 - left_out
     some = n_brackets > 0

@@ -48,7 +48,7 @@ def branching_transitions(
     kind: str,  # one of BRANCHINGS
     seed: int = 0,  # of the random trees; the others have no use for it
 ) -> np.ndarray:  # (M,) int8, sentence after sentence
-    """Trees of one kind over sentences of these lengths.
+    """Make trees of one kind over sentences of these lengths.
 
     The same seed and lengths give the same random trees. Raises ValueError for an unknown kind, DataError naming the
     example for a sentence without tokens.
@@ -72,7 +72,7 @@ def right_period_transitions(
     lengths: np.ndarray,  # (n,) int64, tokens of each sentence, each >= 1
     final_mark: np.ndarray,  # (n,) bool, whether the last token of each is a mark
 ) -> np.ndarray:  # (M,) int8, sentence after sentence
-    """Right-branching trees whose final mark is the right child of the root; raises as `branching_transitions`."""
+    """Make right-branching trees whose final mark is the right child of the root; raises as `branching_transitions`."""
     lengths = np.asarray(lengths, dtype=np.int64)
     transitions = branching_transitions(lengths, "right")
     moved = np.asarray(final_mark, dtype=bool) & (lengths > 2)
@@ -83,7 +83,7 @@ def right_period_transitions(
 
 
 def baseline_transitions(trees: Sequence[Tree]) -> dict[str, np.ndarray]:  # (M,) int8 each
-    """The words of n >= 1 trees under trees of every kind, by the name to print: what a parser is held against."""
+    """Put the words of n >= 1 trees under trees of every kind, by the name to print, to hold a parser against."""
     lengths = np.array([tree.n_tokens for tree in trees])
     final_mark = np.array([tree.tokens[-1] in FINAL_MARKS for tree in trees])
     right_period = right_period_transitions(lengths, final_mark)
@@ -97,7 +97,7 @@ def baseline_transitions(trees: Sequence[Tree]) -> dict[str, np.ndarray]:  # (M,
 
 
 def with_branching(columns: SentenceColumns, kind: str, seed: int = 0) -> SentenceColumns:
-    """The same sentences under other trees.
+    """Put sentences under other trees.
 
     Node labels are dropped: they belong to the nodes of the trees that are replaced, and other trees have other nodes.
     Raises as `branching_transitions`.
@@ -112,7 +112,7 @@ def branched(corpus: Corpus, kind: str, seed: int = 0) -> Corpus:
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
-    """Where the transitions of each sentence begin, (n,) int64."""
+    """Return where the transitions of each sentence begin, (n,) int64."""
     n_steps = 2 * lengths - 1
     return np.cumsum(n_steps) - n_steps
 
@@ -124,7 +124,7 @@ def _time(lengths: np.ndarray) -> np.ndarray:
 
 
 def _balanced(lengths: np.ndarray) -> np.ndarray:
-    """(M,) int8. Each pass splits all spans of one depth, those of one word being done."""
+    """Make balanced trees, (M,) int8. Each pass splits all spans of one depth, those of one word being done."""
     transitions = np.full(int((2 * lengths - 1).sum()), SHIFT, dtype=np.int8)
     start, width = _starts(lengths), lengths  # of every span: its first transition, and how many words it has
     while start.size:
@@ -139,7 +139,7 @@ def _balanced(lengths: np.ndarray) -> np.ndarray:
 
 
 def _random(lengths: np.ndarray, seed: int) -> np.ndarray:
-    """(M,) int8. Shuffle N SHIFTs and N-1 REDUCEs, then rotate them to the one tree among the rotations."""
+    """Draw trees, (M,) int8. Shuffle N SHIFTs and N-1 REDUCEs, then rotate them to the one tree among the rotations."""
     if not lengths.size:
         return np.zeros(0, dtype=np.int8)
     n_steps, starts, time = 2 * lengths - 1, _starts(lengths), _time(lengths)
@@ -153,7 +153,7 @@ def _random(lengths: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _shuffled(lengths: np.ndarray, time: np.ndarray, seed: int) -> np.ndarray:
-    """N SHIFTs and N-1 REDUCEs of each sentence in random order, (M,) int64.
+    """Shuffle the N SHIFTs and N-1 REDUCEs of each sentence, (M,) int64.
 
     One sort of 63-bit keys (sentence, random number, transition), from the last bit of which the transition is read.
     42 bits are random for a million sentences, so that ties, the only thing not uniform here, are of no account.

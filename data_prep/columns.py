@@ -23,14 +23,14 @@ NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
 
 
 class WordIds(Protocol):
-    """What numbers words: a `Vocabulary`, or a `WordList`."""
+    """Say what numbers words: a `Vocabulary`, or a `WordList`."""
 
     def encode(self, tokens: Iterable[str], /) -> np.ndarray:
-        """Numbers of the tokens, (number of tokens,) int32."""
+        """Number the tokens, (number of tokens,) int32."""
 
 
 class SentenceColumns(NamedTuple):
-    """n sentences, M tokens in all."""
+    """Hold n sentences of M tokens in all."""
 
     token_ids: np.ndarray  # (M,) int32
     token_offsets: np.ndarray  # (n + 1,) int64
@@ -39,7 +39,7 @@ class SentenceColumns(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """n examples, of one sentence or of two, with a label each.
+    """Hold n examples, of one sentence or of two, with a label each.
 
     Of pairs the sentences are all n premises, then all n hypotheses.
     """
@@ -55,7 +55,7 @@ class Corpus(NamedTuple):
 
     @property
     def sides(self) -> list[SentenceColumns]:
-        """The sentences of each side, n each: all, or premises and hypotheses."""
+        """Split the sentences by side, n each: all, or premises and hypotheses."""
         rows = np.arange(len(self.labels))
         if self.n_sides == 1:
             return [self.sentences]
@@ -63,17 +63,17 @@ class Corpus(NamedTuple):
 
     @property
     def lengths_key(self) -> np.ndarray:
-        """Length to batch by, that of an example's longest sentence: (n,) int64."""
+        """Return the length to batch by, that of an example's longest sentence: (n,) int64."""
         return lengths(self.sentences).reshape(self.n_sides, -1).max(0)
 
     @property
     def n_tokens(self) -> np.ndarray:
-        """Tokens of all sentences of each example, (n,) int64."""
+        """Count the tokens of all sentences of each example, (n,) int64."""
         return lengths(self.sentences).reshape(self.n_sides, -1).sum(0)
 
 
 def sentence_columns(trees: Iterable[Tree], vocabulary: WordIds) -> SentenceColumns:
-    """Columns of the trees; raises DataError naming an example whose transitions or labels do not fit."""
+    """Make columns of the trees; raises DataError naming an example whose transitions or labels do not fit."""
     tokens: list[str] = []
     n_tokens = [0]
     transitions = [np.zeros(0, dtype=np.int8)]
@@ -101,17 +101,17 @@ def sentence_columns(trees: Iterable[Tree], vocabulary: WordIds) -> SentenceColu
 
 
 def n_sentences(columns: SentenceColumns) -> int:
-    """n."""
+    """Count the sentences."""
     return len(columns.token_offsets) - 1
 
 
 def lengths(columns: SentenceColumns) -> np.ndarray:
-    """Tokens of each sentence, (n,) int64."""
+    """Count the tokens of each sentence, (n,) int64."""
     return np.diff(columns.token_offsets)
 
 
 def node_offsets(columns: SentenceColumns) -> np.ndarray:
-    """Where the transitions of each sentence begin and, last, where they all end, (n + 1,) int64."""
+    """Return where the transitions of each sentence begin and, last, where they all end, (n + 1,) int64."""
     return 2 * columns.token_offsets - np.arange(len(columns.token_offsets))
 
 
@@ -123,7 +123,7 @@ def check_columns(columns: SentenceColumns) -> None:
 
 
 def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:
-    """Sentences rows (m,), integers in [0, n), in that order, with repeats; raises IndexError otherwise."""
+    """Return the sentences rows (m,), integers in [0, n), in that order, with repeats; raises IndexError otherwise."""
     rows = np.asarray(rows, dtype=np.int64)
     if rows.size and (rows.min() < 0 or rows.max() >= n_sentences(columns)):
         raise IndexError(f"rows from {rows.min()} to {rows.max()}, expected 0 to {n_sentences(columns) - 1}")
@@ -140,7 +140,7 @@ def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:
 
 
 def concatenate(*parts: SentenceColumns) -> SentenceColumns:
-    """The sentences of the first part, then those of the next, and so forth; at least one part."""
+    """Join the sentences of the first part, then those of the next, and so forth; at least one part."""
     node_labels = None
     if any(part.node_labels is not None for part in parts):
         node_labels = np.concatenate([_node_labels(part) for part in parts])
@@ -162,7 +162,7 @@ def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
 
 
 def ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """counts[0] numbers from starts[0] on, counts[1] from starts[1] on, and so forth: (sum of counts,)."""
+    """Count on from each start: counts[0] numbers from starts[0], counts[1] from starts[1], ...: (sum of counts,)."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + counts, counts)
 

@@ -82,7 +82,7 @@ _MOST_CHARACTERS = 4_000_000
 
 
 def penn_tokenizer(vocabulary: Vocabulary | None = None) -> tokenizers.Tokenizer:
-    """The rules as a HF tokenizer, whose `encode` gives the vocabulary's ids; without one all words are unknown.
+    """Make a HF tokenizer of the rules, whose `encode` gives the vocabulary's ids; without one all words are unknown.
 
     With a vocabulary in lower case the tokens are in lower case.
     """
@@ -92,7 +92,7 @@ def penn_tokenizer(vocabulary: Vocabulary | None = None) -> tokenizers.Tokenizer
 
 
 class Tokenizer:
-    """Text to tokens, by the rules alone, and the vocabulary that numbers them: what a `tokenizer.json` holds.
+    """Turn text into tokens, by the rules alone, and number them by a vocabulary: what a `tokenizer.json` holds.
 
     >>> Tokenizer().tokenize("The dog's here.")
     ('The', 'dog', "'s", 'here', '.')
@@ -110,11 +110,11 @@ class Tokenizer:
 
     @cached_property
     def backend(self) -> tokenizers.Tokenizer:
-        """The HF tokenizer; its ids are `vocabulary.encode(tokenize(text))`, and it gives offsets as well."""
+        """Return the HF tokenizer; its ids are `vocabulary.encode(tokenize(text))`, and it gives offsets as well."""
         return penn_tokenizer(self.vocabulary)
 
     def tokenize(self, text: str) -> tuple[str, ...]:
-        """Tokens of one sentence, (N,), N > 0, in the text's own case whatever the vocabulary's.
+        """Return the tokens of one sentence, (N,), N > 0, in the text's own case whatever the vocabulary's.
 
         Raises DataError where there are none, or half a surrogate pair, and for millions of characters.
         """
@@ -168,13 +168,13 @@ class Tokenizer:
 
 
 def rules_sha256() -> str:
-    """Hex digest of this version's rules: what made of text with others may have other words."""
+    """Return a hex digest of this version's rules: what others made of a text may have other words."""
     content = json.dumps(_content(Vocabulary(SPECIAL_TOKENS)), sort_keys=True)
     return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
 def _content(vocabulary: Vocabulary) -> dict[str, Any]:
-    """The JSON object of a `tokenizer.json`: these rules and this vocabulary."""
+    """Make the JSON object of a `tokenizer.json`: these rules and this vocabulary."""
     ids = {token: i for i, token in enumerate(vocabulary.tokens)}
     return {
         "version": "1.0",
@@ -221,7 +221,7 @@ def _split_at(regex: str, behavior: str) -> dict[str, Any]:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; raises DataError for one that has a key twice, which readers understand differently."""
+    """Check a JSON object; raises DataError for one that has a key twice, which readers understand differently."""
     values = dict(pairs)
     if len(values) != len(pairs):
         key, count = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -230,7 +230,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _vocabulary(content: Any) -> Vocabulary:
-    """The vocabulary in a `tokenizer.json` of these rules. Raises DataError for any other content."""
+    """Read the vocabulary in a `tokenizer.json` of these rules. Raises DataError for any other content."""
     fields = _content(Vocabulary.build([])).keys()
     if not isinstance(content, dict) or content.keys() != fields:
         raise DataError(f"not a tokenizer.json: expected a JSON object with the fields {', '.join(fields)}")
@@ -247,7 +247,7 @@ def _vocabulary(content: Any) -> Vocabulary:
 
 
 def _by_id(ids: dict[str, Any]) -> tuple[str, ...]:
-    """The tokens, (V,), in the order of their ids; raises DataError unless these are 0 to V - 1."""
+    """Return the tokens, (V,), in the order of their ids; raises DataError unless these are 0 to V - 1."""
     tokens: list[str | None] = [None] * len(ids)
     for token, i in ids.items():
         if type(i) is not int or not 0 <= i < len(tokens) or tokens[i] is not None:

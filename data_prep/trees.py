@@ -33,7 +33,7 @@ _LABELLED_WORD = re.compile(r"[^() \t\r\n]+")
 
 
 class Tree(NamedTuple):
-    """A sentence of N tokens and its binary tree."""
+    """Hold a sentence of N tokens and its binary tree."""
 
     tokens: tuple[str, ...]  # N words
     transitions: np.ndarray  # (2N-1,) int8, SHIFT or REDUCE
@@ -41,7 +41,7 @@ class Tree(NamedTuple):
 
     @property
     def n_tokens(self) -> int:
-        """N."""
+        """Count the tokens, N."""
         return len(self.tokens)
 
 
@@ -93,7 +93,7 @@ def format_binary(tree: Tree) -> str:
 
 
 def right_branching(tokens: Sequence[str]) -> Tree:
-    """Words under a tree that says nothing: what stands in for a parse until there is one."""
+    """Put words under a right-branching tree, which stands in for a parse until there is one."""
     transitions = np.repeat(np.array([SHIFT, REDUCE], dtype=np.int8), [len(tokens), max(len(tokens) - 1, 0)])
     return Tree(tuple(tokens), transitions)
 
@@ -135,7 +135,7 @@ def format_transitions(tree: Tree) -> str:
 
 @dataclass(slots=True)
 class _OpenNode:
-    """A node of a labelled tree whose bracket is not closed yet."""
+    """Hold a node of a labelled tree whose bracket is not closed yet."""
 
     position: int
     label: int = -1  # -1: not read yet
@@ -242,7 +242,7 @@ def check_all_transitions(transitions: np.ndarray, lengths: np.ndarray) -> None:
 
 
 def _check_one_tree(transitions: np.ndarray, n_tokens: int, symbols: Sequence[str]) -> None:
-    """As check_transitions; symbols (T,) are what errors quote."""
+    """Check as check_transitions does; symbols (T,) are what errors quote."""
     if not transitions.size:
         raise DataError("an empty parse")
     depth = np.cumsum(np.where(transitions == REDUCE, -1, 1))  # (T,) trees on the stack after each
@@ -260,7 +260,7 @@ def _check_one_tree(transitions: np.ndarray, n_tokens: int, symbols: Sequence[st
 
 
 def _check_closed(node: _OpenNode, symbols: Sequence[str], position: int) -> None:
-    """A node of a labelled tree has one word or two children; position is that of its close bracket."""
+    """Check that a node has one word or two children; position is that of its close bracket."""
     if node.word_position and node.n_children:
         raise _error("a stray label or word", symbols, node.word_position)
     if not node.word_position and node.n_children != 2:
@@ -276,7 +276,7 @@ def _check_writable(tree: Tree, word: re.Pattern[str]) -> None:
 
 
 def _nodes_by_first_word(transitions: np.ndarray) -> list[list[int]]:
-    """For each word, the nodes that begin with it, by the transition that pushes them, innermost first."""
+    """List for each word the nodes that begin with it, by the transition that pushes them, innermost first."""
     nodes: list[list[int]] = []
     stack: list[int] = []  # first word of each tree on the stack
     for node, transition in enumerate(transitions.tolist()):

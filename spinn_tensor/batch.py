@@ -41,7 +41,7 @@ class SharedWords(NamedTuple):
 
 
 class SentenceBatch(NamedTuple):
-    """B sentences of L tokens in all; M = 2L - B transitions."""
+    """Hold B sentences of L tokens in all; M = 2L - B transitions."""
 
     token_ids: Tensor  # (L,) int64, or (V,) the distinct words
     token_mask: Tensor | None  # (L,) bool, False in padding; None where there is none
@@ -52,7 +52,7 @@ class SentenceBatch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B examples, whose sentences are encoded as one batch: of pairs the B premises, then the B hypotheses."""
+    """Hold B examples, whose sentences are one batch: of pairs the B premises, then the B hypotheses."""
 
     sentences: SentenceBatch  # B sentences, or 2B of pairs
     labels: Tensor  # (B,) int64, NO_LABEL (-100) where there is none
@@ -129,7 +129,7 @@ def make_batch(
 def sequence_tables(
     n_tokens: np.ndarray,  # (B,) int64 tokens of each sentence
 ) -> SequenceTables:
-    """Tables of the sentences as sequences, time-major and longest first, as cuDNN and torch pack them."""
+    """Make tables of the sentences as sequences, time-major and longest first, as cuDNN and torch pack them."""
     sentence = np.repeat(np.arange(len(n_tokens)), n_tokens)
     time = np.arange(len(sentence)) - np.repeat(np.cumsum(n_tokens) - n_tokens, n_tokens)
     sorted_order = np.argsort(-n_tokens, kind="stable")

@@ -16,11 +16,11 @@ TASKS = ("pair", "sentence", "parse")
 
 
 class ConfigError(ValueError):
-    """A setting that is unknown, missing, or not what it can be."""
+    """Raised for a setting that is unknown, missing, or not what it can be."""
 
 
 class Settings:
-    """What every dataclass of settings can: go to JSON values and come back."""
+    """Give a dataclass of settings what all of them can: go to JSON values and come back."""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
@@ -33,7 +33,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class EncoderConfig(Settings):
-    """A sentence encoder. `kind` is the paper's SPINN-PI-NT, SPINN-PI or SPINN, or one to compare with."""
+    """Describe a sentence encoder. `kind` is the paper's SPINN-PI-NT, SPINN-PI or SPINN, or one to compare with."""
 
     vocabulary_size: int  # V, padding and unknown word included
     kind: str = "spinn-pi"  # one of ENCODER_KINDS
@@ -55,13 +55,13 @@ class EncoderConfig(Settings):
 
     @property
     def parses(self) -> bool:
-        """Whether it chooses its transitions itself."""
+        """Tell whether it chooses its transitions itself."""
         return self.kind == "spinn"
 
 
 @dataclass(frozen=True)
 class ClassifierConfig(Settings):
-    """The multilayer perceptron over one or two encodings (Bowman et al. 2016, section 4)."""
+    """Describe the multilayer perceptron over one or two encodings (Bowman et al. 2016, section 4)."""
 
     n_classes: int
     mlp_dim: int = 1024
@@ -78,7 +78,7 @@ class ClassifierConfig(Settings):
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
-    """A whole model: what `build_model` needs."""
+    """Describe a whole model: what `build_model` needs."""
 
     task: str  # "pair" or "sentence", or "parse": trees alone, no classes
     labels: tuple[str, ...]  # names of the classes, in the order of the logits
@@ -120,7 +120,7 @@ class ModelConfig(Settings):
 
 
 def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as keyword arguments of a dataclass: no unknown or missing key, no number or text of another type."""
+    """Check values as keyword arguments of a dataclass: no unknown or missing key, no value of another type."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{cls.__name__}: expected an object with keys, got {type(values).__name__}")
     hints = typing.get_type_hints(cls)

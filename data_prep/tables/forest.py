@@ -27,7 +27,7 @@ STEP_OVERHEAD = 8  # slots' worth of time that a step costs besides its slots (d
 
 
 class ForestTables(NamedTuple):
-    """Everything the forest executor reads. C slots in S steps; rows as in `data_prep.tables.rows`."""
+    """Hold everything the forest executor reads. C slots in S steps; rows as in `data_prep.tables.rows`."""
 
     left_index: np.ndarray  # (C,) int64, row of the left child of each slot; with `padded`, C = S * W
     right_index: np.ndarray  # (C,) int64, row of the right child
@@ -91,7 +91,7 @@ def _shared_tables(trace: StackTrace, n_leaf_rows: int, leaf_index: np.ndarray) 
 def choose_width(
     level_counts: np.ndarray,  # (E,) int64, compositions at each distance from the root
 ) -> int:
-    """Slots a step, so that the schedule is short and little of it is padding."""
+    """Choose the slots a step, so that the schedule is short and little of it is padding."""
     height, total = len(level_counts), int(level_counts.sum())
     if total == 0:
         return 1
@@ -106,7 +106,7 @@ def least_widths(
     level_counts: np.ndarray,  # (E,) int64, compositions at each distance from the root
     n_steps: np.ndarray,  # (n,) int64, each at least E
 ) -> np.ndarray:  # (n,) int64
-    """The least width with which the trees are done in so many steps."""
+    """Return the least width with which the trees are done in so many steps."""
     below = np.cumsum(level_counts[::-1])[::-1]  # compositions at this level or farther from the root
     widths = np.zeros(len(n_steps), dtype=np.int64)
     for level in range(len(level_counts)):  # those at `level` or beyond are done `level` steps before the end
@@ -118,12 +118,12 @@ def count_levels(
     transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
     lengths: np.ndarray,  # (B,) tokens of each sentence
 ) -> np.ndarray:  # (E,) int64
-    """Compositions of a batch of trees at each distance from the root, as many as the tallest tree is high."""
+    """Count the compositions at each distance from the root, as many levels as the tallest tree is high."""
     return np.bincount(_levels(_parents(trace_stack(transitions, lengths))))
 
 
 def _parents(trace: StackTrace) -> np.ndarray:  # (C,) int64
-    """The REDUCE that consumes each REDUCE's state, NONE for roots, all counted among the REDUCEs."""
+    """Find the REDUCE that consumes each REDUCE's state, NONE for roots, all counted among the REDUCEs."""
     n_reduces = len(trace.reduces)
     number = np.full(len(trace.time), NONE, dtype=np.int64)
     number[trace.reduces] = np.arange(n_reduces)
@@ -136,7 +136,7 @@ def _parents(trace: StackTrace) -> np.ndarray:  # (C,) int64
 def _levels(
     parent: np.ndarray,  # (C,) int64
 ) -> np.ndarray:  # (C,) int64
-    """Distance of each composition from its root, by pointer doubling: log2(height) passes over the whole batch."""
+    """Find each composition's distance from its root, by pointer doubling: log2(height) passes over the whole batch."""
     top = len(parent)
     ancestor = np.append(np.where(parent == NONE, top, parent), top)
     level = (ancestor != top).astype(np.int64)
@@ -151,7 +151,7 @@ def _highest_level_first(
     level: np.ndarray,  # (C,) int64
     width: int,
 ) -> np.ndarray:  # (C,) int64
-    """The step of each composition: at each step the `width` ready ones farthest from their roots."""
+    """Find the step of each composition: at each step the `width` ready ones farthest from their roots."""
     n_nodes = len(parent)
     order = np.argsort(-level, kind="stable")
     place = np.empty(n_nodes + 1, dtype=np.int64)

@@ -26,7 +26,7 @@ KINDS = (0, 1, 3, 2)  # place within a step by 2 * (right is composed) + (left i
 
 
 class HoistedLeaves(NamedTuple):
-    """What each composition starts from, before the loop adds its composed children. C compositions in S steps.
+    """Hold what each composition starts from, before the loop adds its composed children. C compositions, S steps.
 
     The starts' rows: 0 the bias; 1 zeros; then U_l leaves as left children, bias included; then U_r as right children.
     """
@@ -43,12 +43,12 @@ def kind_of_children(
     left_mask: np.ndarray,  # (n,) bool, whether the left child is a composition
     right_mask: np.ndarray,  # (n,) bool, whether the right child is one
 ) -> np.ndarray:  # (n,) int64
-    """Where in its step a composition belongs, by what its children are."""
+    """Say where in its step a composition belongs, by what its children are."""
     return np.array(KINDS)[2 * right_mask.astype(np.int64) + left_mask]
 
 
 def kinds_of(trace: StackTrace) -> np.ndarray:  # (C,) int64
-    """The kind of each REDUCE of `trace.reduces`."""
+    """Return the kind of each REDUCE of `trace.reduces`."""
     return kind_of_children(trace.reduce_mask[trace.left], trace.reduce_mask[trace.right])
 
 
@@ -58,7 +58,7 @@ def hoist_leaves(
     right_index: np.ndarray,  # (C,) int64
     step_offsets: np.ndarray,  # (S + 1,) int64
 ) -> HoistedLeaves:
-    """Tables for compositions that are sorted by step and kind."""
+    """Make the tables for compositions that are sorted by step and kind."""
     n_steps = len(step_offsets) - 1
     step = np.repeat(np.arange(n_steps), np.diff(step_offsets))
     counts = np.bincount(4 * step + kind, minlength=4 * n_steps).reshape(-1, 4)

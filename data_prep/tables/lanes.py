@@ -25,7 +25,7 @@ from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, trace_stack
 
 
 class LaneTables(NamedTuple):
-    """Everything the given-transitions executor reads. A entries and C compositions in S steps.
+    """Hold everything the given-transitions executor reads. A entries and C compositions in S steps.
 
     Rows of states as in `data_prep.tables.rows`; rows of tracker states: 0 is the zero start, 1 + e is entry e.
     """
@@ -46,7 +46,7 @@ class LaneTables(NamedTuple):
 
 
 class ThinStackTables(NamedTuple):
-    """The same reads laid out as time by batch, padded: what one looks at to understand the machine, and exports."""
+    """Hold the same reads laid out as time by batch, padded, to look at in order to understand the machine."""
 
     buffer_index: np.ndarray  # (T, B) int64
     stack1_index: np.ndarray  # (T, B) int64
@@ -121,7 +121,7 @@ def lane_tables(
 
 
 class _Slots(NamedTuple):
-    """Transitions laid into the slots of a schedule, step after step."""
+    """Lay transitions into the slots of a schedule, step after step."""
 
     order: np.ndarray  # (n,) int64, flat positions of the transitions, as they come
     offsets: np.ndarray  # (S + 1,) int64, where those of each step begin in `order`
@@ -132,7 +132,7 @@ class _Slots(NamedTuple):
         return self.offsets if self.width is None else np.arange(len(self.offsets)) * self.width
 
     def of_transitions(self, n_transitions: int) -> np.ndarray:  # (n_transitions,) int64
-        """The slot of each transition; zero for those that have none."""
+        """Return the slot of each transition; zero for those that have none."""
         step, place = slots(self.offsets)
         slot = np.zeros(n_transitions, dtype=np.int64)
         slot[self.order] = place + self.step_offsets[step]
@@ -142,7 +142,7 @@ class _Slots(NamedTuple):
         self,
         values: np.ndarray,  # (n_transitions,) int64, of each transition
     ) -> np.ndarray:  # (step_offsets[-1],) int64
-        """The values of the transitions in their slots; NULL_ROW in the padding."""
+        """Put the values of the transitions in their slots; NULL_ROW in the padding."""
         laid = values[self.order]
         return laid if self.width is None else pad_steps(laid, self.offsets, self.width)
 
@@ -153,7 +153,7 @@ def thin_stack_tables(
     *,
     n_leaf_rows: int | None = None,
 ) -> ThinStackTables:
-    """The thin stack's reads for every step of every sentence, compositions in rows by step, then by sentence."""
+    """Return the thin stack's reads at every step of every sentence, compositions in rows by step, then sentence."""
     trace = trace_stack(transitions, lengths)
     n_steps, n_lanes = int(trace.time.max()) + 1, len(trace.lengths)
     reduce_order = trace.reduces[np.argsort(trace.time[trace.reduces], kind="stable")]
@@ -194,7 +194,7 @@ def _offsets(step: np.ndarray, n_steps: int) -> np.ndarray:  # (S + 1,) int64
 
 
 def _capped_steps(trace: StackTrace, width: int) -> np.ndarray:  # (M,) int64
-    """The step of each transition when at most `width` lanes may REDUCE at once; one pass a step."""
+    """Find the step of each transition when at most `width` lanes may REDUCE at once; one pass a step."""
     if width < 1:
         raise ValueError(f"width is {width}, at least one lane must reduce at a step")
     lanes = np.argsort(-trace.lengths, kind="stable")

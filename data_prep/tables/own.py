@@ -16,7 +16,7 @@ from spinn_tensor.data_prep.errors import DataError
 
 
 class OwnTables(NamedTuple):
-    """Everything the own-transitions executor reads. P = n_samples * B lanes of 2N - 1 entries each, A in all.
+    """Hold everything the own-transitions executor reads. P = n_samples * B lanes of 2N - 1 entries each, A in all.
 
     Lanes come sample after sample, within a sample in the order of the sentences; M = A, the transitions of lane 0,
     then those of lane 1, ... Rows of states as in `data_prep.tables.rows`; rows of tracker states: 0 is the zero start,

@@ -21,7 +21,7 @@ def same_entries(
     trace: StackTrace,
     leaf_index: np.ndarray | None,  # (L,) int64 leaf of each token, from 0; None = every token differs
 ) -> np.ndarray:  # (M,) int64
-    """Of each transition, the first of the batch whose entry is the same."""
+    """Find for each transition the first of the batch whose entry is the same."""
     itself = np.arange(len(trace.time))
     if leaf_index is None:
         return itself
@@ -34,13 +34,13 @@ def same_entries(
 
 
 def first_of_equal(values: np.ndarray) -> np.ndarray:  # (n,) int64
-    """The first position with the same value."""
+    """Find the first position with the same value."""
     _, first, which = np.unique(values, return_index=True, return_inverse=True)
     return first[which]
 
 
 def _read_codes(trace: StackTrace, leaf_index: np.ndarray) -> np.ndarray:  # (M,) int64
-    """What each transition adds to its prefix: the transition before it, and the word that is next, if there is one."""
+    """Code what each transition adds to its prefix: the transition before it, and the next word, if there is one."""
     next_token = trace.shifted - ~trace.reduce_mask
     is_left = next_token < np.cumsum(trace.lengths)[trace.sentence]
     word = np.where(is_left, leaf_index[np.minimum(next_token, len(leaf_index) - 1)], -1)

@@ -24,7 +24,7 @@ def state_rows(
     n_leaf_rows: int,
     leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0; None = a leaf each
 ) -> np.ndarray:  # (M + 1,) int64; the last entry is the null row, so that state NONE = -1 reads it
-    """Row of the state that each transition pushes."""
+    """Return the row of the state that each transition pushes."""
     rows = np.empty(len(trace.time) + 1, dtype=np.int64)
     rows[:-1] = trace.shifted  # the k-th SHIFT of the batch pushes leaf k, which lives in row k
     if leaf_index is not None:
@@ -39,7 +39,7 @@ def leaf_rows(
     n_leaf_rows: int | None,
     leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0
 ) -> int:
-    """How many rows the leaves take: one a token, or a leaf, or as many as asked for where shapes are fixed."""
+    """Count the rows that the leaves take: one a token, or a leaf, or as many as asked for where shapes are fixed."""
     n_tokens = int(trace.lengths.sum())
     if leaf_index is not None and leaf_index.shape != (n_tokens,):
         raise ValueError(f"got leaf_index of shape {leaf_index.shape}, expected {(n_tokens,)}")

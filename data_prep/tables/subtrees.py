@@ -23,7 +23,7 @@ from spinn_tensor.data_prep.tables.trace import NONE, StackTrace
 
 
 class SharedSchedule(NamedTuple):
-    """C distinct compositions in S steps, sorted by kind within a step."""
+    """Hold C distinct compositions in S steps, sorted by kind within a step."""
 
     rows: np.ndarray  # (M + 1,) int64, row of the state that each transition pushes; the last is null
     kind: np.ndarray  # (C,) int64, see `data_prep.tables.hoist`
@@ -60,7 +60,7 @@ def share_subtrees(
 
 
 def _consumers(trace: StackTrace) -> tuple[np.ndarray, np.ndarray]:
-    """Of each REDUCE, counted among them, which one takes its state, (C,), and of how many it takes states, (C + 1,).
+    """Find for each REDUCE, counted among them, the one that takes its state, (C,), and of how many it takes, (C + 1,).
 
     Roots report to NONE, a spare last entry, which never becomes ready.
     """

@@ -22,7 +22,7 @@ TABLE_KIND_OF: dict[str, TableKind] = {
 
 
 class SentenceEncoder(nn.Module):
-    """B sentences to B encodings. A sentence's encoding depends on nothing else in its batch, except through batch
+    """Encode B sentences as B vectors. A sentence's encoding depends on nothing else in its batch, except through batch
     norm's statistics while training."""
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -48,7 +48,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def table_kind(self) -> TableKind:
-        """The kind of tables that this encoder runs on."""
+        """Name the kind of tables that this encoder runs on."""
         return TABLE_KIND_OF[self.config.kind]
 
     def sharing(
@@ -67,14 +67,14 @@ class SentenceEncoder(nn.Module):
 
     @property
     def output_dim(self) -> int:
-        """Width of an encoding: H, or 2H for "bilstm"."""
+        """Return the width of an encoding: H, or 2H for "bilstm"."""
         return self.config.hidden_dim * (2 if self.config.kind == "bilstm" else 1)
 
     def forward(self, batch: SentenceBatch) -> Tensor:  # (B, output_dim)
         return self.composer(self.leaves(batch), batch)
 
     def node_states(self, batch: SentenceBatch) -> Tensor:  # (2L - B, H)
-        """h of every node, in the order of the transitions; a sentence's last node is its root.
+        """Return h of every node, in the order of the transitions; a sentence's last node is its root.
 
         Raises TypeError for an encoder without trees.
         """
@@ -87,7 +87,7 @@ class SentenceEncoder(nn.Module):
         batch: SentenceBatch,
         noise: Tensor | None = None,  # (M,), see `run_own`
     ) -> Parse:
-        """Encodings, and what was thought of the transitions: its own under "own" tables, given ones under "lanes".
+        """Return encodings, and what the trackers thought of the transitions: own ones, or given ones under "lanes".
 
         Raises TypeError for an encoder that does not parse and for other tables, ValueError for noise beside given
         transitions.
@@ -98,7 +98,7 @@ class SentenceEncoder(nn.Module):
 
 
 class StackMachine(nn.Module):
-    """SPINN on given transitions: the forest executor, or with a tracker the given-transitions executor."""
+    """Run SPINN on given transitions: the forest executor, or with a tracker the given-transitions executor."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class StackMachine(nn.Module):
 
 
 class ParsingMachine(nn.Module):
-    """SPINN that parses for itself, or under lane tables is taught by given transitions."""
+    """Run SPINN that parses for itself, or under lane tables is taught by given transitions."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class ParsingMachine(nn.Module):
 
 
 class LastState(nn.Module):
-    """LSTM over the words: its last h, or the last of either direction."""
+    """Encode by an LSTM over the words: its last h, or the last of either direction."""
 
     def __init__(self, hidden_dim: int, bidirectional: bool) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class LastState(nn.Module):
 
 
 class SumOfWords(nn.Module):
-    """Bag of words: the sum of the projected words."""
+    """Encode by a bag of words: the sum of the projected words."""
 
     def forward(
         self,

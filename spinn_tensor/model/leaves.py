@@ -19,7 +19,7 @@ from spinn_tensor.normalization import MaskedBatchNorm
 
 
 class LeafEncoder(nn.Module):
-    """Word ids to leaf vectors: (L, D), or (V, D) where equal words are one leaf."""
+    """Turn word ids into leaf vectors: (L, D), or (V, D) where equal words are one leaf."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LeafEncoder(nn.Module):
 
 
 def he_linear(n_in: int, n_out: int) -> nn.Linear:
-    """A linear layer initialised as by He et al. 2015, as the paper has all but its softmax layer (section 4)."""
+    """Make a linear layer initialised as by He et al. 2015, as the paper has all but its softmax layer (section 4)."""
     layer = nn.Linear(n_in, n_out)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
