@@ -22,7 +22,7 @@ NONE = -1  # no such state
 
 
 class StackTrace(NamedTuple):
-    """Hold the stacks of B sentences; M = sum of 2N - 1 transitions, C = sum of N - 1 are REDUCE, L = sum of N SHIFT."""
+    """Hold the stacks of B sentences; M = sum of 2N - 1 transitions, C = sum of N - 1 REDUCE, L = sum of N SHIFT."""
 
     lengths: np.ndarray  # (B,) int64, tokens of each sentence
     sentence: np.ndarray  # (M,) int64, sentence of each transition
