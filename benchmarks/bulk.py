@@ -52,7 +52,7 @@ from spinn_tensor.encoding import EncodingOptions, encode_columns, encode_to_sha
 from spinn_tensor.encoding.blocks import BLOCK_LINES, SHARING_TOKENS
 from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.model.encoder import StackMachine
-from spinn_tensor.training.allocator import keep_freed_memory
+from spinn_tensor.training.hardware import keep_freed_memory
 
 DYNAMIC, OURS = "dynamic batching, 128 sentences", "spinn encode"
 BLOCKS, BY_LINE = "by blocks of lines", "by the line"

@@ -34,8 +34,8 @@ from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import select
 from spinn_tensor.model.classifiers import build_model
-from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
+from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import make_optimizer

@@ -38,7 +38,7 @@ from benchmarks.sentences import (
     no_longer_than,
     settings,
 )
-from spinn_tensor.training.allocator import keep_freed_memory
+from spinn_tensor.training.hardware import keep_freed_memory
 
 NAME = "encoders_cpu"  # of the results
 SHUFFLED_SIZE = 128

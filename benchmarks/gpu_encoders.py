@@ -18,7 +18,7 @@ from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tabl
 from spinn_tensor.fixed_shapes import LANE_WIDTH
 from spinn_tensor.machine import run_forest, run_given
 from spinn_tensor.training.capture import CapturedSteps
-from spinn_tensor.training.precision import autocast
+from spinn_tensor.training.step import autocast
 
 EAGER, COMPILED, CAPTURED = "eager", "compiled", "captured"
 MODES = (EAGER, COMPILED, CAPTURED)

@@ -14,7 +14,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import harness
-from spinn_tensor.training.precision import autocast
+from spinn_tensor.training.step import autocast
 
 ROUNDS = 3  # recorded, of all candidates in turn
 ROUND_SECONDS, MOST_CALLS = 0.15, 50  # a round calls a candidate so often that it takes about so long

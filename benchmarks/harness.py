@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write
-from spinn_tensor.training.processor import processor
+from spinn_tensor.training.hardware import processor
 
 RESULTS = Path(__file__).parent / "results"  # the committed ones
 

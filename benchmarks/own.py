@@ -36,8 +36,8 @@ from spinn_tensor import (
 )
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.tables import own_tables
-from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.config import ParsingConfig
+from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.methods import make_method
 
 GIVEN, FORCED, CHOSEN = "given", "own, forced to the same trees", "own, as the scores choose"

@@ -36,10 +36,10 @@ from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.data_prep.pairs import PairExample, PairFormat
 from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import Tree, format_binary
-from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import load_checkpoint, save_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.evaluate import predict_transitions
+from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from benchmarks import harness
-from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.config import PRECISIONS, DataConfig
 from spinn_tensor.training.generated import generate_corpus
+from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 

@@ -38,7 +38,7 @@ from benchmarks.sentences import add_snli, is_usual, random_transitions, snli_pa
 from spinn_tensor import ForestTables, LaneTables, run_forest, run_given, to_torch
 from spinn_tensor.data_prep.pairs import PairFormat
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
-from spinn_tensor.training.allocator import keep_freed_memory
+from spinn_tensor.training.hardware import keep_freed_memory
 
 UNSHARED, SHARED, BFLOAT16 = "unshared", "shared", "shared, bfloat16"
 NAMES = (candidates.DYNAMIC, UNSHARED, SHARED, BFLOAT16)

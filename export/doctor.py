@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from spinn_tensor.export.session import has_nvidia_driver
 
 if TYPE_CHECKING:
-    from spinn_tensor.training.compiling import Missing
+    from spinn_tensor.training.hardware import Missing
 
 PACKAGES = (
     "spinn_tensor",
@@ -233,7 +233,7 @@ def _compiler_facts(sees_gpu: bool) -> tuple[str | None, dict[str, Missing]]:
     """Find the C++ compiler, and what torch.compile lacks on each device."""
     devices = ("cpu", "cuda") if sees_gpu else ("cpu",)
     try:
-        from spinn_tensor.training.compiling import cpp_compiler, missing_to_compile
+        from spinn_tensor.training.hardware import cpp_compiler, missing_to_compile
 
         name = cpp_compiler()
         looked = {device: missing_to_compile(device) for device in devices}

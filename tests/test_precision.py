@@ -24,9 +24,9 @@ from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.evaluate import evaluate
 from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.loop import Trainer
-from spinn_tensor.training.precision import autocast, check_precision, matmul_precision
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
+from spinn_tensor.training.step import autocast, check_precision, matmul_precision
 from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, same_threads, tree_arguments
 
 pytestmark = pytest.mark.numerical
@@ -153,7 +153,7 @@ WHOEVER_SET_TF32 = {
 STEP = """
 import torch
 from benchmarks.gpu_measure import precision
-from spinn_tensor.training.precision import matmul_precision
+from spinn_tensor.training.step import matmul_precision
 matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
 {said}
 for of_step in (matmul_precision, precision):

@@ -69,7 +69,7 @@ def test_memory_is_bounded_and_linear_in_the_transitions() -> None:
 def test_freed_memory_is_kept_where_a_program_asks_for_it() -> None:
     program = """
 import sys, torch
-from spinn_tensor.training.allocator import keep_freed_memory
+from spinn_tensor.training.hardware import keep_freed_memory
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 assert sys.argv[1] == "default" or keep_freed_memory()

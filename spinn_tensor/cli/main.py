@@ -37,9 +37,9 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.machine import ScoreError
-from spinn_tensor.training.allocator import keep_freed_memory
 from spinn_tensor.training.checkpoint import CheckpointError
 from spinn_tensor.training.distributed import Interrupted, LostRank
+from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.loop import TrainingError
 
 # What is said in one line. Out of memory on the CPU is a MemoryError or a RuntimeError without a type of its own.

@@ -19,11 +19,10 @@ from spinn_tensor.cli.arguments import add_command, add_device, choose_device, p
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.train import add_data, add_preset, add_settings, new_run
 from spinn_tensor.data_prep.files import Skipped, atomic_write
-from spinn_tensor.training.compiling import check_compile
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.corpora import load_splits
+from spinn_tensor.training.hardware import check_compile, processor
 from spinn_tensor.training.loop import Observer, Task, Trainer
-from spinn_tensor.training.processor import processor
 from spinn_tensor.training.profiling import Profiler, StepProfile
 from spinn_tensor.training.run import NO_VECTORS, lacks_vectors, make_model, with_corpus
 

@@ -17,10 +17,10 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
-from spinn_tensor.training.compiling import missing_to_compile
 from spinn_tensor.training.config import CORPORA, PRECISIONS, DataConfig, RunConfig, parse_setting, settable
 from spinn_tensor.training.corpora import prepared_from
 from spinn_tensor.training.distributed import joined
+from spinn_tensor.training.hardware import missing_to_compile
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, preset_table, run_config
 from spinn_tensor.training.run import Results, check_same_run, execute, is_own_restart, saved_run
 

@@ -3,15 +3,19 @@
 config      RunConfig = data + encoder + classifier + training settings
 presets     named settings
 corpora     files -> vocabulary and columns
-compiling   what torch.compile needs of the machine
+hardware    memory that is kept between steps, and what torch.compile needs of the machine
 objective   the loss of a batch, the function that --compile compiles
+reinforce   the loss of RL-SPINN
+methods     which batch and which loss a step has
 optimizer   RMSprop, learning-rate decay, clipping
+capture     steps as CUDA graphs
+step        one optimisation step, in the precision of the run
+feeding     batches that a thread makes ahead
+distributed several processes that train one model
 loop        epochs, evaluations, checkpoints, early stopping
 evaluate    predictions and scores
 metrics     confusion matrix, JSON lines
-folders     a folder replaced as a whole
 checkpoint  weights in safetensors, strict reading
-allocator   freed memory kept for the next step
 resume      what else a killed run needs
 run         all of it, from settings to results
 """

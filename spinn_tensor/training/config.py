@@ -21,7 +21,7 @@ from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 CORPORA = ("logic", "snli", "multinli", "pairs", "sst", "listops", "trees")
 PAIR_CORPORA = ("logic", "snli", "multinli", "pairs")
 CRITERIA = ("accuracy", "f1")
-PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `precision`
+PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `step`
 LEARNING = ("supervised", "reinforce")
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
 _LISTS = ("train", "dev", "test", "extra", "fields", "labels")  # of DataConfig

@@ -39,12 +39,12 @@ from spinn_tensor.training.checkpoint import (
     read_config,
     read_json,
 )
-from spinn_tensor.training.compiling import check_compile
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
 from spinn_tensor.training.corpora import Splits, load_splits, with_prepared_options
 from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.generated import GENERATORS, generate_corpus
+from spinn_tensor.training.hardware import check_compile
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.presets import PRESETS
 from spinn_tensor.training.resume import Progress, read_training_state

@@ -11,11 +11,23 @@ REINFORCE's entropy, a mean over the choices of each microbatch, which then weig
 
 With `compile`, loss and backward are one compiled graph each and clipping and optimiser a third. On a CUDA device that
 has the step to itself (one rank, one microbatch, batches of few shapes) all of it is then captured (`capture`).
+
+The precision of a run is the arithmetic in which its steps multiply matrices; all else, evaluation included, is in
+float32, and so are weights, gradients, optimiser and checkpoints:
+
+    float32     as is
+    tf32        NVIDIA's TensorFloat-32: float32 whose factors are rounded to 10 bits of mantissa
+    bfloat16    factors of 8 bits, the sums in float32 (`torch.autocast`); states, batch norm and losses are float32,
+                and so are the products of words' projections, of transitions' scores and of LSTMs
+
+(cuDNN's LSTM, of the baselines, uses TF32 under all three, as it does by torch's default.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +35,7 @@ from torch import Tensor
 
 from spinn_tensor.batch import Batch
 from spinn_tensor.bundles import move
+from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.normalization import uncounted
 from spinn_tensor.training.capture import CapturedSteps, pinned, preserved
@@ -31,7 +44,6 @@ from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.methods import Method
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.optimizer import Update
-from spinn_tensor.training.precision import autocast, check_precision, matmul_precision
 
 
 class TrainStep:
@@ -158,3 +170,32 @@ class TrainStep:
         for gradient, reduced in zip(gradients, sums[2:], strict=True):
             gradient.copy_(reduced.view_as(gradient))
         return sums[0].squeeze(0), sums[1]
+
+
+def check_precision(precision: str, device_type: str) -> None:
+    """Raise ConfigError for a precision that the device does not know."""
+    if precision == "tf32" and device_type != "cuda":
+        raise ConfigError(f"precision: tf32 is a way in which GPUs multiply; this run is on {device_type}")
+
+
+def autocast(precision: str, device_type: str) -> AbstractContextManager[Any]:
+    """Return the context of the forward pass, loss included."""
+    return torch.autocast(device_type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Set the precision of a whole step; torch's setting, which is the process's, is afterwards what it was.
+
+    Under tf32 torch refuses to read its older settings, which inductor does where TORCHINDUCTOR_MAX_AUTOTUNE is set.
+    """
+    if precision != "tf32":
+        yield
+        return
+    matmul = torch.backends.cuda.matmul  # not torch's older settings, which it refuses to mix with this one
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
