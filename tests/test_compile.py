@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import partial, reduce
+from functools import partial
 
 import numpy as np
 import pytest
@@ -158,10 +158,7 @@ def corpus_of(columns: list[Corpus]) -> tuple[Corpus, list[np.ndarray]]:
     """Batches as one corpus, and the rows of each."""
     ends = np.cumsum([len(batch.labels) for batch in columns])
     rows = [np.arange(end - len(batch.labels), end) for end, batch in zip(ends, columns, strict=True)]
-    sides = (
-        reduce(concatenate, [getattr(batch, name) for batch in columns])
-        for name in ("premises", "hypotheses")
-    )
+    sides = (concatenate(*parts) for parts in zip(*(batch.sides for batch in columns), strict=True))
     return Corpus.of_pairs(*sides, np.concatenate([batch.labels for batch in columns])), rows
 
 
