@@ -72,52 +72,54 @@ def lane_tables(
     states. With a `leaf_index` what begins alike is run once, and the leaves' products are hoisted out of the loop;
     that and a width exclude each other. Raises DataError for transitions that are not trees.
     """
-    if padded and width is None:
-        raise ValueError("padded lane tables need a width")
-    if leaf_index is not None and width is not None:
-        raise ValueError("tables of a given width share no leaves")
-    if n_lanes is not None and n_lanes < len(lengths):
-        raise ValueError(f"n_lanes is {n_lanes}, the batch has {len(lengths)} sentences")
+    _check_sizes(len(lengths), width, padded, n_lanes, leaf_index)
     trace = trace_stack(transitions, lengths)
     step = trace.time if width is None else _capped_steps(trace, width)
-    n_steps = int(step.max()) + 1
     n_states = len(trace.time)
     same = same_entries(trace, leaf_index)  # of each transition the first one with the same entry
-    distinct = np.flatnonzero(same == np.arange(n_states))
     same_composition = first_of_equal(same[trace.reduces])  # likewise among the REDUCEs
-
-    order = distinct[np.lexsort((trace.sentence[distinct], step[distinct]))]  # entries: by step, then by lane
-    entries = _Slots(order, _offsets(step[distinct], n_steps), (n_lanes or len(lengths)) if padded else None)
     kind = np.zeros(n_states, dtype=np.int64)
     kind[trace.reduces] = kinds_of(trace)
+    distinct = np.flatnonzero(same == np.arange(n_states))
+    entries = _in_order(distinct, step, [trace.sentence], (n_lanes or len(lengths)) if padded else None)
     reduces = trace.reduces[np.unique(same_composition)]
-    reduces = reduces[np.lexsort((trace.sentence[reduces], kind[reduces], step[reduces]))]
-    compositions = _Slots(reduces, _offsets(step[reduces], n_steps), width if padded else None)
+    compositions = _in_order(reduces, step, [trace.sentence, kind], width if padded else None)
 
     composition_slot = compositions.of_transitions(n_states)[trace.reduces][same_composition]
     rows = state_rows(trace, composition_slot, leaf_rows(trace, n_leaf_rows, leaf_index), leaf_index)
     entry_rows = np.append(1 + entries.of_transitions(n_states)[same], 0)  # NONE reads the zero start
-    top, second, word = _reads(trace)
-    previous = np.where(trace.time > 0, np.arange(n_states) - 1, NONE)
+    top, second, word = _reads(
+        trace
+    )  # a lane's transition before pushed what is on top, so that it is `top`, too
     children = compositions.lay(rows[second]), compositions.lay(rows[top])
-    hoisted = None
-    if leaf_index is not None:
-        hoisted = hoist_leaves(kind[reduces], *children, compositions.step_offsets)
+    kinds, step_offsets = kind[compositions.order], compositions.step_offsets
     return LaneTables(
         buffer_index=entries.lay(rows[word]),
         stack1_index=entries.lay(rows[top]),
         stack2_index=entries.lay(rows[second]),
-        previous_index=entries.lay(entry_rows[previous]),
+        previous_index=entries.lay(entry_rows[top]),
         entry_offsets=entries.step_offsets,
         left_index=children[0],
         right_index=children[1],
         tracker_index=compositions.lay(entry_rows[:-1]),
-        reduce_offsets=compositions.step_offsets,
+        reduce_offsets=step_offsets,
         root_index=rows[trace.roots],
         node_index=rows[:-1],
         entry_index=entry_rows[:-1],
-        hoisted=hoisted,
+        hoisted=None if leaf_index is None else hoist_leaves(kinds, *children, step_offsets),
     )
+
+
+def _check_sizes(
+    n_sentences: int, width: int | None, padded: bool, n_lanes: int | None, leaf_index: np.ndarray | None
+) -> None:
+    """Raise ValueError for sizes that exclude each other."""
+    if padded and width is None:
+        raise ValueError("padded lane tables need a width")
+    if leaf_index is not None and width is not None:
+        raise ValueError("tables of a given width share no leaves")
+    if n_lanes is not None and n_lanes < n_sentences:
+        raise ValueError(f"n_lanes is {n_lanes}, the batch has {n_sentences} sentences")
 
 
 class _Slots(NamedTuple):
@@ -145,6 +147,18 @@ class _Slots(NamedTuple):
         """Put the values of the transitions in their slots; NULL_ROW in the padding."""
         laid = values[self.order]
         return laid if self.width is None else pad_steps(laid, self.offsets, self.width)
+
+
+def _in_order(
+    positions: np.ndarray,  # (n,) int64 of transitions
+    step: np.ndarray,  # (M,) int64 of every transition
+    keys: list[np.ndarray],  # (M,) int64 each: within a step by the last one first
+    width: int | None,
+) -> _Slots:
+    """Order transitions by step, and within a step by the keys."""
+    order = positions[np.lexsort((*(key[positions] for key in keys), step[positions]))]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(step[positions], minlength=int(step.max()) + 1))))
+    return _Slots(order, offsets, width)
 
 
 def thin_stack_tables(
@@ -187,10 +201,6 @@ def _reads(trace: StackTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     last_word = np.cumsum(trace.lengths)[trace.sentence]
     word = np.where(next_word < last_word, shifts[next_word], NONE)
     return top, second, word
-
-
-def _offsets(step: np.ndarray, n_steps: int) -> np.ndarray:  # (S + 1,) int64
-    return np.concatenate(([0], np.cumsum(np.bincount(step, minlength=n_steps))))
 
 
 def _capped_steps(trace: StackTrace, width: int) -> np.ndarray:  # (M,) int64
