@@ -48,9 +48,10 @@ from spinn_tensor.data_prep.sentence_lines import LineReader, line_reader, open_
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.encoding import EncodingOptions, encode_columns, encode_to_shards
-from spinn_tensor.encoding.blocks import BLOCK_LINES, SHARING_TOKENS
+from spinn_tensor.encoding import EncodingOptions, encode_to_shards
+from spinn_tensor.encoding.blocks import BLOCK_LINES
 from spinn_tensor.encoding.shards import write_array
+from spinn_tensor.inference import SHARING_TOKENS, encode_columns
 from spinn_tensor.model.encoder import StackMachine
 from spinn_tensor.training.hardware import keep_freed_memory
 

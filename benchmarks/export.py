@@ -40,10 +40,9 @@ from spinn_tensor.export.interface import Candidate
 from spinn_tensor.export.onnx_file import export_onnx
 from spinn_tensor.export.parity import TOLERANCES, Case, compare, make_case, random_cases, require
 from spinn_tensor.export.session import onnx_function
-from spinn_tensor.model.classifiers import Model
+from spinn_tensor.model.classifiers import Model, load_checkpoint
 from spinn_tensor.model.encoder import ParsingMachine
-from spinn_tensor.training.checkpoint import load_checkpoint
-from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.config import DataConfig, RunConfig
 from spinn_tensor.training.corpora import load_splits
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute, is_run
@@ -225,7 +224,7 @@ def _accuracy(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
         config = run_config("logic-spinn", data).changed(epochs=1)
         execute(config, run_folder)
     checkpoint = load_checkpoint(run_folder)
-    splits = load_splits(checkpoint.config.run.data, Skipped())
+    splits = load_splits(RunConfig.from_dict(checkpoint.config.run).data, Skipped())
     files = _write(checkpoint.model, folder / "trained", list(FORMS))
     sessions = {form: onnx_function(path, 1) for form, path in files.items()}
     accuracies = {}

@@ -36,9 +36,10 @@ from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.data_prep.pairs import PairExample, PairFormat
 from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import Tree, format_binary
-from spinn_tensor.training.checkpoint import load_checkpoint, save_checkpoint
-from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.evaluate import predict_transitions
+from spinn_tensor.inference import predict_transitions
+from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.training.checkpoint import save_checkpoint
+from spinn_tensor.training.config import DataConfig, RunConfig
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
@@ -154,12 +155,13 @@ def _train(train: Sequence[Path], dev: Path, output: Path, seed: int, gold: list
 def _ship(run: Path, folder: Path) -> None:
     """The run's best checkpoint, without the paths of this machine."""
     model, vocabulary, config = load_checkpoint(run)
-    data = config.run.data
+    settings = RunConfig.from_dict(config.run)
+    data = settings.data
     names = {
         f"data__{split}": tuple(Path(file).name for file in getattr(data, split))
         for split in ("train", "dev")
     }
-    save_checkpoint(folder, model, vocabulary, config.run.changed(**names), config.metrics)
+    save_checkpoint(folder, model, vocabulary, settings.changed(**names), config.metrics)
 
 
 def _markdown(result: dict[str, Any]) -> str:

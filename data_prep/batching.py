@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 
@@ -11,7 +13,6 @@ def epoch_batches(
     *,
     seed: int,
     epoch: int,
-    shuffle: bool = True,
     pool: int = 100,  # batches' worth of examples that are sorted together
     n_tokens: np.ndarray | None = None,  # (n,) integers, for a budget
     token_budget: int = 0,  # tokens of a batch, instead of batch_size examples; 0 = none
@@ -19,8 +20,7 @@ def epoch_batches(
     """Return the rows of each batch of one epoch, (batch_size,) int64, one batch shorter; every row comes once.
 
     Shuffled rows are cut into pools, sorted by length within each, cut into batches, and the batches
-    shuffled: the same (seed, epoch) gives the same batches. Without shuffle, all rows sorted by length, the
-    longest batch first.
+    shuffled: the same (seed, epoch) gives the same batches.
 
     With a budget a batch takes the next rows until one more would be more tokens than that; a row of more tokens is a
     batch by itself. `batch_size` then only says, with `pool`, how many rows are sorted together.
@@ -30,34 +30,49 @@ def epoch_batches(
     n_rows = len(lengths)
     if n_rows == 0:
         return []
-    if not shuffle:
-        rows = np.argsort(-np.asarray(lengths), kind="stable")
-        return _cut(rows, batch_size, n_tokens, token_budget)
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     rows = generator.permutation(n_rows)
     pool_index = np.arange(n_rows) // (pool * batch_size)
-    batches = _cut(rows[np.lexsort((lengths[rows], pool_index))], batch_size, n_tokens, token_budget)
+    rows = rows[np.lexsort((lengths[rows], pool_index))]
+    batches = list(_cut(rows, None if token_budget else batch_size, n_tokens, token_budget))
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
+def length_batches(
+    lengths: np.ndarray,  # (n,) integers
+    *,
+    tokens: int,  # of a batch at most; a longer row is a batch by itself
+    rows: int | None = None,  # of a batch at most
+    padded: bool = False,  # each row counts as long as the longest of its batch
+) -> Iterator[np.ndarray]:
+    """Yield the rows of each batch, (B,) int64, the longest first; every row comes exactly once."""
+    return _cut(np.argsort(-lengths, kind="stable"), rows, lengths, tokens, padded)
+
+
 def _cut(
-    rows: np.ndarray,  # (n,) int64
-    batch_size: int,
-    n_tokens: np.ndarray | None,
-    token_budget: int,
-) -> list[np.ndarray]:
-    if not token_budget:
-        return np.split(rows, np.arange(batch_size, len(rows), batch_size))
+    rows: np.ndarray,  # (n,) int64; where padded, the longest first
+    most_rows: int | None,  # of a batch
+    n_tokens: np.ndarray | None,  # of all rows of the corpus
+    budget: int,  # tokens of a batch at most, 0 = any number; a row of more is a batch by itself
+    padded: bool = False,
+) -> Iterator[np.ndarray]:
+    if not budget:
+        assert most_rows is not None
+        yield from np.split(rows, np.arange(most_rows, len(rows), most_rows))
+        return
     if n_tokens is None:
         raise ValueError("a token_budget needs the n_tokens of each example")
     ends = np.cumsum(n_tokens[rows])
-    cuts: list[int] = []
-    spent = 0
-    while spent + token_budget < ends[-1]:
-        first = cuts[-1] if cuts else 0
-        cuts.append(max(int(np.searchsorted(ends, spent + token_budget, side="right")), first + 1))
-        spent = int(ends[cuts[-1] - 1])
-    return np.split(rows, cuts if not cuts or cuts[-1] < len(rows) else cuts[:-1])
+    first = 0
+    while first < len(rows):
+        size = int(n_tokens[rows[first]])
+        if padded:
+            n_rows = budget // size
+        else:
+            n_rows = int(np.searchsorted(ends, ends[first] - size + budget, side="right")) - first
+        n_rows = max(1, n_rows if most_rows is None else min(most_rows, n_rows))
+        yield rows[first : first + n_rows]
+        first += n_rows
 
 
 def shares(

@@ -30,8 +30,7 @@ from spinn_tensor.export.triton import (
     has_triton_schema,
     write_repository_files,
 )
-from spinn_tensor.model.classifiers import Model
-from spinn_tensor.training.checkpoint import Checkpoint
+from spinn_tensor.model.classifiers import Checkpoint, Model
 
 PRECISIONS = {"onnx": "float32", "onnx-fp16": "float16", "onnx-int8": "int8", "triton": "float32"}
 OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS, VERSION}  # what an exported folder may hold
@@ -93,7 +92,7 @@ def _description(checkpoint: Checkpoint, options: ExportOptions) -> Exported:
         kind=config.encoder.kind,
         tables=options.tables or default_tables(checkpoint.model),
         labels=list(config.labels),
-        branching=checkpoint.config.run.data.branching,
+        branching=checkpoint.config.text.branching,
         vocabulary_sha256=checkpoint.vocabulary.sha256,
         max_length=options.max_length,
         hidden_dim=config.encoder.hidden_dim,

@@ -2,6 +2,7 @@ from .batch import Batch as Batch
 from .batch import SentenceBatch as SentenceBatch
 from .batch import make_batch as make_batch
 from .batch import make_sentence_batch as make_sentence_batch
+from .bundle import Provenance as Provenance
 from .bundles import ComposeWeights as ComposeWeights
 from .bundles import ForestTables as ForestTables
 from .bundles import LaneTables as LaneTables
@@ -14,7 +15,6 @@ from .config import ClassifierConfig as ClassifierConfig
 from .config import ConfigError as ConfigError
 from .config import EncoderConfig as EncoderConfig
 from .config import ModelConfig as ModelConfig
-from .data_prep.strings import Prediction as Prediction
 from .machine import Parse as Parse
 from .machine import ScoreError as ScoreError
 from .machine import forcing_noise as forcing_noise
@@ -27,11 +27,11 @@ from .model.classifiers import PairClassifier as PairClassifier
 from .model.classifiers import SentenceClassifier as SentenceClassifier
 from .model.classifiers import SentenceParser as SentenceParser
 from .model.classifiers import build_model as build_model
+from .model.classifiers import load_checkpoint as load_checkpoint
 from .model.encoder import SentenceEncoder as SentenceEncoder
 from .pipeline import Pipeline as Pipeline
-from .training.checkpoint import CheckpointError as CheckpointError
-from .training.checkpoint import Provenance as Provenance
-from .training.checkpoint import load_checkpoint as load_checkpoint
+from .tensor_files import CheckpointError as CheckpointError
+from .text_model import Prediction as Prediction
 from .training.checkpoint import save_checkpoint as save_checkpoint
 from .transformer import SpinnTransformer as SpinnTransformer
 

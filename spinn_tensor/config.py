@@ -31,6 +31,11 @@ class Settings:
         return cls(**checked_fields(cls, values))
 
 
+def as_values(settings: Settings | Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON values, which they may be already."""
+    return settings.to_dict() if isinstance(settings, Settings) else dict(settings)
+
+
 @dataclass(frozen=True)
 class EncoderConfig(Settings):
     """Describe a sentence encoder. `kind` is the paper's SPINN-PI-NT, SPINN-PI or SPINN, or one to compare with."""

@@ -1,7 +1,6 @@
 """Raw sentences in; labels, probabilities, encodings and trees out: a loaded model and what reads text for it.
 
-A sentence is a string: a binary parse, `( ( A dog ) barks )`, if it begins with "( ", else raw English text, which is
-tokenised as the model's words were. What a model composes by depends on its kind:
+What a model composes by depends on its kind; the methods, and what a sentence is, are those of `TextModel`.
 
     kind                            trees it composes by
     spinn                           its own, whatever is given
@@ -15,7 +14,6 @@ tokenised as the model's words were. What a model composes by depends on its kin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -24,42 +22,20 @@ from typing import Self
 import numpy as np
 import torch
 
+from spinn_tensor.bundle import CONFIG, HubOptions, bundle_folder
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
-from spinn_tensor.data_prep.columns import (
-    NO_LABEL,
-    Corpus,
-    SentenceColumns,
-    n_sentences,
-)
-from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.strings import (
-    Prediction,
-    Sentences,
-    TreeMaker,
-    binary_parses,
-    joined,
-    predictions,
-    read_strings,
-    require_parses,
-    require_sides,
-    under_trees,
-)
-from spinn_tensor.encoding.blocks import encode_columns
-from spinn_tensor.hub import HubOptions, bundle_folder
-from spinn_tensor.model.classifiers import Model
-from spinn_tensor.training.checkpoint import CONFIG, Checkpoint, load_checkpoint
-from spinn_tensor.training.evaluate import EVALUATION_BATCH, predict_probabilities, predict_transitions
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
+from spinn_tensor.inference import encode_columns, predict_probabilities, predict_transitions
+from spinn_tensor.model.classifiers import Checkpoint, Model, load_checkpoint
+from spinn_tensor.text_model import TextModel, TreeMaker
 
 PACKAGED = "parser"  # the name of the package's own, among trees
 
 
-class Pipeline:
-    """A model on one device, for sentences in any number and of any lengths; results keep their order.
-
-    It keeps no state between calls, so threads may share it. Sentences are cut into batches by their tokens; what
-    comes out for one does not depend on the others. (But for trees="random", which are drawn for all of a call.)
-    """
+class Pipeline(TextModel):
+    """A model on one device, for sentences in any number and of any lengths, cut into batches by their tokens."""
 
     def __init__(
         self,
@@ -69,7 +45,7 @@ class Pipeline:
         parser: Model | None = None,  # makes trees for text without a parse, for the same kinds
         max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence
     ) -> None:
-        """Puts the model in eval mode. Raises CheckpointError for one without a vocabulary, ConfigError for a
+        """Put the model in eval mode. Raises CheckpointError for one without a vocabulary, ConfigError for a
         branching or parser that it has no use for."""
         encoder = model.config.encoder
         if branching is not None and parser is not None:
@@ -83,11 +59,19 @@ class Pipeline:
         if parser is not None and not parser.config.encoder.parses:
             raise ConfigError(f"parser: a model of kind {parser.config.encoder.kind!r} does not parse")
         self.model = model.eval()
-        self.branching = branching
         self.parser = parser
-        self.max_words = max_words
-        self._vocabulary = model.vocabulary
-        self._tokenizer = model.tokenizer
+        maker = None
+        if parser is not None:
+            maker = TreeMaker(parser.vocabulary, partial(predict_transitions, parser.encoder))
+        super().__init__(
+            model.task,
+            encoder.kind,
+            model.tokenizer,
+            trees={"own": "own", "sequence": "none"}.get(model.encoder.table_kind, "given"),
+            branching=branching,
+            tree_maker=maker,
+            max_words=max_words,
+        )
 
     @classmethod
     def from_pretrained(
@@ -108,13 +92,13 @@ class Pipeline:
         options = HubOptions(revision, cache_dir, force_download, local_files_only, token)
         device = _device(device)
         checkpoint = load_checkpoint(bundle_folder(path_or_hub_id, options), device)
-        encoder, run = checkpoint.config.model.encoder, checkpoint.config.run
+        encoder, text = checkpoint.config.model.encoder, checkpoint.config.text
         if encoder.kind not in GIVEN_KINDS:
             if trees is not None:
                 why = "makes trees of its own" if encoder.parses else "looks at no tree"
                 raise ConfigError(f"trees={trees!r}: a model of kind {encoder.kind!r} {why}")
             return cls(checkpoint.model, max_words=max_words)
-        trees = trees or run.data.branching or PACKAGED
+        trees = trees or text.branching or PACKAGED
         if trees in BRANCHINGS:
             return cls(checkpoint.model, branching=str(trees), max_words=max_words)
         if trees != PACKAGED and "/" not in str(trees) and not Path(trees).is_dir():
@@ -130,60 +114,14 @@ class Pipeline:
         """Names of the classes; () for a model that only parses."""
         return self.model.config.labels
 
-    def classify(
-        self,
-        premises: Iterable[str],  # n sentences, which need not be premises
-        hypotheses: Iterable[str] | None = None,  # n, for a model of pairs
-        *,
-        batch_size: int = EVALUATION_BATCH,  # sentences or pairs at most
-    ) -> list[Prediction]:  # n
-        """Labels and probabilities.
+    def _probabilities(self, corpus: Corpus, batch_size: int) -> np.ndarray:  # (n, C)
+        return predict_probabilities(self.model, corpus, batch_size)
 
-        Raises DataError naming the number of a sentence, counted from 0, that is empty, no text, a broken parse or
-        longer than `max_words`; TypeError where the model is not one of pairs, or of sentences.
-        """
-        task = self.model.task
-        require_sides(task, hypotheses is not None, type(self.model).__name__)
-        if hypotheses is None:
-            read, n_sides = self._read(premises, "sentences"), 1
-        else:
-            read, n_sides = joined(self._read(premises, "premises"), self._read(hypotheses, "hypotheses")), 2
-        columns = self._composed(read)
-        labels = np.full(n_sentences(columns) // n_sides, NO_LABEL, dtype=np.int64)
-        corpus = Corpus(columns, labels, n_sides)
-        return predictions(self.labels, predict_probabilities(self.model, corpus, batch_size))
+    def _encodings(self, sentences: SentenceColumns) -> np.ndarray:  # (n, D) float32
+        return encode_columns(self.model.encoder, sentences)
 
-    def encode(self, sentences: Iterable[str]) -> np.ndarray:  # (n, output_dim) float32
-        """One vector a sentence. Raises DataError as `classify`."""
-        return encode_columns(self.model.encoder, self._composed(self._read(sentences, "sentences")))
-
-    def parse(self, sentences: Iterable[str]) -> list[str]:  # n
-        """The trees that the model composes the sentences by, as binary parses.
-
-        Raises DataError as `classify`, TypeError for a model that looks at no tree.
-        """
-        kind = self.model.encoder.config.kind
-        if self.model.encoder.table_kind == "sequence":
-            raise TypeError(f"a model of kind {kind!r} looks at no tree")
-        read = self._read(sentences, "sentences")
-        columns = self._composed(read)
-        if self.model.encoder.config.parses:
-            columns = columns._replace(transitions=predict_transitions(self.model.encoder, columns))
-        return binary_parses(read, columns)
-
-    def _read(self, sentences: Iterable[str], name: str) -> Sentences:
-        read = read_strings(sentences, name, self._tokenizer, Limits(max_words=self.max_words))
-        needs_parse = self.model.config.encoder.kind in GIVEN_KINDS
-        if needs_parse and self.branching is None and self.parser is None:
-            require_parses(read, name)
-        return read
-
-    def _composed(self, read: Sentences) -> SentenceColumns:
-        """The sentences under the trees that a model composes by which does not parse."""
-        parser = None
-        if self.parser is not None:
-            parser = TreeMaker(self.parser.vocabulary, partial(predict_transitions, self.parser.encoder))
-        return under_trees(read, self._vocabulary, self.branching, parser)
+    def _own_transitions(self, sentences: SentenceColumns) -> np.ndarray:  # (M,) int8
+        return predict_transitions(self.model.encoder, sentences)
 
 
 def packaged_parser() -> Path:

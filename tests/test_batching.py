@@ -10,19 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
-from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.batching import epoch_batches, length_batches
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.pairs import PairExample, pair_columns_from_examples
 from spinn_tensor.data_prep.treebank import treebank_columns
 from spinn_tensor.data_prep.trees import right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.training.evaluate import (
-    EVALUATION_BATCH,
-    TOKENS,
-    batches,
-    predict_probabilities,
-    sentence_batches,
-)
+from spinn_tensor.inference import BATCH_TOKENS, EVALUATION_BATCH, corpus_batches, predict_probabilities
 from tests.closeness import assert_close
 
 pytestmark = pytest.mark.numerical
@@ -38,16 +32,11 @@ def as_lists(batches: list[np.ndarray]) -> list[list[int]]:
     st.lists(st.integers(1, 9), max_size=60),
     st.integers(1, 9),
     st.integers(1, 4),
-    st.booleans(),
     st.integers(0, 2**40),
     st.integers(0, 5),
 )
-def test_every_row_comes_once(
-    lengths: list[int], batch_size: int, pool: int, shuffle: bool, seed: int, epoch: int
-) -> None:
-    batches = epoch_batches(
-        np.array(lengths, dtype=np.int64), batch_size, seed=seed, epoch=epoch, shuffle=shuffle, pool=pool
-    )
+def test_every_row_comes_once(lengths: list[int], batch_size: int, pool: int, seed: int, epoch: int) -> None:
+    batches = epoch_batches(np.array(lengths, dtype=np.int64), batch_size, seed=seed, epoch=epoch, pool=pool)
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
     sizes = sorted((len(batch) for batch in batches), reverse=True)
     assert all(size == batch_size for size in sizes[:-1])
@@ -59,22 +48,16 @@ def test_every_row_comes_once(
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), max_size=60),
     st.integers(1, 60),
     st.integers(1, 9),
-    st.booleans(),
 )
-@example([(1, 2)] * 4, 4, 2, False)  # to the last token
-def test_a_budget_is_kept_and_used_up(
-    sizes: list[tuple[int, int]], budget: int, batch_size: int, shuffle: bool
-) -> None:
+@example([(1, 2)] * 4, 4, 2)  # to the last token
+def test_a_budget_is_kept_and_used_up(sizes: list[tuple[int, int]], budget: int, batch_size: int) -> None:
     lengths, n_tokens = np.array(sizes, dtype=np.int64).reshape(-1, 2).T
     batches = epoch_batches(
-        lengths, batch_size, seed=1, epoch=0, shuffle=shuffle, pool=99, n_tokens=n_tokens, token_budget=budget
+        lengths, batch_size, seed=1, epoch=0, pool=99, n_tokens=n_tokens, token_budget=budget
     )
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or n_tokens[batch].sum() <= budget
-    if not shuffle:  # one row more would have been too many
-        for batch, following in pairwise(batches):
-            assert n_tokens[batch].sum() + n_tokens[following[0]] > budget
 
 
 def test_a_budget_needs_the_tokens() -> None:
@@ -103,10 +86,24 @@ def test_rows_of_a_pool_are_drawn_from_the_whole_corpus() -> None:
     assert sum(np.ptp(lengths[batch]) > 0 for batch in batches) > 90
 
 
-def test_unshuffled_batches_are_sorted_the_longest_first() -> None:
-    batches = epoch_batches(LENGTHS, 32, seed=0, epoch=0, shuffle=False)
-    assert (np.diff(LENGTHS[np.concatenate(batches)]) <= 0).all()
-    assert as_lists(batches) == as_lists(epoch_batches(LENGTHS, 32, seed=9, epoch=9, shuffle=False))
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("most", [None, 1, 7])
+def test_batches_by_length_hold_every_row_once_and_as_many_as_fit(padded: bool, most: int | None) -> None:
+    n_tokens = np.random.default_rng(0).integers(1, 30, 200)
+    n_tokens[17] = 500
+    made = list(length_batches(n_tokens, tokens=100, rows=most, padded=padded))
+    rows = np.concatenate(made)
+    assert (np.diff(n_tokens[rows]) <= 0).all()
+    np.testing.assert_array_equal(np.sort(rows), np.arange(200))
+
+    def size(batch: np.ndarray) -> int:
+        return int(n_tokens[batch].max() * len(batch) if padded else n_tokens[batch].sum())
+
+    assert made[0].tolist() == [17]
+    for batch, following in pairwise(made[1:]):
+        assert size(batch) <= 100
+        assert len(batch) == most or size(np.append(batch, following[0])) > 100
+    assert list(length_batches(n_tokens[:0], tokens=100)) == []
 
 
 @pytest.mark.parametrize("batch_size, pool", [(0, 1), (1, 0)])
@@ -124,20 +121,11 @@ def test_a_corpus_of_long_sentences_is_scored_in_small_batches(of_pairs: bool) -
     encoder = EncoderConfig(len(vocabulary), kind="bow", embedding_dim=2, hidden_dim=2, tracker_dim=2)
     model = build_model(ModelConfig(task, tuple("xyz"), encoder, ClassifierConfig(3, mlp_dim=4))).eval()
     corpus: Corpus = treebank_columns(trees, vocabulary)
-    longest = 2_000
     if of_pairs:
         pairs = [PairExample(tree, tree, "neutral", "") for tree in trees]
-        corpus, longest = pair_columns_from_examples(pairs, vocabulary), 4_000
-    found = list(batches(model, corpus, EVALUATION_BATCH))
+        corpus = pair_columns_from_examples(pairs, vocabulary)
+    found = list(corpus_batches(model, corpus, EVALUATION_BATCH))
     assert sorted(np.concatenate([rows for rows, _ in found]).tolist()) == list(range(len(trees)))
-    assert max(len(batch.sentences.token_ids) for _, batch in found) < TOKENS + longest
+    assert max(len(batch.sentences.token_ids) for _, batch in found) <= BATCH_TOKENS
     probabilities = predict_probabilities(model, corpus)
     assert_close(probabilities, predict_probabilities(model, corpus, batch_size=1))
-
-
-def test_batches_of_long_sentences_are_small() -> None:
-    n_tokens = np.array([3, 2 * TOKENS, *[1000] * 100, 2])
-    found = list(sentence_batches(n_tokens))
-    assert sorted(np.concatenate(found).tolist()) == list(range(len(n_tokens)))
-    assert all(n_tokens[rows[:-1]].sum() < TOKENS for rows in found)
-    assert list(sentence_batches(np.zeros(0, dtype=np.int64))) == []

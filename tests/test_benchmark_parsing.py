@@ -15,7 +15,8 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.pairs import PairExample
 from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import parse_binary
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.presets import run_config
 from tests.machines import needs_shared
 from tests.strategies import tree_of
@@ -66,11 +67,11 @@ def test_parsing_runs_and_stores_every_seed(tmp_path: Path, monkeypatch: pytest.
         assert row.keys() == {"seeds", "self_f1"}
         assert len(row["seeds"]) == 2
     for name, n_files in (("slice-1", 1), ("slice-2", 1), ("slice-sst-1", 2), ("slice-sst-2", 2)):
-        run = load_checkpoint(tmp_path / "runs" / name).config.run
+        run = RunConfig.from_dict(load_checkpoint(tmp_path / "runs" / name).config.run)
         assert (run.training.seed, len(run.data.train)) == (int(name[-1]), n_files)
     mean = statistics.mean(run["gold"]["sentence_f1"] for run in of_both["seeds"])
     assert f"| SPINN, and SST's trees | {mean:.1%} |" in out.with_suffix(".md").read_text()
-    assert load_checkpoint(shipped).config.run.data.train == ("train.txt", "sst.txt")
+    assert load_checkpoint(shipped).config.run["data"]["train"] == ["train.txt", "sst.txt"]
 
 
 def test_parsing_without_sst_learns_from_the_slice_alone(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -14,14 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 import spinn_tensor.data_prep.folders as folders_module
 from spinn_tensor import PairClassifier
 from spinn_tensor.data_prep.folders import readable, recover, write_folder
-from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.tensor_files import CheckpointError
+from spinn_tensor.training.checkpoint import save_checkpoint
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.resume import read_training_state, restore
+from tests.damage import DAMAGE, change_json, change_tensors, truncate
 from tests.test_training import pair_model, pairs, settings
 
 
@@ -39,149 +40,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(trained: Path, tmp_path: Path) -> Path:
     """A copy of its last checkpoint, to be damaged."""
     return Path(shutil.copytree(trained / "last", tmp_path / "checkpoint"))
-
-
-def change_tensors(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        tensors = load_file(folder / name)
-        change(tensors)
-        save_file(tensors, folder / name)
-
-    return damage
-
-
-def change_json(name: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        values = json.loads((folder / name).read_text())
-        change(values)
-        (folder / name).write_text(json.dumps(values))
-
-    return damage
-
-
-def truncate(name: str) -> Callable[[Path], None]:
-    return lambda folder: os.truncate(folder / name, os.path.getsize(folder / name) // 2)
-
-
-def words(tokenizer: dict) -> dict[str, int]:
-    """Ids of the words in a tokenizer.json."""
-    return tokenizer["model"]["vocab"]
-
-
-WEIGHTS = "model.safetensors"
-DAMAGE = {
-    "a width that no machine has": (
-        change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**12)),
-        r"config.json: no model can have these sizes",
-    ),
-    "a wider model than the file's": (
-        change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**5)),
-        r"model.safetensors: tensor .* has shape",
-    ),
-    "labels that are one text": (
-        change_json("config.json", lambda c: c["model"].update(labels="abc")),
-        r"config.json: labels: expected a list of names, got 'abc'",
-    ),
-    "metrics that are none": (
-        change_json("config.json", lambda c: c.update(metrics=["ab"])),
-        r"config.json: metrics: expected an object of finite numbers",
-    ),
-    "a version that is no whole number": (
-        change_json("config.json", lambda c: c.update(format_version=2.0)),
-        r"config.json: format version 2.0",
-    ),
-    "missing tensor": (
-        change_tensors(WEIGHTS, lambda t: t.pop("mlp.output.bias")),
-        r"model.safetensors: tensor 'mlp.output.bias' is missing",
-    ),
-    "extra tensor": (
-        change_tensors(WEIGHTS, lambda t: t.update(extra=torch.zeros(1))),
-        r"model.safetensors: tensor 'extra' is not part of the model",
-    ),
-    "misshapen tensor": (
-        change_tensors(WEIGHTS, lambda t: t.update({"mlp.output.bias": torch.zeros(4)})),
-        r"model.safetensors: tensor 'mlp.output.bias' has shape \(4,\), expected \(3,\)",
-    ),
-    "tensor of another type": (
-        change_tensors(WEIGHTS, lambda t: t.update({"mlp.output.bias": torch.zeros(3, dtype=torch.float64)})),
-        r"model.safetensors: tensor 'mlp.output.bias' has type torch.float64, expected torch.float32",
-    ),
-    "truncated weights": (truncate(WEIGHTS), r"model.safetensors: not a whole safetensors file"),
-    "empty weights": (lambda f: os.truncate(f / WEIGHTS, 0), r"model.safetensors: not a whole"),
-    "no weights": (lambda f: (f / WEIGHTS).unlink(), r"model.safetensors: no such file"),
-    "truncated config": (truncate("config.json"), r"config.json: not JSON"),
-    "config without an end": (
-        lambda f: (f / "config.json").write_text("[" * 100_000),
-        r"config.json: not JSON",
-    ),
-    "config that is a list": (
-        lambda f: (f / "config.json").write_text("[]"),
-        r"expected a JSON object, got list",
-    ),
-    "newer format": (
-        change_json("config.json", lambda c: c.update(format_version=99)),
-        r"config.json: format version 99; this program reads 2$",
-    ),
-    "older format": (
-        change_json("config.json", lambda c: c.update(format_version=1)),
-        r"config.json: format version 1; this program reads 2: train the model again",
-    ),
-    "no format": (change_json("config.json", lambda c: c.pop("format_version")), r"format version None"),
-    "unknown key": (change_json("config.json", lambda c: c.update(colour=1)), r"key 'colour' is unknown"),
-    "missing key": (change_json("config.json", lambda c: c.pop("metrics")), r"key 'metrics' is missing"),
-    "unknown model key": (
-        change_json("config.json", lambda c: c["model"]["encoder"].update(depth=2)),
-        r"config.json: EncoderConfig: unknown key 'depth'",
-    ),
-    "unknown training key": (
-        change_json("config.json", lambda c: c["run"]["training"].update(adam=True)),
-        r"config.json: TrainingConfig: unknown key 'adam'",
-    ),
-    "value of another type": (
-        change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim="8")),
-        r"config.json: EncoderConfig.hidden_dim: expected int, got '8'",
-    ),
-    "value out of range": (
-        change_json("config.json", lambda c: c["model"]["encoder"].update(kind="gru")),
-        r"config.json: kind: expected one of",
-    ),
-    "labels that are no list": (
-        change_json("config.json", lambda c: c["model"].update(labels=3)),
-        r"config.json: ",
-    ),
-    "section that is no object": (
-        change_json("config.json", lambda c: c.update(run=3)),
-        r"config.json: RunConfig",
-    ),
-    "metrics that are no object": (
-        change_json("config.json", lambda c: c.update(metrics=3)),
-        r"config.json: ",
-    ),
-    "other vocabulary": (
-        change_json("tokenizer.json", lambda t: words(t).update(new=len(words(t)))),
-        r"tokenizer.json: not the vocabulary the model was trained with",
-    ),
-    "reordered vocabulary": (
-        change_json(
-            "tokenizer.json", lambda t: words(t).update(dogs=words(t)["bark"], bark=words(t)["dogs"])
-        ),
-        r"tokenizer.json: not the vocabulary",
-    ),
-    "other casing": (
-        change_json("tokenizer.json", lambda t: t["normalizer"]["normalizers"].append({"type": "Lowercase"})),
-        r"tokenizer.json: not the vocabulary",
-    ),
-    "other rules": (
-        change_json("tokenizer.json", lambda t: t["pre_tokenizer"]["pretokenizers"].pop()),
-        r"tokenizer.json: pre_tokenizer: not the rules of this version",
-    ),
-    "vocabulary with a gap": (
-        change_json("tokenizer.json", lambda t: words(t).pop("dogs")),
-        r"tokenizer.json: vocab: token '\S+' has the id \d+, expected each of 0 to \d+ once",
-    ),
-    "truncated tokenizer": (truncate("tokenizer.json"), r"tokenizer.json: not JSON"),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer.json: no such file"),
-}
 
 
 @pytest.mark.parametrize("name", DAMAGE)

@@ -26,7 +26,7 @@ from spinn_tensor.cli.report import comparison_table, parse_table
 from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.trees import parse_binary
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
 from tests.closeness import assert_close
 from tests.test_generated import TINY
 from tests.tiny_runs import (

@@ -15,7 +15,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.trees import Tree, parse_binary
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
 from tests.tiny_runs import (
     pair_arguments,
     same_threads,
@@ -194,7 +194,7 @@ def test_training_on_text(preset: str, tmp_path: Path, capsys: Capture) -> None:
     assert main(["predict", run, *text]) == 0  # the run's own branching
     if not parses:
         assert capsys.readouterr().out.startswith(DRAWN)
-    assert load_checkpoint(run).config.run.data.branching == "right"
+    assert load_checkpoint(run).config.text.branching == "right"
     needs_parses = preset == "logic-spinn-pi"
     assert main(["evaluate", run, "--branching", "none"]) == (1 if needs_parses else 0)
     said = capsys.readouterr().err
@@ -259,6 +259,6 @@ def test_branching_of_other_corpora(branching: str, tree_run: Path, tmp_path: Pa
     arguments = [argument for argument in tree_arguments(tmp_path) if argument != "--node-labels"]
     options = ["--branching", branching, "--epochs", "1", "--output", str(tmp_path / "run")]
     assert main([*arguments, *options]) == 0
-    assert load_checkpoint(tmp_path / "run").config.run.data.branching == branching
+    assert load_checkpoint(tmp_path / "run").config.text.branching == branching
     sentence = ["--sentence", "( a ( good film ) )"]
     assert main(["predict", str(tree_run), *sentence, "--branching", branching]) == 0

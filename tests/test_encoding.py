@@ -21,13 +21,12 @@ from spinn_tensor.encoding import (
     EncodingOptions,
     Ranks,
     blocks,
-    encode_columns,
     encode_to_array,
     encode_to_shards,
     read_manifest,
     read_shards,
 )
-from spinn_tensor.encoding.blocks import token_batches
+from spinn_tensor.inference import encode_columns
 from tests.closeness import FLOAT16, FLOAT32, assert_close
 from tests.tiny_sentences import N_LINES, WORDS, trees, write_parses
 
@@ -81,15 +80,6 @@ def test_columns_are_encoded_as_one_by_one(kind: str, batch_tokens: int) -> None
     got = encode_columns(encoder, sentence_columns(sentences, VOCABULARY), batch_tokens=batch_tokens)
     assert got.dtype == np.float32
     assert_close(got, one_by_one(encoder, sentences))
-
-
-def test_batches_hold_every_row_once_and_few_tokens() -> None:
-    n_tokens = np.random.default_rng(0).integers(1, 9, 50)
-    made = list(token_batches(n_tokens, 20))
-    np.testing.assert_array_equal(np.sort(np.concatenate(made)), np.arange(50))
-    assert len(made) > 5
-    assert all(n_tokens[rows].sum() - n_tokens[rows[-1]] < 20 for rows in made)
-    assert not list(token_batches(n_tokens[:0], 20))
 
 
 @pytest.mark.parametrize("form", ["npy", "safetensors"])

@@ -20,7 +20,7 @@ import torch
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
 from tests.tiny_bundles import TEXTS, tiny_bundle, tiny_model
 from tests.tiny_models import exports_lanes
 

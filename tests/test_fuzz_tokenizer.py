@@ -16,8 +16,9 @@ from spinn_tensor.config import EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.model.classifiers import build_model
-from spinn_tensor.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from spinn_tensor.model.classifiers import build_model, load_checkpoint
+from spinn_tensor.tensor_files import CheckpointError
+from spinn_tensor.training.checkpoint import save_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.presets import run_config
 from tests.fuzzing import changes, damaged, fuzz

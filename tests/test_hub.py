@@ -16,9 +16,8 @@ from spinn_tensor import (
     PairClassifier,
     Pipeline,
 )
-from spinn_tensor.hub import HubMixin
-from tests.test_bundle import FILES, same_weights
-from tests.tiny_bundles import tiny_bundle, tiny_model
+from spinn_tensor.bundle import PretrainedModel
+from tests.tiny_bundles import FILES, same_weights, tiny_bundle, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_methods_take_what_huggingface_hubs_mixin_takes() -> None:
     for name in ("from_pretrained", "save_pretrained", "push_to_hub"):
-        ours = inspect.signature(getattr(HubMixin, name)).parameters
+        ours = inspect.signature(getattr(PretrainedModel, name)).parameters
         theirs = inspect.signature(getattr(PyTorchModelHubMixin, name)).parameters
         extra = set(ours) - set(theirs)
         assert extra <= {"device", "license"}, name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -11,9 +10,11 @@ from huggingface_hub import ModelCard
 from spinn_tensor import (
     Pipeline,
 )
+from spinn_tensor.card import model_card, without_folders
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.cli.train import new_run
-from spinn_tensor.training.model_card import model_card, train_command, without_folders
+from spinn_tensor.training.checkpoint import train_command
+from spinn_tensor.training.config import RunConfig
 from tests.tiny_bundles import METRICS, own_run, tiny_bundle, tiny_model, tiny_run
 
 
@@ -36,7 +37,7 @@ def test_the_hub_understands_the_card(kind, task, tmp_path) -> None:
     assert "`neutral`" in card.text or task != "pair"
     for heading in ("Use", "Model", "Data", "Scores", "Made by", "Not for"):
         assert f"\n## {heading}\n" in card.text
-    assert "license" not in model_card(model.config, model.provenance.run, METRICS, 1)
+    assert "license" not in model_card(model.config, tiny_run().to_dict(), METRICS, 1)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +70,9 @@ def test_the_cards_code_runs(kind, task, tmp_path) -> None:
     ids=["seed", "ambiguous keys", "own fields", "parser", "vectors"],
 )
 def test_the_command_of_the_card_has_the_same_settings(run) -> None:
-    named = replace(run, data=without_folders(run.data))
+    named = RunConfig.from_dict(without_folders(run.to_dict()))
     command = train_command(named)
-    assert f"    {command}\n" in model_card(tiny_model().config, run, METRICS, 1)
+    assert f"    {command}\n" in model_card(tiny_model().config, run.to_dict(), METRICS, 1, command)
     words = shlex.split(command)
     assert words[:2] == ["spinn", "train"]
     args = build_parser().parse_args([*words[1:], "--device", "cpu"])
@@ -80,9 +81,9 @@ def test_the_command_of_the_card_has_the_same_settings(run) -> None:
 
 def test_a_run_of_no_preset_has_no_command() -> None:
     assert train_command(own_run()) is None
-    assert "settings are in config.json" in model_card(tiny_model().config, own_run(), METRICS, 1)
+    assert "settings are in config.json" in model_card(tiny_model().config, own_run().to_dict(), METRICS, 1)
 
 
 def test_a_score_that_there_is_not_yet() -> None:
-    card = model_card(tiny_model().config, tiny_run(), {"step": 3, "best_dev_score": -1.0}, 1)
+    card = model_card(tiny_model().config, tiny_run().to_dict(), {"step": 3, "best_dev_score": -1.0}, 1)
     assert "| accuracy on dev, the best of the run | not evaluated yet |" in card

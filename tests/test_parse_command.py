@@ -22,8 +22,8 @@ from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import lengths, sentence_columns, take
 from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import format_binary, parse_binary, right_branching
-from spinn_tensor.training.checkpoint import load_checkpoint
-from spinn_tensor.training.evaluate import predict_transitions
+from spinn_tensor.inference import predict_transitions
+from spinn_tensor.model.classifiers import load_checkpoint
 from tests.machines import needs_shared
 from tests.tiny_runs import (
     PRESET,
@@ -81,7 +81,7 @@ def test_a_parser_learns_its_trees(run: Path) -> None:
     assert "accuracy" not in results
     model, _, config = load_checkpoint(run)
     assert isinstance(model, SentenceParser)
-    assert config.run.data.train == tuple(str(run.parent / name) for name in ("pairs.jsonl", "sst.txt"))
+    assert config.run["data"]["train"] == [str(run.parent / name) for name in ("pairs.jsonl", "sst.txt")]
 
 
 @pytest.mark.parametrize("options", [[], ["--tokens"]])

@@ -18,8 +18,8 @@ from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.logic import LogicConfig
+from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training import generated
-from spinn_tensor.training.checkpoint import load_checkpoint
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.evaluate import evaluate
 from spinn_tensor.training.generated import generate_corpus
@@ -104,7 +104,7 @@ def test_evaluation_is_in_float32(tmp_path: Path) -> None:
     options = ["--epochs", "1", "--precision", "bfloat16", "--output", str(tmp_path / "run")]
     assert main([*pair_arguments(tmp_path), *options]) == 0
     checkpoint = load_checkpoint(tmp_path / "run" / "best")
-    assert checkpoint.config.run.training.precision == "bfloat16"
+    assert checkpoint.config.run["training"]["precision"] == "bfloat16"
     assert all(parameter.dtype == torch.float32 for parameter in checkpoint.model.parameters())
     trainer = trainer_of(pair_arguments(tmp_path))
     results = json.loads((tmp_path / "run" / "results.json").read_text())

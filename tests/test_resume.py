@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from spinn_tensor.cli.main import main
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
 from tests.tiny_runs import pair_arguments, same_threads
 
 pytest.importorskip("datasets")

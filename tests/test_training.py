@@ -19,10 +19,11 @@ from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
 from spinn_tensor.data_prep.pairs import LABELS, pair_columns_from_examples, read_pairs
 from spinn_tensor.data_prep.sst import labelled_columns, read_trees
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.inference import predict_probabilities
+from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import Interrupted
-from spinn_tensor.training.evaluate import evaluate, predict_probabilities
+from spinn_tensor.training.evaluate import evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
 from spinn_tensor.training.metrics import MetricsLog, Scores, add_to_confusion
 from spinn_tensor.training.objective import training_loss

@@ -9,6 +9,7 @@ import torch
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, Provenance, build_model
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.classifiers import Model
+from spinn_tensor.training.checkpoint import train_command
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.presets import run_config
 
@@ -22,6 +23,8 @@ LABELS = {
 ENCODER = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4}
 CLASSIFIER = {"mlp_dim": 12, "mlp_layers": 1}
 METRICS = {"step": 1208, "epoch": 4, "best_dev_score": 0.90632}
+
+FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]  # of a bundle
 
 TEXTS = [
     "The dogs don't bark.",
@@ -37,6 +40,12 @@ PARSES = [
     "( ( A dog ) ( sings . ) )",
     "( dogs bark )",
 ]
+
+
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Tell whether two models have the same parameters and buffers, by name."""
+    left, right = first.state_dict(), second.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def tiny_run(corpus: str = "snli", **data: object) -> RunConfig:
@@ -63,7 +72,7 @@ def tiny_model(
         for parameter in model.parameters():  # so that outputs are not all alike
             parameter.add_(0.3 * torch.randn_like(parameter))
     run = run or tiny_run("trees" if task == "parse" else "snli")
-    model.provenance = Provenance(vocabulary, run, METRICS)
+    model.provenance = Provenance(vocabulary, run, METRICS, train_command(run))
     return model.eval()
 
 

@@ -17,7 +17,7 @@ from spinn_tensor.cli.report import TerminalObserver, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.logic import LogicConfig
 from spinn_tensor.data_prep.trees import right_branching
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.presets import run_config

@@ -37,12 +37,12 @@ from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.records import WITHOUT_PARSE, Tokenize
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Ranks, encode_to_array, encode_to_shards
-from spinn_tensor.encoding.blocks import BATCH_TOKENS, SHARING_TOKENS
 from spinn_tensor.encoding.job import DTYPES, FORMATS, STDIN
 from spinn_tensor.encoding.run import WAIT_SECONDS
 from spinn_tensor.encoding.shards import write_array
+from spinn_tensor.inference import BATCH_TOKENS, SHARING_TOKENS
+from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.model.encoder import SentenceEncoder
-from spinn_tensor.training.checkpoint import load_checkpoint
 
 DESCRIPTION = """\
 Encodes sentences: h of the root of each tree, (sentences, width), in the order of the input.

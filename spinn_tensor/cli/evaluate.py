@@ -23,7 +23,8 @@ from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
 from spinn_tensor.cli.sentences import TextReader, chosen_branching, needs_parses
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.files import Skipped, atomic_write
-from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
+from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
+from spinn_tensor.training.checkpoint import run_of
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import prepared_from, read_source, stored_splits
 from spinn_tensor.training.evaluate import Evaluation, evaluate
@@ -128,7 +129,7 @@ def _evaluate(
 
 def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
     """The settings of the run, as far as they bear on the files that are scored, and those given now."""
-    data = checkpoint.config.run.data
+    data = run_of(checkpoint.config, args.checkpoint).data
     is_own = args.data is None
     return replace(
         data,

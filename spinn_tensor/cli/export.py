@@ -12,7 +12,7 @@ from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_checkpoint, add_command, positive
 from spinn_tensor.config import ConfigError
-from spinn_tensor.training.checkpoint import load_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
 
 if TYPE_CHECKING:
     from spinn_tensor.export.parity import ParityReport

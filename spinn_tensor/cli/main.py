@@ -37,7 +37,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.machine import ScoreError
-from spinn_tensor.training.checkpoint import CheckpointError
+from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.distributed import Interrupted, LostRank
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.loop import TrainingError

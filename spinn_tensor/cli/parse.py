@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from spinn_tensor.bundle import checkpoint_folder
 from spinn_tensor.cli.arguments import (
     add_command,
     add_device,
@@ -43,9 +44,9 @@ from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import Tree, format_binary, right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.inference import predict_transitions
+from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.pipeline import load_parser, packaged_parser
-from spinn_tensor.training.checkpoint import Checkpoint, checkpoint_folder
-from spinn_tensor.training.evaluate import predict_transitions
 
 STDIN = "/dev/stdin"
 

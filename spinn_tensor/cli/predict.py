@@ -48,8 +48,8 @@ from spinn_tensor.data_prep.pairs import (
 from spinn_tensor.data_prep.treebank import treebank_columns
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
-from spinn_tensor.training.checkpoint import Checkpoint, load_checkpoint
-from spinn_tensor.training.evaluate import predict_probabilities, predict_transitions
+from spinn_tensor.inference import predict_probabilities, predict_transitions
+from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
@@ -169,10 +169,9 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
     tokenize = text_reader_for(checkpoint, branching)
     skip_bad, limits = bool(args.skip_bad), Limits(**given_limits(args))
     if checkpoint.config.model.task == "pair":
-        data = checkpoint.config.run.data
         labels = LabelNames(list(checkpoint.config.model.labels))
         line_format = PairFormat(
-            labels, PairFields.named(data.fields), require_label=False, tokenize=tokenize
+            labels, PairFields.named(checkpoint.config.text.fields), require_label=False, tokenize=tokenize
         )
         pairs = list(read_pairs(args.input, line_format, skip_bad=skip_bad, skipped=skipped, limits=limits))
         names = [pair.pair_id for pair in pairs]

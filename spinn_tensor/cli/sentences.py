@@ -23,7 +23,7 @@ from spinn_tensor.data_prep.sentence_lines import record_tree, sentence_record
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.treebank import parse_or_tokenize
 from spinn_tensor.data_prep.trees import Tree
-from spinn_tensor.training.checkpoint import Checkpoint
+from spinn_tensor.model.classifiers import Checkpoint
 
 
 class Sentence(NamedTuple):
@@ -35,7 +35,7 @@ class Sentence(NamedTuple):
 
 def chosen_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
     """What --branching says, by default what the checkpoint's run had; None for the trees that are given."""
-    chosen = checkpoint.config.run.data.branching if args.branching is None else args.branching
+    chosen = checkpoint.config.text.branching if args.branching is None else args.branching
     return None if chosen == "none" else chosen
 
 

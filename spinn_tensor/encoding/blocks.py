@@ -12,19 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from spinn_tensor.batch import make_sentence_batch, move
 from spinn_tensor.data_prep.branching import with_branching
-from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, take
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.sentence_lines import SentenceFile
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
+from spinn_tensor.inference import encode_columns
 from spinn_tensor.model.encoder import SentenceEncoder
 
 BLOCK_LINES = 20_000  # that are in memory at a time, and sorted by length
-BATCH_TOKENS = 16_384  # of a batch, unless a single sentence has more
-SHARING_TOKENS = 65_536  # the same where equal words and subtrees are done once: the more, the more are equal
 
 
 class EncodedBlock(NamedTuple):
@@ -36,40 +32,6 @@ class EncodedBlock(NamedTuple):
     skipped: Skipped  # why bad lines were left out
     n_words: int  # of all sentences
     n_unknown: int  # of these, words that the vocabulary does not have
-
-
-def encode_columns(
-    encoder: SentenceEncoder,
-    columns: SentenceColumns,  # n sentences
-    *,
-    dtype: str = "float32",  # or "float16"
-    batch_tokens: int | None = None,  # of a batch; None: as suits the encoder
-) -> np.ndarray:  # (n, D) of that dtype
-    """Root encodings in the order of the columns. Puts the encoder in eval mode."""
-    device = next(encoder.parameters()).device
-    result = np.empty((n_sentences(columns), encoder.output_dim), dtype=dtype)
-    encoder.eval()
-    if batch_tokens is None:
-        batch_tokens = SHARING_TOKENS if encoder.sharing(encoder.table_kind) == "states" else BATCH_TOKENS
-    with torch.inference_mode():
-        for rows in token_batches(lengths(columns), batch_tokens):
-            batch = make_sentence_batch(
-                take(columns, rows), encoder.table_kind, share=encoder.sharing(encoder.table_kind)
-            )
-            batch = move(batch, device)
-            result[rows] = encoder(batch).to(getattr(torch, dtype)).cpu().numpy()
-    return result
-
-
-def token_batches(
-    n_tokens: np.ndarray,  # (n,) int64 tokens of each sentence
-    batch_tokens: int,
-) -> Iterator[np.ndarray]:
-    """Rows of each batch, (B,) int64, longest first; more than `batch_tokens` only by the last sentence of one."""
-    order = np.argsort(-n_tokens, kind="stable")
-    n_before = np.cumsum(n_tokens[order]) - n_tokens[order]
-    if len(order):
-        yield from np.split(order, np.flatnonzero(np.diff(n_before // batch_tokens)) + 1)
 
 
 def encode_lines(

@@ -6,6 +6,7 @@ Pairs, after Mou et al. 2016 and Bowman et al. 2016, section 4: the MLP reads [p
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -13,8 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from spinn_tensor.batch import Batch, SentenceBatch
+from spinn_tensor.bundle import CheckpointConfig, PretrainedModel, read_bundle
 from spinn_tensor.config import ClassifierConfig, ModelConfig
-from spinn_tensor.hub import HubMixin
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import Parse
 from spinn_tensor.model.cells import SOFTMAX_RANGE
 from spinn_tensor.model.encoder import SentenceEncoder
@@ -29,13 +32,34 @@ class Outcome(NamedTuple):
     parse: Parse | None  # None for encoders that do not parse
 
 
+class Checkpoint(NamedTuple):
+    """A loaded checkpoint; unpacks as (model, vocabulary, config)."""
+
+    model: Model
+    vocabulary: Vocabulary
+    config: CheckpointConfig
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of tokenizer.json, made anew at each call: what raw text for this model is to be read through."""
+        return Tokenizer(self.vocabulary)
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Return the model of a checkpoint folder or run, in eval mode on `device`, its vocabulary and its settings.
+
+    Raises CheckpointError, see `bundle.read_bundle`.
+    """
+    return Checkpoint(*read_bundle(path, device, build_model))
+
+
 def build_model(config: ModelConfig) -> Model:
-    """A freshly initialised model."""
+    """Return a freshly initialised model."""
     kinds: tuple[type[Model], ...] = (PairClassifier, SentenceClassifier, SentenceParser)
     return {kind.task: kind for kind in kinds}[config.task](config)
 
 
-class PairClassifier(HubMixin, nn.Module):
+class PairClassifier(PretrainedModel):
     """Premise and hypothesis to a relation."""
 
     task: ClassVar[str] = "pair"
@@ -65,7 +89,7 @@ class PairClassifier(HubMixin, nn.Module):
         return Outcome(self.mlp(torch.cat(features, dim=1), batch.row_mask), parse)
 
 
-class SentenceClassifier(HubMixin, nn.Module):
+class SentenceClassifier(PretrainedModel):
     """One sentence to a class, or with `config.node_labels` every node of its tree."""
 
     task: ClassVar[str] = "sentence"
@@ -98,7 +122,7 @@ class SentenceClassifier(HubMixin, nn.Module):
         return self.mlp(self.encoder(batch.sentences))
 
 
-class SentenceParser(HubMixin, nn.Module):
+class SentenceParser(PretrainedModel):
     """Sentences to trees: a SPINN taught by transitions alone."""
 
     task: ClassVar[str] = "parse"

@@ -20,18 +20,18 @@ resume      what else a killed run needs
 run         all of it, from settings to results
 """
 
-from spinn_tensor.training.checkpoint import Checkpoint as Checkpoint
-from spinn_tensor.training.checkpoint import CheckpointConfig as CheckpointConfig
-from spinn_tensor.training.checkpoint import CheckpointError as CheckpointError
-from spinn_tensor.training.checkpoint import load_checkpoint as load_checkpoint
+from spinn_tensor.bundle import CheckpointConfig as CheckpointConfig
+from spinn_tensor.inference import predict_probabilities as predict_probabilities
+from spinn_tensor.inference import predict_transitions as predict_transitions
+from spinn_tensor.model.classifiers import Checkpoint as Checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint as load_checkpoint
+from spinn_tensor.tensor_files import CheckpointError as CheckpointError
 from spinn_tensor.training.checkpoint import save_checkpoint as save_checkpoint
 from spinn_tensor.training.config import DataConfig as DataConfig
 from spinn_tensor.training.config import RunConfig as RunConfig
 from spinn_tensor.training.config import TrainingConfig as TrainingConfig
 from spinn_tensor.training.evaluate import Evaluation as Evaluation
 from spinn_tensor.training.evaluate import evaluate as evaluate
-from spinn_tensor.training.evaluate import predict_probabilities as predict_probabilities
-from spinn_tensor.training.evaluate import predict_transitions as predict_transitions
 from spinn_tensor.training.loop import TrainingError as TrainingError
 from spinn_tensor.training.metrics import Scores as Scores
 from spinn_tensor.training.objective import training_loss as training_loss

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from spinn_tensor.bundle import WEIGHTS, checkpoint_folder
 from spinn_tensor.data_prep.columns import SentenceColumns, n_sentences
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
@@ -22,10 +23,10 @@ from spinn_tensor.data_prep.store import (
     write_store,
 )
 from spinn_tensor.data_prep.words import renumber
-from spinn_tensor.training.checkpoint import WEIGHTS, Checkpoint, checkpoint_folder, load_checkpoint
+from spinn_tensor.inference import predict_transitions
+from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.corpora import OnLines, preparation_key, preparation_options, prepare
-from spinn_tensor.training.evaluate import predict_transitions
 
 OnSentences = Callable[[int], object]  # told of so many sentences when they are parsed
 

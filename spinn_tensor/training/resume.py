@@ -26,14 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spinn_tensor.bundle import read_object
 from spinn_tensor.config import ConfigError, checked_fields
 from spinn_tensor.data_prep.columns import Corpus
-from spinn_tensor.training.checkpoint import (
-    CheckpointError,
-    check_tensors,
-    read_json,
-    read_tensors,
-)
+from spinn_tensor.tensor_files import CheckpointError, check_tensors, read_tensors
 from spinn_tensor.training.distributed import ALONE, Ranks
 
 METHOD = "method/"
@@ -124,7 +120,7 @@ def read_training_state(folder: Path) -> TrainingState:
     """Both files of a `last` checkpoint. Raises CheckpointError."""
     path = folder / STATE_JSON
     try:
-        progress = Progress.from_dict(read_json(path))
+        progress = Progress.from_dict(read_object(path))
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return TrainingState(progress, read_tensors(folder / STATE_TENSORS))

@@ -22,23 +22,15 @@ from typing import Any, NamedTuple
 
 import torch
 
+from spinn_tensor.bundle import CONFIG, WEIGHTS, load_weights, read_config, read_object
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.folders import readable, recover
 from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.model.classifiers import build_model
-from spinn_tensor.training.checkpoint import (
-    CONFIG,
-    WEIGHTS,
-    CheckpointError,
-    Model,
-    load_checkpoint,
-    load_weights,
-    read_config,
-    read_json,
-)
+from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
+from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
 from spinn_tensor.training.corpora import Splits, load_splits, with_prepared_options
 from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
@@ -88,7 +80,7 @@ def saved_run(output: Path) -> RunConfig | None:
             raise CheckpointError(f"{path}: missing, so the run in {output} cannot be resumed")
         return None
     try:
-        return RunConfig.from_dict(read_json(path))
+        return RunConfig.from_dict(read_object(path))
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -1,20 +1,17 @@
-"""The README.md of a checkpoint: what the model is, what it learnt from, how well, and the command that makes it again.
+"""The README.md of a bundle: what the model is, what it learnt from, how well, and the command that makes it again.
 
-It begins with the header in YAML that the Hugging Face Hub reads. Files are named without the folders they lay in.
+It begins with the header in YAML that the Hugging Face Hub reads. Files are named without the folders they lay in. The
+settings of the run are those in config.json; what is missing there was not set.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from spinn_tensor.config import GIVEN_KINDS, ModelConfig
-from spinn_tensor.training.config import DataConfig, RunConfig, differences, locate
-from spinn_tensor.training.presets import PRESETS, run_config
 
 KINDS = {  # name, and what it is
     "spinn-pi-nt": ("SPINN-PI-NT", "TreeLSTM over given parses"),
@@ -32,72 +29,48 @@ TASKS = {
 TAGS = {"pair": "sentence-pair-classification", "sentence": "sentence-classification", "parse": "parsing"}
 HUB_DATASETS = {"snli": "stanfordnlp/snli", "multinli": "nyu-mll/multi_nli", "sst": "stanfordnlp/sst"}
 NOT_ENGLISH = ("listops",)
-SEVERAL_VALUES = ("fields", "labels")  # flags that take all their values at once; others are repeated
 
 
 def model_card(
     model: ModelConfig,
-    run: RunConfig,
+    run: Mapping[str, Any],  # its settings as JSON values, see `spinn_tensor.bundle`
     metrics: Mapping[str, Any],
     n_parameters: int,
+    command: str | None = None,  # the `spinn train` that makes the model again; None: there is none
     license: str | None = None,  # of the weights; None: not said
 ) -> str:
-    """The text of README.md."""
-    run = dataclasses.replace(run, data=without_folders(run.data))
+    """Return the text of README.md."""
+    run = without_folders(run)
+    data = run.get("data", {})
+    corpus, selects_by_f1 = str(data.get("corpus")), run.get("training", {}).get("select_by") == "f1"
     sections = [
-        _header(model, run, license),
+        _header(model, corpus, "f1" if selects_by_f1 else "accuracy", license),
         f"# {KINDS[model.encoder.kind][0]}: {TASKS[model.task]}\n\n"
         "Weights for `spinn_tensor`, which reads them strictly and runs no code of this folder.",
-        "## Use\n\n" + _use(model, run.data.corpus),
+        "## Use\n\n" + _use(model, corpus),
         "## Model\n\n" + _table(_model_rows(model, n_parameters)),
-        "## Data\n\n" + _table(_data_rows(run.data)),
-        "## Scores\n\n" + _table(_score_rows(run, metrics)),
-        "## Made by\n\n" + _made_by(run),
-        "## Not for\n\n" + "\n".join(f"- {text}" for text in _limits(model, run)),
+        "## Data\n\n" + _table(_data_rows(data)),
+        "## Scores\n\n" + _table(_score_rows("F1 of the trees" if selects_by_f1 else "accuracy", metrics)),
+        "## Made by\n\n" + _made_by(command),
+        "## Not for\n\n" + "\n".join(f"- {text}" for text in _limits(model, corpus, data.get("branching"))),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def without_folders(data: DataConfig) -> DataConfig:
-    """The same data with files named by their last part: where they lay is nobody's business."""
-    extra = [entry.partition("=") for entry in data.extra]
-    return dataclasses.replace(
-        data,
-        data=data.data and _last_part(data.data),
-        vectors=data.vectors and _last_part(data.vectors),
-        train=tuple(map(_last_part, data.train)),
-        dev=tuple(map(_last_part, data.dev)),
-        test=tuple(map(_last_part, data.test)),
-        extra=tuple(f"{name}={_last_part(file)}" for name, _, file in extra),
-    )
+def without_folders(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the files of a run's settings by their last part: where they lay is nobody's business."""
+    data = dict(run.get("data", {}))
+    for name in ("data", "vectors"):
+        data |= {name: _last_part(data[name])} if data.get(name) else {}
+    for name in ("train", "dev", "test"):
+        data |= {name: list(map(_last_part, data[name]))} if name in data else {}
+    if "extra" in data:
+        entries = [entry.partition("=") for entry in data["extra"]]
+        data["extra"] = [f"{name}={_last_part(file)}" for name, _, file in entries]
+    return {**run, "data": data}
 
 
-def train_command(
-    run: RunConfig,  # files as they are to be named
-) -> str | None:
-    """The `spinn train` that has these settings; None for a preset that there is not."""
-    if run.preset not in PRESETS:
-        return None
-    words = ["spinn", "train", "--preset", run.preset, "--corpus", run.data.corpus]
-    for item in dataclasses.fields(DataConfig):
-        value = getattr(run.data, item.name)
-        if item.name == "corpus" or value == item.default:
-            continue
-        flag = "--" + item.name.replace("_", "-")
-        if value is True:
-            words.append(flag)
-        elif item.name in SEVERAL_VALUES:
-            words += [flag, *value]
-        else:
-            words += [word for one in _as_tuple(value) for word in (flag, str(one))]
-    preset = run_config(run.preset, run.data)
-    for key, _, value in differences(preset, run):
-        words += ["--set", f"{_short(key)}={value}"]
-    return shlex.join(words)
-
-
-def _header(model: ModelConfig, run: RunConfig, license: str | None) -> str:
-    corpus = run.data.corpus
+def _header(model: ModelConfig, corpus: str, metric: str, license: str | None) -> str:
     values: dict[str, Any] = {
         "library_name": "spinn_tensor",
         "license": license,
@@ -105,7 +78,7 @@ def _header(model: ModelConfig, run: RunConfig, license: str | None) -> str:
         "pipeline_tag": None if model.task == "parse" else "text-classification",
         "tags": sorted({"spinn", model.encoder.kind, TAGS[model.task]}),
         "datasets": [HUB_DATASETS[corpus]] if corpus in HUB_DATASETS else None,
-        "metrics": ["f1" if run.training.select_by == "f1" else "accuracy"],
+        "metrics": [metric],
     }
     # a JSON value is a YAML value
     lines = [f"{key}: {json.dumps(value)}" for key, value in values.items() if value is not None]
@@ -148,32 +121,38 @@ def _model_rows(model: ModelConfig, n_parameters: int) -> dict[str, str]:
     return rows
 
 
-def _data_rows(data: DataConfig) -> dict[str, str]:
-    files = {"data": data.data, "train": data.train, "dev": data.dev, "word vectors": data.vectors}
-    rows = {"corpus": _code(data.corpus)}
-    rows |= {name: ", ".join(map(_code, _as_tuple(value))) for name, value in files.items() if value}
-    if data.limit:
-        rows["limit"] = f"the first {data.limit:,} examples of each split"
-    if data.branching is not None:
-        rows["trees"] = f"{_code(data.branching)}, made without a parser"
+def _data_rows(data: Mapping[str, Any]) -> dict[str, str]:
+    files = {
+        "data": data.get("data"),
+        "train": data.get("train"),
+        "dev": data.get("dev"),
+        "word vectors": data.get("vectors"),
+    }
+    rows = {"corpus": _code(str(data.get("corpus")))}
+    rows |= {
+        name: ", ".join(map(_code, [value] if isinstance(value, str) else value))
+        for name, value in files.items()
+        if value
+    }
+    if data.get("limit"):
+        rows["limit"] = f"the first {data['limit']:,} examples of each split"
+    if data.get("branching") is not None:
+        rows["trees"] = f"{_code(data['branching'])}, made without a parser"
     return rows
 
 
-def _score_rows(run: RunConfig, metrics: Mapping[str, Any]) -> dict[str, str]:
-    name = "F1 of the trees" if run.training.select_by == "f1" else "accuracy"
+def _score_rows(criterion: str, metrics: Mapping[str, Any]) -> dict[str, str]:
     rows = {}
     for key, value in metrics.items():
         if key == "best_dev_score" and isinstance(value, int | float):
-            rows[f"{name} on dev, the best of the run"] = (
-                f"{value:.1%}" if value >= 0 else "not evaluated yet"
-            )
+            score = f"{value:.1%}" if value >= 0 else "not evaluated yet"
+            rows[f"{criterion} on dev, the best of the run"] = score
         else:
             rows[_cell(key)] = f"{value:,}" if isinstance(value, int) else _cell(str(value))
     return rows
 
 
-def _made_by(run: RunConfig) -> str:
-    command = train_command(run)
+def _made_by(command: str | None) -> str:
     if command is None:
         return "A program of its own, not a preset of `spinn train`; its settings are in config.json."
     return (
@@ -183,17 +162,15 @@ def _made_by(run: RunConfig) -> str:
     )
 
 
-def _limits(model: ModelConfig, run: RunConfig) -> list[str]:
-    texts = [
-        f"Words that it does not know: all of them are one, `<unk>`. It knows those of `{run.data.corpus}`."
-    ]
-    if run.data.corpus not in NOT_ENGLISH:
+def _limits(model: ModelConfig, corpus: str, branching: str | None) -> list[str]:
+    texts = [f"Words that it does not know: all of them are one, `<unk>`. It knows those of `{corpus}`."]
+    if corpus not in NOT_ENGLISH:
         texts.append("Languages other than English: its tokens are those of the Penn Treebank.")
     if model.task == "pair":
         texts.append("Finding out what is true: a label is about two sentences, not about the world.")
     if model.task != "parse":
         texts.append("Decisions about people. It learnt from its corpus whatever is one-sided in it.")
-    if model.encoder.kind in GIVEN_KINDS and run.data.branching is None:
+    if model.encoder.kind in GIVEN_KINDS and branching is None:
         texts.append(
             "Text unlike what the package's parser knows (captions, reviews), unless it comes with parses."
         )
@@ -212,19 +189,5 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
 
 
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
 def _last_part(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
-
-
-def _short(key: str) -> str:
-    """The key without its section, where `--set` takes that."""
-    name = key.rpartition(".")[2]
-    try:
-        locate(name)
-    except ValueError:  # ambiguous
-        return key
-    return name

@@ -1,0 +1,401 @@
+"""A trained model as a folder, on this machine or on the Hugging Face Hub: what is in it, and its strict reading.
+
+    model.safetensors   every parameter and buffer of the model, by name
+    config.json         format version, model, settings of the run, the vocabulary's sha256, metrics
+    tokenizer.json      from text to ids: the rules, the casing and the words, id 0 = <pad>, id 1 = <unk>
+    README.md           the model card, for people and the hub; but for the command in it, it is not read
+
+Nothing is unpickled and no code is run. Reading is strict: whatever is missing, extra, of another shape, type, format
+or vocabulary is a `CheckpointError` of one line that names the file and the tensor or key. Of the run's settings only
+what says how text is read is looked at; the rest is kept as it is, for `spinn_tensor.training`.
+
+`PretrainedModel` has the methods of `huggingface_hub.PyTorchModelHubMixin`, with its keywords and defaults. That class
+is not the base, because it reads leniently: missing tensors stay random, unknown keys are dropped, pickles are read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from spinn_tensor.config import ConfigError, ModelConfig, Settings, as_values
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import read_json_object, write_json
+from spinn_tensor.data_prep.folders import readable, write_folder
+from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.tensor_files import (
+    CheckpointError,
+    check_tensors,
+    one_line,
+    plain_name,
+    plain_names,
+    read_tensors,
+    write_tensors,
+)
+
+FORMAT_VERSION = 2  # of a bundle, the only one that is read; rises with every change of the files
+WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
+BUNDLE = (WEIGHTS, CONFIG, TOKENIZER, CARD)
+COMMAND = re.compile(r"^    (spinn train .*)$", re.MULTILINE)  # in a model card
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # "owner/name", or "name"
+
+Run = Settings | Mapping[str, Any]  # the settings of a training run, or what its `to_dict` gives
+
+
+class TextSettings(NamedTuple):
+    """How the run that made a model read text, as far as its users must read it alike."""
+
+    branching: str | None  # trees made without a parser, instead of those of the corpus
+    fields: tuple[str, ...]  # PART=NAME, what the fields of a record are called, see `PairFields`
+
+
+class CheckpointConfig(NamedTuple):
+    """What config.json says."""
+
+    model: ModelConfig
+    run: dict[str, Any]  # settings of the run that wrote it: what `RunConfig.from_dict` takes
+    text: TextSettings  # of these, what says how text is read
+    vocabulary_sha256: str
+    metrics: dict[str, Any]  # dev accuracy, step, epoch
+
+
+class Provenance(NamedTuple):
+    """What a bundle holds beside the model; a loaded model has it as `model.provenance`."""
+
+    vocabulary: Vocabulary
+    run: Run
+    metrics: Mapping[str, Any]
+    command: str | None = None  # the `spinn train` that makes it again, for the model card
+
+
+class HubOptions(NamedTuple):
+    """How a bundle is had from the hub: keywords of `huggingface_hub.snapshot_download`."""
+
+    revision: str | None = None  # branch, tag or commit
+    cache_dir: str | Path | None = None
+    force_download: bool = False
+    local_files_only: bool = False  # what is in the cache, without a look at the hub
+    token: str | bool | None = None
+
+
+class PretrainedModel(nn.Module):
+    """A model that is read from a bundle and written as one."""
+
+    task: ClassVar[str]  # of the bundles that the class reads
+    config: ModelConfig
+    provenance: Provenance | None = None  # what its folder holds beside it; None where it was in none
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,  # folder of a bundle, checkpoint or run, or a hub id
+        *,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Self:
+        """Return the model in eval mode, with its `vocabulary` and `tokenizer`.
+
+        A `str` that is no folder here but could be a hub id is looked for on the hub. Raises CheckpointError of one
+        line for a bundle that cannot be had, is damaged, or is that of another class of models.
+        """
+        options = HubOptions(revision, cache_dir, force_download, local_files_only, token)
+        return read_bundle(bundle_folder(pretrained_model_name_or_path, options), device, cls)[0]
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,  # a new or empty folder, or one that holds a bundle, which is replaced
+        *,
+        license: str | None = None,  # of the weights, for the card: a name that the hub knows, as "mit"
+    ) -> None:
+        """Write the bundle, whole or not at all; its data files are named without the folders they lay in.
+
+        Raises CheckpointError for a folder with other files in it, weights that are not float32, and a model without
+        a vocabulary.
+        """
+        from spinn_tensor.card import without_folders
+
+        folder, provenance = Path(save_directory), self._provenance()
+        _check_replaceable(folder)
+        run = without_folders(as_values(provenance.run))
+        write_bundle(folder, self, provenance._replace(run=run), license=license)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Push model using huggingface_hub.",
+        private: bool | None = None,  # None: public, unless the organisation's default is private
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        license: str | None = None,  # as in `save_pretrained`
+    ) -> str:  # address of the commit
+        """Upload the bundle in one commit, into a repository that is made where there is none.
+
+        Raises CheckpointError as `save_pretrained`, before anything is sent, and huggingface_hub's own errors.
+        """
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "bundle"
+            self.save_pretrained(folder, license=license)
+            api = HfApi(token=token)
+            repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                repo_type="model",
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=branch,
+                create_pr=create_pr,
+            )
+        return str(commit)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words that the model knows. Raises CheckpointError for a model that has none."""
+        return self._provenance().vocabulary
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What raw text for this model is to be read through, made anew at each call."""
+        return Tokenizer(self.vocabulary)
+
+    def _provenance(self) -> Provenance:
+        if self.provenance is None:
+            raise CheckpointError(
+                "the model has no vocabulary: set model.provenance = Provenance(vocabulary, run, metrics)"
+            )
+        return self.provenance
+
+
+M = TypeVar("M", bound=PretrainedModel)
+
+
+def write_bundle(
+    folder: Path,
+    model: PretrainedModel,  # or what torch.compile made of one
+    provenance: Provenance,
+    *,
+    extra_tensors: Mapping[str, Mapping[str, Tensor]] | None = None,  # file name: its tensors
+    extra_json: Mapping[str, Any] | None = None,  # file name: its content
+    license: str | None = None,  # of the weights, for the model card
+) -> None:
+    """Replace the folder by a bundle of the model as it is now, with further files beside it.
+
+    Raises CheckpointError for weights that are not float32, which `read_bundle` would refuse.
+    """
+    from spinn_tensor.card import model_card
+
+    vocabulary, run, metrics = provenance.vocabulary, as_values(provenance.run), dict(provenance.metrics)
+    tensors = plain_names(folder, model.state_dict())
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise CheckpointError(
+                f"{folder}: tensor {name!r} has type {tensor.dtype}; a checkpoint holds torch.float32 (model.float())"
+            )
+    content = {
+        "format_version": FORMAT_VERSION,
+        "model": model.config.to_dict(),
+        "run": run,
+        "vocabulary_sha256": vocabulary.sha256,
+        "metrics": metrics,
+    }
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    card = model_card(model.config, run, metrics, n_parameters, provenance.command, license)
+
+    def fill(temporary: Path) -> None:
+        write_tensors(temporary / WEIGHTS, tensors)
+        write_json(temporary / CONFIG, content)
+        Tokenizer(vocabulary).save(temporary / TOKENIZER)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        for name, more in (extra_tensors or {}).items():
+            write_tensors(temporary / name, more)
+        for name, value in (extra_json or {}).items():
+            write_json(temporary / name, value)
+
+    write_folder(Path(folder), fill)
+
+
+def read_bundle(
+    path: str | Path,
+    device: str | torch.device,
+    build: Callable[[ModelConfig], M],  # makes the model; a class of models is told only of its own task
+) -> tuple[M, Vocabulary, CheckpointConfig]:
+    """Return the model in eval mode on `device`, its vocabulary and its settings.
+
+    `path` is a checkpoint folder, or the folder of a run, whose `best` checkpoint is then taken (`last` if
+    none is there yet). Raises CheckpointError.
+    """
+    folder = checkpoint_folder(Path(path))
+    config = read_config(folder / CONFIG)
+    expected = getattr(build, "task", config.model.task)
+    if config.model.task != expected:
+        raise CheckpointError(
+            f"{folder / CONFIG}: a model of task {config.model.task!r}; {build.__name__} reads those of {expected!r}"
+        )
+    vocabulary = _read_vocabulary(folder, config)
+    weights = folder / WEIGHTS
+    tensors = plain_names(weights, read_tensors(weights))
+    try:
+        with torch.device("meta"):  # no memory is taken before it is known that the file fills it
+            model = build(config.model)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder / CONFIG}: no model can have these sizes ({one_line(error)})"
+        ) from error
+    check_tensors(weights, tensors, model.state_dict())
+    model.to_empty(device=device)
+    model.load_state_dict(tensors, strict=True)
+    model.provenance = Provenance(vocabulary, config.run, config.metrics, _read_command(folder / CARD))
+    return model.eval(), vocabulary, config
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """Return the folder that holds the checkpoint meant by `path`. Raises CheckpointError."""
+    for candidate in (path, path / "best", path / "last"):
+        folder = readable(candidate)
+        if (folder / CONFIG).is_file():
+            return folder
+    if not readable(path).is_dir():
+        raise CheckpointError(f"{path}: no such checkpoint folder")
+    runs = sorted(child.name for child in readable(path).iterdir() if (child / "best" / CONFIG).is_file())
+    hint = f"; there is one in {' and '.join(runs)}" if runs else ""
+    raise CheckpointError(f"{path}: no checkpoint here ({CONFIG} is missing){hint}")
+
+
+def bundle_folder(
+    path_or_hub_id: str | Path,  # a Path is never a hub id
+    options: HubOptions = HubOptions(),  # noqa: B008  (a tuple, which cannot change)
+) -> Path:
+    """Return the local folder of a bundle, downloaded where it has to be. Raises CheckpointError."""
+    path = Path(path_or_hub_id)
+    if readable(path).is_dir():
+        return path
+    if isinstance(path_or_hub_id, Path) or HUB_ID.fullmatch(path_or_hub_id) is None:
+        raise CheckpointError(f"{path_or_hub_id}: no such checkpoint folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(path_or_hub_id, allow_patterns=list(BUNDLE), **options._asdict())
+    except Exception as error:  # its HTTP client's errors are another package's in every version
+        raise CheckpointError(
+            f"{path_or_hub_id}: no such folder, and not to be had from the Hugging Face Hub ({one_line(error)})"
+        ) from error
+    return Path(folder)
+
+
+def read_config(path: Path) -> CheckpointConfig:
+    """Read config.json and check its version, keys and values. Raises CheckpointError."""
+    values = read_object(path)
+    expected = {"format_version", "model", "run", "vocabulary_sha256", "metrics"}
+    version = values.get("format_version")
+    if version != FORMAT_VERSION or type(version) is not int:
+        older = isinstance(version, int) and version < FORMAT_VERSION
+        hint = ": train the model again, or use the version of spinn_tensor that saved it" if older else ""
+        raise CheckpointError(
+            f"{path}: format version {version!r}; this program reads {FORMAT_VERSION}{hint}"
+        )
+    for key in sorted(expected ^ values.keys()):
+        raise CheckpointError(f"{path}: key {key!r} is {'missing' if key in expected else 'unknown'}")
+    try:
+        model, metrics = ModelConfig.from_dict(values["model"]), values["metrics"]
+        if not isinstance(metrics, dict) or any(
+            isinstance(value, float) and not math.isfinite(value) for value in metrics.values()
+        ):
+            raise ConfigError("metrics: expected an object of finite numbers")
+        run, text = values["run"], _text_settings(values["run"])
+        return CheckpointConfig(model, run, text, str(values["vocabulary_sha256"]), metrics)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {one_line(error)}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises CheckpointError."""
+    try:
+        return read_json_object(path)
+    except DataError as error:
+        raise CheckpointError(one_line(error)) from error
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copy a file's tensors into a model that may be compiled; raises CheckpointError unless they agree exactly."""
+    tensors = plain_names(path, read_tensors(path))
+    state = model.state_dict()
+    check_tensors(path, tensors, plain_names(path, state))
+    model.load_state_dict({name: tensors[plain_name(name)] for name in state}, strict=True)
+
+
+def _read_vocabulary(folder: Path, config: CheckpointConfig) -> Vocabulary:
+    path = folder / TOKENIZER
+    try:
+        vocabulary = Tokenizer.load(path).vocabulary
+    except DataError as error:
+        raise CheckpointError(one_line(error)) from error
+    if vocabulary.sha256 != config.vocabulary_sha256:
+        raise CheckpointError(
+            f"{path}: not the vocabulary the model was trained with "
+            f"(sha256 {vocabulary.sha256[:12]}…, {CONFIG} says {config.vocabulary_sha256[:12]}…)"
+        )
+    if len(vocabulary) != config.model.encoder.vocabulary_size:
+        raise CheckpointError(
+            f"{folder / CONFIG}: vocabulary_size is {config.model.encoder.vocabulary_size}, "
+            f"{TOKENIZER} has {len(vocabulary)} words"
+        )
+    return vocabulary
+
+
+def _read_command(card: Path) -> str | None:
+    """Return the command in a model card; None where there is no card or no command in it."""
+    try:
+        found = COMMAND.search(card.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if found is None else found[1]
+
+
+def _text_settings(run: Any) -> TextSettings:
+    """Return what a run's settings say of reading text. Raises ConfigError."""
+    if not isinstance(run, dict) or not isinstance(run.get("data"), dict):
+        raise ConfigError("run: expected an object with the key 'data', an object")
+    branching, fields = run["data"].get("branching"), run["data"].get("fields", [])
+    if branching not in (None, *BRANCHINGS):
+        raise ConfigError(f"branching: expected one of {', '.join(BRANCHINGS)}, got {branching!r:.80}")
+    if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
+        raise ConfigError(f"fields: expected a list of names, got {fields!r:.80}")
+    return TextSettings(branching, tuple(fields))
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise CheckpointError for a folder that holds anything but a bundle."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: a file, expected a folder")
+    names = sorted(os.listdir(folder))
+    if others := [name for name in names if name not in BUNDLE]:
+        raise CheckpointError(f"{folder}: holds other files ({others[0]}); name a new folder")
+    if names and not _is_ours(folder / CONFIG):  # a transformers model has files of these names, too
+        raise CheckpointError(f"{folder}: holds a {names[0]} of something else; name a new folder")
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a config.json is a bundle's, of whatever version."""
+    try:
+        return {"format_version", "vocabulary_sha256"} <= read_object(path).keys()
+    except CheckpointError:
+        return False

@@ -1,0 +1,123 @@
+"""What a model says of sentences, in evaluation: probabilities, transitions and encodings of any number of them.
+
+Sentences are sorted by length and cut into batches of so many tokens, which bounds memory, whatever lengths they have.
+Results keep the order of the sentences, and what comes out for one does not depend on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spinn_tensor.batch import Batch, SentenceBatch, TableKind, make_batch, make_sentence_batch, move
+from spinn_tensor.data_prep.batching import length_batches
+from spinn_tensor.data_prep.columns import (
+    Corpus,
+    SentenceColumns,
+    lengths,
+    n_sentences,
+    select,
+    take,
+)
+from spinn_tensor.model.classifiers import Model
+from spinn_tensor.model.encoder import SentenceEncoder
+
+EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so there may be many
+BATCH_TOKENS = 16_384  # of a batch: what bounds memory, since sentences may have any length
+SHARING_TOKENS = 65_536  # the same where equal words and subtrees are done once: the more, the more are equal
+
+
+def predict_probabilities(
+    model: Model,
+    corpus: Corpus,
+    batch_size: int = EVALUATION_BATCH,
+) -> np.ndarray:  # (n, C) float32, in the order of the corpus
+    """Return the probabilities of the labels; those of the root where the model labels every node."""
+    result = np.empty((len(corpus.labels), len(model.config.labels)), dtype=np.float32)
+    n_tokens = corpus.lengths_key
+    model.eval()
+    with torch.inference_mode():
+        for rows, batch in corpus_batches(model, corpus, batch_size):
+            logits = model.run(batch).logits
+            assert logits is not None, "a model that only parses predicts no labels"
+            if model.config.node_labels:
+                logits = logits[root_rows(n_tokens[rows]).to(logits.device)]
+            result[rows] = logits.float().softmax(1).cpu().numpy()
+    return result
+
+
+def predict_transitions(
+    encoder: SentenceEncoder,  # of kind "spinn"
+    sentences: SentenceColumns,
+    on_batch: Callable[[int], object] | None = None,  # told the size of each batch, when it is done
+) -> np.ndarray:  # (M,) int8, sentence after sentence
+    """Return the trees that the encoder finds, in the order of the columns, whose own trees are not looked at.
+
+    Raises TypeError for an encoder that does not parse.
+    """
+    order, parses = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int8)]
+    encoder.eval()
+    with torch.inference_mode():
+        for rows, batch in sentence_batches(encoder, sentences, "own", BATCH_TOKENS, EVALUATION_BATCH):
+            order.append(rows)
+            parses.append(encoder.parse(batch).transitions.to(torch.int8).cpu().numpy())
+            if on_batch is not None:
+                on_batch(len(rows))
+    rows = np.concatenate(order)
+    parsed = take(sentences, rows)._replace(transitions=np.concatenate(parses), node_labels=None)
+    return take(parsed, np.argsort(rows)).transitions
+
+
+def encode_columns(
+    encoder: SentenceEncoder,
+    columns: SentenceColumns,  # n sentences
+    *,
+    dtype: str = "float32",  # or "float16"
+    batch_tokens: int | None = None,  # of a batch; None: as suits the encoder
+) -> np.ndarray:  # (n, D) of that dtype
+    """Return the root encodings in the order of the columns. Puts the encoder in eval mode."""
+    result = np.empty((n_sentences(columns), encoder.output_dim), dtype=dtype)
+    encoder.eval()
+    kind = encoder.table_kind
+    if batch_tokens is None:
+        batch_tokens = SHARING_TOKENS if encoder.sharing(kind) == "states" else BATCH_TOKENS
+    with torch.inference_mode():
+        for rows, batch in sentence_batches(encoder, columns, kind, batch_tokens):
+            result[rows] = encoder(batch).to(getattr(torch, dtype)).cpu().numpy()
+    return result
+
+
+def corpus_batches(
+    model: Model,
+    corpus: Corpus,
+    batch_size: int,  # sentences or pairs at most
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield rows of the corpus and their batch on the model's device, longest first, each row once."""
+    device = next(model.parameters()).device
+    kind = model.encoder.table_kind
+    # both sides of a pair count as the longer one
+    for rows in length_batches(corpus.n_sides * corpus.lengths_key, tokens=BATCH_TOKENS, rows=batch_size):
+        batch = make_batch(select(corpus, rows), kind, share=model.encoder.sharing(kind))
+        yield rows, move(batch, device)
+
+
+def sentence_batches(
+    encoder: SentenceEncoder,
+    columns: SentenceColumns,
+    table_kind: TableKind,  # of the batches
+    tokens: int,  # of a batch at most
+    batch_size: int | None = None,  # sentences of a batch at most
+) -> Iterator[tuple[np.ndarray, SentenceBatch]]:
+    """Yield rows of the columns and their batch on the encoder's device, longest first, each row once."""
+    device = next(encoder.parameters()).device
+    share = encoder.sharing(table_kind)
+    for rows in length_batches(lengths(columns), tokens=tokens, rows=batch_size):
+        yield rows, move(make_sentence_batch(take(columns, rows), table_kind, share=share), device)
+
+
+def root_rows(n_tokens: np.ndarray) -> Tensor:  # (B,) int64 from (B,) int64
+    """Return the rows of the roots among all nodes in transition order: the last transition of every sentence."""
+    return torch.from_numpy(np.cumsum(2 * n_tokens - 1) - 1)

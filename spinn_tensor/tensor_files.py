@@ -1,0 +1,69 @@
+"""Safetensors files: written from any device, read strictly, compared tensor by tensor with what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+COMPILED = "_orig_mod."  # before the names of what torch.compile was given
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; its text is one line that names the file and what is wrong."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, from any device."""
+    # a copy each, because safetensors refuses tensors that share memory
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(save(copies))  # save_file would make a file that only its owner can read
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file, on the CPU. Raises CheckpointError."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({one_line(error)})") from error
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError at the first tensor that is missing, extra, of another shape or of another type."""
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise CheckpointError(f"{path}: tensor {name!r} is missing")
+        got = tensors[name]
+        if got.shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {tuple(got.shape)}, expected {tuple(tensor.shape)}"
+            )
+        if got.dtype != tensor.dtype:
+            raise CheckpointError(f"{path}: tensor {name!r} has type {got.dtype}, expected {tensor.dtype}")
+    for name in tensors:
+        if name not in expected:
+            raise CheckpointError(f"{path}: tensor {name!r} is not part of the model")
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a tensor had before torch.compile."""
+    return name.replace(COMPILED, "")
+
+
+def plain_names(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name tensors as before torch.compile. Raises CheckpointError where two have one name."""
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if plain.setdefault(plain_name(name), tensor) is not tensor:
+            raise CheckpointError(f"{path}: tensor {plain_name(name)!r} is there twice, compiled and not")
+    return plain
+
+
+def one_line(error: Exception) -> str:
+    """Return the text of an error on one line."""
+    return " ".join(str(error).split())
