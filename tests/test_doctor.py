@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import _ctypes
 import importlib
 import re
 import shutil
 import sys
 from importlib import metadata
 
-import numpy as np
 import pytest
 
 from spinn_tensor.cli.main import main
@@ -192,7 +192,7 @@ def test_the_loader_says_what_is_wrong_with_the_provider(
     folder = tmp_path / "onnxruntime" / "capi"
     folder.mkdir(parents=True)
     (tmp_path / "onnxruntime" / "__init__.py").touch()
-    shutil.copy(np._core._multiarray_umath.__file__, folder / "libonnxruntime_providers_shared.so")
+    shutil.copy(_ctypes.__file__, folder / "libonnxruntime_providers_shared.so")
     if cuda is not None:
         (folder / "libonnxruntime_providers_cuda.so").write_bytes(cuda)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
