@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -305,7 +306,7 @@ def test_presets(capsys: Capture) -> None:
     assert main(["presets"]) == 0
     assert "spinn-pi-2017" in capsys.readouterr().out
     assert main(["presets", "spinn-pi"]) == 0
-    assert json.loads(capsys.readouterr().out)["training"]["learning_rate"] == 7e-3
+    assert tomllib.loads(capsys.readouterr().out)["training"]["learning_rate"] == 7e-3
 
 
 def test_python_m_runs_the_command() -> None:

@@ -34,6 +34,7 @@ def test_help_teaches(name: str) -> None:
         ["train", "--epochs", "0"],
         ["encode", "x"],
         ["train", "--lr", "a"],
+        ["train", "--dropou", "0.1"],
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str], capsys: Capture) -> None:
@@ -70,6 +71,9 @@ def wrong_usage(arguments: list[str], capsys: Capture) -> str:
             "(did you mean --premise?)",
         ),
         (["presets", "one", "two", "--no-such"], "spinn presets", "unrecognized arguments: two --no-such"),
+        (["train", "--epoch", "1"], "spinn train", "--epoch 1 (did you mean --epochs?)"),
+        (["train", "--rms-decay", "1"], "spinn train", "argument --rms-decay: expected in [0, 1), got 1.0"),
+        (["train", "--seed", str(2**70)], "spinn train", "argument --seed: expected 0 to"),
         (["evaluate"], "spinn evaluate", "required: CHECKPOINT"),
         (["nosuchcommand"], "spinn", "'nosuchcommand'"),
         (["--no-such", "train"], "spinn", "unrecognized arguments: --no-such"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +18,9 @@ from spinn_tensor.training.config import (
     TrainingConfig,
     differences,
     parse_setting,
+    settable,
 )
-from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, preset_table, run_config
+from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, preset_table, preset_toml, run_config
 
 
 @pytest.mark.parametrize(
@@ -86,8 +88,55 @@ def test_default_presets_exist() -> None:
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(ConfigError, match="unknown preset 'spin'; known are spinn-pi-nt"):
+    with pytest.raises(ConfigError, match=r"unknown preset 'spin' \(did you mean spinn\?\); known are "):
         run_config("spin", DataConfig())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_file_to_copy(name: str, tmp_path: Path) -> None:
+    """What is printed of it gives the same run; and no value is left to a default."""
+    copy = tmp_path / "copy.toml"
+    copy.write_text(preset_toml(name), encoding="utf-8")
+    data = DataConfig(corpus=PRESETS[name].corpus or "snli")
+    original, again = run_config(name, data), run_config(str(copy), data)
+    assert again.preset == str(copy)
+    for section in ("encoder", "classifier"):
+        written = getattr(again, section)
+        assert set(written) == set(settable(section))
+        assert written == {**written, **getattr(original, section)}
+    assert (again.training, again.parsing) == (original.training, original.parsing)
+    assert PRESETS[name].summary in copy.read_text(encoding="utf-8")
+
+
+def test_a_file_may_change_another_preset(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('base = "logic-lstm"\n[training]\nepochs = 2\n[encoder]\nhidden_dim = 7\n')
+    base, changed = (run_config(name, DataConfig()) for name in ("logic-lstm", str(own)))
+    assert changed == replace(base.changed(epochs=2, hidden_dim=7), preset=str(own))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[training]\nepoch = 2", r"own.toml: training: unknown key 'epoch' \(did you mean epochs\?\)"),
+        ("[trainin]\nepochs = 2", r"own.toml: unknown key 'trainin' \(did you mean training\?\)"),
+        ('base = "logic-lst"', r"own.toml: base: unknown preset 'logic-lst' \(did you mean logic-lstm\?\)"),
+        ("training = 3", "own.toml: training: expected a table, got 3"),
+        ("base = 3", "own.toml: base: "),
+        ('[training]\nepochs = "2"', r"own.toml: .*epochs: expected int, got '2'"),
+        ("[training]\nepochs = 0", "own.toml: epochs: expected at least 1, got 0"),
+        ('[encoder]\nkind = "gru"', "own.toml: kind: expected one of spinn"),
+        ("[encoder]\nvocabulary_size = 9", "own.toml: encoder: unknown key 'vocabulary_size'"),
+        ("[training\nepochs = 2", r"own.toml: .*line 1"),
+        ('corpus = "wiki"', "own.toml: corpus: expected one of logic"),
+        (None, "own.toml: no such file"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_key(content: str | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "own.toml").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        run_config(str(tmp_path / "own.toml"), DataConfig())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +168,7 @@ def test_settings_are_typed_by_their_field(text: str, key: str, value: object) -
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("hidden=7", "unknown key 'hidden'"),
+        ("hidden=7", r"unknown key 'hidden' \(did you mean hidden_dim\?\)"),
         ("batch_norm=true", "ambiguous: encoder.batch_norm or classifier.batch_norm"),
         ("vocabulary_size=7", "unknown key"),
         ("hidden_dim=seven", "hidden_dim=seven: expected int"),
@@ -210,7 +259,7 @@ def test_training_config_survives_json() -> None:
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_a_preset_for_one_corpus_is_not_trained_on_another_by_default() -> None:
+def test_a_preset_for_one_corpus_is_not_trained_on_another_by_default(tmp_path: Path) -> None:
     def corpus(*options: str) -> str:
         return new_run(build_parser().parse_args(["train", *options])).data.corpus
 
@@ -219,4 +268,6 @@ def test_a_preset_for_one_corpus_is_not_trained_on_another_by_default() -> None:
     assert corpus("--preset", "parser") == "trees"
     assert corpus("--preset", "sst-spinn-pi") == "sst"
     assert corpus("--preset", "logic-lstm", "--corpus", "snli") == "snli"
+    (tmp_path / "own.toml").write_text('base = "parser"')
+    assert corpus("--preset", str(tmp_path / "own.toml")) == "trees"
     assert {name.split("-")[0] for name in PRESETS if PRESETS[name].corpus == "logic"} == {"logic"}

@@ -1,40 +1,111 @@
-"""What the subcommands' parsers have in common."""
+"""The arguments that several commands share, and flags made of the settings' dataclasses."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import dataclasses
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import torch
 
-from spinn_tensor.config import ConfigError
+from spinn_tensor.config import Allowed, ConfigError, check_value, did_you_mean
 from spinn_tensor.data_prep.branching import BRANCHINGS
-from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.training.config import SECTIONS, kind_of, parse_value, settable
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Answers arguments that it does not know itself, with its own usage; argparse leaves that to the root's."""
+    """Takes whole names of options alone, and answers arguments that it does not know itself, with its own usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+            options = re.findall(r"--[a-z][\w-]*", self.format_usage())
+            wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(wrong, options)}")
         return known, unknown
 
-    def _suggestion(self, unknown: list[str]) -> str:
-        options = re.findall(r"--[a-z][\w-]*", self.format_usage())
-        wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
-        nearest = difflib.get_close_matches(wrong, options, n=1, cutoff=0.75)
-        return f" (did you mean {nearest[0]}?)" if nearest else ""
+
+def add_settings(
+    group: argparse._ActionsContainer,
+    section: str,  # of a run's settings
+    names: Iterable[str] | None = None,  # of these alone
+    default: str = "",  # what to say of the default, in place of the value
+) -> None:
+    """Make flags of fields of settings, which say their help, checks and default; `given_settings` reads them."""
+    fields = settable(section)
+    for name in fields if names is None else names:
+        item = fields[name]
+        flags = item.metadata["flags"]
+        if not flags or not flags[0].endswith(name.replace("_", "-")):  # two sections have one of that name
+            flags = (f"--{name.replace('_', '-')}", *flags)
+        text = item.metadata["help"].replace("%", "%%")
+        if not default and "(default" not in text and item.default not in (None, (), False):
+            shown = f"{item.default:,}" if isinstance(item.default, int) else item.default
+            text += f" (default: {shown})"
+        kind = kind_of(section, name)
+        options: dict[str, Any] = {"dest": _destination(section, name), "help": (text + default).rstrip()}
+        allowed: Allowed | None = item.metadata["allowed"]
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif allowed is not None and allowed.choices is not None:
+            options["choices"] = allowed.choices
+        elif get_origin(kind) is tuple:
+            options |= {"nargs": "+"} if item.metadata["several"] else {"action": "append"}
+            options["metavar"] = item.metadata["metavar"]
+        else:
+            options |= {"type": _checked(item, kind), "metavar": item.metadata["metavar"]}
+        group.add_argument(*flags, **options)
+
+
+def _checked(item: dataclasses.Field[Any], kind: Any) -> Callable[[str], Any]:
+    """Return what makes a value of a flag's text, in its field's bounds."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = parse_value(kind, text, item.name)
+            check_value(item, value)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(
+                str(error).partition(": ")[2]
+            ) from None  # argparse names the flag
+        return value
+
+    return convert
+
+
+def _destination(section: str, name: str) -> str:
+    """Return where a parsed flag is found: under its field's name, but for one that two sections have."""
+    is_shared = sum(name in settable(part) for part in SECTIONS) > 1
+    return f"{section}__{name}" if is_shared else name
+
+
+def given_settings(args: argparse.Namespace, *sections: str) -> dict[str, Any]:
+    """Return the settings that flags of `add_settings` give, as keywords of `RunConfig.changed`."""
+    given: dict[str, Any] = {}
+    for section in sections or SECTIONS:
+        for name in settable(section):
+            value = getattr(args, _destination(section, name), None)
+            if value is not None:
+                given[f"{section}__{name}"] = tuple(value) if isinstance(value, list) else value
+    return given
+
+
+def given_data(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of DataConfig that flags give."""
+    return {key.removeprefix("data__"): value for key, value in given_settings(args, "data").items()}
 
 
 def add_command(
     subparsers: Any, name: str, summary: str, description: str, epilog: str
 ) -> argparse.ArgumentParser:
-    """A subcommand whose help keeps the line breaks of its text, with the options that every command has."""
+    """Add a subcommand whose help keeps the line breaks of its text, with the options that every command has."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=summary,
@@ -73,30 +144,21 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_skip_bad(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--skip-bad", action="store_true", default=None, help="leave out bad lines, and say how many and why"
-    )
+    add_settings(parser, "data", ("skip_bad",))
 
 
 def add_limits(parser: argparse._ActionsContainer) -> None:
-    """--max-line-bytes and --max-words, of commands that read sentences; without them the limits are the default."""
-    for name, text in (
-        ("max_line_bytes", "refuse a longer line of a file, in bytes"),
-        ("max_words", "refuse a longer sentence, in words"),
-    ):
-        default = getattr(DEFAULT_LIMITS, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=positive, metavar="N", help=f"{text} (default: {default:,})"
-        )
+    """Add --max-line-bytes and --max-words, of commands that read sentences."""
+    add_settings(parser, "data", Limits._fields)
 
 
 def given_limits(args: argparse.Namespace) -> dict[str, Any]:
-    """The limits that the command line sets, by the names of the fields of `Limits`."""
+    """Return the limits that the command line sets, by the names of the fields of `Limits`."""
     return {name: value for name in Limits._fields if (value := getattr(args, name)) is not None}
 
 
 def add_branching(parser: argparse.ArgumentParser, of_parsers: str) -> None:
-    """--branching of the commands that use a checkpoint; `of_parsers` says what it does for models that parse."""
+    """Add --branching of commands that use a checkpoint; `of_parsers` says what it does for models that parse."""
     parser.add_argument(
         "--branching",
         choices=(*BRANCHINGS, "none"),
@@ -106,7 +168,7 @@ def add_branching(parser: argparse.ArgumentParser, of_parsers: str) -> None:
 
 
 def choose_device(args: argparse.Namespace) -> str:
-    """The device's name; sets the number of threads. Raises ConfigError if CUDA is asked for and missing."""
+    """Name the device and set the number of threads. Raises ConfigError if CUDA is asked for and missing."""
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -115,7 +177,7 @@ def choose_device(args: argparse.Namespace) -> str:
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1, for argparse."""
+    """Read an integer of at least 1, for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")

@@ -15,10 +15,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import add_command, positive
+from spinn_tensor.cli.arguments import add_command, add_settings, given_data, given_settings
 from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
 from spinn_tensor.cli.inspect_tables import Figures, Inspection, percent, sections
-from spinn_tensor.cli.train import add_data, add_preset, given_data
+from spinn_tensor.cli.train import add_data, add_preset
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.statistics import (
     Coverage,
@@ -87,13 +87,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="examples of train whose trees are drawn on the page; a pair has two (default: %(default)s)",
     )
-    group.add_argument("--seed", type=not_negative, metavar="N", help="of the sample and of the batches")
-    group.add_argument(
-        "--batch-size", type=positive, metavar="N", help="pairs or sentences (default: the preset's)"
-    )
-    group.add_argument(
-        "--embedding", type=positive, metavar="N", help="width of the vectors (default: the preset's)"
-    )
+    add_settings(group, "training", ("seed", "batch_size"), default=" (default: the preset's)")
+    add_settings(group, "encoder", ("embedding_dim",), default=" (default: the preset's)")
     add_preset(group, "batch size, seed and width are its")
     add_data(parser, generated="a temporary folder")
     parser.set_defaults(run=run)
@@ -210,16 +205,11 @@ def bar(part: float, length: int) -> str:
 
 def _settings(args: argparse.Namespace) -> RunConfig:
     """What of a run's settings matters here: data, batch size, seed and width. Raises ConfigError and DataError."""
-    given_fields = given_data(args)
-    corpus = prepared_from(given_fields.get("data")) or corpus_of(args.preset)
-    data = DataConfig(**{"corpus": corpus, **given_fields, "skip_bad": True})
+    given = given_data(args)
+    corpus = prepared_from(given.get("data")) or corpus_of(args.preset)
+    data = DataConfig(**{"corpus": corpus, **given, "skip_bad": True})
     settings = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
-    given = {
-        "training__batch_size": args.batch_size,
-        "training__seed": args.seed,
-        "encoder__embedding_dim": args.embedding,
-    }
-    return settings.changed(**{key: value for key, value in given.items() if value is not None})
+    return settings.changed(**given_settings(args, "training", "encoder"))
 
 
 def _read(settings: RunConfig, skipped: Skipped) -> Splits:

@@ -25,9 +25,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import add_command, add_device, choose_device
+from spinn_tensor.cli.arguments import add_command, add_device, choose_device, given_data
 from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
-from spinn_tensor.cli.train import add_files, given_data
+from spinn_tensor.cli.train import add_files
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.download import OFFICIAL, download
 from spinn_tensor.data_prep.files import Skipped

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.train import add_data, add_preset, add_settings, new_run
+from spinn_tensor.cli.train import add_preset, add_run_settings, new_run
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.corpora import load_splits
@@ -52,7 +52,7 @@ examples:
   spinn profile --data runs/logic/corpus --compile --steps 100 --trace step.json.gz
       the compiled step, and a trace to look at on https://ui.perfetto.dev or chrome://tracing
 
-`spinn train --help` lists the presets and the keys for --set.
+`spinn train --help` lists the presets.
 """
 
 
@@ -74,8 +74,7 @@ def add_parser(subparsers: Any) -> None:
     )
     group.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     add_device(parser)
-    add_data(parser, generated="a temporary folder")
-    add_settings(parser)
+    add_run_settings(parser, generated="a temporary folder")
     parser.set_defaults(run=run)
 
 

@@ -9,15 +9,14 @@ from typing import Any
 from spinn_tensor.cli.arguments import (
     add_command,
     add_device,
-    add_limits,
-    add_skip_bad,
+    add_settings,
     choose_device,
-    positive,
+    given_data,
+    given_settings,
 )
 from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.branching import BRANCHINGS
-from spinn_tensor.training.config import CORPORA, PRECISIONS, DataConfig, RunConfig, parse_setting, settable
+from spinn_tensor.training.config import DataConfig, RunConfig, parse_setting, settable
 from spinn_tensor.training.corpora import prepared_from
 from spinn_tensor.training.distributed import joined
 from spinn_tensor.training.hardware import missing_to_compile
@@ -71,54 +70,31 @@ examples:
   spinn train --output runs/pi --resume
       goes on with a run that was killed; its settings are read from its folder
 
+  spinn presets logic-spinn-pi > my.toml
+  spinn train --preset my.toml
+      with settings of your own: `spinn presets --help` shows such a file
+
 presets (dropout: embedding / classifier; L2 is RMSprop's weight decay, on matrices only):
 {presets}
-
-keys for --set:
-  training    {training}
-  encoder     {encoder}
-  classifier  {classifier}
-  parsing     {parsing}
-  data        {data}
 """
 
-FLAGS = {  # flag's destination: keyword of RunConfig.changed
-    "epochs": "training__epochs",
-    "batch_size": "training__batch_size",
-    "batch_tokens": "training__batch_tokens",
-    "accumulate": "training__accumulate",
-    "lr": "training__learning_rate",
-    "weight_decay": "training__weight_decay",
-    "clip": "training__clip_norm",
-    "patience": "training__patience",
-    "evaluate_every": "training__evaluate_every",
-    "save_every": "training__save_every",
-    "seed": "training__seed",
-    "compile": "training__compile",
-    "precision": "training__precision",
-    "embedding": "encoder__embedding_dim",
-    "hidden": "encoder__hidden_dim",
-    "tracker": "encoder__tracker_dim",
-    "leaf_encoder": "encoder__leaf_encoder",
+OF_TRAINING = (
+    "vectors",
+    "min_count",
+    "lower",
+    "node_labels",
+)  # settings of data that reading files has no use for
+GROUPS = {
+    "training": "training (default: the preset's)",
+    "encoder": "encoder (default: the preset's)",
+    "classifier": "classifier, a multilayer perceptron (default: the preset's)",
+    "parsing": "learning to parse, of SPINNs that do (default: the preset's)",
 }
-DATA_FLAGS = tuple(settable("data"))  # each has a flag of its name
 
 
 def add_parser(subparsers: Any) -> None:
-    keys = {
-        section: ", ".join(settable(section))
-        for section in ("training", "encoder", "classifier", "parsing", "data")
-    }
     table = "\n".join("  " + line for line in preset_table().splitlines())
-    epilog = EPILOG.format(presets=table, **keys)
-    parser = add_command(subparsers, "train", "train a model", DESCRIPTION, epilog)
-    _add_run(parser)
-    add_data(parser, generated="OUTPUT/corpus")
-    add_settings(parser)
-    parser.set_defaults(run=run)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser = add_command(subparsers, "train", "train a model", DESCRIPTION, EPILOG.format(presets=table))
     group = parser.add_argument_group("the run")
     group.add_argument("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/PRESET)")
     add_preset(group, "see the table below")
@@ -131,150 +107,54 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     either.add_argument("--overwrite", action="store_true", help="delete the run in --output first")
     add_device(parser)
+    add_run_settings(parser, generated="OUTPUT/corpus")
+    parser.set_defaults(run=run)
 
 
-def add_data(
-    parser: argparse.ArgumentParser,
-    generated: str,  # where
-) -> None:
-    """The files, and what training makes of them."""
-    group = add_files(parser, generated)
-    group.add_argument(
-        "--vectors",
-        metavar="FILE",
-        help="word vectors: GloVe text (plain, .gz or .zip), word2vec .bin, or .safetensors (default: from scratch)",
-    )
-    group.add_argument("--min-count", type=int, metavar="N", help="rarer words become <unk> (default: 1)")
-    group.add_argument("--lower", action="store_true", default=None, help="words in lower case")
-    group.add_argument(
-        "--node-labels", action="store_true", default=None, help="sst: learn the label of every node"
-    )
-
-
-def add_files(parser: argparse.ArgumentParser, generated: str | None = None) -> argparse._ArgumentGroup:
-    """Which files, and how they are read."""
-    otherwise, corpus_default = "", ""
-    if generated is not None:
-        corpus_default = (
-            " (default: that of a prepared folder, or the preset's, else logic, which is generated)"
-        )
-        otherwise = (
-            f", or what spinn prepare wrote (default for logic and listops: one generated in {generated})"
-        )
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--corpus",
-        choices=CORPORA,
-        help="kind of files" + corpus_default,
-    )
-    group.add_argument(
-        "--data",
-        metavar="PATH",
-        help="folder of the corpus, or its official zip (SNLI, MultiNLI, SST)" + otherwise,
-    )
-    for split in ("train", "dev", "test"):
-        group.add_argument(
-            f"--{split}",
-            action="append",
-            metavar="FILE",
-            help=f"{split} examples, plain or .gz, instead of --data's; repeatable",
-        )
-    group.add_argument(
-        "--extra",
+def add_run_settings(parser: argparse.ArgumentParser, generated: str) -> None:
+    """Add all settings of a run, in their groups; the corpus is made in `generated` where there are no files."""
+    add_data(parser, generated)
+    for section, title in GROUPS.items():
+        group = parser.add_argument_group(title)
+        add_settings(group, section, default=" ")
+        if section == "classifier":
+            group.add_argument(
+                "--dropout", type=float, metavar="N", help="--embedding-dropout and --mlp-dropout at once"
+            )
+    parser.add_argument(
+        "--set",
         action="append",
-        metavar="NAME=FILE",
-        help="another file to evaluate at the end; repeatable",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any of these settings, by its name with _ for -; repeatable",
     )
-    group.add_argument("--limit", type=int, metavar="N", help="only the first N examples of every split")
-    group.add_argument(
-        "--binary", action="store_true", default=None, help="sst: two classes, neutral sentences left out"
-    )
-    group.add_argument(
-        "--phrases",
-        action="store_true",
-        default=None,
-        help="sst: every phrase of the training trees is an example",
-    )
-    group.add_argument(
-        "--fields",
-        nargs="+",
-        metavar="PART=NAME",
-        help="pairs: what the records call premise, hypothesis, label and pair_id (default: as SNLI does)",
-    )
-    group.add_argument(
-        "--labels", nargs="+", metavar="LABEL", help="pairs: in this order (default: those of --train)"
-    )
-    group.add_argument(
-        "--branching",
-        choices=BRANCHINGS,
-        help="trees made without a parser, instead of those of the files; sentences without a parse are read "
-        "from their text then (pairs: sentence1, sentence2; trees: sentence, or a line)",
-    )
-    add_skip_bad(group)
-    add_limits(group)
-    return group
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("settings (default: the preset's)")
-    group.add_argument(
-        "--batch-size",
-        "--global-batch",
-        type=positive,
-        metavar="N",
-        help="pairs or sentences a step, over all processes",
-    )
-    group.add_argument(
-        "--batch-tokens",
-        type=positive,
-        metavar="N",
-        help="instead: words a step at most (a longer pair is a step by itself), so that short sentences come in "
-        "larger batches",
-    )
-    for name, kind, text in (
-        ("epochs", positive, "passes over the training examples"),
-        ("accumulate", positive, "parts that each process computes its share of a step in, to save memory"),
-        ("lr", float, "learning rate of RMSprop"),
-        ("weight-decay", float, "L2, on matrices only"),
-        ("clip", float, "largest global norm of the gradient; 0 = no clipping"),
-        ("dropout", float, "of the embedding and of the classifier"),
-        ("patience", int, "stop after so many evaluations without a better one; 0 = never"),
-        ("evaluate-every", int, "steps; the end of an epoch is always evaluated"),
-        ("save-every", int, "steps; the end of an epoch is always saved"),
-        ("seed", int, "of initialisation, dropout and the order of the examples"),
-        ("embedding", positive, "width of the word vectors"),
-        ("hidden", positive, "width of an encoding"),
-        ("tracker", positive, "width of the tracker's state"),
-    ):
-        group.add_argument(f"--{name}", type=kind, metavar="N", help=text)
-    group.add_argument(
-        "--leaf-encoder", choices=("projection", "bilstm"), help="what makes leaves of word vectors"
-    )
-    group.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        help="torch.compile the training step; on CUDA (where it is the default, but for LSTMs and "
-        "without Triton or a C compiler) replay it as a graph",
-    )
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="of matrix products in training; weights, checkpoints and evaluation are float32 (the default)",
-    )
-    group.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key listed below; repeatable"
-    )
+def add_data(parser: argparse.ArgumentParser, generated: str) -> None:
+    """Add the files, and what training makes of them; the corpus is made in `generated` where there are none."""
+    of_generated = f"Where logic and listops have no files, the corpus is generated in {generated}."
+    add_settings(parser.add_argument_group("data", of_generated), "data")
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add which files are read, and how."""
+    names = [name for name in settable("data") if name not in OF_TRAINING]
+    add_settings(parser.add_argument_group("data"), "data", names)
 
 
 def add_preset(group: argparse._ActionsContainer, where: str) -> None:
-    """`where` says what lists them."""
+    """Add --preset; `where` says what lists them."""
     defaults = ", ".join(f"{preset} for {corpus}" for corpus, preset in DEFAULT_PRESETS.items())
-    group.add_argument("--preset", metavar="NAME", help=f"default: {defaults}; {where}")
+    group.add_argument(
+        "--preset", metavar="NAME", help=f"or a file, FILE.toml (default: {defaults}); {where}"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     corpus = args.corpus or prepared_from(args.data) or "logic"
-    output = args.output or Path("runs") / (args.preset or DEFAULT_PRESETS[corpus])
+    output = args.output or Path("runs") / Path(args.preset or DEFAULT_PRESETS[corpus]).name.removesuffix(
+        ".toml"
+    )
     with joined(choose_device(args)) as ranks:
         settings, resume = ranks.from_first(lambda: _settings(args, output))
         gold = gold_trees(settings.data.branching)
@@ -353,16 +233,9 @@ def resumed_run(args: argparse.Namespace, saved: RunConfig) -> RunConfig:
     return wanted
 
 
-def given_data(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of DataConfig that the command line sets."""
-    given = {name: value for name in DATA_FLAGS if (value := getattr(args, name, None)) is not None}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-
-
 def _with_flags(settings: RunConfig, args: argparse.Namespace, **defaults: Any) -> RunConfig:
-    """Changes the settings by flags, then --set, all at once; `defaults` hold where neither says anything."""
-    given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
-    changes = {**defaults, **given}
+    """Change the settings by flags, then --set, all at once; `defaults` hold where neither says anything."""
+    changes = {**defaults, **given_settings(args, *GROUPS)}
     if args.dropout is not None:
         changes["encoder__embedding_dropout"] = changes["classifier__mlp_dropout"] = args.dropout
     changes.update(parse_setting(text) for text in args.set)

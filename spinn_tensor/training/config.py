@@ -14,7 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from spinn_tensor.config import ClassifierConfig, ConfigError, EncoderConfig, Settings, checked_fields
+from spinn_tensor.config import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Allowed,
+    ClassifierConfig,
+    ConfigError,
+    EncoderConfig,
+    Settings,
+    checked_fields,
+    did_you_mean,
+    one_of,
+    setting,
+)
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 
@@ -24,6 +37,7 @@ CRITERIA = ("accuracy", "f1")
 PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `step`
 LEARNING = ("supervised", "reinforce")
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
+IN_HALF_OPEN = Allowed("in [0, 1)", lambda value: 0 <= value < 1)
 _LISTS = ("train", "dev", "test", "extra", "fields", "labels")  # of DataConfig
 
 
@@ -31,116 +45,156 @@ _LISTS = ("train", "dev", "test", "extra", "fields", "labels")  # of DataConfig
 class TrainingConfig(Settings):
     """The optimiser, its schedule, and when to validate, save and stop."""
 
-    epochs: int = 10
-    batch_size: int = 128  # sentences or pairs of a step, over all processes
-    batch_tokens: int = (
-        0  # instead: tokens of a step at most, those of both sentences of a pair; 0 = batch_size
+    epochs: int = setting(10, "passes over the training examples", AT_LEAST_1)
+    batch_size: int = setting(
+        128, "pairs or sentences a step, over all processes", AT_LEAST_1, flags=("--global-batch",)
     )
-    prefetch: int = 2  # batches that a thread makes ahead; 0 = none
-    accumulate: int = 1  # parts of a process's share of a step, computed one by one; batch norm sees one
-    learning_rate: float = 2e-3
-    rms_decay: float = 0.9  # of RMSprop's mean square (torch's alpha)
-    rms_epsilon: float = 1e-6
-    weight_decay: float = 0.0  # L2 on matrices; biases, batch norm and embeddings have none
-    decay_factor: float = 0.75  # of the learning rate ...
-    decay_every: int = 1  # ... after so many ...
-    decay_unit: str = "epoch"  # ... epochs or steps
-    clip_norm: float = 5.0  # largest global norm of the gradient; 0 = no clipping
-    patience: int = 0  # stop after so many evaluations without a better one; 0 = never
-    evaluate_every: int = 0  # steps; 0 = at the end of each epoch only (that evaluation is always made)
-    save_every: int = 500  # steps; 0 = at the end of each epoch only (that checkpoint is always written)
-    log_every: int = 50  # steps between two readings of the loss
-    seed: int = 1
-    compile: bool = False  # the whole step by torch.compile, on CUDA replayed as graphs where it can be
-    precision: str = "float32"  # of matrix products in training, one of PRECISIONS
-    select_by: str = "accuracy"  # what makes an evaluation the best: "accuracy", or "f1" of the trees
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "log_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("decay_every", "patience", "evaluate_every", "save_every", "batch_tokens", "prefetch"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("learning_rate", "rms_epsilon", "decay_factor"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        for name in ("weight_decay", "clip_norm"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
-        _require(0 <= self.rms_decay < 1, "rms_decay", self.rms_decay, "in [0, 1)")
-        _require(self.decay_unit in ("epoch", "step"), "decay_unit", self.decay_unit, "'epoch' or 'step'")
-        _require(self.precision in PRECISIONS, "precision", self.precision, "one of " + ", ".join(PRECISIONS))
-        _require(self.select_by in CRITERIA, "select_by", self.select_by, "one of " + ", ".join(CRITERIA))
+    batch_tokens: int = setting(
+        0,
+        "instead: words a step at most (a longer pair is a step by itself), so that short sentences come in larger "
+        "batches; 0 = by --batch-size",
+        NOT_NEGATIVE,
+    )
+    prefetch: int = setting(2, "batches that a thread makes ahead; 0 = none", NOT_NEGATIVE)
+    accumulate: int = setting(
+        1, "parts that each process computes its share of a step in, to save memory", AT_LEAST_1
+    )
+    learning_rate: float = setting(2e-3, "learning rate of RMSprop", POSITIVE, flags=("--lr",))
+    rms_decay: float = setting(0.9, "of RMSprop's mean square (torch's alpha)", IN_HALF_OPEN)
+    rms_epsilon: float = setting(1e-6, "of RMSprop", POSITIVE)
+    weight_decay: float = setting(
+        0.0, "L2 on matrices only: biases, batch norm and embeddings have none", NOT_NEGATIVE
+    )
+    decay_factor: float = setting(0.75, "of the learning rate, after every --decay-every units", POSITIVE)
+    decay_every: int = setting(1, "epochs or steps; 0 = the learning rate stays", NOT_NEGATIVE)
+    decay_unit: str = setting("epoch", "what --decay-every counts", one_of("epoch", "step"))
+    clip_norm: float = setting(
+        5.0, "largest global norm of the gradient; 0 = no clipping", NOT_NEGATIVE, flags=("--clip",)
+    )
+    patience: int = setting(0, "stop after so many evaluations without a better one; 0 = never", NOT_NEGATIVE)
+    evaluate_every: int = setting(0, "steps; the end of an epoch is always evaluated", NOT_NEGATIVE)
+    save_every: int = setting(500, "steps; the end of an epoch is always saved", NOT_NEGATIVE)
+    log_every: int = setting(50, "steps between two readings of the loss", AT_LEAST_1)
+    seed: int = setting(
+        1,
+        "of initialisation, dropout and the order of the examples",
+        Allowed("0 to 2**63 - 1", lambda value: 0 <= value < 2**63),
+    )
+    compile: bool = setting(
+        False,
+        "torch.compile the training step; on CUDA (where it is the default, but for LSTMs and without Triton or a C "
+        "compiler) replay it as a graph",
+    )
+    precision: str = setting(
+        "float32",
+        "of matrix products in training; weights, checkpoints and evaluation are float32",
+        one_of(*PRECISIONS),
+    )
+    select_by: str = setting(
+        "accuracy", "what makes an evaluation the best; f1 is that of the trees", one_of(*CRITERIA)
+    )
 
 
 @dataclass(frozen=True)
 class ParsingConfig(Settings):
     """How a SPINN learns to parse; nothing to other encoders."""
 
-    learning: str = "supervised"  # or "reinforce", RL-SPINN
-    transition_weight: float = 3.9  # of the transition loss (Bowman et al. 2016, section 4)
-    # largest part of the transitions that are the model's own in supervised steps, reached after so many of them
-    scheduled_sampling: float = 0.0
-    scheduled_steps: int = 5_000
-    n_samples: int = 8  # parses of each sentence a step
-    baseline: str = "greedy"  # one of BASELINES, see `reinforce`
-    normalise: bool = True  # advantages, by the running standard deviation of the rewards
-    baseline_decay: float = 0.99  # of the running mean and standard deviation
-    policy_weight: float = 1.0  # of the policy's loss beside the classifier's
-    entropy_weight: float = 0.01  # of the bonus for undecided choices, which falls to zero ...
-    entropy_steps: int = 0  # ... over so many steps after the warm-up; 0 = it stays
-    warmup_steps: int = 0  # supervised steps before reinforcement
+    learning: str = setting("supervised", "reinforce is RL-SPINN", one_of(*LEARNING))
+    transition_weight: float = setting(
+        3.9, "of the transition loss (Bowman et al. 2016, section 4)", NOT_NEGATIVE
+    )
+    scheduled_sampling: float = setting(
+        0.0,
+        "largest part of the transitions that are the model's own in supervised steps",
+        Allowed("in [0, 1]", lambda value: 0 <= value <= 1),
+    )
+    scheduled_steps: int = setting(5_000, "steps until that part is reached", NOT_NEGATIVE)
+    n_samples: int = setting(8, "parses of each sentence a step", AT_LEAST_1)
+    baseline: str = setting(
+        "greedy", "what a reward is held against, see `training.reinforce`", one_of(*BASELINES)
+    )
+    normalise: bool = setting(True, "divide advantages by the running standard deviation of the rewards")
+    baseline_decay: float = setting(0.99, "of the running mean and standard deviation", IN_HALF_OPEN)
+    policy_weight: float = setting(1.0, "of the policy's loss beside the classifier's", NOT_NEGATIVE)
+    entropy_weight: float = setting(
+        0.01, "of the bonus for undecided choices, which falls to zero over --entropy-steps", NOT_NEGATIVE
+    )
+    entropy_steps: int = setting(0, "steps after the warm-up; 0 = the bonus stays", NOT_NEGATIVE)
+    warmup_steps: int = setting(0, "supervised steps before reinforcement", NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
-        _require(self.learning in LEARNING, "learning", self.learning, "one of " + ", ".join(LEARNING))
-        _require(self.baseline in BASELINES, "baseline", self.baseline, "one of " + ", ".join(BASELINES))
-        for name in ("transition_weight", "policy_weight", "entropy_weight"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("scheduled_steps", "entropy_steps", "warmup_steps"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        _require(
-            0 <= self.scheduled_sampling <= 1, "scheduled_sampling", self.scheduled_sampling, "in [0, 1]"
-        )
-        _require(0 <= self.baseline_decay < 1, "baseline_decay", self.baseline_decay, "in [0, 1)")
-        least = 2 if self.baseline == "leave-one-out" else 1
-        _require(self.n_samples >= least, "n_samples", self.n_samples, f"at least {least}")
+        super().__post_init__()
+        if self.baseline == "leave-one-out" and self.n_samples < 2:
+            raise ConfigError(f"n_samples: expected at least 2 with leave-one-out, got {self.n_samples}")
 
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
     """Which examples. `data` is a folder, the official zip or a store; the files of a split overrule a folder's."""
 
-    corpus: str = "logic"
-    data: str | None = None
-    train: tuple[str, ...] = ()  # files, read one after another
-    dev: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()  # NAME=FILE, each evaluated at the end
-    vectors: str | None = None  # a file that `read_vectors` reads
-    min_count: int = 1  # rarer words of the training split become <unk>
-    lower: bool = False
-    limit: int = 0  # only the first so many examples of every split; 0 = all
-    node_labels: bool = False  # SST: learn the label of every node
-    skip_bad: bool = False
-    branching: str | None = None  # one of BRANCHINGS: trees instead of the corpus's, or where it has none
-    fields: tuple[str, ...] = ()  # pairs: PART=NAME, what the fields of a record are called, see `PairFields`
-    labels: tuple[str, ...] = ()  # pairs: in this order; () = those of the training examples
-    binary: bool = False  # SST: two classes instead of five
-    phrases: bool = False  # SST: every phrase of the training trees is an example
-    max_line_bytes: int = DEFAULT_LIMITS.max_line_bytes  # a longer line is a bad one
-    max_words: int = DEFAULT_LIMITS.max_words  # of a sentence; a line with a longer one is a bad one
+    corpus: str = setting(
+        "logic",
+        "kind of files (default: that of a prepared folder, or the preset's, else logic, which is generated)",
+        one_of(*CORPORA),
+    )
+    data: str | None = setting(
+        None,
+        "folder of the corpus, its official zip (SNLI, MultiNLI, SST), or what spinn prepare wrote",
+        metavar="PATH",
+    )
+    train: tuple[str, ...] = setting(
+        (), "train examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+    )
+    dev: tuple[str, ...] = setting(
+        (), "dev examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+    )
+    test: tuple[str, ...] = setting(
+        (), "test examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+    )
+    extra: tuple[str, ...] = setting(
+        (), "another file to evaluate at the end; repeatable", metavar="NAME=FILE"
+    )
+    vectors: str | None = setting(
+        None,
+        "word vectors: GloVe text (plain, .gz or .zip), word2vec .bin, or .safetensors (default: from scratch)",
+        metavar="FILE",
+    )
+    min_count: int = setting(1, "rarer words of the training examples become <unk>", AT_LEAST_1)
+    lower: bool = setting(False, "words in lower case")
+    limit: int = setting(0, "only the first N examples of every split; 0 = all", NOT_NEGATIVE)
+    node_labels: bool = setting(False, "sst: learn the label of every node")
+    skip_bad: bool = setting(False, "leave out bad lines, and say how many and why")
+    branching: str | None = setting(
+        None,
+        "trees made without a parser, instead of those of the files; sentences without a parse are read from their "
+        "text then (pairs: sentence1, sentence2; trees: sentence, or a line)",
+        one_of(*BRANCHINGS),
+    )
+    fields: tuple[str, ...] = setting(
+        (),
+        "pairs: what the records call premise, hypothesis, label and pair_id (default: as SNLI does)",
+        metavar="PART=NAME",
+        several=True,
+    )
+    labels: tuple[str, ...] = setting(
+        (), "pairs: in this order (default: those of --train)", metavar="LABEL", several=True
+    )
+    binary: bool = setting(False, "sst: two classes, neutral sentences left out")
+    phrases: bool = setting(False, "sst: every phrase of the training trees is an example")
+    max_line_bytes: int = setting(
+        DEFAULT_LIMITS.max_line_bytes, "refuse a longer line of a file, in bytes", AT_LEAST_1
+    )
+    max_words: int = setting(DEFAULT_LIMITS.max_words, "refuse a longer sentence, in words", AT_LEAST_1)
 
     def __post_init__(self) -> None:
-        _require(self.corpus in CORPORA, "corpus", self.corpus, "one of " + ", ".join(CORPORA))
-        _require(self.min_count >= 1, "min_count", self.min_count, "at least 1")
-        _require(self.limit >= 0, "limit", self.limit, "0 or more")
-        for name in Limits._fields:
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        super().__post_init__()
         for name in _LISTS:
-            _require(
-                not isinstance(getattr(self, name), str), name, getattr(self, name), "a tuple of strings"
-            )
+            if isinstance(value := getattr(self, name), str):
+                raise ConfigError(f"{name}: expected a tuple of strings, got {value!r}")
         for entry in self.extra:
-            name, separator, file = entry.partition("=")
-            _require(bool(name and separator and file), "extra", entry, "NAME=FILE")
+            name, _, file = entry.partition("=")
+            if not name or not file:
+                raise ConfigError(f"extra: expected NAME=FILE, got {entry!r}")
         if self.node_labels and self.corpus != "sst":
             raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
         if len(set(self.labels)) < len(self.labels):
@@ -148,12 +202,8 @@ class DataConfig(Settings):
         for name, corpus in (("fields", "pairs"), ("labels", "pairs"), ("binary", "sst"), ("phrases", "sst")):
             if getattr(self, name) and self.corpus != corpus:
                 raise ConfigError(f"{name}: is for --corpus {corpus}, got --corpus {self.corpus}")
-        if self.branching is not None:
-            _require(
-                self.branching in BRANCHINGS, "branching", self.branching, "one of " + ", ".join(BRANCHINGS)
-            )
-            if self.node_labels:
-                raise ConfigError("node_labels: the nodes of trees made by --branching have no labels")
+        if self.branching is not None and self.node_labels:
+            raise ConfigError("node_labels: the nodes of trees made by --branching have no labels")
 
     @property
     def limits(self) -> Limits:
@@ -274,21 +324,19 @@ def classifier_config(options: Mapping[str, Any], n_classes: int) -> ClassifierC
     return ClassifierConfig(**checked_fields(ClassifierConfig, {**options, "n_classes": n_classes}))
 
 
-def settable(section: str) -> list[str]:
-    """Names of the fields of a section, in order."""
+def settable(section: str) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields of a section by name, in order."""
     cls, hidden = SECTIONS[section]
-    return [item.name for item in dataclasses.fields(cls) if item.name not in hidden]
+    return {item.name: item for item in dataclasses.fields(cls) if item.name not in hidden}
 
 
 def locate(key: str) -> tuple[str, str]:
-    """(section, name) of "hidden_dim" or "encoder.batch_norm". Raises ConfigError if unknown or ambiguous."""
+    """Return (section, name) of "hidden_dim" or "encoder.batch_norm". Raises ConfigError if unknown or ambiguous."""
     section, _, name = key.rpartition(".")
-    found = [
-        candidate for candidate in SECTIONS if section in ("", candidate) and name in settable(candidate)
-    ]
+    found = [part for part in SECTIONS if section in ("", part) and name in settable(part)]
     if not found:
-        known = ", ".join(name for part in SECTIONS for name in settable(part))
-        raise ConfigError(f"unknown key {key!r}; known are {known}")
+        known = [name for part in SECTIONS for name in settable(part)]
+        raise ConfigError(f"unknown key {key!r}{did_you_mean(name, known)}; known are {', '.join(known)}")
     if len(found) > 1:
         raise ConfigError(f"key {key!r} is ambiguous: {' or '.join(f'{part}.{name}' for part in found)}")
     return found[0], name
@@ -300,8 +348,12 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not separator:
         raise ConfigError(f"{text!r}: a setting is key=value")
     section, name = locate(key.strip())
-    kind = typing.get_type_hints(SECTIONS[section][0])[name]
-    return f"{section}__{name}", parse_value(kind, value.strip(), key)
+    return f"{section}__{name}", parse_value(kind_of(section, name), value.strip(), key)
+
+
+def kind_of(section: str, name: str) -> Any:
+    """Return the annotated type of a setting."""
+    return typing.get_type_hints(SECTIONS[section][0])[name]
 
 
 def parse_value(kind: Any, text: str, key: str) -> Any:
@@ -336,8 +388,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _require(condition: bool, name: str, value: Any, expected: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name}: expected {expected}, got {value!r}")

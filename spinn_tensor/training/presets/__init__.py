@@ -1,0 +1,163 @@
+"""Named settings in files of TOML: with the values that the paper and its PyTorch version published, and small ones.
+
+A file has tables `encoder`, `classifier`, `training` and `parsing`, with the keys of their dataclasses; what it leaves
+out is as in its `base`, another preset, or else the dataclass's default. `summary` is a line for `spinn presets`,
+`corpus` the only one that it is made for. A file of one's own does as well: `spinn train --preset my.toml`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spinn_tensor.config import ConfigError, did_you_mean
+from spinn_tensor.training.config import (
+    DataConfig,
+    ParsingConfig,
+    RunConfig,
+    TrainingConfig,
+    settable,
+)
+
+FOLDER = Path(__file__).parent
+TABLES = ("encoder", "classifier", "training", "parsing")
+TEXTS = ("base", "summary", "corpus")
+DEFAULT_PRESETS = {
+    "logic": "logic-spinn-pi",
+    "snli": "spinn-pi-2017",
+    "multinli": "spinn-pi-2017",
+    "pairs": "spinn-pi-2017",
+    "sst": "sst-spinn-pi",
+    "listops": "listops-spinn-pi-nt",
+    "trees": "parser",
+}
+
+
+class Preset(NamedTuple):
+    """A named starting point; every value can still be changed on the command line."""
+
+    summary: str  # one line for `spinn presets`
+    encoder: dict[str, Any]
+    classifier: dict[str, Any]
+    training: TrainingConfig
+    parsing: ParsingConfig  # of SPINNs that parse
+    corpus: str | None  # the only one that it is made for
+
+
+def find_preset(name: str) -> Preset:
+    """Return the preset of this name, or that of a file. Raises ConfigError, naming the file and the key."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if name.endswith(".toml") or os.sep in name:
+        return read_preset(Path(name))
+    raise ConfigError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; known are {', '.join(PRESETS)}")
+
+
+def read_preset(path: Path) -> Preset:
+    """Read a preset from its file. Raises ConfigError, naming the file and the key."""
+    values = _tables(path)
+    try:
+        preset = Preset(
+            values.get("summary", ""),
+            {"train_embedding": True, **values["encoder"]},
+            values["classifier"],
+            TrainingConfig.from_dict(values["training"]),
+            ParsingConfig.from_dict(values["parsing"]),
+            values.get("corpus"),
+        )
+        data = DataConfig() if preset.corpus is None else DataConfig(corpus=preset.corpus)
+        _run_config(path.stem, preset, data)  # which checks the encoder and the classifier
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return preset
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """Read the tables of a file, over those of its base. Raises ConfigError, naming the file and the key."""
+    try:
+        with path.open("rb") as file:
+            own = tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    whole: dict[str, Any] = {table: {} for table in TABLES}
+    if (base := own.pop("base", None)) is not None:
+        if not (FOLDER / f"{base}.toml").is_file():
+            raise ConfigError(f"{path}: base: unknown preset {base!r}{did_you_mean(str(base), PRESETS)}")
+        whole = _tables(FOLDER / f"{base}.toml")
+    for key, value in own.items():
+        if key in TABLES and isinstance(value, dict):
+            for name in value.keys() - settable(key).keys():
+                suggestion = did_you_mean(name, settable(key))
+                raise ConfigError(f"{path}: {key}: unknown key {name!r}{suggestion}")
+            whole[key] = {**whole[key], **value}
+        elif key in TEXTS and isinstance(value, str):
+            whole[key] = value
+        elif key in (*TABLES, *TEXTS):
+            raise ConfigError(
+                f"{path}: {key}: expected a {'table' if key in TABLES else 'string'}, got {value!r}"
+            )
+        else:
+            suggestion = did_you_mean(key, (*TABLES, *TEXTS))
+            raise ConfigError(
+                f"{path}: unknown key {key!r}{suggestion}; the settings are in {', '.join(TABLES)}"
+            )
+    return whole
+
+
+def run_config(preset: str, data: DataConfig) -> RunConfig:
+    """Return the run that a preset describes on the given data. Raises ConfigError for an unknown one."""
+    return _run_config(preset, find_preset(preset), data)
+
+
+def _run_config(name: str, preset: Preset, data: DataConfig) -> RunConfig:
+    encoder, classifier = dict(preset.encoder), dict(preset.classifier)
+    return RunConfig(name, data, encoder, classifier, preset.training, preset.parsing)
+
+
+def corpus_of(preset: str | None) -> str:
+    """Return the corpus that a preset is made for; "logic" for those made for any, and for none."""
+    return (None if preset is None else find_preset(preset).corpus) or "logic"
+
+
+def preset_table() -> str:
+    """List all presets as lines of text: name, learning rate, batch, decay, dropout, tracker, and what it is."""
+    lines = [f"{'preset':<19} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<11} what it is"]
+    for name, preset in PRESETS.items():
+        training = preset.training
+        decay = f"×{training.decay_factor:g} / {training.decay_every:,} {training.decay_unit}"
+        dropout = f"{preset.encoder['embedding_dropout']:g}"
+        if preset.classifier:
+            dropout += f" / {preset.classifier['mlp_dropout']:g}"
+        lines.append(
+            f"{name:<19} {training.learning_rate:>6.0e} {training.weight_decay:>6.0g} "
+            f"{training.batch_size:>5}  {decay:<18} {dropout:<11} {preset.summary}"
+        )
+    return "\n".join(lines)
+
+
+def preset_toml(name: str) -> str:
+    """Write a preset with every value, each with what it is, as a file to copy and change."""
+    preset = find_preset(name)
+    lines = [f"summary = {json.dumps(preset.summary)}"]
+    if preset.corpus is not None:
+        lines.append(f"corpus = {json.dumps(preset.corpus)}")
+    values = _run_config(name, preset, DataConfig(corpus=corpus_of(name))).to_dict()
+    for table in TABLES:
+        lines += ["", f"[{table}]"]
+        for key, item in settable(table).items():
+            value = json.dumps(values[table].get(key, item.default))  # of numbers and names, TOML's too
+            lines.append(f"{f'{key} = {value}':<28} # {item.metadata['help']}")
+    return "\n".join(lines)
+
+
+PRESETS: dict[str, Preset] = dict(
+    sorted(
+        ((path.stem, read_preset(path)) for path in FOLDER.glob("*.toml")),
+        key=lambda item: (item[1].corpus or "", item[0]),
+    )
+)
