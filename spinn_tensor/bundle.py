@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spinn_tensor.config import ConfigError, ModelConfig, Settings, as_values
 from spinn_tensor.data_prep.branching import BRANCHINGS
@@ -191,8 +191,7 @@ def write_bundle(
     model: PretrainedModel,  # or what torch.compile made of one
     provenance: Provenance,
     *,
-    extra_tensors: Mapping[str, Mapping[str, Tensor]] | None = None,  # file name: its tensors
-    extra_json: Mapping[str, Any] | None = None,  # file name: its content
+    also: Callable[[Path], object] | None = None,  # writes further files into the folder
     license: str | None = None,  # of the weights, for the model card
 ) -> None:
     """Replace the folder by a bundle of the model as it is now, with further files beside it.
@@ -223,10 +222,8 @@ def write_bundle(
         write_json(temporary / CONFIG, content)
         Tokenizer(vocabulary).save(temporary / TOKENIZER)
         (temporary / CARD).write_text(card, encoding="utf-8")
-        for name, more in (extra_tensors or {}).items():
-            write_tensors(temporary / name, more)
-        for name, value in (extra_json or {}).items():
-            write_json(temporary / name, value)
+        if also is not None:
+            also(temporary)
 
     write_folder(Path(folder), fill)
 

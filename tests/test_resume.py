@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.tensor_files import CheckpointError
+from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.resume import STATE, read_training_state
+from tests.test_training import pair_model, pairs, settings
 from tests.tiny_runs import pair_arguments, same_threads
 
 pytest.importorskip("datasets")
@@ -75,8 +83,12 @@ def figures(folder: Path) -> list[dict]:
 
 
 def assert_same_run(output: Path, undisturbed: Path) -> None:
-    for name in ("best/model.safetensors", "last/model.safetensors", "last/training_state.safetensors"):
+    for name in ("best/model.safetensors", "last/model.safetensors"):
         assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    ours, theirs = (read_training_state(folder / "last") for folder in (output, undisturbed))
+    torch.testing.assert_close(ours[1:], theirs[1:], rtol=0, atol=0)
+    by_the_clock = {"seconds": 0.0, "metrics_position": 0}
+    assert replace(ours.progress, **by_the_clock) == replace(theirs.progress, **by_the_clock)
     assert figures(output) == figures(undisturbed)
     assert sorted(os.listdir(output)) == sorted(os.listdir(undisturbed))
 
@@ -210,3 +222,90 @@ def test_resuming_where_nothing_is_begins_a_run(
     output = tmp_path / "run"
     assert main([*arguments, "--output", str(output), "--resume", "--epochs", "1"]) == 0
     assert f"nothing to resume in {output}: beginning a new run" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of few steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    trainer_of(folder, "cpu", epochs=2).fit()
+    return folder
+
+
+@pytest.fixture
+def last(trained: Path, tmp_path: Path) -> Path:
+    """A copy of its last checkpoint, to be damaged."""
+    return Path(shutil.copytree(trained / "last", tmp_path / "last"))
+
+
+class Notes(Observer):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def trainer_of(folder: Path, device: str, epochs: int = 3) -> Trainer:
+    vocabulary, corpus = pairs(folder)
+    task = Task(pair_model("spinn-pi", vocabulary).to(device), vocabulary, corpus, corpus)
+    return Trainer(task, settings(epochs=epochs), folder, Notes())
+
+
+def resumed(trained: Path, checkpoint: Path, device: str) -> list[str]:
+    """What is noted where the checkpoint is resumed on a device."""
+    trainer = trainer_of(trained, device)
+    trainer.resume(read_training_state(checkpoint), checkpoint)
+    trainer.take_step(trainer.batches(2)[0])
+    assert isinstance(trainer.observer, Notes)
+    return trainer.observer.texts
+
+
+def change(edit: Callable[[dict], object]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        values = torch.load(path, weights_only=True)
+        edit(values)
+        torch.save(values, path)
+
+    return damage
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "a pickle that runs something": lambda path: torch.save({"progress": Path()}, path),
+    "a list": lambda path: torch.save([1], path),
+    "a part is missing": change(lambda state: state.pop("method")),
+    "unknown counter": change(lambda state: state["progress"].update(hours=1)),
+    "missing optimiser tensor": change(lambda state: state["optimizer"]["mlp.output.bias"].pop("step")),
+    "unknown parameter": change(lambda state: state["optimizer"].update(ghost={"square_avg": torch.ones(1)})),
+    "misshapen average": change(
+        lambda state: state["optimizer"]["mlp.output.bias"].update(square_avg=torch.ones(7))
+    ),
+    "misshapen generator": change(lambda state: state["generators"][0].update(cpu=torch.zeros(3).byte())),
+    "no generator": change(lambda state: state["generators"].clear()),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_training_state_is_refused_in_one_line(name: str, trained: Path, last: Path) -> None:
+    DAMAGE[name](last / STATE)
+    with pytest.raises(CheckpointError) as error:
+        resumed(trained, last, "cpu")
+    assert str(error.value).startswith(f"{last / STATE}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_on_cuda_goes_on_on_the_cpu_and_says_so(trained: Path, last: Path) -> None:
+    assert resumed(trained, last, "cpu") == []
+    change(lambda state: state["generators"][0].update(cuda=torch.zeros(16).byte()))(last / STATE)
+    (note,) = resumed(trained, last, "cpu")
+    assert note.startswith("now on cpu, before not")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_run_on_the_cpu_goes_on_on_cuda_and_says_so(trained: Path) -> None:
+    (note,) = resumed(trained, trained / "last", "cuda")
+    assert note.startswith("now on cuda, before not")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spinn_tensor.bundle import CheckpointConfig, PretrainedModel, Provenance, Run, write_bundle
 from spinn_tensor.card import without_folders
@@ -29,8 +29,7 @@ def save_checkpoint(
     vocabulary: Vocabulary,
     run: Run,  # a RunConfig, or what a loaded checkpoint has as `config.run`
     metrics: Mapping[str, Any],
-    extra_tensors: Mapping[str, Mapping[str, Tensor]] | None = None,  # file name: its tensors
-    extra_json: Mapping[str, Any] | None = None,  # file name: its content
+    also: Callable[[Path], object] | None = None,  # writes further files into the folder
     license: str | None = None,  # of the weights, for the model card
 ) -> None:
     """Replace the folder by a checkpoint of the model as it is now, with further files beside it.
@@ -38,9 +37,7 @@ def save_checkpoint(
     Raises CheckpointError for weights that are not float32, which `load_checkpoint` would refuse.
     """
     provenance = Provenance(vocabulary, run, metrics, train_command(run))
-    write_bundle(
-        folder, model, provenance, extra_tensors=extra_tensors, extra_json=extra_json, license=license
-    )
+    write_bundle(folder, model, provenance, also=also, license=license)
 
 
 def run_of(

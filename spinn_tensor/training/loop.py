@@ -43,16 +43,13 @@ from spinn_tensor.training.metrics import MetricsLog
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import learning_rate, make_optimizer
 from spinn_tensor.training.resume import (
-    STATE_JSON,
-    STATE_TENSORS,
+    STATE,
     Progress,
     TrainingState,
     corpus_sha256,
-    n_processes,
     restore,
     seed_rank,
-    state_tensors,
-    was_on_cuda,
+    training_state,
 )
 from spinn_tensor.training.step import TrainStep
 
@@ -135,31 +132,23 @@ class Trainer:
 
     def resume(self, state: TrainingState, folder: Path) -> None:
         """Continues where the `last` checkpoint in `folder` stopped; the model has its weights already."""
-        if state.progress.corpus_sha256 != self.progress.corpus_sha256:
-            raise TrainingError(
-                f"{folder / STATE_JSON}: the run was started with other training or dev examples"
-            )
-        if (before := n_processes(state)) != self.ranks.size:
-            seed_rank(self.config.seed, self.ranks.rank, state.progress.step)
-            self.observer.note(
-                f"{before} processes before, {self.ranks.size} now: the same optimisation with other noise"
-            )
-        method_state = restore(
-            state, folder, self.task.model, self.optimizer, self.method.tensors(), self.ranks
-        )
-        self.method.restore(method_state)
-        self.progress = state.progress
-        device = next(self.task.model.parameters()).device.type
-        if was_on_cuda(state) != (device == "cuda"):
-            self.observer.note(
-                f"now on {device}, before not: the weights will differ from those of one device"
-            )
-        before, now = state.progress.n_threads, torch.get_num_threads()
-        if before != now:
-            self.observer.note(
-                f"{before} threads before, {now} now: the last digits of the weights may differ"
-            )
-        self.progress.n_threads = now
+        progress, note = state.progress, self.observer.note
+        if progress.corpus_sha256 != self.progress.corpus_sha256:
+            raise TrainingError(f"{folder}: the run was started with other training or dev examples")
+        if state.n_processes != self.ranks.size:
+            seed_rank(self.config.seed, self.ranks.rank, progress.step)
+            processes = f"{state.n_processes} processes before, {self.ranks.size} now"
+            note(f"{processes}: the same optimisation with other noise")
+        restore(state, folder / STATE, self.optimizer, self.method, self.ranks)
+        if state.was_on_cuda != (self.step.device.type == "cuda"):
+            now = f"now on {self.step.device.type}, before not"
+            note(f"{now}: the weights will differ from those of one device")
+        n_threads = torch.get_num_threads()
+        if progress.n_threads != n_threads:
+            threads = f"{progress.n_threads} threads before, {n_threads} now"
+            note(f"{threads}: the last digits of the weights may differ")
+        self.progress = progress
+        progress.n_threads = n_threads
 
     def fit(self) -> Progress:
         """Trains to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal."""
@@ -347,23 +336,13 @@ class Trainer:
         self._require_finite()
         progress, task = self.progress, self.task
         start = time.perf_counter()
-        tensors = state_tensors(task.model, self.optimizer, self.method.tensors(), self.ranks)
+        state = training_state(progress, self.optimizer, self.method, self.ranks)
         if not self.ranks.is_first:
             return
-        prefix = "optimizer/square_avg/"
-        progress.optimizer_parameters = tuple(
-            name.removeprefix(prefix) for name in tensors if name.startswith(prefix)
-        )
         progress.metrics_position = self.log.position()
         progress.seconds = time.perf_counter() - self._session_start
         save_checkpoint(
-            self.output / "last",
-            task.model,
-            task.vocabulary,
-            self.run,
-            self._metrics(),
-            {STATE_TENSORS: tensors},
-            {STATE_JSON: progress.to_dict()},
+            self.output / "last", task.model, task.vocabulary, self.run, self._metrics(), also=state.write
         )
         self._window_start += time.perf_counter() - start
 

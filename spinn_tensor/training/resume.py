@@ -3,11 +3,12 @@
 Exactly so on the CPU, on the same machine with the same numbers of threads and processes. A run may move between CPU
 and CUDA, whose generator then starts from the seed, and to another number of processes.
 
-    training_state.json          counters, early stopping, running losses: `Progress`
-    training_state.safetensors   rng/cpu, rng/cuda            state of torch's generators, uint8; cuda if it ran there
-                                 rng/cpu/1, rng/cuda/1, …     those of the other processes
-                                 optimizer/KEY/PARAMETER      RMSprop's tensors (KEY: square_avg, step)
-                                 method/NAME                  of the method: RL-SPINN's running moments
+    training_state.pt   a dictionary as `torch.save` writes it; `torch.load` reads it with `weights_only`, so that
+                        nothing in it can run
+        progress        counters, early stopping, running losses: `Progress`
+        optimizer       RMSprop's tensors of each parameter, by its name
+        generators      for each process the state of torch's generators: "cpu", and "cuda" if it ran there
+        method          tensors of the method: RL-SPINN's running moments
 
 The order of the batches needs no state: it is a function of (seed, epoch), and `Progress` says how many are
 done. The learning rate is a function of step and epoch.
@@ -17,28 +18,28 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spinn_tensor.bundle import read_object
-from spinn_tensor.config import ConfigError, checked_fields
 from spinn_tensor.data_prep.columns import Corpus
-from spinn_tensor.tensor_files import CheckpointError, check_tensors, read_tensors
+from spinn_tensor.tensor_files import CheckpointError, one_line, read_tensors
 from spinn_tensor.training.distributed import ALONE, Ranks
+from spinn_tensor.training.methods import Method
 
-METHOD = "method/"
-STATE_JSON, STATE_TENSORS = "training_state.json", "training_state.safetensors"
+STATE = "training_state.pt"
+OLD_STATE_JSON, OLD_STATE_TENSORS = "training_state.json", "training_state.safetensors"
 
 
 @dataclass
 class Progress:
-    """Where a run is. Sums of losses are floats of finished readings, so they survive JSON exactly."""
+    """Where a run is. Sums of losses are floats of finished readings, so that they are exact."""
 
     step: int = 0  # optimiser steps done
     epoch: int = 0  # epochs finished
@@ -55,132 +56,114 @@ class Progress:
     metrics_position: int = 0  # bytes of metrics.jsonl that belong to the steps done
     n_threads: int = 0  # of the session that wrote it
     corpus_sha256: str = ""  # of the training and dev examples
-    optimizer_parameters: tuple[str, ...] = ()  # those with optimiser state
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "optimizer_parameters": list(self.optimizer_parameters)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
-        fields = checked_fields(cls, values)
-        for name in cls.__dataclass_fields__.keys() - fields.keys():
-            raise ConfigError(f"Progress: key {name!r} is missing")
-        return cls(**{**fields, "optimizer_parameters": tuple(fields["optimizer_parameters"])})
 
 
 class TrainingState(NamedTuple):
-    """The two files of a checkpoint that only resuming reads."""
+    """What of a checkpoint only resuming reads."""
 
     progress: Progress
-    tensors: dict[str, Tensor]
+    optimizer: dict[str, dict[str, Tensor]]  # of each parameter with a state: "square_avg" and "step"
+    generators: list[dict[str, Tensor]]  # of each process: "cpu", and "cuda" if it ran there
+    method: dict[str, Tensor]
 
+    @property
+    def was_on_cuda(self) -> bool:
+        """Whether the session that wrote the state ran on CUDA."""
+        return "cuda" in self.generators[0]
 
-def was_on_cuda(state: TrainingState) -> bool:
-    """Whether the session that wrote the state ran on CUDA."""
-    return "rng/cuda" in state.tensors
+    @property
+    def n_processes(self) -> int:
+        """How many processes trained together when the state was written."""
+        return len(self.generators)
 
-
-def n_processes(state: TrainingState) -> int:
-    """How many processes trained together when the state was written."""
-    return 1 + sum(name.startswith("rng/cpu/") for name in state.tensors)
+    def write(self, folder: Path) -> None:
+        """Write the state into a folder."""
+        torch.save({**self._asdict(), "progress": dataclasses.asdict(self.progress)}, folder / STATE)
 
 
 def seed_rank(seed: int, rank: int, step: int = 0) -> None:
-    """Gives every rank but the first noise of its own, which is that of a model's initialisation."""
+    """Give every rank but the first noise of its own; the first one's is that of the model's initialisation."""
     if rank:
         torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0]))
 
 
-def state_tensors(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    method: Mapping[str, Tensor],
-    ranks: Ranks = ALONE,
-) -> dict[str, Tensor]:
-    """Optimiser, generators and the method's state as named tensors. For all ranks to call."""
-    device = next(model.parameters()).device
-    tensors = {}
-    for rank, state in enumerate(ranks.gathered(torch.get_rng_state())):
-        tensors[_of_rank("rng/cpu", rank)] = state
+def training_state(
+    progress: Progress, optimizer: torch.optim.Optimizer, method: Method, ranks: Ranks = ALONE
+) -> TrainingState:
+    """Return the state of a run as it is now. For all ranks to call."""
+    named = method.model.named_parameters()
+    of_parameters = {name: optimizer.state[value] for name, value in named if value in optimizer.state}
+    generators = [{"cpu": values} for values in ranks.gathered(torch.get_rng_state())]
+    device = next(method.model.parameters()).device
     if device.type == "cuda":
-        for rank, state in enumerate(ranks.gathered(torch.cuda.get_rng_state(device))):
-            tensors[_of_rank("rng/cuda", rank)] = state
-    tensors.update({METHOD + name: tensor for name, tensor in method.items()})
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = value
-    return tensors
-
-
-def _of_rank(name: str, rank: int) -> str:
-    return f"{name}/{rank}" if rank else name
+        for states, values in zip(generators, ranks.gathered(torch.cuda.get_rng_state(device)), strict=True):
+            states["cuda"] = values
+    return TrainingState(progress, of_parameters, generators, method.tensors())
 
 
 def read_training_state(folder: Path) -> TrainingState:
-    """Both files of a `last` checkpoint. Raises CheckpointError."""
-    path = folder / STATE_JSON
+    """Return the state in a `last` checkpoint. Raises CheckpointError."""
+    path = folder / STATE
     try:
-        progress = Progress.from_dict(read_object(path))
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    return TrainingState(progress, read_tensors(folder / STATE_TENSORS))
+        if not path.exists() and (folder / OLD_STATE_JSON).exists():
+            path, values = folder / OLD_STATE_JSON, _read_old_state(folder)
+        else:
+            values = torch.load(path, map_location="cpu", weights_only=True)
+        return TrainingState(Progress(**values.pop("progress")), **values)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: not a whole file of torch.save ({one_line(error)})") from error
+    except (TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not the state of a run ({one_line(error)})") from error
+
+
+def _read_old_state(folder: Path) -> dict[str, Any]:
+    """Return what versions wrote that had the counters as JSON and the tensors by names such as rng/cpu/1."""
+    progress, tensors = read_object(folder / OLD_STATE_JSON), read_tensors(folder / OLD_STATE_TENSORS)
+    optimizer: dict[str, dict[str, Tensor]] = {name: {} for name in progress.pop("optimizer_parameters")}
+    generators: list[dict[str, Tensor]] = [{} for name in tensors if name.startswith("rng/cpu")]
+    method = {}
+    for name, tensor in tensors.items():
+        part, kind, *rest = name.split("/", 2)
+        if part == "optimizer":
+            optimizer[rest[0]][kind] = tensor
+        elif part == "rng":
+            generators[int(rest[0]) if rest else 0][kind] = tensor
+        else:
+            method[kind] = tensor
+    return {"progress": progress, "optimizer": optimizer, "generators": generators, "method": method}
 
 
 def restore(
     state: TrainingState,
-    folder: Path,
-    model: nn.Module,
+    path: Path,  # of the state, for errors
     optimizer: torch.optim.Optimizer,
-    method: Mapping[str, Tensor],  # what the method's state looks like
+    method: Method,
     ranks: Ranks = ALONE,
-) -> dict[str, Tensor]:
-    """Puts optimiser and generator state back; that of CUDA where there was one. Raises CheckpointError.
+) -> None:
+    """Put optimiser, generators and method back to where they were. Raises CheckpointError.
 
-    With another number of processes than before only rank 0's generators go on. Returns the method's state, which is
-    for the method to put back.
+    CUDA's generator goes on only on CUDA, and with another number of processes than before only rank 0's generators do.
     """
-    parameters = dict(model.named_parameters())
-    generators = _own_generators(state, next(model.parameters()).device, ranks)
-    expected = generators | {METHOD + name: tensor for name, tensor in method.items()}
-    for name in state.progress.optimizer_parameters:
-        if name not in parameters:
-            raise CheckpointError(f"{folder / STATE_JSON}: the model has no parameter {name!r}")
-        expected[f"optimizer/square_avg/{name}"] = parameters[name]
-        expected[f"optimizer/step/{name}"] = torch.tensor(0.0)
-    tensors = {name: t for name, t in state.tensors.items() if name in expected or not _is_generator(name)}
-    check_tensors(folder / STATE_TENSORS, tensors, expected)
-    for name in state.progress.optimizer_parameters:
-        parameter = parameters[name]
-        optimizer.state[parameter] = {
-            "step": tensors[f"optimizer/step/{name}"],
-            "square_avg": tensors[f"optimizer/square_avg/{name}"].to(parameter.device),
-        }
-    for name in generators:
-        if name.startswith("rng/cuda"):
-            torch.cuda.set_rng_state(tensors[name], next(model.parameters()).device)
-        else:
-            torch.set_rng_state(tensors[name])
-    return {name: tensors[METHOD + name] for name in method}
-
-
-def _own_generators(state: TrainingState, device: torch.device, ranks: Ranks) -> dict[str, Tensor]:
-    """Names of the generators that this rank goes on with, and what their states look like."""
-    if ranks.rank and n_processes(state) != ranks.size:
-        return {}
-    generators = {_of_rank("rng/cpu", ranks.rank): torch.get_rng_state()}
-    if device.type == "cuda" and was_on_cuda(
-        state
-    ):  # else only its randomness differs from that of one device
-        generators[_of_rank("rng/cuda", ranks.rank)] = torch.cuda.get_rng_state(device)
-    return generators
-
-
-def _is_generator(name: str) -> bool:
-    return name.startswith(("rng/cpu", "rng/cuda"))
+    parameters = dict(method.model.named_parameters())
+    device = next(method.model.parameters()).device
+    try:
+        for name, values in state.optimizer.items():
+            square_average = values["square_avg"].to(device).view_as(parameters[name])
+            optimizer.state[parameters[name]] = {"step": values["step"], "square_avg": square_average}
+        method.restore(state.method)
+        if not ranks.rank or state.n_processes == ranks.size:
+            own = state.generators[ranks.rank]
+            torch.set_rng_state(own["cpu"])
+            if device.type == "cuda" and "cuda" in own:  # else only its randomness differs
+                torch.cuda.set_rng_state(own["cuda"], device)
+    except (LookupError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path}: not the state of this model ({one_line(error)})") from error
 
 
 def corpus_sha256(*corpora: Corpus) -> str:
-    """A fingerprint of the examples, so that a run is not resumed on others."""
+    """Return a fingerprint of the examples, so that a run is not resumed on others."""
     digest = hashlib.sha256()
     for corpus in corpora:
         for array in _arrays((*corpus.sides, corpus.labels)):
