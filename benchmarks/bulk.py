@@ -21,30 +21,24 @@ and nothing else, for a fifth of the sentences and for all of them.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import shlex
 import statistics
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks import dynamic, harness
-from benchmarks.memory import peak
-from benchmarks.sentences import SNLI_SLICE, Sentences, add_snli, is_usual, load_sentences
+from benchmarks.data import SNLI_SLICE, Sentences, add_snli, load_sentences, n_tokens_of
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, sentence_columns, take
 from spinn_tensor.data_prep.files import read_examples
 from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
-from spinn_tensor.data_prep.sentence_lines import LineReader, line_reader, open_sentences
+from spinn_tensor.data_prep.sentence_lines import line_reader, open_sentences
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -61,9 +55,28 @@ DYNAMIC_BATCH = 128
 TRAINING_PAIRS = ("pairs_train_18k.jsonl.gz", "pairs_train_extra_2k.jsonl.gz")
 N_RANDOM_WORDS = 10_000  # where there are no training pairs
 TOLERANCE = 1e-5
-NAME = "bulk_cpu"  # of the results
+QUICK = {"count": 200, "dim": 8, "batch_tokens": [64, 512], "repeats": 1, "shard_size": 50}
 
 Cases = dict[str, Callable[[], float]]
+
+
+class Text(NamedTuple):
+    """What files of sentences are made of."""
+
+    trees: Sentences
+    words: list[str]
+    shares: np.ndarray  # of each word among all words
+
+    def write(self, path: Path, count: int) -> None:
+        """Write a parse a line: the trees again and again in random order, their words drawn anew."""
+        rng = np.random.default_rng(0)
+        chosen = rng.permutation(np.resize(np.arange(len(self.trees.transitions)), count))
+        transitions = [self.trees.transitions[row] for row in chosen]
+        n_tokens = n_tokens_of(transitions)
+        drawn = np.array(self.words)[rng.choice(len(self.words), n_tokens.sum(), p=self.shares)]
+        with path.open("w", encoding="utf-8") as file:
+            for codes, tokens in zip(transitions, np.split(drawn, np.cumsum(n_tokens)[:-1]), strict=True):
+                file.write(format_binary(Tree(tuple(tokens.tolist()), codes)) + "\n")
 
 
 class Setup(NamedTuple):
@@ -75,23 +88,16 @@ class Setup(NamedTuple):
     options: EncodingOptions
     folder: Path  # for shards
 
-    @property
-    def reader(self) -> LineReader:
-        return line_reader(self.source, None, None)
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parse(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()  # as `spinn encode` does; for both alike
-    sentences, (words, shares) = load_sentences(options.snli), word_shares()
+    text = Text(load_sentences(options.snli), *word_shares())
     result: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.bulk", *arguments]),
-        "machine": harness.machine(),
-        "trees": sentences.source,
-        "n_words": len(words),
+        "trees": text.trees.source,
+        "n_words": len(text.words),
         "n_sentences": options.count,
         "dim": options.dim,
         "repeats": options.repeats,
@@ -99,52 +105,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "batch_tokens": SHARING_TOKENS,
     }
     with tempfile.TemporaryDirectory() as folder:
-        setup = make_setup(Path(folder), sentences, words, shares, options)
+        setup = make_setup(Path(folder), text, options)
         first = first_block(setup)
         result["mean_tokens"] = float(lengths(first).mean())
         result["largest_difference"] = compare(setup, first)
         result["peak_bytes"] = {
-            str(count): peak_bytes(setup, sentences, words, shares, count)
-            for count in (options.count // 5, options.count)
+            str(count): peak_bytes(setup, text, count) for count in (options.count // 5, options.count)
         }
         cases = {
-            "file to shards": (DYNAMIC, options.count, _whole(setup)),
-            "encoding": (DYNAMIC, n_sentences(first), _encoding(setup, first, options.batch_tokens)),
-            "reading": (BY_LINE, n_sentences(first), _reading(setup)),
+            "file to shards": (options.count, _whole(setup)),
+            "encoding": (n_sentences(first), _encoding(setup, first, options.batch_tokens)),
+            "reading": (n_sentences(first), _reading(setup)),
         }
-        seconds = harness.interleaved([case for *_, case in cases.values()], range(-1, options.repeats))
-        for (what, (baseline, count, _)), times in zip(cases.items(), seconds, strict=True):
-            result[what] = {name: _figures(count, times[name], times[baseline]) for name in times}
-    harness.publish(result, _markdown(result), options.out)
+        seconds = harness.interleaved([case for _, case in cases.values()], range(-1, options.repeats))
+    for (what, (count, _)), times in zip(cases.items(), seconds, strict=True):
+        baseline = next(iter(times.values()))
+        result[what] = {name: _figures(count, times[name], baseline) for name in times}
+    _publish(options, result, list(cases))
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = harness.argument_parser("benchmarks.bulk", __doc__)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.argument_parser("bulk", __doc__)
     add = parser.add_argument
     add("--count", type=int, default=100_000, help="sentences")
     add("--dim", type=int, default=300, help="hidden size, and size of the word vectors")
-    add(
-        "--batch-tokens",
-        type=int,
-        nargs="+",
-        default=[4096, 16_384, 65_536, 131_072],
-        help="sizes of ours to compare",
-    )
+    sizes = [4096, 16_384, 65_536, 131_072]
+    add("--batch-tokens", type=int, nargs="+", default=sizes, help="sizes of ours to compare")
     add("--shard-size", type=int, default=20_000, help="sentences of a shard")
     add("--repeats", type=int, default=3, help="recorded rounds")
     add_snli(parser, "--sentences", otherwise="generated sentences", others=", or 'random'")
-    harness.add_out(parser, NAME)
-    add("--quick", action="store_true", help="tiny sizes and one round: does it run?")
-    options = parser.parse_args(arguments)
-    options.out = harness.report_file(options.out, NAME, not options.quick and is_usual(options.snli))
-    if options.quick:
-        options.count, options.dim, options.batch_tokens, options.repeats = 200, 8, [64, 512], 1
-        options.shard_size = 50
-    return options
+    return harness.parse(parser, arguments, "bulk_cpu", QUICK)
 
 
 def word_shares() -> tuple[list[str], np.ndarray]:
-    """Words, and the share of each among the words of SNLI's training pairs; made up where these are not at hand."""
+    """Return words, and the share of each among the words of SNLI's training pairs, or made up without these."""
     tokenizer = Tokenizer()
     counts: Counter[str] = Counter()
     for name in TRAINING_PAIRS:
@@ -156,81 +150,62 @@ def word_shares() -> tuple[list[str], np.ndarray]:
     return list(counts), np.array(list(counts.values())) / counts.total()
 
 
-def write_sentences(
-    path: Path, sentences: Sentences, words: list[str], shares: np.ndarray, count: int
-) -> None:
-    """A parse a line: the trees again and again in random order, their words drawn anew."""
-    rng = np.random.default_rng(0)
-    chosen = rng.permutation(np.resize(np.arange(len(sentences.transitions)), count))
-    transitions = [sentences.transitions[row] for row in chosen]
-    n_tokens = np.array([(len(codes) + 1) // 2 for codes in transitions])
-    drawn = np.array(words)[rng.choice(len(words), n_tokens.sum(), p=shares)]
-    with path.open("w", encoding="utf-8") as file:
-        for codes, tokens in zip(transitions, np.split(drawn, np.cumsum(n_tokens)[:-1]), strict=True):
-            file.write(format_binary(Tree(tuple(tokens.tolist()), codes)) + "\n")
-
-
-def make_setup(
-    folder: Path, sentences: Sentences, words: list[str], shares: np.ndarray, options: argparse.Namespace
-) -> Setup:
-    """The file, and a model of the usual size."""
+def make_setup(folder: Path, text: Text, options: argparse.Namespace) -> Setup:
+    """Make the file, and a model of the usual size."""
     source = folder / "parses.txt"
-    write_sentences(source, sentences, words, shares, options.count)
-    vocabulary = Vocabulary.build([words])
+    text.write(source, options.count)
+    vocabulary = Vocabulary.build([text.words])
     torch.manual_seed(0)
     encoder = SentenceEncoder(EncoderConfig(len(vocabulary), "spinn-pi-nt", options.dim, options.dim)).eval()
     return Setup(source, vocabulary, encoder, EncodingOptions(shard_size=options.shard_size), folder)
 
 
 def first_block(setup: Setup) -> SentenceColumns:
-    """The first block of lines."""
-    with open_sentences(setup.source, setup.reader, setup.vocabulary) as file:
+    """Read the first block of lines."""
+    with open_sentences(setup.source, line_reader(setup.source, None, None), setup.vocabulary) as file:
         block = file.block(BLOCK_LINES)
     assert block is not None
     return block.columns
 
 
 def compare(setup: Setup, columns: SentenceColumns) -> float:
-    """Largest difference between both ways to encode; raises RuntimeError if it is one."""
-    difference = np.abs(
-        encode_columns(setup.encoder, columns) - encode_dynamically(setup.encoder, columns)
-    ).max()
+    """Return the largest difference between both ways to encode; raise RuntimeError if it is one."""
+    ours, theirs = encode_columns(setup.encoder, columns), encode_dynamically(setup.encoder, columns)
+    difference = float(np.abs(ours - theirs).max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the vectors differ by {difference:.1e}")
-    return float(difference)
+    return difference
 
 
 def encode_dynamically(encoder: SentenceEncoder, columns: SentenceColumns) -> np.ndarray:  # (n, H)
-    """The baseline: batches of 128 sentences, sorted by length."""
+    """Encode as the baseline does: batches of 128 sentences, sorted by length."""
     result = np.empty((n_sentences(columns), encoder.output_dim), dtype=np.float32)
     order = np.argsort(-lengths(columns), kind="stable")
+    assert isinstance(encoder.composer, StackMachine)
+    weights = encoder.composer.compose.weights()
     with torch.inference_mode():
         for rows in np.split(order, np.arange(DYNAMIC_BATCH, len(order), DYNAMIC_BATCH)):
-            result[rows] = _dynamic_batch(encoder, take(columns, rows)).numpy()
+            some = take(columns, rows)
+            leaves = encoder.leaves(make_sentence_batch(some, "sequence"))
+            ends = np.cumsum(2 * lengths(some) - 1)
+            transitions = [codes.tolist() for codes in np.split(some.transitions, ends[:-1])]
+            roots = dynamic.encode_batch(leaves, transitions, weights)
+            result[rows] = roots[:, : encoder.output_dim].numpy()
     return result
 
 
-def _dynamic_batch(encoder: SentenceEncoder, columns: SentenceColumns) -> Tensor:  # (B, H)
-    assert isinstance(encoder.composer, StackMachine)
-    leaves = encoder.leaves(make_sentence_batch(columns, "sequence"))
-    ends = np.cumsum(2 * lengths(columns) - 1)
-    transitions = [codes.tolist() for codes in np.split(columns.transitions, ends[:-1])]
-    return dynamic.encode_batch(leaves, transitions, encoder.composer.compose.weights())[
-        :, : encoder.output_dim
-    ]
-
-
 def encode_file(setup: Setup) -> None:
-    """Ours, from the file to shards in a folder of its own."""
+    """Encode by ours, from the file to shards in a folder of its own."""
     with tempfile.TemporaryDirectory(dir=setup.folder) as folder:
         encode_to_shards(setup.encoder, setup.vocabulary, setup.source, Path(folder) / "out", setup.options)
 
 
 def encode_file_dynamically(setup: Setup) -> None:
-    """The same with dynamic batching."""
+    """Encode by dynamic batching, from the file to the same shards."""
+    reader = line_reader(setup.source, None, None)
     with (
         tempfile.TemporaryDirectory(dir=setup.folder) as folder,
-        open_sentences(setup.source, setup.reader, setup.vocabulary) as file,
+        open_sentences(setup.source, reader, setup.vocabulary) as file,
     ):
         while block := file.block(min(BLOCK_LINES, setup.options.shard_size)):
             encodings = encode_dynamically(setup.encoder, block.columns)
@@ -254,25 +229,24 @@ def _encoding(setup: Setup, columns: SentenceColumns, sizes: Sequence[int]) -> C
 
 def _reading(setup: Setup) -> Cases:
     def by_line() -> None:
-        sentence_columns(read_examples(setup.source, setup.reader.read), setup.vocabulary)
+        reader = line_reader(setup.source, None, None)
+        sentence_columns(read_examples(setup.source, reader.read), setup.vocabulary)
 
     return {BY_LINE: harness.stopwatch(by_line), BLOCKS: harness.stopwatch(lambda: first_block(setup))}
 
 
-def peak_bytes(setup: Setup, sentences: Sentences, words: list[str], shares: np.ndarray, count: int) -> int:
-    """Highest resident memory of a process that encodes so many sentences."""
+def peak_bytes(setup: Setup, text: Text, count: int) -> int:
+    """Return the highest resident memory of a process that encodes so many sentences."""
     source = setup.folder / f"{count}.txt"
-    write_sentences(source, sentences, words, shares, count)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak_here, setup._replace(source=source)).result()
+    text.write(source, count)
+    return harness.in_a_process(_peak_here, setup._replace(source=source))
 
 
 def _peak_here(setup: Setup) -> int:
     torch.set_num_threads(1)
     keep_freed_memory()
     encode_file(setup)
-    return peak()
+    return harness.peak()
 
 
 def _figures(count: int, seconds: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
@@ -283,26 +257,28 @@ def _figures(count: int, seconds: Sequence[float], baseline: Sequence[float]) ->
     }
 
 
-def _markdown(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    lines = [
-        f"`{result['command']}`\n",
-        f"- {machine['processor']}, one thread of {machine['cores']} cores, torch {machine['torch']}, commit "
-        f"{machine['commit']}, {machine['date']}, load {machine['load_average']}",
-        f"- {result['n_sentences']:,} sentences of {result['mean_tokens']:.2f} words on average; trees: "
+def _publish(options: argparse.Namespace, result: dict[str, Any], cases: Sequence[str]) -> None:
+    peaks = [f"{int(count):,} sentences {n / 2**20:,.0f} MB" for count, n in result["peak_bytes"].items()]
+    notes = [
+        f"{result['n_sentences']:,} sentences of {result['mean_tokens']:.2f} words on average; trees: "
         f"{result['trees']}; {result['n_words']:,} distinct words; H = {result['dim']}, shards of "
         f"{result['shard_size']:,}; {result['repeats']} rounds",
-        f"- the vectors of the first block differ by at most {result['largest_difference']:.1e}\n",
-        "| what | how | sentences/s | µs a sentence | times the first |",
-        "| --- | --- | ---: | ---: | ---: |",
+        f"the vectors of the first block differ by at most {result['largest_difference']:.1e}",
+        f"peak memory of a process that encodes a file: {', '.join(peaks)}",
     ]
-    for what in ("file to shards", "encoding", "reading"):
-        for name, figures in result[what].items():
-            cells = f"{figures['sentences_per_s']:,.0f} | {figures['microseconds']:.1f}"
-            lines.append(f"| {what} | {name} | {cells} | {figures['times_baseline']:.2f}× |")
-    peaks = [f"{int(count):,} sentences {n / 2**20:,.0f} MB" for count, n in result["peak_bytes"].items()]
-    lines += ["", f"Peak memory of a process that encodes a file: {', '.join(peaks)}.", ""]
-    return "\n".join(lines)
+    rows = [
+        [
+            what,
+            name,
+            f"{figures['sentences_per_s']:,.0f}",
+            f"{figures['microseconds']:.1f}",
+            f"{figures['times_baseline']:.2f}×",
+        ]
+        for what in cases
+        for name, figures in result[what].items()
+    ]
+    names = ["what", "how", "sentences/s", "µs a sentence", "times the first"]
+    harness.publish(options, result, notes, [harness.Table(names, rows, 2)])
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import dynamic
-from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, TrackerWeights, to_torch
+from benchmarks.data import n_tokens_of
+from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, TrackerWeights, move, to_torch
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
 from spinn_tensor.machine import reference, run_forest, run_given
 
@@ -20,6 +21,10 @@ OURS = (FOREST, GIVEN)
 BASELINE = DYNAMIC
 TOLERANCE = 1e-4  # of outputs and gradients, relative to the largest, before anything is timed
 
+Tables = ForestTables | LaneTables
+Builder = Callable[[np.ndarray, np.ndarray], Any]  # of NumPy tables, from flat transitions and lengths
+BUILDERS: dict[str, Builder] = {FOREST: forest_tables, GIVEN: lane_tables}
+
 
 class Batch(NamedTuple):
     """One batch in the forms that the candidates take, all made before any timing."""
@@ -27,23 +32,22 @@ class Batch(NamedTuple):
     transitions: list[list[int]]  # B lists of 2N - 1
     flat_transitions: np.ndarray  # (M,) int8
     lengths: np.ndarray  # (B,) int64, tokens
-    leaves: Tensor  # (L, 2H) float32, requires grad
+    leaves: Tensor  # (L, 2H), requires grad
     root_gradient: Tensor  # (B, H)
-    forest: ForestTables
-    lanes: LaneTables
+    tables: dict[str, Tables]  # by the name of their builder
     padding_index: Tensor  # (N_max * B,) int64, leaf of each place of the padded batch, 0 in the padding
     last_index: Tensor  # (B,) int64, place of each sentence's last word
 
 
 class Weights(NamedTuple):
-    """Of every candidate of one width."""
+    """The weights of every candidate of one width."""
 
     compose: ComposeWeights
     tracker: TrackerWeights | None
     lstm: torch.nn.LSTM
 
     def spinn(self) -> list[Tensor]:
-        """Parameters of all SPINN encoders."""
+        """Return the parameters of all SPINN encoders."""
         tensors = [*self.compose, *(self.tracker or ())]
         return [tensor for tensor in tensors if tensor is not None]
 
@@ -56,13 +60,19 @@ class Candidate(NamedTuple):
     parameters: list[Tensor]
 
 
-def make_weights(n_hidden: int, n_tracker: int) -> Weights:
-    """Random weights of the usual size; n_tracker = 0 for none."""
+def make_weights(
+    n_hidden: int,
+    n_tracker: int,  # 0 for none
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Weights:
+    """Draw weights of the usual size, the same ones whatever the device and the type."""
     generator = torch.Generator().manual_seed(0)
 
     def uniform(*shape: int) -> Tensor:
         bound = n_hidden**-0.5
-        return torch.empty(shape).uniform_(-bound, bound, generator=generator).requires_grad_()
+        drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        return drawn.to(device, dtype).requires_grad_()
 
     tracker_weight = uniform(5 * n_hidden, n_tracker) if n_tracker else None
     compose = ComposeWeights(uniform(5 * n_hidden, 2 * n_hidden), uniform(5 * n_hidden), tracker_weight)
@@ -73,15 +83,21 @@ def make_weights(n_hidden: int, n_tracker: int) -> Weights:
             weight_hidden=uniform(4 * n_tracker, n_tracker),
             bias=uniform(4 * n_tracker),
         )
-    return Weights(compose, tracker, torch.nn.LSTM(n_hidden, n_hidden))
+    return Weights(compose, tracker, torch.nn.LSTM(n_hidden, n_hidden).to(device, dtype))
 
 
-def make_batch(transitions: Sequence[np.ndarray], n_hidden: int) -> Batch:
-    """A batch of trees with random leaves."""
+def make_batch(
+    transitions: Sequence[np.ndarray],
+    n_hidden: int,
+    builders: Mapping[str, Builder] = BUILDERS,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Batch:
+    """Make a batch of trees with random leaves, the same ones whatever the device and the type."""
     generator = torch.Generator().manual_seed(1)
-    flat = np.concatenate(transitions).astype(np.int8)
-    lengths = np.array([(len(codes) + 1) // 2 for codes in transitions])
-    leaves = torch.randn(int(lengths.sum()), 2 * n_hidden, generator=generator) * 0.5
+    flat, lengths = np.concatenate(transitions).astype(np.int8), n_tokens_of(transitions)
+    leaves = 0.5 * torch.randn(int(lengths.sum()), 2 * n_hidden, generator=generator)
+    gradient = torch.randn(len(lengths), n_hidden, generator=generator)
     positions = np.arange(lengths.max())[:, None]  # (N_max, 1)
     padding = np.where(positions < lengths, np.cumsum(lengths) - lengths + positions, 0)  # (N_max, B)
     last = (lengths - 1) * len(lengths) + np.arange(len(lengths))
@@ -89,97 +105,104 @@ def make_batch(transitions: Sequence[np.ndarray], n_hidden: int) -> Batch:
         transitions=[codes.tolist() for codes in transitions],
         flat_transitions=flat,
         lengths=lengths,
-        leaves=leaves.requires_grad_(),
-        root_gradient=torch.randn(len(lengths), n_hidden, generator=generator),
-        forest=build_forest(flat, lengths),
-        lanes=build_lanes(flat, lengths),
-        padding_index=torch.from_numpy(padding.reshape(-1)),
-        last_index=torch.from_numpy(last),
+        leaves=leaves.to(device, dtype).requires_grad_(),
+        root_gradient=gradient.to(device, dtype),
+        tables={name: move(to_torch(build(flat, lengths)), device) for name, build in builders.items()},
+        padding_index=torch.from_numpy(padding.reshape(-1)).to(device),
+        last_index=torch.from_numpy(last).to(device),
     )
 
 
-def build_forest(flat_transitions: np.ndarray, lengths: np.ndarray) -> ForestTables:
-    """All that the forest executor needs to know of a batch."""
-    tables = to_torch(forest_tables(flat_transitions, lengths))
-    assert isinstance(tables, ForestTables)
-    return tables
-
-
-def build_lanes(flat_transitions: np.ndarray, lengths: np.ndarray) -> LaneTables:
-    """All that the given-transitions executor needs to know of a batch."""
-    tables = to_torch(lane_tables(flat_transitions, lengths))
-    assert isinstance(tables, LaneTables)
-    return tables
-
-
 def table_builders(batch: Batch, weights: Weights) -> dict[str, Callable[[], object]]:
-    """What builds the tables of each of our executors from the transitions."""
-    builders: dict[str, Callable[[], object]] = {
-        GIVEN: lambda: build_lanes(batch.flat_transitions, batch.lengths)
-    }
-    if weights.tracker is None:
-        builders[FOREST] = lambda: build_forest(batch.flat_transitions, batch.lengths)
-    return builders
+    """Return what builds the tables of each of our executors from the transitions; the forest has no tracker."""
+    names = (GIVEN, FOREST) if weights.tracker is None else (GIVEN,)
+
+    def builder(build: Builder) -> Callable[[], object]:
+        return lambda: to_torch(build(batch.flat_transitions, batch.lengths))
+
+    return {name: builder(BUILDERS[name]) for name in names}
+
+
+def run_tables(
+    leaves: Tensor, compose: ComposeWeights, tracker: TrackerWeights | None, tables: Tables
+) -> Tensor:  # (B, H)
+    """Encode a batch by ours, by the executor that its tables are for."""
+    if isinstance(tables, ForestTables):
+        return run_forest(leaves, compose, tables)
+    return run_given(leaves, compose, tracker, tables)
+
+
+def run_lists(leaves: Tensor, batch: Batch, weights: Weights) -> Tensor:  # (B, H)
+    """Encode a batch by dynamic batching."""
+    roots = dynamic.encode_batch(leaves, batch.transitions, weights.compose, weights.tracker)
+    return roots[:, : roots.shape[1] // 2]
+
+
+def run_lstm(leaves: Tensor, batch: Batch, weights: Weights) -> Tensor:  # (B, H)
+    """Encode a batch by an LSTM over the padded words."""
+    words = leaves[:, : leaves.shape[1] // 2].index_select(0, batch.padding_index)
+    output, _ = weights.lstm(words.view(-1, len(batch.lengths), words.shape[1]))
+    return output.flatten(0, 1).index_select(0, batch.last_index)
 
 
 def make_candidates(weights: Weights) -> list[Candidate]:
-    """Every encoder that can run with these weights; ours first."""
-    n_hidden = weights.compose.weight.shape[1] // 2
-
-    def forest(batch: Batch) -> Tensor:
-        return run_forest(batch.leaves, weights.compose, batch.forest)
-
-    def given(batch: Batch) -> Tensor:
-        return run_given(batch.leaves, weights.compose, weights.tracker, batch.lanes)
-
-    def lists(batch: Batch) -> Tensor:
-        roots = dynamic.encode_batch(batch.leaves, batch.transitions, weights.compose, weights.tracker)
-        return roots[:, :n_hidden]
+    """Return every encoder that can run with these weights, ours first."""
+    spinn, cells = weights.spinn(), (weights.compose, weights.tracker)
+    n_hidden = weights.lstm.hidden_size
 
     def recursive(batch: Batch) -> Tensor:
-        roots = reference.encode_batch(batch.leaves, batch.transitions, weights.compose, weights.tracker)
-        return roots[:, :n_hidden]
+        return reference.encode_batch(batch.leaves, batch.transitions, *cells)[:, :n_hidden]
 
-    def padded_lstm(batch: Batch) -> Tensor:
-        words = batch.leaves[:, :n_hidden].index_select(0, batch.padding_index)
-        output, _ = weights.lstm(words.view(-1, len(batch.lengths), n_hidden))
-        return output.flatten(0, 1).index_select(0, batch.last_index)
-
-    spinn = weights.spinn()
     candidates = [
-        Candidate(GIVEN, given, spinn),
-        Candidate(DYNAMIC, lists, spinn),
+        Candidate(GIVEN, lambda batch: run_tables(batch.leaves, *cells, batch.tables[GIVEN]), spinn),
+        Candidate(DYNAMIC, lambda batch: run_lists(batch.leaves, batch, weights), spinn),
         Candidate(RECURSION, recursive, spinn),
-        Candidate(PADDED_LSTM, padded_lstm, list(weights.lstm.parameters())),
+        Candidate(
+            PADDED_LSTM,
+            lambda batch: run_lstm(batch.leaves, batch, weights),
+            list(weights.lstm.parameters()),
+        ),
     ]
-    return [Candidate(FOREST, forest, spinn), *candidates] if weights.tracker is None else candidates
+    if weights.tracker is not None:
+        return candidates
+    forest = Candidate(FOREST, lambda batch: run_tables(batch.leaves, *cells, batch.tables[FOREST]), spinn)
+    return [forest, *candidates]
 
 
 def forward(candidate: Candidate, batch: Batch) -> Tensor:
-    """Root encodings as in inference."""
+    """Compute root encodings as in inference."""
     with torch.no_grad():
         return candidate.encode(batch)
 
 
 def forward_backward(candidate: Candidate, batch: Batch) -> tuple[Tensor, ...]:
-    """Gradients of the leaves and of all weights; zeros for weights that single words do not use."""
+    """Compute the gradients of the leaves and of all weights; zeros for weights that single words do not use."""
     inputs = [batch.leaves, *candidate.parameters]
     roots = candidate.encode(batch)
     return torch.autograd.grad(roots, inputs, batch.root_gradient, allow_unused=True, materialize_grads=True)
 
 
 def check_agreement(candidates: Sequence[Candidate], batch: Batch) -> None:
-    """Refuse to time what is wrong: raises RuntimeError where outputs or gradients differ from the
-    recursion's."""
+    """Refuse to time what is wrong: raise RuntimeError where outputs or gradients differ from the recursion's."""
     trees = {candidate.name: candidate for candidate in candidates if candidate.name != PADDED_LSTM}
-    reference = trees.pop(RECURSION)
-    expected = (forward(reference, batch), *forward_backward(reference, batch))
+    oracle = trees.pop(RECURSION)
+    expected = (forward(oracle, batch), *forward_backward(oracle, batch))
     for name, candidate in trees.items():
-        got = (forward(candidate, batch), *forward_backward(candidate, batch))
-        for number, (tensor, right) in enumerate(zip(got, expected, strict=True)):
-            difference, largest = float((tensor - right).abs().max()), float(right.abs().max())
-            if not difference <= TOLERANCE * largest:
-                what = "root encodings" if number == 0 else f"gradient {number - 1}"
-                raise RuntimeError(
-                    f"{name}: {what} are {difference:.1e} off the recursion's (up to {largest:.1e})"
-                )
+        require_close(name, (forward(candidate, batch), *forward_backward(candidate, batch)), expected)
+
+
+def require_close(
+    name: str, got: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = TOLERANCE
+) -> None:
+    """Raise RuntimeError where an output or a gradient is off by more than the tolerance of the largest value."""
+    for number, (tensor, right) in enumerate(zip(got, expected, strict=True)):
+        error = relative_error(tensor, right)
+        if not error <= tolerance:
+            what = "root encodings" if number == 0 else f"gradient {number - 1}"
+            raise RuntimeError(f"{name}: {what} are off by {error:.1e} of the largest")
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """Return the largest difference over the largest value expected."""
+    difference = (got.detach().cpu().double() - expected.detach().cpu().double()).abs().max()
+    return float(difference / expected.detach().abs().max().clamp(min=1e-30))

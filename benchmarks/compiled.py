@@ -13,23 +13,19 @@ is shorter where inductor's cache on disk (TORCHINDUCTOR_CACHE_DIR) knows the gr
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
+from itertools import chain, count, islice
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch._dynamo.utils import counters
 
 from benchmarks import harness
-from benchmarks.gpu_pairs import N_CLASSES, Pairs, load_pairs
-from benchmarks.sentences import add_snli, is_usual
+from benchmarks.data import N_CLASSES, Pairs, add_snli, load_pairs
 from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import select
@@ -42,34 +38,36 @@ from spinn_tensor.training.optimizer import make_optimizer
 from spinn_tensor.training.step import TrainStep
 
 KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")
-NAME = "compiled_cpu"  # of the results
 SEED = 1
 RATE = 3e-4  # the published one of SPINN-PI-NT
+QUICK = {"dim": 8, "batch": 8, "steps": 4, "backend": "eager"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     kept = not options.quick and keep_freed_memory()  # as `spinn train` does
     pairs = load_pairs(options.snli)
-    with _backend(options.backend):
+    with mock.patch.object(torch, "compile", partial(torch.compile, backend=options.backend)):
         rows = [measure(kind, pairs, options) for kind in options.kinds]
     result = {
-        "command": shlex.join(["python", "-m", "benchmarks.compiled", *arguments]),
-        "machine": harness.machine() | {"freed_memory_kept": kept},
+        "machine": {"freed_memory_kept": kept},
         "pairs": {"source": pairs.source, "count": len(pairs.columns.labels)},
         "dim": options.dim,
         "batch_size": options.batch,
         "backend": options.backend,
         "rows": rows,
     }
-    harness.publish(result, markdown(result), options.out)
+    notes = [
+        f"{pairs.source}: {len(pairs.columns.labels):,} pairs; H = {options.dim}, batches of {options.batch}, "
+        f"backend {options.backend}"
+    ]
+    harness.publish(options, result, notes, [_table(rows)])
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = harness.argument_parser("benchmarks.compiled", __doc__)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.argument_parser("compiled", __doc__)
     add = parser.add_argument
     add("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     add("--dim", type=int, default=300, help="hidden size and embedding size")
@@ -77,27 +75,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--steps", type=int, default=50)
     add("--threads", type=int, default=1)
     add_snli(parser, "--pairs", otherwise="the logic corpus", others=", or 'logic'")
-    harness.add_out(parser, NAME)
-    add("--quick", action="store_true", help="tiny sizes and few steps: does it run?")
-    options = parser.parse_args(arguments)
-    options.out = harness.report_file(options.out, NAME, not options.quick and is_usual(options.snli))
-    options.backend = "inductor"
-    if options.quick:
-        options.dim, options.batch, options.steps, options.backend = 8, 8, 4, "eager"
-    return options
-
-
-@contextmanager
-def _backend(name: str) -> Iterator[None]:
-    """What torch.compile, where nothing else is said, compiles with."""
-    with mock.patch.object(torch, "compile", partial(torch.compile, backend=name)):
-        yield
+    parser.set_defaults(backend="inductor")
+    return harness.parse(parser, arguments, "compiled_cpu", QUICK)
 
 
 def make_step(
     kind: str, pairs: Pairs, options: argparse.Namespace, compiled: bool, dtype: torch.dtype
 ) -> TrainStep:
-    """A freshly initialised model, and what trains it."""
+    """Make a freshly initialised model, and what trains it."""
     torch.manual_seed(SEED)
     encoder = EncoderConfig(
         pairs.vocabulary_size, kind, options.dim, options.dim, tracker_dim=64, embedding_dropout=0.0
@@ -110,20 +95,20 @@ def make_step(
 
 
 def measure(kind: str, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of both steps in float32, losses of both in float64."""
+    """Measure the seconds of both steps in float32, and their losses in float64."""
     torch._dynamo.reset()
     counters.clear()
     seconds, _, compiling = train(kind, pairs, options, torch.float32)
     graphs, cache_hits = counters["stats"]["unique_graphs"], counters["inductor"]["fxgraph_cache_hit"]
     _, losses, _ = train(kind, pairs, options, torch.float64)
-    ratios = [e / c for e, c in zip(seconds["eager"], seconds["compiled"], strict=True)]
-    off = max(abs(e - c) / abs(e) for e, c in zip(losses["eager"], losses["compiled"], strict=True))
     return {
         "kind": kind,
         "seconds": seconds,
-        "times_eager": statistics.median(ratios),
+        "times_eager": harness.ratio(seconds["eager"], seconds["compiled"]),
         "losses": losses,
-        "largest_loss_difference": off,
+        "largest_loss_difference": max(
+            abs(e - c) / abs(e) for e, c in zip(losses["eager"], losses["compiled"], strict=True)
+        ),
         "graphs": graphs,
         "compiling_s": compiling,
         "cache_hits": cache_hits,
@@ -133,20 +118,24 @@ def measure(kind: str, pairs: Pairs, options: argparse.Namespace) -> dict[str, A
 def train(
     kind: str, pairs: Pairs, options: argparse.Namespace, dtype: torch.dtype
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], float]:
-    """Both steps over the same batches, in turn, another one first at each batch.
+    """Take both steps over the same batches, in turn, another one first at each batch.
 
     Returns the seconds and the losses of each, and the seconds that compiling took.
     """
     steps = {
         name: make_step(kind, pairs, options, name == "compiled", dtype) for name in ("eager", "compiled")
     }
-    batches = _batches(pairs, options)
-    _say(f"{kind}, {dtype}: compiling")
+    epochs = (
+        epoch_batches(pairs.columns.lengths_key, options.batch, seed=SEED, epoch=epoch) for epoch in count()
+    )
+    whole = (rows for rows in chain.from_iterable(epochs) if len(rows) == options.batch)
+    batches = list(islice(whole, options.steps))
+    harness.say(f"{kind}, {dtype}: compiling")
     start = time.perf_counter()
     for step in steps.values():
         step.warm_up(pairs.columns, batches[0])
     compiling = time.perf_counter() - start
-    _say(f"{kind}, {dtype}: compiled in {compiling:.0f} s; {len(batches)} steps of each")
+    harness.say(f"{kind}, {dtype}: compiled in {compiling:.0f} s; {len(batches)} steps of each")
     counts = count_rows(pairs.columns, node_labels=False)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, list[float]] = {name: [] for name in steps}
@@ -162,42 +151,20 @@ def train(
     return seconds, losses, compiling
 
 
-def _say(text: str) -> None:
-    """How far it is: compiling takes minutes."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _batches(pairs: Pairs, options: argparse.Namespace) -> list[np.ndarray]:
-    """Whole batches of as many epochs as it takes."""
-    batches: list[np.ndarray] = []
-    epoch = 0
-    while len(batches) < options.steps:
-        made = epoch_batches(pairs.columns.lengths_key, options.batch, seed=SEED, epoch=epoch)
-        batches += [rows for rows in made if len(rows) == options.batch]
-        epoch += 1
-    return batches[: options.steps]
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """All results, with the command that made them."""
-    machine, pairs = result["machine"], result["pairs"]
-    lines = [
-        f"`{result['command']}`\n",
-        f"- {machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}, commit "
-        f"{machine['commit']}, {machine['date']}, load {machine['load_average']}",
-        f"- {pairs['source']}: {pairs['count']:,} pairs; H = {result['dim']}, batches of {result['batch_size']}, "
-        f"backend {result['backend']}\n",
-        "| model | eager, ms | compiled, ms | eager / compiled | losses differ by | graphs | compiling, s (cached) |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+def _table(rows: Sequence[dict[str, Any]]) -> harness.Table:
+    names = ["model", "eager, ms", "compiled, ms", "eager / compiled", "losses differ by", "graphs"]
+    cells = [
+        [
+            row["kind"],
+            *(f"{1e3 * statistics.median(row['seconds'][name]):.1f}" for name in ("eager", "compiled")),
+            f"{row['times_eager']:.2f}",
+            f"{row['largest_loss_difference']:.1e}",
+            str(row["graphs"]),
+            f"{row['compiling_s']:.0f} ({row['cache_hits']} graphs)",
+        ]
+        for row in rows
     ]
-    for row in result["rows"]:
-        eager, compiled = (1e3 * statistics.median(row["seconds"][name]) for name in ("eager", "compiled"))
-        compiling = f"{row['compiling_s']:.0f} ({row['cache_hits']} graphs)"
-        lines.append(
-            f"| {row['kind']} | {eager:.1f} | {compiled:.1f} | {row['times_eager']:.2f} | "
-            f"{row['largest_loss_difference']:.1e} | {row['graphs']} | {compiling} |"
-        )
-    return "\n".join(lines) + "\n"
+    return harness.Table([*names, "compiling, s (cached)"], cells)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
     python -m benchmarks.export --quick     seconds, numbers without meaning
 
 Time: a SPINN that parses for itself (random weights, so that its trees are of all kinds), single sentences and pairs,
-the words random. Eager is what a user calls: `make_batch` on columns and the model on the
-batch, without gradients; beside it the same without making the batch. onnxruntime runs the files of `export_onnx` on
-padded ids. Every form runs once a round, after a pause in which the threads of the one before fall asleep, and a run
-that is not timed, which wakes its own; ratios are medians of those within a round.
+the words random. Eager is what a user calls: `make_batch` on columns and the model on the batch, without gradients;
+beside it the same without making the batch. onnxruntime runs the files of `export_onnx` on padded ids. Every form runs
+once a round, after a pause in which the threads of the one before fall asleep, and a run that is not timed, which wakes
+its own; ratios are medians of those within a round.
 
 Growth: the time at N = 80 to that at N = 20, over 4: 1 is linear.
 
@@ -18,12 +18,9 @@ the run's dev, test and longer sentences.
 from __future__ import annotations
 
 import argparse
-import shlex
-import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +44,6 @@ from spinn_tensor.training.corpora import load_splits
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute, is_run
 
-NAME = "export_cpu"  # of the results
 EAGER, MODEL_ALONE = "eager", "eager, batch made"
 FORMS: dict[str, dict[str, Any]] = {  # of files: options of `export_onnx`
     "float32": {"precision": "float32"},
@@ -61,46 +57,51 @@ N_WORDS = 10_000
 SHORT, LONG = 20, 80  # words, of the growth
 PAUSE = 0.25  # seconds, in which the threads of the form before stop spinning; OpenMP's do for 0.2
 EVALUATION_BATCH = 128
+FIXED = ("batch", "length", "dim", "tracker", "threads", "repeats")
+QUICK = {"batch": [1, 4], "dim": 8, "tracker": 4, "repeats": 1, "limit": 40, "pause": 0.0}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parse(arguments)
     import onnxruntime
 
-    machine = harness.machine() | {"onnxruntime": onnxruntime.__version__}
-    result: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.export", *arguments]),
-        "machine": machine,
-        "sizes": {"H": options.dim, "K": options.tracker, "words": N_WORDS},
-        "repeats": options.repeats,
-        "rows": [],
-        "growth": [],
-    }
+    options = _parse(arguments)
+    sizes = {"H": options.dim, "K": options.tracker, "words": N_WORDS}
+    rows, growth = [], []
     with tempfile.TemporaryDirectory() as folder:
         for task in ("sentence", "pair"):
             model = _random_model(task, options)
-            files = _write(model, Path(folder) / task, TIMED)
+            files = write_forms(model, Path(folder) / task, TIMED)
             for n_threads in options.threads:
                 torch.set_num_threads(n_threads)
                 sessions = {form: onnx_function(path, n_threads) for form, path in files.items()}
-                measure = _Measure(model, sessions, options.repeats)
-                result["rows"] += [
-                    {"task": task, "threads": n_threads, **measure.row(n, options.length)}
-                    for n in options.batch
-                ]
+                name = {"task": task, "threads": n_threads}
+                for n in options.batch:
+                    case = _case(model, sessions, n, options.length, options.pause)
+                    (seconds,) = harness.interleaved([case], range(-2, options.repeats))
+                    measured = harness.compare(seconds, EAGER)
+                    rows.append({**name, "batch": n, "length": options.length, **measured})
                 if task == "sentence" and n_threads == options.threads[0]:
-                    result["growth"] += [
-                        {"threads": n_threads, **measure.growth(n)} for n in options.batch[:2]
-                    ]
+                    growth += [name | _growth(model, sessions, n, options) for n in options.batch[:2]]
         torch.set_num_threads(1)
-        result["accuracy"] = _accuracy(options, Path(folder))
-    harness.publish(result, _markdown(result), options.out)
+        accuracy = _accuracy(options, Path(folder))
+    result = {
+        "machine": {"onnxruntime": onnxruntime.__version__},
+        "sizes": sizes,
+        "repeats": options.repeats,
+        "rows": rows,
+        "growth": growth,
+        "accuracy": accuracy,
+    }
+    notes = [
+        f"H = {options.dim}, K = {options.tracker}, {N_WORDS:,} words, {options.repeats} rounds, onnxruntime "
+        f"{onnxruntime.__version__}"
+    ]
+    harness.publish(options, result, notes, _tables(result))
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = harness.argument_parser("benchmarks.export", __doc__)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.argument_parser("export", __doc__)
     add = parser.add_argument
     add("--batch", type=int, nargs="+", default=[1, 32, 128], help="examples of a batch")
     add("--length", type=int, default=14, help="words of a sentence")
@@ -109,18 +110,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--threads", type=int, nargs="+", default=[1, 2])
     add("--repeats", type=int, default=7, help="recorded rounds")
     add("--run", type=Path, default=Path("runs/export"), help="folder of a run, or to train one in")
-    harness.add_out(parser, NAME)
-    add("--quick", action="store_true", help="tiny sizes and one round: does it run?")
-    options = parser.parse_args(arguments)
-    is_whole = not options.quick and all(
-        getattr(options, name) == parser.get_default(name)
-        for name in ("batch", "length", "dim", "tracker", "threads", "repeats")
-    )
-    options.out = harness.report_file(options.out, NAME, is_whole)
-    options.limit = 0
-    if options.quick:
-        options.batch, options.dim, options.tracker, options.repeats, options.limit = [1, 4], 8, 4, 1, 40
-    return options
+    parser.set_defaults(limit=0, pause=PAUSE)
+    return harness.parse(parser, arguments, "export_cpu", QUICK, FIXED)
 
 
 def _random_model(task: str, options: argparse.Namespace) -> Model:
@@ -137,8 +128,8 @@ def _random_model(task: str, options: argparse.Namespace) -> Model:
     return model
 
 
-def _write(model: Model, folder: Path, forms: Sequence[str]) -> dict[str, Path]:
-    """A file of each form, those of float32 held against the model."""
+def write_forms(model: Model, folder: Path, forms: Sequence[str]) -> dict[str, Path]:
+    """Write a file of each form, and hold those of float32 against the model."""
     folder.mkdir(exist_ok=True)
     files = {}
     for form in forms:
@@ -151,8 +142,8 @@ def _write(model: Model, folder: Path, forms: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def _columns(model: Model, n: int, length: int) -> Corpus:
-    """Random words in n sentences, or twice as many."""
+def _corpus(model: Model, n: int, length: int) -> Corpus:
+    """Draw words for n sentences, or for twice as many."""
     rng = np.random.default_rng(0)
     n_tokens = np.full(n, length)
     offsets = np.concatenate(([0], np.cumsum(n_tokens)))
@@ -167,85 +158,68 @@ def _columns(model: Model, n: int, length: int) -> Corpus:
     return Corpus(side(), labels)
 
 
-class _Measure:
-    """Times of one model in all forms."""
+def _case(
+    model: Model, sessions: Mapping[str, Candidate], n: int, length: int, pause: float
+) -> dict[str, Callable[[], float]]:
+    """Return what times each form on one batch."""
+    corpus = _corpus(model, n, length)
+    inputs = make_case(model, corpus).inputs
+    share = model.encoder.sharing("own")
+    batch = make_batch(corpus, "own", share=share)
+    runs: dict[str, Callable[[], object]] = {
+        EAGER: lambda: model(make_batch(corpus, "own", share=share)),
+        MODEL_ALONE: lambda: model(batch),
+    }
+    for form, session in sessions.items():
+        runs[form] = lambda session=session: session(inputs)  # type: ignore[misc]
 
-    def __init__(self, model: Model, sessions: dict[str, Candidate], repeats: int) -> None:
-        self.model, self.sessions, self.repeats = model, sessions, repeats
+    def after_a_pause(timed: Callable[[], float]) -> Callable[[], float]:
+        def run() -> float:
+            time.sleep(pause)
+            timed()
+            return timed()
 
-    def row(self, n: int, length: int) -> dict[str, Any]:
-        """Milliseconds of a batch, and ratios to eager within each round, both as medians."""
-        (seconds,) = harness.interleaved([self._case(n, length)], range(-2, self.repeats))
-        return {
-            "batch": n,
-            "length": length,
-            "milliseconds": {name: statistics.median(seconds[name]) * 1e3 for name in NAMES},
-            "ratio": {name: harness.ratio(seconds[name], seconds[EAGER]) for name in NAMES},
-        }
+        return run
 
-    def growth(self, n: int) -> dict[str, Any]:
-        """How much slower than linear the time grows with the length."""
-        cases = [self._case(n, length) for length in (SHORT, LONG)]
-        short, long = harness.interleaved(cases, range(-1, self.repeats))
-        linear = LONG / SHORT
-        return {
-            "batch": n,
-            "growth": {name: harness.ratio(long[name], short[name]) / linear for name in NAMES},
-        }
-
-    def _case(self, n: int, length: int) -> dict[str, Callable[[], float]]:
-        model, columns = self.model, _columns(self.model, n, length)
-        inputs = make_case(model, columns).inputs
-        share = model.encoder.sharing("own")
-        batch = make_batch(columns, "own", share=share)
-        runs: dict[str, Callable[[], object]] = {
-            EAGER: lambda: model(make_batch(columns, "own", share=share)),
-            MODEL_ALONE: lambda: model(batch),
-        }
-        for form, session in self.sessions.items():
-            runs[form] = lambda session=session: session(inputs)  # type: ignore[misc]
-        return {name: _after_a_pause(harness.stopwatch(torch.no_grad()(run))) for name, run in runs.items()}
+    return {name: after_a_pause(harness.stopwatch(torch.no_grad()(run))) for name, run in runs.items()}
 
 
-def _after_a_pause(timed: Callable[[], float]) -> Callable[[], float]:
-    def run() -> float:
-        time.sleep(PAUSE)
-        timed()
-        return timed()
-
-    return run
+def _growth(
+    model: Model, sessions: Mapping[str, Candidate], n: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return how much slower than linear the time of each form grows with the length."""
+    cases = [_case(model, sessions, n, length, options.pause) for length in (SHORT, LONG)]
+    short, long = harness.interleaved(cases, range(-1, options.repeats))
+    growth = {name: harness.ratio(long[name], short[name]) * SHORT / LONG for name in NAMES}
+    return {"batch": n, "growth": growth}
 
 
 def _accuracy(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
-    """Accuracy in percent of eager and of each form on every split of the run."""
+    """Return the accuracy in percent of eager and of each form on every split of the run."""
     run_folder = folder / "run" if options.quick else options.run
     if not is_run(run_folder):
         data = DataConfig(corpus="logic", limit=options.limit)
-        config = run_config("logic-spinn", data).changed(epochs=1)
-        execute(config, run_folder)
+        execute(run_config("logic-spinn", data).changed(epochs=1), run_folder)
     checkpoint = load_checkpoint(run_folder)
+    model = checkpoint.model
     splits = load_splits(RunConfig.from_dict(checkpoint.config.run).data, Skipped())
-    files = _write(checkpoint.model, folder / "trained", list(FORMS))
-    sessions = {form: onnx_function(path, 1) for form, path in files.items()}
+    files = write_forms(model, folder / "trained", list(FORMS))
+
+    def eager(case: Case) -> np.ndarray:
+        with torch.no_grad():
+            return model(make_batch(case.columns, "own")).numpy()
+
+    logits_of: dict[str, Callable[[Case], np.ndarray]] = {EAGER: eager}
+    for form, path in files.items():
+        session = onnx_function(path, 1)
+        logits_of[form] = lambda case, session=session: session(case.inputs)["logits"]  # type: ignore[misc]
     accuracies = {}
     for name, corpus in {"dev": splits.dev, **splits.others}.items():
-        cases = [
-            make_case(checkpoint.model, select(corpus, rows))
-            for rows in np.split(
-                np.argsort(corpus.lengths_key, kind="stable"),
-                range(EVALUATION_BATCH, len(corpus.labels), EVALUATION_BATCH),
-            )
-        ]
-        accuracies[name] = {EAGER: _score(cases, lambda case: _eager_logits(checkpoint.model, case))} | {
-            form: _score(cases, lambda case, run=session: run(case.inputs)["logits"])  # type: ignore[misc]
-            for form, session in sessions.items()
-        }
+        order = np.argsort(corpus.lengths_key, kind="stable")
+        parts = np.split(order, range(EVALUATION_BATCH, len(order), EVALUATION_BATCH))
+        cases = [make_case(model, select(corpus, rows)) for rows in parts]
+        accuracies[name] = {form: _score(cases, function) for form, function in logits_of.items()}
     return accuracies
-
-
-def _eager_logits(model: Model, case: Case) -> np.ndarray:
-    with torch.no_grad():
-        return model(make_batch(case.columns, "own")).numpy()
 
 
 def _score(cases: list[Case], logits_of: Callable[[Case], np.ndarray]) -> float:
@@ -253,38 +227,37 @@ def _score(cases: list[Case], logits_of: Callable[[Case], np.ndarray]) -> float:
     return 100 * n_right / sum(len(case.columns.labels) for case in cases)
 
 
-def _markdown(result: dict[str, Any]) -> str:
-    machine, sizes = result["machine"], result["sizes"]
-    lines = [
-        f"`{result['command']}`\n",
-        f"- {machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, onnxruntime "
-        f"{machine['onnxruntime']}, commit {machine['commit']}, {machine['date']}, load {machine['load_average']}",
-        f"- H = {sizes['H']}, K = {sizes['K']}, {sizes['words']:,} words, {result['repeats']} rounds\n",
-        "**Own transitions**: ms a batch, and times eager\n",
-        "| | threads | batch | N | " + " | ".join(NAMES) + " |",
-        "| --- | ---: | ---: | ---: |" + " ---: |" * len(NAMES),
+def _tables(result: dict[str, Any]) -> list[harness.Table]:
+    times = [
+        [
+            f"{row['task']}s",
+            *(str(row[key]) for key in ("threads", "batch", "length")),
+            *(f"{row['milliseconds'][name]:.1f} ({row['ratio'][name]:.2f}×)" for name in NAMES),
+        ]
+        for row in result["rows"]
     ]
-    for row in result["rows"]:
-        cells = [f"{row['milliseconds'][name]:.1f} ({row['ratio'][name]:.2f}×)" for name in NAMES]
-        place = [f"{row['task']}s", str(row["threads"]), str(row["batch"]), str(row["length"])]
-        lines.append("| " + " | ".join(place + cells) + " |")
-    lines += [
-        f"\n**Growth** from N = {SHORT} to {LONG}, sentences; 1 is linear\n",
-        "| threads | batch | " + " | ".join(NAMES) + " |",
-        "| ---: | ---: |" + " ---: |" * len(NAMES),
+    growth = [
+        [str(row["threads"]), str(row["batch"]), *(f"{row['growth'][name]:.2f}" for name in NAMES)]
+        for row in result["growth"]
     ]
-    for row in result["growth"]:
-        cells = [f"{row['growth'][name]:.2f}" for name in NAMES]
-        lines.append(f"| {row['threads']} | {row['batch']} | " + " | ".join(cells) + " |")
-    names = [EAGER, *FORMS]
-    lines += [
-        "\n**Accuracy**, % of the embedded corpus of logical inference\n",
-        "| split | " + " | ".join(names) + " |",
-        "| --- |" + " ---: |" * len(names),
+    forms = [EAGER, *FORMS]
+    accuracies = [
+        [split, *(f"{of_form[name]:.2f}" for name in forms)] for split, of_form in result["accuracy"].items()
     ]
-    for split, of_form in result["accuracy"].items():
-        lines.append(f"| {split} | " + " | ".join(f"{of_form[name]:.2f}" for name in names) + " |")
-    return "\n".join([*lines, ""])
+    return [
+        harness.Table(
+            ["", "threads", "batch", "N", *NAMES], times, title="Own transitions: ms a batch, and times eager"
+        ),
+        harness.Table(
+            ["threads", "batch", *NAMES],
+            growth,
+            n_left=0,
+            title=f"Growth from N = {SHORT} to {LONG}, sentences; 1 is linear",
+        ),
+        harness.Table(
+            ["split", *forms], accuracies, title="Accuracy, % of the embedded corpus of logical inference"
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,33 +1,41 @@
-"""How things are measured: interleaved timing, the arithmetic floor, counted operators, the machine; and reported."""
+"""How every benchmark measures and reports: its options, interleaved timing, the machine, the arithmetic floor,
+counted operators, peak memory, and the report as JSON with Markdown beside it.
+
+torch is imported where it is used, so that a process that measures its memory need not load it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
+import multiprocessing
 import os
 import platform
+import resource
+import shlex
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
-from torch.autograd.profiler_util import FunctionEvent
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.data import is_usual
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import atomic_write
-from spinn_tensor.training.hardware import processor
+from spinn_tensor.data_prep.files import atomic_write, write_json
+
+if TYPE_CHECKING:
+    from torch.autograd.profiler_util import FunctionEvent
 
 RESULTS = Path(__file__).parent / "results"  # the committed ones
 
 Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 PRODUCT_SIZE = 1024  # the product that gives the machine's rate is [1024, 1024] x [1024, 1024]
 
@@ -45,17 +53,37 @@ NO_WORK = frozenset(_NO_WORK.split())
 WRAPPERS = ("autograd", "torch")  # namespaces of events that only wrap operators
 
 
+class Table(NamedTuple):
+    """One table of a report."""
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    n_left: int = 1  # columns that are aligned to the left
+    title: str = ""
+
+
 def argument_parser(module: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser of a benchmark's command line; its description is the module's docstring, line by line."""
+    """Make the parser of a benchmark's command line, which describes it by the module's docstring."""
     return argparse.ArgumentParser(
-        prog=f"python -m {module}",
+        prog=f"python -m benchmarks.{module}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def add_out(parser: argparse.ArgumentParser, name: str) -> None:
-    """--out; see `report_file`."""
+def parse(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,  # None: the command line's
+    name: str,  # of the committed results
+    quick: Mapping[str, Any] | None = None,  # what --quick sets; None: there is no --quick
+    fixed: Sequence[str] = (),  # options that a run must leave as they are to replace the committed results
+    is_usual_otherwise: bool = True,  # whether what it reads besides SNLI is what these are of
+) -> argparse.Namespace:
+    """Parse a command line with --out and --quick; `command` says it, and `out` is where the report goes, if anywhere.
+
+    The committed results are replaced by a whole run on the usual data alone: not a quick one, and with none of the
+    `fixed` options changed.
+    """
     parser.add_argument(
         "--out",
         type=Path,
@@ -63,43 +91,69 @@ def add_out(parser: argparse.ArgumentParser, name: str) -> None:
         help=f"write the report here as JSON, and as .md beside it (default: {RESULTS.name}/{name}.json beside the "
         "benchmarks for a whole run on the usual data; else it is only printed)",
     )
+    if quick is not None:
+        parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run?")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(arguments, argparse.Namespace(quick=False))
+    is_whole = not options.quick and is_usual(getattr(options, "snli", "auto"), needed="snli" in options)
+    is_whole &= is_usual_otherwise and all(
+        getattr(options, option) == parser.get_default(option) for option in fixed
+    )
+    if options.out is None and is_whole:
+        options.out = RESULTS / f"{name}.json"
+    if options.quick:
+        vars(options).update(quick or {})
+    options.command = shlex.join(["python", "-m", f"benchmarks.{parser.prog.rpartition('.')[2]}", *arguments])
+    return options
 
 
-def report_file(
-    out: Path | None,  # what --out says
-    name: str,  # of the committed results
-    is_whole: bool,  # whether the run is like the one that they are of
-) -> Path | None:
-    """Where the report goes; None: it is only printed. Committed results are replaced by a whole run alone."""
-    return RESULTS / f"{name}.json" if out is None and is_whole else out
-
-
-def publish(result: dict[str, Any], text: str, out: Path | None) -> None:
-    """Print a report, and write it; see `write_report`."""
-    print(text)
-    write_report(result, text, out)
-
-
-def write_report(
-    result: dict[str, Any],
-    text: str,  # Markdown
-    out: Path | None,  # of `report_file`
+def publish(
+    options: argparse.Namespace,  # of `parse`
+    result: Mapping[str, Any],
+    notes: Sequence[str],  # lines of Markdown about what was measured
+    tables: Iterable[Table],
 ) -> None:
-    """The result as JSON, and the text as .md beside it, each whole or not at all; says on stderr where they are."""
-    if out is None:
-        print("not written; --out FILE would", file=sys.stderr)
+    """Print the report as Markdown, and where `options.out` says so write it and the numbers, whole or not at all."""
+    of_machine = machine() | result.get("machine", {})
+    lines = [describe(of_machine), *notes]
+    parts = [f"`{options.command}`", "\n".join(f"- {line}" for line in lines), *map(_markdown, tables)]
+    text = "\n\n".join(parts) + "\n"
+    print(text)
+    if options.out is None:
+        say("not written; --out FILE would")
         return
-    write_json(out, result)
-    write_text(out.with_suffix(".md"), text)
-    print(f"written: {out} and {out.with_suffix('.md').name} beside it", file=sys.stderr)
+    beside = options.out.with_suffix(".md")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.out, {"command": options.command, **result, "machine": of_machine})
+    with atomic_write(beside) as file:
+        file.write(text)
+    say(f"written: {options.out} and {beside.name} beside it")
+
+
+def _markdown(table: Table) -> str:
+    rule = ["---"] * table.n_left + ["---:"] * (len(table.names) - table.n_left)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (table.names, rule, *table.rows)]
+    return "\n".join([f"**{table.title}**\n", *lines] if table.title else lines)
+
+
+def say(text: str) -> None:
+    """Print to stderr how far a benchmark is."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def run(main: Callable[[], None]) -> None:
-    """A benchmark as a program: data that are not there, or cannot be read, are one line on stderr and status 1."""
+    """Run a benchmark as a program: data that are not there, or cannot be read, are one line on stderr and status 1."""
     try:
         main()
     except DataError as error:
         sys.exit(f"error: {error}")
+
+
+def in_a_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function of a module in a new process, whose memory and imports are its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def interleaved(
@@ -134,7 +188,7 @@ def interleaved(
 
 
 def stopwatch(function: Callable[[], Any], scale: float = 1.0) -> Callable[[], float]:
-    """The same call, returning the seconds that it took, times `scale`."""
+    """Make a function that makes the same call and returns the seconds that it took, times `scale`."""
 
     def timed() -> float:
         start = time.perf_counter()
@@ -144,26 +198,50 @@ def stopwatch(function: Callable[[], Any], scale: float = 1.0) -> Callable[[], f
     return timed
 
 
+def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Return the median over the rounds of the ratio within each round."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def sum_rounds(cases: Iterable[Sequence[float]]) -> list[float]:
+    """Return the seconds of all cases together in each round."""
+    return [sum(of_round) for of_round in zip(*cases, strict=True)]
+
+
+def compare(
+    seconds: Mapping[str, Sequence[float]],  # of each round
+    baseline: str,
+    n_batches: int = 1,  # that the seconds are of
+) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of a batch, and the ratio to the baseline within each round, both as medians."""
+    return {
+        "milliseconds": {name: 1e3 * statistics.median(s) / n_batches for name, s in seconds.items()},
+        "ratio": {name: ratio(s, seconds[baseline]) for name, s in seconds.items()},
+    }
+
+
 def product() -> Callable[[], float]:
-    """A function that times one large float32 matrix product: `product_flops` over its seconds is the
-    machine's rate."""
+    """Make a function that times one large float32 matrix product: `product_flops` over its seconds is the machine's
+    rate."""
+    import torch
+
     left, right = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE), torch.randn(PRODUCT_SIZE, PRODUCT_SIZE)
     result = torch.empty(PRODUCT_SIZE, PRODUCT_SIZE)
     return stopwatch(lambda: torch.mm(left, right, out=result))
 
 
 def product_flops() -> int:
-    """Floating-point operations of `product`."""
+    """Count the floating-point operations of `product`."""
     return 2 * PRODUCT_SIZE**3
 
 
 def encoder_flops(transitions: Iterable[np.ndarray], n_hidden: int, n_tracker: int) -> int:
-    """Floating-point operations of the products of one forward pass over these trees; backward takes twice as
-    many.
+    """Count the floating-point operations of the products of one forward pass over these trees; backward takes twice
+    as many.
 
-    A REDUCE is [2H] x [2H, 5H], with a tracker [K] x [K, 5H] besides, and the tracker steps at every
-    transition: [3H + K] x [3H + K, 4K]. Nothing else is counted, so that this is what no implementation of
-    the same arithmetic can go below.
+    A REDUCE is [2H] x [2H, 5H], with a tracker [K] x [K, 5H] besides, and the tracker steps at every transition:
+    [3H + K] x [3H + K, 4K]. Nothing else is counted, so that this is what no implementation of the same arithmetic can
+    go below.
     """
     n_transitions = n_reduces = 0
     for codes in transitions:
@@ -175,15 +253,15 @@ def encoder_flops(transitions: Iterable[np.ndarray], n_hidden: int, n_tracker: i
 
 
 def count_operators(function: Callable[[], Any]) -> int:
-    """Operators dispatched by a call that do work, those inside custom operators, autograd Functions and
-    backward too.
+    """Count the operators that do work in a call, those inside custom operators, autograd Functions and backward too.
 
-    The profiler records every operator that passes the dispatcher, nested as it was called. Counted are the
-    innermost ones that compute something: an operator counts if it is none of NO_WORK (views, allocation,
-    metadata) and nothing within it counts. So `linear`, which calls `addmm`, is one; a custom operator is as
-    many as its kernel calls; `slice_backward` is two, a fill and a copy; and an opaque kernel is one. The
-    second call is the one counted.
+    The profiler records every operator that passes the dispatcher, nested as it was called. Counted are the innermost
+    ones that compute something: an operator counts if it is none of NO_WORK (views, allocation, metadata) and nothing
+    within it counts. So `linear`, which calls `addmm`, is one; a custom operator is as many as its kernel calls;
+    `slice_backward` is two, a fill and a copy; and an opaque kernel is one. The second call is the one counted.
     """
+    from torch.profiler import ProfilerActivity, profile
+
     function()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler writes two lines to stderr at every use
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
@@ -201,13 +279,22 @@ def _working_operators(event: FunctionEvent) -> int:
     return int(bool(separator) and namespace not in WRAPPERS and name not in NO_WORK)
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Median over the rounds of the ratio within each round."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+def peak() -> int:
+    """Return the highest resident bytes of this process so far."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
+    """Return what the numbers depend on besides the code."""
+    import torch
+
+    from spinn_tensor.training.hardware import processor
+
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -224,6 +311,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def describe(of_machine: Mapping[str, Any]) -> str:
+    """Say in one line where a benchmark ran."""
+    line = (
+        "{processor}, {threads} thread(s) of {cores} cores, {system}, {cpu_capability}, Python {python}, "
+        "torch {torch}, NumPy {numpy}, commit {commit}, {date}, load {load_average}"
+    )
+    return line.format(**of_machine)
+
+
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
     try:
@@ -231,15 +327,3 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(text)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a report as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1) + "\n")

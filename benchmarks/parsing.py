@@ -9,16 +9,14 @@
 The slice is split by premise: a quarter of the premises with all their hypotheses is held back, an eighth chooses the
 epoch; each distinct tree counts once, and whatever sentence is held back anywhere is in no other part. The files of
 the split stay in --output, so that `spinn parse --gold` can score anything else on them. Scores are mean unlabelled F1
-over the sentences, whole sentences included and not (see `data_prep.brackets`).
+over the sentences, whole sentences included and not (see `spinn_tensor.data_prep.brackets`).
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import shlex
 import statistics
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness
-from benchmarks.sentences import SNLI_SLICE, add_snli, is_usual, snli_pairs
+from benchmarks.data import SNLI_SLICE, add_snli, snli_pairs
 from spinn_tensor.data_prep.brackets import score_parses, self_f1
 from spinn_tensor.data_prep.branching import baseline_transitions
 from spinn_tensor.data_prep.columns import sentence_columns
@@ -45,14 +43,12 @@ from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 
 SST_TRAIN = SNLI_SLICE.parents[1] / "sst" / "train.txt.gz"
-NAME, SEEDS = "parsing", [1, 2, 3]  # of the results
 N_PARTS = 8  # of the premises; the first two are held back, the third chooses the epoch
 PART_OF = {0: "test", 1: "test", 2: "dev"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parse(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -63,11 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: dict[str, dict[str, Any]] = {}
     for name, parse in baseline_transitions(gold).items():
         rows[name] = score_parses(parse, transitions, lengths).to_dict()
-    learns_from: dict[str, tuple[Path, ...]] = {"SPINN, the slice's trees": (files["train"],)}
+    learns_from = {"SPINN, the slice's trees": ("slice", [files["train"]])}
     if options.sst is not None:
-        learns_from["SPINN, and SST's trees"] = (files["train"], options.sst)
-    for name, train in learns_from.items():
-        stem = "slice" if len(train) == 1 else "slice-sst"
+        learns_from["SPINN, and SST's trees"] = ("slice-sst", [files["train"], options.sst])
+    for name, (stem, train) in learns_from.items():
         parses = [
             _train(train, files["dev"], options.output / f"{stem}-{seed}", seed, gold)
             for seed in options.seeds
@@ -77,47 +72,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows[name]["self_f1"] = self_f1(parses, lengths, whole=True)
     if options.ship is not None:
         _ship(options.output / f"slice-sst-{options.seeds[0]}", options.ship)
-    result = {
-        "command": shlex.join(["python", "-m", "benchmarks.parsing", *arguments]),
-        "machine": harness.machine(),
-        "source": SNLI_SLICE.name if options.snli == "auto" else Path(options.snli).name,
-        "sentences": {name: sum(1 for _ in read_treebank(path)) for name, path in files.items()},
-        "seeds": options.seeds,
-        "rows": rows,
-    }
-    harness.publish(result, _markdown(result), options.out)
+    source = SNLI_SLICE.name if options.snli == "auto" else Path(options.snli).name
+    counts = {name: sum(1 for _ in read_treebank(path)) for name, path in files.items()}
+    notes = [
+        f"SNLI ({source}): {counts['train']:,} trees to learn from, {counts['dev']:,} to choose by, "
+        f"{counts['test']:,} held back; models: mean over seeds {', '.join(map(str, options.seeds))}"
+    ]
+    result = {"source": source, "sentences": counts, "seeds": options.seeds, "rows": rows}
+    harness.publish(options, result, notes, [_table(rows)])
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = harness.argument_parser("benchmarks.parsing", __doc__)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.argument_parser("parsing", __doc__)
     add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=SEEDS)
+    add("--seeds", type=int, nargs="+", default=[1, 2, 3])
     add_snli(parser, otherwise="an error")
-    add(
-        "--sst",
-        type=Path,
-        metavar="FILE",
-        help="SST's train.txt, plain or .gz (default: that at hand, else nothing is learnt from SST)",
-    )
+    sst = "SST's train.txt, plain or .gz (default: that at hand, else nothing is learnt from SST)"
+    add("--sst", type=Path, metavar="FILE", default=SST_TRAIN if SST_TRAIN.exists() else None, help=sst)
     add("--output", type=Path, default=Path("runs/parsing"), help="folder of the split and of the runs")
     add("--ship", type=Path, metavar="FOLDER", help="write the parser of the first seed here")
-    harness.add_out(parser, NAME)
-    options = parser.parse_args(arguments)
-    is_whole = (
-        options.seeds == SEEDS and options.sst is None and SST_TRAIN.exists() and is_usual(options.snli)
+    options = harness.parse(
+        parser, arguments, "parsing", fixed=("seeds", "sst"), is_usual_otherwise=SST_TRAIN.exists()
     )
-    if options.sst is None and SST_TRAIN.exists():
-        options.sst = SST_TRAIN
     if options.sst is None and options.ship is not None:
         raise DataError("no such file; name SST's training trees by --sst FILE", path=SST_TRAIN)
     if options.sst is not None and not options.sst.exists():
         raise DataError("no such file", path=options.sst)
-    options.out = harness.report_file(options.out, NAME, is_whole)
     return options
 
 
 def write_split(folder: Path, snli: str = "auto") -> dict[str, Path]:
-    """The trees of the slice, or of another SNLI file, by part, one binary parse a line."""
+    """Write the trees of the slice, or of another SNLI file, by part, one binary parse a line; return the files."""
     parts = split(snli_pairs(snli, PairFormat(require_label=False)))
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
@@ -129,7 +114,7 @@ def write_split(folder: Path, snli: str = "auto") -> dict[str, Path]:
 
 
 def split(pairs: Iterable[PairExample]) -> dict[str, list[Tree]]:
-    """Distinct trees by part; a sentence of test is not in dev, and neither's are in train."""
+    """Divide the distinct trees into parts; a sentence of test is not in dev, and neither's are in train."""
     parts: dict[str, dict[str, Tree]] = {"test": {}, "dev": {}, "train": {}}
     for pair in pairs:
         digest = hashlib.sha256(" ".join(pair.premise.tokens).encode()).hexdigest()
@@ -144,7 +129,7 @@ def split(pairs: Iterable[PairExample]) -> dict[str, list[Tree]]:
 
 
 def _train(train: Sequence[Path], dev: Path, output: Path, seed: int, gold: list[Tree]) -> np.ndarray:
-    """Transitions, (M,) int8, that a parser trained on these files makes of the gold trees' sentences."""
+    """Train a parser on these files, and return its transitions, (M,) int8, of the gold trees' sentences."""
     files = tuple(str(path.resolve()) for path in train)
     data = DataConfig(corpus="trees", train=files, dev=(str(dev),), min_count=2, lower=True)
     execute(run_config("parser", data).changed(seed=seed), output, overwrite=True)
@@ -153,7 +138,7 @@ def _train(train: Sequence[Path], dev: Path, output: Path, seed: int, gold: list
 
 
 def _ship(run: Path, folder: Path) -> None:
-    """The run's best checkpoint, without the paths of this machine."""
+    """Write the run's best checkpoint without the paths of this machine."""
     model, vocabulary, config = load_checkpoint(run)
     settings = RunConfig.from_dict(config.run)
     data = settings.data
@@ -164,29 +149,20 @@ def _ship(run: Path, folder: Path) -> None:
     save_checkpoint(folder, model, vocabulary, settings.changed(**names), config.metrics)
 
 
-def _markdown(result: dict[str, Any]) -> str:
-    machine, counts = result["machine"], result["sentences"]
-    lines = [
-        f"`{result['command']}`\n",
-        f"- {machine['processor']}, one thread of {machine['cores']} cores, torch {machine['torch']}, commit "
-        f"{machine['commit']}, {machine['date']}",
-        f"- SNLI ({result['source']}): {counts['train']:,} trees to learn from, {counts['dev']:,} to choose by, "
-        f"{counts['test']:,} held back; models: mean over seeds {', '.join(map(str, result['seeds']))}\n",
-        "| trees | F1 | F1 without whole sentences | transitions right | average depth | self F1 |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name, row in result["rows"].items():
+def _table(rows: dict[str, dict[str, Any]]) -> harness.Table:
+    names = ["trees", "F1", "F1 without whole sentences", "transitions right", "average depth", "self F1"]
+    cells = []
+    for name, row in rows.items():
         runs = row.get("seeds", [row])
-        figures = [
-            [run["gold"]["sentence_f1"] for run in runs],
-            [run["gold"]["inner_sentence_f1"] for run in runs],
+        shares = [
+            statistics.mean(run["gold"]["sentence_f1"] for run in runs),
+            statistics.mean(run["gold"]["inner_sentence_f1"] for run in runs),
+            statistics.mean(run["transition_accuracy"] for run in runs),
         ]
-        figures.append([run["transition_accuracy"] for run in runs])
-        cells = [f"{statistics.mean(values):.1%}" for values in figures]
         depth = statistics.mean(run["average_depth"] for run in runs)
         agreement = f"{row['self_f1']:.1%}" if "self_f1" in row else "–"
-        lines.append(f"| {name} | {' | '.join(cells)} | {depth:.2f} | {agreement} |")
-    return "\n".join(lines) + "\n"
+        cells.append([name, *(f"{share:.1%}" for share in shares), f"{depth:.2f}", agreement])
+    return harness.Table(names, cells)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,9 @@ first are apart says how much of a difference is chance.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,34 +25,34 @@ from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 
-NAME = "precision"  # of the results
 SETTINGS = ("kinds", "precisions", "seeds", "epochs", "limit", "device")  # that results depend on
 SPLITS = ("dev", "test", "long")
+
 Accuracies = dict[str, dict[str, list[float]]]  # precision -> split -> of each seed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parse(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
     corpus = options.output / "corpus"
     generate_corpus("logic", corpus)
-    result: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.precision", *arguments]),
-        "machine": harness.machine(),
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "seeds": options.seeds,
-        "kinds": {},
-    }
-    for kind in options.kinds:
-        result["kinds"][kind] = _train(kind, corpus, options)
-    harness.publish(result, _markdown(result), options.out)
+    device = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    kinds = {kind: train(kind, corpus, options) for kind in options.kinds}
+    notes = [
+        f"device {device}; mean accuracy over seeds {', '.join(map(str, options.seeds))}, and in brackets the points "
+        "to the first precision of the kind; range: of dev accuracy, over the seeds"
+    ]
+    rows = [
+        _cells(kind, precision, accuracies) for kind, accuracies in kinds.items() for precision in accuracies
+    ]
+    table = harness.Table(["encoder", "precision", *SPLITS, "range"], rows, 2)
+    harness.publish(options, {"device": device, "seeds": options.seeds, "kinds": kinds}, notes, [table])
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = harness.argument_parser("benchmarks.precision", __doc__)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.argument_parser("precision", __doc__)
     add = parser.add_argument
     add("--kinds", nargs="+", default=["spinn-pi-nt", "spinn-pi", "spinn"], help="of encoders")
     add("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "bfloat16"])
@@ -63,19 +60,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--epochs", type=int, help="default: the presets'")
     add("--limit", type=int, default=0, help="only the first examples of every split")
     add("--device", choices=("cpu", "cuda"), default="cpu")
-    add(
-        "--resume", action="store_true", help="go on with the runs in --output instead of beginning them anew"
-    )
+    add("--resume", action="store_true", help="go on with the runs in --output, instead of anew")
     add("--output", type=Path, default=Path("runs/precision"), help="folder of the corpus and of the runs")
-    harness.add_out(parser, NAME)
-    options = parser.parse_args(arguments)
-    is_whole = all(getattr(options, name) == parser.get_default(name) for name in SETTINGS)
-    options.out = harness.report_file(options.out, NAME, is_whole)
-    return options
+    return harness.parse(parser, arguments, "precision", fixed=SETTINGS)
 
 
-def _train(kind: str, corpus: Path, options: argparse.Namespace) -> Accuracies:
-    """Accuracies of the best checkpoint of every run."""
+def train(kind: str, corpus: Path, options: argparse.Namespace) -> Accuracies:
+    """Train one kind of encoder in every precision, and return the accuracies of the best checkpoint of every run."""
     accuracies: Accuracies = {precision: {split: [] for split in SPLITS} for precision in options.precisions}
     data = DataConfig(corpus="logic", data=str(corpus), limit=options.limit)
     for seed in options.seeds:
@@ -89,33 +80,19 @@ def _train(kind: str, corpus: Path, options: argparse.Namespace) -> Accuracies:
             )
             for split in SPLITS:
                 accuracies[precision][split].append(results.evaluations[split].criterion("accuracy"))
-            print(f"{folder}: dev {accuracies[precision]['dev'][-1]:.2%}", flush=True)
+            harness.say(f"{folder}: dev {accuracies[precision]['dev'][-1]:.2%}")
     return accuracies
 
 
-def _markdown(result: dict[str, Any]) -> str:
-    machine, seeds = result["machine"], ", ".join(map(str, result["seeds"]))
-    lines = [
-        f"`{result['command']}`\n",
-        f"- {machine['processor']}, one thread of {machine['cores']} cores, device {result['device']}, torch "
-        f"{machine['torch']}, commit {machine['commit']}, {machine['date']}",
-        f"- mean accuracy over seeds {seeds}, and in brackets the points to the first precision of the kind; "
-        "range: of dev accuracy, over the seeds\n",
-        f"| encoder | precision | {' | '.join(SPLITS)} | range |",
-        f"| --- | --- | {' | '.join(['---:'] * len(SPLITS))} | ---: |",
-    ]
-    for kind, accuracies in result["kinds"].items():
-        first = next(iter(accuracies.values()))
-        for precision, splits in accuracies.items():
-            cells = [_cell(splits[split], first[split], splits is first) for split in SPLITS]
-            spread = 100 * (max(splits["dev"]) - min(splits["dev"]))
-            lines.append(f"| {kind} | {precision} | {' | '.join(cells)} | {spread:.2f} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(values: Sequence[float], first: Sequence[float], is_first: bool) -> str:
-    mean = statistics.mean(values)
-    return f"{mean:.2%}" if is_first else f"{mean:.2%} ({100 * (mean - statistics.mean(first)):+.2f})"
+def _cells(kind: str, precision: str, accuracies: Accuracies) -> list[str]:
+    splits, first = accuracies[precision], next(iter(accuracies.values()))
+    cells = []
+    for split in SPLITS:
+        mean = statistics.mean(splits[split])
+        points = 100 * (mean - statistics.mean(first[split]))
+        cells.append(f"{mean:.2%}" if splits is first else f"{mean:.2%} ({points:+.2f})")
+    spread = 100 * (max(splits["dev"]) - min(splits["dev"]))
+    return [kind, precision, *cells, f"{spread:.2f}"]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from benchmarks.gpu_pairs import load_pairs
+from benchmarks.data import load_pairs
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.cli import train as train_command
 from spinn_tensor.cli.main import build_parser

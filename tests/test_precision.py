@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 from functools import partial
@@ -12,14 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import precision as benchmark
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.logic import LogicConfig
 from spinn_tensor.model.classifiers import load_checkpoint
-from spinn_tensor.training import generated
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.evaluate import evaluate
 from spinn_tensor.training.generated import generate_corpus
@@ -152,7 +149,7 @@ WHOEVER_SET_TF32 = {
 }
 STEP = """
 import torch
-from benchmarks.gpu_measure import precision
+from benchmarks.gpu_cases import precision
 from spinn_tensor.training.step import matmul_precision
 matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
 {said}
@@ -227,30 +224,3 @@ def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
         accuracy[precision] = execute(run, tmp_path / precision).evaluations["dev"].criterion("accuracy")
     assert accuracy["float32"] > 0.6  # of three classes
     assert abs(accuracy["bfloat16"] - accuracy["float32"]) < 0.06
-
-
-def test_the_benchmark_reports_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = generated.GENERATORS["logic"]._replace(
-        default=LogicConfig(n_train=90, n_dev=30, n_test=9, n_long=9)
-    )
-    monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
-    out = tmp_path / "precision.json"
-    options = ["--kinds", "spinn-pi", "bow", "--seeds", "1", "2", "--epochs", "1"]
-    options += ["--output", str(tmp_path / "runs"), "--out", str(out)]
-    benchmark.main(options)
-    result = json.loads(out.read_text())
-    weights = tmp_path / "runs" / "bow-bfloat16-2" / "best" / "model.safetensors"
-    written = weights.stat().st_mtime_ns
-    benchmark.main([*options, "--resume"])
-    assert weights.stat().st_mtime_ns == written
-    assert json.loads(out.read_text())["kinds"] == result["kinds"]
-    assert result["kinds"].keys() == {"spinn-pi", "bow"}
-    for accuracies in result["kinds"].values():
-        assert list(accuracies) == ["float32", "bfloat16"]
-        assert all(len(seeds) == 2 for splits in accuracies.values() for seeds in splits.values())
-    run = json.loads((tmp_path / "runs" / "bow-bfloat16-2" / "run.json").read_text())
-    assert (run["training"]["precision"], run["training"]["seed"]) == ("bfloat16", 2)
-    bow = result["kinds"]["bow"]
-    wide, narrow = (statistics.mean(bow[precision]["dev"]) for precision in ("float32", "bfloat16"))
-    line = f"| bow | bfloat16 | {narrow:.2%} ({100 * (narrow - wide):+.2f}) |"
-    assert line in out.with_suffix(".md").read_text()

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from benchmarks import vectors as benchmark
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.vectors import (
     DRAWN,
@@ -391,14 +390,3 @@ def test_an_archive_packed_in_another_way(tmp_path: Path) -> None:
     pytest.importorskip("bz2")
     with pytest.raises(DataError, match="another way"):
         read_vectors(zip_of(tmp_path / "v.zip", ["v.txt"], zipfile.ZIP_BZIP2), VOCABULARY, 2)
-
-
-def test_the_benchmark_runs(tmp_path: Path) -> None:
-    pytest.importorskip("rich")
-    benchmark.main(["--quick", "--gzip", "--out", str(tmp_path / "vectors.json")])
-    result = json.loads((tmp_path / "vectors.json").read_text())
-    assert result["readers"].keys() == benchmark.FILES.keys()
-    for row in result["readers"].values():
-        assert row["seconds"] > 0
-        assert row["peak_bytes"] > 10_000_000
-    assert "| word2vec binary |" in (tmp_path / "vectors.md").read_text()

@@ -1,0 +1,392 @@
+"""What the GPU record is made of: measuring on a device, our encoders in every mode and precision, and an epoch."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks import candidates, harness
+from benchmarks.candidates import Tables, Weights
+from benchmarks.data import N_CLASSES, Pairs, repeated
+from spinn_tensor.batch import Batch, TableKind, make_batch
+from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
+from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.columns import Corpus, select
+from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
+from spinn_tensor.fixed_shapes import LANE_WIDTH, Shape, fixed_batch
+from spinn_tensor.model.classifiers import build_model
+from spinn_tensor.training.capture import CapturedSteps
+from spinn_tensor.training.config import ParsingConfig, TrainingConfig
+from spinn_tensor.training.methods import Classify, make_method
+from spinn_tensor.training.objective import Totals, count_rows
+from spinn_tensor.training.optimizer import make_optimizer
+from spinn_tensor.training.step import TrainStep, autocast
+
+ROUNDS = 3  # recorded, of all candidates in turn
+ROUND_SECONDS, MOST_CALLS = 0.15, 50  # a round calls a candidate so often that it takes about so long
+LAUNCHES = re.compile(r"cu(da)?(Launch|GraphLaunch)")
+EAGER, COMPILED, CAPTURED = "eager", "compiled", "captured"
+MODES = (EAGER, COMPILED, CAPTURED)
+FORWARD, BOTH = "forward", "forward + backward"
+PASSES = {FORWARD: 1, BOTH: 3}  # of the forward's products: those of a backward are twice as many
+DYNAMIC, LSTM = "dynamic batching", "cuDNN LSTM"
+RAGGED, FIXED = (
+    "ragged",
+    "fixed",
+)  # tables; fixed ones are what a captured step replays: every step of one width
+SEED = 1
+LOOKED_AT = 20  # steps between two looks at the clock, for which the device is waited for
+
+Transitions = Sequence[np.ndarray]  # (2N - 1,) int8 each
+
+
+class Rates(NamedTuple):
+    """What the device can do, measured on large operands."""
+
+    flops: dict[str, float]  # of a product, by precision, operations a second
+    bytes: float  # read and written by a copy, a second
+
+
+class Budget:
+    """Seconds for everything; what would take longer is left out, and said."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self.left_out: list[str] = []
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        return self._end - time.monotonic()
+
+    def allows(self, what: str, seconds: float, reserve: float = 0.0) -> bool:
+        """Return whether there is time for it, keeping a reserve."""
+        if seconds + reserve <= self.left:
+            return True
+        left = max(self.left - reserve, 0)
+        self.left_out.append(f"{what}: about {seconds:.0f} s, of which {left:.0f} s are left")
+        return False
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Take products of float32 in TF32 or not, inside; as the settings were, afterwards."""
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "tf32" if name == "tf32" else "ieee"
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(calls: Mapping[Any, Callable[[], Any]], device: torch.device) -> dict[Any, float]:
+    """Return the seconds of a call of each, the median over rounds in which all take turns."""
+
+    def timed(function: Callable[[], Any]) -> Callable[[], float]:
+        once = _seconds_of_one(function, device, 1)
+        n_calls = max(1, min(MOST_CALLS, int(ROUND_SECONDS / max(once, 1e-6))))
+        return lambda: _seconds_of_one(function, device, n_calls)
+
+    case = {name: timed(function) for name, function in calls.items()}
+    (measured,) = harness.interleaved([case], range(-1, ROUNDS))
+    return {name: statistics.median(values) for name, values in measured.items()}
+
+
+def _seconds_of_one(function: Callable[[], Any], device: torch.device, n_calls: int) -> float:
+    wait(device)
+    start = time.perf_counter()
+    for _ in range(n_calls):
+        function()
+    wait(device)
+    return (time.perf_counter() - start) / n_calls
+
+
+def measure_rates(device: torch.device, names: Sequence[str], size: int) -> Rates:
+    """Measure the rates of a product [size, size] x [size, size] and of a copy of its operands."""
+    left, right = torch.randn(2, size, size, device=device).unbind()
+    flops = {}
+    for name in names:
+        with precision(name), autocast(name, device.type):
+            flops[name] = 2 * size**3 / seconds_of({name: lambda: torch.mm(left, right)}, device)[name]
+    copied = torch.empty_like(left)
+    seconds = seconds_of({"copy": lambda: copied.copy_(left)}, device)["copy"]
+    return Rates(flops, 2 * left.numel() * left.element_size() / seconds)
+
+
+def count_kernels(function: Callable[[], Any], device: torch.device) -> tuple[int, int | None]:
+    """Count the kernels that a call runs and the launches that it takes; on the CPU operators, and None."""
+    if device.type != "cuda":
+        return harness.count_operators(function), None
+    function()
+    wait(device)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
+        function()
+        wait(device)
+    events = profiler.events()
+    assert events is not None
+    kernels = [event for event in events if event.device_type == DeviceType.CUDA and "Mem" not in event.name]
+    launches = [event for event in events if LAUNCHES.match(event.name)]
+    return len(kernels), len(launches)
+
+
+def peak_bytes(function: Callable[[], Any], device: torch.device) -> int | None:
+    """Return the device memory above what was there before, at the most, during a call; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    function()
+    wait(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    function()
+    wait(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """Return what the device and its libraries are."""
+    if device.type != "cuda":
+        return {"device": "cpu"}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "device_memory": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def make_tree_batch(
+    transitions: Transitions, hidden_dim: int, tracked: bool, device: torch.device, dtype: torch.dtype
+) -> candidates.Batch:
+    """Make a batch with both kinds of tables, of lanes for a tracker, else of the forest."""
+    ragged = lane_tables if tracked else forest_tables
+
+    def fixed(flat: np.ndarray, lengths: np.ndarray) -> Any:
+        if tracked:
+            width = max(1, round(LANE_WIDTH * len(lengths)))
+            return lane_tables(flat, lengths, width=width, padded=True)
+        levels = count_levels(flat, lengths)
+        width = max(1, int(least_widths(levels, np.array([len(levels)]))[0]))
+        return forest_tables(flat, lengths, width=width, padded=True)
+
+    return candidates.make_batch(transitions, hidden_dim, {RAGGED: ragged, FIXED: fixed}, device, dtype)
+
+
+@cache
+def compiled(backend: str) -> Callable[..., Tensor]:
+    """Compile our encoder, whose graphs are as many as there are precisions, passes and kinds of tables."""
+    return torch.compile(candidates.run_tables, fullgraph=True, dynamic=True, backend=backend)
+
+
+def ours(
+    batch: candidates.Batch, weights: Weights, mode: str, passes: str, name: str, backend: str
+) -> Callable[[], Any]:
+    """Return a call of our encoder in one mode and precision. Raises what a precision that is not there does."""
+    function = compiled(backend) if mode == COMPILED else candidates.run_tables
+
+    def step(tables: Tables) -> Tensor:
+        return _call(lambda leaves: function(leaves, *weights[:2], tables), batch, weights, passes, name)[0]
+
+    if mode != CAPTURED:
+        return lambda: step(batch.tables[RAGGED])
+    captured = CapturedSteps(step, lambda: [], batch.leaves.device)
+    captured.record(batch.tables[FIXED])
+    return lambda: captured(batch.tables[FIXED])
+
+
+def outputs(batch: candidates.Batch, weights: Weights, tables: str, name: str) -> tuple[Tensor, ...]:
+    """Compute the roots and the gradients of leaves and weights, to compare."""
+    run = candidates.run_tables
+    return _call(lambda leaves: run(leaves, *weights[:2], batch.tables[tables]), batch, weights, BOTH, name)
+
+
+def baselines(
+    batch: candidates.Batch, weights: Weights, passes: str, names: Sequence[str]
+) -> dict[tuple[str, str], Callable[[], Any]]:
+    """Return calls of dynamic batching, in float32, and of the LSTM in every precision, by what it is and how."""
+
+    def lists(leaves: Tensor) -> Tensor:
+        return candidates.run_lists(leaves, batch, weights)
+
+    def lstm(leaves: Tensor) -> Tensor:
+        return candidates.run_lstm(leaves, batch, weights)
+
+    calls: dict[tuple[str, str], Callable[[], Any]] = {
+        (LSTM, name): partial(_call, lstm, batch, weights, passes, name) for name in names
+    }
+    return {(DYNAMIC, names[0]): partial(_call, lists, batch, weights, passes, names[0])} | calls
+
+
+def _call(
+    function: Callable[[Tensor], Tensor], batch: candidates.Batch, weights: Weights, passes: str, name: str
+) -> tuple[Tensor, ...]:
+    """Compute roots and, unless only the forward is asked for, the gradients of all that they depend on."""
+    with precision(name):
+        if passes == FORWARD:
+            with torch.no_grad(), autocast(name, batch.leaves.device.type):
+                return (function(batch.leaves),)
+        leaves = batch.leaves.detach().requires_grad_()
+        inputs = [leaves, *weights.spinn(), *weights.lstm.parameters()]
+        with autocast(name, leaves.device.type):
+            roots = function(leaves)
+        gradient = batch.root_gradient.to(roots.dtype)
+        gradients = torch.autograd.grad(roots, inputs, gradient, allow_unused=True)
+        return roots.detach(), *(gradient for gradient in gradients if gradient is not None)
+
+
+def floor_seconds(
+    transitions: Transitions, hidden_dim: int, tracker_dim: int, passes: str, flops: float, bandwidth: float
+) -> float:
+    """Return what no implementation in float32 states can go below: products at the device's rate, or memory traffic.
+
+    Traffic is counted once a use: of each composition its children's and its own h and c, of each tracker entry its
+    three reads and both states; for a backward three times that, and the gates written and read. Weights, which stay in
+    the cache, count once a pass.
+    """
+    n_entries = sum(map(len, transitions))
+    n_compositions = (n_entries - len(transitions)) // 2
+    numbers = 6 * hidden_dim * n_compositions
+    weights = (2 * hidden_dim + tracker_dim) * 5 * hidden_dim
+    gates = 5 * hidden_dim * n_compositions
+    if tracker_dim:
+        numbers += (3 * hidden_dim + 4 * tracker_dim) * n_entries
+        weights += (3 * hidden_dim + tracker_dim) * 4 * tracker_dim
+        gates += 4 * tracker_dim * n_entries
+    numbers = (numbers + weights) * PASSES[passes] + (2 * gates if passes == BOTH else 0)
+    n_flops = PASSES[passes] * harness.encoder_flops(transitions, hidden_dim, tracker_dim)
+    return max(n_flops / flops, 4 * numbers / bandwidth)
+
+
+class Setting(NamedTuple):
+    """What an epoch trains and how."""
+
+    kind: str
+    hidden_dim: int
+    tracker_dim: int
+    mlp_dim: int
+    n_pairs: int
+    batch_size: int
+    compile: bool
+    precision: str
+    n_workers: int  # processes that make batches; 0 = this one
+
+
+class Batches(Dataset):
+    """The batches of an epoch, each made when it is asked for, in whatever process."""
+
+    def __init__(
+        self, columns: Corpus, rows: list[np.ndarray], table_kind: TableKind, shapes: list[Shape]
+    ) -> None:
+        self.columns, self.rows, self.table_kind, self.shapes = columns, rows, table_kind, shapes
+        self.counts = count_rows(columns, node_labels=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> tuple[Batch, np.ndarray]:
+        """Make the batch, and return it with the counts of its rows."""
+        columns = select(self.columns, self.rows[number])
+        batch = fixed_batch(columns, self.table_kind, self.shapes) or make_batch(columns, self.table_kind)
+        return batch, self.counts[self.rows[number]]
+
+
+def make_step(setting: Setting, vocabulary_size: int, device: torch.device) -> TrainStep:
+    """Make a model of the published shape, fixed vectors and dropout included, and what trains it."""
+    torch.manual_seed(SEED)
+    encoder = EncoderConfig(
+        vocabulary_size,
+        setting.kind,
+        setting.hidden_dim,
+        setting.hidden_dim,
+        tracker_dim=setting.tracker_dim,
+        train_embedding=False,
+    )
+    classifier = ClassifierConfig(N_CLASSES, mlp_dim=setting.mlp_dim)
+    model = build_model(ModelConfig("pair", ("a", "b", "c"), encoder, classifier)).to(device).train()
+    config = TrainingConfig(
+        batch_size=setting.batch_size, compile=setting.compile, seed=SEED, precision=setting.precision
+    )
+    method = make_method(model, ParsingConfig(), setting.compile)
+    return TrainStep(method, make_optimizer(model, config), config)
+
+
+def run_epoch(setting: Setting, pairs: Pairs, device: torch.device, budget: Budget) -> dict[str, Any]:
+    """Train an epoch, or as much of it as there is time for, and say how long it took."""
+    columns = repeated(pairs.columns, setting.n_pairs)
+    rows = epoch_batches(columns.lengths_key, setting.batch_size, seed=SEED, epoch=1)
+    step = make_step(setting, pairs.vocabulary_size, device)
+    start = time.perf_counter()
+    step.warm_up(columns, rows[0])
+    if step.captured is None:  # the same batches all the same
+        step.method.plan(columns, setting.batch_size, SEED)
+    wait(device)
+    warm_up = time.perf_counter() - start
+    shapes = step.method.shapes if isinstance(step.method, Classify) else []
+    batches = Batches(columns, rows, step.method.model.encoder.table_kind, shapes)
+    trained = _train(step, batches, setting, device, budget)
+    return {**setting._asdict(), "warm_up_s": warm_up, "n_shapes": len(shapes)} | trained
+
+
+def _train(
+    step: TrainStep, batches: Batches, setting: Setting, device: torch.device, budget: Budget
+) -> dict[str, Any]:
+    on_cuda = device.type == "cuda"
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=setting.n_workers,
+        pin_memory=on_cuda,
+        multiprocessing_context="fork" if setting.n_workers else None,
+    )
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    n_pairs = n_ragged = 0
+    losses, waited = [], 0.0
+    start = asked = time.perf_counter()
+    for number, (batch, counts) in enumerate(loader):
+        waited += time.perf_counter() - asked
+        totals = Totals.of(np.asarray(counts), device)
+        losses.append(step([step.place(batch)], totals, number, step.config.learning_rate))
+        n_pairs += len(counts)
+        n_ragged += batch.row_mask is None
+        if number % LOOKED_AT == LOOKED_AT - 1 and budget.left < 0:
+            break
+        asked = time.perf_counter()
+    wait(device)
+    seconds = time.perf_counter() - start
+    mean_loss = torch.stack(losses).mean().item()
+    assert math.isfinite(mean_loss)
+    return {
+        "seconds": seconds,
+        "n_trained": n_pairs,
+        "pairs_per_s": n_pairs / seconds,
+        "whole_epoch_s": seconds * len(batches.counts) / n_pairs,
+        "waited_for_data_s": waited,
+        "n_steps": len(losses),
+        "n_ragged_steps": n_ragged,
+        "mean_loss": mean_loss,
+        "peak_bytes": torch.cuda.max_memory_reserved(device) if on_cuda else None,
+    }

@@ -1,0 +1,355 @@
+"""Every benchmark runs on tiny sizes, prints its table, times nothing that is wrong, and replaces no results."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import zipfile
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import (
+    bulk,
+    corpora,
+    data,
+    encoders,
+    gpu,
+    gpu_cases,
+    harness,
+    own,
+    parsing,
+    precision,
+    sharing,
+)
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.logic import LogicConfig
+from spinn_tensor.data_prep.pairs import PairExample
+from spinn_tensor.data_prep.treebank import read_treebank
+from spinn_tensor.data_prep.trees import SHIFT
+from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.training import generated
+from spinn_tensor.training.config import RunConfig
+from spinn_tensor.training.presets import run_config
+from tests.machines import needs_shared
+from tests.strategies import left_branching, right_branching, tree_of
+from tests.tiny_runs import same_threads, write_pairs, write_trees
+
+pytest.importorskip("pyarrow")
+Capture = pytest.CaptureFixture[str]
+keep_threads = pytest.fixture(autouse=True)(same_threads)
+# name: options of a quick run besides --quick, and what its table says
+QUICK = {
+    "encoders": (["--no-memory"], "| 8 | 4 | 8 sorted | – |"),
+    "sharing": ([], "| 8 | random | 8 sorted |"),
+    "own": ([], "| H | batch | supervised |"),
+    "compiled": (["--kinds", "spinn-pi-nt"], "| spinn-pi-nt |"),
+    "bulk": (["--sentences", "random"], "| file to shards | spinn encode |"),
+    "vectors": (["--gzip"], "| word2vec binary |"),
+    "corpora": ([], "| lanes | 400 words |"),
+    "export": ([], "| pairs | 1 | 4 | 14 |"),
+    "gpu": (["--device", "cpu", "--workers", "1"], "| spinn-pi | float32 | 16 | 40 of 40 |"),
+}
+ON_SNLI = [name for name in QUICK if name not in ("vectors", "export")]
+
+
+@pytest.fixture(autouse=True)
+def pairs_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tiny pairs, which are also the slice, and a folder of results of its own."""
+    path = write_pairs(tmp_path / "pairs.jsonl", 40, seed=1)
+    for module in (data, bulk):
+        monkeypatch.setattr(module, "SNLI_SLICE", path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    return path
+
+
+def module_of(name: str) -> ModuleType:
+    if name == "export":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    return import_module(f"benchmarks.{name}")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "export" else []) for name in QUICK]
+)
+def test_it_runs_and_prints_its_table_and_writes_what_it_is_told_to(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(gpu, "POOL", 12)
+    monkeypatch.setattr(gpu_cases, "ROUND_SECONDS", 0.0)
+    options, line = QUICK[name]
+    out = tmp_path / "folder" / "report.json"
+    module_of(name).main(["--quick", *options, "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert line in printed
+    assert out.with_suffix(".md").read_text() == printed.removesuffix("\n")
+    result = json.loads(out.read_text())
+    assert result["command"].startswith(f"python -m benchmarks.{name} --quick")
+    assert result["machine"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_committed_results_are_replaced_by_a_whole_run_on_the_slice_alone(
+    name: str, pairs_file: Path
+) -> None:
+    parse = module_of(name)._parse
+    whole = parse([]).out
+    assert whole.parent == harness.RESULTS
+    assert whole.name.startswith(name)
+    assert parse(["--quick"]).out is None
+    assert parse(["--quick", "--out", "mine.json"]).out == Path("mine.json")
+    if name in ON_SNLI:
+        assert parse(["--snli", str(pairs_file)]).out is None
+        pairs_file.unlink()  # what is measured then is something else
+        assert parse([]).out is None
+
+
+def test_fewer_seeds_epochs_or_examples_replace_nothing(
+    pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parsing, "SST_TRAIN", pairs_file)
+    assert parsing._parse([]).out == harness.RESULTS / "parsing.json"
+    assert precision._parse([]).out == harness.RESULTS / "precision.json"
+    for options in (["--seeds", "1"], ["--sst", __file__], ["--snli", "mine.jsonl"]):
+        assert parsing._parse(options).out is None
+    for options in (["--epochs", "1"], ["--limit", "9"], ["--kinds", "spinn"], ["--seeds", "1"]):
+        assert precision._parse(options).out is None
+    pairs_file.unlink()
+    assert parsing._parse([]).out is None
+
+
+def test_a_run_without_out_writes_nothing(tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    own.main(["--quick"])
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", [*ON_SNLI, "parsing"])
+def test_a_missing_file_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(parsing, "SST_TRAIN", write_pairs(tmp_path / "sst.txt", 3, seed=1))
+    missing = str(tmp_path / "none.jsonl")
+    with pytest.raises(SystemExit) as status:
+        harness.run(lambda: module_of(name).main(["--snli", missing]))
+    assert str(status.value.code).startswith(f"error: {missing}: no such file")
+    assert capsys.readouterr().out == ""
+
+
+def test_other_errors_are_no_lines() -> None:
+    with pytest.raises(ZeroDivisionError):
+        harness.run(lambda: print(1 / 0))
+
+
+def test_snli_is_read_plain_packed_and_from_the_official_zip(pairs_file: Path, tmp_path: Path) -> None:
+    packed, archive = tmp_path / "pairs.jsonl.gz", tmp_path / "snli_1.0.zip"
+    packed.write_bytes(gzip.compress(pairs_file.read_bytes()))
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(pairs_file, "snli_1.0/snli_1.0_dev.jsonl")
+    expected = [pair.pair_id for pair in data.snli_pairs("auto")]
+    assert len(expected) == 40
+    for path in (pairs_file, packed, archive):
+        assert [pair.pair_id for pair in data.snli_pairs(str(path))] == expected
+        assert len(data.load_pairs(str(path)).columns.labels) == 40
+        found = data.load_sentences(str(path))
+        assert (found.source, len(found.transitions)) == (f"SNLI ({path.name})", 80)
+        assert corpora.make_corpus(tmp_path, 30, str(path)) == path.name
+        assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 30
+    assert len(sharing._corpora(str(archive), quick=False)["snli_1.0.zip"]) == 80
+
+
+def test_random_trees_are_trees() -> None:
+    rng = np.random.default_rng(0)
+    for n_tokens in (1, 2, 3, 20):
+        transitions = data.random_transitions(n_tokens, rng)
+        depths = np.cumsum(1 - 2 * transitions)
+        assert len(transitions) == 2 * n_tokens - 1
+        assert depths.min() >= 1
+        assert depths[-1] == 1
+
+
+def test_repeated_pairs_keep_the_distribution_of_lengths() -> None:
+    few = data.load_pairs().columns
+    columns = data.repeated(few, 100)
+    n = few.lengths_key.tolist()
+    assert len(columns.labels) == 100
+    assert columns.lengths_key[:80].tolist() == [*n, *n]
+    assert set(columns.lengths_key[80:].tolist()) <= set(n)
+
+
+def test_interleaved_times_every_round_and_warms_up() -> None:
+    calls: list[str] = []
+
+    def case(name: str):
+        return lambda: calls.append(name) or 1.0
+
+    seconds = harness.interleaved([{"a": case("a"), "b": case("b")}], range(-1, 2))
+    assert seconds == [{"a": [1.0, 1.0], "b": [1.0, 1.0]}]
+    assert calls == ["b", "a", "a", "b", "b", "a"]
+
+
+def test_flops_and_the_floor_are_counted_as_by_hand() -> None:
+    trees = [left_branching(3), left_branching(1)]  # 2 REDUCE, 5 + 1 transitions
+    compose = 2 * (2 * 50 * 20)
+    assert harness.encoder_flops(trees, 10, 0) == compose
+    assert harness.encoder_flops(trees, 10, 3) == compose + 2 * (2 * 50 * 3) + 6 * (2 * 12 * 33)
+    trees = [left_branching(3), right_branching(2)]  # 3 compositions, 8 transitions
+    products = 3 * 2 * (2 * 10) * 50
+    numbers, gates = 3 * 6 * 10 + 20 * 50, 2 * 3 * 50
+    for passes, flops, traffic in ((gpu_cases.FORWARD, 1, numbers), (gpu_cases.BOTH, 3, 3 * numbers + gates)):
+        assert gpu_cases.floor_seconds(trees, 10, 0, passes, 1.0, 1e30) == flops * products
+        assert gpu_cases.floor_seconds(trees, 10, 0, passes, 1e30, 4.0) == traffic
+
+
+def test_operators_are_counted_inside_and_without_views() -> None:
+    x = torch.randn(4, 6, requires_grad=True)
+    assert harness.count_operators(lambda: x.view(2, 12).t()[1:].unsqueeze(0)) == 0
+    assert harness.count_operators(lambda: torch.nn.functional.linear(x, x)) == 1
+    assert harness.count_operators(lambda: x.detach().tanh().reshape(3, 8).sigmoid()) == 2
+    # tanh, sum; in the backward pass: ones (a fill), tanh_backward
+    assert harness.count_operators(lambda: torch.autograd.grad(x.tanh().sum(), x)) == 4
+
+
+@pytest.mark.parametrize("name, tracker", [(encoders.GIVEN, 3), (encoders.FOREST, 0)])
+def test_peak_memory_is_measured(name: str, tracker: int) -> None:
+    states = 1024 * 11 * 2 * 256 * 4  # bytes, too many to be lost in how the kernel counts pages
+    assert encoders.peak_memory(name, 6, 1024, 256, tracker, torch.get_num_threads()) > states
+
+
+def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth too much in one gradient or encoding stops the benchmark."""
+    options = gpu._parse(["--quick", "--device", "cpu"])
+    right, encode = gpu_cases.outputs, sharing._encode
+
+    def wrong(batch, weights, tables, name):
+        roots, *gradients = right(batch, weights, tables, name)
+        return roots, *gradients[:-1], gradients[-1] * (1.001 if roots.dtype == torch.float32 else 1)
+
+    monkeypatch.setattr(gpu_cases, "outputs", wrong)
+    with pytest.raises(RuntimeError, match="'precision': 'float32'"):
+        gpu.correctness([left_branching(4), right_branching(5)], options, torch.device("cpu"), ("float32",))
+    monkeypatch.setattr(
+        sharing, "_encode", lambda case, name: encode(case, name) * (1.01 if name == sharing.SHARED else 1)
+    )
+    trees = next(iter(sharing._corpora("auto", quick=True).values()))[:4]
+    with pytest.raises(RuntimeError, match="shared: "):
+        sharing.make_case(trees, 8, 0)
+
+
+def test_what_there_is_no_time_for_is_said(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    gpu.main(["--quick", "--device", "cpu", "--seconds", "0.01", "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert result["encoders"] == result["epochs"] == []
+    assert len(result["left_out"]) == 4  # two trackers, two models
+
+
+def test_batches_on_the_gpu_are_of_like_length_of_all_lengths_and_of_many_trees() -> None:
+    trees = [branching(n) for n in range(1, 31) for branching in (left_branching, right_branching)]
+    batches = gpu.batches_of(trees, size=100)
+    n_tokens = [data.n_tokens_of(batch) for batch in batches]
+    assert [len(batch) for batch in batches] == [100] * 3
+    np.testing.assert_allclose([n.mean() for n in n_tokens], [5, 15, 25], atol=1)
+    assert all(np.ptp(n) <= 1 for n in n_tokens)
+    assert all(20 < sum(codes[2] == SHIFT for codes in batch) < 80 for batch in batches)
+
+
+def test_the_gpu_record_needs_neither_datasets_nor_rich() -> None:
+    program = (
+        "import sys, benchmarks.gpu; print(sorted({'datasets', 'pyarrow', 'rich'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_bulk_draws_words_by_their_shares_and_every_tree_equally_often(tmp_path: Path) -> None:
+    sentences = data.load_sentences("random")
+    n_trees = len(sentences.transitions)
+    bulk.Text(sentences, ["often", "rarely"], np.array([0.9, 0.1])).write(tmp_path / "in.txt", 2 * n_trees)
+    trees = list(read_treebank(tmp_path / "in.txt"))
+    expected = sorted(codes.tobytes() for codes in sentences.transitions)
+    assert sorted(tree.transitions.tobytes() for tree in trees) == sorted(expected * 2)
+    words = [token for tree in trees for token in tree.tokens]
+    assert abs(words.count("often") / len(words) - 0.9) < 0.01
+
+
+def test_precision_reports_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = LogicConfig(n_train=90, n_dev=30, n_test=9, n_long=9)
+    monkeypatch.setitem(generated.GENERATORS, "logic", generated.GENERATORS["logic"]._replace(default=tiny))
+    out = tmp_path / "precision.json"
+    options = ["--kinds", "bow", "--seeds", "1", "2", "--epochs", "1", "--output", str(tmp_path / "runs")]
+    precision.main([*options, "--out", str(out)])
+    kinds = json.loads(out.read_text())["kinds"]
+    weights = tmp_path / "runs" / "bow-bfloat16-2" / "best" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    precision.main([*options, "--resume", "--out", str(out)])
+    assert weights.stat().st_mtime_ns == written
+    assert json.loads(out.read_text())["kinds"] == kinds
+    assert all(len(seeds) == 2 for splits in kinds["bow"].values() for seeds in splits.values())
+    run = json.loads((tmp_path / "runs" / "bow-bfloat16-2" / "run.json").read_text())
+    assert (run["training"]["precision"], run["training"]["seed"]) == ("bfloat16", 2)
+    assert "| bow | bfloat16 | " in out.with_suffix(".md").read_text()
+
+
+def test_parsing_learns_from_both_files_and_ships_the_parser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snli, sst = (
+        write_pairs(tmp_path / "snli.jsonl", 150, seed=1),
+        write_trees(tmp_path / "sst.txt", 20, seed=1),
+    )
+    tiny = {"epochs": 1, "embedding_dim": 4, "hidden_dim": 4, "tracker_dim": 4}
+    monkeypatch.setattr(parsing, "run_config", lambda preset, data: run_config(preset, data).changed(**tiny))
+    out, shipped, runs = tmp_path / "parsing.json", tmp_path / "shipped", tmp_path / "runs"
+    options = ["--snli", str(snli), "--seeds", "1", "2", "--output", str(runs), "--out", str(out)]
+    parsing.main([*options, "--sst", str(sst), "--ship", str(shipped)])
+    result = json.loads(out.read_text())
+    assert result["sentences"].keys() == {"test", "dev", "train"}
+    *baselines, of_slice, of_both = result["rows"].values()
+    assert len(baselines) == 5
+    assert all(row["gold"]["sentence_f1"] > 0 for row in baselines)
+    for row in (of_slice, of_both):
+        assert row.keys() == {"seeds", "self_f1"}
+        assert len(row["seeds"]) == 2
+    for name, n_files in (("slice-1", 1), ("slice-sst-2", 2)):
+        run = RunConfig.from_dict(load_checkpoint(runs / name).config.run)
+        assert (run.training.seed, len(run.data.train)) == (int(name[-1]), n_files)
+    assert load_checkpoint(shipped).config.run["data"]["train"] == ["train.txt", "sst.txt"]
+    assert "| SPINN, and SST's trees | " in out.with_suffix(".md").read_text()
+    monkeypatch.setattr(parsing, "SST_TRAIN", tmp_path / "none")
+    for missing in (["--ship", str(shipped)], ["--sst", str(tmp_path / "none")]):
+        with pytest.raises(DataError, match="none: no such file"):
+            parsing.main([*options, *missing])
+
+
+def test_what_parsing_holds_back_is_nowhere_else() -> None:
+    """Hypotheses shared by premises of different parts are in one of them."""
+    rng = np.random.default_rng(0)
+    shapes = [left_branching(3), right_branching(3)]
+    pairs = []
+    for number in range(200):
+        premise = tree_of(shapes[rng.integers(2)])._replace(tokens=(f"p{number}", "x", "y"))
+        hypothesis = tree_of(shapes[rng.integers(2)])._replace(tokens=(f"h{rng.integers(50)}", "x", "y"))
+        pairs.append(PairExample(premise, hypothesis, None, ""))
+    parts = parsing.split(pairs)
+    sentences = {name: {tree.tokens for tree in trees} for name, trees in parts.items()}
+    assert all(sentences.values())
+    assert not sentences["test"] & sentences["dev"]
+    assert not (sentences["test"] | sentences["dev"]) & sentences["train"]
+    assert set.union(*sentences.values()) == {tree.tokens for pair in pairs for tree in pair[:2]}
+
+
+@needs_shared
+def test_parsing_splits_the_slice_as_its_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    files = parsing.write_split(tmp_path)
+    counts = {name: len(list(read_treebank(path))) for name, path in files.items()}
+    assert counts == {"test": 410, "dev": 210, "train": 1093}
