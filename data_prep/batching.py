@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+POOL = 100  # batches' worth of examples that are sorted together
+
 
 def epoch_batches(
     lengths: np.ndarray,  # (n,) integers
@@ -13,7 +15,6 @@ def epoch_batches(
     *,
     seed: int,
     epoch: int,
-    pool: int = 100,  # batches' worth of examples that are sorted together
     n_tokens: np.ndarray | None = None,  # (n,) integers, for a budget
     token_budget: int = 0,  # tokens of a batch, instead of batch_size examples; 0 = none
 ) -> list[np.ndarray]:
@@ -23,16 +24,16 @@ def epoch_batches(
     shuffled: the same (seed, epoch) gives the same batches.
 
     With a budget a batch takes the next rows until one more would be more tokens than that; a row of more tokens is a
-    batch by itself. `batch_size` then only says, with `pool`, how many rows are sorted together.
+    batch by itself. `batch_size` then only says, times `POOL`, how many rows are sorted together.
     """
-    if batch_size < 1 or pool < 1:
-        raise ValueError(f"got batch_size {batch_size} and pool {pool}, expected at least 1")
+    if batch_size < 1:
+        raise ValueError(f"got batch_size {batch_size}, expected at least 1")
     n_rows = len(lengths)
     if n_rows == 0:
         return []
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     rows = generator.permutation(n_rows)
-    pool_index = np.arange(n_rows) // (pool * batch_size)
+    pool_index = np.arange(n_rows) // (POOL * batch_size)
     rows = rows[np.lexsort((lengths[rows], pool_index))]
     batches = list(_cut(rows, None if token_budget else batch_size, n_tokens, token_budget))
     return [batches[i] for i in generator.permutation(len(batches))]

@@ -17,7 +17,7 @@ holds (a sentence longer than any in the sample) is left ragged; whoever asked r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class Shape(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """What a batch takes at least."""
+    """Says what a batch takes at least."""
 
     n_examples: int
     n_tokens: int
@@ -72,7 +72,7 @@ class Demand(NamedTuple):
     lane_width: int  # compositions of a step, with lanes
 
     def width(self, n_steps: int) -> int:
-        """Compositions of a step with which the batch is done in so many steps."""
+        """Return the compositions of a step with which the batch is done in so many steps."""
         if self.level_counts is None:
             return self.lane_width
         return _round_up(SPARE * int(least_widths(self.level_counts, np.array([n_steps]))[0]))
@@ -97,7 +97,7 @@ def plan_for_corpus(
     most: int = MOST_SHAPES,
     token_budget: int = 0,  # as for `epoch_batches`
 ) -> list[Shape]:
-    """Shapes for training on a corpus, from up to SAMPLE batches of its first epochs, the largest among them."""
+    """Plan shapes for training on a corpus, from up to SAMPLE batches of its first epochs, the largest among them."""
     n_tokens = corpus.n_tokens
     batches = [
         rows
@@ -117,7 +117,7 @@ def shape_use(
     token_budget: int = 0,  # as for `epoch_batches`
     epoch: int = SAMPLED_EPOCHS,  # one that shapes are not planned from
 ) -> list[ShapeUse]:
-    """How the batches of one epoch fill the shapes planned for the corpus; those that no shape holds are left out."""
+    """Tell how one epoch's batches fill the shapes planned for the corpus; those that no shape holds are left out."""
     shapes = plan_for_corpus(corpus, table_kind, batch_size, seed, token_budget=token_budget)
     taken: list[list[Demand]] = [[] for _ in shapes]
     for rows in _batches(corpus, batch_size, seed, epoch, token_budget):
@@ -126,17 +126,12 @@ def shape_use(
         which = _first_that_holds(columns, table_kind, shapes)
         if which is not None:
             taken[which[0]].append(demand)
-    return [
-        ShapeUse(
-            shape,
-            len(demands),
-            sum(demand.n_tokens for demand in demands),
-            len(demands) * shape.n_leaf_rows,
-            sum(demand.n_steps for demand in demands),
-            len(demands) * shape.n_steps,
-        )
-        for shape, demands in zip(shapes, taken, strict=True)
-    ]
+    uses = []
+    for shape, demands in zip(shapes, taken, strict=True):
+        n, n_tokens = len(demands), sum(demand.n_tokens for demand in demands)
+        n_steps_used = sum(demand.n_steps for demand in demands)
+        uses.append(ShapeUse(shape, n, n_tokens, n * shape.n_leaf_rows, n_steps_used, n * shape.n_steps))
+    return uses
 
 
 def plan_shapes(
@@ -144,7 +139,7 @@ def plan_shapes(
     table_kind: str,  # "forest" or "lanes"
     most: int = MOST_SHAPES,
 ) -> list[Shape]:
-    """Shapes for batches like these, none with fewer leaf rows or steps than the one before it.
+    """Plan shapes for batches like these, none with fewer leaf rows or steps than the one before it.
 
     The same batches give the same shapes. Raises ValueError for tables of another kind and without a batch.
     """
@@ -162,7 +157,7 @@ def plan_shapes(
 
 
 def _waste(groups: list[list[Demand]], shapes: list[Shape]) -> float:
-    """The part of the leaf rows, or of the steps if that is more, that is empty when each group is in its shape."""
+    """Return the part of leaf rows, or of steps if that is more, that is empty when each group is in its shape."""
     full = np.array([[demand.n_tokens, demand.n_steps] for group in groups for demand in group]).sum(0)
     pairs = zip(groups, shapes, strict=True)
     slots = sum(len(group) * np.array([shape.n_leaf_rows, shape.n_steps]) for group, shape in pairs)
@@ -188,7 +183,7 @@ def fixed_batch(
     table_kind: str,
     shapes: Sequence[Shape],
 ) -> Batch | None:
-    """The examples in the first of these shapes that holds them; None if none does.
+    """Lay the examples into the first of these shapes that holds them; None if none does.
 
     Raises DataError for transitions that are not trees.
     """
@@ -212,7 +207,7 @@ def _batches(
 def _first_that_holds(
     columns: Corpus, table_kind: str, shapes: Sequence[Shape]
 ) -> tuple[int, ForestTables | LaneTables] | None:
-    """Number of the shape, and tables of exactly its size."""
+    """Find the number of the shape, and tables of exactly its size."""
     sentences = columns.sentences
     n_tokens = len(sentences.token_ids)
     for number, shape in enumerate(shapes):
@@ -239,20 +234,16 @@ def _round_up(n: float) -> int:
 
 
 def _groups(demands: list[Demand], most: int, leaf_weight: float) -> list[list[Demand]]:
-    """At most so many groups, for which leaf rows and steps, each as part of its mean and weighed, are fewest in all.
+    """Cut at most so many groups whose leaf rows and steps, each as part of its mean and weighed, are fewest in all.
 
     A group is a run of the demands in order of their size, which is the sum of both. Dynamic programming:
     cost[k][j] of the j smallest in k groups.
     """
     demands = sorted(demands, key=lambda demand: (demand.n_tokens, demand.n_steps))
-    n_leaf_rows, n_steps = (
-        values / values.mean()
-        for values in (
-            np.array([_round_up(demand.n_tokens) for demand in demands], dtype=float),
-            np.array([demand.n_steps for demand in demands], dtype=float) + 1e-9,  # single words take none
-        )
-    )
-    n_leaf_rows *= leaf_weight
+    n_leaf_rows = np.array([_round_up(demand.n_tokens) for demand in demands], dtype=float)
+    n_steps = np.array([demand.n_steps for demand in demands], dtype=float) + 1e-9  # single words take none
+    n_leaf_rows = leaf_weight * (n_leaf_rows / n_leaf_rows.mean())
+    n_steps /= n_steps.mean()
     order = np.argsort(n_leaf_rows + n_steps, kind="stable")
     n_leaf_rows, n_steps, n_demands = n_leaf_rows[order], n_steps[order], len(demands)
     cost = np.full((most + 1, n_demands + 1), np.inf)
@@ -260,9 +251,8 @@ def _groups(demands: list[Demand], most: int, leaf_weight: float) -> list[list[D
     first = np.zeros((most + 1, n_demands + 1), dtype=np.int64)  # demand at which the last group begins
     for j in range(1, n_demands + 1):
         largest = sum(np.maximum.accumulate(sizes[:j][::-1])[::-1] for sizes in (n_leaf_rows, n_steps))
-        options = (
-            cost[:-1, :j] + (j - np.arange(j)) * largest
-        )  # (most, j), the last group begins at each i < j
+        # (most, j), the last group begins at each i < j
+        options = cost[:-1, :j] + (j - np.arange(j)) * largest
         first[1:, j] = np.argmin(options, axis=1)
         cost[1:, j] = options.min(axis=1)
     groups: list[list[Demand]] = []
@@ -277,37 +267,23 @@ def _groups(demands: list[Demand], most: int, leaf_weight: float) -> list[list[D
 def _tables(
     sentences: SentenceColumns, table_kind: str, shape: Shape, n_lanes: int
 ) -> ForestTables | LaneTables | None:
-    """Tables of exactly this shape, or None where it has too few steps."""
-    n_tokens = lengths(sentences)
+    """Return tables of exactly this shape, or None where it has too few steps."""
+    transitions, n_tokens = sentences.transitions, lengths(sentences)
     tables: ForestTables | LaneTables
+    options: dict[str, Any] = {"width": shape.width, "padded": True, "n_leaf_rows": shape.n_leaf_rows}
     if table_kind == "forest":
-        tables = forest_tables(
-            sentences.transitions,
-            n_tokens,
-            width=shape.width,
-            padded=True,
-            n_leaf_rows=shape.n_leaf_rows,
-        )
+        tables = forest_tables(transitions, n_tokens, **options)
         n_steps = len(tables.step_offsets) - 1
-    else:
-        if 2 * int(n_tokens.max()) - 1 > shape.n_steps:
-            return None
-        tables = lane_tables(
-            sentences.transitions,
-            n_tokens,
-            width=shape.width,
-            padded=True,
-            n_leaf_rows=shape.n_leaf_rows,
-            n_lanes=n_lanes,
-        )
+    elif 2 * int(n_tokens.max()) - 1 <= shape.n_steps:
+        tables = lane_tables(transitions, n_tokens, n_lanes=n_lanes, **options)
         n_steps = len(tables.entry_offsets) - 1
-    if n_steps > shape.n_steps:
+    else:
         return None
-    return _with_sizes(tables, shape, n_lanes)
+    return None if n_steps > shape.n_steps else _with_sizes(tables, shape, n_lanes)
 
 
 def _with_sizes(tables: ForestTables | LaneTables, shape: Shape, n_lanes: int) -> ForestTables | LaneTables:
-    """Empty steps at the end, and transitions of the sentences that are missing."""
+    """Add empty steps at the end, and transitions of the sentences that are missing."""
     n_compositions, n_entries = shape.n_steps * shape.width, shape.n_steps * n_lanes
     n_transitions = 2 * shape.n_leaf_rows  # more than any batch in it has
     sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), n_compositions)
@@ -319,15 +295,12 @@ def _with_sizes(tables: ForestTables | LaneTables, shape: Shape, n_lanes: int) -
         if name in offsets:
             fields[name] = np.arange(shape.n_steps + 1) * offsets[name]
         elif name in sizes:
-            fields[name] = _pad(table, sizes[name])
+            fields[name] = np.pad(table, (0, sizes[name] - len(table)), constant_values=NULL_ROW)
     return type(tables)(**fields)
 
 
-def _pad(index: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate((index, np.full(size - len(index), NULL_ROW)))
-
-
 def _lay(columns: Corpus, tables: ForestTables | LaneTables, shape: Shape) -> Batch:
+    """Make the batch of these examples and of those that are missing."""
     sentences, n_examples = columns.sentences, len(columns.labels)
     n_missing = shape.n_examples - n_examples
     roots = tables.root_index.reshape(-1, n_examples)  # (sides, B), premises before hypotheses

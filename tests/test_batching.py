@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.data_prep import batching
 from spinn_tensor.data_prep.batching import epoch_batches, length_batches
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.pairs import PairExample, pair_columns_from_examples
@@ -29,14 +30,13 @@ def as_lists(batches: list[np.ndarray]) -> list[list[int]]:
 
 
 @given(
-    st.lists(st.integers(1, 9), max_size=60),
+    st.lists(st.integers(1, 9), max_size=60).map(lambda lengths: 5 * lengths),  # several pools
     st.integers(1, 9),
-    st.integers(1, 4),
     st.integers(0, 2**40),
     st.integers(0, 5),
 )
-def test_every_row_comes_once(lengths: list[int], batch_size: int, pool: int, seed: int, epoch: int) -> None:
-    batches = epoch_batches(np.array(lengths, dtype=np.int64), batch_size, seed=seed, epoch=epoch, pool=pool)
+def test_every_row_comes_once(lengths: list[int], batch_size: int, seed: int, epoch: int) -> None:
+    batches = epoch_batches(np.array(lengths, dtype=np.int64), batch_size, seed=seed, epoch=epoch)
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
     sizes = sorted((len(batch) for batch in batches), reverse=True)
     assert all(size == batch_size for size in sizes[:-1])
@@ -52,9 +52,7 @@ def test_every_row_comes_once(lengths: list[int], batch_size: int, pool: int, se
 @example([(1, 2)] * 4, 4, 2)  # to the last token
 def test_a_budget_is_kept_and_used_up(sizes: list[tuple[int, int]], budget: int, batch_size: int) -> None:
     lengths, n_tokens = np.array(sizes, dtype=np.int64).reshape(-1, 2).T
-    batches = epoch_batches(
-        lengths, batch_size, seed=1, epoch=0, pool=99, n_tokens=n_tokens, token_budget=budget
-    )
+    batches = epoch_batches(lengths, batch_size, seed=1, epoch=0, n_tokens=n_tokens, token_budget=budget)
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or n_tokens[batch].sum() <= budget
@@ -73,16 +71,17 @@ def test_seed_and_epoch_decide() -> None:
 
 
 def test_rows_are_sorted_within_a_pool_and_batches_shuffled() -> None:
-    batches = epoch_batches(LENGTHS, 10, seed=0, epoch=0, pool=20)
+    batches = epoch_batches(LENGTHS, 2, seed=0, epoch=0)
     spread = [np.ptp(LENGTHS[batch]) for batch in batches]
     assert np.mean(spread) < 5 < 30 < np.ptp(LENGTHS)
     means = [LENGTHS[batch].mean() for batch in batches]
     assert np.mean(np.diff(means) > 0) < 0.7  # not in the order of their lengths
 
 
-def test_rows_of_a_pool_are_drawn_from_the_whole_corpus() -> None:
+def test_rows_of_a_pool_are_drawn_from_the_whole_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "POOL", 1)
     lengths = np.repeat([1, 50], 500)
-    batches = epoch_batches(lengths, 10, seed=0, epoch=0, pool=1)
+    batches = epoch_batches(lengths, 10, seed=0, epoch=0)
     assert sum(np.ptp(lengths[batch]) > 0 for batch in batches) > 90
 
 
@@ -106,10 +105,9 @@ def test_batches_by_length_hold_every_row_once_and_as_many_as_fit(padded: bool, 
     assert list(length_batches(n_tokens[:0], tokens=100)) == []
 
 
-@pytest.mark.parametrize("batch_size, pool", [(0, 1), (1, 0)])
-def test_sizes_below_one_are_refused(batch_size: int, pool: int) -> None:
+def test_a_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        epoch_batches(LENGTHS, batch_size, seed=0, epoch=0, pool=pool)
+        epoch_batches(LENGTHS, 0, seed=0, epoch=0)
 
 
 @pytest.mark.parametrize("of_pairs", [False, True])

@@ -23,9 +23,8 @@ from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import Interrupted
-from spinn_tensor.training.evaluate import evaluate
-from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
-from spinn_tensor.training.metrics import MetricsLog, Scores, add_to_confusion
+from spinn_tensor.training.evaluate import Scores, add_to_confusion, evaluate
+from spinn_tensor.training.loop import MetricsLog, Observer, Task, Trainer, TrainingError
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer
 from tests.closeness import FLOAT32, assert_close

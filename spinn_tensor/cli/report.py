@@ -21,9 +21,8 @@ from rich.table import Table
 from spinn_tensor.cli.endings import ENDING
 from spinn_tensor.data_prep.brackets import BracketScores, ParseScores
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.training.evaluate import Evaluation
+from spinn_tensor.training.evaluate import Evaluation, Scores
 from spinn_tensor.training.loop import Observer
-from spinn_tensor.training.metrics import Scores
 from spinn_tensor.training.resume import Progress as RunProgress
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal

@@ -13,8 +13,7 @@ step        one optimisation step, in the precision of the run
 feeding     batches that a thread makes ahead
 distributed several processes that train one model
 loop        epochs, evaluations, checkpoints, early stopping
-evaluate    predictions and scores
-metrics     confusion matrix, JSON lines
+evaluate    scores of a model on a corpus
 checkpoint  weights in safetensors, strict reading
 resume      what else a killed run needs
 run         all of it, from settings to results
@@ -31,9 +30,9 @@ from spinn_tensor.training.config import DataConfig as DataConfig
 from spinn_tensor.training.config import RunConfig as RunConfig
 from spinn_tensor.training.config import TrainingConfig as TrainingConfig
 from spinn_tensor.training.evaluate import Evaluation as Evaluation
+from spinn_tensor.training.evaluate import Scores as Scores
 from spinn_tensor.training.evaluate import evaluate as evaluate
 from spinn_tensor.training.loop import TrainingError as TrainingError
-from spinn_tensor.training.metrics import Scores as Scores
 from spinn_tensor.training.objective import training_loss as training_loss
 from spinn_tensor.training.presets import PRESETS as PRESETS
 from spinn_tensor.training.presets import run_config as run_config

@@ -25,7 +25,7 @@ Signature = tuple[Any, ...]
 
 
 class CapturedSteps:
-    """One step function over bundles of few shapes."""
+    """Runs one step function over bundles of few shapes."""
 
     def __init__(
         self,
@@ -39,10 +39,11 @@ class CapturedSteps:
 
     @property
     def n_recordings(self) -> int:
+        """How many shapes are recorded."""
         return len(self._recordings)
 
     def record(self, bundle: Any) -> None:
-        """Makes ready for bundles of this shape, which takes a few runs; the state is afterwards as before."""
+        """Make ready for bundles of this shape, which takes a few runs; the state is afterwards as before."""
         key = signature(bundle)
         if key not in self._recordings:
             with preserved(self._state(), self.device):
@@ -52,16 +53,16 @@ class CapturedSteps:
         self,
         bundle: Any,  # on the host, best in pinned memory, or on the device
     ) -> Tensor:
-        """What the step gives. A new shape is recorded first."""
+        """Return what the step gives. A new shape is recorded first."""
         self.record(bundle)
         return self._recordings[signature(bundle)](bundle)
 
 
 class Recording:
-    """The step on buffers of one shape."""
+    """Runs the step on buffers of one shape."""
 
     def __init__(self, step: Step, bundle: Any, device: torch.device, pool: Any) -> None:
-        self.inputs = buffers_like(bundle, device)
+        self.inputs = map_tensors(bundle, lambda tensor: torch.empty_like(tensor, device=device))
         self._destinations = flatten(self.inputs, host=False)
         self._step, self._graph = step, None
         self._fill(bundle)
@@ -95,7 +96,7 @@ def _record(run: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph,
 
 @contextmanager
 def preserved(tensors: Iterable[Tensor], device: torch.device) -> Iterator[None]:
-    """Put the tensors and the generators back as they were afterwards."""
+    """Put the tensors and the generators back afterwards as they were before."""
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -116,11 +117,6 @@ def signature(bundle: Any) -> Signature:
         for name, value in zip(fields, bundle, strict=True)
     )
     return type(bundle), *parts
-
-
-def buffers_like(bundle: Any, device: torch.device) -> Any:
-    """Allocate memory for bundles of this shape; host fields are those of this one."""
-    return map_tensors(bundle, lambda tensor: torch.empty_like(tensor, device=device))
 
 
 def pinned(bundle: Any) -> Any:

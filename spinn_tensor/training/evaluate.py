@@ -14,8 +14,40 @@ from spinn_tensor.data_prep.brackets import ParseScores, score_parses
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, lengths, select
 from spinn_tensor.inference import EVALUATION_BATCH, corpus_batches, root_rows
 from spinn_tensor.model.classifiers import Model
-from spinn_tensor.training.metrics import Scores, add_to_confusion
 from spinn_tensor.training.objective import targets
+
+
+class Scores(NamedTuple):
+    """Tells how often the model was right, from counts of (gold label, predicted label)."""
+
+    labels: tuple[str, ...]
+    confusion: list[list[int]]  # [gold][predicted]
+
+    @property
+    def n_examples(self) -> int:
+        """The number of examples with a label."""
+        return sum(map(sum, self.confusion))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions; 0 for no examples."""
+        return sum(row[i] for i, row in enumerate(self.confusion)) / max(self.n_examples, 1)
+
+    @property
+    def class_accuracy(self) -> dict[str, float | None]:
+        """Of the examples with this gold label, the share predicted so (recall); None for no examples."""
+        rows = zip(self.labels, self.confusion, strict=True)
+        return {label: row[i] / sum(row) if sum(row) else None for i, (label, row) in enumerate(rows)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as JSON values."""
+        return {
+            "accuracy": self.accuracy,
+            "n_examples": self.n_examples,
+            "class_accuracy": self.class_accuracy,
+            "labels": list(self.labels),
+            "confusion": self.confusion,
+        }
 
 
 class Evaluation(NamedTuple):
@@ -112,3 +144,16 @@ def evaluate(
 def _summed_loss(logits: Tensor, gold: Tensor) -> Tensor:  # () float64
     """Sum the cross entropy over the rows with a label."""
     return F.cross_entropy(logits.float(), gold, ignore_index=NO_LABEL, reduction="sum").double()
+
+
+def add_to_confusion(
+    confusion: Tensor,  # (C, C) int64, [gold, predicted]; changed in place
+    gold: Tensor,  # (n,) int64, NO_LABEL (negative) = none
+    predicted: Tensor,  # (n,) int64
+) -> None:
+    """Count a batch without a host sync: rows without a label fall into a cell that is cut off."""
+    n_classes = confusion.shape[0]
+    cell = torch.where(gold >= 0, gold * n_classes + predicted, n_classes * n_classes)
+    counts = torch.zeros(n_classes * n_classes + 1, dtype=torch.int64, device=confusion.device)
+    counts.index_add_(0, cell, torch.ones_like(cell))
+    confusion += counts[:-1].view(n_classes, n_classes)

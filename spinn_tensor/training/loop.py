@@ -15,13 +15,14 @@ if it were alone, but that only rank 0 really does the last three.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -39,7 +40,6 @@ from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalP
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.methods import make_method
-from spinn_tensor.training.metrics import MetricsLog
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import learning_rate, make_optimizer
 from spinn_tensor.training.resume import (
@@ -62,30 +62,63 @@ class Observer:
     """What the loop tells whoever watches; every method may be overridden."""
 
     def begin(self, progress: Progress, steps_per_epoch: int, unit: str) -> None:
-        """Before the first step of a session; `unit` is what an example is: "pairs" or "sentences"."""
+        """Is called before the first step of a session; `unit` is what an example is: "pairs" or "sentences"."""
 
     def note(self, text: str) -> None:
-        """A remark."""
+        """Takes a remark."""
 
     def trained(self, progress: Progress, batch_size: int) -> None:
-        """After each step; `progress` lags behind in nothing but the losses."""
+        """Is called after each step; `progress` lags behind in nothing but the losses."""
 
     def measured(self, progress: Progress, loss: float, rate: float, examples_per_second: float) -> None:
-        """After each reading of the loss: its mean over the window, and the learning rate."""
+        """Is called after each reading of the loss with its mean over the window, and the learning rate."""
 
     def evaluated(self, progress: Progress, evaluation: Evaluation, is_best: bool) -> None:
-        """After each evaluation on dev."""
+        """Is called after each evaluation on dev."""
 
     def end(self) -> None:
-        """After the last step of the run."""
+        """Is called after the last step of the run."""
 
     def pending_signal(self) -> int:
-        """The number of a signal that asked the run to end; 0 = go on."""
+        """Return the number of a signal that asked the run to end; 0 = go on."""
         return 0
 
 
+class MetricsLog:
+    """Appends to metrics.jsonl of a run, one JSON object a line.
+
+    A checkpoint remembers `position`; a resumed run cuts off what was written after it, so that every step
+    is in the file once.
+    """
+
+    def __init__(self, path: Path, position: int = 0) -> None:
+        self._file: IO[bytes] = open(path, "ab")  # noqa: SIM115 -- closed by close()
+        if self._file.seek(0, os.SEEK_END) > position:
+            self._file.truncate(position)
+        self._file.seek(0, os.SEEK_END)
+
+    def write(self, **values: Any) -> None:
+        """Append a line."""
+        self._file.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+
+    def position(self) -> int:
+        """Return the bytes written so far, all of them on disk."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Task(NamedTuple):
-    """What is trained on what."""
+    """Says what is trained on what."""
 
     model: Model
     vocabulary: Vocabulary
@@ -131,7 +164,7 @@ class Trainer:
         self._window_start, self._window_examples, self._window_waited = 0.0, 0, 0.0
 
     def resume(self, state: TrainingState, folder: Path) -> None:
-        """Continues where the `last` checkpoint in `folder` stopped; the model has its weights already."""
+        """Continue where the `last` checkpoint in `folder` stopped; the model has its weights already."""
         progress, note = state.progress, self.observer.note
         if progress.corpus_sha256 != self.progress.corpus_sha256:
             raise TrainingError(f"{folder}: the run was started with other training or dev examples")
@@ -151,7 +184,7 @@ class Trainer:
         progress.n_threads = n_threads
 
     def fit(self) -> Progress:
-        """Trains to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal."""
+        """Train to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal."""
         progress = self.progress
         log = self.output / "metrics.jsonl" if self.ranks.is_first else Path(os.devnull)
         with MetricsLog(log, progress.metrics_position) as self.log:
@@ -189,7 +222,7 @@ class Trainer:
         self._save_last()
 
     def _run_batches(self, feeds: Iterator[Feed], n_batches: int) -> None:
-        """The rest of an epoch, or what early stopping leaves of it."""
+        """Train on the rest of an epoch, or on what early stopping leaves of it."""
         progress, config = self.progress, self.config
         while progress.batch < n_batches:
             if signal_number := self._signals.agreed(self.observer.pending_signal()):
@@ -213,7 +246,7 @@ class Trainer:
                 self._save_last()
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """Rows of each step of an epoch."""
+        """Return the rows of each step of an epoch."""
         config = self.config
         return epoch_batches(
             self._lengths,
@@ -225,12 +258,12 @@ class Trainer:
         )
 
     def _parts(self, rows: np.ndarray) -> tuple[list[np.ndarray], bool]:
-        """This rank's share of a batch in microbatches, and whether it counts: one that has none computes any row."""
+        """Return this rank's microbatches of a batch, and whether they count: without a share it computes any row."""
         parts = shares(rows, self._lengths, self.ranks.size, self.config.accumulate)[self.ranks.rank]
         return parts or [rows[:1]], bool(parts)
 
     def feed(self, numbered: tuple[int, np.ndarray]) -> Feed:
-        """What this rank's step on these rows runs on; a thread may make it, any time before."""
+        """Make what this rank's step on these rows runs on; a thread may do it, any time before."""
         step, rows = numbered
         parts, counts = self._parts(rows)
         batches = [self.step.pin(self.method.collate(select(self.task.train, part), step)) for part in parts]
@@ -250,11 +283,11 @@ class Trainer:
             self._log_window()
 
     def take_step(self, rows: np.ndarray) -> Tensor:
-        """Of the step on these rows, which it takes."""
+        """Take the step on these rows; return its loss."""
         return self.take_feed(self.feed((self.progress.step, rows)))
 
     def take_feed(self, feed: Feed) -> Tensor:
-        """Loss of the step on what was made for it, which it takes."""
+        """Take the step on what was made for it; return its loss."""
         progress = self.progress
         batches = [self.step.place(batch) for batch in feed.batches]
         totals = Totals.of(self._counts[feed.rows], self.step.device)
@@ -266,7 +299,7 @@ class Trainer:
             raise TrainingError(f"step {progress.step + 1:,}: {error}; {self._kept()}") from None
 
     def _read_losses(self) -> None:
-        """Adds the losses of the steps since the last reading: the only host sync of the loop."""
+        """Add the losses of the steps since the last reading: the only host sync of the loop."""
         if not self._unread:
             return
         losses = torch.stack(self._unread).tolist()

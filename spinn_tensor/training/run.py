@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -25,10 +24,9 @@ import torch
 from spinn_tensor.bundle import CONFIG, WEIGHTS, load_weights, read_config, read_object
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
 from spinn_tensor.data_prep.folders import readable, recover
 from spinn_tensor.data_prep.vectors import read_vectors
-from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
@@ -51,7 +49,7 @@ CHANGEABLE = ("training.epochs", "training.save_every", "training.log_every", "t
 
 
 class Results(NamedTuple):
-    """What a finished run achieved."""
+    """Tells what a finished run achieved."""
 
     progress: Progress
     evaluations: dict[str, Evaluation]  # of the best checkpoint: dev, test, …
@@ -59,21 +57,27 @@ class Results(NamedTuple):
 
 
 def is_run(output: Path) -> bool:
-    """Whether the folder holds a training run, or files that one would overwrite."""
+    """Tell whether the folder holds a training run, or files that one would overwrite."""
     return any((output / name).exists() for name in (RUN, METRICS, RESULTS, BEST, LAST))
 
 
 def clear_run(output: Path) -> None:
-    """Deletes what a run wrote there, and nothing else."""
+    """Delete what a run wrote there, and nothing else."""
+    _make_whole(output)
     for name in (BEST, LAST):
-        recover(output / name)
         shutil.rmtree(output / name, ignore_errors=True)
     for name in (RUN, METRICS, RESULTS, LAUNCH):
         (output / name).unlink(missing_ok=True)
 
 
+def _make_whole(output: Path) -> None:
+    """Put whole what a killed run left behind."""
+    for name in (BEST, LAST):
+        recover(output / name)
+
+
 def saved_run(output: Path) -> RunConfig | None:
-    """The settings of the run in the folder; None if none was begun. Raises CheckpointError."""
+    """Return the settings of the run in the folder; None if none was begun. Raises CheckpointError."""
     path = output / RUN
     if not path.is_file():
         if is_run(output):
@@ -86,13 +90,13 @@ def saved_run(output: Path) -> RunConfig | None:
 
 
 def is_own_restart(output: Path) -> bool:
-    """Whether torchrun started this process again and the run in the folder is the one that it had begun."""
+    """Tell whether torchrun started this process again and the run in the folder is the one that it had begun."""
     path = output / LAUNCH
     return is_restarted() and path.is_file() and path.read_text(encoding="utf-8") == launch_id()
 
 
 def check_same_run(saved: RunConfig, wanted: RunConfig) -> None:
-    """Raises ConfigError naming the first key in which a resumed run would differ from the saved one."""
+    """Raise ConfigError naming the first key in which a resumed run would differ from the saved one."""
     for key, old, new in differences(saved.with_absolute_paths(), wanted.with_absolute_paths()):
         if key not in CHANGEABLE:
             raise ConfigError(f"--resume: {key} differs: the run has {old!r}, now {new!r}")
@@ -109,7 +113,7 @@ def execute(
     skipped: Skipped | None = None,
     ranks: Ranks = ALONE,
 ) -> Results:
-    """Trains (or goes on training) in `output` and evaluates the best checkpoint on every split.
+    """Train (or go on training) in `output` and evaluate the best checkpoint on every split.
 
     Where the corpus is one of `GENERATORS` and no file is given, it is generated in `output/corpus`. But for that
     nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
@@ -119,25 +123,14 @@ def execute(
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten")
+    if not (resume or overwrite):
+        ranks.from_first(lambda: _refuse_run(output))
     observer, skipped = observer or Observer(), Skipped() if skipped is None else skipped
-
-    def prepare() -> tuple[RunConfig, bool]:
-        if is_run(output) and not (resume or overwrite):
-            raise ConfigError(
-                f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it"
-            )
-        if run.training.compile:
-            check_compile(torch.device(device).type)
-        goes_on = resume and readable(output / LAST).exists()
-        if not goes_on and run.data.vectors is not None and not Path(run.data.vectors).exists():
-            raise DataError("no such file", path=run.data.vectors)  # said before the corpus is read
-        return with_corpus(run, output, goes_on, observer), goes_on
-
-    run, resume = ranks.from_first(prepare)
+    run, resume = ranks.from_first(lambda: _prepare(run, output, device, resume, observer))
     splits = load_splits(run.data, skipped)
     if skipped:
         observer.note(str(skipped))
-    ranks.from_first(lambda: _clean(output))
+    ranks.from_first(lambda: _make_whole(output))
     torch.manual_seed(run.training.seed)
     model = make_model(run, splits, with_vectors=not resume, note=observer.note).to(device)
     if overwrite and ranks.is_first:
@@ -145,34 +138,56 @@ def execute(
     task = Task(model, splits.vocabulary, splits.train, splits.dev)
     trainer = Trainer(task, run, output, observer, ranks)
     if resume:
-        folder = output / LAST
-        _check_vocabulary(folder, splits.vocabulary)
-        load_weights(model, folder / WEIGHTS)
-        trainer.resume(read_training_state(folder), folder)
+        _resume(trainer, output / LAST)
+    elif lacks_vectors(run):
+        observer.note(NO_VECTORS)
     if ranks.is_first:
         _begin(output, run)
-    if not resume and lacks_vectors(run):
-        observer.note(NO_VECTORS)
     progress = trainer.fit()
     return ranks.from_first(lambda: _finish(output, progress, splits, device, skipped))
 
 
+def _refuse_run(output: Path) -> None:
+    if is_run(output):
+        raise ConfigError(f"{output}: holds a run already; --resume goes on with it, --overwrite deletes it")
+
+
+def _prepare(
+    run: RunConfig, output: Path, device: str, resume: bool, observer: Observer
+) -> tuple[RunConfig, bool]:
+    """Return the run with its corpus, and whether there is a checkpoint to resume. Raises as `execute` does."""
+    if run.training.compile:
+        check_compile(torch.device(device).type)
+    goes_on = resume and readable(output / LAST).exists()
+    if not goes_on and run.data.vectors is not None and not Path(run.data.vectors).exists():
+        raise DataError("no such file", path=run.data.vectors)  # said before the corpus is read
+    return with_corpus(run, output, goes_on, observer), goes_on
+
+
+def _resume(trainer: Trainer, folder: Path) -> None:
+    """Put weights and state of a `last` checkpoint into what trains."""
+    if read_config(folder / CONFIG).vocabulary_sha256 != trainer.task.vocabulary.sha256:
+        raise CheckpointError(f"{folder / CONFIG}: the run was started with another vocabulary")
+    load_weights(trainer.task.model, folder / WEIGHTS)
+    trainer.resume(read_training_state(folder), folder)
+
+
 def lacks_vectors(run: RunConfig) -> bool:
-    """Whether the embedding is trained for want of word vectors, which its preset would keep as they are."""
+    """Tell whether the embedding is trained for want of word vectors, which its preset would keep as they are."""
     keeps = run.preset in PRESETS and not PRESETS[run.preset].encoder["train_embedding"]
     return keeps and run.data.vectors is None and bool(run.encoder["train_embedding"])
 
 
 def _begin(output: Path, run: RunConfig) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    _write_json(output / RUN, run.to_dict())
+    write_json(output / RUN, run.to_dict())
     if launch_id():
         with atomic_write(output / LAUNCH) as file:
             file.write(launch_id())
 
 
 def with_corpus(run: RunConfig, output: Path, resume: bool, observer: Observer) -> RunConfig:
-    """The run with absolute paths, and with the generated corpus where it has no files of its own."""
+    """Return the run with absolute paths, and with the generated corpus where it has no files of its own."""
     run = run.with_absolute_paths()
     run = replace(run, data=with_prepared_options(run.data))
     if run.data.corpus not in GENERATORS or run.data.data is not None or (run.data.train and run.data.dev):
@@ -184,19 +199,13 @@ def with_corpus(run: RunConfig, output: Path, resume: bool, observer: Observer) 
     return run.changed(data__data=str(folder))
 
 
-def _clean(output: Path) -> None:
-    """Puts whole what a killed run left behind."""
-    for name in (BEST, LAST):
-        recover(output / name)
-
-
 def make_model(
     run: RunConfig,
     splits: Splits,
     with_vectors: bool = True,
     note: Callable[[str], object] | None = None,  # told how many words have a vector
 ) -> Model:
-    """The model that a run trains, freshly initialised; without vectors where weights will follow."""
+    """Make the model that a run trains, freshly initialised; without vectors where weights will follow."""
     encoder = encoder_config(run.encoder, len(splits.vocabulary))
     classifier = classifier_config(run.classifier, len(splits.labels)) if splits.labels else None
     model = build_model(ModelConfig(splits.task, splits.labels, encoder, classifier, run.data.node_labels))
@@ -207,11 +216,6 @@ def make_model(
         with torch.no_grad():
             model.encoder.embedding.weight.copy_(torch.from_numpy(vectors.matrix))
     return model
-
-
-def _check_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
-    if read_config(folder / CONFIG).vocabulary_sha256 != vocabulary.sha256:
-        raise CheckpointError(f"{folder / CONFIG}: the run was started with another vocabulary")
 
 
 def _finish(output: Path, progress: Progress, splits: Splits, device: str, skipped: Skipped) -> Results:
@@ -228,11 +232,5 @@ def _finish(output: Path, progress: Progress, splits: Splits, device: str, skipp
         "skipped": dict(skipped),
         "splits": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
     }
-    _write_json(output / RESULTS, content)
+    write_json(output / RESULTS, content)
     return Results(progress, evaluations, n_parameters)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_write(path) as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
