@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.predict import show_prediction
-from spinn_tensor.cli.report import TerminalObserver, print_evaluations
+from spinn_tensor.cli.report import TerminalObserver, plain_table, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.logic import LogicConfig
 from spinn_tensor.data_prep.trees import right_branching
@@ -104,11 +103,13 @@ def _train(args: argparse.Namespace, kind: str, corpus: Path, device: str) -> Re
 
 
 def _comparison(results: dict[str, Results]) -> Table:
-    table = Table(
-        title="accuracy of the best checkpoint", title_justify="left", title_style="", box=box.SIMPLE_HEAD
-    )
-    for name in ("encoder", "trained parameters", "seconds", "dev", "test", "longer sentences"):
-        table.add_column(name, justify="left" if name == "encoder" else "right")
+    columns = ("encoder", "trained parameters", "seconds", "dev", "test", "longer sentences")
+    title: dict[str, Any] = {
+        "title": "accuracy of the best checkpoint",
+        "title_justify": "left",
+        "title_style": "",
+    }
+    table = plain_table(*columns, **title)
     for kind, result in results.items():
         shares = [
             f"{result.evaluations[split].criterion('accuracy'):.1%}" for split in ("dev", "test", "long")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_command, add_settings, given_data, given_settings
 from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
 from spinn_tensor.cli.inspect_tables import Figures, Inspection, percent, sections
+from spinn_tensor.cli.report import plain_table
 from spinn_tensor.cli.train import add_data, add_preset
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.statistics import (
@@ -182,8 +182,7 @@ def histogram_table(
     ]
     room = WIDTH - max(len(what), *map(len, names)) - 2
     length = room // len(sides) - 12  # beside a share and blanks
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column(what, justify="right", no_wrap=True)
+    table = plain_table(what, text_columns=())
     columns: list[list[str]] = [names]
     for side, splits in sides.items():
         table.add_column(f"train, {side}" if len(sides) > 1 else "train", no_wrap=True, width=length)
@@ -248,9 +247,7 @@ def _waiting(text: str) -> Iterator[Any]:
 
 
 def _table(figures: Figures) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for i, name in enumerate(figures.columns):
-        table.add_column(name, justify="left" if i in figures.text_columns else "right", overflow="fold")
+    table = plain_table(*figures.columns, text_columns=figures.text_columns)
     for row in figures.rows:
         table.add_row(*row)
     return table

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,10 +22,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, given_data
-from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
+from spinn_tensor.cli.report import PLAIN_SECONDS, plain_table, print_skipped
 from spinn_tensor.cli.train import add_files
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.download import OFFICIAL, download
@@ -126,10 +124,7 @@ def _data(args: argparse.Namespace) -> DataConfig:
 
 
 def _print(manifest: dict[str, Any]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("split")
-    for name in ("examples", "tokens"):
-        table.add_column(name, justify="right")
+    table = plain_table("split", "examples", "tokens")
     for name, counts in manifest["splits"].items():
         table.add_row(name, f"{counts['examples']:,}", f"{counts['tokens']:,}")
     Console(highlight=False, markup=False).print(table)

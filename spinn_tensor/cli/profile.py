@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
-from spinn_tensor.cli.report import print_skipped
+from spinn_tensor.cli.report import plain_table, print_skipped
 from spinn_tensor.cli.train import add_preset, add_run_settings, new_run
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.corpora import load_splits
 from spinn_tensor.training.hardware import check_compile, processor
 from spinn_tensor.training.loop import Observer, Task, Trainer
-from spinn_tensor.training.profiling import Profiler, StepProfile
+from spinn_tensor.training.profiling import Operator, Profiler, StepProfile
 from spinn_tensor.training.run import NO_VECTORS, lacks_vectors, make_model, with_corpus
 
 N_OPERATORS = 10  # that are printed
@@ -32,13 +31,12 @@ LONGEST_NAME = 60  # letters of those of kernels, which are C++ types
 DESCRIPTION = """\
 Builds the model and reads the data of `spinn train` with the same options, trains a few steps
 and says where their time went; no run is kept. The first table has the phases of a step, from
-choosing examples to new weights. To tell them apart the program waits for the device between
-them, so every batch is trained on twice, with such waits and without; the step's time is that
-without. Logging, evaluation and checkpoints are no part of it. The second table has the most
-expensive operators of a few more steps, those inside the stack machine too, each with its own time,
-without that of operators that it calls: for the stack machine itself that is Python's. (On a
-GPU it has kernels.) Watching each of them slows a step down, most where there are many. Notes
-at the end come from measurements as well.
+choosing examples to new weights, of up to ten steps that torch.profiler watches: to tell them
+apart the program waits for the device between them. The step's time is that of other steps,
+without waits. Logging, evaluation and checkpoints are no part of it. The second table has the
+most expensive operators of the watched steps, those inside the stack machine too, each with its
+own time, without that of operators that it calls: for the stack machine itself that is Python's.
+(On a GPU it has kernels.) Notes at the end come from measurements as well.
 """
 
 EPILOG = """\
@@ -85,12 +83,15 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as files:  # opened first, so that a folder that is not there costs no training
         trace = None if args.trace is None else files.enter_context(atomic_write(args.trace, "wb"))
         report = None if args.json is None else files.enter_context(atomic_write(args.json))
+        folder = Path(files.enter_context(tempfile.TemporaryDirectory()))
         trainer = make_trainer(settings, device, skipped)
         print_skipped(skipped)
         if lacks_vectors(settings):
             print(NO_VECTORS)
-        compress = args.trace is not None and args.trace.suffix == ".gz"
-        profiled = Profiler(trainer).measure(args.steps, args.warmup, trace, compress)
+        written = None if trace is None else folder / args.trace.name
+        profiled = Profiler(trainer).measure(args.steps, args.warmup, written)
+        if trace is not None and written is not None:
+            trace.write(written.read_bytes())
         if report is not None:
             json.dump(_figures(args, trainer.run, device, profiled), report, indent=1)
             report.write("\n")
@@ -118,13 +119,10 @@ def _figures(args: argparse.Namespace, run: RunConfig, device: str, profiled: St
         "steps": args.steps,
         "warmup": args.warmup,
         "step_ms": profiled.step_milliseconds,
-        "phases_ms": profiled.phases_milliseconds,
         "examples_per_second": profiled.examples_per_second,
         "peak_bytes": profiled.peak_bytes,
         "bytes_before": profiled.bytes_before,
-        "phases": [
-            {"name": phase.name, "ms": phase.milliseconds, "share": phase.share} for phase in profiled.phases
-        ],
+        "phases_ms": profiled.phases,
         "operators": [
             {"name": one.name, "ms_a_step": one.milliseconds, "share": one.share, "calls_a_step": one.calls}
             for one in profiled.operators
@@ -167,36 +165,26 @@ def _print(args: argparse.Namespace, trainer: Trainer, device: str, profiled: St
 
 
 def _phase_table(profiled: StepProfile) -> Table:
-    table = _table("phase of a step", "median ms", "share")
-    for phase in profiled.phases:
-        table.add_row(phase.name, f"{phase.milliseconds:,.2f}", f"{phase.share:.1%}")
-    table.add_section()
-    table.add_row("sum", f"{profiled.phases_milliseconds:,.2f}", "100.0%")
+    table = plain_table("phase of a step", "ms", "share")
+    total = sum(profiled.phases.values())
+    for name, milliseconds in {**profiled.phases, "sum": total}.items():
+        if name == "sum":
+            table.add_section()
+        table.add_row(name, f"{milliseconds:,.2f}", f"{milliseconds / total:.1%}")
     return table
 
 
 def _operator_table(profiled: StepProfile, of_gpu: bool) -> Table:
     what, kind = ("kernels", "GPU") if of_gpu else ("operators", "CPU")
-    table = _table(f"most expensive {what}", f"{kind} ms a step", "share", "calls a step")
-    for one in profiled.operators[:N_OPERATORS]:
-        table.add_row(
-            shorten(one.name, LONGEST_NAME),
-            f"{one.milliseconds:,.2f}",
-            f"{one.share:.1%}",
-            f"{one.calls:,.0f}",
-        )
+    table = plain_table(f"most expensive {what}", f"{kind} ms a step", "share", "calls a step")
     rest = profiled.operators[N_OPERATORS:]
-    if rest:
-        _, *figures = zip(*rest, strict=True)
-        milliseconds, share, calls = map(sum, figures)
-        table.add_row(f"{len(rest)} others", f"{milliseconds:,.2f}", f"{share:.1%}", f"{calls:,.0f}")
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
+    sums = [sum(figures) for figures in zip(*(one[1:] for one in rest), strict=True)]
+    for one in [
+        *profiled.operators[:N_OPERATORS],
+        *([Operator(f"{len(rest)} others", *sums)] if rest else []),
+    ]:
+        name = shorten(one.name, LONGEST_NAME)
+        table.add_row(name, f"{one.milliseconds:,.2f}", f"{one.share:.1%}", f"{one.calls:,.0f}")
     return table
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -33,6 +33,14 @@ BRACKET_FIGURES = (  # two lines of about the width of the narrower table
 )
 
 
+def plain_table(*columns: str, text_columns: Collection[int] = (0,), **options: Any) -> Table:
+    """Make a table with a line below its head; the columns that are not of text have numbers."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, **options)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number in text_columns else "right", overflow="fold")
+    return table
+
+
 def gold_trees(branching: str | None) -> str:
     """What the trees are that those of a model are compared with."""
     return CORPUS_TREES if branching is None else f"trees made by --branching {branching}"
@@ -53,12 +61,8 @@ def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TRE
 
 
 def scores_table(scores: Scores) -> Table:
-    """Confusion matrix, gold labels down and predictions across, with the accuracy of each class."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("gold label", no_wrap=True)
-    for label in scores.labels:
-        table.add_column(label, justify="right")
-    table.add_column("accuracy", justify="right")
+    """Make the confusion matrix, gold labels down and predictions across, with the accuracy of each class."""
+    table = plain_table("gold label", *scores.labels, "accuracy")
     for label, row in zip(scores.labels, scores.confusion, strict=True):
         share = scores.class_accuracy[label]
         table.add_row(label, *(f"{count:,}" for count in row), "–" if share is None else f"{share:.2%}")
@@ -95,9 +99,7 @@ def parse_table(scores: ParseScores, gold: str = CORPUS_TREES) -> Table:
 
 def comparison_table(rows: dict[str, ParseScores]) -> Table:
     """Several parsers' trees against the same gold trees, a row each; the last has the gold trees' depth."""
-    table = _bracket_table("bracketing F1 of")
-    for name in ("transitions", "depth"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _bracket_table("bracketing F1 of", "transitions", "depth")
     for name, scores in rows.items():
         table.add_row(
             name,
@@ -110,19 +112,10 @@ def comparison_table(rows: dict[str, ParseScores]) -> Table:
     return table
 
 
-def _bracket_table(title: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1),
-        pad_edge=False,
-        caption=BRACKET_FIGURES,
-        caption_justify="left",
-        caption_style="",
-    )
-    table.add_column(title)
-    for name in ("mean", "pooled", "mean,\ninner", "pooled,\ninner"):
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def _bracket_table(title: str, *more: str) -> Table:
+    figures = ("mean", "pooled", "mean,\ninner", "pooled,\ninner")
+    caption: dict[str, Any] = {"caption": BRACKET_FIGURES, "caption_justify": "left", "caption_style": ""}
+    return plain_table(title, *figures, *more, **caption)
 
 
 def _bracket_figures(scores: BracketScores) -> list[str]:

@@ -42,6 +42,7 @@ from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import learning_rate, make_optimizer
+from spinn_tensor.training.phases import Phase
 from spinn_tensor.training.resume import (
     STATE,
     Progress,
@@ -266,7 +267,10 @@ class Trainer:
         """Make what this rank's step on these rows runs on; a thread may do it, any time before."""
         step, rows = numbered
         parts, counts = self._parts(rows)
-        batches = [self.step.pin(self.method.collate(select(self.task.train, part), step)) for part in parts]
+        with Phase("data"):
+            corpora = [select(self.task.train, part) for part in parts]
+        with Phase("tables"):
+            batches = [self.step.pin(self.method.collate(corpus, step)) for corpus in corpora]
         return Feed(rows, batches, counts)
 
     def _train_step(self, feed: Feed) -> None:
@@ -289,7 +293,8 @@ class Trainer:
     def take_feed(self, feed: Feed) -> Tensor:
         """Take the step on what was made for it; return its loss."""
         progress = self.progress
-        batches = [self.step.place(batch) for batch in feed.batches]
+        with Phase("transfer"):
+            batches = [self.step.place(batch) for batch in feed.batches]
         totals = Totals.of(self._counts[feed.rows], self.step.device)
         rate = learning_rate(self.config, progress.step, progress.epoch)
         try:

@@ -44,6 +44,7 @@ from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.methods import Method
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.optimizer import Update
+from spinn_tensor.training.phases import Phase
 
 
 class TrainStep:
@@ -119,7 +120,8 @@ class TrainStep:
         self.update.set_rate(rate)
         with matmul_precision(self.config.precision):
             if self.captured is not None and batches[0].row_mask is not None:
-                return self.captured((batches[0], totals))
+                with Phase("replay"):
+                    return self.captured((batches[0], totals))
             return self._launch(batches, totals, step, counts)
 
     def _launch(
@@ -129,13 +131,16 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         losses, observed = [], []
         for batch in batches:
-            loss = self._loss(batch, step, totals, counts)
-            loss.backward()
+            with Phase("forward"):
+                loss = self._loss(batch, step, totals, counts)
+            with Phase("backward"):
+                loss.backward()
             losses.append(loss.detach())
             observed.append(self.method.observed() * counts)
         loss, seen = self._over_ranks(torch.stack(losses).sum(), torch.stack(observed).sum(0))
         self.method.observe(seen)
-        self.update()
+        with Phase("update"):
+            self.update()
         return loss
 
     def _whole(self, inputs: tuple[Batch, Totals]) -> Tensor:  # () float
