@@ -33,7 +33,7 @@ from spinn_tensor.batch import make_batch
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, select
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.export.interface import Candidate
+from spinn_tensor.export.interface import Candidate, describe
 from spinn_tensor.export.onnx_file import export_onnx
 from spinn_tensor.export.parity import TOLERANCES, Case, compare, make_case, random_cases, require
 from spinn_tensor.export.session import onnx_function
@@ -45,11 +45,11 @@ from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute, is_run
 
 EAGER, MODEL_ALONE = "eager", "eager, batch made"
-FORMS: dict[str, dict[str, Any]] = {  # of files: options of `export_onnx`
-    "float32": {"precision": "float32"},
-    "folded": {"precision": "float32", "fold_leaves": True},
-    "int8": {"precision": "int8"},
-    "float16": {"precision": "float16"},
+FORMS: dict[str, dict[str, Any]] = {  # of files: options of `describe`
+    "float32": {"form": "onnx"},
+    "folded": {"form": "onnx", "fold_leaves": True},
+    "int8": {"form": "onnx-int8"},
+    "float16": {"form": "onnx-fp16"},
 }
 TIMED = ["float32", "folded", "int8"]  # float16 is for GPUs: most CPUs have no products in it
 NAMES = [EAGER, MODEL_ALONE, *TIMED]
@@ -135,8 +135,8 @@ def write_forms(model: Model, folder: Path, forms: Sequence[str]) -> dict[str, P
     for form in forms:
         options = FORMS[form]
         files[form] = folder / f"{form}.onnx"
-        export_onnx(model, files[form], vocabulary_sha256="", max_length=0, **options)
-        if options["precision"] == "float32":
+        export_onnx(model, files[form], describe(model, **options))
+        if options["form"] == "onnx":
             cases = random_cases(model, batch_sizes=(8,))
             require(compare(model, onnx_function(files[form], 1), cases), TOLERANCES["float32"])
     return files

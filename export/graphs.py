@@ -6,6 +6,7 @@ sentence's length does not matter. Names and shapes of its inputs and outputs ar
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.fx.experimental._config as symbolic_shapes
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
+from spinn_tensor.export.artefact import input_axes, output_axes, sides_of
 from spinn_tensor.export.fold import (
     Affine,
     classifier_layers,
@@ -22,7 +24,7 @@ from spinn_tensor.export.fold import (
     step_weights,
     sum_type,
 )
-from spinn_tensor.export.interface import check_exportable, input_axes, output_axes, sides_of
+from spinn_tensor.export.interface import check_exportable
 from spinn_tensor.export.loop_onnx import machine_loop
 from spinn_tensor.export.step import (
     Machine,
@@ -36,7 +38,7 @@ from spinn_tensor.export.step import (
     step,
     transitions_of,
 )
-from spinn_tensor.model.classifiers import Model, PairClassifier, SentenceParser
+from spinn_tensor.model.classifiers import Model, SentenceParser
 from spinn_tensor.model.encoder import ParsingMachine, StackMachine
 
 
@@ -135,13 +137,26 @@ class Head(nn.Module):
 
 
 class Graph(nn.Module):
-    """What all graphs have: leaves, machine, head."""
+    """What all graphs have: leaves, machine, head, and a `forward` that takes the inputs by name or in order."""
 
     def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
         super().__init__()
         self.task, self.table_kind, self.kind = model.config.task, table_kind, model.config.encoder.kind
         self.leaves = Leaves(model, fold_leaves, dtype)
         self.head = None if isinstance(model, SentenceParser) else Head(classifier_layers(model.mlp), dtype)
+        signature = inspect.Signature(
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in self.inputs]
+        )
+
+        def forward(*args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
+            return self.run(list(signature.bind(*args, **kwargs).arguments.values()))
+
+        forward.__signature__ = signature  # type: ignore[attr-defined]  # where exporters find the names
+        self.forward = forward
+
+    def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return the outputs, in order, as the inputs are."""
+        raise NotImplementedError
 
     @property
     def inputs(self) -> list[str]:
@@ -166,7 +181,7 @@ class Graph(nn.Module):
 
 
 class LaneGraph(Graph):
-    """The machine with a tracker, own transitions or given ones."""
+    """The machine with a tracker, which parses or is given transitions, on single sentences or pairs."""
 
     compose: Tensor  # `StepWeights`
     compose_bias: Tensor
@@ -186,6 +201,21 @@ class LaneGraph(Graph):
         for name, weight in step_weights(machine)._asdict().items():
             self.register_buffer(name, weight.to(dtype) if weight.dim() == 2 else weight)
         self.onnx_loop = onnx_loop
+
+    def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """Encode the sentences of all sides as lanes side by side."""
+        if self.leaves.n_sides == 1:
+            token_ids, lengths = inputs[:2]
+            given = inputs[2] if self.table_kind == "given" else None
+        else:
+            token_ids, lengths = torch.cat(inputs[0:4:2]), torch.cat(inputs[1:4:2])
+            given = torch.cat(inputs[4:]) if self.table_kind == "given" else None
+        encodings, transitions = self.encode(token_ids, lengths, given)
+        if given is not None:
+            return self.outcome(encodings)
+        n_examples = inputs[0].shape[0]
+        of_sides = (transitions[:n_examples], transitions[n_examples:])[: self.leaves.n_sides]
+        return *self.outcome(encodings), *of_sides
 
     def weights(self) -> StepWeights:
         return StepWeights(*(self.get_buffer(name) for name in StepWeights._fields))
@@ -216,57 +246,8 @@ class LaneGraph(Graph):
         return roots(words, last[0]), transitions_of(reduced, lengths)
 
 
-class OwnGraph(LaneGraph):
-    """Single sentences, which the tracker parses."""
-
-    def forward(self, token_ids: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        encodings, transitions = self.encode(token_ids, lengths, None)
-        return *self.outcome(encodings), transitions
-
-
-class OwnPairGraph(LaneGraph):
-    """Pairs, which the tracker parses."""
-
-    def forward(
-        self, premise_ids: Tensor, premise_lengths: Tensor, hypothesis_ids: Tensor, hypothesis_lengths: Tensor
-    ) -> tuple[Tensor, ...]:
-        token_ids = torch.cat((premise_ids, hypothesis_ids))
-        encodings, transitions = self.encode(
-            token_ids, torch.cat((premise_lengths, hypothesis_lengths)), None
-        )
-        n_pairs = premise_ids.shape[0]
-        return *self.outcome(encodings), transitions[:n_pairs], transitions[n_pairs:]
-
-
-class GivenGraph(LaneGraph):
-    """Single sentences with their transitions."""
-
-    def forward(self, token_ids: Tensor, lengths: Tensor, transitions: Tensor) -> tuple[Tensor, ...]:
-        return self.outcome(self.encode(token_ids, lengths, transitions)[0])
-
-
-class GivenPairGraph(LaneGraph):
-    """Pairs with their transitions."""
-
-    def forward(
-        self,
-        premise_ids: Tensor,
-        premise_lengths: Tensor,
-        hypothesis_ids: Tensor,
-        hypothesis_lengths: Tensor,
-        premise_transitions: Tensor,
-        hypothesis_transitions: Tensor,
-    ) -> tuple[Tensor, ...]:
-        sides = (
-            (premise_ids, hypothesis_ids),
-            (premise_lengths, hypothesis_lengths),
-            (premise_transitions, hypothesis_transitions),
-        )
-        return self.outcome(self.encode(*(torch.cat(side) for side in sides))[0])
-
-
 class ForestGraph(Graph):
-    """The machine without a tracker, its schedule given. One signature for pairs and single sentences."""
+    """The machine without a tracker, its schedule given."""
 
     def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
         super().__init__(model, table_kind, fold_leaves, dtype)
@@ -275,13 +256,9 @@ class ForestGraph(Graph):
         weights = machine.compose.weights()
         self.compose = Product(Affine(weights.weight.detach().t().contiguous(), weights.bias.detach()), dtype)
 
-    def forward(
-        self,
-        token_ids: Tensor,  # (L,)
-        left_index: Tensor,  # (S, W)
-        right_index: Tensor,  # (S, W)
-        root_index: Tensor,  # (B,), or (2B,)
-    ) -> tuple[Tensor, ...]:
+    def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """Compose step after step of the schedule (S, W), the sentences of all sides at once."""
+        token_ids, left_index, right_index, root_index = inputs
         leaves = self.leaves(token_ids)
         states = torch.cat((leaves.new_zeros(1, leaves.shape[1]), leaves))
         n_leaf_rows, hidden_dim = states.shape[0], states.shape[1] // 2
@@ -321,18 +298,10 @@ def build_graph(
     """
     check_exportable(model, table_kind)
     dtype = sum_type(model.encoder.leaves.embedding.weight) if dtype is None else dtype
-    graph: Graph
     if table_kind == "forest":
-        graph = ForestGraph(model, table_kind, fold_leaves, dtype)
+        graph: Graph = ForestGraph(model, table_kind, fold_leaves, dtype)
     else:
-        pairs = isinstance(model, PairClassifier)
-        classes: dict[tuple[str, bool], type[LaneGraph]] = {
-            ("own", False): OwnGraph,
-            ("own", True): OwnPairGraph,
-            ("given", False): GivenGraph,
-            ("given", True): GivenPairGraph,
-        }
-        graph = classes[table_kind, pairs](model, table_kind, fold_leaves, dtype, onnx_loop)
+        graph = LaneGraph(model, table_kind, fold_leaves, dtype, onnx_loop)
     return graph.cpu().eval()
 
 

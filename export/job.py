@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from spinn_tensor.data_prep.folders import write_folder
-from spinn_tensor.export.folder import (
+from spinn_tensor.export.artefact import (
     ARTEFACTS,
     EXPORT,
     TOKENIZER,
@@ -19,7 +19,7 @@ from spinn_tensor.export.folder import (
     read_export,
     write_export,
 )
-from spinn_tensor.export.interface import Candidate, check_exportable, default_tables, input_axes, output_axes
+from spinn_tensor.export.interface import Candidate, check_exportable, describe
 from spinn_tensor.export.parity import TOLERANCES, ParityReport, compare, random_cases, require
 from spinn_tensor.export.session import onnx_function
 from spinn_tensor.export.triton import (
@@ -32,7 +32,6 @@ from spinn_tensor.export.triton import (
 )
 from spinn_tensor.model.classifiers import Checkpoint, Model
 
-PRECISIONS = {"onnx": "float32", "onnx-fp16": "float16", "onnx-int8": "int8", "triton": "float32"}
 OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS, VERSION}  # what an exported folder may hold
 
 
@@ -52,7 +51,7 @@ def export_folder(
     options: ExportOptions,
     tell: Callable[[str], object] = lambda line: None,  # told what is being done
 ) -> ParityReport:
-    """Writes the folder: of format "triton" a model of the repository `output`, else `output` itself.
+    """Write the folder: of format "triton" a model of the repository `output`, else `output` itself.
 
     The artefact is run and held against the model before anything takes its name. Raises ExportError for a model that
     has no such artefact, ParityError for an artefact that disagrees, ArtefactError for an output that holds other
@@ -61,7 +60,15 @@ def export_folder(
     folder = Path(os.path.realpath(output / options.name if options.format == "triton" else output))
     _check_packages(options.format)
     _check_output(folder)
-    exported = _description(checkpoint, options)
+    exported = describe(
+        checkpoint.model,
+        options.format,
+        tables=options.tables,
+        fold_leaves=options.fold_leaves,
+        max_length=options.max_length,
+        vocabulary_sha256=checkpoint.vocabulary.sha256,
+        branching=checkpoint.config.text.branching,
+    )
     check_exportable(checkpoint.model, exported.tables)
     report: list[ParityReport] = []
 
@@ -84,53 +91,29 @@ def export_folder(
     return report[0]
 
 
-def _description(checkpoint: Checkpoint, options: ExportOptions) -> Exported:
-    config = checkpoint.config.model
-    return Exported(
-        format=options.format,
-        task=config.task,
-        kind=config.encoder.kind,
-        tables=options.tables or default_tables(checkpoint.model),
-        labels=list(config.labels),
-        branching=checkpoint.config.text.branching,
-        vocabulary_sha256=checkpoint.vocabulary.sha256,
-        max_length=options.max_length,
-        hidden_dim=config.encoder.hidden_dim,
-        precision=PRECISIONS.get(options.format, "float32"),
-        folded=options.fold_leaves,
-    )
-
-
 def _write(model: Model, path: Path, exported: Exported) -> Candidate:
-    """Writes the artefact and reads it back as what runs it. Each format imports its own exporter alone."""
-    said: dict[str, Any] = {
-        "tables": exported.tables,
-        "fold_leaves": exported.folded,
-        "vocabulary_sha256": exported.vocabulary_sha256,
-        "max_length": exported.max_length,
-    }
-    if exported.format in PRECISIONS:
+    """Write the artefact and read it back as what runs it. Each format imports its own exporter alone."""
+    if path.suffix == ".onnx":
         from spinn_tensor.export.onnx_file import export_onnx
 
-        export_onnx(model, path, precision=exported.precision, **said)
+        export_onnx(model, path, exported)
         return onnx_function(path)
     if exported.format == "torchscript":
         from spinn_tensor.export.scripts import export_torchscript, load_torchscript
 
-        export_torchscript(model, path, **said)
+        export_torchscript(model, path, exported)
         return load_torchscript(path)
     from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program
 
     if exported.format == "pt2":
-        export_program(model, path, **said)
+        export_program(model, path, exported)
         return load_program(path)
-    export_aoti(model, path, **said)
+    export_aoti(model, path, exported)
     return load_aoti(path)
 
 
 def _fill_repository(folder: Path, name: str, exported: Exported, tell: Callable[[str], object]) -> None:
-    axes = input_axes(exported.task, exported.tables), output_axes(exported.task, exported.tables)
-    write_repository_files(folder, name, exported, *axes)
+    write_repository_files(folder, name, exported)
     if has_triton_schema():
         check_repository(folder, name)
         tell("config.pbtxt is as Triton's schema and the ONNX file have it")
@@ -139,8 +122,8 @@ def _fill_repository(folder: Path, name: str, exported: Exported, tell: Callable
 
 
 def _check_packages(format_name: str) -> None:
-    """Raises ArtefactError where one is missing that the format needs."""
-    needed = ("onnx", "onnxscript", "onnxruntime") if format_name in PRECISIONS else ()
+    """Raise ArtefactError where one is missing that the format needs."""
+    needed = ("onnx", "onnxscript", "onnxruntime") if ARTEFACTS[format_name].endswith(".onnx") else ()
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ArtefactError(
@@ -149,7 +132,7 @@ def _check_packages(format_name: str) -> None:
 
 
 def _check_output(folder: Path) -> None:
-    """Raises ArtefactError for what a folder must not replace."""
+    """Raise ArtefactError for what a folder must not replace."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -164,7 +147,7 @@ def _check_output(folder: Path) -> None:
 
 @contextmanager
 def _whole_or_nothing(folder: Path) -> Iterator[None]:
-    """Removes the folders made on the way to `folder` on an error, and has an OSError name it."""
+    """Remove the folders made on the way to `folder` on an error, and has an OSError name it."""
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
         yield

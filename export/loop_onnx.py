@@ -12,13 +12,23 @@ memory for the deepest stack that there can be. ONNX can do better: `NonZero` fi
 
 A lane that has ended neither shifts nor reduces, and its root stays where it is.
 
-The text is a function in ONNX's own notation; `export.onnx_file` puts it in the place of the operator `machine_loop`.
+How it gets into a file, in three steps:
+
+    machine_loop    an operator of torch that only has shapes; a graph that is to be ONNX calls it for its loop
+    placeholder     what the exporter writes for it: a call of a function of the same name, which ONNX does not know
+    with_loop       that function, in ONNX's own notation, is added to the model and inlined where it is called
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 DOMAIN = "spinn_export"
 NAME = "machine_loop"
@@ -218,8 +228,8 @@ def machine_loop(
     numbers: Tensor,  # (T,) int64 0, 1, ...
     given: Tensor | None,  # (T, B) bool, True = REDUCE; None = the trackers choose
 ) -> tuple[Tensor, Tensor]:  # (B, H) encodings, (T, B) bool, True = REDUCE
-    """The whole loop as one operator, to be exported and never run."""
-    raise NotImplementedError("machine_loop is written by export.onnx_file and runs nowhere else")
+    """Stand for the whole loop as one operator, to be exported and never run."""
+    raise NotImplementedError("machine_loop is to be exported to ONNX, see spinn_tensor.export.loop_onnx")
 
 
 @machine_loop.register_fake
@@ -261,7 +271,7 @@ def function_text(
     double: bool,  # float64 states, sums and products
     opset: int,
 ) -> str:
-    """`machine_loop` in ONNX; weights of which the loop makes no use are inputs all the same."""
+    """Return `machine_loop` in ONNX's notation; weights of which the loop makes no use are inputs all the same."""
     products = {
         "tracker_sums": _product("from_h", "h_in", "hidden", half),
         "compose_sums": _product("composed_sums", "composed_from", "compose", half),
@@ -290,10 +300,29 @@ def _product(name: str, x: str, weight: str, half: bool) -> str:
 
 
 def placeholder(*inputs):
-    """What the exporter writes for `machine_loop`: a call of the function of this name."""
+    """Write a call of the function for `machine_loop`, as the exporter asks."""
     import onnx_ir as ir
     from onnxscript import evaluator
 
     node = ir.Node(DOMAIN, NAME, [value for value in inputs if value is not None], num_outputs=2)
     evaluator.default().nodes.append(node)
     return node.outputs
+
+
+# for `torch.onnx.export`
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.spinn_export.machine_loop.default: placeholder
+}
+
+
+def with_loop(proto: ModelProto, *sizes: int, **options: Any) -> ModelProto:
+    """Return the model with the loop in the place of its call; arguments are those of `function_text`."""
+    from onnx import inliner, parser
+
+    proto.functions.append(parser.parse_function(function_text(*sizes, **options)))
+    if all(imported.domain != DOMAIN for imported in proto.opset_import):
+        proto.opset_import.add(domain=DOMAIN, version=1)
+    proto = inliner.inline_local_functions(proto)
+    for imported in [imported for imported in proto.opset_import if imported.domain == DOMAIN]:
+        proto.opset_import.remove(imported)
+    return proto

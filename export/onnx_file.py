@@ -1,7 +1,7 @@
 """One ONNX file of a trained model: any batch, any length, the standard operators alone.
 
-`torch.onnx.export` writes the graph of `export.graphs`, in which the loop is one operator; the function of that name
-in `export.loop_onnx` is put beside it and inlined. float16 halves tables and matrices, whose products are then taken in
+`torch.onnx.export` writes the graph of `export.graphs`, in which the machine's loop is one operator, whose place
+`export.loop_onnx` fills. float16 halves tables and matrices, whose products are then taken in
 half precision, sums and cell states in float32: it is for GPUs. int8 is onnxruntime's dynamic quantisation of the
 products, those inside the loop included: matrices in 8 bits, a scale a column, and what they multiply in 8 bits with a
 scale a product.
@@ -22,16 +22,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.export.artefact import Exported
 from spinn_tensor.export.graphs import Graph, build_graph, traced
-from spinn_tensor.export.interface import (
-    ExportError,
-    default_tables,
-    describe,
-    exporting,
-    input_axes,
-    output_axes,
-)
-from spinn_tensor.export.loop_onnx import DOMAIN, function_text, placeholder
+from spinn_tensor.export.interface import ExportError, exporting
+from spinn_tensor.export.loop_onnx import TRANSLATIONS, with_loop
 from spinn_tensor.model.classifiers import Model
 
 if TYPE_CHECKING:
@@ -39,58 +33,36 @@ if TYPE_CHECKING:
 
 # The newest that every onnxruntime from 1.20 on reads.
 OPSET = 21
-PRECISIONS = ("float32", "float16", "int8")
 MOST_BYTES = (1 << 31) - 1  # of one file
 
 
 def export_onnx(
     model: Model,
     path: str | os.PathLike[str],
-    *,
-    tables: str | None = None,  # "own", "given" or "forest"; None = what the model was trained with
-    precision: str = "float32",  # one of PRECISIONS
-    fold_leaves: bool = False,  # embedding, projection and batch norm as one table
-    vocabulary_sha256: str,
-    max_length: int,  # tokens of a sentence at most, for those who read the metadata; 0 = any number
+    exported: Exported,  # of `describe`
 ) -> None:
     """Write the model, whole or not at all. The model's own weights and state are left alone.
 
     Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to,
     and ImportError where the packages of spinn_tensor[export] are missing.
     """
-    with exporting(model, f"ONNX file in {precision}"):
-        proto = onnx_model(model, tables=tables, precision=precision, fold_leaves=fold_leaves)
-    described = describe(
-        model,
-        tables=tables,
-        precision=precision,
-        fold_leaves=fold_leaves,
-        vocabulary_sha256=vocabulary_sha256,
-        max_length=max_length,
-    )
-    for key, value in described.items():
+    with exporting(model, f"ONNX file in {exported.precision}"):
+        proto = onnx_model(model, exported)
+    for key, value in exported.metadata.items():
         proto.metadata_props.add(key=key, value=value)
     with atomic_write(path, "wb") as file:
         file.write(proto.SerializeToString())
 
 
-def onnx_model(
-    model: Model,
-    *,
-    tables: str | None = None,
-    precision: str = "float32",
-    fold_leaves: bool = False,
-) -> ModelProto:
-    """The model as `export_onnx` writes it, without metadata; checked by `onnx.checker`."""
+def onnx_model(model: Model, exported: Exported) -> ModelProto:
+    """Return the model as `export_onnx` writes it, without metadata; checked by `onnx.checker`."""
     import onnx
 
-    if precision not in PRECISIONS:
-        raise ExportError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     graph = build_graph(
         model,
-        default_tables(model) if tables is None else tables,
-        fold_leaves=fold_leaves,
-        dtype=torch.float16 if precision == "float16" else None,
+        exported.tables,
+        fold_leaves=exported.folded,
+        dtype=torch.float16 if exported.precision == "float16" else None,
         onnx_loop=True,
     )
     n_bytes = sum(tensor.nbytes for tensor in graph.buffers())
@@ -99,20 +71,20 @@ def onnx_model(
     proto = _exported(graph)
     if graph.table_kind != "forest":
         config = model.config.encoder
-        text = function_text(
+        proto = with_loop(
+            proto,
             config.hidden_dim,
             config.tracker_dim,
             given=graph.table_kind == "given",
-            half=precision == "float16",
+            half=exported.precision == "float16",
             double=graph.leaves.sum_type == torch.float64,
             opset=OPSET,
         )
-        proto = _inlined(proto, text)
     _tidy(proto)
-    if precision == "int8":
+    if exported.precision == "int8":
         proto = _quantised(proto)
         _tidy(proto)
-    _name_axes(proto, graph)
+    _name_axes(proto, exported)
     onnx.checker.check_model(proto, full_check=True)
     domains = {imported.domain for imported in proto.opset_import} | _domains(proto.graph)
     if domains != {""} or proto.functions:
@@ -127,27 +99,15 @@ def _exported(graph: Graph) -> ModelProto:
             dynamo=True,
             opset_version=OPSET,
             output_names=graph.outputs,
-            custom_translation_table={torch.ops.spinn_export.machine_loop.default: placeholder},
+            custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
     assert exported is not None
     return exported.model_proto
 
 
-def _inlined(proto: ModelProto, text: str) -> ModelProto:
-    """The model with the function of this text in the place of its calls."""
-    from onnx import inliner, parser
-
-    proto.functions.append(parser.parse_function(text))
-    if all(imported.domain != DOMAIN for imported in proto.opset_import):
-        proto.opset_import.add(domain=DOMAIN, version=1)
-    return inliner.inline_local_functions(proto)
-
-
 def _tidy(proto: ModelProto) -> None:
     """Drop what only the exporter needed, and name every node, for profilers and for the quantiser."""
-    for imported in [imported for imported in proto.opset_import if imported.domain == DOMAIN]:
-        proto.opset_import.remove(imported)
     del proto.metadata_props[:]
     del proto.graph.metadata_props[:]
     read = {name for node in proto.graph.node for name in _reads(node)}
@@ -161,9 +121,9 @@ def _tidy(proto: ModelProto) -> None:
             node.name = f"{prefix}{number}_{node.op_type}"
 
 
-def _name_axes(proto: ModelProto, graph: Graph) -> None:
-    """Give the axes of inputs and outputs the names that `export.interface` gives them."""
-    axes = input_axes(graph.task, graph.table_kind) | output_axes(graph.task, graph.table_kind)
+def _name_axes(proto: ModelProto, exported: Exported) -> None:
+    """Give the axes of inputs and outputs the names that the description gives them."""
+    axes = exported.inputs | exported.outputs
     for value in [*proto.graph.input, *proto.graph.output]:
         for dim, name in zip(value.type.tensor_type.shape.dim, axes[value.name], strict=True):
             if dim.HasField("dim_param"):

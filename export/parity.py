@@ -40,7 +40,8 @@ from spinn_tensor.data_prep.branching import BRANCHINGS, branching_transitions
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, concatenate, lengths
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import check_all_transitions
-from spinn_tensor.export.interface import Arrays, Candidate, default_tables, first_line, output_axes, sides_of
+from spinn_tensor.export.artefact import output_axes, sides_of
+from spinn_tensor.export.interface import Arrays, Candidate, default_tables, first_line
 from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.machine import Parse
 from spinn_tensor.model.classifiers import Model, SentenceClassifier

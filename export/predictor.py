@@ -29,13 +29,12 @@ from spinn_tensor.data_prep.columns import (
     take,
 )
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
-from spinn_tensor.export.folder import (
+from spinn_tensor.export.artefact import (
     ARTEFACTS,
     FORMAT_VERSION,
     VERSION_KEY,
     ArtefactError,
     Exported,
-    metadata_of,
     read_export,
 )
 from spinn_tensor.export.sentences import graph_inputs
@@ -165,6 +164,6 @@ def _check_metadata(path: Path, metadata: dict[str, str], exported: Exported) ->
         raise ArtefactError(
             f"{path}: format version {version}; this program reads {FORMAT_VERSION}: update spinn_tensor"
         )
-    for key, expected in metadata_of(exported).items():
+    for key, expected in exported.metadata.items():
         if metadata.get(key) != expected:
             raise ArtefactError(f"{path}: {key} is {metadata.get(key)!r}, export.json says {expected!r}")

@@ -22,15 +22,12 @@ from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from spinn_tensor.data_prep.files import atomic_write
-from spinn_tensor.export.folder import EXPORT, VERSION_KEY
+from spinn_tensor.export.artefact import EXPORT, VERSION_KEY, Exported, input_axes
 from spinn_tensor.export.graphs import Graph, LaneGraph, build_graph, traced
 from spinn_tensor.export.interface import (
     Candidate,
     ExportError,
-    default_tables,
-    describe,
     exporting,
-    input_axes,
     of_arrays,
     reading,
     require_ours,
@@ -59,17 +56,12 @@ class Named(nn.Module):
         self.forward = forward
 
 
-def program(
-    model: Model,
-    *,
-    tables: str | None = None,  # "own", "given" or "forest"; None = what the model was trained with
-    fold_leaves: bool = False,  # embedding, projection and batch norm as one table
-) -> torch.export.ExportedProgram:
+def program(model: Model, exported: Exported) -> torch.export.ExportedProgram:
     """The exported program of a model. Its weights are copies.
 
     Raises ExportError for a model that cannot be exported so.
     """
-    graph = build_graph(model, default_tables(model) if tables is None else tables, fold_leaves=fold_leaves)
+    graph = build_graph(model, exported.tables, fold_leaves=exported.folded)
     if isinstance(graph, LaneGraph) and TorchVersion(torch.__version__) < TORCH_OF_LANES:
         raise ExportError(
             f"a torch.export program of a model with a tracker needs torch {TORCH_OF_LANES} or newer, this is "
@@ -82,27 +74,17 @@ def program(
 def export_program(
     model: Model,
     path: str | Path,
-    *,
-    vocabulary_sha256: str,
-    max_length: int,  # tokens of a sentence at most, for those who read the metadata; 0 = any number
-    tables: str | None = None,  # as in `program`
-    fold_leaves: bool = False,  # as in `program`
+    exported: Exported,  # of `describe`
 ) -> None:
     """Write the program, whole or not at all. The model's own weights and state are left alone.
 
     Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to.
     """
-    exported = program(model, tables=tables, fold_leaves=fold_leaves)
-    described = describe(
-        model,
-        tables=tables,
-        fold_leaves=fold_leaves,
-        vocabulary_sha256=vocabulary_sha256,
-        max_length=max_length,
-    )
+    made = program(model, exported)
     content = io.BytesIO()
     with exporting(model, "torch.export program"), _quiet():
-        torch.export.save(exported, content, extra_files={EXPORT: json.dumps(described, ensure_ascii=False)})
+        text = json.dumps(exported.metadata, ensure_ascii=False)
+        torch.export.save(made, content, extra_files={EXPORT: text})
     with atomic_write(path, "wb") as file:
         file.write(content.getbuffer())
 
@@ -122,11 +104,7 @@ def load_program(path: str | Path) -> Candidate:
 def export_aoti(
     model: Model,
     path: str | Path,  # ends in .pt2
-    *,
-    vocabulary_sha256: str,
-    max_length: int,  # as in `export_program`
-    tables: str | None = None,  # as in `program`
-    fold_leaves: bool = False,  # as in `program`
+    exported: Exported,  # of `describe`
 ) -> None:
     """Compile the program for this processor and write the package, whole or not at all. Takes a minute or two.
 
@@ -140,18 +118,11 @@ def export_aoti(
         get_cpp_compiler()
     except InvalidCxxCompiler:
         raise ExportError("AOTInductor needs a C++ compiler: install g++, or name one in CXX") from None
-    described = describe(
-        model,
-        tables=tables,
-        fold_leaves=fold_leaves,
-        vocabulary_sha256=vocabulary_sha256,
-        max_length=max_length,
-    )
-    exported = program(model, tables=tables, fold_leaves=fold_leaves)
+    made = program(model, exported)
     content = io.BytesIO()
     with exporting(model, "AOTInductor package"), _quiet():
         torch._inductor.aoti_compile_and_package(
-            exported, package_path=content, inductor_configs={"aot_inductor.metadata": described}
+            made, package_path=content, inductor_configs={"aot_inductor.metadata": exported.metadata}
         )
     with atomic_write(path, "wb") as file:
         file.write(content.getbuffer())

@@ -17,12 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from spinn_tensor.data_prep.files import atomic_write
-from spinn_tensor.export.folder import EXPORT
+from spinn_tensor.export.artefact import EXPORT, Exported
 from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Product, build_graph
 from spinn_tensor.export.interface import (
     Candidate,
-    default_tables,
-    describe,
     exporting,
     of_arrays,
     reading,
@@ -210,17 +208,12 @@ class ForestScript(Script):
         return self.outcome(encodings, None)
 
 
-def script(
-    model: Model,
-    *,
-    tables: str | None = None,  # "own", "given" or "forest"; None = what the model was trained with
-    fold_leaves: bool = False,  # embedding, projection and batch norm as one table
-) -> torch.jit.ScriptModule:
+def script(model: Model, exported: Exported) -> torch.jit.ScriptModule:
     """The scripted model. Its weights are copies.
 
     Raises ExportError for a model that cannot be exported so.
     """
-    graph = build_graph(model, default_tables(model) if tables is None else tables, fold_leaves=fold_leaves)
+    graph = build_graph(model, exported.tables, fold_leaves=exported.folded)
     module: Script
     if isinstance(graph, ForestGraph):
         module = ForestScript(graph)
@@ -238,25 +231,17 @@ def script(
 def export_torchscript(
     model: Model,
     path: str | Path,
-    *,
-    vocabulary_sha256: str,
-    max_length: int,  # tokens of a sentence at most, for those who read the metadata; 0 = any number
-    tables: str | None = None,  # as in `script`
-    fold_leaves: bool = False,  # as in `script`
+    exported: Exported,  # of `describe`
 ) -> None:
     """Write the model, whole or not at all. The model's own weights and state are left alone.
 
     Raises ExportError for a model that cannot be exported as asked, DataError for a path that cannot be written to.
     """
-    scripted = script(model, tables=tables, fold_leaves=fold_leaves)
-    described = describe(
-        model,
-        tables=tables,
-        fold_leaves=fold_leaves,
-        vocabulary_sha256=vocabulary_sha256,
-        max_length=max_length,
-    )
-    files = {EXPORT: json.dumps(described, ensure_ascii=False), LABELS: "\n".join(model.config.labels)}
+    scripted = script(model, exported)
+    files = {
+        EXPORT: json.dumps(exported.metadata, ensure_ascii=False),
+        LABELS: "\n".join(model.config.labels),
+    }
     with atomic_write(path, "wb") as file, _deprecated():
         torch.jit.save(scripted, file, _extra_files=files)
 

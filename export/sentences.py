@@ -10,6 +10,7 @@ from spinn_tensor.data_prep.columns import SentenceColumns, concatenate, lengths
 from spinn_tensor.data_prep.tables import forest_tables
 from spinn_tensor.data_prep.trees import PADDING
 from spinn_tensor.data_prep.vocabulary import PAD_ID
+from spinn_tensor.export.artefact import sides_of
 
 
 def graph_inputs(
@@ -21,7 +22,7 @@ def graph_inputs(
         return _forest_inputs(concatenate(*sides))
     n_words = max(int(lengths(side).max()) for side in sides)
     inputs = {}
-    for prefix, side in zip(("premise_", "hypothesis_") if len(sides) == 2 else ("",), sides, strict=True):
+    for prefix, side in zip(sides_of("pair" if len(sides) == 2 else "sentence"), sides, strict=True):
         n_tokens = lengths(side)
         name = f"{prefix}ids" if prefix else "token_ids"
         inputs[name] = _padded(side.token_ids, n_tokens, n_words, PAD_ID)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spinn_tensor.export.folder import ArtefactError
+from spinn_tensor.export.artefact import ArtefactError
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

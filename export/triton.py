@@ -14,11 +14,10 @@ one of a whole batch, which cannot be joined to another: there a request is a ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spinn_tensor.export.folder import ArtefactError, Exported
+from spinn_tensor.export.artefact import ArtefactError, Exported
 
 CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
 MAX_BATCH = 256  # requests that Triton joins
@@ -38,10 +37,8 @@ class TritonTensor(NamedTuple):
 def triton_config(
     name: str,
     exported: Exported,
-    inputs: Mapping[str, tuple[str, ...]],  # names of the axes of each, as `export.interface.input_axes`
-    outputs: Mapping[str, tuple[str, ...]],
 ) -> str:
-    """The text of config.pbtxt."""
+    """Return the text of config.pbtxt."""
     is_batched = exported.tables != "forest"
     sizes = {"classes": len(exported.labels), "hidden": exported.hidden_dim}
 
@@ -54,9 +51,9 @@ def triton_config(
         'backend: "onnxruntime"',
         f"max_batch_size: {MAX_BATCH if is_batched else 0}",
     ]
-    for key, axes in inputs.items():
+    for key, axes in exported.inputs.items():
         lines += ["input {", *_tensor_lines(tensor(key, axes, "TYPE_INT64")), "}"]
-    for key, axes in outputs.items():
+    for key, axes in exported.outputs.items():
         data_type = "TYPE_INT64" if key.endswith("transitions") else "TYPE_FP32"
         lines += ["output {", *_tensor_lines(tensor(key, axes, data_type)), "}"]
     if is_batched:
@@ -69,11 +66,9 @@ def write_repository_files(
     folder: Path,  # NAME, which holds 1/model.onnx
     name: str,
     exported: Exported,
-    inputs: Mapping[str, tuple[str, ...]],
-    outputs: Mapping[str, tuple[str, ...]],
 ) -> None:
-    """config.pbtxt and labels.txt."""
-    text = triton_config(name, exported, inputs, outputs)
+    """Write config.pbtxt and labels.txt."""
+    text = triton_config(name, exported)
     (folder / CONFIG).write_text(text, encoding="utf-8")
     (folder / LABELS).write_text("".join(f"{label}\n" for label in exported.labels), encoding="utf-8")
 

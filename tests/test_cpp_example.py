@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from spinn_tensor.export.interface import describe
 from spinn_tensor.export.scripts import export_torchscript, load_torchscript
 from tests.closeness import assert_close
 from tests.tiny_models import tiny_model
@@ -54,7 +55,7 @@ def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_it_says_what_python_says(classify, task, tmp_path) -> None:
     path = tmp_path / "model.ts"
     model = tiny_model(task, "spinn")
-    export_torchscript(model, path, vocabulary_sha256="", max_length=0)
+    export_torchscript(model, path, describe(model, "torchscript"))
     words = [5, 9, 12, 3, 7], [8, 2, 4]
     result = run(classify, path, *words[0], *(["/", *words[1]] if task == "pair" else []))
     assert result.returncode == 0, result.stderr

@@ -54,7 +54,7 @@ def good(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter has its file already, whatever the model."""
 
-    def copy(model: object, path: Path, **_: object) -> None:
+    def copy(model: object, path: Path, exported: object) -> None:
         path.write_bytes((good / "model.onnx").read_bytes())
 
     monkeypatch.setattr(onnx_file, "export_onnx", copy)

@@ -9,14 +9,12 @@ import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.export.graphs import build_graph, traced
-from spinn_tensor.export.interface import TABLE_KINDS, ExportError, of_arrays
+from spinn_tensor.export.interface import TABLE_KINDS, ExportError, describe, of_arrays
 from spinn_tensor.export.parity import compare, random_cases, require
 from spinn_tensor.export.programs import program
 from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
 
 pytestmark = pytest.mark.numerical
-
-SAID = {"vocabulary_sha256": "0123abc", "max_length": 1}
 
 
 def smallest_model(task: str, kind: str, leaf_encoder: str = "projection", layers: int = 0, dim: int = 1):
@@ -45,7 +43,8 @@ def test_torchscript_of_the_smallest(task, kind, tables, leaf_encoder, tmp_path)
     for fold_leaves in (False, True):
         model = smallest_model(task, kind, leaf_encoder, layers=int(fold_leaves))
         path = tmp_path / "model.ts"
-        export_torchscript(model, path, tables=tables, fold_leaves=fold_leaves, **SAID)
+        exported = describe(model, "torchscript", tables=tables, fold_leaves=fold_leaves)
+        export_torchscript(model, path, exported)
         cases = random_cases(model, tables=tables, batch_sizes=(1, 3))
         require(compare(model, load_torchscript(path), cases, tables=tables))
 
@@ -70,14 +69,15 @@ def test_a_traced_leaf_encoder_of_one_unit_takes_any_batch(task) -> None:
 )
 def test_a_program_of_any_sizes_takes_any_batch(task, kind, leaf_encoder, dim) -> None:
     model = smallest_model(task, kind, leaf_encoder, dim=dim)
-    run = of_arrays(program(model).module())
+    run = of_arrays(program(model, describe(model)).module())
     require(compare(model, run, random_cases(model, batch_sizes=(1, 3))))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "bilstm", "bow"])
 def test_what_is_no_machine_is_refused_in_one_line(kind) -> None:
+    model = smallest_model("pair", kind)
     with pytest.raises(ExportError, match=f"kind {kind!r} is not exported") as error:
-        script(smallest_model("pair", kind))
+        script(model, describe(model))
     assert "\n" not in str(error.value)
 
 
@@ -92,5 +92,5 @@ def test_what_torch_raises_is_one_line_that_names_format_and_model(monkeypatch) 
         with pytest.raises(
             ExportError, match=rf"{form}.*sentence.*spinn-pi-nt.*Constraints violated"
         ) as error:
-            make(model)
+            make(model, describe(model))
         assert "\n" not in str(error.value)

@@ -19,7 +19,8 @@ from onnx import TensorProto  # noqa: E402
 from spinn_tensor.data_prep.columns import Corpus, sentence_columns  # noqa: E402
 from spinn_tensor.data_prep.errors import DataError  # noqa: E402
 from spinn_tensor.data_prep.pairs import read_pairs  # noqa: E402
-from spinn_tensor.export.interface import ExportError, input_axes, output_axes  # noqa: E402
+from spinn_tensor.export.artefact import input_axes, output_axes  # noqa: E402
+from spinn_tensor.export.interface import ExportError, describe  # noqa: E402
 from spinn_tensor.export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
 from spinn_tensor.export.parity import TOLERANCES, ParityError, compare, make_case, random_cases, require  # noqa: E402
 from spinn_tensor.export.session import onnx_function  # noqa: E402
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.numerical
 SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 
 # name -> task, kind, tables, leaf encoder, precision, folded
+FORMS = {"float32": "onnx", "float16": "onnx-fp16", "int8": "onnx-int8"}  # by precision
 FILES = {
     "own": ("pair", "spinn", "own", "projection", "float32", False),
     "own-int8": ("pair", "spinn", "own", "projection", "int8", True),
@@ -51,15 +53,9 @@ def exported(tmp_path_factory):
         if name not in made:
             task, kind, tables, leaf_encoder, precision, folded = FILES[name]
             model, path = tiny_model(task, kind, leaf_encoder=leaf_encoder), folder / f"{name}.onnx"
-            export_onnx(
-                model,
-                path,
-                tables=tables,
-                precision=precision,
-                fold_leaves=folded,
-                vocabulary_sha256="0123abc",
-                max_length=90,
-            )
+            said = {"vocabulary_sha256": "0123abc", "max_length": 90}
+            described = describe(model, FORMS[precision], tables=tables, fold_leaves=folded, **said)
+            export_onnx(model, path, described)
             made[name] = model, path
         return made[name]
 
@@ -81,7 +77,7 @@ def test_a_file_says_what_its_model_says(exported, name) -> None:
 def test_a_file_in_double_precision_is_its_model(name, tmp_path) -> None:
     task, kind, tables, leaf_encoder, _, folded = FILES[name]
     model, path = tiny_model(task, kind, leaf_encoder=leaf_encoder).double(), tmp_path / "model.onnx"
-    export_onnx(model, path, tables=tables, fold_leaves=folded, vocabulary_sha256="", max_length=0)
+    export_onnx(model, path, describe(model, tables=tables, fold_leaves=folded))
     report = compare(model, onnx_function(path), random_cases(model, tables=tables), tables=tables)
     require(report, EXACT)
 
@@ -182,7 +178,7 @@ def test_the_loop_carries_what_its_stacks_need(exported) -> None:
 
 def test_padding_and_company_change_nothing(tmp_path) -> None:
     model, path = tiny_model("pair", "spinn").double(), tmp_path / "model.onnx"
-    export_onnx(model, path, vocabulary_sha256="", max_length=0)
+    export_onnx(model, path, describe(model))
     run, case = onnx_function(path), next(random_cases(model, batch_sizes=(8,)))
     expected = run(case.inputs)
     names = ("premise_ids", "premise_lengths", "hypothesis_ids", "hypothesis_lengths")
@@ -238,29 +234,29 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch) -> None:
     model = tiny_model("pair", "spinn-pi-nt")
     proto = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
     monkeypatch.setattr("spinn_tensor.export.onnx_file.onnx_model", lambda *args, **kwargs: proto)
-    options = {"vocabulary_sha256": "0", "max_length": 0}
     with pytest.raises(DataError, match="no such folder"):
-        export_onnx(model, tmp_path / "none" / "model.onnx", **options)
+        export_onnx(model, tmp_path / "none" / "model.onnx", describe(model))
     with pytest.raises(DataError, match="expected a file"):
-        export_onnx(model, tmp_path, **options)
+        export_onnx(model, tmp_path, describe(model))
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        export_onnx(model, tmp_path / "model.onnx", **options)
+        export_onnx(model, tmp_path / "model.onnx", describe(model))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_made(monkeypatch) -> None:
-    with pytest.raises(ExportError, match="precision: expected one of float32, float16, int8, got 'int4'"):
-        onnx_model(tiny_model("pair", "spinn"), precision="int4")
+    with pytest.raises(ExportError, match=r"format: expected one of onnx, .*, got 'onnx-int4'"):
+        describe(tiny_model("pair", "spinn"), "onnx-int4")
     diverged = tiny_model("pair", "spinn")
     with torch.no_grad():
         diverged.mlp.output.bias.fill_(torch.inf)
     with pytest.raises(ExportError, match=r"mlp\.output\.bias. of the model holds NaN"):
-        onnx_model(diverged)
+        onnx_model(diverged, describe(diverged))
     monkeypatch.setattr("spinn_tensor.export.onnx_file.MOST_BYTES", 1000)
+    model = tiny_model("pair", "spinn")
     with pytest.raises(ExportError, match=r"weights of 0\.0 GB: one ONNX file holds 2 GB at most"):
-        onnx_model(tiny_model("pair", "spinn"))
+        onnx_model(model, describe(model))

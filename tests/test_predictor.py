@@ -23,7 +23,7 @@ pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from spinn_tensor.export import session  # noqa: E402
-from spinn_tensor.export.folder import ArtefactError  # noqa: E402
+from spinn_tensor.export.artefact import ArtefactError  # noqa: E402
 from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
 from spinn_tensor.export.session import ProviderError, open_session  # noqa: E402
 from tests.closeness import assert_close  # noqa: E402
@@ -250,7 +250,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no object": (
         lambda f: (f / "export.json").write_text("[]"),
-        "expected a JSON object, got list",
+        "got a JSON list, expected an object",
     ),
     "newer": (edit(format_version=2), "format version 2; this program reads 1: update spinn_tensor"),
     "no version": (edit(format_version="1"), "format_version is '1', expected a number"),

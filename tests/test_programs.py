@@ -15,11 +15,12 @@ import torch
 from torch._inductor import config as inductor_config
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.export.interface import ExportError, output_axes
+from spinn_tensor.export.artefact import output_axes
+from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.parity import compare, random_cases, reference, require
 from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program, program
+from tests.artefacts import SAID, assert_equal, run_alone
 from tests.closeness import EXACT
-from tests.test_torchscript import SAID, assert_equal, run_alone
 from tests.tiny_models import exports_lanes, tiny_model
 
 pytestmark = pytest.mark.numerical
@@ -40,24 +41,14 @@ PROGRAMS = [
 ]
 SLOWLY = [pytest.param(*case.values, marks=[*case.marks, pytest.mark.slow]) for case in PROGRAMS[3:]]
 
-ALONE = """
-import sys
-import numpy, torch
-model = {load}
-inputs = {{name: torch.from_numpy(array) for name, array in numpy.load(sys.argv[2]).items()}}
-outputs = model(**inputs)
-numpy.savez(sys.argv[3], **{{name: output.numpy() for name, output in outputs.items()}})
-ours = {{name.split(".")[0] for name in sys.modules}} & {{"spinn_tensor", "data_prep", "export"}}
-assert not ours, ours
-"""
-PROGRAM_ALONE = ALONE.format(load="torch.export.load(sys.argv[1]).module()")
-PACKAGE_ALONE = ALONE.format(load="torch._inductor.aoti_load_package(sys.argv[1])")
+PROGRAM_ALONE = "torch.export.load(sys.argv[1]).module()"
+PACKAGE_ALONE = "torch._inductor.aoti_load_package(sys.argv[1])"
 
 
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", [*PROGRAMS[:3], *SLOWLY])
 def test_a_program_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
-    export_program(model, tmp_path / "model.pt2", tables=tables, **SAID)
+    export_program(model, tmp_path / "model.pt2", describe(model, "pt2", tables=tables, **SAID))
     run = load_program(tmp_path / "model.pt2")
     case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
     assert list(run(case.inputs)) == list(output_axes(task, tables))
@@ -71,7 +62,7 @@ def test_a_program_says_what_its_model_says(task, kind, tables, leaf_encoder, tm
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", PROGRAMS)
 def test_a_package_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
-    export_aoti(model, tmp_path / "model.aoti.pt2", tables=tables, **SAID)
+    export_aoti(model, tmp_path / "model.aoti.pt2", describe(model, "aoti", tables=tables, **SAID))
     run = load_aoti(tmp_path / "model.aoti.pt2")
     require(compare(model, run, random_cases(model, tables=tables), tables=tables), EXACT)
     case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
@@ -81,7 +72,7 @@ def test_a_package_says_what_its_model_says(task, kind, tables, leaf_encoder, tm
 
 def test_folded_leaves_change_nothing() -> None:
     model = tiny_model("sentence", "spinn-pi-nt").double()
-    folded = program(model, fold_leaves=True).module()
+    folded = program(model, describe(model, fold_leaves=True)).module()
 
     def run(inputs):
         outputs = folded(**{name: torch.from_numpy(array) for name, array in inputs.items()})
@@ -91,7 +82,8 @@ def test_folded_leaves_change_nothing() -> None:
 
 
 def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:
-    export_program(tiny_model("sentence", "spinn-pi-nt"), tmp_path / "model.pt2", **SAID)
+    model = tiny_model("sentence", "spinn-pi-nt")
+    export_program(model, tmp_path / "model.pt2", describe(model, "pt2", **SAID))
     extra = {"export.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=extra)
     said = json.loads(extra["export.json"])
@@ -113,7 +105,8 @@ def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:
 
 @exports_lanes
 def test_a_program_holds_no_code_of_ours(tmp_path) -> None:
-    export_program(tiny_model("pair", "spinn"), tmp_path / "model.pt2", **SAID)
+    model = tiny_model("pair", "spinn")
+    export_program(model, tmp_path / "model.pt2", describe(model, "pt2", **SAID))
     with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
         assert not [name for name in archive.namelist() if name.endswith(".py")]
 
@@ -121,7 +114,7 @@ def test_a_program_holds_no_code_of_ours(tmp_path) -> None:
 def test_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
     model = tiny_model("sentence", "spinn-pi-nt")
     with pytest.raises(DataError, match="no such folder"):
-        export_program(model, tmp_path / "none" / "model.pt2", **SAID)
+        export_program(model, tmp_path / "none" / "model.pt2", describe(model, "pt2", **SAID))
 
     def fail(exported, content, **options):
         content.write(b"half")
@@ -129,19 +122,21 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(torch.export, "save", fail)
     with pytest.raises(OSError, match="No space"):
-        export_program(model, tmp_path / "model.pt2", **SAID)
+        export_program(model, tmp_path / "model.pt2", describe(model, "pt2", **SAID))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_package_needs_a_compiler(tmp_path) -> None:
+    model = tiny_model("sentence", "spinn-pi-nt")
     no_compiler = inductor_config.patch({"cpp.cxx": ("no-such-compiler",)})
     with no_compiler, pytest.raises(ExportError, match="needs a C\\+\\+ compiler: install g\\+\\+"):
-        export_aoti(tiny_model("sentence", "spinn-pi-nt"), tmp_path / "model.aoti.pt2", **SAID)
+        export_aoti(model, tmp_path / "model.aoti.pt2", describe(model, "aoti", **SAID))
 
 
 def test_a_model_without_a_machine_is_refused() -> None:
+    model = tiny_model("pair", "lstm")
     with pytest.raises(ExportError, match="'lstm' is not exported"):
-        program(tiny_model("pair", "lstm"))
+        program(model, describe(model))
 
 
 def test_a_program_made_after_an_onnx_file_takes_any_sizes(tmp_path) -> None:
@@ -150,15 +145,16 @@ def test_a_program_made_after_an_onnx_file_takes_any_sizes(tmp_path) -> None:
     program = """
 import sys
 from pathlib import Path
+from spinn_tensor.export.interface import describe
 from spinn_tensor.export.onnx_file import export_onnx
 from spinn_tensor.export.parity import compare, random_cases, require
 from spinn_tensor.export.programs import export_program, load_program
 from tests.tiny_models import tiny_model
 
-folder, said = Path(sys.argv[1]), {"vocabulary_sha256": "", "max_length": 0}
+folder = Path(sys.argv[1])
 model = tiny_model("pair", "spinn-pi-nt")
-export_onnx(model, folder / "model.onnx", **said)
-export_program(model, folder / "model.pt2", **said)
+export_onnx(model, folder / "model.onnx", describe(model))
+export_program(model, folder / "model.pt2", describe(model, "pt2"))
 require(compare(model, load_program(folder / "model.pt2"), random_cases(model, batch_sizes=(1, 3))))
 """
     command = [sys.executable, "-c", program, str(tmp_path)]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +11,14 @@ import torch
 from spinn_tensor import run_given, run_own, to_torch
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables import lane_tables, own_tables
+from spinn_tensor.export.artefact import output_axes
 from spinn_tensor.export.fold import step_weights
-from spinn_tensor.export.interface import ExportError, output_axes
+from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, reference, require
 from spinn_tensor.export.script_loop import run_lanes
 from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
-from tests.closeness import EXACT, FLOAT64, assert_close
+from tests.artefacts import SAID, assert_equal, run_alone
+from tests.closeness import EXACT
 from tests.machines import flatten, random_transitions
 from tests.tiny_models import tiny_model
 
@@ -36,25 +35,15 @@ SCRIPTS = [
     ("pair", "spinn-pi-nt", "forest", "projection"),
     ("sentence", "spinn-pi-nt", "forest", "projection"),
 ]
-SAID = {"vocabulary_sha256": "0123abc", "max_length": 90}
-
-ALONE = """
-import sys
-import numpy, torch
-model = torch.jit.load(sys.argv[1])
-inputs = {name: torch.from_numpy(array) for name, array in numpy.load(sys.argv[2]).items()}
-outputs = model(**inputs)
-numpy.savez(sys.argv[3], **{name: output.numpy() for name, output in outputs.items()})
-ours = {name.split(".")[0] for name in sys.modules} & {"spinn_tensor", "data_prep", "export"}
-assert not ours, ours
-"""
 
 
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", SCRIPTS)
 def test_a_file_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder)
     for limits in (TOLERANCES["float32"], EXACT):
-        export_torchscript(model, tmp_path / "model.ts", tables=tables, **SAID)
+        export_torchscript(
+            model, tmp_path / "model.ts", describe(model, "torchscript", tables=tables, **SAID)
+        )
         run = load_torchscript(tmp_path / "model.ts")
         case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
         assert list(run(case.inputs)) == list(output_axes(task, tables))
@@ -65,7 +54,7 @@ def test_a_file_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_p
 @pytest.mark.parametrize("task, kind", [("pair", "spinn"), ("sentence", "spinn-pi-nt")])
 def test_folded_leaves_change_nothing(task, kind, tmp_path) -> None:
     model = tiny_model(task, kind).double()
-    export_torchscript(model, tmp_path / "model.ts", fold_leaves=True, **SAID)
+    export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", fold_leaves=True, **SAID))
     run = load_torchscript(tmp_path / "model.ts")
     require(compare(model, run, random_cases(model, batch_sizes=(8,))), EXACT)
 
@@ -73,28 +62,11 @@ def test_folded_leaves_change_nothing(task, kind, tmp_path) -> None:
 @pytest.mark.parametrize("task, kind", [("pair", "spinn"), ("sentence", "spinn-pi"), ("pair", "spinn-pi-nt")])
 def test_torch_alone_runs_it(task, kind, tmp_path) -> None:
     model = tiny_model(task, kind).double()
-    export_torchscript(model, tmp_path / "model.ts", **SAID)
+    export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))
     tables = {"spinn": "own", "spinn-pi": "given", "spinn-pi-nt": "forest"}[kind]
     case = next(random_cases(model, batch_sizes=(7,), seed=1))
-    run_alone(ALONE, tmp_path, "model.ts", case.inputs)
+    run_alone("torch.jit.load(sys.argv[1])", tmp_path, "model.ts", case.inputs)
     assert_equal(dict(np.load(tmp_path / "outputs.npz")), reference(model, case, tables))
-
-
-def assert_equal(got, expected) -> None:
-    """Equal in double precision, and all transitions."""
-    assert list(got) == list(expected)
-    for name, values in expected.items():
-        assert got[name].dtype == values.dtype
-        assert_close(got[name], values, FLOAT64)
-
-
-def run_alone(program: str, folder: Path, artefact: str, inputs: dict[str, np.ndarray]) -> None:
-    """A process whose path has nothing of ours; it writes outputs.npz."""
-    np.savez(folder / "inputs.npz", **inputs)
-    arguments = [artefact, "inputs.npz", "outputs.npz"]
-    subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", "-c", program, *arguments], cwd=folder, check=True, timeout=300
-    )
 
 
 @pytest.mark.parametrize("tables", ["own", "given"])
@@ -129,7 +101,8 @@ def test_the_loop_is_the_machine_in_double_precision(tables) -> None:
 
 
 def test_lengths_that_cannot_be_are_refused() -> None:
-    scripted = script(tiny_model("parse", "spinn"))
+    model = tiny_model("parse", "spinn")
+    scripted = script(model, describe(model))
     token_ids = torch.ones(2, 3, dtype=torch.int64)
     for lengths in ([0, 3], [3, 4]):
         with pytest.raises(torch.jit.Error, match="lengths: expected at least 1"):
@@ -138,7 +111,7 @@ def test_lengths_that_cannot_be_are_refused() -> None:
 
 def test_the_file_says_what_it_is(tmp_path) -> None:
     model = tiny_model("pair", "spinn")
-    export_torchscript(model, tmp_path / "model.ts", **SAID)
+    export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))
     files = {"export.json": "", "labels.txt": ""}
     torch.jit.load(tmp_path / "model.ts", _extra_files=files)
     said = json.loads(files["export.json"])
@@ -161,10 +134,10 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(torch.jit, "save", fail)
     with pytest.raises(OSError, match="No space"):
-        export_torchscript(model, tmp_path / "model.ts", **SAID)
+        export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="no such folder"):
-        export_torchscript(model, tmp_path / "none" / "model.ts", **SAID)
+        export_torchscript(model, tmp_path / "none" / "model.ts", describe(model, "torchscript", **SAID))
 
 
 def test_what_is_no_file_of_ours(tmp_path) -> None:
@@ -179,5 +152,6 @@ def test_what_is_no_file_of_ours(tmp_path) -> None:
 
 
 def test_a_model_without_a_machine_is_refused() -> None:
+    model = tiny_model("pair", "lstm")
     with pytest.raises(ExportError, match="'lstm' is not exported"):
-        script(tiny_model("pair", "lstm"))
+        script(model, describe(model))

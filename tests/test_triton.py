@@ -19,8 +19,8 @@ pytest.importorskip("tritonclient.grpc")
 from google.protobuf import text_format  # noqa: E402
 from tritonclient.grpc import model_config_pb2  # noqa: E402
 
-from spinn_tensor.export import job  # noqa: E402
-from spinn_tensor.export.folder import ArtefactError  # noqa: E402
+from spinn_tensor.export import artefact  # noqa: E402
+from spinn_tensor.export.artefact import ArtefactError  # noqa: E402
 from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
 from spinn_tensor.export.session import open_session  # noqa: E402
 from spinn_tensor.export.triton import check_repository, has_triton_schema  # noqa: E402
@@ -167,11 +167,11 @@ def test_without_tritons_schema_the_check_is_left_out_and_said(monkeypatch) -> N
 def test_a_repository_that_does_not_fit_leaves_no_file(models, tmp_path, capsys, monkeypatch) -> None:
     from spinn_tensor.export import onnx_file
 
-    def copy(model: object, path: Path, **_: object) -> None:
+    def copy(model: object, path: Path, exported: object) -> None:
         path.write_bytes((models / "own" / "1" / "model.onnx").read_bytes())
 
     monkeypatch.setattr(onnx_file, "export_onnx", copy)
-    monkeypatch.setattr(job, "output_axes", lambda task, tables: {"scores": ("batch", "classes")})
+    monkeypatch.setattr(artefact, "output_axes", lambda task, tables: {"scores": ("batch", "classes")})
     bundle = tiny_bundle(tmp_path / "bundle", "spinn", "pair")
     output = tmp_path / "a" / "models"
     assert main(["export", str(bundle), "--format", "triton", "--output", str(output)]) == 1

@@ -85,7 +85,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from spinn_tensor.export.folder import ArtefactError
+    from spinn_tensor.export.artefact import ArtefactError
     from spinn_tensor.export.interface import ExportError
     from spinn_tensor.export.job import ExportOptions, export_folder
     from spinn_tensor.export.parity import ParityError

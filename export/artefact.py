@@ -1,27 +1,38 @@
-"""An exported folder: the artefact, what it is, and what raw text for it is to be read through.
+"""An exported folder: the artefact, its one description, and what raw text for it is to be read through.
 
     model.onnx ...   the artefact, see ARTEFACTS
     export.json      format version, format, task, kind, tables, labels, the vocabulary's sha256, ...: `Exported`
     tokenizer.json   that of the checkpoint: from text to ids
 
-It is read without torch, and strictly, as a checkpoint is.
+It is read without torch, and strictly, as a checkpoint is. Names and shapes of what goes in and comes out:
+
+pair        premise_ids (batch, length) int64, premise_lengths (batch,) int64, hypothesis_ids, hypothesis_lengths
+sentence    token_ids, lengths
+parse       token_ids, lengths
+given       and premise_transitions, hypothesis_transitions or transitions (batch, 2 length - 1) int64, -1 padding
+forest      token_ids (tokens,) of all sentences, premises first; left_index, right_index (steps, width) int64 and
+            root_index (sentences,) int64, of `data_prep.tables.forest_tables` with `padded`
+
+-> logits (batch, classes), encodings or premise_encodings and hypothesis_encodings (batch, hidden), and of a model
+   that parses transitions, or premise_transitions and hypothesis_transitions, as above
 """
 
 from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1  # of export.json and of the metadata inside the artefact
 EXPORT, TOKENIZER = "export.json", "tokenizer.json"
 VERSION_KEY = "spinn_format_version"  # of the metadata inside the artefact
+PRECISIONS = {"onnx-fp16": "float16", "onnx-int8": "int8"}  # of formats; others are in float32
 ARTEFACTS = {  # file of each format
     "onnx": "model.onnx",
     "onnx-fp16": "model.onnx",
@@ -52,51 +63,34 @@ class Exported(NamedTuple):
     precision: str  # "float32", "float16" or "int8"
     folded: bool  # whether the words' leaf states are one table
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the artefact says of itself inside, where all values are text: all but what is of its folder."""
+        fields = {key: value for key, value in self._asdict().items() if key not in ("format", "branching")}
+        return {VERSION_KEY: str(FORMAT_VERSION)} | {
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for key, value in fields.items()
+        }
 
-def metadata(
-    *,
-    task: str,
-    kind: str,
-    tables: str,
-    labels: Sequence[str],
-    vocabulary_sha256: str,
-    max_length: int,
-    hidden_dim: int,
-    precision: str,
-    folded: bool,
-) -> dict[str, str]:
-    """What an artefact says of itself inside, where all values are text; the arguments are fields of `Exported`."""
-    return {
-        VERSION_KEY: str(FORMAT_VERSION),
-        "task": task,
-        "kind": kind,
-        "tables": tables,
-        "labels": json.dumps(list(labels), ensure_ascii=False),
-        "vocabulary_sha256": vocabulary_sha256,
-        "max_length": str(max_length),
-        "hidden_dim": str(hidden_dim),
-        "precision": precision,
-        "folded": "true" if folded else "false",
-    }
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """Names of the inputs, in order, with the names of their axes."""
+        return input_axes(self.task, self.tables)
 
-
-def metadata_of(exported: Exported) -> dict[str, str]:
-    """What the artefact of an export.json says of itself."""
-    fields = exported._asdict()
-    del fields["format"], fields["branching"]  # of the folder, not of the artefact
-    return metadata(**fields)
+    @property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """Names of the outputs, in order, with the names of their axes."""
+        return output_axes(self.task, self.tables)
 
 
 def write_export(folder: Path, exported: Exported, tokenizer: Tokenizer) -> None:
-    """Writes export.json and tokenizer.json into a folder that is there."""
-    content = {"format_version": FORMAT_VERSION, **exported._asdict()}
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / EXPORT).write_text(text + "\n", encoding="utf-8")
+    """Write export.json and tokenizer.json into a folder that is there."""
+    write_json(folder / EXPORT, {"format_version": FORMAT_VERSION, **exported._asdict()})
     tokenizer.save(folder / TOKENIZER)
 
 
 def read_export(folder: str | Path) -> tuple[Exported, Tokenizer, Path]:
-    """What the folder says of its artefact, its tokenizer, and the path of the artefact.
+    """Return what the folder says of its artefact, its tokenizer, and the path of the artefact.
 
     Raises ArtefactError for a folder that is none, damaged, newer than this program, or whose vocabulary is another.
     """
@@ -106,7 +100,7 @@ def read_export(folder: str | Path) -> tuple[Exported, Tokenizer, Path]:
     exported = _checked(folder / EXPORT)
     try:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
-    except (DataError, OSError) as error:
+    except DataError as error:
         raise ArtefactError(str(error)) from error
     if tokenizer.vocabulary.sha256 != exported.vocabulary_sha256:
         raise ArtefactError(
@@ -117,7 +111,12 @@ def read_export(folder: str | Path) -> tuple[Exported, Tokenizer, Path]:
 
 
 def _checked(path: Path) -> Exported:
-    values = _read_object(path)
+    if not path.is_file():
+        raise ArtefactError(f"{path.parent}: no exported model here ({path.name} is missing)")
+    try:
+        values = read_json_object(path)
+    except DataError as error:
+        raise ArtefactError(str(error)) from error
     version = values.pop("format_version", None)
     if type(version) is not int or version < 1:
         raise ArtefactError(f"{path}: format_version is {version!r}, expected a number from 1 on")
@@ -136,23 +135,42 @@ def _checked(path: Path) -> Exported:
     return Exported(**values)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtefactError(f"{path.parent}: no exported model here ({path.name} is missing)") from None
-    except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path}: not JSON") from error
-    if not isinstance(values, dict):
-        raise ArtefactError(f"{path}: expected a JSON object, got {type(values).__name__}")
-    return values
-
-
 def _is_a(value: Any, expected: Any) -> bool:
     if expected == list[str]:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     if expected is int:
         return type(value) is int and value >= 0
     return isinstance(value, expected)
+
+
+def sides_of(task: str) -> tuple[str, ...]:
+    """Return the prefixes of names: one for each sentence of an example."""
+    return ("premise_", "hypothesis_") if task == "pair" else ("",)
+
+
+def input_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
+    """Return the names of the inputs, in order, with the names of their axes."""
+    if table_kind == "forest":
+        schedule = ("steps", "width")
+        return {
+            "token_ids": ("tokens",),
+            "left_index": schedule,
+            "right_index": schedule,
+            "root_index": ("sentences",),
+        }
+    axes: dict[str, tuple[str, ...]] = {}
+    for side in sides_of(task):
+        axes |= {side + ("ids" if side else "token_ids"): ("batch", "length"), f"{side}lengths": ("batch",)}
+    if table_kind == "given":
+        axes |= {f"{side}transitions": ("batch", "transitions") for side in sides_of(task)}
+    return axes
+
+
+def output_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
+    """Return the names of the outputs, in order, with the names of their axes."""
+    batch = "sentences" if table_kind == "forest" and task != "pair" else "batch"
+    axes: dict[str, tuple[str, ...]] = {} if task == "parse" else {"logits": (batch, "classes")}
+    axes |= {f"{side}encodings": (batch, "hidden") for side in sides_of(task)}
+    if table_kind == "own":
+        axes |= {f"{side}transitions": (batch, "transitions") for side in sides_of(task)}
+    return axes

@@ -1,0 +1,46 @@
+"""What tests of several kinds of exported files have in common."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tests.closeness import FLOAT64, assert_close
+
+SAID = {"vocabulary_sha256": "0123abc", "max_length": 90}  # of `describe`
+
+ALONE = """
+import sys
+import numpy, torch
+model = {load}
+inputs = {{name: torch.from_numpy(array) for name, array in numpy.load(sys.argv[2]).items()}}
+outputs = model(**inputs)
+numpy.savez(sys.argv[3], **{{name: output.numpy() for name, output in outputs.items()}})
+ours = {{name.split(".")[0] for name in sys.modules}} & {{"spinn_tensor", "data_prep", "export"}}
+assert not ours, ours
+"""
+
+
+def assert_equal(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Assert that outputs are equal in double precision, and all transitions."""
+    assert list(got) == list(expected)
+    for name, values in expected.items():
+        assert got[name].dtype == values.dtype
+        assert_close(got[name], values, FLOAT64)
+
+
+def run_alone(
+    load: str,  # the expression that reads the file sys.argv[1]
+    folder: Path,
+    artefact: str,  # file in it
+    inputs: dict[str, np.ndarray],
+) -> None:
+    """Run an artefact in a process whose path has nothing of ours; it writes outputs.npz."""
+    np.savez(folder / "inputs.npz", **inputs)
+    arguments = [ALONE.format(load=load), artefact, "inputs.npz", "outputs.npz"]
+    subprocess.run(
+        [sys.executable, "-I", "-W", "ignore", "-c", *arguments], cwd=folder, check=True, timeout=300
+    )
