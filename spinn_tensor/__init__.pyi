@@ -2,6 +2,7 @@ from .batch import Batch as Batch
 from .batch import SentenceBatch as SentenceBatch
 from .batch import make_batch as make_batch
 from .batch import make_sentence_batch as make_sentence_batch
+from .batch_encoder import BatchEncoder as BatchEncoder
 from .bundle import Provenance as Provenance
 from .bundles import ComposeWeights as ComposeWeights
 from .bundles import ForestTables as ForestTables

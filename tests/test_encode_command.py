@@ -131,7 +131,7 @@ def test_a_record_without_the_field_names_those_that_it_has(
         ("out.npy", ["--shard-size", "3"], "--shard-size goes with a folder"),
         ("out.npy", ["--overwrite"], "--overwrite goes with a folder"),
         ("out.npy", ["--format", "npy"], "--format goes with a folder"),
-        ("out.safetensors", ["--timeout", "3"], "--timeout goes with a folder"),
+        ("out.safetensors", ["--shard", "1/3"], "--shard goes with a folder"),
         ("out", ["--field", "sentence1"], "--field goes with a jsonl --input"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from spinn_tensor.data_prep.trees import Tree, parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import (
     EncodingOptions,
-    Ranks,
+    Part,
     blocks,
     encode_to_array,
     encode_to_shards,
@@ -318,45 +319,72 @@ def test_options_are_checked(setting: dict[str, Any]) -> None:
         EncodingOptions(**setting)
 
 
-@pytest.mark.parametrize("world", [2, 3, 7])
-def test_ranks_share_the_shards_without_overlap_or_loss(world: int, tmp_path: Path) -> None:
-    """One after another, the first in their midst: rank 0 signs the folder, and is then kept from waiting."""
+@pytest.mark.parametrize("n_parts", [2, 3, 7])
+def test_parts_share_the_shards_without_overlap_or_loss(n_parts: int, tmp_path: Path) -> None:
+    """One after another, the first part last: whichever ends last joins the shards."""
     sentences, source = write_parses(tmp_path / "in.txt", BAD), tmp_path / "in.txt"
-    options = {"skip_bad": True, "timeout": 0.2}
     done: list[int] = []
-    with pytest.raises(TimeoutError, match=r"waited .* in vain: \d shards are missing, of rank 1"):
-        encode(source, tmp_path / "out", ranks=Ranks(0, world), advance=done.append, **options)
-    for rank in range(1, world):
-        encode(source, tmp_path / "out", ranks=Ranks(rank, world), advance=done.append, **options)
-    manifest = encode(source, tmp_path / "out", ranks=Ranks(0, world), advance=done.append, **options)
+    notes: list[str] = []
+    for number in range(n_parts, 1, -1):
+        part = Part(number, n_parts)
+        made = encode(
+            source, tmp_path / "out", part=part, skip_bad=True, advance=done.append, note=notes.append
+        )
+        assert made is None
+        assert notes.pop().startswith(f"part {number} of {n_parts} is done, ")
+    last = Part(1, n_parts)
+    manifest = encode(source, tmp_path / "out", part=last, skip_bad=True, advance=done.append)
     assert sum(done) == len(sentences)
     encode(source, tmp_path / "alone", skip_bad=True)
     assert manifest == read_manifest(tmp_path / "alone")
     assert {name: data for name, (data, _) in contents(tmp_path / "out").items()} == {
         name: data for name, (data, _) in contents(tmp_path / "alone").items()
     }
-    assert encode(source, tmp_path / "out", ranks=Ranks(1, world), **options) == manifest
+    assert encode(source, tmp_path / "out", part=Part(2, n_parts), skip_bad=True) == manifest
 
 
-def test_a_rank_does_not_begin_before_rank_0(tmp_path: Path) -> None:
-    write_parses(tmp_path / "in.txt")
-    with pytest.raises(TimeoutError, match="rank 0 has not begun"):
-        encode(tmp_path / "in.txt", tmp_path / "out", ranks=Ranks(1, 2), timeout=0.1)
-    encode(tmp_path / "in.txt", tmp_path / "out")
-    other = {"ranks": Ranks(1, 2), "timeout": 0.1, "dtype": "float16"}
-    with pytest.raises(ConfigError, match="dtype was 'float32'"):
-        encode(tmp_path / "in.txt", tmp_path / "out", **other)
-    with pytest.raises(TimeoutError, match="rank 0 has not begun"):
-        encode(tmp_path / "in.txt", tmp_path / "out", **other, overwrite=True)
+def test_the_whole_command_does_what_parts_left(tmp_path: Path) -> None:
+    sentences, source = write_parses(tmp_path / "in.txt"), tmp_path / "in.txt"
+    done: list[int] = []
+    assert encode(source, tmp_path / "out", part=Part(2, 3), advance=done.append) is None
+    manifest = encode(source, tmp_path / "out", advance=done.append)
+    assert manifest is not None
+    assert sum(done) == len(sentences) == manifest["count"]
+
+
+def test_parts_that_begin_at_once_replace_another_job_once(tmp_path: Path) -> None:
+    """Threads stand for processes: each opens the folder, and its lock, by itself."""
+    sentences, source, folder = write_parses(tmp_path / "in.txt"), tmp_path / "in.txt", tmp_path / "out"
+    encode(source, folder, dtype="float16")
+
+    def run(number: int) -> dict[str, Any] | None:
+        return encode(source, folder, encoder=encoder, part=Part(number, 4), overwrite=True)
+
+    encoder = encoder_of()
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(run, range(1, 5)))
+    manifest = read_manifest(folder)
+    assert manifest in made
+    assert manifest["count"] == len(sentences)
+    assert_close(np.concatenate(list(read_shards(folder))), one_by_one(encoder, sentences))
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/", "/", "-1/2"])
+def test_parts_are_checked(text: str) -> None:
+    assert Part.parse("2/2") == Part(2, 2)
+    with pytest.raises(ConfigError, match="expected i/n"):
+        Part.parse(text)
 
 
 @pytest.mark.parametrize("rank, world", [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "")])
-def test_ranks_of_the_environment_are_checked(rank: str, world: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Ranks.from_environment() == Ranks(0, 1)
+def test_the_part_of_the_environment_is_checked(
+    rank: str, world: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Part.from_environment() == Part(1, 1)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(ConfigError, match="RANK and WORLD_SIZE"):
-        Ranks.from_environment()
+        Part.from_environment()
 
 
 def test_text_for_a_model_that_parses_for_itself(tmp_path: Path) -> None:

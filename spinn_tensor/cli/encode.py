@@ -36,9 +36,8 @@ from spinn_tensor.data_prep.files import Skipped, is_jsonl, open_text, parse_rec
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.records import WITHOUT_PARSE, Tokenize
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.encoding import EncodingOptions, Ranks, encode_to_array, encode_to_shards
+from spinn_tensor.encoding import EncodingOptions, Part, encode_to_array, encode_to_shards
 from spinn_tensor.encoding.job import DTYPES, FORMATS, STDIN
-from spinn_tensor.encoding.run import WAIT_SECONDS
 from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.inference import BATCH_TOKENS, SHARING_TOKENS
 from spinn_tensor.model.classifiers import load_checkpoint
@@ -56,7 +55,9 @@ or the one that --field names.
 One array, NAME.npy or NAME.safetensors, is made in memory. A folder takes any number of
 sentences at a constant memory: a shard for every --shard-size lines, and at the end
 manifest.json, which names the shards, their rows and the lines that were left out. The same
-command goes on where it was killed. Under torchrun the processes share the shards.
+command goes on where it was killed. Processes that know nothing of each other share a job
+by --shard, on one machine or several with the folder in common, at the same time or one
+after another; torchrun does it by itself. Whichever ends last writes manifest.json.
 """
 
 EPILOG = """\
@@ -72,10 +73,13 @@ examples:
   torchrun --nproc-per-node 8 -m spinn_tensor encode runs/pi --input parses.txt --output encodings
       eight processes, or GPUs
 
+  spinn encode runs/pi --input parses.txt --output encodings --shard 3/8
+      the third of eight processes, wherever they run
+
   python -c "import numpy; print(numpy.load('premises.npy', mmap_mode='r').shape)"
 """
 
-OF_FOLDERS = ("format", "shard_size", "overwrite", "timeout")  # options that one array has no use for
+OF_FOLDERS = ("format", "shard_size", "overwrite", "shard")  # options that one array has no use for
 # endings that are meant for one array, or for another kind of file than is written
 _NO_FOLDER = """
     .npy .safetensors .npz .pt .pth .pkl .pickle .bin .h5 .hdf5 .csv .tsv .txt .json .jsonl .parquet .arrow .feather
@@ -104,10 +108,10 @@ def add_parser(subparsers: Any) -> None:
     )
     add("--overwrite", action="store_true", default=None, help="replace what a folder holds of another job")
     add(
-        "--timeout",
-        type=positive,
-        metavar="SECONDS",
-        help=f"how long to wait for another process's next shard (default: {WAIT_SECONDS:,.0f})",
+        "--shard",
+        metavar="I/N",
+        help="do part I of N, one process each; whichever ends last joins them (default: the whole; under torchrun, "
+        "a part for each process)",
     )
     add(
         "--batch-tokens",
@@ -124,10 +128,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    ranks = Ranks.from_environment()
+    part = _part(args)
     source = STDIN if args.input == "-" else Path(args.input)
-    _check_usage(args, source, ranks)
-    checkpoint = load_checkpoint(args.checkpoint, _device_of(choose_device(args), ranks))
+    _check_usage(args, source, part)
+    checkpoint = load_checkpoint(args.checkpoint, _device_of(choose_device(args), part))
     branching = composed_branching(args, checkpoint)
     options = EncodingOptions(
         field=args.field,
@@ -140,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     )
     tokenize = text_reader_for(checkpoint, branching)
     job = checkpoint.model.encoder, checkpoint.vocabulary, source
-    encode = _to_array if _is_one_array(args.output) else partial(_to_shards, ranks=ranks)
+    encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     try:
         encode(args, job, options, tokenize)
     except DataError as error:
@@ -162,7 +166,7 @@ def _to_array(
 
 
 def _to_shards(
-    args: argparse.Namespace, job: Job, options: EncodingOptions, tokenize: Tokenize | None, ranks: Ranks
+    args: argparse.Namespace, job: Job, options: EncodingOptions, tokenize: Tokenize | None, part: Part
 ) -> None:
     with _meter() as advance:
         manifest = encode_to_shards(
@@ -170,14 +174,13 @@ def _to_shards(
             args.output,
             options,
             tokenize=tokenize,
-            ranks=ranks,
+            part=part,
             batch_tokens=args.batch_tokens,
             overwrite=bool(args.overwrite),
-            timeout=args.timeout or WAIT_SECONDS,
             advance=advance,
-            note=_note if ranks.rank == 0 else lambda text: None,
+            note=_note,
         )
-    if manifest is not None and ranks.rank == 0:
+    if manifest is not None:
         n_shards = len(manifest["shards"])
         where = f"{args.output}, {n_shards:,} shard{'' if n_shards == 1 else 's'}"
         _report_words(manifest.get("words", 0), manifest.get("unknown_words", 0))
@@ -188,8 +191,8 @@ def _is_one_array(output: Path) -> bool:
     return output.suffix in [f".{name}" for name in FORMATS]
 
 
-def _check_usage(args: argparse.Namespace, source: Path, ranks: Ranks) -> None:
-    """Raises ConfigError for options that would do nothing, DataError for a folder that is not there."""
+def _check_usage(args: argparse.Namespace, source: Path, part: Part) -> None:
+    """Raise ConfigError for options that would do nothing, DataError for a folder that is not there."""
     if args.field is not None and not is_jsonl(source):
         raise ConfigError("--field goes with a jsonl --input")
     if not _is_one_array(args.output):
@@ -202,21 +205,31 @@ def _check_usage(args: argparse.Namespace, source: Path, ranks: Ranks) -> None:
     for name in OF_FOLDERS:
         if getattr(args, name) is not None:
             raise ConfigError(f"--{name.replace('_', '-')} goes with a folder as --output")
-    if ranks.world > 1:
+    if part.n_parts > 1:
         raise ConfigError(f"--output {args.output}: several processes write into a folder, not one array")
     if not args.output.parent.is_dir():
         raise DataError(f"no such folder: {args.output.parent}", path=args.output)
 
 
-def _device_of(device: str, ranks: Ranks) -> str:
-    """Where this process computes: under torchrun on a GPU of its own."""
-    if device != "cuda" or ranks.world == 1:
+def _part(args: argparse.Namespace) -> Part:
+    """Return what this process does: what --shard says, else what torchrun does."""
+    if args.shard is None:
+        return Part.from_environment()
+    try:
+        return Part.parse(args.shard)
+    except ConfigError as error:
+        raise ConfigError(f"--shard: {error}") from None
+
+
+def _device_of(device: str, part: Part) -> str:
+    """Return where this process computes: of several on a GPU of its own."""
+    if device != "cuda" or part.n_parts == 1:
         return device
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', ranks.rank)) % torch.cuda.device_count()}"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', part.number - 1)) % torch.cuda.device_count()}"
 
 
 def _with_fields(error: DataError, source: Path, limits: Limits) -> DataError:
-    """The error; where it is that a record lacks the field, with those that it has, one of which may be meant."""
+    """Return the error; where a record lacks the field, with those that it has, one of which may be meant."""
     is_missing = error.reason.startswith("missing field") and not error.reason.endswith(WITHOUT_PARSE)
     if not is_missing or error.line is None or not is_jsonl(source):
         return error
@@ -245,7 +258,7 @@ def _report(skipped: Skipped, count: int, width: int, where: str) -> None:
 
 @contextmanager
 def _meter() -> Iterator[Callable[[int], object]]:
-    """What was done and how fast, on stderr; what is given is called with the sentences just encoded."""
+    """Show what was done and how fast, on stderr; what is given is called with the sentences just encoded."""
     console = Console(stderr=True)
     start = last = time.monotonic()
     total = 0

@@ -2,7 +2,7 @@
 
 from spinn_tensor.encoding.blocks import EncodedBlock as EncodedBlock
 from spinn_tensor.encoding.job import EncodingOptions as EncodingOptions
-from spinn_tensor.encoding.job import Ranks as Ranks
+from spinn_tensor.encoding.job import Part as Part
 from spinn_tensor.encoding.run import encode_to_array as encode_to_array
 from spinn_tensor.encoding.run import encode_to_shards as encode_to_shards
 from spinn_tensor.encoding.shards import read_manifest as read_manifest

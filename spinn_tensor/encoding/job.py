@@ -53,30 +53,41 @@ class EncodingOptions(Settings):
         return Limits(self.max_line_bytes, self.max_words)
 
 
-class Ranks(NamedTuple):
-    """This process among those that share a job: shard k belongs to rank k modulo `world`."""
+class Part(NamedTuple):
+    """What one of several processes does of a job: of n parts, part i has the shards i - 1, i - 1 + n, and so on."""
 
-    rank: int = 0
-    world: int = 1
+    number: int = 1  # i, from 1 on
+    n_parts: int = 1
 
     @classmethod
-    def from_environment(cls) -> Ranks:
-        """As torchrun says, or one process alone. Raises ConfigError for numbers that do not fit."""
+    def parse(cls, text: str) -> Part:
+        """Read "i/n". Raises ConfigError for numbers that do not fit."""
+        number, separator, n_parts = text.partition("/")
+        if not (
+            separator and number.isdecimal() and n_parts.isdecimal() and 1 <= int(number) <= int(n_parts)
+        ):
+            raise ConfigError(f"expected i/n, a part from 1 to n of n parts, got {text!r}")
+        return cls(int(number), int(n_parts))
+
+    @classmethod
+    def from_environment(cls) -> Part:
+        """Return this process's part under torchrun, else the whole. Raises ConfigError for numbers that do not fit."""
         rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
         if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
             raise ConfigError(
                 f"RANK and WORLD_SIZE: expected a rank below the number of ranks, got {rank}, {world}"
             )
-        return cls(int(rank), int(world))
+        return cls(int(rank) + 1, int(world))
 
-    def owns(self, shard: int) -> bool:
-        return shard % self.world == self.rank
+    def has(self, shard: int) -> bool:
+        """Tell whether a shard, counted from 0, is one of this part's."""
+        return shard % self.n_parts == self.number - 1
 
 
 def describe_job(
     encoder: SentenceEncoder, vocabulary: Vocabulary, source: Path, options: EncodingOptions
 ) -> dict[str, Any]:
-    """The job as JSON values. Raises DataError for an input that cannot be opened."""
+    """Return the job as JSON values. Raises DataError for an input that cannot be opened."""
     return {
         "model_sha256": model_sha256(encoder, vocabulary),
         "input": _identity(source),
@@ -85,7 +96,7 @@ def describe_job(
 
 
 def model_sha256(encoder: SentenceEncoder, vocabulary: Vocabulary) -> str:
-    """Hex digest of all that an encoding depends on: settings, weights and words."""
+    """Return the hex digest of all that an encoding depends on: settings, weights and words."""
     digest = hashlib.sha256(json.dumps([encoder.config.to_dict(), vocabulary.sha256]).encode("ascii"))
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -94,7 +105,7 @@ def model_sha256(encoder: SentenceEncoder, vocabulary: Vocabulary) -> str:
 
 
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first thing in which two jobs differ, in words; None if they give the same vectors."""
+    """Say the first thing in which two jobs differ; None if they give the same vectors."""
     if then["input"]["path"] == now["input"]["path"] == "-":
         return "standard input, which cannot be read again"
     if then["model_sha256"] != now["model_sha256"]:
@@ -110,7 +121,7 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 
 def _identity(source: Path) -> dict[str, Any]:
-    """What the input is; of stdin, which cannot be read twice, nothing is known."""
+    """Tell what the input is; of stdin, which cannot be read twice, nothing is known."""
     form = "jsonl" if is_jsonl(source) else "text"
     if source == STDIN:
         return {"path": "-", "form": form, "bytes": None, "sha256": None}

@@ -14,11 +14,9 @@ from spinn_tensor.data_prep.records import Tokenize
 from spinn_tensor.data_prep.sentence_lines import SentenceFile, line_reader, open_sentences
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding.blocks import EncodedBlock, encode_lines, joined
-from spinn_tensor.encoding.job import STDIN, EncodingOptions, Ranks, describe_job
+from spinn_tensor.encoding.job import STDIN, EncodingOptions, Part, describe_job
 from spinn_tensor.encoding.shards import ShardFolder
 from spinn_tensor.model.encoder import SentenceEncoder
-
-WAIT_SECONDS = 1800.0  # for another rank's next shard
 
 Advance = Callable[[int], object]  # told of the sentences just encoded
 Note = Callable[[str], object]  # told what there is to remark, once
@@ -34,7 +32,7 @@ def encode_to_array(
     batch_tokens: int | None = None,
     advance: Advance = lambda n_sentences: None,
 ) -> EncodedBlock:  # encodings (n, D) in the order of the lines
-    """The encodings of a file, all in memory. Raises DataError naming the first bad line."""
+    """Return the encodings of a file, all in memory. Raises DataError naming the first bad line."""
     with _open(vocabulary, source, options, tokenize) as file:
         blocks = list(_encode(encoder, file, None, options, batch_tokens, advance))
     encoded = joined(blocks, file.skipped)
@@ -51,23 +49,22 @@ def encode_to_shards(
     options: EncodingOptions,
     *,
     tokenize: Tokenize | None = None,  # reads text without a parse
-    ranks: Ranks = Ranks(),  # noqa: B008  (a tuple, which cannot change)
+    part: Part = Part(),  # noqa: B008  (a tuple, which cannot change)
     batch_tokens: int | None = None,
     overwrite: bool = False,  # replace the encodings of another job
-    timeout: float = WAIT_SECONDS,
     advance: Advance = lambda n_sentences: None,
     note: Note = lambda text: None,  # where a job goes on: how many shards were there
 ) -> dict[str, Any] | None:
     """Encode a file of any size into a folder, going on where a job that was killed ended.
 
-    Returns the manifest (see `spinn_tensor.encoding.shards`); None on ranks other than 0, which do not wait for it,
-    unless the folder was finished before.
-    Raises DataError naming the first bad line, ConfigError for a folder that holds something else, TimeoutError if
-    another rank gave no sign of life for `timeout` seconds.
+    Processes with other parts of the job know of each other by the folder alone: they may run at the same time or one
+    after another, and whoever finds all shards there at its end writes the manifest. Returns the manifest (see
+    `spinn_tensor.encoding.shards`); None where shards of other parts are still missing.
+    Raises DataError naming the first bad line, and ConfigError for a folder that holds something else.
     """
-    if source == STDIN and ranks.world > 1:
+    if source == STDIN and part.n_parts > 1:
         raise ConfigError("standard input is read by one process; give a file to several")
-    output = ShardFolder(folder, describe_job(encoder, vocabulary, source, options), ranks, timeout)
+    output = ShardFolder(folder, describe_job(encoder, vocabulary, source, options))
     if (manifest := output.open(overwrite)) is not None:
         n_shards = len(manifest["shards"])
         note(f"{n_shards:,} of {n_shards:,} shards were there")
@@ -75,7 +72,7 @@ def encode_to_shards(
     n_there = output.count_whole()
     with _open(vocabulary, source, options, tokenize) as file:
         for shard in count():
-            if not ranks.owns(shard) or output.is_whole(shard):
+            if not part.has(shard) or output.is_whole(shard):
                 if not file.skip(options.shard_size):
                     break
                 continue
@@ -84,11 +81,15 @@ def encode_to_shards(
                 break
             output.write(shard, joined(blocks, file.skipped))
             file.skipped.clear()  # told of now
-    if ranks.rank:
-        return None
     manifest = output.finish(shard, file.skipped)
-    if n_there:
+    if n_there and part.n_parts == 1:
         note(f"{n_there:,} of {shard:,} shards were there")
+    if manifest is None:
+        n_whole = output.count_whole()
+        note(
+            f"part {part.number} of {part.n_parts} is done, {n_whole:,} of {shard:,} shards are there; "
+            "the part that ends last joins them"
+        )
     return manifest
 
 

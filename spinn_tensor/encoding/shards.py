@@ -7,16 +7,17 @@
     unfinished/00000.json ...   a shard's entry of the manifest, written after the shard
 
 Every file takes its name when it is whole, so that a shard with an entry needs no second look: a job that was killed
-goes on with the shards that have none. Several processes need nothing but the folder. Rank 0 clears and signs it, the
-others wait for that; each writes shards of its own, and rank 0 waits for all entries and writes the manifest.
+goes on with the shards that have none. Several processes need nothing but the folder: each writes shards of its own,
+and the one that finds all of them there writes the manifest. Where the file system has locks, only one of them at a
+time clears another job's folder, or joins the shards.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,64 +26,62 @@ from safetensors.numpy import load_file, save
 
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.data_prep.files import Skipped, atomic_write, read_json_object, write_json
 from spinn_tensor.data_prep.temporary import clear_temporaries
 from spinn_tensor.encoding.blocks import EncodedBlock
-from spinn_tensor.encoding.job import Ranks, difference
+from spinn_tensor.encoding.job import difference
 
 FORMAT_VERSION = 1  # of a manifest; rises when an older reader would misread it
 MANIFEST, UNFINISHED, JOB = "manifest.json", "unfinished", "job.json"
 TENSOR = "encodings"
-POLL_SECONDS = 0.1
 
 
 class ShardFolder:
-    """The output of one job, as one of its ranks sees it."""
+    """The output of one job."""
 
     def __init__(
         self,
         folder: Path,
         job: dict[str, Any],  # of `describe_job`
-        ranks: Ranks,
-        timeout: float,  # seconds to wait for other ranks without a sign of life
     ) -> None:
-        self.folder, self.job, self.ranks, self.timeout = folder, job, ranks, timeout
+        self.folder, self.job = folder, job
 
     def open(self, overwrite: bool) -> dict[str, Any] | None:
         """Make the folder this job's; returns the manifest if there is nothing left to do.
 
         Raises ConfigError if it holds encodings of another job, unless they are to be overwritten, or files of no job.
         """
-        if self.ranks.rank:
-            self._await(lambda: int(not self._is_signed(overwrite)), lambda: "rank 0 has not begun")
-            return self._manifest()
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(
                 f"{self.folder}: a file, expected a folder, or a name ending in .npy or .safetensors"
             )
-        if not self._is_signed(overwrite):
-            clear_temporaries(self._unfinished, JOB)
-            ours = {self._unfinished} if self._unfinished.is_dir() else set()
-            if self._job_there() is None and set(self.folder.rglob("*")) - ours:
-                raise ConfigError(f"{self.folder}: holds files, but no encodings; give a folder of its own")
-            self._clear()
-            self._unfinished.mkdir(parents=True, exist_ok=True)
-            write_json(self._unfinished / JOB, self.job)
-        if (manifest := self._manifest()) is not None:
-            self._tidy()
-        return manifest
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _alone(self.folder):
+            if not self._is_signed(overwrite):
+                clear_temporaries(self._unfinished, JOB)
+                ours = {self._unfinished} if self._unfinished.is_dir() else set()
+                if self._job_there() is None and set(self.folder.rglob("*")) - ours:
+                    raise ConfigError(
+                        f"{self.folder}: holds files, but no encodings; give a folder of its own"
+                    )
+                self._clear()
+                self._unfinished.mkdir(exist_ok=True)
+                write_json(self._unfinished / JOB, self.job)
+            if (manifest := self._manifest()) is not None:
+                self._tidy()
+            return manifest
 
     def is_whole(self, shard: int) -> bool:
-        """Entries go when the manifest has come, which another rank may see in the middle of the file."""
+        """Tell whether a shard is there and whole. Entries go when another process has written the manifest."""
         is_told_of = self._entry(shard).exists() or (self.folder / MANIFEST).exists()
         return is_told_of and (self.folder / self._name(shard)).exists()
 
     def count_whole(self) -> int:
-        """Shards of an unfinished job that need no second look."""
+        """Count the shards of the job that need no second look."""
         return sum(self.is_whole(int(path.stem)) for path in self._entries())
 
     def write(self, shard: int, encoded: EncodedBlock) -> None:
-        """A whole shard, then its entry."""
+        """Write a whole shard, then its entry."""
         write_array(self.folder / self._name(shard), encoded.encodings)
         entry = {
             "file": self._name(shard),
@@ -97,17 +96,23 @@ class ShardFolder:
         }
         write_json(self._entry(shard), entry)
 
-    def finish(self, n_shards: int, skipped: Skipped) -> dict[str, Any]:
-        """Rank 0 waits for all shards and writes the manifest, which the others do not wait for.
+    def finish(self, n_shards: int, skipped: Skipped) -> dict[str, Any] | None:
+        """Write the manifest if all shards are there; None if some are not.
 
-        `skipped` is what no shard tells of. Raises TimeoutError naming the ranks that gave no sign of life, and
-        DataError if there is not one sentence.
+        `skipped` is what no shard tells of. Raises DataError if there is not one sentence.
         """
-        self._await(
-            lambda: n_shards - sum(map(self.is_whole, range(n_shards))),
-            lambda: self._missing([shard for shard in range(n_shards) if not self.is_whole(shard)]),
-        )
-        entries = [read_json(self._entry(shard)) for shard in range(n_shards)]
+        with _alone(self.folder):
+            if (manifest := self._manifest()) is not None:  # another process was here first
+                return manifest
+            if not all(map(self.is_whole, range(n_shards))):
+                return None
+            write_json(self.folder / MANIFEST, self._joined(n_shards, skipped))
+            self._tidy()
+            return self._manifest()
+
+    def _joined(self, n_shards: int, skipped: Skipped) -> dict[str, Any]:
+        """Return the manifest of all entries."""
+        entries = [read_json_object(self._entry(shard)) for shard in range(n_shards)]
         widths = [entry.pop("width") for entry in entries]
         words = {name: sum(entry.pop(name, 0) for entry in entries) for name in ("words", "unknown_words")}
         for entry in entries:
@@ -115,7 +120,7 @@ class ShardFolder:
         count = sum(entry["rows"] for entry in entries)
         if not count:
             raise DataError(f"no examples ({skipped})", path=self.job["input"]["path"])
-        manifest = {
+        return {
             "format_version": FORMAT_VERSION,
             "job": self.job,
             "count": count,
@@ -125,9 +130,6 @@ class ShardFolder:
             **words,
             "shards": entries,
         }
-        write_json(self.folder / MANIFEST, manifest)
-        self._tidy()
-        return manifest
 
     @property
     def _unfinished(self) -> Path:
@@ -143,18 +145,18 @@ class ShardFolder:
         return self._unfinished.glob("[0-9]*.json")
 
     def _manifest(self) -> dict[str, Any] | None:
-        return _unless_gone(lambda: read_manifest(self.folder), self.folder / MANIFEST)
+        return read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
 
     def _job_there(self) -> dict[str, Any] | None:
-        """The job whose folder it is."""
+        """Return the job whose folder it is."""
         if (manifest := self._manifest()) is not None:
             job: dict[str, Any] = manifest["job"]
             return job
         signature = self._unfinished / JOB
-        return _unless_gone(lambda: read_json(signature), signature)
+        return read_json_object(signature) if signature.exists() else None
 
     def _is_signed(self, overwrite: bool) -> bool:
-        """Whether the folder is this job's. Raises ConfigError if it is another's, and nobody may overwrite it."""
+        """Tell whether the folder is this job's. Raises ConfigError if it is another's, and nobody may overwrite it."""
         found = self._job_there()
         reason = None if found is None else difference(found, self.job)
         if reason is not None and not overwrite:
@@ -183,24 +185,10 @@ class ShardFolder:
     def _clear_temporaries(self) -> None:
         clear_temporaries(self.folder, "shard-*")
 
-    def _await(self, n_missing: Callable[[], int], what: Callable[[], str]) -> None:
-        """Wait until nothing is missing; TimeoutError once nothing has come for too long."""
-        least, since = None, time.monotonic()
-        while missing := n_missing():
-            if least is None or missing < least:
-                least, since = missing, time.monotonic()
-            elif time.monotonic() - since > self.timeout:
-                raise TimeoutError(f"{self.folder}: waited {self.timeout:,.0f} s in vain: {what()}")
-            time.sleep(POLL_SECONDS)
-
-    def _missing(self, shards: Sequence[int]) -> str:
-        ranks = ", ".join(map(str, sorted({shard % self.ranks.world for shard in shards})))
-        return f"{len(shards)} shards are missing, of rank {ranks}; the same command goes on with them"
-
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `encode_to_shards` returned. Raises DataError for a folder without a manifest that can be read."""
-    manifest = read_json(folder / MANIFEST)
+    """Return what `encode_to_shards` returned. Raises DataError for a folder without a manifest that can be read."""
+    manifest = read_json_object(folder / MANIFEST)
     if manifest.get("format_version") != FORMAT_VERSION:
         got = manifest.get("format_version")
         raise DataError(f"format version {got!r}, expected {FORMAT_VERSION}", path=folder / MANIFEST)
@@ -208,7 +196,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_shards(folder: Path) -> Iterator[np.ndarray]:  # (rows, D) each
-    """The shards of a finished folder, in the order of the input; .npy ones are mapped into memory, not read."""
+    """Yield the shards of a finished folder, in the order of the input; .npy ones are mapped into memory, not read."""
     for entry in read_manifest(folder)["shards"]:
         path = folder / entry["file"]
         if path.suffix == ".npy":
@@ -218,7 +206,7 @@ def read_shards(folder: Path) -> Iterator[np.ndarray]:  # (rows, D) each
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """A .npy or .safetensors file, whole or not at all."""
+    """Write a .npy or .safetensors file, whole or not at all."""
     with atomic_write(path, "wb") as file:
         if path.suffix == ".npy":
             np.save(file, array)
@@ -226,29 +214,14 @@ def write_array(path: Path, array: np.ndarray) -> None:
             file.write(save({TENSOR: array}))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises DataError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("no such file", path=path) from None
-    except ValueError as error:
-        raise DataError("not JSON", path=path) from error
-    if not isinstance(value, dict):
-        raise DataError(f"got a JSON {type(value).__name__}, expected an object", path=path)
-    return value
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time into the block; all at once where the file system has no locks."""
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):
+            import fcntl
 
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def _unless_gone(read: Callable[[], dict[str, Any]], path: Path) -> dict[str, Any] | None:
-    """What is read; None where there is no file, which rank 0 may delete while others look."""
-    try:
-        return read() if path.exists() else None
-    except DataError:
-        if path.exists():
-            raise
-        return None
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)  # which lets go of the lock
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
