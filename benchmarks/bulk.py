@@ -33,7 +33,8 @@ import numpy as np
 import torch
 
 from benchmarks import dynamic, harness
-from benchmarks.data import SNLI_SLICE, Sentences, add_snli, load_sentences, n_tokens_of
+from benchmarks.data import SNLI_SLICE, Sentences, load_sentences, n_tokens_of
+from benchmarks.harness import Option
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, sentence_columns, take
 from spinn_tensor.data_prep.files import read_examples
@@ -45,7 +46,7 @@ from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, encode_to_shards
 from spinn_tensor.encoding.blocks import BLOCK_LINES
 from spinn_tensor.encoding.shards import write_array
-from spinn_tensor.inference import SHARING_TOKENS, encode_columns
+from spinn_tensor.inference import encode_columns
 from spinn_tensor.model.encoder import StackMachine
 from spinn_tensor.training.hardware import keep_freed_memory
 
@@ -55,7 +56,21 @@ DYNAMIC_BATCH = 128
 TRAINING_PAIRS = ("pairs_train_18k.jsonl.gz", "pairs_train_extra_2k.jsonl.gz")
 N_RANDOM_WORDS = 10_000  # where there are no training pairs
 TOLERANCE = 1e-5
-QUICK = {"count": 200, "dim": 8, "batch_tokens": [64, 512], "repeats": 1, "shard_size": 50}
+OPTIONS = {
+    "count": Option(100_000, 200, "sentences"),
+    "dim": Option(300, 8, "hidden size, and size of the word vectors"),
+    "batch_tokens": Option([4096, 16_384, 65_536, 131_072], [64, 512], "sizes of ours to compare"),
+    "shard_size": Option(20_000, 50, "sentences of a shard"),
+    "repeats": Option(3, 1, "recorded rounds"),
+}
+COLUMNS = {
+    "what": "{what}",
+    "how": "{how}",
+    "sentences/s": "{sentences_per_s:,.0f}",
+    "µs a sentence": "{microseconds:.1f}",
+    "times the first": "{times_baseline:.2f}×",
+}
+
 
 Cases = dict[str, Callable[[], float]]
 
@@ -95,46 +110,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # as `spinn encode` does; for both alike
     text = Text(load_sentences(options.snli), *word_shares())
-    result: dict[str, Any] = {
-        "trees": text.trees.source,
-        "n_words": len(text.words),
-        "n_sentences": options.count,
-        "dim": options.dim,
-        "repeats": options.repeats,
-        "shard_size": options.shard_size,
-        "batch_tokens": SHARING_TOKENS,
-    }
     with tempfile.TemporaryDirectory() as folder:
         setup = make_setup(Path(folder), text, options)
         first = first_block(setup)
-        result["mean_tokens"] = float(lengths(first).mean())
-        result["largest_difference"] = compare(setup, first)
-        result["peak_bytes"] = {
-            str(count): peak_bytes(setup, text, count) for count in (options.count // 5, options.count)
-        }
+        difference = compare(setup, first)
+        peaks = {count: peak_bytes(setup, text, count) for count in (options.count // 5, options.count)}
         cases = {
             "file to shards": (options.count, _whole(setup)),
             "encoding": (n_sentences(first), _encoding(setup, first, options.batch_tokens)),
             "reading": (n_sentences(first), _reading(setup)),
         }
         seconds = harness.interleaved([case for _, case in cases.values()], range(-1, options.repeats))
-    for (what, (count, _)), times in zip(cases.items(), seconds, strict=True):
-        baseline = next(iter(times.values()))
-        result[what] = {name: _figures(count, times[name], baseline) for name in times}
-    _publish(options, result, list(cases))
+    rows = [
+        _figures(what, how, count, times)
+        for (what, (count, _)), times in zip(cases.items(), seconds, strict=True)
+        for how in times
+    ]
+    peak = ", ".join(f"{count:,} sentences {n / 2**20:,.0f} MB" for count, n in peaks.items())
+    notes = [
+        f"{options.count:,} sentences of {lengths(first).mean():.2f} words on average; trees: {text.trees.source}; "
+        f"{len(text.words):,} distinct words; H = {options.dim}, shards of {options.shard_size:,}; "
+        f"{options.repeats} rounds",
+        f"the vectors of the first block differ by at most {difference:.1e}",
+        f"peak memory of a process that encodes a file: {peak}",
+    ]
+    result = {"trees": text.trees.source, "largest_difference": difference, "peak_bytes": peaks, "rows": rows}
+    harness.publish(options, result, notes, [harness.Table(COLUMNS, rows, 2)])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = harness.argument_parser("bulk", __doc__)
-    add = parser.add_argument
-    add("--count", type=int, default=100_000, help="sentences")
-    add("--dim", type=int, default=300, help="hidden size, and size of the word vectors")
-    sizes = [4096, 16_384, 65_536, 131_072]
-    add("--batch-tokens", type=int, nargs="+", default=sizes, help="sizes of ours to compare")
-    add("--shard-size", type=int, default=20_000, help="sentences of a shard")
-    add("--repeats", type=int, default=3, help="recorded rounds")
-    add_snli(parser, "--sentences", otherwise="generated sentences", others=", or 'random'")
-    return harness.parse(parser, arguments, "bulk_cpu", QUICK)
+    return harness.parse("bulk", __doc__, arguments, OPTIONS, "cpu", snli="generated sentences")
 
 
 def word_shares() -> tuple[list[str], np.ndarray]:
@@ -249,36 +254,15 @@ def _peak_here(setup: Setup) -> int:
     return harness.peak()
 
 
-def _figures(count: int, seconds: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+def _figures(what: str, how: str, count: int, times: dict[str, list[float]]) -> dict[str, Any]:
+    seconds = statistics.median(times[how])
     return {
-        "sentences_per_s": count / statistics.median(seconds),
-        "microseconds": 1e6 * statistics.median(seconds) / count,
-        "times_baseline": harness.ratio(baseline, seconds),
+        "what": what,
+        "how": how,
+        "sentences_per_s": count / seconds,
+        "microseconds": 1e6 * seconds / count,
+        "times_baseline": harness.ratio(next(iter(times.values())), times[how]),
     }
-
-
-def _publish(options: argparse.Namespace, result: dict[str, Any], cases: Sequence[str]) -> None:
-    peaks = [f"{int(count):,} sentences {n / 2**20:,.0f} MB" for count, n in result["peak_bytes"].items()]
-    notes = [
-        f"{result['n_sentences']:,} sentences of {result['mean_tokens']:.2f} words on average; trees: "
-        f"{result['trees']}; {result['n_words']:,} distinct words; H = {result['dim']}, shards of "
-        f"{result['shard_size']:,}; {result['repeats']} rounds",
-        f"the vectors of the first block differ by at most {result['largest_difference']:.1e}",
-        f"peak memory of a process that encodes a file: {', '.join(peaks)}",
-    ]
-    rows = [
-        [
-            what,
-            name,
-            f"{figures['sentences_per_s']:,.0f}",
-            f"{figures['microseconds']:.1f}",
-            f"{figures['times_baseline']:.2f}×",
-        ]
-        for what in cases
-        for name, figures in result[what].items()
-    ]
-    names = ["what", "how", "sentences/s", "µs a sentence", "times the first"]
-    harness.publish(options, result, notes, [harness.Table(names, rows, 2)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is compared: every encoder as a function from one batch to its root encodings, with shared weights."""
+"""What is compared: every encoder as a function from one batch to its root encodings, and a whole training step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from torch import Tensor
 from benchmarks import dynamic
 from benchmarks.data import n_tokens_of
 from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, TrackerWeights, move, to_torch
+from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
 from spinn_tensor.machine import reference, run_forest, run_given
+from spinn_tensor.model.classifiers import build_model
+from spinn_tensor.training.config import ParsingConfig, TrainingConfig
+from spinn_tensor.training.methods import make_method
+from spinn_tensor.training.optimizer import make_optimizer
+from spinn_tensor.training.step import TrainStep
 
 FOREST, GIVEN = "forest", "given transitions"
 DYNAMIC, RECURSION, PADDED_LSTM = "dynamic batching", "recursion", "LSTM, padded"
@@ -113,14 +119,9 @@ def make_batch(
     )
 
 
-def table_builders(batch: Batch, weights: Weights) -> dict[str, Callable[[], object]]:
-    """Return what builds the tables of each of our executors from the transitions; the forest has no tracker."""
-    names = (GIVEN, FOREST) if weights.tracker is None else (GIVEN,)
-
-    def builder(build: Builder) -> Callable[[], object]:
-        return lambda: to_torch(build(batch.flat_transitions, batch.lengths))
-
-    return {name: builder(BUILDERS[name]) for name in names}
+def build_tables(name: str, batch: Batch) -> Tables:
+    """Build the tables of one of our executors from the transitions, as for every batch of training."""
+    return to_torch(BUILDERS[name](batch.flat_transitions, batch.lengths))
 
 
 def run_tables(
@@ -206,3 +207,17 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     """Return the largest difference over the largest value expected."""
     difference = (got.detach().cpu().double() - expected.detach().cpu().double()).abs().max()
     return float(difference / expected.detach().abs().max().clamp(min=1e-30))
+
+
+def make_step(
+    encoder: EncoderConfig,
+    classifier: ClassifierConfig,
+    config: TrainingConfig,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> TrainStep:
+    """Make a freshly initialised model over pairs, and what trains it."""
+    torch.manual_seed(config.seed)
+    model = build_model(ModelConfig("pair", ("a", "b", "c"), encoder, classifier)).to(device, dtype).train()
+    method = make_method(model, ParsingConfig(), config.compile)
+    return TrainStep(method, make_optimizer(model, config), config)

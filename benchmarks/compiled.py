@@ -13,9 +13,9 @@ is shorter where inductor's cache on disk (TORCHINDUCTOR_CACHE_DIR) knows the gr
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, count, islice
 from typing import Any
@@ -25,22 +25,36 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks import harness
-from benchmarks.data import N_CLASSES, Pairs, add_snli, load_pairs
-from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
+from benchmarks.candidates import make_step
+from benchmarks.data import N_CLASSES, Pairs, load_pairs
+from benchmarks.harness import Option
+from spinn_tensor.config import ClassifierConfig, EncoderConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import select
-from spinn_tensor.model.classifiers import build_model
-from spinn_tensor.training.config import ParsingConfig, TrainingConfig
+from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.hardware import keep_freed_memory
-from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import Totals, count_rows
-from spinn_tensor.training.optimizer import make_optimizer
-from spinn_tensor.training.step import TrainStep
 
 KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")
 SEED = 1
 RATE = 3e-4  # the published one of SPINN-PI-NT
-QUICK = {"dim": 8, "batch": 8, "steps": 4, "backend": "eager"}
+OPTIONS = {
+    "kinds": Option(list(KINDS), list(KINDS), "of encoders", KINDS),
+    "dim": Option(300, 8, "hidden size and embedding size"),
+    "batch": Option(128, 8, "pairs of a batch"),
+    "steps": Option(50, 4),
+    "threads": Option(1, 1),
+    "backend": Option("inductor", "eager", "what compiles the graphs"),
+}
+COLUMNS = {
+    "model": "{kind}",
+    "eager, ms": "{milliseconds[eager]:.1f}",
+    "compiled, ms": "{milliseconds[compiled]:.1f}",
+    "eager / compiled": "{times_eager:.2f}",
+    "losses differ by": "{largest_loss_difference:.1e}",
+    "graphs": "{graphs}",
+    "compiling, s (cached)": "{compiling_s:.0f} ({cache_hits} graphs)",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,47 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pairs = load_pairs(options.snli)
     with mock.patch.object(torch, "compile", partial(torch.compile, backend=options.backend)):
         rows = [measure(kind, pairs, options) for kind in options.kinds]
+    count = len(pairs.columns.labels)
     result = {
         "machine": {"freed_memory_kept": kept},
-        "pairs": {"source": pairs.source, "count": len(pairs.columns.labels)},
-        "dim": options.dim,
-        "batch_size": options.batch,
-        "backend": options.backend,
+        "pairs": {"source": pairs.source, "count": count},
         "rows": rows,
     }
-    notes = [
-        f"{pairs.source}: {len(pairs.columns.labels):,} pairs; H = {options.dim}, batches of {options.batch}, "
-        f"backend {options.backend}"
-    ]
-    harness.publish(options, result, notes, [_table(rows)])
+    of_model = f"H = {options.dim}, batches of {options.batch}, backend {options.backend}"
+    notes = [f"{pairs.source}: {count:,} pairs; {of_model}"]
+    harness.publish(options, result, notes, [harness.Table(COLUMNS, rows)])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = harness.argument_parser("compiled", __doc__)
-    add = parser.add_argument
-    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    add("--dim", type=int, default=300, help="hidden size and embedding size")
-    add("--batch", type=int, default=128, help="pairs of a batch")
-    add("--steps", type=int, default=50)
-    add("--threads", type=int, default=1)
-    add_snli(parser, "--pairs", otherwise="the logic corpus", others=", or 'logic'")
-    parser.set_defaults(backend="inductor")
-    return harness.parse(parser, arguments, "compiled_cpu", QUICK)
-
-
-def make_step(
-    kind: str, pairs: Pairs, options: argparse.Namespace, compiled: bool, dtype: torch.dtype
-) -> TrainStep:
-    """Make a freshly initialised model, and what trains it."""
-    torch.manual_seed(SEED)
-    encoder = EncoderConfig(
-        pairs.vocabulary_size, kind, options.dim, options.dim, tracker_dim=64, embedding_dropout=0.0
-    )
-    classifier = ClassifierConfig(N_CLASSES, mlp_dropout=0.0)
-    model = build_model(ModelConfig("pair", ("a", "b", "c"), encoder, classifier)).to(dtype).train()
-    config = TrainingConfig(batch_size=options.batch, compile=compiled, learning_rate=RATE, seed=SEED)
-    method = make_method(model, ParsingConfig(), compiled)
-    return TrainStep(method, make_optimizer(model, config), config)
+    return harness.parse("compiled", __doc__, arguments, OPTIONS, "cpu", snli="the logic corpus")
 
 
 def measure(kind: str, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
@@ -104,6 +90,7 @@ def measure(kind: str, pairs: Pairs, options: argparse.Namespace) -> dict[str, A
     return {
         "kind": kind,
         "seconds": seconds,
+        "milliseconds": harness.compare(seconds, "eager")["milliseconds"],
         "times_eager": harness.ratio(seconds["eager"], seconds["compiled"]),
         "losses": losses,
         "largest_loss_difference": max(
@@ -122,8 +109,14 @@ def train(
 
     Returns the seconds and the losses of each, and the seconds that compiling took.
     """
+    encoder = EncoderConfig(
+        pairs.vocabulary_size, kind, options.dim, options.dim, tracker_dim=64, embedding_dropout=0.0
+    )
+    classifier = ClassifierConfig(N_CLASSES, mlp_dropout=0.0)
+    config = TrainingConfig(batch_size=options.batch, learning_rate=RATE, seed=SEED)
     steps = {
-        name: make_step(kind, pairs, options, name == "compiled", dtype) for name in ("eager", "compiled")
+        name: make_step(encoder, classifier, replace(config, compile=name == "compiled"), dtype=dtype)
+        for name in ("eager", "compiled")
     }
     epochs = (
         epoch_batches(pairs.columns.lengths_key, options.batch, seed=SEED, epoch=epoch) for epoch in count()
@@ -149,22 +142,6 @@ def train(
             seconds[name].append(time.perf_counter() - start)
             losses[name].append(loss.item())
     return seconds, losses, compiling
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> harness.Table:
-    names = ["model", "eager, ms", "compiled, ms", "eager / compiled", "losses differ by", "graphs"]
-    cells = [
-        [
-            row["kind"],
-            *(f"{1e3 * statistics.median(row['seconds'][name]):.1f}" for name in ("eager", "compiled")),
-            f"{row['times_eager']:.2f}",
-            f"{row['largest_loss_difference']:.1e}",
-            str(row["graphs"]),
-            f"{row['compiling_s']:.0f} ({row['cache_hits']} graphs)",
-        ]
-        for row in rows
-    ]
-    return harness.Table([*names, "compiling, s (cached)"], cells)
 
 
 if __name__ == "__main__":

@@ -50,27 +50,23 @@ class Setting(NamedTuple):
     batches: list[list[Any]]  # of what was given: transitions, or transitions and words
 
 
-def add_snli(
-    parser: argparse.ArgumentParser,
-    *names: str,  # of the option, besides --snli
-    otherwise: str,  # what "auto" is where there is no slice
-    others: str = "",  # what else may be named
-) -> None:
-    """Add the option --snli, which is for `load_sentences`, `load_pairs`, `snli_pairs`, `snli_file` and `is_usual`."""
+def add_snli(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Add the option --snli (or --sentences), which says what is measured on: the functions below take it."""
     parser.add_argument(
         "--snli",
-        *names,
+        "--sentences",
         dest="snli",
         default="auto",
         metavar="FILE",
-        help=f"SNLI's snli_1.0_dev.jsonl, plain or .gz, or snli_1.0.zip, whose dev file is read{others} (default: "
-        f"auto = the slice of it that the committed results are of, if it is there, else {otherwise})",
+        help="SNLI's snli_1.0_dev.jsonl, plain or .gz, or snli_1.0.zip, whose dev file is read; or 'random' trees "
+        "(default: auto = the slice of it that the committed results are of, if it is there, else "
+        f"{otherwise})",
     )
 
 
-def is_usual(source: str, needed: bool = True) -> bool:
-    """Return whether this is what the committed results are of: the slice, if a benchmark needs it."""
-    return source == "auto" and (SNLI_SLICE.exists() or not needed)
+def is_usual(source: str) -> bool:
+    """Return whether this is what the committed results are of: the slice, which is there."""
+    return source == "auto" and SNLI_SLICE.exists()
 
 
 def snli_file(source: str) -> tuple[Path, str | None]:

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness
+from benchmarks.harness import Option
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.batch import make_batch
 from spinn_tensor.data_prep.branching import branching_transitions
@@ -58,7 +59,17 @@ SHORT, LONG = 20, 80  # words, of the growth
 PAUSE = 0.25  # seconds, in which the threads of the form before stop spinning; OpenMP's do for 0.2
 EVALUATION_BATCH = 128
 FIXED = ("batch", "length", "dim", "tracker", "threads", "repeats")
-QUICK = {"batch": [1, 4], "dim": 8, "tracker": 4, "repeats": 1, "limit": 40, "pause": 0.0}
+OPTIONS = {
+    "batch": Option([1, 32, 128], [1, 4], "examples of a batch"),
+    "length": Option(14, 14, "words of a sentence"),
+    "dim": Option(300, 8, "hidden size"),
+    "tracker": Option(64, 4, "tracker size"),
+    "threads": Option([1, 2], [1, 2]),
+    "repeats": Option(7, 1, "recorded rounds"),
+    "run": Option(Path("runs/export"), Path("runs/export"), "folder of a run, or to train one in"),
+    "limit": Option(0, 40, "only the first examples of every split of the run"),
+    "pause": Option(PAUSE, 0.0, "seconds before each call"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import onnxruntime
 
     options = _parse(arguments)
-    sizes = {"H": options.dim, "K": options.tracker, "words": N_WORDS}
     rows, growth = [], []
     with tempfile.TemporaryDirectory() as folder:
         for task in ("sentence", "pair"):
@@ -87,8 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         accuracy = _accuracy(options, Path(folder))
     result = {
         "machine": {"onnxruntime": onnxruntime.__version__},
-        "sizes": sizes,
-        "repeats": options.repeats,
         "rows": rows,
         "growth": growth,
         "accuracy": accuracy,
@@ -101,17 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = harness.argument_parser("export", __doc__)
-    add = parser.add_argument
-    add("--batch", type=int, nargs="+", default=[1, 32, 128], help="examples of a batch")
-    add("--length", type=int, default=14, help="words of a sentence")
-    add("--dim", type=int, default=300, help="hidden size")
-    add("--tracker", type=int, default=64, help="tracker size")
-    add("--threads", type=int, nargs="+", default=[1, 2])
-    add("--repeats", type=int, default=7, help="recorded rounds")
-    add("--run", type=Path, default=Path("runs/export"), help="folder of a run, or to train one in")
-    parser.set_defaults(limit=0, pause=PAUSE)
-    return harness.parse(parser, arguments, "export_cpu", QUICK, FIXED)
+    return harness.parse("export", __doc__, arguments, OPTIONS, "cpu", fixed=FIXED)
 
 
 def _random_model(task: str, options: argparse.Namespace) -> Model:
@@ -228,35 +226,23 @@ def _score(cases: list[Case], logits_of: Callable[[Case], np.ndarray]) -> float:
 
 
 def _tables(result: dict[str, Any]) -> list[harness.Table]:
-    times = [
-        [
-            f"{row['task']}s",
-            *(str(row[key]) for key in ("threads", "batch", "length")),
-            *(f"{row['milliseconds'][name]:.1f} ({row['ratio'][name]:.2f}×)" for name in NAMES),
-        ]
-        for row in result["rows"]
-    ]
-    growth = [
-        [str(row["threads"]), str(row["batch"]), *(f"{row['growth'][name]:.2f}" for name in NAMES)]
-        for row in result["growth"]
-    ]
-    forms = [EAGER, *FORMS]
-    accuracies = [
-        [split, *(f"{of_form[name]:.2f}" for name in forms)] for split, of_form in result["accuracy"].items()
+    sizes = {"": "{task}s", "threads": "{threads}", "batch": "{batch}", "N": "{length}"}
+    growth = {
+        "threads": "{threads}",
+        "batch": "{batch}",
+        **{name: f"{{growth[{name}]:.2f}}" for name in NAMES},
+    }
+    forms = {"split": "{split}", **{name: f"{{{name}:.2f}}" for name in (EAGER, *FORMS)}}
+    accuracies = [{"split": split, **of_form} for split, of_form in result["accuracy"].items()]
+    titles = [
+        "Own transitions: ms a batch, and times eager",
+        f"Growth from N = {SHORT} to {LONG}, sentences; 1 is linear",
+        "Accuracy, % of the embedded corpus of logical inference",
     ]
     return [
-        harness.Table(
-            ["", "threads", "batch", "N", *NAMES], times, title="Own transitions: ms a batch, and times eager"
-        ),
-        harness.Table(
-            ["threads", "batch", *NAMES],
-            growth,
-            n_left=0,
-            title=f"Growth from N = {SHORT} to {LONG}, sentences; 1 is linear",
-        ),
-        harness.Table(
-            ["split", *forms], accuracies, title="Accuracy, % of the embedded corpus of logical inference"
-        ),
+        harness.Table({**sizes, **harness.compared(NAMES)}, result["rows"], 1, titles[0]),
+        harness.Table(growth, result["growth"], 0, titles[1]),
+        harness.Table(forms, accuracies, 1, titles[2]),
     ]
 
 

@@ -29,8 +29,9 @@ import torch
 
 from benchmarks import candidates, harness
 from benchmarks import gpu_cases as cases
-from benchmarks.data import Pairs, add_snli, load_pairs, load_sentences
+from benchmarks.data import Pairs, load_pairs, load_sentences
 from benchmarks.gpu_cases import BOTH, CAPTURED, DYNAMIC, FIXED, FORWARD, LSTM, MODES, RAGGED
+from benchmarks.harness import Option
 from spinn_tensor.training.config import PRECISIONS
 
 SNLI_PAIRS = 549_367
@@ -39,16 +40,50 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}  #
 N_BATCHES = 3  # of each size: a short, a middle and a long one
 GRAPHS = 64  # of one function in all precisions, passes and kinds of tables; torch allows 8
 POOL = 100_000  # sentences that batches of like length are cut from
-QUICK = {
-    "batch": [4],
-    "dim": 8,
-    "tracker": 4,
-    "mlp": 16,
-    "product": 64,
-    "pairs": 40,
-    "epoch_batch": 16,
-    "backend": "aot_eager",
+OPTIONS = {
+    "device": Option("cuda" if torch.cuda.is_available() else "cpu", "cpu"),
+    "seconds": Option(470.0, 470.0, "what all of it may take"),
+    "batch": Option([128, 512, 1024, 2048], [4], "sentences of a batch (CPU: 128)"),
+    "dim": Option(300, 8),
+    "tracker": Option(64, 4),
+    "mlp": Option(1024, 16, "width of the classifier"),
+    "product": Option(4096, 64, "size of the product that gives the rate (CPU: 1024)"),
+    "pairs": Option(SNLI_PAIRS, 40, "of the epoch (CPU: 1024)"),
+    "epoch_batch": Option(512, 16, "pairs of a batch of the epoch"),
+    "epoch_precision": Option(["tf32", "bfloat16"], ["float32"], "of the epochs (CPU: float32)", PRECISIONS),
+    "workers": Option(12, 1, "processes that make batches, at most as many as cores (CPU: none)"),
+    "threads": Option(1, 1, "of torch on the CPU"),
+    "backend": Option("inductor", "aot_eager", "what compiles the encoder"),
 }
+ENCODERS = {
+    "batch": "{batch_size}",
+    "tracker": "{tracker}",
+    "encoder": "{mode}",
+    "precision": "{precision}",
+    "ms a batch": "{ms_per_batch:.3f}",
+    "sentences/s": "{sentences_per_s:,.0f}",
+    "× dynamic": "{times_dynamic:.2f}",
+    "time / LSTM's": "{times_lstm:.2f}",
+    "share of floor": "{share_of_floor:.1%}",
+    "kernels": "{kernels:,}",
+    "launches": "{launches:,}",
+    "peak MB": "{peak_mb:,.0f}",
+}
+EPOCHS = {
+    "model": "{kind}",
+    "precision": "{precision}",
+    "batch": "{batch_size}",
+    "pairs": "{n_trained:,} of {n_pairs:,}",
+    "seconds": "{seconds:.1f}",
+    "pairs/s": "{pairs_per_s:,.0f}",
+    "seconds for all": "{whole_epoch_s:.1f}",
+    "waiting for data, s": "{waited_for_data_s:.1f}",
+    "warm-up, s": "{warm_up_s:.1f}",
+    "shapes": "{n_shapes}",
+    "ragged steps": "{n_ragged_steps} of {n_steps}",
+    "reserved MB": "{peak_mb:,.0f}",
+}
+ON_CPU = {"batch": [128], "product": 1024, "pairs": 1024, "epoch_precision": ["float32"], "workers": 0}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,72 +94,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     transitions = load_sentences(options.snli).transitions
     pairs = load_pairs(options.snli)
-    names = PRECISIONS if device.type == "cuda" else ("float32", "bfloat16")  # TF32 is CUDA's
+    names = [name for name in PRECISIONS if name != "tf32" or device.type == "cuda"]
     result: dict[str, Any] = {
         "machine": cases.device_facts(device),
         "sentences": pairs.source,
-        "hidden_dim": options.dim,
-        "tracker_dim": options.tracker,
     }
-    usable, result["precisions_left_out"] = usable_precisions(names, transitions, options, device)
-    rates = cases.measure_rates(device, usable, options.product)
+    rates = cases.measure_rates(device, names, options.product)
     result["rates"] = rates._asdict()
-    result["correctness"] = correctness(transitions, options, device, usable)
+    result["correctness"] = correctness(transitions, options, device, names)
     with torch._dynamo.config.patch(recompile_limit=GRAPHS):
         result["encoders"] = [
-            row for rows in time_encoders(transitions, options, device, usable, rates, budget) for row in rows
+            row for rows in time_encoders(transitions, options, device, names, rates, budget) for row in rows
         ]
-    result["epochs"] = train_epochs(pairs, options, device, budget)
+    result["epochs"] = train_epochs(pairs, options, budget)
     result |= {"left_out": budget.left_out, "seconds": options.seconds - budget.left}
-    passes = dict.fromkeys(row["pass"] for row in result["encoders"])
-    tables = [_correctness_table(result["correctness"])]
-    tables += [_encoder_table(result["encoders"], of_passes) for of_passes in passes]
-    harness.publish(options, result, _notes(result), [*tables, _epoch_table(result["epochs"])])
+    harness.publish(options, result, _notes(result), _tables(result))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    on_cuda = torch.cuda.is_available()
-    parser = harness.argument_parser("gpu", __doc__)
-    add = parser.add_argument
-    add("--device", default="cuda" if on_cuda else "cpu")
-    add("--seconds", type=float, default=470.0, help="what all of it may take")
-    add("--batch", type=int, nargs="+", help="sentences of a batch (CUDA: 128 512 1024 2048)")
-    add("--dim", type=int, default=300)
-    add("--tracker", type=int, default=64)
-    add("--pairs", type=int, help="of the epoch (CUDA: as many as SNLI has)")
-    add("--epoch-batch", type=int, default=512, help="pairs of a batch of the epoch")
-    add("--epoch-precision", nargs="+", choices=PRECISIONS, help="CUDA: tf32 bfloat16; CPU: float32")
-    add("--workers", type=int, help="processes that make batches (CUDA: as many as cores, up to 12)")
-    add("--threads", type=int, default=1, help="of torch on the CPU")
-    add_snli(parser, otherwise="the logic corpus")
-    parser.set_defaults(backend="inductor", product=None, mlp=1024)
-    name = cases.device_facts(torch.device("cuda" if on_cuda else "cpu"))["device"]
+    name = cases.device_facts(torch.device(OPTIONS["device"].default))["device"]
     name = re.sub(r"\W+", "_", name).strip("_").lower()
-    options = harness.parse(parser, arguments, f"gpu_{name}", QUICK, fixed=("device",))
-    on_cuda = options.device.startswith("cuda")
-    options.product = options.product or (4096 if on_cuda else 1024)
-    options.batch = options.batch or ([128, 512, 1024, 2048] if on_cuda else [128])
-    options.pairs = options.pairs or (SNLI_PAIRS if on_cuda else 1024)
-    options.epoch_precision = options.epoch_precision or (["tf32", "bfloat16"] if on_cuda else ["float32"])
-    if options.workers is None:
-        options.workers = min(12, len(os.sched_getaffinity(0))) if on_cuda else 0
+    options = harness.parse(
+        "gpu", __doc__, arguments, OPTIONS, name, snli="the logic corpus", fixed=("device",)
+    )
+    options.workers = min(options.workers, len(os.sched_getaffinity(0)))
+    if options.device == "cpu":
+        for option, value in ON_CPU.items():
+            if getattr(options, option) == OPTIONS[option].default:
+                setattr(options, option, value)
     return options
-
-
-def usable_precisions(
-    names: Sequence[str], transitions: list[np.ndarray], options: argparse.Namespace, device: torch.device
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the precisions that the encoder runs in, and why it does not run in the others."""
-    usable, left_out = [], {}
-    weights = candidates.make_weights(options.dim, options.tracker, device)
-    batch = cases.make_tree_batch(transitions[:4], options.dim, True, device, torch.float32)
-    for name in names:
-        try:
-            cases.outputs(batch, weights, RAGGED, name)
-            usable.append(name)
-        except TypeError as error:
-            left_out[name] = str(error)
-    return tuple(usable), left_out
 
 
 def correctness(
@@ -146,7 +144,9 @@ def correctness(
                 setting = "float32" if name == "float64" else name
                 got = cases.outputs(batch, on_device, tables, setting)
                 error = max(map(candidates.relative_error, got, expected))
-                rows.append({"tracker": tracker_dim, "precision": name, "tables": tables, "error": error})
+                rows.append(
+                    {"tracker": tracker_dim or None, "precision": name, "tables": tables, "error": error}
+                )
                 if not error <= TOLERANCE[name]:
                     raise RuntimeError(f"wrong results, relative to the largest: {rows[-1]}")
     return rows
@@ -225,7 +225,7 @@ def _time_setting(
         rows.append(
             {
                 "batch_size": len(made[0]),
-                "tracker": tracker_dim,
+                "tracker": tracker_dim or None,
                 "pass": passes,
                 "mode": mode,
                 "precision": name,
@@ -237,7 +237,7 @@ def _time_setting(
                 "kernels": kernels,
                 "launches": launches,
                 # a graph's memory is its own, whether it runs or not
-                "peak_bytes": None if mode == CAPTURED else cases.peak_bytes(together[mode, name], device),
+                "peak_mb": None if mode == CAPTURED else cases.peak_mb(together[mode, name], device),
             }
         )
     return rows
@@ -251,27 +251,14 @@ def _in_turn(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
     return all_of_them
 
 
-def train_epochs(
-    pairs: Pairs, options: argparse.Namespace, device: torch.device, budget: cases.Budget
-) -> list[dict[str, Any]]:
+def train_epochs(pairs: Pairs, options: argparse.Namespace, budget: cases.Budget) -> list[dict[str, Any]]:
     """Train SPINN-PI and SPINN-PI-NT in each precision, in equal shares of the time that is left."""
     rows = []
     models = [(kind, name) for name in options.epoch_precision for kind in ("spinn-pi", "spinn-pi-nt")]
     for number, (kind, name) in enumerate(models):
-        setting = cases.Setting(
-            kind=kind,
-            hidden_dim=options.dim,
-            tracker_dim=options.tracker,
-            mlp_dim=options.mlp,
-            n_pairs=options.pairs,
-            batch_size=options.epoch_batch,
-            compile=device.type == "cuda",
-            precision=name,
-            n_workers=options.workers,
-        )
         if budget.allows(f"epoch of {kind} in {name}", 10.0):
             share = cases.Budget(budget.left / (len(models) - number))
-            rows.append(cases.run_epoch(setting, pairs, device, share))
+            rows.append(cases.run_epoch(kind, name, options, pairs, share))
     return rows
 
 
@@ -279,76 +266,30 @@ def _notes(result: dict[str, Any]) -> list[str]:
     rates, facts = result["rates"], result["machine"]
     products = ", ".join(f"{name} {rate / 1e12:.2f}" for name, rate in rates["flops"].items())
     return [
-        f"{facts['device']}; CUDA {facts.get('cuda', '–')}, cuDNN {facts.get('cudnn', '–')}",
-        f"{result['sentences']}; H = {result['hidden_dim']}, tracker {result['tracker_dim']}",
+        f"{facts['device']}; CUDA {facts.get('cuda', '–')}, cuDNN {facts.get('cudnn', '–')}; {result['sentences']}",
         f"large products, TFLOP/s: {products}; copy, GB/s read and written: {rates['bytes'] / 1e9:.0f}",
         f"took {result['seconds']:.0f} s",
-        *(f"left out: {name}: {why}" for name, why in result["precisions_left_out"].items()),
         *(f"left out for want of time: {what}" for what in result["left_out"]),
     ]
 
 
-def _correctness_table(rows: Sequence[dict[str, Any]]) -> harness.Table:
-    cells = [
-        [str(row["tracker"] or "–"), row["precision"], row["tables"], f"{row['error']:.1e}"] for row in rows
+def _tables(result: dict[str, Any]) -> list[harness.Table]:
+    passes = dict.fromkeys(row["pass"] for row in result["encoders"])
+    return [
+        harness.Table(
+            {name: f"{{{name}}}" for name in ("tracker", "precision", "tables")} | {"error": "{error:.1e}"},
+            result["correctness"],
+            3,
+            "Largest error of roots and gradients against the CPU in float64",
+        ),
+        *(
+            harness.Table(
+                ENCODERS, [row for row in result["encoders"] if row["pass"] == one], 4, f"Encoders, {one}"
+            )
+            for one in passes
+        ),
+        harness.Table(EPOCHS, result["epochs"], 3, "Training epoch"),
     ]
-    title = "Largest error of roots and gradients against the CPU in float64"
-    return harness.Table(["tracker", "precision", "tables", "error"], cells, 3, title)
-
-
-def _encoder_table(rows: Sequence[dict[str, Any]], passes: str) -> harness.Table:
-    names = ["batch", "tracker", "encoder", "precision", "ms a batch", "sentences/s", "× dynamic"]
-    names += ["time / LSTM's", "share of floor", "kernels", "launches", "peak MB"]
-    cells = [
-        [
-            str(row["batch_size"]),
-            str(row["tracker"] or "–"),
-            row["mode"],
-            row["precision"],
-            f"{row['ms_per_batch']:.3f}",
-            f"{row['sentences_per_s']:,.0f}",
-            f"{row['times_dynamic']:.2f}",
-            f"{row['times_lstm']:.2f}",
-            _or_dash(row["share_of_floor"], "{:.1%}"),
-            f"{row['kernels']:,}",
-            _or_dash(row["launches"], "{:,}"),
-            _megabytes(row["peak_bytes"]),
-        ]
-        for row in rows
-        if row["pass"] == passes
-    ]
-    return harness.Table(names, cells, 4, f"Encoders, {passes}")
-
-
-def _epoch_table(rows: Sequence[dict[str, Any]]) -> harness.Table:
-    names = ["model", "precision", "batch", "pairs", "seconds", "pairs/s", "seconds for all"]
-    names += ["waiting for data, s", "warm-up, s", "shapes", "ragged steps", "reserved MB"]
-    cells = [
-        [
-            row["kind"],
-            row["precision"],
-            str(row["batch_size"]),
-            f"{row['n_trained']:,} of {row['n_pairs']:,}",
-            f"{row['seconds']:.1f}",
-            f"{row['pairs_per_s']:,.0f}",
-            f"{row['whole_epoch_s']:.1f}",
-            f"{row['waited_for_data_s']:.1f}",
-            f"{row['warm_up_s']:.1f}",
-            str(row["n_shapes"] or "–"),
-            f"{row['n_ragged_steps']} of {row['n_steps']}",
-            _megabytes(row["peak_bytes"]),
-        ]
-        for row in rows
-    ]
-    return harness.Table(names, cells, 3, "Training epoch")
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
-
-
-def _megabytes(n_bytes: int | None) -> str:
-    return "–" if n_bytes is None else f"{n_bytes / 1e6:,.0f}"
 
 
 if __name__ == "__main__":

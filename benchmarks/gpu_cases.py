@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import statistics
@@ -22,17 +23,15 @@ from benchmarks import candidates, harness
 from benchmarks.candidates import Tables, Weights
 from benchmarks.data import N_CLASSES, Pairs, repeated
 from spinn_tensor.batch import Batch, TableKind, make_batch
-from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
+from spinn_tensor.config import ClassifierConfig, EncoderConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
 from spinn_tensor.fixed_shapes import LANE_WIDTH, Shape, fixed_batch
-from spinn_tensor.model.classifiers import build_model
 from spinn_tensor.training.capture import CapturedSteps
-from spinn_tensor.training.config import ParsingConfig, TrainingConfig
-from spinn_tensor.training.methods import Classify, make_method
+from spinn_tensor.training.config import TrainingConfig
+from spinn_tensor.training.methods import Classify
 from spinn_tensor.training.objective import Totals, count_rows
-from spinn_tensor.training.optimizer import make_optimizer
 from spinn_tensor.training.step import TrainStep, autocast
 
 ROUNDS = 3  # recorded, of all candidates in turn
@@ -151,8 +150,8 @@ def count_kernels(function: Callable[[], Any], device: torch.device) -> tuple[in
     return len(kernels), len(launches)
 
 
-def peak_bytes(function: Callable[[], Any], device: torch.device) -> int | None:
-    """Return the device memory above what was there before, at the most, during a call; None on the CPU."""
+def peak_mb(function: Callable[[], Any], device: torch.device) -> float | None:
+    """Return the device memory in MB above what was there before, at the most, during a call; None on the CPU."""
     if device.type != "cuda":
         return None
     function()
@@ -161,7 +160,7 @@ def peak_bytes(function: Callable[[], Any], device: torch.device) -> int | None:
     before = torch.cuda.memory_allocated(device)
     function()
     wait(device)
-    return torch.cuda.max_memory_allocated(device) - before
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e6
 
 
 def device_facts(device: torch.device) -> dict[str, Any]:
@@ -280,20 +279,6 @@ def floor_seconds(
     return max(n_flops / flops, 4 * numbers / bandwidth)
 
 
-class Setting(NamedTuple):
-    """What an epoch trains and how."""
-
-    kind: str
-    hidden_dim: int
-    tracker_dim: int
-    mlp_dim: int
-    n_pairs: int
-    batch_size: int
-    compile: bool
-    precision: str
-    n_workers: int  # processes that make batches; 0 = this one
-
-
 class Batches(Dataset):
     """The batches of an epoch, each made when it is asked for, in whatever process."""
 
@@ -313,53 +298,42 @@ class Batches(Dataset):
         return batch, self.counts[self.rows[number]]
 
 
-def make_step(setting: Setting, vocabulary_size: int, device: torch.device) -> TrainStep:
-    """Make a model of the published shape, fixed vectors and dropout included, and what trains it."""
-    torch.manual_seed(SEED)
+def run_epoch(
+    kind: str, precision: str, options: argparse.Namespace, pairs: Pairs, budget: Budget
+) -> dict[str, Any]:
+    """Train an epoch of a model of the published shape, or as much as there is time for, and say how long it took."""
+    device = torch.device(options.device)
+    size, dim = options.epoch_batch, options.dim
+    columns = repeated(pairs.columns, options.pairs)
+    rows = epoch_batches(columns.lengths_key, size, seed=SEED, epoch=1)
     encoder = EncoderConfig(
-        vocabulary_size,
-        setting.kind,
-        setting.hidden_dim,
-        setting.hidden_dim,
-        tracker_dim=setting.tracker_dim,
-        train_embedding=False,
+        pairs.vocabulary_size, kind, dim, dim, tracker_dim=options.tracker, train_embedding=False
     )
-    classifier = ClassifierConfig(N_CLASSES, mlp_dim=setting.mlp_dim)
-    model = build_model(ModelConfig("pair", ("a", "b", "c"), encoder, classifier)).to(device).train()
-    config = TrainingConfig(
-        batch_size=setting.batch_size, compile=setting.compile, seed=SEED, precision=setting.precision
-    )
-    method = make_method(model, ParsingConfig(), setting.compile)
-    return TrainStep(method, make_optimizer(model, config), config)
-
-
-def run_epoch(setting: Setting, pairs: Pairs, device: torch.device, budget: Budget) -> dict[str, Any]:
-    """Train an epoch, or as much of it as there is time for, and say how long it took."""
-    columns = repeated(pairs.columns, setting.n_pairs)
-    rows = epoch_batches(columns.lengths_key, setting.batch_size, seed=SEED, epoch=1)
-    step = make_step(setting, pairs.vocabulary_size, device)
+    config = TrainingConfig(batch_size=size, compile=device.type == "cuda", seed=SEED, precision=precision)
+    step = candidates.make_step(encoder, ClassifierConfig(N_CLASSES, mlp_dim=options.mlp), config, device)
     start = time.perf_counter()
     step.warm_up(columns, rows[0])
     if step.captured is None:  # the same batches all the same
-        step.method.plan(columns, setting.batch_size, SEED)
+        step.method.plan(columns, size, SEED)
     wait(device)
     warm_up = time.perf_counter() - start
     shapes = step.method.shapes if isinstance(step.method, Classify) else []
     batches = Batches(columns, rows, step.method.model.encoder.table_kind, shapes)
-    trained = _train(step, batches, setting, device, budget)
-    return {**setting._asdict(), "warm_up_s": warm_up, "n_shapes": len(shapes)} | trained
+    named = {"kind": kind, "precision": precision, "batch_size": size, "n_pairs": options.pairs}
+    trained = _train(step, batches, options.workers, device, budget)
+    return {**named, "warm_up_s": warm_up, "n_shapes": len(shapes) or None} | trained
 
 
 def _train(
-    step: TrainStep, batches: Batches, setting: Setting, device: torch.device, budget: Budget
+    step: TrainStep, batches: Batches, n_workers: int, device: torch.device, budget: Budget
 ) -> dict[str, Any]:
     on_cuda = device.type == "cuda"
     loader = DataLoader(
         batches,
         batch_size=None,
-        num_workers=setting.n_workers,
+        num_workers=n_workers,
         pin_memory=on_cuda,
-        multiprocessing_context="fork" if setting.n_workers else None,
+        multiprocessing_context="fork" if n_workers else None,
     )
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(device)
@@ -388,5 +362,5 @@ def _train(
         "n_steps": len(losses),
         "n_ragged_steps": n_ragged,
         "mean_loss": mean_loss,
-        "peak_bytes": torch.cuda.max_memory_reserved(device) if on_cuda else None,
+        "peak_mb": torch.cuda.max_memory_reserved(device) / 1e6 if on_cuda else None,
     }

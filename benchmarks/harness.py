@@ -14,10 +14,11 @@ import platform
 import resource
 import shlex
 import statistics
+import string
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from benchmarks.data import is_usual
+from benchmarks.data import add_snli, is_usual
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write, write_json
 
@@ -37,6 +38,7 @@ RESULTS = Path(__file__).parent / "results"  # the committed ones
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
+PRODUCT, N_PRODUCTS = "product", 3  # large products in turn, of which the median is taken
 PRODUCT_SIZE = 1024  # the product that gives the machine's rate is [1024, 1024] x [1024, 1024]
 
 # Operators that compute nothing: views, allocation and metadata. They are left out of the count of operators.
@@ -53,58 +55,72 @@ NO_WORK = frozenset(_NO_WORK.split())
 WRAPPERS = ("autograd", "torch")  # namespaces of events that only wrap operators
 
 
-class Table(NamedTuple):
-    """One table of a report."""
+class Option(NamedTuple):
+    """One option of a benchmark; the type of its default is its type, and a list takes one or more."""
 
-    names: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    default: Any
+    quick: Any  # what --quick makes of it
+    help: str = ""
+    choices: Sequence[str] | None = None
+
+
+class Table(NamedTuple):
+    """One table of a report, a row for each record."""
+
+    columns: Mapping[
+        str, str
+    ]  # name -> format of a record, as "{batch_size} {batching}"; what is not there is a dash
+    records: Collection[Mapping[str, Any]]
     n_left: int = 1  # columns that are aligned to the left
     title: str = ""
 
 
-def argument_parser(module: str, description: str | None) -> argparse.ArgumentParser:
-    """Make the parser of a benchmark's command line, which describes it by the module's docstring."""
-    return argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{module}",
+def parse(
+    name: str,  # of the benchmark, and how the name of its committed results begins
+    description: str | None,  # the module's docstring
+    arguments: Sequence[str] | None,  # None: the command line's
+    options: Mapping[str, Option],
+    device: str = "",  # how the name of the results ends
+    snli: str = "",  # what is measured on where there is no SNLI; "" for a benchmark that needs none
+    fixed: Sequence[str] = (),  # options that a run must leave as they are to replace the committed results
+    is_usual_otherwise: bool = True,  # whether what it reads besides is what the committed results are of
+) -> argparse.Namespace:
+    """Parse a benchmark's command line; `command` says it again, `out` where the report goes, None to be only printed.
+
+    The committed results are replaced by a whole run on the usual data alone: not a quick one, and of no other data.
+    """
+    results = RESULTS / ("_".join(filter(None, (name, device))) + ".json")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def parse(
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,  # None: the command line's
-    name: str,  # of the committed results
-    quick: Mapping[str, Any] | None = None,  # what --quick sets; None: there is no --quick
-    fixed: Sequence[str] = (),  # options that a run must leave as they are to replace the committed results
-    is_usual_otherwise: bool = True,  # whether what it reads besides SNLI is what these are of
-) -> argparse.Namespace:
-    """Parse a command line with --out and --quick; `command` says it, and `out` is where the report goes, if anywhere.
-
-    The committed results are replaced by a whole run on the usual data alone: not a quick one, and with none of the
-    `fixed` options changed.
-    """
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help=f"write the report here as JSON, and as .md beside it (default: {RESULTS.name}/{name}.json beside the "
-        "benchmarks for a whole run on the usual data; else it is only printed)",
-    )
-    if quick is not None:
-        parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run?")
+    for option, (default, _, text, choices) in options.items():
+        several = isinstance(default, list)
+        kind = Path if default is None else type(default[0] if several else default)
+        of_kind: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
+        if several:
+            of_kind["nargs"] = "+"
+        if choices is not None:
+            of_kind["choices"] = choices
+        parser.add_argument("--" + option.replace("_", "-"), default=default, help=text, **of_kind)
+    if snli:
+        add_snli(parser, snli)
+    out = f"write the report here, and as .md beside it (default: {results.name} for a whole run, else none)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run?")
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(arguments, argparse.Namespace(quick=False))
-    is_whole = not options.quick and is_usual(getattr(options, "snli", "auto"), needed="snli" in options)
-    is_whole &= is_usual_otherwise and all(
-        getattr(options, option) == parser.get_default(option) for option in fixed
-    )
-    if options.out is None and is_whole:
-        options.out = RESULTS / f"{name}.json"
-    if options.quick:
-        vars(options).update(quick or {})
-    options.command = shlex.join(["python", "-m", f"benchmarks.{parser.prog.rpartition('.')[2]}", *arguments])
-    return options
+    parsed = parser.parse_args(arguments)
+    is_whole = not parsed.quick and is_usual_otherwise and (not snli or is_usual(parsed.snli))
+    is_whole &= all(getattr(parsed, option) == options[option].default for option in fixed)
+    if parsed.out is None and is_whole:
+        parsed.out = results
+    if parsed.quick:
+        for option, (default, quick, *_) in options.items():
+            if getattr(parsed, option) == default:
+                setattr(parsed, option, quick)
+    parsed.command = shlex.join(["python", "-m", f"benchmarks.{name}", *arguments])
+    return parsed
 
 
 def publish(
@@ -115,8 +131,15 @@ def publish(
 ) -> None:
     """Print the report as Markdown, and where `options.out` says so write it and the numbers, whole or not at all."""
     of_machine = machine() | result.get("machine", {})
+    settings = {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
+    }
     lines = [describe(of_machine), *notes]
-    parts = [f"`{options.command}`", "\n".join(f"- {line}" for line in lines), *map(_markdown, tables)]
+    parts = [
+        f"`{options.command}`",
+        "\n".join(f"- {line}" for line in lines),
+        *(_markdown(table) for table in tables if table.records),
+    ]
     text = "\n\n".join(parts) + "\n"
     print(text)
     if options.out is None:
@@ -124,15 +147,34 @@ def publish(
         return
     beside = options.out.with_suffix(".md")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(options.out, {"command": options.command, **result, "machine": of_machine})
+    write_json(
+        options.out, {"command": options.command, "options": settings, **result, "machine": of_machine}
+    )
     with atomic_write(beside) as file:
         file.write(text)
     say(f"written: {options.out} and {beside.name} beside it")
 
 
+class _Cells(string.Formatter):
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        """Look a field up in the record; what is None is not there."""
+        value, key = super().get_field(field_name, args, kwargs)
+        if value is None:
+            raise KeyError(key)
+        return value, key
+
+
+def _cell(form: str, record: Mapping[str, Any]) -> str:
+    try:
+        return _Cells().vformat(form, (), record)
+    except KeyError:
+        return "–"
+
+
 def _markdown(table: Table) -> str:
-    rule = ["---"] * table.n_left + ["---:"] * (len(table.names) - table.n_left)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (table.names, rule, *table.rows)]
+    rows = [[_cell(form, record) for form in table.columns.values()] for record in table.records]
+    rule = ["---"] * table.n_left + ["---:"] * (len(table.columns) - table.n_left)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (table.columns, rule, *rows)]
     return "\n".join([f"**{table.title}**\n", *lines] if table.title else lines)
 
 
@@ -203,11 +245,6 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def sum_rounds(cases: Iterable[Sequence[float]]) -> list[float]:
-    """Return the seconds of all cases together in each round."""
-    return [sum(of_round) for of_round in zip(*cases, strict=True)]
-
-
 def compare(
     seconds: Mapping[str, Sequence[float]],  # of each round
     baseline: str,
@@ -220,14 +257,44 @@ def compare(
     }
 
 
+def time_rows(
+    rows: Sequence[Mapping[str, Callable[[], float]]],  # of each row, named functions that return seconds
+    flops: Sequence[float],  # of the products of each row, that no implementation can go below
+    baseline: str,
+    repeats: int,  # rounds that are recorded
+) -> list[dict[str, Any]]:
+    """Time all functions of all rows in turn, and with each row a large product, which gives the rate for its floor."""
+    timed = [{PRODUCT: product()} | dict(row) for row in rows]
+    measured = []
+    for seconds, n_flops in zip(interleaved(timed, range(-1, repeats)), flops, strict=True):
+        products = seconds.pop(PRODUCT)
+        floor = [n_flops * s / product_flops() for s in products]
+        measured.append(
+            {
+                "seconds": seconds,
+                "median_seconds": {name: statistics.median(s) for name, s in seconds.items()},
+                "times_baseline": {name: ratio(seconds[baseline], s) for name, s in seconds.items()},
+                "over_floor": {name: ratio(s, floor) for name, s in seconds.items()},
+                "floor_seconds": statistics.median(floor),
+                "product_gflops": product_flops() / statistics.median(products) / 1e9,
+            }
+        )
+    return measured
+
+
+def compared(names: Iterable[str]) -> dict[str, str]:
+    """Return the columns of a table of `compare`."""
+    return {name: f"{{milliseconds[{name}]:.1f}} ({{ratio[{name}]:.2f}}×)" for name in names}
+
+
 def product() -> Callable[[], float]:
-    """Make a function that times one large float32 matrix product: `product_flops` over its seconds is the machine's
-    rate."""
+    """Make a function that times one large float32 matrix product: `product_flops` over its seconds is the rate."""
     import torch
 
     left, right = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE), torch.randn(PRODUCT_SIZE, PRODUCT_SIZE)
     result = torch.empty(PRODUCT_SIZE, PRODUCT_SIZE)
-    return stopwatch(lambda: torch.mm(left, right, out=result))
+    timed = stopwatch(lambda: torch.mm(left, right, out=result))
+    return lambda: statistics.median(timed() for _ in range(N_PRODUCTS))
 
 
 def product_flops() -> int:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks import candidates, harness
-from benchmarks.data import Setting, add_snli, load_sentences, n_tokens_of, settings
+from benchmarks.data import Setting, load_sentences, n_tokens_of, settings
+from benchmarks.harness import Option
 from spinn_tensor import (
     ClassifierConfig,
     EncoderConfig,
@@ -40,7 +41,15 @@ GIVEN, FORCED, CHOSEN = "given", "own, forced to the same trees", "own, as the s
 SUPERVISED, GREEDY, LEAVE_ONE_OUT = "supervised", "RL, greedy baseline", "RL, leave-one-out baseline"
 TITLES = {"forward": "Encoder, forward", "step": "Model, forward + backward, pairs"}
 N_WORDS = 10_000
-QUICK = {"batch": 4, "dim": [8], "tracker": 4, "repeats": 1, "n_batches": 1}
+OPTIONS = {
+    "batch": Option(128, 4, "sentences of a forward pass; pairs are half as many"),
+    "dim": Option([300, 100], [8], "hidden sizes"),
+    "tracker": Option(64, 4, "tracker size"),
+    "samples": Option(8, 8, "parses of each sentence in RL"),
+    "batches": Option(6, 1, "batches of a kind, of which steps are taken on two"),
+    "repeats": Option(7, 1, "recorded rounds"),
+}
+
 
 Case = dict[str, Callable[[], float]]
 
@@ -52,35 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     sentences = load_sentences(options.snli)
     by_length = sorted(sentences.transitions, key=len, reverse=True)
-    size, count = options.batch, options.n_batches
+    size, count = options.batch, options.batches
     rows = []
     for n_hidden in options.dim:
         for setting in settings(by_length, [size], size, size * count, count):
             forward = [_forward(batch, n_hidden, options.tracker) for batch in setting.batches]
             rows.append(_row("forward", GIVEN, n_hidden, setting, forward, options.repeats))
-            steps = [_steps(batch, n_hidden, options) for batch in setting.batches[: options.n_step_batches]]
+            steps = [_steps(batch, n_hidden, options) for batch in setting.batches[:2]]
             rows.append(_row("step", SUPERVISED, n_hidden, setting, steps, options.repeats))
-    result = {
-        "sentences": sentences.source,
-        "repeats": options.repeats,
-        "samples": options.samples,
-        "rows": rows,
-    }
     notes = [f"{sentences.source}, {options.repeats} rounds; RL with {options.samples} samples a sentence"]
+    result = {"sentences": sentences.source, "rows": rows}
     harness.publish(options, result, notes, [_table(what, rows) for what in TITLES])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = harness.argument_parser("own", __doc__)
-    add = parser.add_argument
-    add("--batch", type=int, default=128, help="sentences of a forward pass; pairs are half as many")
-    add("--dim", type=int, nargs="+", default=[300, 100], help="hidden sizes")
-    add("--tracker", type=int, default=64, help="tracker size")
-    add("--samples", type=int, default=8, help="parses of each sentence in RL")
-    add("--repeats", type=int, default=7, help="recorded rounds")
-    add_snli(parser, "--sentences", otherwise="generated sentences", others=", or 'random'")
-    parser.set_defaults(n_batches=6, n_step_batches=2)
-    return harness.parse(parser, arguments, "own_cpu", QUICK)
+    return harness.parse("own", __doc__, arguments, OPTIONS, "cpu", snli="generated sentences")
 
 
 def _forward(transitions: Sequence[np.ndarray], n_hidden: int, n_tracker: int) -> Case:
@@ -150,28 +145,23 @@ def _row(
 ) -> dict[str, Any]:
     """Time all batches of a row, and compare with the baseline."""
     seconds = harness.interleaved(cases, range(-1, repeats))
-    whole = {name: harness.sum_rounds(case[name] for case in seconds) for name in cases[0]}
+    whole = {
+        name: [sum(of_round) for of_round in zip(*(case[name] for case in seconds), strict=True)]
+        for name in cases[0]
+    }
     return {
         "what": what,
         "dim": n_hidden,
         "batching": setting.batching,
-        "batch_size": setting.batch_size,
+        "size": setting.batch_size // (2 if what == "step" else 1),
         **harness.compare(whole, baseline, len(cases)),
     }
 
 
 def _table(what: str, rows: Sequence[dict[str, Any]]) -> harness.Table:
     some = [row for row in rows if row["what"] == what]
-    names = list(some[0]["ratio"])
-    cells = [
-        [
-            str(row["dim"]),
-            f"{row['batch_size'] // (2 if what == 'step' else 1)} {row['batching']}",
-            *(f"{row['milliseconds'][name]:.1f} ({row['ratio'][name]:.2f}×)" for name in names),
-        ]
-        for row in some
-    ]
-    return harness.Table(["H", "batch", *names], cells, 2, f"{TITLES[what]}: ms a batch, and times the first")
+    columns = {"H": "{dim}", "batch": "{size} {batching}", **harness.compared(some[0]["ratio"])}
+    return harness.Table(columns, some, 2, f"{TITLES[what]}: ms a batch, and times the first")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from benchmarks import harness
-from benchmarks.data import SNLI_SLICE, add_snli, snli_pairs
+from benchmarks.data import SNLI_SLICE, snli_pairs
+from benchmarks.harness import Option
 from spinn_tensor.data_prep.brackets import score_parses, self_f1
 from spinn_tensor.data_prep.branching import baseline_transitions
 from spinn_tensor.data_prep.columns import sentence_columns
@@ -45,6 +46,22 @@ from spinn_tensor.training.run import execute
 SST_TRAIN = SNLI_SLICE.parents[1] / "sst" / "train.txt.gz"
 N_PARTS = 8  # of the premises; the first two are held back, the third chooses the epoch
 PART_OF = {0: "test", 1: "test", 2: "dev"}
+OPTIONS = {
+    "seeds": Option([1, 2, 3], [1]),
+    "sst": Option(
+        None, None, "SST's train.txt, plain or .gz (default: that at hand, else nothing is learnt from SST)"
+    ),
+    "output": Option(Path("runs/parsing"), Path("runs/parsing"), "folder of the split and of the runs"),
+    "ship": Option(None, None, "write the parser of the first seed into this folder"),
+}
+COLUMNS = {
+    "trees": "{trees}",
+    "F1": "{f1:.1%}",
+    "F1 without whole sentences": "{inner_f1:.1%}",
+    "transitions right": "{right:.1%}",
+    "average depth": "{depth:.2f}",
+    "self F1": "{self_f1:.1%}",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,22 +95,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"SNLI ({source}): {counts['train']:,} trees to learn from, {counts['dev']:,} to choose by, "
         f"{counts['test']:,} held back; models: mean over seeds {', '.join(map(str, options.seeds))}"
     ]
-    result = {"source": source, "sentences": counts, "seeds": options.seeds, "rows": rows}
-    harness.publish(options, result, notes, [_table(rows)])
+    result = {"source": source, "sentences": counts, "rows": rows}
+    harness.publish(options, result, notes, [harness.Table(COLUMNS, _rows(rows))])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = harness.argument_parser("parsing", __doc__)
-    add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    add_snli(parser, otherwise="an error")
-    sst = "SST's train.txt, plain or .gz (default: that at hand, else nothing is learnt from SST)"
-    add("--sst", type=Path, metavar="FILE", default=SST_TRAIN if SST_TRAIN.exists() else None, help=sst)
-    add("--output", type=Path, default=Path("runs/parsing"), help="folder of the split and of the runs")
-    add("--ship", type=Path, metavar="FOLDER", help="write the parser of the first seed here")
     options = harness.parse(
-        parser, arguments, "parsing", fixed=("seeds", "sst"), is_usual_otherwise=SST_TRAIN.exists()
+        "parsing",
+        __doc__,
+        arguments,
+        OPTIONS,
+        snli="an error",
+        fixed=("seeds", "sst"),
+        is_usual_otherwise=SST_TRAIN.exists(),
     )
+    if options.sst is None and SST_TRAIN.exists():
+        options.sst = SST_TRAIN
     if options.sst is None and options.ship is not None:
         raise DataError("no such file; name SST's training trees by --sst FILE", path=SST_TRAIN)
     if options.sst is not None and not options.sst.exists():
@@ -149,20 +166,19 @@ def _ship(run: Path, folder: Path) -> None:
     save_checkpoint(folder, model, vocabulary, settings.changed(**names), config.metrics)
 
 
-def _table(rows: dict[str, dict[str, Any]]) -> harness.Table:
-    names = ["trees", "F1", "F1 without whole sentences", "transitions right", "average depth", "self F1"]
-    cells = []
+def _rows(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the row of each parser for the table, means over its seeds."""
+    found = []
     for name, row in rows.items():
         runs = row.get("seeds", [row])
-        shares = [
-            statistics.mean(run["gold"]["sentence_f1"] for run in runs),
-            statistics.mean(run["gold"]["inner_sentence_f1"] for run in runs),
-            statistics.mean(run["transition_accuracy"] for run in runs),
-        ]
-        depth = statistics.mean(run["average_depth"] for run in runs)
-        agreement = f"{row['self_f1']:.1%}" if "self_f1" in row else "–"
-        cells.append([name, *(f"{share:.1%}" for share in shares), f"{depth:.2f}", agreement])
-    return harness.Table(names, cells)
+        means = {
+            "f1": statistics.mean(run["gold"]["sentence_f1"] for run in runs),
+            "inner_f1": statistics.mean(run["gold"]["inner_sentence_f1"] for run in runs),
+            "right": statistics.mean(run["transition_accuracy"] for run in runs),
+            "depth": statistics.mean(run["average_depth"] for run in runs),
+        }
+        found.append({"trees": name, **means, "self_f1": row.get("self_f1")})
+    return found
 
 
 if __name__ == "__main__":

@@ -15,16 +15,30 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks import harness
+from benchmarks.harness import Option
 from spinn_tensor.training.config import PRECISIONS, DataConfig
 from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 
+OPTIONS = {
+    "kinds": Option(["spinn-pi-nt", "spinn-pi", "spinn"], ["bow"], "of encoders"),
+    "precisions": Option(
+        ["float32", "bfloat16"], ["float32", "bfloat16"], "the first is compared with", PRECISIONS
+    ),
+    "seeds": Option([1, 2, 3], [1, 2]),
+    "epochs": Option(0, 1, "0: as many as the presets say"),
+    "limit": Option(0, 0, "only the first examples of every split"),
+    "device": Option("cpu", "cpu", choices=("cpu", "cuda")),
+    "resume": Option(False, False, "go on with the runs in --output, instead of anew"),
+    "output": Option(Path("runs/precision"), Path("runs/precision"), "folder of the corpus and of the runs"),
+}
 SETTINGS = ("kinds", "precisions", "seeds", "epochs", "limit", "device")  # that results depend on
 SPLITS = ("dev", "test", "long")
 
@@ -44,25 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"device {device}; mean accuracy over seeds {', '.join(map(str, options.seeds))}, and in brackets the points "
         "to the first precision of the kind; range: of dev accuracy, over the seeds"
     ]
-    rows = [
-        _cells(kind, precision, accuracies) for kind, accuracies in kinds.items() for precision in accuracies
-    ]
-    table = harness.Table(["encoder", "precision", *SPLITS, "range"], rows, 2)
-    harness.publish(options, {"device": device, "seeds": options.seeds, "kinds": kinds}, notes, [table])
+    rows = [_row(kind, precision, kinds[kind]) for kind in kinds for precision in options.precisions]
+    columns = {"encoder": "{kind}", "precision": "{precision}", **{split: f"{{{split}}}" for split in SPLITS}}
+    table = harness.Table({**columns, "range": "{range:.2f}"}, rows, 2)
+    harness.publish(options, {"device": device, "kinds": kinds}, notes, [table])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = harness.argument_parser("precision", __doc__)
-    add = parser.add_argument
-    add("--kinds", nargs="+", default=["spinn-pi-nt", "spinn-pi", "spinn"], help="of encoders")
-    add("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "bfloat16"])
-    add("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    add("--epochs", type=int, help="default: the presets'")
-    add("--limit", type=int, default=0, help="only the first examples of every split")
-    add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--resume", action="store_true", help="go on with the runs in --output, instead of anew")
-    add("--output", type=Path, default=Path("runs/precision"), help="folder of the corpus and of the runs")
-    return harness.parse(parser, arguments, "precision", fixed=SETTINGS)
+    return harness.parse("precision", __doc__, arguments, OPTIONS, fixed=SETTINGS)
 
 
 def train(kind: str, corpus: Path, options: argparse.Namespace) -> Accuracies:
@@ -72,7 +75,7 @@ def train(kind: str, corpus: Path, options: argparse.Namespace) -> Accuracies:
     for seed in options.seeds:
         for precision in options.precisions:
             run = run_config(f"logic-{kind}", data).changed(seed=seed, precision=precision)
-            if options.epochs is not None:
+            if options.epochs:
                 run = run.changed(epochs=options.epochs)
             folder = options.output / f"{kind}-{precision}-{seed}"
             results = execute(
@@ -84,15 +87,16 @@ def train(kind: str, corpus: Path, options: argparse.Namespace) -> Accuracies:
     return accuracies
 
 
-def _cells(kind: str, precision: str, accuracies: Accuracies) -> list[str]:
+def _row(kind: str, precision: str, accuracies: Accuracies) -> dict[str, Any]:
     splits, first = accuracies[precision], next(iter(accuracies.values()))
-    cells = []
-    for split in SPLITS:
-        mean = statistics.mean(splits[split])
-        points = 100 * (mean - statistics.mean(first[split]))
-        cells.append(f"{mean:.2%}" if splits is first else f"{mean:.2%} ({points:+.2f})")
+    means = {split: statistics.mean(values) for split, values in splits.items()}
+    points = {split: 100 * (mean - statistics.mean(first[split])) for split, mean in means.items()}
+    cells = {
+        split: f"{mean:.2%}" if splits is first else f"{mean:.2%} ({points[split]:+.2f})"
+        for split, mean in means.items()
+    }
     spread = 100 * (max(splits["dev"]) - min(splits["dev"]))
-    return [kind, precision, *cells, f"{spread:.2f}"]
+    return {"kind": kind, "precision": precision, **cells, "range": spread}
 
 
 if __name__ == "__main__":

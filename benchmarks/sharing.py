@@ -19,8 +19,7 @@ The floor is the arithmetic of the products that are left, at the rate of a larg
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +30,8 @@ from torch import Tensor
 
 from benchmarks import candidates, dynamic, harness
 from benchmarks.candidates import DYNAMIC, Tables
-from benchmarks.data import Setting, add_snli, is_usual, random_transitions, settings, snli_pairs
+from benchmarks.data import Setting, is_usual, random_transitions, settings, snli_pairs
+from benchmarks.harness import Option
 from spinn_tensor import ForestTables, LaneTables, to_torch
 from spinn_tensor.data_prep.pairs import PairFormat
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
@@ -39,10 +39,27 @@ from spinn_tensor.training.hardware import keep_freed_memory
 
 UNSHARED, SHARED, BFLOAT16 = "unshared", "shared", "shared, bfloat16"
 NAMES = (DYNAMIC, UNSHARED, SHARED, BFLOAT16)
-PRODUCT = "product"
 PASSES = 3  # forward, and a backward of twice as many products
 BFLOAT16_TOLERANCE = 0.05  # of the largest value of an output or a gradient
-QUICK = {"dim": 32, "tracker": [0, 8], "batch": [8], "shuffled": 8, "limit": 8, "repeats": 1}
+OPTIONS = {
+    "dim": Option(300, 32, "hidden size"),
+    "tracker": Option([0, 64], [0, 8], "tracker sizes, 0 for none"),
+    "batch": Option([128, 512], [8], "sizes of the batches sorted by length"),
+    "shuffled": Option(128, 8, "size of the batches in random order"),
+    "limit": Option(1024, 8, "sentences measured of each batch size, about"),
+    "repeats": Option(7, 1, "recorded rounds"),
+}
+COLUMNS = {
+    "tracker": "{tracker}",
+    "sentences": "{corpus}",
+    "batch": "{batch_size} {batching}",
+    "dynamic, ms": "{dynamic_ms:.0f}",
+    **{name: f"{{times_baseline[{name}]:.2f}}×" for name in NAMES[1:]},
+    "bfloat16 / float32": "{bfloat16_times_float32:.2f}×",
+    "arithmetic left": "{arithmetic_left:.0%}",
+    "shared / floor of what is left": f"{{over_floor[{SHARED}]:.2f}}",
+}
+
 
 Trees = list[tuple[np.ndarray, Sequence[str]]]  # transitions and words
 
@@ -75,28 +92,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = [
         [make_case(batch, options.dim, tracker) for batch in setting.batches] for tracker, _, setting in rows
     ]
-    timed = [{name: harness.stopwatch(run) for name, run in _runs(cases).items()} for cases in made]
-    seconds = harness.interleaved(timed, range(-1, options.repeats))
-    summaries = [
-        _summary(*row, batches, measured) for row, batches, measured in zip(rows, made, seconds, strict=True)
+    timed = [{name: harness.stopwatch(partial(_run_all, cases, name)) for name in NAMES} for cases in made]
+    left = [sum(map(flops_left, cases)) for cases in made]
+    measured = harness.time_rows(timed, [PASSES * n for n in left], DYNAMIC, options.repeats)
+    records = [
+        _record(options.dim, *row, n_left, record)
+        for row, n_left, record in zip(rows, left, measured, strict=True)
     ]
     notes = [
         f"H = {options.dim}; forward + backward; times dynamic batching, medians of ratios within a round"
     ]
-    harness.publish(options, {"dim": options.dim, "rows": summaries}, notes, [_table(summaries)])
+    harness.publish(options, {"rows": records}, notes, [harness.Table(COLUMNS, records, 3)])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = harness.argument_parser("sharing", __doc__)
-    add = parser.add_argument
-    add("--dim", type=int, default=300, help="hidden size")
-    add("--tracker", type=int, nargs="+", default=[0, 64], help="tracker sizes, 0 for none")
-    add("--batch", type=int, nargs="+", default=[128, 512], help="sizes of the batches sorted by length")
-    add("--shuffled", type=int, default=128, help="size of the batches in random order")
-    add("--limit", type=int, default=1024, help="sentences measured of each batch size, about")
-    add("--repeats", type=int, default=7, help="recorded rounds")
-    add_snli(parser, otherwise="random trees over few words")
-    return harness.parse(parser, arguments, "sharing_cpu", QUICK)
+    otherwise = "random trees over few words"
+    return harness.parse("sharing", __doc__, arguments, OPTIONS, "cpu", snli=otherwise)
 
 
 def _corpora(snli: str, quick: bool) -> dict[str, Trees]:
@@ -162,70 +173,40 @@ def _run_all(cases: Sequence[Case], name: str) -> None:
         _run(case, name)
 
 
-def _runs(cases: Sequence[Case]) -> dict[str, Callable[[], object]]:
-    """Return every candidate over all batches of a row, and a large product for each."""
-    runs: dict[str, Callable[[], object]] = {name: partial(_run_all, cases, name) for name in NAMES}
-    product = harness.product()
-    runs[PRODUCT] = lambda: [product() for _ in cases]
-    return runs
-
-
-def products_left(tables: Tables, n_leaves: int, n_hidden: int, n_tracker: int) -> int:
+def flops_left(case: Case) -> int:
     """Count the floating-point operations of the products of a forward pass over shared tables, each once."""
+    tables, n_leaves = case.shared, len(case.leaves)
+    n_hidden = case.root_gradient.shape[1]
+    tracker = case.weights.tracker
     assert tables.hoisted is not None
     offsets = tables.step_offsets if isinstance(tables, ForestTables) else tables.reduce_offsets
     has_left, has_both, has_right = tables.hoisted.kind_offsets.t()
     n_multiplied = int((has_right - has_left).sum() + (offsets[1:] - has_both).sum())
     n_multiplied += len(tables.hoisted.left_leaf_index) + len(tables.hoisted.right_leaf_index)
     flops = n_multiplied * 2 * n_hidden * 5 * n_hidden
-    if isinstance(tables, LaneTables):
+    if tracker is not None and isinstance(tables, LaneTables):
+        n_tracker = tracker.weight_hidden.shape[1]
         n_composed, n_entries = len(tables.left_index), len(tables.previous_index)
         flops += n_composed * 2 * n_tracker * 5 * n_hidden + n_entries * 2 * n_tracker * 4 * n_tracker
         flops += (2 * n_composed + 3 * (1 + n_leaves)) * 2 * n_hidden * 4 * n_tracker
     return flops
 
 
-def _summary(
-    n_tracker: int, corpus: str, setting: Setting, cases: Sequence[Case], seconds: dict[str, list[float]]
+def _record(
+    n_hidden: int, n_tracker: int, corpus: str, setting: Setting, n_left: int, measured: dict[str, Any]
 ) -> dict[str, Any]:
-    n_hidden = cases[0].root_gradient.shape[1]
-    left = sum(products_left(case.shared, len(case.leaves), n_hidden, n_tracker) for case in cases)
-    whole = sum(harness.encoder_flops(map(np.array, case.transitions), n_hidden, n_tracker) for case in cases)
-    per_flop = [time / (len(cases) * harness.product_flops()) for time in seconds[PRODUCT]]
-    floor = [PASSES * left * time for time in per_flop]
+    transitions = [codes for batch in setting.batches for codes, _ in batch]
+    seconds = measured["seconds"]
     return {
-        "tracker": n_tracker,
+        "tracker": n_tracker or None,
         "corpus": corpus,
         "batching": setting.batching,
         "batch_size": setting.batch_size,
-        "n_batches": len(cases),
-        "arithmetic_left": left / whole,
-        "ms_per_batch": {name: 1e3 * statistics.median(seconds[name]) / len(cases) for name in NAMES},
-        "times_dynamic": {name: harness.ratio(seconds[DYNAMIC], seconds[name]) for name in NAMES},
-        "shared_over_floor": harness.ratio(seconds[SHARED], floor),
+        "arithmetic_left": n_left / harness.encoder_flops(transitions, n_hidden, n_tracker),
+        "dynamic_ms": 1e3 * measured["median_seconds"][DYNAMIC] / len(setting.batches),
         "bfloat16_times_float32": harness.ratio(seconds[SHARED], seconds[BFLOAT16]),
-        "gflops_of_a_large_product": 1e-9 / statistics.median(per_flop),
-        "seconds": seconds,
+        **measured,
     }
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> harness.Table:
-    names = ["tracker", "sentences", "batch", "dynamic, ms", *NAMES[1:], "bfloat16 / float32"]
-    names += ["arithmetic left", "shared / floor of what is left"]
-    cells = [
-        [
-            str(row["tracker"] or "–"),
-            row["corpus"],
-            f"{row['batch_size']} {row['batching']}",
-            f"{row['ms_per_batch'][DYNAMIC]:.0f}",
-            *(f"{row['times_dynamic'][name]:.2f}×" for name in NAMES[1:]),
-            f"{row['bfloat16_times_float32']:.2f}×",
-            f"{row['arithmetic_left']:.0%}",
-            f"{row['shared_over_floor']:.2f}",
-        ]
-        for row in rows
-    ]
-    return harness.Table(names, cells, 3)
 
 
 if __name__ == "__main__":
