@@ -29,14 +29,12 @@ from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.model.classifiers import load_checkpoint
 from tests.closeness import assert_close
-from tests.test_generated import TINY
 from tests.tiny_runs import (
     PRESET,
     SMALL,
+    TINY_LOGIC,
     pair_arguments,
     same_threads,
-    train_pairs,
-    train_trees,
     tree_arguments,
     write_pairs,
 )
@@ -46,18 +44,6 @@ pytest.importorskip("datasets")
 Capture = pytest.CaptureFixture[str]
 PREMISE, HYPOTHESIS = "( dogs bark )", "( dogs ( do ( not bark ) ) )"
 keep_threads = pytest.fixture(autouse=True)(same_threads)
-
-
-@pytest.fixture(scope="module")
-def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model of pairs."""
-    return train_pairs(tmp_path_factory.mktemp("pairs"))
-
-
-@pytest.fixture(scope="module")
-def tree_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model of sentences with labels on every node."""
-    return train_trees(tmp_path_factory.mktemp("trees"))
 
 
 def test_train_leaves_a_whole_run(pair_run: Path) -> None:
@@ -179,7 +165,7 @@ def test_the_same_run_gives_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_demo(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spinn_tensor.cli.demo.CORPUS", TINY)
+    monkeypatch.setattr("spinn_tensor.cli.demo.CORPUS", TINY_LOGIC)
     demo = ["demo", "--output", str(tmp_path), "--epochs", "1", "--device", "cpu"]
     assert main(demo) == 0
     printed = capsys.readouterr().out

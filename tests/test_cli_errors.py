@@ -1,11 +1,13 @@
-"""Every error of the `spinn` command: one clear line that names the place, status 1, and nothing half-written."""
+"""Every error of the `spinn` command: one clear line that names the place, status 1, and nothing half-written.
+
+What is said of each kind of bad line or file is tested where they are read; here, that the commands say it.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
 import random
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.run import execute, saved_run
+from tests.command_line import assert_fails_cleanly, assert_one_error
 from tests.tiny_runs import (
     PRESET,
     SMALL,
     pair,
     pair_arguments,
     same_threads,
-    train_pairs,
     tree_arguments,
     write_pairs,
 )
@@ -36,60 +38,10 @@ PREMISE = "( dogs bark )"
 keep_threads = pytest.fixture(autouse=True)(same_threads)
 
 
-@pytest.fixture(scope="module")
-def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model of pairs."""
-    return train_pairs(tmp_path_factory.mktemp("pairs"))
-
-
 def edited(**changes: object) -> str:
     """A good line with fields changed; None removes one."""
     record = {**json.loads(GOOD), **changes}
     return json.dumps({key: value for key, value in record.items() if value is not None})
-
-
-def assert_one_error(capsys: Capture, message: str) -> None:
-    errors = capsys.readouterr().err
-    assert len(errors.splitlines()) == 1, errors
-    assert re.search("^spinn: error: .*" + message, errors), errors
-
-
-BAD_LINES = {
-    "not JSON": ("{not json", r"train.jsonl:2: .*not JSON"),
-    "missing field": (edited(sentence2_binary_parse=None), r"train.jsonl:2: sentence2_binary_parse: missing"),
-    "unbalanced": (
-        edited(sentence1_binary_parse="( ( dogs bark )"),
-        r"train.jsonl:2: sentence1_binary_parse: ",
-    ),
-    "text": (
-        edited(sentence1_binary_parse=None, sentence1="dogs bark"),
-        r"train.jsonl:2: sentence1_binary_parse: missing field; sentence1 is text .* --branching",
-    ),
-    "unknown label": (edited(gold_label="maybe"), r"train.jsonl:2: gold_label: .*maybe"),
-    "half a surrogate pair": (
-        edited(sentence1_binary_parse="( dogs \ud800 )"),
-        r"train.jsonl:2: sentence1_binary_parse: half of a surrogate pair",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD_LINES)
-def test_a_bad_line_ends_training_before_anything_is_written(
-    name: str, tmp_path: Path, capsys: Capture
-) -> None:
-    line, message = BAD_LINES[name]
-    arguments = pair_arguments(tmp_path)
-    (tmp_path / "train.jsonl").write_text(f"{GOOD}\n{line}\n{GOOD}\n{edited(gold_label='neutral')}\n")
-    before = sorted(tmp_path.rglob("*"))
-    options = [*PRESET, "--epochs", "1", "--output", str(tmp_path / "run")]
-    assert main([*arguments, *options]) == 1
-    assert_one_error(capsys, message)
-    assert sorted(tmp_path.rglob("*")) == before
-    assert main([*arguments, *options, "--skip-bad"]) == 0
-    errors = capsys.readouterr().err
-    assert errors.startswith("1 lines skipped: 1 x ")
-    assert errors.count("lines skipped") == 1
-    assert list(json.loads((tmp_path / "run" / "results.json").read_text())["skipped"].values()) == [1]
 
 
 def truncated_gz() -> bytes:
@@ -97,129 +49,119 @@ def truncated_gz() -> bytes:
     return gzip.compress("".join(json.dumps(pair(rng)) + "\n" for _ in range(2000)).encode())[:3000]
 
 
-# Content of a file given as --train (None: there is no such file), its name, and what is said about it.
-BAD_FILES: dict[str, tuple[bytes | None, str, str]] = {
-    "truncated gz": (truncated_gz(), "bad.jsonl.gz", r"bad.jsonl.gz:\d+: truncated"),
-    "not a gz": (b"x", "bad.jsonl.gz", r"bad.jsonl.gz:1: "),
-    "not UTF-8": (b"\xff\xfe\n", "bad.jsonl", r"bad.jsonl:1: not UTF-8"),
-    "empty": (b"", "bad.jsonl", r"bad.jsonl: .*empty"),
-    "blank lines": (b"\n\n", "bad.jsonl", r"bad.jsonl: no examples"),
-    "missing": (None, "bad.jsonl", r"bad.jsonl: no such file"),
-    "missing folder": (None, "nowhere/bad.jsonl", r"nowhere/bad.jsonl: no such folder"),
-    "no label agreed on": (edited(gold_label="-").encode() + b"\n", "bad.jsonl", r"bad.jsonl: no examples"),
+FILES: dict[str, bytes] = {
+    "bad.jsonl": f"{GOOD}\n{edited(sentence1_binary_parse='( ( dogs bark )')}\n{GOOD}\n".encode(),
+    "cut.jsonl.gz": truncated_gz(),
+    "none.jsonl": edited(gold_label="-").encode() + b"\n",
+    "short.txt": b"dogs 1 2 3\n",
+    "not.zip": b"PK\3\4x",
+    "tree.txt": b"(3 (2 a)\n",
+    "own.toml": b"[training]\nepoch = 2\n",
 }
-BAD_TREES: dict[str, tuple[bytes | None, str, str]] = {
-    "unbalanced tree": (b"(3 (2 a)\n", "bad.txt", r"bad.txt:1: "),
-    "label out of range": (b"(7 (2 a) (2 b))\n", "bad.txt", r"bad.txt:1: "),
-    "three children": (b"(3 (2 a) (2 b) (2 c))\n", "bad.txt", r"bad.txt:1: "),
-}
+SNLI, SST = ["--corpus", "snli"], ["--corpus", "sst"]
 
-
-@pytest.mark.parametrize("name", [*BAD_FILES, *BAD_TREES])
-def test_a_bad_file_is_one_line_and_leaves_nothing(name: str, tmp_path: Path, capsys: Capture) -> None:
-    content, file, message = {**BAD_FILES, **BAD_TREES}[name]
-    arguments = (pair_arguments if name in BAD_FILES else tree_arguments)(tmp_path)
-    if content is not None:
-        (tmp_path / file).write_bytes(content)
-    arguments[arguments.index("--train") + 1] = str(tmp_path / file)
-    options = ["--epochs", "1", "--output", str(tmp_path / "run")]
-    assert_fails_cleanly([*arguments, *options], message, tmp_path, capsys)
-
-
-# Options after those of a good run, and what is said about them; FOLDER stands for the test's folder.
-BAD_OPTIONS = {
-    "missing vectors": (["--vectors", "FOLDER/none.txt"], r"none.txt: no such file"),
-    "short vector": (["--vectors", "FOLDER/short.txt"], r"short.txt:1: got 3 numbers, expected 8"),
+# Options after those of a command on good pairs, in a folder with FILES, and what is said about them.
+OF_TRAINING: dict[str, tuple[list[str], str]] = {
+    "bad line": (["--train", "bad.jsonl"], r"bad.jsonl:2: sentence1_binary_parse: "),
+    "truncated gz": (["--train", "cut.jsonl.gz"], r"cut.jsonl.gz:\d+: truncated"),
+    "no label agreed on": (["--dev", "none.jsonl"], r"none.jsonl: no examples"),
+    "unbalanced tree": ([*SST, "--train", "tree.txt"], r"tree.txt:1: "),
+    "missing file": (["--train", "no.jsonl"], r"no.jsonl: no such file"),
+    "missing folder": (["--train", "nowhere/no.jsonl"], r"nowhere/no.jsonl: no such folder"),
+    "a file as the run": ([*PRESET, "--output", "tree.txt"], r"tree.txt: "),
+    "missing vectors": (["--vectors", "none.txt", "--train", "bad.jsonl"], r"none.txt: no such file"),
+    "short vector": (["--vectors", "short.txt"], r"short.txt:1: got 3 numbers, expected 8"),
     "unknown key": (["--set", "depth=3"], r"unknown key 'depth'"),
     "bad value": (["--dropout", "2"], r"embedding_dropout: expected a probability"),
     "unknown preset": (["--preset", "x"], r"unknown preset 'x'"),
+    "bad preset": (["--preset", "own.toml"], r"own.toml: training: unknown key 'epoch'"),
     "node labels of pairs": (["--node-labels"], r"node_labels: only"),
     "extra without a file": (["--extra", "long"], r"extra: expected NAME=FILE"),
-    "compiled LSTM": (["--compile", "--set", "kind=lstm"], r"compile: torch.compile cannot take an LSTM"),
-    "branching of nodes": (["--branching", "left", "--corpus", "sst", "--node-labels"], r"node_labels: the"),
+    "extra named like a split": (["--extra", "dev=dev.jsonl"], r"has a split 'dev' already"),
+    "compiled LSTM": (["--compile", "--kind", "lstm"], r"compile: torch.compile cannot take an LSTM"),
+    "branching of nodes": ([*SST, "--branching", "left", "--node-labels"], r"node_labels: the"),
     "a parser that cannot parse": (
-        ["--corpus", "trees", "--set", "kind=lstm"],
+        ["--corpus", "trees", "--kind", "lstm"],
         r"f1 is for an encoder that parses, kind 'spinn'; got 'lstm'",
     ),
-    "trees in a zip": (["--corpus", "trees", "--train", "FOLDER/a.zip"], r"a.zip: .*not a .zip file"),
-    "extra named like a split": (["--extra", "dev=FOLDER/dev.jsonl"], r"has a split 'dev' already"),
+    "trees in a zip": (["--corpus", "trees", "--train", "not.zip"], r"not.zip: .*not a .zip file"),
 }
 if not torch.cuda.is_available():
-    BAD_OPTIONS["no CUDA"] = (["--device", "cuda"], r"torch sees no CUDA device")
-
-
-@pytest.mark.parametrize("name", BAD_OPTIONS)
-def test_bad_options_are_one_line_and_leave_nothing(name: str, tmp_path: Path, capsys: Capture) -> None:
-    options, message = BAD_OPTIONS[name]
-    (tmp_path / "short.txt").write_text("dogs 1 2 3\n")
-    (tmp_path / "a.zip").write_text("x")
-    options = [option.replace("FOLDER", str(tmp_path)) for option in options]
-    whole = [*pair_arguments(tmp_path), "--epochs", "1", "--output", str(tmp_path / "run"), *options]
-    assert_fails_cleanly(whole, message, tmp_path, capsys)
-
-
-# Where --data does not hold the corpus.
-BAD_DATA = {
-    "missing folder": ("snli", "nowhere", r"nowhere: no such folder"),
-    "other files": ("snli", ".", r": no snli_1.0_train.jsonl"),
-    "truncated zip": ("snli", "bad.zip", r"bad.zip: truncated or not a .zip file"),
-    "other trees": ("sst", ".", r": no train.txt"),
-    "no treebank": ("trees", ".", r": no train.txt"),
-    "missing generated corpus": ("logic", "run/corpus", r"run/corpus: no such folder"),
-    "not a generated corpus": ("logic", ".", r": no train.jsonl"),
+    OF_TRAINING["no CUDA"] = (["--device", "cuda"], r"torch sees no CUDA device")
+# Whole commands.
+OTHERS: dict[str, tuple[list[str], str]] = {
+    "missing data": (["train", *SNLI, "--data", "nowhere"], r"nowhere: no such folder"),
+    "missing data under a preset": (
+        ["train", *SNLI, "--preset", "spinn-pi", "--data", "nowhere"],
+        r"nowhere: no such folder",
+    ),
+    "other files": (["train", *SNLI, "--data", "."], r": no snli_1.0_train.jsonl"),
+    "bad zip": (["train", *SNLI, "--data", "not.zip"], r"not.zip: truncated or not a .zip file"),
+    "no trees": (["train", *SST, "--data", "."], r": no train.txt"),
+    "no treebank": (["train", "--corpus", "trees", "--data", "here"], r": no train.txt"),
+    "no generated corpus": (["train", "--corpus", "listops", "--data", "."], r": no train.tsv"),
+    "no dev file": (["train", *SNLI, "--train", "train.jsonl"], "no dev file: give --dev FILE"),
+    "a folder as the corpus": (["train", "--output", "here"], r"corpus: holds other files \(notes.txt\)"),
+    "generate over files": (["generate", "."], r"holds other files \(.*; name a new folder"),
+    "generate over a file": (["generate", "bad.jsonl"], "bad.jsonl: a file"),
+    "inspect without a folder": (
+        ["inspect", *SNLI, "--train", "train.jsonl", "--dev", "dev.jsonl", "--html", "nowhere/a.html"],
+        "nowhere/a.html: no such folder",
+    ),
+    "inspect nothing": (
+        ["inspect", *SNLI, "--train", "train.jsonl", "--dev", "none.jsonl", "--html", "a.html"],
+        "none.jsonl: no examples",
+    ),
+    "profile without a folder": (
+        ["profile", *SNLI, "--train", "train.jsonl", "--dev", "dev.jsonl", "--trace", "nowhere/a.json"],
+        "nowhere/a.json: no such folder",
+    ),
+    "profile into a folder": (["profile", "--json", "."], "a folder, expected a file"),
 }
 
 
-@pytest.mark.parametrize("name", BAD_DATA)
-def test_a_bad_corpus_is_one_line_and_leaves_nothing(name: str, tmp_path: Path, capsys: Capture) -> None:
-    corpus, data, message = BAD_DATA[name]
-    (tmp_path / "bad.zip").write_bytes(b"PK\3\4x")
-    options = ["--corpus", corpus, "--data", str(tmp_path / data), "--output", str(tmp_path / "run")]
-    assert_fails_cleanly(["train", *options], message, tmp_path, capsys)
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with good and bad files."""
+    monkeypatch.chdir(tmp_path)
+    pair_arguments(Path())
+    for name, content in FILES.items():
+        Path(name).write_bytes(content)
+    Path("here/corpus").mkdir(parents=True)
+    Path("here/corpus/notes.txt").write_text("mine")
+    return tmp_path
 
 
-def test_a_corpus_needs_a_dev_file(tmp_path: Path, capsys: Capture) -> None:
-    train = write_pairs(tmp_path / "train.jsonl", 3, seed=1)
-    options = ["--corpus", "snli", "--train", str(train), "--output", str(tmp_path / "run")]
-    assert_fails_cleanly(["train", *options], "no dev file: give --dev FILE", tmp_path, capsys)
+@pytest.mark.parametrize("name", [*OF_TRAINING, *OTHERS])
+def test_an_error_is_one_line_and_leaves_nothing(name: str, folder: Path, capsys: Capture) -> None:
+    if name in OTHERS:
+        arguments, message = OTHERS[name]
+    else:
+        options, message = OF_TRAINING[name]
+        arguments = ["train", *SNLI, "--epochs", "1", "--output", "run", *SMALL, *options]
+        for split in ("train", "dev"):
+            if f"--{split}" not in options:
+                arguments += [f"--{split}", f"{split}.jsonl"]
+    assert_fails_cleanly(arguments, message, folder, capsys)
+    assert capsys.readouterr().out == ""
 
 
-def test_nodes_of_an_encoder_without_trees(tmp_path: Path, capsys: Capture) -> None:
-    options = ["--set", "kind=lstm", "--output", str(tmp_path / "run")]
-    assert_fails_cleanly([*tree_arguments(tmp_path), *options], "node_labels: only a SPINN", tmp_path, capsys)
+@pytest.mark.parametrize("file", ["bad.jsonl", "cut.jsonl.gz"])
+def test_bad_lines_can_be_left_out(file: str, folder: Path, capsys: Capture) -> None:
+    files = ["--train", file, "--train", "train.jsonl", "--dev", "dev.jsonl"]
+    options = [*PRESET, *SMALL, "--epochs", "1", "--output", "run", "--skip-bad"]
+    assert main(["train", *SNLI, *files, *options]) == 0
+    errors = capsys.readouterr().err
+    assert errors.startswith("1 lines skipped")
+    assert errors.count("lines skipped") == 1
+    assert list(json.loads(Path("run/results.json").read_text())["skipped"].values()) == [1]
 
 
-def test_generate_leaves_other_files_alone(tmp_path: Path, capsys: Capture) -> None:
-    write_pairs(tmp_path / "train.jsonl", 3, seed=1)
-    assert_fails_cleanly(
-        ["generate", str(tmp_path)],
-        r"holds other files \(train.jsonl\); name a new folder",
-        tmp_path,
-        capsys,
-    )
-
-
-def test_generate_takes_no_file_for_a_folder(tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "corpus").write_text("mine")
-    assert_fails_cleanly(["generate", str(tmp_path / "corpus")], "corpus: a file", tmp_path, capsys)
-
-
-def test_a_folder_where_the_corpus_should_be_generated(tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "run" / "corpus").mkdir(parents=True)
-    (tmp_path / "run" / "corpus" / "notes.txt").write_text("mine")
-    arguments = ["train", "--output", str(tmp_path / "run"), *SMALL]
-    assert_fails_cleanly(arguments, r"corpus: holds other files \(notes.txt\)", tmp_path, capsys)
-
-
-def test_split_needs_data(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    arguments = ["evaluate", str(pair_run), "--split", "test"]
-    assert_fails_cleanly(arguments, "--split goes with --data", tmp_path, capsys)
-
-
-def test_nodes_under_other_trees_have_no_labels(tmp_path: Path, capsys: Capture) -> None:
+def test_nodes_of_trees_that_have_no_labels(tmp_path: Path, capsys: Capture) -> None:
     run = str(tmp_path / "run")
-    assert main([*tree_arguments(tmp_path), "--epochs", "1", "--output", run]) == 0
-    capsys.readouterr()
+    arguments = [*tree_arguments(tmp_path), "--epochs", "1", "--output", run]
+    assert_fails_cleanly([*arguments, "--kind", "lstm"], "node_labels: only a SPINN", tmp_path, capsys)
+    assert main(arguments) == 0
     message = "node_labels: the nodes of trees made by --branching have no labels"
     assert_fails_cleanly(["evaluate", run, "--branching", "left"], message, tmp_path, capsys)
 
@@ -236,44 +178,19 @@ def test_out_of_memory_is_one_line(
     assert_one_error(capsys, "out of memory")
 
 
-@pytest.mark.parametrize("name", ["sentenceID", "pairID"])
-def test_identifiers_are_text(name: str, pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text(json.dumps({"binary_parse": "( a b )", name: 3.5}) + "\n")
-    arguments = ["encode", str(pair_run), "--input", str(source), "--output", str(tmp_path / "out.npy")]
-    assert_fails_cleanly(arguments, f"in.jsonl:1: {name}: got float, expected a string", tmp_path, capsys)
-
-
-def assert_fails_cleanly(arguments: list[str], message: str, folder: Path, capsys: Capture) -> None:
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert main(arguments) == 1
-    assert_one_error(capsys, message)
-    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_truncated_gz_with_skip_bad_gives_what_is_whole(tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "bad.jsonl.gz").write_bytes(truncated_gz())
-    options = ["--train", str(tmp_path / "bad.jsonl.gz"), "--epochs", "1", "--skip-bad"]
-    assert main([*pair_arguments(tmp_path), *PRESET, *options, "--output", str(tmp_path / "run")]) == 0
-    assert "truncated" in capsys.readouterr().err
-
-
-def test_an_existing_run_is_not_overwritten_unasked(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: Capture) -> None:
     output = tmp_path / "run"
     arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--output", str(output)]
     assert main(arguments) == 0
     (output / "notes.txt").write_text("mine")
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    capsys.readouterr()
-    assert main([*arguments, "--seed", "2"]) == 1
-    assert_one_error(capsys, "holds a run already; --resume goes on with it, --overwrite deletes it")
-    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    message = "holds a run already; --resume goes on with it, --overwrite deletes it"
+    assert_fails_cleanly([*arguments, "--seed", "2"], message, tmp_path, capsys)
     assert main([*arguments, "--seed", "2", "--overwrite"]) == 0
     assert (output / "notes.txt").read_text() == "mine"
     assert json.loads((output / "run.json").read_text())["training"]["seed"] == 2
 
 
-def test_execute_itself_keeps_an_existing_run(pair_run: Path, tmp_path: Path) -> None:
+def test_execute_itself_keeps_an_existing_run(pair_run: Path) -> None:
     settings = saved_run(pair_run)
     assert settings is not None
     with pytest.raises(ConfigError, match="holds a run already"):
@@ -298,6 +215,15 @@ def damaged(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
     return damage
 
 
+# Commands on a checkpoint: RUN stands for the run.
+ON_A_CHECKPOINT = {
+    "evaluate": "evaluate RUN/last --json scores.json",
+    "predict": "predict RUN/last --input in.jsonl --output out.jsonl",
+    "encode": "encode RUN/last --input in.jsonl --field sentence1 --output out.npy",
+    "resume": "train --output RUN --resume --epochs 99",
+}
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -310,135 +236,74 @@ def damaged(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
             r"tensor 'mlp.output.bias' has shape \(9,\)",
         ),
         (shutil.rmtree, r"no such checkpoint folder"),
-        (lambda folder: (folder / "config.json").unlink(), r"no checkpoint here"),
+        (lambda folder: (folder / "config.json").unlink(), r"config.json|no checkpoint here"),
     ],
     ids=["missing tensor", "misshapen tensor", "missing folder", "no config"],
 )
-@pytest.mark.parametrize("command", ["evaluate", "predict", "encode", "resume"])
 def test_a_damaged_checkpoint_is_one_line_for_every_command(
-    command: str,
     damage: Callable[[Path], None],
     message: str,
     pair_run: Path,
     tmp_path: Path,
     capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(pair_run, run)
-    if command == "resume" and damage is shutil.rmtree:
-        pytest.skip("a run without a checkpoint begins anew")
+    monkeypatch.chdir(tmp_path)
+    run = Path(shutil.copytree(pair_run, "run"))
+    write_pairs(Path("in.jsonl"), 3, seed=1)
     damage(run / "last")
-    source = write_pairs(tmp_path / "in.jsonl", 3, seed=1)
-    options = {
-        "evaluate": ["evaluate", str(run / "last"), "--json", str(tmp_path / "scores.json")],
-        "predict": [
-            "predict",
-            str(run / "last"),
-            "--input",
-            str(source),
-            "--output",
-            str(tmp_path / "out.jsonl"),
-        ],
-        "encode": [
-            "encode",
-            str(run / "last"),
-            "--input",
-            str(source),
-            "--output",
-            str(tmp_path / "out.npy"),
-        ],
-        "resume": ["train", "--output", str(run), "--resume"],
-    }
-    assert_fails_cleanly(options[command], message if command != "resume" else "", tmp_path, capsys)
+    for name, command in ON_A_CHECKPOINT.items():
+        if name != "resume" or damage is not shutil.rmtree:  # a run without a checkpoint begins anew
+            assert_fails_cleanly(command.replace("RUN", "run").split(), message, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("command, target", [("predict", "out.jsonl"), ("encode", "out.npy")])
+@pytest.mark.parametrize("name", ["predict", "encode"])
 def test_a_bad_line_leaves_no_half_written_output(
-    command: str, target: str, pair_run: Path, tmp_path: Path, capsys: Capture
+    name: str, pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text(f"{GOOD}\n{edited(sentence1_binary_parse='( a )')}\n{GOOD}\n")
-    options = [command, str(pair_run), "--input", str(source), "--output", str(tmp_path / target)]
-    if command == "encode":
-        options += ["--field", "sentence1"]
-    assert main(options) == 1
-    assert_one_error(capsys, r"in.jsonl:2: sentence1_binary_parse: ")
-    assert sorted(tmp_path.iterdir()) == [source]
-    assert main([*options, "--skip-bad"]) == 0
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text(f"{GOOD}\n{edited(sentence1_binary_parse='( a )')}\n{GOOD}\n")
+    command = ON_A_CHECKPOINT[name].replace("RUN", str(pair_run)).split()
+    assert_fails_cleanly(command, r"in.jsonl:2: sentence1_binary_parse: ", tmp_path, capsys)
+    assert main([*command, "--skip-bad"]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("2 ")
     assert "1 lines skipped" in printed.err
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--premise", PREMISE], "a pair needs both"),
-        (["--premise", PREMISE, "--hypothesis", "( a"], r"--hypothesis: "),
-        (["--sentence", PREMISE], "this checkpoint classifies pairs"),
-        ([], "give --premise and --hypothesis, or --sentence, or --input"),
-        (["--premise", "a", "--hypothesis", "b", "--output", "x"], "--output goes with --input"),
-        (["--premise", "a", "--hypothesis", "b", "--field", "x"], "--field goes with --input"),
-        (["--premise", "a", "--hypothesis", "b", "--skip-bad"], "--skip-bad goes with --input"),
-        (["--input", "x", "--field", "sentence1"], "--field: this checkpoint classifies pairs"),
-    ],
-)
-def test_predict_says_what_it_needs(
-    arguments: list[str], message: str, pair_run: Path, capsys: Capture
+# Commands on a run of pairs and a good file, and what is said about them.
+WRONG_USE = [
+    ("evaluate RUN --split test", "--split goes with --data"),
+    ("predict RUN --premise a", "a pair needs both"),
+    ("predict RUN --premise a --hypothesis (", r"--hypothesis: "),
+    ("predict RUN --sentence a", "this checkpoint classifies pairs"),
+    ("predict RUN", "give --premise and --hypothesis, or --sentence, or --input"),
+    ("predict RUN --premise a --hypothesis b --output x", "--output goes with --input"),
+    ("predict RUN --premise a --hypothesis b --field x", "--field goes with --input"),
+    ("predict RUN --premise a --hypothesis b --skip-bad", "--skip-bad goes with --input"),
+    ("predict RUN --input x --field sentence1", "--field: this checkpoint classifies pairs"),
+    ("encode RUN --input in.jsonl --output nowhere/out.npy", "nowhere"),
+    ("encode RUN --input in.jsonl --output in.jsonl", "expected a name ending in .npy or .safetensors"),
+    ("encode RUN --input in.jsonl --output file", "a file, expected a folder, or a name ending in .npy"),
+    ("encode RUN --input in.jsonl --output .", "holds files, but no encodings"),
+    ("encode RUN --input ids.jsonl --output a.npy", "ids.jsonl:1: pairID: got float, expected a string"),
+]
+
+
+@pytest.mark.parametrize("command, message", WRONG_USE)
+def test_commands_say_what_they_need(
+    command: str,
+    message: str,
+    pair_run: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main(["predict", str(pair_run), *arguments]) == 1
-    assert_one_error(capsys, message)
-
-
-@pytest.mark.parametrize(
-    "output, message",
-    [
-        ("nowhere/out.npy", "nowhere"),
-        ("in.jsonl", "expected a name ending in .npy or .safetensors, for one array, or a folder"),
-        ("file", "a file, expected a folder, or a name ending in .npy or .safetensors"),
-        ("", "holds files, but no encodings"),
-    ],
-)
-def test_an_unwritable_output_is_one_line(
-    output: str, message: str, pair_run: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    source = write_pairs(tmp_path / "in.jsonl", 3, seed=1)
-    (tmp_path / "file").touch()
-    options = ["--input", str(source), "--field", "sentence1", "--output", str(tmp_path / output)]
-    assert_fails_cleanly(["encode", str(pair_run), *options], message, tmp_path, capsys)
-
-
-def test_missing_vectors_are_said_before_the_corpus_is_read(tmp_path: Path, capsys: Capture) -> None:
-    arguments = pair_arguments(tmp_path)
-    (tmp_path / "train.jsonl").write_text("{not json\n")
-    options = ["--vectors", str(tmp_path / "none.txt"), "--output", str(tmp_path / "run")]
-    assert_fails_cleanly([*arguments, *options], "none.txt: no such file", tmp_path, capsys)
-
-
-@pytest.mark.parametrize("options", [["--data", "nowhere"], ["--train", "nowhere", "--dev", "nowhere"]])
-def test_nothing_is_said_of_vectors_before_an_error(
-    options: list[str], tmp_path: Path, capsys: Capture
-) -> None:
-    arguments = [
-        "train",
-        "--corpus",
-        "snli",
-        "--preset",
-        "spinn-pi",
-        *options,
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    assert main(arguments) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-
-
-def test_a_file_where_the_run_should_be(tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "file").touch()
-    options = ["--output", str(tmp_path / "file")]
-    assert_fails_cleanly([*pair_arguments(tmp_path), *options], "file: ", tmp_path, capsys)
+    monkeypatch.chdir(tmp_path)
+    write_pairs(Path("in.jsonl"), 3, seed=1)
+    Path("ids.jsonl").write_text(json.dumps({"binary_parse": "( a b )", "pairID": 3.5}) + "\n")
+    Path("file").touch()
+    assert_fails_cleanly(command.replace("RUN", str(pair_run)).split(), message, tmp_path, capsys)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary, right_branching
-from tests.test_cli_errors import assert_one_error
-from tests.tiny_runs import SMALL, same_threads, train_pairs, train_trees, write_pairs
+from tests.command_line import assert_one_error
+from tests.tiny_runs import SMALL, same_threads, write_pairs
 
 pytest.importorskip("datasets")
 
@@ -23,26 +23,22 @@ LONG = format_binary(right_branching(["dogs"] * 7))
 keep_threads = pytest.fixture(autouse=True)(same_threads)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a trained model of pairs and one of sentences."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, train in (("pairs", train_pairs), ("trees", train_trees)):
-        (folder / name).mkdir()
-        train(folder / name)
-    return folder
+@pytest.fixture
+def runs(pair_run: Path, tree_run: Path) -> dict[str, Path]:
+    """A trained model of pairs and one of sentences."""
+    return {"PAIRS": pair_run, "TREES": tree_run}
 
 
-# Each command's arguments: RUNS and HERE are folders, FILE is the file in question.
+# Each command's arguments: PAIRS, TREES and HERE are folders, FILE is the file in question.
 COMMANDS = {
     "parse": "parse --branching right --input FILE",
     "parse to a file": "parse --branching right --input FILE --output HERE/out",
     "parse --gold": "parse --gold FILE",
-    "encode": "encode RUNS/pairs/run --branching right --input FILE --output HERE/out.npy",
-    "encode into shards": "encode RUNS/pairs/run --branching right --input FILE --output HERE/out",
-    "predict a pair": "predict RUNS/pairs/run --branching right --input FILE --output HERE/out",
-    "predict a sentence": "predict RUNS/trees/run --branching right --input FILE",
-    "evaluate": "evaluate RUNS/pairs/run --branching right --data FILE",
+    "encode": "encode PAIRS --branching right --input FILE --output HERE/out.npy",
+    "encode into shards": "encode PAIRS --branching right --input FILE --output HERE/out",
+    "predict a pair": "predict PAIRS --branching right --input FILE --output HERE/out",
+    "predict a sentence": "predict TREES --branching right --input FILE",
+    "evaluate": "evaluate PAIRS --branching right --data FILE",
     "train": f"train --corpus snli --train FILE --dev HERE/dev.jsonl --output HERE/out --epochs 1 {' '.join(SMALL)}",
     "train on trees": "train --corpus trees --train HERE/train.jsonl --dev FILE --output HERE/out",
     "prepare": "prepare --corpus snli --train HERE/train.jsonl --dev FILE --output HERE/out",
@@ -50,10 +46,9 @@ COMMANDS = {
 OF_PAIRS = ("predict a pair", "evaluate", "train", "prepare")
 
 
-def arguments(command: str, file: Path, runs: Path) -> list[str]:
-    places = {"RUNS": str(runs), "HERE": str(file.parent), "FILE": str(file)}
-    for name, place in places.items():
-        command = command.replace(name, place)
+def arguments(command: str, file: Path, runs: dict[str, Path]) -> list[str]:
+    for name, place in {**runs, "HERE": file.parent, "FILE": file}.items():
+        command = command.replace(name, str(place))
     return command.split(" ")
 
 
@@ -76,7 +71,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_line_without_end_is_not_read_to_its_end(
-    name: str, here: Path, runs: Path, capsys: Capture
+    name: str, here: Path, runs: dict[str, Path], capsys: Capture
 ) -> None:
     """The file is broken after some megabytes: who reads on finds that."""
     file = here / "endless.jsonl.gz"
@@ -111,7 +106,9 @@ def line_of(name: str, parse: str) -> str:
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("option", ["--max-words", "--max-line-bytes"])
-def test_the_limits_are_options(name: str, option: str, here: Path, runs: Path, capsys: Capture) -> None:
+def test_the_limits_are_options(
+    name: str, option: str, here: Path, runs: dict[str, Path], capsys: Capture
+) -> None:
     file, good, long = here / "long.jsonl", line_of(name, "( dogs bark )"), line_of(name, LONG)
     if option == "--max-words":
         few, enough = "6", "7"
@@ -134,17 +131,17 @@ def test_the_limits_are_options(name: str, option: str, here: Path, runs: Path, 
     "command, place",
     [
         (["parse", "--branching", "left", "dogs", "a b c d"], "sentence 2"),
-        (["predict", "RUNS/trees/run", "--sentence", "( a ( b ( c d ) ) )"], "--sentence"),
+        (["predict", "TREES", "--sentence", "( a ( b ( c d ) ) )"], "--sentence"),
         (
-            ["predict", "RUNS/pairs/run", "--premise", "a", "--hypothesis", "( ( a b ) ( c d ) )"],
+            ["predict", "PAIRS", "--premise", "a", "--hypothesis", "( ( a b ) ( c d ) )"],
             "--hypothesis",
         ),
     ],
 )
 def test_arguments_are_sentences_too(
-    command: list[str], place: str, runs: Path, tmp_path: Path, capsys: Capture
+    command: list[str], place: str, runs: dict[str, Path], tmp_path: Path, capsys: Capture
 ) -> None:
-    command = [part.replace("RUNS", str(runs)) for part in command]
+    command = [str(runs.get(part, part)) for part in command]
     message = f"{place}: token 4 'd': a sentence of more than 3 words; --max-words allows more"
     assert_fails([*command, "--max-words", "3"], message, tmp_path, capsys)
     assert main([*command, "--max-words", "4"]) == 0

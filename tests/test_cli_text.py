@@ -19,9 +19,6 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from tests.tiny_runs import (
     pair_arguments,
     same_threads,
-    train_pairs,
-    train_spinn,
-    train_trees,
     tree_arguments,
     write_pairs,
 )
@@ -30,24 +27,6 @@ pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
 keep_threads = pytest.fixture(autouse=True)(same_threads)
-
-
-@pytest.fixture(scope="module")
-def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model of pairs, which needs their trees."""
-    return train_pairs(tmp_path_factory.mktemp("pairs"))
-
-
-@pytest.fixture(scope="module")
-def tree_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model of sentences with labels on every node."""
-    return train_trees(tmp_path_factory.mktemp("trees"))
-
-
-@pytest.fixture(scope="module")
-def spinn_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of pairs that parses for itself."""
-    return train_spinn(tmp_path_factory.mktemp("spinn"))
 
 
 PAIR = ["--premise", "old dogs don't bark", "--hypothesis", "( ( old dogs ) bark )"]

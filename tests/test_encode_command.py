@@ -17,7 +17,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.encoding import read_shards, shards
 from tests.closeness import FLOAT16, assert_close
-from tests.tiny_runs import same_threads, train_pairs
+from tests.tiny_runs import same_threads
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
 pytestmark = pytest.mark.numerical
@@ -29,33 +29,27 @@ keep_threads = pytest.fixture(autouse=True)(same_threads)
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model."""
-    return train_pairs(tmp_path_factory.mktemp("pairs"))
-
-
 def command(run: Path, source: Path, output: Path, *options: str) -> list[str]:
     small = ["--shard-size", "5", "--threads", "1", "--device", "cpu"]
     arguments = ["encode", str(run), "--input", str(source), "--output", str(output)]
     return [*arguments, *(small if not output.suffix else []), *options]
 
 
-def test_the_command_writes_shards_and_goes_on(run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_command_writes_shards_and_goes_on(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     source, folder = tmp_path / "in.jsonl", tmp_path / "out"
     records = [{"sentence_binary_parse": format_binary(tree)} for tree in trees()]
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert main(command(run, source, tmp_path / "all.npy")) == 0
-    assert main(command(run, source, tmp_path / "all.safetensors", "--dtype", "float16")) == 0
+    assert main(command(pair_run, source, tmp_path / "all.npy")) == 0
+    assert main(command(pair_run, source, tmp_path / "all.safetensors", "--dtype", "float16")) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"23 encodings of width 8 in {tmp_path / 'all.npy'}"
     for note in ("", "spinn: 5 of 5 shards were there\n"):
-        assert main(command(run, source, folder)) == 0
+        assert main(command(pair_run, source, folder)) == 0
         assert capsys.readouterr() == (f"23 encodings of width 8 in {folder}, 5 shards\n", note)
     expected = np.load(tmp_path / "all.npy")
     assert_close(np.concatenate(list(read_shards(folder))), expected)
-    assert main(command(run, source, folder, "--dtype", "float16")) == 1
+    assert main(command(pair_run, source, folder, "--dtype", "float16")) == 1
     assert "spinn: error: " + str(folder) + ": holds encodings of another job" in capsys.readouterr().err
-    assert main(command(run, source, folder, "--dtype", "float16", "--overwrite")) == 0
+    assert main(command(pair_run, source, folder, "--dtype", "float16", "--overwrite")) == 0
     halves = np.concatenate(list(read_shards(folder)))
     tensor = shards.load_file(tmp_path / "all.safetensors")["encodings"]
     assert tensor.dtype == halves.dtype == np.float16
@@ -64,27 +58,29 @@ def test_the_command_writes_shards_and_goes_on(run: Path, tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("output", ["out.npy", "out"])
-def test_the_share_of_unknown_words_is_said(output: str, run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_share_of_unknown_words_is_said(
+    output: str, pair_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
     (tmp_path / "in.txt").write_text("( dogs bark )\n( ( old [meow] ) bark )\n( [purr] [meow] )\n")
-    assert main(command(run, tmp_path / "in.txt", tmp_path / output)) == 0
+    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / output)) == 0
     expected = "spinn: 3 of 7 words (42.9%) are unknown to the model's vocabulary\n"
     assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize("name", ["out.npz", "out.pt", "out.csv", "out.json", "out.txt", "out.h5", "out.NPY"])
 def test_an_output_that_looks_like_another_file_is_refused(
-    name: str, run: Path, tmp_path: Path, capsys: Capture
+    name: str, pair_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     write_parses(tmp_path / "in.txt")
-    assert main(command(run, tmp_path / "in.txt", tmp_path / name)) == 1
+    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / name)) == 1
     message = f"spinn: error: --output {tmp_path / name}: expected a name ending in .npy or .safetensors"
     assert capsys.readouterr().err.startswith(message)
     assert not (tmp_path / name).exists()
 
 
-def test_a_folder_may_have_a_dot_in_its_name(run: Path, tmp_path: Path) -> None:
+def test_a_folder_may_have_a_dot_in_its_name(pair_run: Path, tmp_path: Path) -> None:
     write_parses(tmp_path / "in.txt")
-    assert main(command(run, tmp_path / "in.txt", tmp_path / "run.v2")) == 0
+    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / "run.v2")) == 0
     assert (tmp_path / "run.v2" / "manifest.json").exists()
 
 
@@ -112,13 +108,13 @@ PARSES = {"sentence1_binary_parse": "( dogs bark )", "label": 3, "gold_label": "
     ids=["no field", "another field", "no text", "many fields", "text"],
 )
 def test_a_record_without_the_field_names_those_that_it_has(
-    record: dict[str, Any], options: list[str], message: str, run: Path, tmp_path: Path, capsys: Capture
+    record: dict[str, Any], options: list[str], message: str, pair_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(
         json.dumps({"sentence_binary_parse": "dogs", "text": "dogs"}) + "\n" + json.dumps(record) + "\n"
     )
-    assert main(command(run, source, tmp_path / "out.npy", *options)) == 1
+    assert main(command(pair_run, source, tmp_path / "out.npy", *options)) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"spinn: error: {source}:2: ")
     assert message in error
@@ -136,23 +132,23 @@ def test_a_record_without_the_field_names_those_that_it_has(
     ],
 )
 def test_options_that_would_do_nothing_are_refused(
-    output: str, options: list[str], message: str, run: Path, tmp_path: Path, capsys: Capture
+    output: str, options: list[str], message: str, pair_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     write_parses(tmp_path / "in.txt")
-    assert main(command(run, tmp_path / "in.txt", tmp_path / output, *options)) == 1
+    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / output, *options)) == 1
     assert capsys.readouterr().err.startswith(f"spinn: error: {message}")
     assert not (tmp_path / output).exists()
 
 
 def test_several_processes_write_no_one_array(
-    run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_parses(tmp_path / "in.txt")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(command(run, tmp_path / "in.txt", tmp_path / "out.npy")) == 1
+    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / "out.npy")) == 1
     assert "several processes write into a folder" in capsys.readouterr().err
-    assert main(command(run, Path("-"), tmp_path / "out")) == 1
+    assert main(command(pair_run, Path("-"), tmp_path / "out")) == 1
     assert "standard input is read by one process" in capsys.readouterr().err
 
 
@@ -163,12 +159,12 @@ def spinn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_standard_input(run: Path, tmp_path: Path) -> None:
+def test_standard_input(pair_run: Path, tmp_path: Path) -> None:
     write_parses(tmp_path / "in.txt")
-    text, arguments = (tmp_path / "in.txt").read_text(), command(run, Path("-"), tmp_path / "out")
+    text, arguments = (tmp_path / "in.txt").read_text(), command(pair_run, Path("-"), tmp_path / "out")
     done = spinn("-m", "spinn_tensor", *arguments, input=text, check=True)
     assert done.stdout == f"23 encodings of width 8 in {tmp_path / 'out'}, 5 shards\n"
-    assert main(command(run, tmp_path / "in.txt", tmp_path / "all.npy")) == 0
+    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / "all.npy")) == 0
     got = np.concatenate(list(read_shards(tmp_path / "out")))
     assert_close(got, np.load(tmp_path / "all.npy"))
     again = spinn("-m", "spinn_tensor", *arguments, input=text, check=False)
@@ -176,19 +172,19 @@ def test_standard_input(run: Path, tmp_path: Path) -> None:
     assert "(standard input, which cannot be read again); --overwrite" in again.stderr
 
 
-def test_torchrun(run: Path, tmp_path: Path) -> None:
+def test_torchrun(pair_run: Path, tmp_path: Path) -> None:
     """Two processes, one of which dies of a bad line: the job ends with its cause; mended, it is done."""
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     write_parses(source, {8: "( a )"})  # of shard 1, rank 1's
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spinn_tensor"]
-    failed = spinn(*launch, *command(run, source, folder), check=False, timeout=600)
+    failed = spinn(*launch, *command(pair_run, source, folder), check=False, timeout=600)
     assert failed.returncode != 0
     assert f"spinn: rank 1: error: {source}:8: token 3 ')': a node with one child" in failed.stderr
     assert not (folder / "manifest.json").exists()
     write_parses(source)
-    done = spinn(*launch, *command(run, source, folder, "--overwrite"), check=True, timeout=600)
+    done = spinn(*launch, *command(pair_run, source, folder, "--overwrite"), check=True, timeout=600)
     assert done.stdout == f"23 encodings of width 8 in {folder}, 5 shards\n"
-    assert main(command(run, source, tmp_path / "all.npy")) == 0
+    assert main(command(pair_run, source, tmp_path / "all.npy")) == 0
     got = np.concatenate(list(read_shards(folder)))
     assert_close(got, np.load(tmp_path / "all.npy"))
 
@@ -211,19 +207,19 @@ sys.exit(main())
 """
 
 
-def test_kill_9(run: Path, tmp_path: Path) -> None:
+def test_kill_9(pair_run: Path, tmp_path: Path) -> None:
     """Killed while it writes: every shard with a name is whole, and the same command does the rest."""
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     lines = [format_binary(tree) + "\n" for tree in trees()]
     source.write_text("".join(lines * 100))
-    killed = spinn("-c", KILLED, *command(run, source, folder), check=False)
+    killed = spinn("-c", KILLED, *command(pair_run, source, folder), check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list(folder.glob("shard-*"))) == 3
     assert list(folder.glob(".shard-*"))
     assert all(np.load(path).shape == (5, 8) for path in folder.glob("shard-*"))
     kept = {path: path.stat().st_mtime_ns for path in (folder / "unfinished").glob("[0-9]*.json")}
     written = {path: (folder / f"shard-{path.stem}.npy").stat().st_mtime_ns for path in kept}
-    assert main(command(run, source, folder)) == 0
+    assert main(command(pair_run, source, folder)) == 0
     assert written == {path: (folder / f"shard-{path.stem}.npy").stat().st_mtime_ns for path in kept}
     assert not list(folder.glob(".*"))
     got = np.concatenate(list(read_shards(folder)))

@@ -335,32 +335,6 @@ def test_the_generated_corpus_leaves_no_file(
     assert "batches of 16 examples" in printed
 
 
-BAD = {
-    "no such training file": (["--train", "none.jsonl"], "none.jsonl: no such file"),
-    "no folder for the page": (["--html", "nowhere/a.html"], "nowhere/a.html: no such folder"),
-    "no such preset": (["--preset", "x"], "unknown preset 'x'"),
-    "no example left": (["--dev", "bad.jsonl"], "bad.jsonl: no examples"),
-    "no such vectors": (["--vectors", "none.txt"], "none.txt: no such file"),
-    "no such label": (["--extra", "x"], "NAME=FILE"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_errors_are_one_line_and_leave_nothing(name: str, files: list[str], capsys: Capture) -> None:
-    options, message = BAD[name]
-    Path("bad.jsonl").write_text("{\n")
-    arguments = ["inspect", "--corpus", "snli", "--html", "page.html", *options]
-    for split in ("train", "dev"):
-        if f"--{split}" not in options:
-            arguments += [f"--{split}", f"{split}.jsonl"]
-    before = set(Path().iterdir())
-    assert main(arguments) == 1
-    errors = capsys.readouterr().err
-    assert len(errors.splitlines()) == 1
-    assert message in errors
-    assert set(Path().iterdir()) == before
-
-
 @pytest.mark.parametrize(
     "options", [["--trees", "-1"], ["--batch-size", "0"], ["--seed", "-2"], ["--output", "x"]]
 )
@@ -369,11 +343,3 @@ def test_wrong_usage(options: list[str], files: list[str], capsys: Capture) -> N
         main([*files, *options])
     assert exit_.value.code == 2
     assert options[0] in capsys.readouterr().err
-
-
-def test_help_teaches_by_examples(capsys: Capture) -> None:
-    with pytest.raises(SystemExit):
-        main(["inspect", "--help"])
-    text = capsys.readouterr().out
-    assert "spinn inspect --corpus sst" in text
-    assert "Bad lines do not end it" in text

@@ -30,8 +30,6 @@ from tests.tiny_runs import (
     pair_arguments,
     parser_arguments,
     same_threads,
-    train_parser,
-    train_spinn,
     write_pairs,
 )
 
@@ -52,18 +50,6 @@ TREES = {
 }
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A parser."""
-    return train_parser(tmp_path_factory.mktemp("parser"))
-
-
-@pytest.fixture(scope="module")
-def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier of pairs that parses for itself."""
-    return train_spinn(tmp_path_factory.mktemp("spinn"))
-
-
 def spinn(*arguments: str | Path) -> int:
     return main(["parse", "--threads", "1", "--device", "cpu", *map(str, arguments)])
 
@@ -75,48 +61,50 @@ def assert_one_error(capsys: Capture, message: str) -> None:
     assert re.search("^spinn: error: .*" + message, printed.err), printed.err
 
 
-def test_a_parser_learns_its_trees(run: Path) -> None:
-    results = json.loads((run / "results.json").read_text())["splits"]["dev"]
+def test_a_parser_learns_its_trees(parser_run: Path) -> None:
+    results = json.loads((parser_run / "results.json").read_text())["splits"]["dev"]
     assert results["parse"]["gold"]["sentence_f1"] == 1
     assert "accuracy" not in results
-    model, _, config = load_checkpoint(run)
+    model, _, config = load_checkpoint(parser_run)
     assert isinstance(model, SentenceParser)
-    assert config.run["data"]["train"] == [str(run.parent / name) for name in ("pairs.jsonl", "sst.txt")]
+    assert config.run["data"]["train"] == [
+        str(parser_run.parent / name) for name in ("pairs.jsonl", "sst.txt")
+    ]
 
 
 @pytest.mark.parametrize("options", [[], ["--tokens"]])
-def test_sentences_as_arguments(options: list[str], run: Path, capsys: Capture) -> None:
-    assert spinn("--model", run, *options, *TREES) == 0
+def test_sentences_as_arguments(options: list[str], parser_run: Path, capsys: Capture) -> None:
+    assert spinn("--model", parser_run, *options, *TREES) == 0
     printed = capsys.readouterr()
     assert printed.out == "".join(tree + "\n" for tree in TREES.values())
     assert printed.err == ""
 
 
-def test_raw_text_is_tokenised_and_tokens_are_not(run: Path, capsys: Capture) -> None:
+def test_raw_text_is_tokenised_and_tokens_are_not(parser_run: Path, capsys: Capture) -> None:
     for options, tokens in ([], "dogs do n't bark ."), (["--tokens"], "dogs don't bark."):
-        assert spinn("--model", run, *options, "dogs don't bark.") == 0
+        assert spinn("--model", parser_run, *options, "dogs don't bark.") == 0
         assert parse_binary(capsys.readouterr().out).tokens == tuple(tokens.split())
 
 
-def test_drawn(run: Path, capsys: Capture) -> None:
-    assert spinn("--model", run, "--draw", "red cows sing", "dogs") == 0
+def test_drawn(parser_run: Path, capsys: Capture) -> None:
+    assert spinn("--model", parser_run, "--draw", "red cows sing", "dogs") == 0
     assert capsys.readouterr().out == "┬─┬── red\n│ └── cows\n└──── sing\n\n─ dogs\n\n"
 
 
-def test_a_text_file(run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_text_file(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
     """Blank lines are no sentences."""
     source, target = tmp_path / "in.txt.gz", tmp_path / "out.txt"
     source.write_bytes(gzip.compress("\n\n".join(TREES).encode()))
-    assert spinn("--model", run, "--input", source) == 0
+    assert spinn("--model", parser_run, "--input", source) == 0
     expected = "".join(tree + "\n" for tree in TREES.values())
     assert capsys.readouterr().out == expected
-    assert spinn("--model", run, "--input", source, "--output", target) == 0
+    assert spinn("--model", parser_run, "--input", source, "--output", target) == 0
     assert capsys.readouterr().out == f"5 trees in {target}\n"
     assert target.read_text() == expected
 
 
-def test_standard_input(run: Path) -> None:
-    command = [sys.executable, "-m", "spinn_tensor", "parse", "--model", str(run), "--input", "-"]
+def test_standard_input(parser_run: Path) -> None:
+    command = [sys.executable, "-m", "spinn_tensor", "parse", "--model", str(parser_run), "--input", "-"]
     for text, status, out, err in (
         ("dogs bark\n", 0, "( dogs bark )\n", ""),
         ("", 1, "", "spinn: error: /dev/stdin: an empty file\n"),
@@ -125,43 +113,43 @@ def test_standard_input(run: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
 
 
-def test_jsonl_keeps_its_records_and_gains_parses(run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_jsonl_keeps_its_records_and_gains_parses(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     records = [
         {"pairID": "a", "gold_label": "neutral", "sentence1": "dogs bark", "sentence2": "red cows sing"},
         {"sentence": "a good film", "other": ["\ud800", None]},
     ]
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert spinn("--model", run, "--input", source, "--output", target) == 0
+    assert spinn("--model", parser_run, "--input", source, "--output", target) == 0
     assert capsys.readouterr().out == f"3 trees in {target}\n"
     records[0] |= {f"sentence{i}_binary_parse": TREES[records[0][f"sentence{i}"]] for i in (1, 2)}
     records[1]["sentence_binary_parse"] = "( a ( good film ) )"
     assert [json.loads(line) for line in target.read_text().splitlines()] == records
-    assert spinn("--model", run, "--input", source, "--field", "sentence1", "--skip-bad") == 0
+    assert spinn("--model", parser_run, "--input", source, "--field", "sentence1", "--skip-bad") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["sentence1_binary_parse"] == "( dogs bark )"
     assert printed.err == "spinn: 1 lines skipped: 1 x sentence1: missing field\n"
 
 
-def test_a_parse_that_was_there_is_replaced(run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_parse_that_was_there_is_replaced(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"sentence_binary_parse": "( a b )", "sentence": "a good film"}\n')
-    assert spinn("--model", run, "--input", source) == 0
+    assert spinn("--model", parser_run, "--input", source) == 0
     record = {"sentence_binary_parse": "( a ( good film ) )", "sentence": "a good film"}
     assert json.loads(capsys.readouterr().out) == record
 
 
-def test_parsed_pairs_are_a_corpus(run: Path, tmp_path: Path) -> None:
+def test_parsed_pairs_are_a_corpus(parser_run: Path, tmp_path: Path) -> None:
     source, parsed = tmp_path / "in.jsonl", tmp_path / "parsed.jsonl"
     record = {"gold_label": "neutral", "sentence1": "dogs bark", "sentence2": "cows do not sing"}
     source.write_text(3 * (json.dumps(record) + "\n"))
-    assert spinn("--model", run, "--input", source, "--output", parsed) == 0
+    assert spinn("--model", parser_run, "--input", source, "--output", parsed) == 0
     options = ["--train", str(parsed), "--dev", str(parsed), "--epochs", "1"]
     assert main([*pair_arguments(tmp_path), *PRESET, *options, "--output", str(tmp_path / "run")]) == 0
 
 
-def test_any_spinn_parses(pair_run: Path, capsys: Capture) -> None:
-    assert spinn("--model", pair_run, "big dogs do not bark") == 0
+def test_any_spinn_parses(spinn_run: Path, capsys: Capture) -> None:
+    assert spinn("--model", spinn_run, "big dogs do not bark") == 0
     assert parse_binary(capsys.readouterr().out).tokens == ("big", "dogs", "do", "not", "bark")
 
 
@@ -176,14 +164,16 @@ def test_trees_without_a_model(kind: str, tree: str, capsys: Capture) -> None:
     assert parse_binary(capsys.readouterr().out).tokens == tuple("abcd")
 
 
-def test_the_parser_of_the_package(run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.resources, "files", lambda package: run.parent)
+def test_the_parser_of_the_package(
+    parser_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.resources, "files", lambda package: tmp_path)
     assert spinn("dogs bark") == 1
     assert_one_error(
         capsys, "the package's parser is missing here; train one with spinn train --corpus trees"
     )
-    (run.parent / "pretrained").mkdir()
-    (run.parent / "pretrained" / "parser").symlink_to(run / "best")
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / "parser").symlink_to(parser_run / "best")
     assert spinn("dogs bark") == 0
     assert capsys.readouterr().out == "( dogs bark )\n"
 
@@ -226,7 +216,9 @@ BAD: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_errors_are_one_line_and_leave_nothing(name: str, run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_errors_are_one_line_and_leave_nothing(
+    name: str, parser_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
     options, message = BAD[name]
     (tmp_path / "bad.txt").write_text("dogs bark\n\n\u200b\n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\n")
@@ -235,14 +227,14 @@ def test_errors_are_one_line_and_leave_nothing(name: str, run: Path, tmp_path: P
     (tmp_path / "half.jsonl").write_text('{"sentence2": "dogs bark", "sentence": "dogs bark"}\n')
     before = sorted(tmp_path.iterdir())
     options = [option.replace("FOLDER", str(tmp_path)) for option in options]
-    assert spinn("--model", run, *options) == 1
+    assert spinn("--model", parser_run, *options) == 1
     assert_one_error(capsys, message)
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_bad_lines_can_be_left_out(run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_bad_lines_can_be_left_out(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "in.txt").write_bytes(b"dogs bark\n\xff\n\xe2\x80\x8b\na good film\n")
-    assert spinn("--model", run, "--input", tmp_path / "in.txt", "--skip-bad") == 0
+    assert spinn("--model", parser_run, "--input", tmp_path / "in.txt", "--skip-bad") == 0
     printed = capsys.readouterr()
     assert printed.out == "( dogs bark )\n( a ( good film ) )\n"
     assert printed.err.startswith("spinn: 2 lines skipped: ")
@@ -273,18 +265,18 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_text_has_a_tree(name: str, run: Path, capsys: Capture) -> None:
-    assert spinn("--model", run, ODD[name]) == 0
+def test_odd_text_has_a_tree(name: str, parser_run: Path, capsys: Capture) -> None:
+    assert spinn("--model", parser_run, ODD[name]) == 0
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     tree = parse_binary(printed)
     assert tree.n_tokens >= 1
-    assert spinn("--model", run, "--tokens", " ".join(tree.tokens)) == 0
+    assert spinn("--model", parser_run, "--tokens", " ".join(tree.tokens)) == 0
     assert capsys.readouterr().out == printed
 
 
-def test_a_batch_gives_the_trees_of_its_sentences_alone(run: Path) -> None:
-    model, vocabulary, _ = load_checkpoint(run)
+def test_a_batch_gives_the_trees_of_its_sentences_alone(parser_run: Path) -> None:
+    model, vocabulary, _ = load_checkpoint(parser_run)
     model.double()  # a tie of float32 would be another tree
     rng = np.random.default_rng(0)
     words = vocabulary.tokens[2:]
@@ -304,9 +296,11 @@ def test_a_batch_gives_the_trees_of_its_sentences_alone(run: Path) -> None:
     assert no_sentences.shape == (0,)
 
 
-def test_gold_prints_one_table_of_all(run: Path, pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_gold_prints_one_table_of_all(
+    parser_run: Path, spinn_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
     gold = write_pairs(tmp_path / "gold.jsonl", 20, seed=7)
-    assert spinn("--gold", gold, "--model", run) == 0
+    assert spinn("--gold", gold, "--model", parser_run) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("40 sentences, ")
     assert "agreement" not in printed
@@ -317,7 +311,7 @@ def test_gold_prints_one_table_of_all(run: Path, pair_run: Path, tmp_path: Path,
     figures = dict(re.findall(r"^ ([a-z-]+) +([\d.]+)%", printed, re.MULTILINE))
     assert 50 < float(figures["right-branching"]) < float(figures["balanced"]) <= 100
     assert re.search(r"100\.00% of transitions as in the corpus's trees", printed)
-    assert spinn("--gold", gold, "--model", run, "--model", pair_run) == 0
+    assert spinn("--gold", gold, "--model", parser_run, "--model", spinn_run) == 0
     printed = capsys.readouterr().out
     assert re.search(
         r"agreement of the 2 models \(self F1\): mean \d+\.\d\d%, mean, inner \d+\.\d\d%", printed
@@ -325,26 +319,28 @@ def test_gold_prints_one_table_of_all(run: Path, pair_run: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("other", ["", "best"])
-def test_a_model_does_not_agree_with_itself(other: str, run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_model_does_not_agree_with_itself(
+    other: str, parser_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
     gold = write_pairs(tmp_path / "gold.jsonl", 3, seed=7)
-    assert spinn("--gold", gold, "--model", run, "--model", run / other) == 1
+    assert spinn("--gold", gold, "--model", parser_run, "--model", parser_run / other) == 1
     assert_one_error(capsys, "--model: a checkpoint is given twice")
 
 
 @pytest.mark.parametrize("form", ["parses", "labelled trees"])
-def test_gold_takes_any_treebank(form: str, run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_gold_takes_any_treebank(form: str, parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
     line = {"parses": "( a ( good film ) )", "labelled trees": "(2 (2 a) (4 (4 good) (2 film)))"}[form]
     (tmp_path / "gold.txt").write_text(line + "\n")
-    assert spinn("--gold", tmp_path / "gold.txt", "--model", run) == 0
+    assert spinn("--gold", tmp_path / "gold.txt", "--model", parser_run) == 0
     assert "100.00% of transitions as in the corpus's trees" in capsys.readouterr().out
     (tmp_path / "gold.txt").write_text(line + "\n( bad\n")
-    assert spinn("--gold", tmp_path / "gold.txt", "--model", run, "--skip-bad") == 0
+    assert spinn("--gold", tmp_path / "gold.txt", "--model", parser_run, "--skip-bad") == 0
     assert "1 lines skipped" in capsys.readouterr().err
 
 
-def test_a_bar_on_a_terminal(run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_on_a_terminal(parser_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
-    assert spinn("--model", run, "dogs bark") == 0
+    assert spinn("--model", parser_run, "dogs bark") == 0
     printed = capsys.readouterr()
     assert "parsing" in printed.err
     assert printed.out == "( dogs bark )\n"
@@ -365,26 +361,33 @@ def test_a_resumed_parser_is_one_that_was_not_stopped(
     assert weights[0] == weights[1]
 
 
-def test_evaluate_scores_the_trees(run: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert "loss" not in json.loads((run / "results.json").read_text())["splits"]["dev"]  # there is none
+def test_evaluate_scores_the_trees(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert (
+        "loss" not in json.loads((parser_run / "results.json").read_text())["splits"]["dev"]
+    )  # there is none
     (tmp_path / "more.txt").write_text(format_binary(parse_binary("( a ( bad plot ) )")) + "\n")
-    assert main(["evaluate", str(run), "--data", str(tmp_path / "more.txt")]) == 0
+    assert main(["evaluate", str(parser_run), "--data", str(tmp_path / "more.txt")]) == 0
     assert "100.00% of transitions as in the corpus's trees" in capsys.readouterr().out
-    assert main(["evaluate", str(run), "--branching", "left", "--json", str(tmp_path / "scores.json")]) == 0
+    assert (
+        main(["evaluate", str(parser_run), "--branching", "left", "--json", str(tmp_path / "scores.json")])
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "of transitions as in trees made by --branching left" in printed
     assert "the corpus's trees" not in printed
     scores = json.loads((tmp_path / "scores.json").read_text())["dev"]["parse"]
     assert scores["gold"] == scores["left"]
     (tmp_path / "text.txt").write_text("a bad plot\n")  # there is nothing to score
-    assert main(["evaluate", str(run), "--data", str(tmp_path / "text.txt")]) == 1
+    assert main(["evaluate", str(parser_run), "--data", str(tmp_path / "text.txt")]) == 1
     assert_one_error(capsys, "text.txt:1: .*text without a parse")
 
 
-def test_output_that_cannot_be_encoded_is_no_traceback(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_that_cannot_be_encoded_is_no_traceback(
+    parser_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    assert spinn("--model", run, "naïve dogs") == 0
+    assert spinn("--model", parser_run, "naïve dogs") == 0
     stream.flush()
     assert stream.buffer.getvalue() == b"( na?ve dogs )\n"
 

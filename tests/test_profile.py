@@ -224,41 +224,9 @@ def test_on_a_gpu_kernels_are_counted_once() -> None:
     assert {other.milliseconds for other in others} == {0}
 
 
-BAD = {
-    "no folder for the trace": (["--trace", "nowhere/trace.json"], "nowhere/trace.json: no such folder"),
-    "no folder for the figures": (["--json", "nowhere/p.json"], "nowhere/p.json: no such folder"),
-    "a folder as the trace": (["--trace", "."], "a folder, expected a file"),
-    "no such training file": (["--train", "none.jsonl"], "none.jsonl: no such file"),
-    "no such preset": (["--preset", "x"], "unknown preset 'x'"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_errors_are_one_line_and_leave_nothing(
-    name: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    options, message = BAD[name]
-    arguments = profile_arguments(pair_arguments(tmp_path), "--trace", "trace.json", *options)
-    before = set(tmp_path.rglob("*"))
-    assert main(arguments) == 1
-    errors = capsys.readouterr().err
-    assert len(errors.splitlines()) == 1
-    assert message in errors
-    assert set(tmp_path.rglob("*")) == before
-
-
 @pytest.mark.parametrize("options", [["--steps", "0"], ["--warmup", "-1"], ["--output", "x"], ["--resume"]])
 def test_wrong_usage(options: list[str], tmp_path: Path, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(profile_arguments(pair_arguments(tmp_path), *options))
     assert exit_.value.code == 2
     assert options[0] in capsys.readouterr().err
-
-
-def test_help_says_what_is_measured(capsys: Capture) -> None:
-    with pytest.raises(SystemExit):
-        main(["profile", "--help"])
-    text = capsys.readouterr().out
-    assert "waits for the device between" in text
-    assert "perfetto" in text

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.logic.corpus import LogicConfig
 
 NOUNS, VERBS, ADJECTIVES = ("dogs", "cats", "birds", "cows"), ("bark", "sing", "sleep"), ("old", "red", "big")
 
@@ -27,6 +28,8 @@ SMALL = [
     "mlp_layers=1",
 ]
 SMALL += ["--batch-size", "16", "--threads", "1", "--device", "cpu", "--set", "log_every=2"]
+
+TINY_LOGIC = LogicConfig(n_train=90, n_dev=30, n_test=30, n_long=30)
 
 PRESET = ["--preset", "logic-spinn-pi", "--lr", "0.01", "--set", "decay_every=0"]
 
