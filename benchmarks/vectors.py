@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.harness import Option
 from spinn_tensor.data_prep.vectors import read_vectors
-from spinn_tensor.data_prep.vectors.tensor_file import write_tensor_file
+from spinn_tensor.data_prep.vectors.read import write_tensor_file
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 PLAIN = "line.split and np.array of every line"

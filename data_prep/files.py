@@ -10,7 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
@@ -26,6 +26,7 @@ Example = TypeVar("Example")
 
 
 N_PLACES = 3  # of each reason that `Skipped` keeps
+UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile)  # what reading on in an archive raises
 BLOCK_CHARACTERS = 1 << 25  # of the lines of a block, beside the last one: blocks of usual lines have fewer
 
 
@@ -134,41 +135,58 @@ def open_text(
     empty file, a truncated or damaged archive, a missing member, a line that is too long, and text that is not
     UTF-8. Of a line that is too long no more than the limit is ever in memory.
     """
+    if member is not None and Path(path).suffix != ".zip":
+        raise DataError(f"expected a .zip file to read {member} from", path=path)
+    with open_bytes(path, partial(_require_member, member)) as file:
+        yield _lines(file, path, skipped, limits)
+
+
+def open_bytes(
+    path: StrPath,
+    choose: Callable[[Sequence[str]], str],  # of the names of the files in a .zip, one; may raise DataError
+) -> IO[bytes]:
+    """Open a file, plain, .gz or in a .zip, whose bytes are unpacked as they are read.
+
+    Raises DataError for a missing file or folder, a folder, and an archive that is damaged or packed in another way
+    than deflated. What is wrong further on shows when it is read: as one of `UNREADABLE`.
+    """
     try:
-        file = _open(path, member)
-    except DataError:
-        raise
+        suffix = Path(path).suffix
+        if suffix == ".gz":
+            return cast(IO[bytes], gzip.open(path))
+        if suffix != ".zip":
+            return open(path, "rb")
+        with zipfile.ZipFile(path) as archive:
+            member = choose([info.filename for info in archive.infolist() if not info.is_dir()])
+            if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataError(f"{member} is packed in another way than deflated")
+            # stays open after the archive, until it is closed itself; its own readline is slow with a limit
+            return io.BufferedReader(cast(Any, archive.open(member)))
+    except DataError as error:
+        raise error.at(path=path) from error.__cause__
     except zipfile.BadZipFile as error:
         raise DataError("truncated or not a .zip file", path=path) from error
     except OSError as error:
         raise DataError(_reason(path, error), path=path) from error
     except (EOFError, RuntimeError, ValueError) as error:  # of a .zip that is odd, damaged or encrypted
         raise DataError(f"cannot be read: {error}", path=path) from error
-    with file:
-        yield _lines(file, path, skipped, limits)
 
 
-def _open(path: StrPath, member: str | None) -> IO[bytes] | gzip.GzipFile:
-    suffix = Path(path).suffix
-    if member is not None and suffix != ".zip":
-        raise DataError(f"expected a .zip file to read {member} from", path=path)
-    if suffix == ".gz":
-        return gzip.open(path)
-    if suffix != ".zip":
-        return open(path, "rb")
-    with zipfile.ZipFile(path) as archive:
-        if member is None or member not in archive.namelist():
-            wanted = "say which file of it to read" if member is None else f"no {member} in it"
-            raise DataError(f"{wanted}; it holds {', '.join(archive.namelist()[:8])}", path=path)
-        if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{member} is packed in another way than deflated", path=path)
-        # stays open after the archive, until it is closed itself; its own readline is slow with a limit
-        return io.BufferedReader(cast(Any, archive.open(member)))
+def _require_member(member: str | None, names: Sequence[str]) -> str:
+    if member is None or member not in names:
+        wanted = "say which file of it to read" if member is None else f"no {member} in it"
+        raise DataError(f"{wanted}; it holds {', '.join(names[:8])}")
+    return member
 
 
-def _lines(
-    file: IO[bytes] | gzip.GzipFile, path: StrPath, skipped: Skipped | None, limits: Limits
-) -> Iterator[str]:
+def unreadable(error: Exception) -> str:
+    """Say in a line what is wrong with a file that cannot be unpacked further; the error is one of `UNREADABLE`."""
+    if isinstance(error, EOFError):
+        return "truncated: the compressed data end early"
+    return f"cannot be read: {error}"
+
+
+def _lines(file: IO[bytes], path: StrPath, skipped: Skipped | None, limits: Limits) -> Iterator[str]:
     read_line = partial(file.readline, min(limits.max_line_bytes, sys.maxsize - 1) + 1)
     n_lines = 0
     try:
@@ -185,13 +203,11 @@ def _lines(
                 text = "\n"
             n_lines += 1
             yield text
-    except EOFError as error:
-        reason = "truncated: the compressed data end early"
-        if skipped is None or not n_lines:
-            raise DataError(reason, path=path, line=n_lines + 1) from error
-        skipped.count_error(DataError(reason, path=path, line=n_lines + 1))
-    except (OSError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot be read: {error}", path=path, line=n_lines + 1) from error
+    except UNREADABLE as error:
+        bad = DataError(unreadable(error), path=path, line=n_lines + 1)
+        if skipped is None or not n_lines or not isinstance(error, EOFError):
+            raise bad from error
+        skipped.count_error(bad)
     if not n_lines:
         raise DataError("an empty file", path=path)
 

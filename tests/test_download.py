@@ -1,8 +1,7 @@
-"""Downloads from a server in this process: whole, broken off and gone on with, refused, and wrong."""
+"""Downloads from a server in this process: whole, broken off, refused, and wrong."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -12,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +34,11 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = CONTENT
-        self.takes_range = True
-        self.range_shift = 0  # the part that is sent begins so many bytes too early
         self.ends_after: int | None = None  # bytes of an answer, then the connection is closed
         self.is_chunked = False
         self.status = 200
         self.waiting = threading.Event()  # set: where the answer would end early, the connection stays open
-        self.ranges: list[str | None] = []  # what was asked for
+        self.n_requests = 0
 
     @property
     def url(self) -> str:
@@ -54,20 +50,13 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        server, wanted = self.server, self.headers.get("Range")
-        server.ranges.append(wanted)
-        match = re.fullmatch(r"bytes=(\d+)-", wanted or "")
-        start = int(match[1]) if match and server.takes_range else 0
+        server, body = self.server, self.server.content
+        server.n_requests += 1
         self.close_connection = True
-        if server.status != 200 or start >= len(server.content):
-            self.send_error(server.status if server.status != 200 else 416)
+        if server.status != 200:
+            self.send_error(server.status)
             return
-        start = max(0, start - server.range_shift)
-        self.send_response(206 if match and server.takes_range else 200)
-        if match and server.takes_range:
-            last = len(server.content) - 1
-            self.send_header("Content-Range", f"bytes {start}-{last}/{last + 1}")
-        body = server.content[start:]
+        self.send_response(200)
         if server.is_chunked:
             self.send_header("Transfer-Encoding", "chunked")
             body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
@@ -99,185 +88,91 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "file.zip"
+    return tmp_path / "downloads" / "file.zip"
 
 
-def part_of(path: Path) -> Path:
-    return path.parent / ".file.zip.part"
-
-
-def assert_whole(path: Path) -> None:
-    assert path.read_bytes() == CONTENT
-    assert os.listdir(path.parent) == [path.name]
+def assert_refused(url: str, path: Path, message: str, sha256: str = SHA256) -> None:
+    """One line, and nothing is left."""
+    with pytest.raises(DataError, match=message) as caught:
+        download(url, path, sha256)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not path.parent.exists() or os.listdir(path.parent) == []
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_whole_file(server: Server, path: Path, is_chunked: bool) -> None:
+def test_a_whole_file_is_fetched_once(server: Server, path: Path, is_chunked: bool) -> None:
     server.is_chunked = is_chunked
-    calls = []
-    digest = SHA256.upper()
-    assert download(server.url, path, digest, on_bytes=lambda *numbers: calls.append(numbers)) == path
-    assert_whole(path)
+    calls: list[tuple[int, int | None]] = []
+    for _ in range(2):
+        assert download(server.url, path, SHA256.upper(), on_bytes=lambda *n: calls.append(n)) == path
+        assert path.read_bytes() == CONTENT
+        assert os.listdir(path.parent) == [path.name]
+    assert server.n_requests == 1
     whole = None if is_chunked else len(CONTENT)
-    assert calls[0] == (0, whole)
-    assert calls[-1] == (len(CONTENT), whole)
+    assert (calls[0], calls[-1]) == ((0, whole), (len(CONTENT), whole))
     assert calls == sorted(set(calls), key=lambda call: call[0])
 
 
-def test_a_file_that_is_there_is_not_asked_for(server: Server, path: Path) -> None:
-    path.write_bytes(CONTENT)
-    assert download(server.url, path, SHA256) == path
-    assert server.ranges == []
-
-
 def test_another_file_of_the_name_is_left_alone(server: Server, path: Path) -> None:
+    path.parent.mkdir()
     path.write_bytes(b"mine")
     with pytest.raises(DataError, match=r"file.zip: is there already, with SHA-256"):
         download(server.url, path, SHA256)
     assert path.read_bytes() == b"mine"
-    assert server.ranges == []
+    assert server.n_requests == 0
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_broken_off_and_gone_on_with(server: Server, path: Path, is_chunked: bool) -> None:
+def test_a_connection_that_breaks_off_leaves_nothing(server: Server, path: Path, is_chunked: bool) -> None:
     server.is_chunked, server.ends_after = is_chunked, HALF
-    with pytest.raises(DataError, match="the same command goes on") as caught:
-        download(server.url, path, SHA256)
-    assert "\n" not in str(caught.value)
-    arrived = part_of(path).read_bytes()
-    assert 0 < HALF - len(arrived) < 20 if is_chunked else len(arrived) == HALF
-    assert arrived == CONTENT[: len(arrived)]
+    assert_refused(server.url, path, "IncompleteRead")
     server.ends_after = None
-    calls: list[int] = []
-    download(server.url, path, SHA256, on_bytes=lambda n_done, _: calls.append(n_done))
-    assert_whole(path)
-    assert calls[0] == len(arrived)
-    assert server.ranges == [None, f"bytes={len(arrived)}-"]
+    assert download(server.url, path, SHA256).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("change", [{"takes_range": False}, {"range_shift": 100}])
-def test_a_server_without_the_rest_sends_all(server: Server, path: Path, change: dict[str, int]) -> None:
-    part_of(path).write_bytes(CONTENT[:HALF])
-    vars(server).update(change)
-    download(server.url, path, SHA256)
-    assert_whole(path)
-    assert server.ranges[0] == f"bytes={HALF}-"
+def test_another_content_leaves_nothing(server: Server, path: Path) -> None:
+    server.content = b"<html>log in first</html>"
+    assert_refused(server.url, path, f"does not match .*{SHA256}")
 
 
-def test_a_whole_part_only_gets_its_name(server: Server, path: Path) -> None:
-    part_of(path).write_bytes(CONTENT)
-    download(server.url, path, SHA256)
-    assert_whole(path)
-    assert server.ranges == []
-
-
-@pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) + 1])
-def test_a_part_that_has_nothing_to_follow_is_checked(server: Server, path: Path, size: int) -> None:
-    part_of(path).write_bytes(b"x" * size)
-    with pytest.raises(DataError, match=f"got SHA-256 .*, expected {SHA256}"):
-        download(server.url, path, SHA256)
-    assert os.listdir(path.parent) == []
-    download(server.url, path, SHA256)
-    assert_whole(path)
-
-
-@pytest.mark.parametrize("part", [None, b"x" * HALF])
-def test_a_wrong_digest_deletes_the_part(server: Server, path: Path, part: bytes | None) -> None:
-    if part is None:
-        server.content = b"<html>log in first</html>"
-    else:
-        part_of(path).write_bytes(part)
-    with pytest.raises(DataError, match=f"got SHA-256 .*, expected {SHA256}"):
-        download(server.url, path, SHA256)
-    assert os.listdir(path.parent) == []
-
-
-@pytest.mark.parametrize(
-    "status, message",
-    [(404, r"the server says 404 Not Found$"), (503, r"the server says 503 .*the same command goes on")],
-)
-def test_a_refusal_leaves_the_part_as_it_is(server: Server, path: Path, status: int, message: str) -> None:
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_refusal(server: Server, path: Path, status: int) -> None:
     server.status = status
-    with pytest.raises(DataError, match=message):
-        download(server.url, path, SHA256)
-    assert os.listdir(path.parent) == []
-    part_of(path).write_bytes(CONTENT[:HALF])
-    with pytest.raises(DataError, match=message):
-        download(server.url, path, SHA256)
-    assert part_of(path).read_bytes() == CONTENT[:HALF]
+    assert_refused(server.url, path, str(status))
 
 
 def test_no_server(server: Server, path: Path) -> None:
     with Server() as other:
         url = other.url
-    with pytest.raises(DataError, match=r"refused.*the same command goes on"):
-        download(url, path, SHA256)
-    assert os.listdir(path.parent) == []
+    assert_refused(url, path, "refused")
 
 
 def test_a_server_that_says_nothing_more(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 5)  # much longer than a busy machine takes for the half that comes
     server.ends_after = HALF
     server.waiting.set()
-    with pytest.raises(DataError, match=r"timed out.*the same command goes on"):
-        download(server.url, path, SHA256)
-    assert part_of(path).read_bytes() == CONTENT[:HALF]
+    assert_refused(server.url, path, "timed out")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "snli.zip", "http://[", "http://h:x/"])
 def test_no_address(path: Path, url: str) -> None:
-    with pytest.raises(DataError, match=re.escape(url)) as caught:
-        download(url, path, SHA256)
-    assert "goes on" not in str(caught.value)
-    assert os.listdir(path.parent) == []
+    assert_refused(url, path, re.escape(url))
 
 
-def test_no_folder_or_no_file(path: Path) -> None:
-    path.mkdir()
+def test_no_file(path: Path) -> None:
+    path.mkdir(parents=True)
     with pytest.raises(DataError, match=r"file\.zip: Is a directory$"):
         download("http://127.0.0.1/", path, SHA256)
-    with pytest.raises(DataError, match="no such folder"):
-        download("http://127.0.0.1/", path.parent / "none" / "file.zip", SHA256)
 
 
-def test_a_full_disk_keeps_the_part(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(FileIO):
-        def write(self, block) -> int:
-            room = HALF - self.tell()
-            if not room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().write(block[:room])
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "FileIO", Full)
-        with pytest.raises(DataError, match=r"file.zip.part: No space left on device; .*goes on"):
-            download(server.url, path, SHA256)
-    assert part_of(path).read_bytes() == CONTENT[:HALF]
-    download(server.url, path, SHA256)
-    assert_whole(path)
-    assert server.ranges[1] == f"bytes={HALF}-"
-
-
-def test_a_disk_that_takes_little_at_a_time(
-    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Slow(FileIO):
-        def write(self, block) -> int:
-            return super().write(block[:1000])
-
-    monkeypatch.setattr(module, "FileIO", Slow)
-    download(server.url, path, SHA256)
-    assert_whole(path)
-
-
-def test_killed_in_between(server: Server, path: Path) -> None:
+def test_what_a_kill_leaves_is_deleted_by_the_next_call(server: Server, path: Path) -> None:
     server.ends_after = HALF
     server.waiting.set()
     program = "import sys; from spinn_tensor.data_prep.download import download; download(*sys.argv[1:])"
     command = [sys.executable, "-c", program, server.url, str(path), SHA256]
     with subprocess.Popen(command, cwd=ROOT) as process:
         deadline = time.monotonic() + 600
-        while not (part_of(path).exists() and part_of(path).stat().st_size == HALF):
+        while not any(found.stat().st_size for found in path.parent.rglob("tmp*")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -286,8 +181,8 @@ def test_killed_in_between(server: Server, path: Path) -> None:
     server.waiting.clear()
     server.ends_after = None
     download(server.url, path, SHA256)
-    assert_whole(path)
-    assert server.ranges == [None, f"bytes={HALF}-"]
+    assert path.read_bytes() == CONTENT
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_the_official_archives_are_named_once() -> None:

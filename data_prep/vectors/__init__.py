@@ -1,11 +1,11 @@
-"""Word vectors of a vocabulary, from files far larger than it: GloVe's text, word2vec's binary form, safetensors.
+"""Word vectors of a vocabulary, from files far larger than it.
 
-`files` opens and unpacks, `text`, `word2vec` and `tensor_file` read one form each and keep the words that `words` looks
-for, which also says what becomes of a word that the file lacks. Nothing is unpickled.
+`read` reads each form of file and keeps the words that `words` looks for, which also says what becomes of a word that
+the file lacks.
 """
 
 from spinn_tensor.data_prep.vectors.read import read_vectors as read_vectors
-from spinn_tensor.data_prep.vectors.tensor_file import save_vectors as save_vectors
+from spinn_tensor.data_prep.vectors.read import save_vectors as save_vectors
 from spinn_tensor.data_prep.vectors.words import DRAWN as DRAWN
 from spinn_tensor.data_prep.vectors.words import EXACT as EXACT
 from spinn_tensor.data_prep.vectors.words import LOWER as LOWER
