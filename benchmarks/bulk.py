@@ -36,10 +36,9 @@ from benchmarks import dynamic, harness
 from benchmarks.data import SNLI_SLICE, Sentences, load_sentences, n_tokens_of
 from benchmarks.harness import Option
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
-from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, sentence_columns, take
-from spinn_tensor.data_prep.files import read_examples
-from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
-from spinn_tensor.data_prep.sentence_lines import line_reader, open_sentences
+from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, take
+from spinn_tensor.data_prep.corpora import PairFormat, SentenceFormat, corpus_of, read_line_examples
+from spinn_tensor.data_prep.corpora.read import open_examples
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -148,7 +147,9 @@ def word_shares() -> tuple[list[str], np.ndarray]:
     counts: Counter[str] = Counter()
     for name in TRAINING_PAIRS:
         if (path := SNLI_SLICE.parent / name).exists():
-            for pair in read_pairs(path, PairFormat(require_label=False, tokenize=tokenizer.tokenize)):
+            for pair in read_line_examples(
+                path, PairFormat(require_label=False, tokenize=tokenizer.tokenize)
+            ):
                 counts.update((*pair.premise.tokens, *pair.hypothesis.tokens))
     if not counts:  # Zipf's law
         counts.update({f"word{rank}": N_RANDOM_WORDS // rank + 1 for rank in range(1, N_RANDOM_WORDS)})
@@ -167,10 +168,10 @@ def make_setup(folder: Path, text: Text, options: argparse.Namespace) -> Setup:
 
 def first_block(setup: Setup) -> SentenceColumns:
     """Read the first block of lines."""
-    with open_sentences(setup.source, line_reader(setup.source, None, None), setup.vocabulary) as file:
+    with open_examples(setup.source, SentenceFormat(is_jsonl=False), setup.vocabulary) as file:
         block = file.block(BLOCK_LINES)
     assert block is not None
-    return block.columns
+    return block.examples.sentences
 
 
 def compare(setup: Setup, columns: SentenceColumns) -> float:
@@ -207,13 +208,12 @@ def encode_file(setup: Setup) -> None:
 
 def encode_file_dynamically(setup: Setup) -> None:
     """Encode by dynamic batching, from the file to the same shards."""
-    reader = line_reader(setup.source, None, None)
     with (
         tempfile.TemporaryDirectory(dir=setup.folder) as folder,
-        open_sentences(setup.source, reader, setup.vocabulary) as file,
+        open_examples(setup.source, SentenceFormat(is_jsonl=False), setup.vocabulary) as file,
     ):
         while block := file.block(min(BLOCK_LINES, setup.options.shard_size)):
-            encodings = encode_dynamically(setup.encoder, block.columns)
+            encodings = encode_dynamically(setup.encoder, block.examples.sentences)
             write_array(Path(folder) / f"{block.first_line}.npy", encodings)
 
 
@@ -234,8 +234,7 @@ def _encoding(setup: Setup, columns: SentenceColumns, sizes: Sequence[int]) -> C
 
 def _reading(setup: Setup) -> Cases:
     def by_line() -> None:
-        reader = line_reader(setup.source, None, None)
-        sentence_columns(read_examples(setup.source, reader.read), setup.vocabulary)
+        corpus_of(read_line_examples(setup.source, SentenceFormat(is_jsonl=False)), setup.vocabulary)
 
     return {BY_LINE: harness.stopwatch(by_line), BLOCKS: harness.stopwatch(lambda: first_block(setup))}
 

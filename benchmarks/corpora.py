@@ -120,9 +120,9 @@ def make_corpus(folder: Path, n_pairs: int, snli: str = "auto") -> str:
         path, member = snli_file(snli)
         name = path.name
     else:
-        from spinn_tensor.data_prep.logic import LogicConfig, write_corpus
+        from spinn_tensor.data_prep.corpora.generated import LogicConfig, write_generated
 
-        write_corpus(folder / "logic", LogicConfig(n_train=2_000, n_dev=10, n_test=10, n_long=10))
+        write_generated("logic", folder / "logic", LogicConfig(n_train=2_000, n_dev=10, n_test=10, n_long=10))
         path, member, name = folder / "logic" / "train.jsonl", None, "generated logic corpus"
     with open_text(path, member=member) as lines:
         records = [parse_record(line) for line in lines]

@@ -17,7 +17,7 @@ from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 
 if TYPE_CHECKING:
     from spinn_tensor.data_prep.columns import Corpus
-    from spinn_tensor.data_prep.pairs import PairExample, PairFormat
+    from spinn_tensor.data_prep.corpora import Example, PairFormat
 
 SNLI_SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 ZIP_MEMBER = "snli_1.0/snli_1.0_dev.jsonl"  # of the official archive
@@ -80,12 +80,12 @@ def snli_file(source: str) -> tuple[Path, str | None]:
     return path, ZIP_MEMBER if path.suffix == ".zip" else None
 
 
-def snli_pairs(source: str, line_format: PairFormat | None = None) -> Iterator[PairExample]:
+def snli_pairs(source: str, line_format: PairFormat | None = None) -> Iterator[Example]:
     """Read the pairs of an SNLI file, "auto" being the slice. Raises DataError where it is not there."""
-    from spinn_tensor.data_prep.pairs import read_pairs
+    from spinn_tensor.data_prep.corpora import PairFormat, read_line_examples
 
     path, member = snli_file(source)
-    return read_pairs(path, line_format, member=member)
+    return read_line_examples(path, line_format or PairFormat(), member=member)
 
 
 def load_sentences(source: str) -> Sentences:
@@ -94,7 +94,7 @@ def load_sentences(source: str) -> Sentences:
 
     Raises DataError for a file that is not there or cannot be read.
     """
-    from spinn_tensor.data_prep.pairs import PairFormat
+    from spinn_tensor.data_prep.corpora import PairFormat
 
     if source == "random":
         rng = np.random.default_rng(0)
@@ -111,14 +111,14 @@ def load_pairs(source: str = "auto") -> Pairs:
 
     Raises DataError for a file that is not there or cannot be read.
     """
-    from spinn_tensor.data_prep.pairs import pair_columns_from_examples
+    from spinn_tensor.data_prep.corpora import corpus_of
     from spinn_tensor.data_prep.vocabulary import Vocabulary
 
     with _snli_or_logic(source) as (name, path):
         pairs = list(snli_pairs(path))
     trees = [tree for pair in pairs for tree in (pair.premise, pair.hypothesis)]
     vocabulary = Vocabulary.from_counts(Counter(word for tree in trees for word in tree.tokens))
-    return Pairs(name, pair_columns_from_examples(pairs, vocabulary), len(vocabulary))
+    return Pairs(name, corpus_of(pairs, vocabulary), len(vocabulary))
 
 
 @contextmanager
@@ -127,10 +127,10 @@ def _snli_or_logic(source: str) -> Iterator[tuple[str, str]]:
     if is_usual(source) or source not in ("auto", "logic"):
         yield f"SNLI ({snli_file(source)[0].name})", source
         return
-    from spinn_tensor.data_prep.logic import LogicConfig, write_corpus
+    from spinn_tensor.data_prep.corpora.generated import LogicConfig, write_generated
 
     with tempfile.TemporaryDirectory() as folder:
-        write_corpus(Path(folder), LogicConfig())
+        write_generated("logic", Path(folder), LogicConfig())
         yield "generated logic corpus", f"{folder}/dev.jsonl"
 
 

@@ -30,10 +30,9 @@ from benchmarks.harness import Option
 from spinn_tensor.data_prep.brackets import score_parses, self_f1
 from spinn_tensor.data_prep.branching import baseline_transitions
 from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.corpora import Example, PairFormat, TreebankFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write
-from spinn_tensor.data_prep.pairs import PairExample, PairFormat
-from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
@@ -70,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     files = write_split(options.output / "data", options.snli)
-    gold = list(read_treebank(files["test"]))
+    trees = {part: read_trees(path) for part, path in files.items()}
+    gold = trees["test"]
     lengths = np.array([tree.n_tokens for tree in gold])
     transitions = np.concatenate([tree.transitions for tree in gold])
     rows: dict[str, dict[str, Any]] = {}
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.ship is not None:
         _ship(options.output / f"slice-sst-{options.seeds[0]}", options.ship)
     source = SNLI_SLICE.name if options.snli == "auto" else Path(options.snli).name
-    counts = {name: sum(1 for _ in read_treebank(path)) for name, path in files.items()}
+    counts = {part: len(found) for part, found in trees.items()}
     notes = [
         f"SNLI ({source}): {counts['train']:,} trees to learn from, {counts['dev']:,} to choose by, "
         f"{counts['test']:,} held back; models: mean over seeds {', '.join(map(str, options.seeds))}"
@@ -130,7 +130,12 @@ def write_split(folder: Path, snli: str = "auto") -> dict[str, Path]:
     return files
 
 
-def split(pairs: Iterable[PairExample]) -> dict[str, list[Tree]]:
+def read_trees(path: Path) -> list[Tree]:
+    """Read the trees of a file with a parse a line."""
+    return [example.trees[0] for example in read_line_examples(path, TreebankFormat(is_jsonl=False))]
+
+
+def split(pairs: Iterable[Example]) -> dict[str, list[Tree]]:
     """Divide the distinct trees into parts; a sentence of test is not in dev, and neither's are in train."""
     parts: dict[str, dict[str, Tree]] = {"test": {}, "dev": {}, "train": {}}
     for pair in pairs:

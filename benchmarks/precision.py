@@ -21,8 +21,8 @@ import torch
 
 from benchmarks import harness
 from benchmarks.harness import Option
+from spinn_tensor.data_prep.corpora.generated import generate_corpus
 from spinn_tensor.training.config import PRECISIONS, DataConfig
-from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute

@@ -33,7 +33,7 @@ from benchmarks.candidates import DYNAMIC, Tables
 from benchmarks.data import Setting, is_usual, random_transitions, settings, snli_pairs
 from benchmarks.harness import Option
 from spinn_tensor import ForestTables, LaneTables, to_torch
-from spinn_tensor.data_prep.pairs import PairFormat
+from spinn_tensor.data_prep.corpora import PairFormat
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
 from spinn_tensor.training.hardware import keep_freed_memory
 

@@ -1,11 +1,10 @@
 """Parses, corpora and batches as NumPy arrays.
 
-A corpus is read (`reading`) in the format of its lines (`pairs`, `sst`, `listops`, `treebank`), its words are numbered
-(`words`, `vocabulary`, `vectors`), and all its sentences are laid one after another in a few arrays (`columns`), which
-can be kept (`store`) and of which a batch (`batching`) is an indexing. The same sentences can be given trees that need
-no parser (`branching`), trees are measured against others (`brackets`), and `statistics` says what a corpus is like.
-Files are read by the line and written whole
-(`files`, `folders`); whatever is wrong with the input is a `DataError` that names the place.
+A corpus is read in the format of its lines (`corpora`), its words are numbered (`words`, `vocabulary`, `vectors`), and
+all its sentences are laid one after another in a few arrays (`columns`), which can be kept (`corpora.store`) and of
+which a batch (`batching`) is an indexing. The same sentences can be given trees that need no parser (`branching`),
+trees are measured against others (`brackets`), and `statistics` says what a corpus is like. Files are read by the line
+and written whole (`files`, `folders`); whatever is wrong with the input is a `DataError` that names the place.
 """
 
 from spinn_tensor.data_prep.batching import epoch_batches as epoch_batches
@@ -37,33 +36,28 @@ from spinn_tensor.data_prep.columns import node_offsets as node_offsets
 from spinn_tensor.data_prep.columns import select as select
 from spinn_tensor.data_prep.columns import sentence_columns as sentence_columns
 from spinn_tensor.data_prep.columns import take as take
+from spinn_tensor.data_prep.corpora import Example as Example
+from spinn_tensor.data_prep.corpora import LabelNames as LabelNames
+from spinn_tensor.data_prep.corpora import ListOpsFormat as ListOpsFormat
+from spinn_tensor.data_prep.corpora import PairFields as PairFields
+from spinn_tensor.data_prep.corpora import PairFormat as PairFormat
+from spinn_tensor.data_prep.corpora import PreparedCorpus as PreparedCorpus
+from spinn_tensor.data_prep.corpora import SentenceFormat as SentenceFormat
+from spinn_tensor.data_prep.corpora import SstFormat as SstFormat
+from spinn_tensor.data_prep.corpora import TreebankFormat as TreebankFormat
+from spinn_tensor.data_prep.corpora import corpus_of as corpus_of
+from spinn_tensor.data_prep.corpora import read_examples_as_columns as read_examples_as_columns
+from spinn_tensor.data_prep.corpora import read_line_examples as read_line_examples
+from spinn_tensor.data_prep.corpora import read_store as read_store
+from spinn_tensor.data_prep.corpora import write_store as write_store
 from spinn_tensor.data_prep.errors import DataError as DataError
 from spinn_tensor.data_prep.files import Skipped as Skipped
 from spinn_tensor.data_prep.files import atomic_write as atomic_write
 from spinn_tensor.data_prep.files import open_text as open_text
-from spinn_tensor.data_prep.files import read_examples as read_examples
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS as DEFAULT_LIMITS
 from spinn_tensor.data_prep.limits import Limits as Limits
-from spinn_tensor.data_prep.listops import ListOpsConfig as ListOpsConfig
-from spinn_tensor.data_prep.listops import ListOpsExample as ListOpsExample
-from spinn_tensor.data_prep.listops import expression_columns as expression_columns
-from spinn_tensor.data_prep.listops import read_expressions as read_expressions
-from spinn_tensor.data_prep.pairs import PairExample as PairExample
-from spinn_tensor.data_prep.pairs import PairFields as PairFields
-from spinn_tensor.data_prep.pairs import PairFormat as PairFormat
-from spinn_tensor.data_prep.pairs import pair_columns as pair_columns
-from spinn_tensor.data_prep.pairs import pair_columns_from_examples as pair_columns_from_examples
-from spinn_tensor.data_prep.pairs import read_pairs as read_pairs
-from spinn_tensor.data_prep.reading import read_examples_as_columns as read_examples_as_columns
-from spinn_tensor.data_prep.sst import labelled_columns as labelled_columns
-from spinn_tensor.data_prep.sst import read_trees as read_trees
-from spinn_tensor.data_prep.store import PreparedCorpus as PreparedCorpus
-from spinn_tensor.data_prep.store import read_store as read_store
-from spinn_tensor.data_prep.store import write_store as write_store
 from spinn_tensor.data_prep.tokenizer import Tokenizer as Tokenizer
 from spinn_tensor.data_prep.tokenizer import penn_tokenizer as penn_tokenizer
-from spinn_tensor.data_prep.treebank import read_treebank as read_treebank
-from spinn_tensor.data_prep.treebank import treebank_columns as treebank_columns
 from spinn_tensor.data_prep.trees import PADDING as PADDING
 from spinn_tensor.data_prep.trees import REDUCE as REDUCE
 from spinn_tensor.data_prep.trees import SHIFT as SHIFT

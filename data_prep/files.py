@@ -246,33 +246,20 @@ def next_lines(lines: Iterator[str], n_lines: int) -> list[str]:
 
 def read_examples(
     path: StrPath,
-    parse: Callable[[str], Example | None],  # example of a line, or None for one that parse left out
+    parse: Callable[
+        [str, Skipped], Example | None
+    ],  # example of a line; None for one left out, which it counts
     *,
     skip_bad: bool = False,  # count a line that parse refuses instead of raising
     skipped: Skipped | None = None,  # gets the counts when the file has been read
     member: str | None = None,  # file inside a .zip
     limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept; `parse` keeps the other
 ) -> Iterator[Example]:
-    """Examples of a text file with one a line; blank lines are none.
+    """Yield the examples of a text file with one a line; blank lines are none.
 
     Raises DataError naming the line that `parse` refuses, what `open_text` raises, and DataError if no
     example is left.
     """
-    return read_counted_examples(
-        path, lambda line, _: parse(line), skip_bad=skip_bad, skipped=skipped, member=member, limits=limits
-    )
-
-
-def read_counted_examples(
-    path: StrPath,
-    parse: Callable[[str, Skipped], Example | None],  # counts a line that it leaves out
-    *,
-    skip_bad: bool,
-    skipped: Skipped | None,
-    member: str | None,
-    limits: Limits,
-) -> Iterator[Example]:
-    """Reads examples as `read_examples` does, with a `parse` that counts."""
     n_examples = 0
     with (
         (Skipped() if skipped is None else skipped).of_file(path) as own,
@@ -284,9 +271,10 @@ def read_counted_examples(
             try:
                 example = parse(line, own)
             except DataError as error:
+                bad = error.at(path=path, line=number)
                 if not skip_bad:
-                    raise error.at(path=path, line=number) from None
-                own.count_error(error.at(path=path, line=number))
+                    raise bad from None
+                own.count_error(bad)
                 continue
             if example is not None:
                 n_examples += 1

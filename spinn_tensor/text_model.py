@@ -25,8 +25,8 @@ from spinn_tensor.data_prep.columns import (
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import Limits, LongSentence
+from spinn_tensor.data_prep.text import parse_or_tokenize
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.treebank import parse_or_tokenize
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 

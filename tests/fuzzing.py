@@ -13,11 +13,15 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spinn_tensor.data_prep.errors import DataError
+
+N_EXAMPLES = 150  # of a reader, by default
 LONGEST = 1 << 20  # bytes of an input
 _BATCH = 1000  # inputs between looks at the clock
 _TIMES = [1] * 990 + [2, 2, 2, 3, 3, 100, 2_000, 2_000, 5_000, 200_000]  # how often a piece is put in
@@ -146,3 +150,11 @@ def fuzz(
         if n_tried - n_before < _BATCH // 2:  # of those that were asked for: there are no more
             break
     print(f"{n_tried:,} inputs in {time.monotonic() - start:.0f} s")
+
+
+def assert_one_error(error: DataError | str, path: Path | None = None) -> None:
+    """A line that begins with the file's name, and that a terminal can hold."""
+    message = str(error)
+    assert message.startswith("" if path is None else str(path))
+    assert len(message.splitlines()) == 1
+    assert len(message) < 1000

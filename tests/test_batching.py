@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.data_prep import batching
 from spinn_tensor.data_prep.batching import epoch_batches, length_batches
-from spinn_tensor.data_prep.columns import Corpus
-from spinn_tensor.data_prep.pairs import PairExample, pair_columns_from_examples
-from spinn_tensor.data_prep.treebank import treebank_columns
+from spinn_tensor.data_prep.corpora import Example, corpus_of
 from spinn_tensor.data_prep.trees import right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.inference import BATCH_TOKENS, EVALUATION_BATCH, corpus_batches, predict_probabilities
@@ -118,10 +116,7 @@ def test_a_corpus_of_long_sentences_is_scored_in_small_batches(of_pairs: bool) -
     task = "pair" if of_pairs else "sentence"
     encoder = EncoderConfig(len(vocabulary), kind="bow", embedding_dim=2, hidden_dim=2, tracker_dim=2)
     model = build_model(ModelConfig(task, tuple("xyz"), encoder, ClassifierConfig(3, mlp_dim=4))).eval()
-    corpus: Corpus = treebank_columns(trees, vocabulary)
-    if of_pairs:
-        pairs = [PairExample(tree, tree, "neutral", "") for tree in trees]
-        corpus = pair_columns_from_examples(pairs, vocabulary)
+    corpus = corpus_of((Example((tree, tree) if of_pairs else (tree,)) for tree in trees), vocabulary)
     found = list(corpus_batches(model, corpus, EVALUATION_BATCH))
     assert sorted(np.concatenate([rows for rows, _ in found]).tolist()) == list(range(len(trees)))
     assert max(len(batch.sentences.token_ids) for _, batch in found) <= BATCH_TOKENS

@@ -28,13 +28,11 @@ from benchmarks import (
     precision,
     sharing,
 )
+from spinn_tensor.data_prep.corpora import Example, generated
+from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.logic import LogicConfig
-from spinn_tensor.data_prep.pairs import PairExample
-from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import SHIFT
 from spinn_tensor.model.classifiers import load_checkpoint
-from spinn_tensor.training import generated
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.presets import run_config
 from tests.machines import needs_shared
@@ -154,10 +152,10 @@ def test_snli_is_read_plain_packed_and_from_the_official_zip(pairs_file: Path, t
     packed.write_bytes(gzip.compress(pairs_file.read_bytes()))
     with zipfile.ZipFile(archive, "w") as file:
         file.write(pairs_file, "snli_1.0/snli_1.0_dev.jsonl")
-    expected = [pair.pair_id for pair in data.snli_pairs("auto")]
+    expected = [pair.name for pair in data.snli_pairs("auto")]
     assert len(expected) == 40
     for path in (pairs_file, packed, archive):
-        assert [pair.pair_id for pair in data.snli_pairs(str(path))] == expected
+        assert [pair.name for pair in data.snli_pairs(str(path))] == expected
         assert len(data.load_pairs(str(path)).columns.labels) == 40
         found = data.load_sentences(str(path))
         assert (found.source, len(found.transitions)) == (f"SNLI ({path.name})", 80)
@@ -274,7 +272,7 @@ def test_bulk_draws_words_by_their_shares_and_every_tree_equally_often(tmp_path:
     sentences = data.load_sentences("random")
     n_trees = len(sentences.transitions)
     bulk.Text(sentences, ["often", "rarely"], np.array([0.9, 0.1])).write(tmp_path / "in.txt", 2 * n_trees)
-    trees = list(read_treebank(tmp_path / "in.txt"))
+    trees = parsing.read_trees(tmp_path / "in.txt")
     expected = sorted(codes.tobytes() for codes in sentences.transitions)
     assert sorted(tree.transitions.tobytes() for tree in trees) == sorted(expected * 2)
     words = [token for tree in trees for token in tree.tokens]
@@ -338,7 +336,7 @@ def test_what_parsing_holds_back_is_nowhere_else() -> None:
     for number in range(200):
         premise = tree_of(shapes[rng.integers(2)])._replace(tokens=(f"p{number}", "x", "y"))
         hypothesis = tree_of(shapes[rng.integers(2)])._replace(tokens=(f"h{rng.integers(50)}", "x", "y"))
-        pairs.append(PairExample(premise, hypothesis, None, ""))
+        pairs.append(Example((premise, hypothesis)))
     parts = parsing.split(pairs)
     sentences = {name: {tree.tokens for tree in trees} for name, trees in parts.items()}
     assert all(sentences.values())
@@ -351,5 +349,5 @@ def test_what_parsing_holds_back_is_nowhere_else() -> None:
 def test_parsing_splits_the_slice_as_its_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     files = parsing.write_split(tmp_path)
-    counts = {name: len(list(read_treebank(path))) for name, path in files.items()}
+    counts = {name: len(parsing.read_trees(path)) for name, path in files.items()}
     assert counts == {"test": 410, "dev": 210, "train": 1093}

@@ -22,8 +22,8 @@ from spinn_tensor.data_prep.branching import (
     with_branching,
 )
 from spinn_tensor.data_prep.columns import Corpus, check_columns, lengths, node_offsets
+from spinn_tensor.data_prep.corpora import TreebankFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, check_all_transitions, format_binary
 from tests.machines import SHARED, needs_shared
 from tests.strategies import (
@@ -119,7 +119,8 @@ def test_the_baselines_over_a_sentence_with_a_mark_and_one_without() -> None:
 @needs_shared
 def test_final_marks_in_the_slice_of_snli() -> None:
     """The share of SNLI's brackets that right-branching trees have, as the module says."""
-    trees = list(read_treebank(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"))
+    path = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
+    trees = [tree for example in read_line_examples(path, TreebankFormat(True)) for tree in example.trees]
     gold = np.concatenate([tree.transitions for tree in trees])
     n_tokens = np.array([tree.n_tokens for tree in trees])
     final_mark = np.array([tree.tokens[-1] in FINAL_MARKS for tree in trees])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from spinn_tensor.data_prep import download as module
-from spinn_tensor.data_prep.download import OFFICIAL, download
+from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
 from spinn_tensor.data_prep.errors import DataError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -168,7 +168,9 @@ def test_no_file(path: Path) -> None:
 def test_what_a_kill_leaves_is_deleted_by_the_next_call(server: Server, path: Path) -> None:
     server.ends_after = HALF
     server.waiting.set()
-    program = "import sys; from spinn_tensor.data_prep.download import download; download(*sys.argv[1:])"
+    program = (
+        "import sys; from spinn_tensor.data_prep.corpora.download import download; download(*sys.argv[1:])"
+    )
     command = [sys.executable, "-c", program, server.url, str(path), SHA256]
     with subprocess.Popen(command, cwd=ROOT) as process:
         deadline = time.monotonic() + 600

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spinn_tensor.data_prep.corpora import PairFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
     Skipped,
@@ -20,7 +21,6 @@ from spinn_tensor.data_prep.files import (
     shorter_path,
     write_json,
 )
-from spinn_tensor.data_prep.pairs import read_pairs
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
 LINES = ["one\n", "two\u2028still two\r\n", "three"]
@@ -31,7 +31,7 @@ def read(path: Path, member: str | None = None) -> list[str]:
         return list(lines)
 
 
-def even(line: str) -> int:
+def even(line: str, skipped: Skipped) -> int:
     """A parser for the tests: even numbers."""
     number = int(line)
     if number % 2:
@@ -304,5 +304,5 @@ def test_files_that_are_read_in_turns_are_told_of_apart(
     skipped = Skipped()
     for name, n in (("c.jsonl", 1), ("d.jsonl", 2)):
         with pytest.raises(DataError, match=rf"no examples \({n} lines skipped: {n} x "):
-            list(read_pairs(name, skipped=skipped))
+            list(read_line_examples(name, PairFormat(), skipped=skipped))
     assert skipped.files == {"c.jsonl": 1, "d.jsonl": 2}

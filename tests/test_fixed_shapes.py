@@ -16,7 +16,7 @@ from spinn_tensor.bundles import ForestTables, flatten
 from spinn_tensor.config import GIVEN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, select
-from spinn_tensor.data_prep.pairs import PairFormat, pair_columns_from_examples, read_pairs
+from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import (
     MOST_SHAPES,
@@ -210,10 +210,10 @@ def test_a_plan_needs_trees_and_batches() -> None:
 def test_snli_fits_seven_shapes(kind) -> None:
     """Of an epoch that they were not planned from hardly a batch is left over, and about a tenth is padding."""
     examples = list(
-        read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False))
+        read_line_examples(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False))
     )
-    words = Counter(word for pair in examples for tree in pair[:2] for word in tree.tokens)
-    pairs = pair_columns_from_examples(examples, Vocabulary.from_counts(words))
+    words = Counter(word for pair in examples for tree in pair.trees for word in tree.tokens)
+    pairs = corpus_of(examples, Vocabulary.from_counts(words))
     rng = np.random.default_rng(0)
     corpus = select(pairs, rng.integers(0, len(pairs.labels), 38_400))
     use = shape_use(corpus, kind, 128, seed=1)

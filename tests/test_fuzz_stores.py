@@ -6,26 +6,26 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from spinn_tensor.data_prep.corpora.formats import PairFormat
+from spinn_tensor.data_prep.corpora.read import read_line_examples
+from spinn_tensor.data_prep.corpora.store import is_store, read_manifest, read_store, write_store
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
-from spinn_tensor.data_prep.reading import read_examples_as_columns
-from spinn_tensor.data_prep.store import is_store, read_manifest, read_store, write_store
 from tests.fuzzing import (
     JSON_PIECES,
+    N_EXAMPLES,
     SNLI_LINES,
+    assert_one_error,
     changes,
     damaged,
     fuzz,
     packed,
     texts,
 )
-from tests.test_fuzz_readers import N_EXAMPLES, assert_one_error
-from tests.test_reading import VOCABULARY, Slowly
-from tests.test_store import assert_same, random_corpus
+from tests.reading import by_the_line, outcome
+from tests.stores import assert_same, random_corpus
 
 pytest.importorskip("pyarrow")
 
@@ -35,28 +35,16 @@ def test_containers(name: str, tmp_path: Path) -> None:
     """Hit before or after packing."""
     path, member = tmp_path / name, "p.jsonl" if name.endswith(".zip") else None
 
-    def lengths(line_format: Any, skip_bad: bool) -> Any:
-        try:
-            found = read_examples_as_columns(path, line_format, VOCABULARY, member=member, skip_bad=skip_bad)
-        except DataError as error:
-            assert_one_error(error, path)
-            return str(error)
-        return np.diff(found.sentences.token_offsets).tolist()
-
-    def one_by_one(skip_bad: bool) -> Any:
-        try:
-            pairs = list(read_pairs(path, member=member, skip_bad=skip_bad))
-        except DataError as error:
-            return str(error)
-        return [tree.n_tokens for pair in pairs for tree in (pair.premise, pair.hypothesis)]
-
     def check(content: bytes) -> None:
         path.write_bytes(content)
         for skip_bad in (False, True):
-            found = lengths(PairFormat(), skip_bad)
-            assert found == lengths(Slowly(PairFormat()), skip_bad)
-            by_the_line = one_by_one(skip_bad)
-            assert found == by_the_line or (isinstance(found, str) and isinstance(by_the_line, str))
+            found = outcome(path, PairFormat(), skip_bad, member=member)
+            expected = by_the_line(path, PairFormat(), skip_bad, member=member)
+            if isinstance(found, str):
+                assert_one_error(found, path)
+                assert isinstance(expected, str)
+            else:
+                assert found == expected
 
     inside = texts(SNLI_LINES, JSON_PIECES).map(lambda content: packed(content, name, "p.jsonl"))
     pieces = [
@@ -109,11 +97,11 @@ def test_a_zip_with_a_name_that_is_no_text(tmp_path: Path) -> None:
     content[directory + 46] = 0xFF
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(DataError, match=r"cannot be read: .* codec can't decode"):
-        list(read_pairs(tmp_path / "a.zip", member="p.jsonl"))
+        list(read_line_examples(tmp_path / "a.zip", PairFormat(), member="p.jsonl"))
 
 
 def test_a_zip_that_is_packed_in_another_way(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("p.jsonl", b"\n".join(SNLI_LINES))
     with pytest.raises(DataError, match=r"p\.jsonl is packed in another way than deflated"):
-        list(read_pairs(tmp_path / "a.zip", member="p.jsonl"))
+        list(read_line_examples(tmp_path / "a.zip", PairFormat(), member="p.jsonl"))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.corpora.generated import GENERATORS, generate_corpus
+from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.logic import LogicConfig
-from spinn_tensor.training.generated import GENERATORS, generate_corpus
 from tests.tiny_runs import (
     SMALL,
 )
@@ -75,11 +75,10 @@ def test_a_corpus_is_replaced_as_a_whole_or_not_at_all(
     generate_corpus("logic", folder, TINY)
     before = content(folder)
 
-    def fail(temporary: Path, config: LogicConfig) -> None:
-        (temporary / "train.jsonl").write_text("half")
+    def fail(record: object) -> tuple[str, str]:
         raise OSError("disk full")
 
-    monkeypatch.setitem(GENERATORS, "logic", LOGIC._replace(write=fail))
+    monkeypatch.setitem(GENERATORS, "logic", LOGIC._replace(line=fail))
     assert main(["generate", str(folder), "--seed", "3"]) == 1
     assert "disk full" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]

@@ -7,8 +7,7 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +15,19 @@ import pytest
 
 from spinn_tensor.data_prep import files
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths
+from spinn_tensor.data_prep.corpora.formats import (
+    LineFormat,
+    ListOpsFormat,
+    PairFormat,
+    SentenceFormat,
+    SstFormat,
+    TreebankFormat,
+)
+from spinn_tensor.data_prep.corpora.read import open_examples, read_examples_as_columns, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, open_text
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.listops import ListOpsFormat, read_expressions
-from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
-from spinn_tensor.data_prep.reading import LineFormat, read_examples_as_columns
-from spinn_tensor.data_prep.sentence_lines import line_reader, open_sentences
-from spinn_tensor.data_prep.sst import SstFormat, read_trees
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.treebank import TreebankFormat, read_treebank
 from spinn_tensor.data_prep.trees import Tree, format_binary, format_labelled, right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.data_prep.words import WordList
@@ -56,15 +58,12 @@ def labelled(n: int) -> str:
     return format_labelled(words(n)._replace(labels=np.full(2 * n - 1, 2)))
 
 
-def by_the_line(read: Callable[..., Iterable[Tree]]) -> Read:
-    return lambda path, skip_bad, skipped, limits: [
-        len(example.tokens) for example in read(path, skip_bad=skip_bad, skipped=skipped, limits=limits)
-    ]
+def by_line(line_format: LineFormat) -> Read:
+    def read(path: Path, skip_bad: bool, skipped: Skipped, limits: Limits) -> list[int]:
+        found = read_line_examples(path, line_format, skip_bad=skip_bad, skipped=skipped, limits=limits)
+        return [example.trees[0].n_tokens for example in found]
 
-
-def premises(path: Path, skip_bad: bool, skipped: Skipped, limits: Limits) -> list[int]:
-    pairs = read_pairs(path, skip_bad=skip_bad, skipped=skipped, limits=limits)
-    return [example.premise.n_tokens for example in pairs]
+    return read
 
 
 def by_columns(line_format: LineFormat, sides: int = 1) -> Read:
@@ -78,37 +77,32 @@ def by_columns(line_format: LineFormat, sides: int = 1) -> Read:
 
 
 def by_blocks(path: Path, skip_bad: bool, skipped: Skipped, limits: Limits) -> list[int]:
-    reader, vocabulary = line_reader(path, None, TOKENIZE), Vocabulary.build([["dog"]])
+    line_format, vocabulary = (
+        SentenceFormat("jsonl" in path.name, None, TOKENIZE),
+        Vocabulary.build([["dog"]]),
+    )
     columns: list[SentenceColumns] = []
-    with open_sentences(path, reader, vocabulary, skip_bad=skip_bad, limits=limits) as file:
+    with open_examples(path, line_format, vocabulary, skip_bad=skip_bad, limits=limits) as file:
         while block := file.block(2):
-            columns.append(block.columns)
+            columns.append(block.examples.sentences)
             skipped.update(block.skipped)
     return [n for part in columns for n in lengths(part).tolist()]
 
 
 # The reader, the name of a file for it, and a line of so many words.
 READERS: dict[str, tuple[Read, str, Callable[[int], str]]] = {
-    "pairs": (premises, "a.jsonl", pair),
+    "pairs": (by_line(PairFormat()), "a.jsonl", pair),
     "pairs by columns": (by_columns(PairFormat(), 2), "a.jsonl", pair),
     "pairs by columns, text": (
         by_columns(PairFormat(tokenize=TOKENIZE), 2),
         "a.jsonl",
         lambda n: json.dumps({"gold_label": "neutral", "sentence1": "dog " * n, "sentence2": "dog"}),
     ),
-    "trees": (by_the_line(read_treebank), "a.txt", lambda n: format_binary(words(n))),
     "trees by columns": (by_columns(TreebankFormat(False)), "a.txt", lambda n: format_binary(words(n))),
-    "records of trees": (by_the_line(read_treebank), "a.jsonl", record),
     "records by columns": (by_columns(TreebankFormat(True)), "a.jsonl", record),
-    "text": (by_the_line(partial(read_treebank, tokenize=TOKENIZE)), "a.txt", lambda n: "dog " * n),
-    "labelled trees": (by_the_line(read_trees), "a.txt", labelled),
+    "text": (by_line(TreebankFormat(False, TOKENIZE)), "a.txt", lambda n: "dog " * n),
     "labelled by columns": (by_columns(SstFormat()), "a.txt", labelled),
-    "expressions": (by_the_line(read_expressions), "a.tsv", lambda n: f"3\t{format_binary(words(n))}"),
-    "expressions by columns": (
-        by_columns(ListOpsFormat()),
-        "a.tsv",
-        lambda n: f"3\t{format_binary(words(n))}",
-    ),
+    "expressions": (by_line(ListOpsFormat()), "a.tsv", lambda n: f"3\t{format_binary(words(n))}"),
     "sentences": (by_blocks, "a.txt", lambda n: format_binary(words(n))),
     "sentences, text": (by_blocks, "a.txt.gz", lambda n: "dog " * n),
     "sentences, records": (by_blocks, "a.jsonl", record),
@@ -156,11 +150,11 @@ def test_no_more_of_a_line_is_in_memory_than_may_be(end: bytes, monkeypatch: pyt
     content = b"one\n" + b"x" * 100 + b"\n" + b"y" * 5_000 + b"\nfour\n" + b"z" * 5_000 + end
     opened: list[Counted] = []
 
-    def counted(path: object, member: str | None) -> Counted:
+    def counted(path: object, choose: object) -> Counted:
         opened.append(Counted(content))
         return opened[-1]
 
-    monkeypatch.setattr(files, "_open", counted)
+    monkeypatch.setattr(files, "open_bytes", counted)
     limits, skipped, lines = Limits(max_line_bytes=100), Skipped(), list[str]()
     message = r"a\.txt:3: a line of more than 100 bytes"
     with pytest.raises(DataError, match=message), open_text("a.txt", limits=limits) as found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import statistics
 from collections.abc import Callable
@@ -12,34 +11,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.data_prep.columns import check_columns, lengths
-from spinn_tensor.data_prep.draw import Draw
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.listops import (
+from spinn_tensor.data_prep.corpora.formats import ListOpsFormat
+from spinn_tensor.data_prep.corpora.generated import GENERATORS, write_generated
+from spinn_tensor.data_prep.corpora.generated.draw import Draw
+from spinn_tensor.data_prep.corpora.generated.listops import (
     END,
     LABELS,
     OPERATORS,
     SPLITS,
     Expression,
     ListOpsConfig,
-    ListOpsExample,
     apply_operator,
     draw_expression,
-    expression_columns,
     generate,
-    read_expressions,
-    write_corpus,
 )
+from spinn_tensor.data_prep.corpora.read import corpus_of, read_line_examples
 from spinn_tensor.data_prep.trees import format_binary, parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.training.generated import GENERATORS
 from tests.tiny_runs import SMALL, same_threads
 
 Capture = pytest.CaptureFixture[str]
@@ -179,7 +174,7 @@ def test_the_same_bytes(tmp_path: Path) -> None:
         ("b", SMALL_CORPUS),
         ("c", ListOpsConfig(**{**vars(SMALL_CORPUS), "seed": 4})),
     ):
-        write_corpus(tmp_path / name, config)
+        write_generated("listops", tmp_path / name, config)
     contents = {
         name: {path.name: path.read_bytes() for path in sorted((tmp_path / name).iterdir())} for name in "abc"
     }
@@ -189,65 +184,28 @@ def test_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_first_line_of_the_default_seed_does_not_change(tmp_path: Path) -> None:
-    write_corpus(tmp_path, TINY)
+    write_generated("listops", tmp_path, TINY)
     assert (tmp_path / "train.tsv").read_text().splitlines()[
         0
     ] == "2\t( ( ( ( ( ( [SM 8 ) 8 ) 3 ) 9 ) 4 ) ] )"
 
 
 def test_files_are_read_as_they_were_written(tmp_path: Path, corpus: dict[str, list[Expression]]) -> None:
-    write_corpus(tmp_path, SMALL_CORPUS)
+    write_generated("listops", tmp_path, SMALL_CORPUS)
     for split in SPLITS:
-        examples = list(read_expressions(tmp_path / f"{split}.tsv"))
-        assert [(format_binary(tree), label) for tree, label in examples] == [e[:2] for e in corpus[split]]
+        examples = read_line_examples(tmp_path / f"{split}.tsv", ListOpsFormat())
+        found = [(format_binary(example.trees[0]), example.label) for example in examples]
+        assert found == [expression[:2] for expression in corpus[split]]
     manifest = json.loads((tmp_path / "corpus.json").read_text())
     assert ListOpsConfig(**manifest["config"]) == SMALL_CORPUS
     labels = [str(expression.value) for expression in corpus["dev"]]
     assert manifest["counts"]["dev"] == {label: labels.count(label) for label in LABELS}
 
 
-def test_columns_have_the_values_as_labels(tmp_path: Path) -> None:
-    path = tmp_path / "train.tsv.gz"
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines([*LINES, "\n", "4\t4\n"])  # a lone digit is a tree, too
-    examples = list(read_expressions(path))
-    assert examples[0] == ListOpsExample(examples[0].tree, 9)
-    assert examples[0].tokens == ("[MAX", "2", "9", "]")
-    columns = expression_columns(iter(examples), Vocabulary.build(example.tokens for example in examples))
-    assert columns.labels.dtype == np.int64
-    assert columns.labels.tolist() == [9, 1, 4]
-    assert columns.sentences.node_labels is None
-    assert columns.lengths_key.tolist() == [4, 4, 1]
-
-
 def test_words_of_another_vocabulary_are_read(tmp_path: Path) -> None:
     (tmp_path / "other.tsv").write_text("3\t( ( ( [FIRST 3 ) 4 ) ] )\n")
-    (example,) = read_expressions(tmp_path / "other.tsv")
-    assert example.tokens[0] == "[FIRST"
-
-
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        ("9 ( ( ( [MAX 2 ) 9 ) ] )", "no tab, expected a label, a tab and a binary parse"),
-        ("10\t( ( ( [MAX 2 ) 9 ) ] )", "label: got '10', expected 0 to 9"),
-        ("x\t( ( ( [MAX 2 ) 9 ) ] )", "label: got 'x', expected 0 to 9"),
-        ("\t( ( ( [MAX 2 ) 9 ) ] )", "label: got '', expected 0 to 9"),
-        ("9\t( ( ( [MAX 2 ) 9 ) ]", "token 1 '(': unbalanced: '(' is never closed"),
-        ("9\t( ( ( [MAX 2 ) 9 ) ] ) 3", "token 11 '3': after the end of the tree"),
-        ("9\t( [MAX 2 9 ] )", "token 6 ')': "),
-        ("9\t", "an empty parse"),
-    ],
-)
-def test_a_bad_line_is_named_or_counted(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "train.tsv"
-    path.write_text(LINES[0] + line + "\n" + LINES[1])
-    with pytest.raises(DataError) as caught:
-        list(read_expressions(path))
-    assert str(caught.value).startswith(f"{path}:2: {message}")
-    skipped = Skipped()
-    assert [example.label for example in read_expressions(path, skip_bad=True, skipped=skipped)] == [9, 1]
-    assert skipped.total() == 1
+    (example,) = read_line_examples(tmp_path / "other.tsv", ListOpsFormat())
+    assert example.trees[0].tokens[0] == "[FIRST"
 
 
 @pytest.mark.parametrize(
@@ -270,12 +228,12 @@ def long_line(n_tokens: int) -> str:
 def test_an_example_of_1500_tokens_is_read_and_encoded(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "test.tsv"
     path.write_text(long_line(1_500) + LINES[0])
-    examples = list(read_expressions(path))
-    vocabulary = Vocabulary.build(example.tokens for example in examples)
-    columns = expression_columns(examples, vocabulary).sentences
+    examples = list(read_line_examples(path, ListOpsFormat()))
+    vocabulary = Vocabulary.build(example.trees[0].tokens for example in examples)
+    columns = corpus_of(examples, vocabulary).sentences
     check_columns(columns)
     assert lengths(columns).tolist() == [1_500, 4]
-    assert f"2\t{format_binary(examples[0].tree)}\n" == long_line(1_500)
+    assert f"2\t{format_binary(examples[0].trees[0])}\n" == long_line(1_500)
     config = EncoderConfig(len(vocabulary), kind=kind, embedding_dim=4, hidden_dim=4, tracker_dim=2)
     encoder = SentenceEncoder(config).eval()
     with torch.no_grad():
@@ -284,21 +242,11 @@ def test_an_example_of_1500_tokens_is_read_and_encoded(tmp_path: Path, kind: str
     assert torch.isfinite(encodings).all()
 
 
-@settings(max_examples=20)
-@given(st.lists(expressions, min_size=1, max_size=6))
-def test_examples_become_columns_of_their_trees(found: list[Expression]) -> None:
-    examples = [ListOpsExample(parse_binary(parse), value) for parse, value, _ in found]
-    columns = expression_columns(examples, Vocabulary.build(example.tokens for example in examples))
-    check_columns(columns.sentences)
-    assert columns.labels.tolist() == [expression.value for expression in found]
-    assert columns.lengths_key.tolist() == [expression.n_tokens for expression in found]
-
-
 def test_generate_from_the_command_line(tmp_path: Path, capsys: Capture) -> None:
     sizes = ["--train", "60", "--dev", "20", "--test", "20"]
     assert main(["generate", str(tmp_path / "a"), "--corpus", "listops", "--seed", "5", *sizes]) == 0
     assert capsys.readouterr().out == f"60 + 20 + 20 expressions in {tmp_path / 'a'}\n"
-    write_corpus(tmp_path / "b", ListOpsConfig(seed=5, n_train=60, n_dev=20, n_test=20))
+    write_generated("listops", tmp_path / "b", ListOpsConfig(seed=5, n_train=60, n_dev=20, n_test=20))
     assert all(
         path.read_bytes() == (tmp_path / "b" / path.name).read_bytes() for path in (tmp_path / "a").iterdir()
     )
@@ -311,7 +259,7 @@ def test_generate_names_what_listops_has_not(tmp_path: Path, capsys: Capture) ->
 
 
 def test_another_corpus_is_not_replaced(tmp_path: Path, capsys: Capture) -> None:
-    write_corpus(tmp_path / "a", TINY)
+    write_generated("listops", tmp_path / "a", TINY)
     assert main(["generate", str(tmp_path / "a")]) == 1
     assert "holds other files (dev.tsv); name a new folder" in capsys.readouterr().err
 
@@ -345,7 +293,7 @@ def test_train_generates_evaluates_and_predicts(
 
 
 def test_train_takes_single_files_and_is_listops_spinn_pi_nt_by_default(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "corpus", TINY)
+    write_generated("listops", tmp_path / "corpus", TINY)
     files = [f"--{split}={tmp_path / 'corpus' / f'{split}.tsv'}" for split in ("train", "dev")]
     run = tmp_path / "run"
     assert main(["train", "--corpus", "listops", *files, "--epochs", "1", *SMALL, "--output", str(run)]) == 0

@@ -13,11 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spinn_tensor.data_prep import pairs
-from spinn_tensor.data_prep.draw import Draw
-from spinn_tensor.data_prep.logic import LABELS, LogicConfig, generate, write_corpus
-from spinn_tensor.data_prep.logic.grammar import binary_parse, check_fragment, n_tokens, text, tokens
-from spinn_tensor.data_prep.logic.sampling import Shape, edit, permute, sample_sentence
+from spinn_tensor.data_prep.corpora.formats import NLI_LABELS, PairFormat
+from spinn_tensor.data_prep.corpora.generated import write_generated
+from spinn_tensor.data_prep.corpora.generated.draw import Draw
+from spinn_tensor.data_prep.corpora.generated.logic import LABELS, LogicConfig, generate
+from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
+    binary_parse,
+    check_fragment,
+    n_tokens,
+    text,
+    tokens,
+)
+from spinn_tensor.data_prep.corpora.generated.logic.sampling import Shape, edit, permute, sample_sentence
+from spinn_tensor.data_prep.corpora.read import read_line_examples
 from spinn_tensor.data_prep.trees import format_binary, parse_binary
 
 Record = dict[str, Any]
@@ -27,8 +35,9 @@ SCRIPT = """
 import sys
 import numpy
 numpy.random.seed(int(sys.argv[2]))
-from spinn_tensor.data_prep.logic import LogicConfig, write_corpus
-write_corpus(sys.argv[1], LogicConfig(seed=1, n_train=60, n_dev=12, n_test=12, n_long=12))
+from pathlib import Path
+from spinn_tensor.data_prep.corpora.generated import LogicConfig, write_generated
+write_generated("logic", Path(sys.argv[1]), LogicConfig(seed=1, n_train=60, n_dev=12, n_test=12, n_long=12))
 """
 
 
@@ -44,7 +53,7 @@ def lengths(record: Record) -> list[int]:
 def test_every_split_is_balanced(corpus: dict[str, list[Record]]) -> None:
     for split, records in corpus.items():
         counts = Counter(record["gold_label"] for record in records)
-        assert set(counts) == set(LABELS) == set(pairs.LABELS)
+        assert set(counts) == set(LABELS) == set(NLI_LABELS)
         assert counts.total() == getattr(CONFIG, f"n_{split}")
         assert max(counts.values()) - min(counts.values()) <= 1
 
@@ -102,17 +111,17 @@ def test_the_same_bytes_whatever_the_hash_seed_and_numpy_state(tmp_path: Path) -
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run([sys.executable, "-c", SCRIPT, str(folder), seed], check=True, env=environment)
         contents.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
-    write_corpus(tmp_path / "here", TINY)
+    write_generated("logic", tmp_path / "here", TINY)
     contents.append({path.name: path.read_bytes() for path in sorted((tmp_path / "here").iterdir())})
     assert contents[0] == contents[1] == contents[2]
     assert list(contents[0]) == ["corpus.json", "dev.jsonl", "long.jsonl", "test.jsonl", "train.jsonl"]
 
 
 def test_files_are_read_as_snli_and_the_manifest_tells_what_made_them(tmp_path: Path) -> None:
-    write_corpus(tmp_path, TINY)
+    write_generated("logic", tmp_path, TINY)
     for split, records in generate(TINY).items():
-        examples = list(pairs.read_pairs(tmp_path / f"{split}.jsonl"))
-        assert [example.label for example in examples] == [record["gold_label"] for record in records]
+        examples = read_line_examples(tmp_path / f"{split}.jsonl", PairFormat())
+        assert [LABELS[example.label] for example in examples] == [record["gold_label"] for record in records]
     manifest = json.loads((tmp_path / "corpus.json").read_text())
     assert LogicConfig(**manifest["config"]) == TINY
     assert manifest["counts"]["train"] == dict.fromkeys(LABELS, 20)

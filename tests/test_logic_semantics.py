@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spinn_tensor.data_prep.logic import LogicConfig, generate
-from spinn_tensor.data_prep.logic.grammar import (
+from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig, generate
+from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     QUANTIFIERS,
     Nominal,
     NounPhrase,
@@ -20,8 +20,14 @@ from spinn_tensor.data_prep.logic.grammar import (
     binary_parse,
     text,
 )
-from spinn_tensor.data_prep.logic.lexicon import ADJECTIVES, CATEGORY, HYPERNYM, TRANSITIVE, implies
-from spinn_tensor.data_prep.logic.semantics import label, truth_values
+from spinn_tensor.data_prep.corpora.generated.logic.lexicon import (
+    ADJECTIVES,
+    CATEGORY,
+    HYPERNYM,
+    TRANSITIVE,
+    implies,
+)
+from spinn_tensor.data_prep.corpora.generated.logic.semantics import label, truth_values
 
 Model = dict[str, frozenset[Any]]  # a word's elements, or a transitive verb's pairs of elements
 Parse = Any  # a word, or the list of a node's two children

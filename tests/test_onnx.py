@@ -16,9 +16,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 import onnx  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 
-from spinn_tensor.data_prep.columns import Corpus, sentence_columns  # noqa: E402
+from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples  # noqa: E402
 from spinn_tensor.data_prep.errors import DataError  # noqa: E402
-from spinn_tensor.data_prep.pairs import read_pairs  # noqa: E402
 from spinn_tensor.export.artefact import input_axes, output_axes  # noqa: E402
 from spinn_tensor.export.interface import ExportError, describe  # noqa: E402
 from spinn_tensor.export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
@@ -211,7 +210,7 @@ def test_labels_and_trees_of_snli(exported, snli) -> None:
 def snli():
     if not SLICE.exists():
         pytest.skip("needs ../shared")
-    return list(read_pairs(SLICE))
+    return list(read_line_examples(SLICE, PairFormat()))
 
 
 class _Hashed:
@@ -223,11 +222,7 @@ class _Hashed:
 
 def snli_batch(pairs, start):
     batch = pairs[start : start + 128]
-    sides = [
-        sentence_columns([getattr(pair, side) for pair in batch], _Hashed())
-        for side in ("premise", "hypothesis")
-    ]
-    return Corpus.of_pairs(*sides, np.zeros(len(batch), dtype=np.int64))
+    return corpus_of(batch, _Hashed())
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch) -> None:

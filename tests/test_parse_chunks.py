@@ -7,40 +7,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spinn_tensor.data_prep.columns import SentenceColumns, sentence_columns
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.trees import Tree, format_binary, parse_binary
+from spinn_tensor.data_prep.corpora.formats import PairFormat
+from spinn_tensor.data_prep.corpora.read import read_line_examples
+from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.machines import SHARED, needs_shared
+from tests.reading import CHUNK_VOCABULARY, assert_chunk_as_slowly
 from tests.strategies import all_transitions, binary_transitions, tree_of
 
 pa = pytest.importorskip("pyarrow")
-
-from spinn_tensor.data_prep.parse_chunks import parse_chunk  # noqa: E402  (after the check that pyarrow is here)
-
-VOCABULARY = Vocabulary.build([["w1", "w2", "w3", "a\u00a0b", "é", "((", "Dog", "dog"]])
-
-
-def slowly(texts: list[str], vocabulary: Vocabulary) -> tuple[SentenceColumns, np.ndarray]:
-    """What one string at a time gives."""
-    trees, parse_mask = [], []
-    for text in texts:
-        try:
-            trees.append(parse_binary(text))
-            parse_mask.append(True)
-        except DataError:
-            parse_mask.append(False)
-    return sentence_columns(trees, vocabulary), np.array(parse_mask, dtype=bool)
-
-
-def assert_as_slowly(texts: list[str], vocabulary: Vocabulary = VOCABULARY, array: object = None) -> None:
-    columns, parse_mask = slowly(texts, vocabulary)
-    got = parse_chunk(pa.array(texts, pa.string()) if array is None else array, vocabulary)
-    np.testing.assert_array_equal(got.parse_mask, parse_mask)
-    for name, value in columns._asdict().items():
-        np.testing.assert_array_equal(getattr(got.columns, name), value, err_msg=name)
-        if value is not None:
-            assert getattr(got.columns, name).dtype == value.dtype
 
 
 PARSES = binary_transitions().map(lambda transitions: format_binary(tree_of(transitions)))
@@ -70,9 +45,9 @@ def damaged(draw: st.DrawFn) -> str:
 @example(["( w1 w2 ) )", "( w1"], False)
 @example(["", " ", "()", "( )", "(", ")"], True)
 def test_as_one_string_at_a_time(texts: list[str], lower: bool) -> None:
-    assert_as_slowly(texts, Vocabulary(VOCABULARY.tokens, lower=False))
+    assert_chunk_as_slowly(texts, CHUNK_VOCABULARY)
     if lower:
-        assert_as_slowly(texts, Vocabulary(("<pad>", "<unk>", "dog", "w1"), lower=True))
+        assert_chunk_as_slowly(texts, Vocabulary(("<pad>", "<unk>", "dog", "w1"), lower=True))
 
 
 def test_every_tree_of_six_words_and_every_place_of_its_open_brackets() -> None:
@@ -84,28 +59,29 @@ def test_every_tree_of_six_words_and_every_place_of_its_open_brackets() -> None:
             for position in (i for i, symbol in enumerate(symbols) if symbol == "("):
                 rest = symbols[:position] + symbols[position + 1 :]
                 texts += [" ".join([*rest[:i], "(", *rest[i:]]) for i in range(len(rest) + 1)]
-        assert_as_slowly(texts)
+        assert_chunk_as_slowly(texts)
 
 
 def test_slices_nulls_and_large_strings() -> None:
     texts = ["( w1 w2 )", "", "w3", "( ( w1 é ) w2 )", "w9"]
     strings = pa.array(texts)
-    assert_as_slowly(texts[1:4], array=strings[1:4])
-    assert_as_slowly(texts, array=strings.cast(pa.large_string()))
-    assert_as_slowly(["", "w1"], array=pa.array([None, "w1"], pa.string()))
-    assert_as_slowly([], array=pa.array([], pa.string()))
+    assert_chunk_as_slowly(texts[1:4], array=strings[1:4])
+    assert_chunk_as_slowly(texts, array=strings.cast(pa.large_string()))
+    assert_chunk_as_slowly(["", "w1"], array=pa.array([None, "w1"], pa.string()))
+    assert_chunk_as_slowly([], array=pa.array([], pa.string()))
 
 
 def test_a_very_deep_tree() -> None:
     n_tokens = 3000
     transitions = np.array([0] + [0, 1] * (n_tokens - 1), dtype=np.int8)
-    assert_as_slowly([format_binary(Tree(("w1",) * n_tokens, transitions)), "w2"])
+    assert_chunk_as_slowly([format_binary(Tree(("w1",) * n_tokens, transitions)), "w2"])
 
 
 @needs_shared
 def test_the_sentences_of_the_slice() -> None:
-    from spinn_tensor.data_prep.pairs import PairFormat, read_pairs
-
-    pairs = list(read_pairs(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False)))
+    path = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
+    pairs = list(read_line_examples(path, PairFormat(require_label=False)))
     trees = [tree for pair in pairs for tree in (pair.premise, pair.hypothesis)]
-    assert_as_slowly([format_binary(tree) for tree in trees], Vocabulary.build(tree.tokens for tree in trees))
+    assert_chunk_as_slowly(
+        [format_binary(tree) for tree in trees], Vocabulary.build(tree.tokens for tree in trees)
+    )

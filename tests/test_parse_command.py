@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.parsing import write_split
+from benchmarks.parsing import read_trees, write_split
 from spinn_tensor import SentenceParser, make_sentence_batch, pipeline
 from spinn_tensor.cli import parse
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import lengths, sentence_columns, take
-from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import format_binary, parse_binary, right_branching
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
@@ -404,7 +403,7 @@ def test_the_parser_that_comes_with_the_package(capsys: Capture) -> None:
 @needs_shared
 def test_the_parser_that_comes_with_the_package_is_the_one_measured(tmp_path: Path) -> None:
     """On sentences that it did not learn from: benchmarks/results/parsing.md."""
-    gold = list(read_treebank(write_split(tmp_path)["test"]))
+    gold = read_trees(write_split(tmp_path)["test"])
     model, vocabulary, _ = load_checkpoint(parse.packaged_parser())
     columns = sentence_columns(gold, vocabulary)
     predicted = predict_transitions(model.encoder, columns)

@@ -14,12 +14,12 @@ import torch
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
+from spinn_tensor.data_prep.corpora.generated import generate_corpus
+from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.logic import LogicConfig
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.evaluate import evaluate
-from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute

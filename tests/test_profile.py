@@ -17,9 +17,10 @@ from torch.autograd import DeviceType
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.profile import LONGEST_NAME, make_trainer, shorten
 from spinn_tensor.cli.train import new_run
+from spinn_tensor.data_prep.corpora import generated
+from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.logic import LogicConfig
-from spinn_tensor.training import generated, profiling
+from spinn_tensor.training import profiling
 from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.phases import MARK, Phase
 from spinn_tensor.training.profiling import LEFT_OVER, Profiler, operators_of, phases_of

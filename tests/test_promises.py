@@ -19,7 +19,7 @@ from benchmarks import candidates, encoders, harness
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.config import SPINN_KINDS
 from spinn_tensor.data_prep.columns import Corpus, select
-from spinn_tensor.data_prep.pairs import pair_columns_from_examples, read_pairs
+from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.training import training_loss
@@ -92,10 +92,10 @@ print(resident() - before)
 
 @pytest.fixture(scope="module")
 def slice_pairs() -> tuple[Corpus, int]:
-    examples = list(read_pairs(SLICE))
+    examples = list(read_line_examples(SLICE, PairFormat()))
     trees = [tree for example in examples for tree in (example.premise, example.hypothesis)]
     vocabulary = Vocabulary.build(tree.tokens for tree in trees)
-    return pair_columns_from_examples(examples, vocabulary), len(vocabulary)
+    return corpus_of(examples, vocabulary), len(vocabulary)
 
 
 @needs_shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,71 +13,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinn_tensor.data_prep import reading
 from spinn_tensor.data_prep.columns import NO_LABEL, sentence_columns
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, read_examples
-from spinn_tensor.data_prep.json_lines import read_json_lines
-from spinn_tensor.data_prep.listops import ListOpsFormat
-from spinn_tensor.data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
-from spinn_tensor.data_prep.reading import LineExample, LineFormat, read_examples_as_columns
-from spinn_tensor.data_prep.sst import SstFormat
-from spinn_tensor.data_prep.treebank import TreebankFormat
+from spinn_tensor.data_prep.corpora import read
+from spinn_tensor.data_prep.corpora.formats import (
+    LabelNames,
+    LineFormat,
+    ListOpsFormat,
+    PairFields,
+    PairFormat,
+    SentenceFormat,
+    SstFormat,
+    TreebankFormat,
+)
+from spinn_tensor.data_prep.corpora.read import (
+    Block,
+    open_examples,
+    read_examples_as_columns,
+    read_line_examples,
+)
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import format_binary
-from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.data_prep.words import WordList, by_frequency
 from tests.machines import SHARED, needs_shared
+from tests.reading import OWN, VOCABULARY, assert_as_by_the_line, outcome
 from tests.strategies import binary_transitions, tree_of
 
-VOCABULARY = Vocabulary.build([["A", "dog", "runs", "é", "w1", "1", "]", "[MAX"]])
-OWN = PairFields.named(["premise=text", "hypothesis=claim", "label=verdict", "pair_id=key"])
-
-
-class Slowly:
-    """The same format, which sees nothing at once."""
-
-    def __init__(self, line_format: LineFormat) -> None:
-        self._format = line_format
-
-    def peek(self, lines: Any) -> None:
-        return None
-
-    def read(self, line: str, skipped: Skipped) -> LineExample | None:
-        return self._format.read(line, skipped)
-
-
-def outcome(path: Path, line_format: LineFormat, skip_bad: bool, limit: int = 0) -> Any:
-    """What came of the file, as plain values, or the error."""
-    skipped = Skipped()
-    try:
-        found = read_examples_as_columns(
-            path, line_format, VOCABULARY, skip_bad=skip_bad, skipped=skipped, limit=limit
-        )
-    except DataError as error:
-        return str(error)
-    columns = found.sentences
-    return (
-        columns.token_ids.tolist(),
-        columns.token_offsets.tolist(),
-        columns.transitions.tolist(),
-        None if columns.node_labels is None else columns.node_labels.tolist(),
-        found.n_sentences.tolist(),
-        found.labels.tolist(),
-        found.names.to_pylist(),
-        dict(skipped),
-    )
-
-
-def assert_as_slowly(path: Path, make: Callable[[], LineFormat], limit: int = 0) -> Any:
-    for skip_bad in (False, True):
-        got = outcome(path, make(), skip_bad, limit)
-        assert got == outcome(path, Slowly(make()), skip_bad, limit)
-    return got
-
+pytest.importorskip("pyarrow")
 
 PARSES = st.one_of(
     st.sampled_from(
-        ["( A dog )", "( ( A dog ) runs )", "dog", "( A ( dog", ")", "", " ", "( é w1 )", "(A dog)"]
+        [
+            "( A dog )",
+            "( ( A dog ) runs )",
+            "dog",
+            "( A ( dog",
+            ")",
+            "",
+            " ",
+            "( é w1 )",
+            "(A dog)",
+            "don't bark",
+        ]
     ),
     binary_transitions(max_tokens=9).map(lambda transitions: format_binary(tree_of(transitions))),
 )
@@ -84,6 +62,7 @@ VALUES = st.one_of(PARSES, st.none(), st.integers(-1, 3), st.booleans(), st.list
 LABELS = st.sampled_from(
     ["neutral", "entailment", "contradiction", "-", "other", 1, 0, None, "", ["neutral"]]
 )
+GOOD = {"gold_label": "neutral", "sentence1_binary_parse": "dog", "sentence2_binary_parse": "( A dog )"}
 
 
 @st.composite
@@ -118,58 +97,67 @@ def records(draw: Any, names: PairFields) -> str:
     return line
 
 
+def assert_lines(folder: Any, lines: list[str], make: Callable[[], LineFormat]) -> None:
+    path = folder.mktemp("lines") / "in"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert_as_by_the_line(path, make)
+
+
 @pytest.mark.parametrize("names, grows", [(PairFields(), False), (OWN, True), (OWN, False)])
 @pytest.mark.parametrize("require_label", [True, False])
 @given(data=st.data())
 def test_pairs(tmp_path_factory: Any, names: PairFields, grows: bool, require_label: bool, data: Any) -> None:
     lines = data.draw(st.lists(records(names), min_size=1, max_size=8))
-    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    path.write_text("\n".join(lines) + data.draw(st.sampled_from(["", "\n", "\n\n"])), encoding="utf-8")
 
     def make() -> PairFormat:
-        # in one order, since labels are numbered as they come
-        known = ["neutral", "entailment", "contradiction", "other", "1", "0", "", "-1", "2", "3"]
-        labels = LabelNames(known if grows else known[:3], grows=grows)
-        return PairFormat(labels, names, require_label=require_label)
+        return PairFormat(LabelNames([] if grows else ["neutral", "1"], grows), names, require_label)
 
-    assert_as_slowly(path, make)
+    assert_lines(tmp_path_factory, lines, make)
 
 
+TREES = st.one_of(
+    PARSES, st.sampled_from(["(3 (2 A) (4 dog))", "(3 (2 A))", "9\t( A dog )", "9\t", "\ufeff"])
+)
+SINGLES = st.builds(
+    lambda field, parse: json.dumps({field: parse, "sentenceID": 7}),
+    st.sampled_from(["sentence", "sentence_binary_parse", "binary_parse"]),
+    PARSES,
+)
+LINE_FORMATS: list[tuple[Any, Callable[[], LineFormat]]] = [
+    (TREES, lambda: TreebankFormat(False)),
+    (TREES, lambda: TreebankFormat(False, Tokenizer().tokenize)),
+    (records(PairFields()) | SINGLES, lambda: TreebankFormat(True)),
+    (TREES, SstFormat),
+    (TREES, ListOpsFormat),
+    (TREES, lambda: SentenceFormat(False)),
+    (TREES, lambda: SentenceFormat(False, None, Tokenizer().tokenize)),
+    (records(PairFields()) | SINGLES, lambda: SentenceFormat(True, "sentence1", Tokenizer().tokenize)),
+    (records(PairFields()) | SINGLES, lambda: SentenceFormat(True)),
+]
+
+
+@pytest.mark.parametrize("lines, make", LINE_FORMATS)
 @given(data=st.data())
-def test_treebanks(tmp_path_factory: Any, data: Any) -> None:
-    is_jsonl = data.draw(st.booleans())
-    single = st.builds(lambda parse: json.dumps({"sentence_binary_parse": parse}), PARSES)
-    line = st.one_of(records(PairFields()), single) if is_jsonl else PARSES
-    lines = data.draw(st.lists(line, min_size=1, max_size=8))
-    path = tmp_path_factory.mktemp("trees") / "trees.txt"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert_as_slowly(path, lambda: TreebankFormat(is_jsonl))
-
-
-@given(st.lists(st.tuples(st.sampled_from(["3\t", "x\t", "", "12\t", "4"]), PARSES), min_size=1, max_size=8))
-def test_listops(tmp_path_factory: Any, lines: list[tuple[str, str]]) -> None:
-    path = tmp_path_factory.mktemp("listops") / "train.tsv"
-    path.write_text("".join(label + parse + "\n" for label, parse in lines), encoding="utf-8")
-    assert_as_slowly(path, ListOpsFormat)
+def test_other_formats(tmp_path_factory: Any, lines: Any, make: Callable[[], LineFormat], data: Any) -> None:
+    assert_lines(tmp_path_factory, data.draw(st.lists(lines, min_size=1, max_size=8)), make)
 
 
 def test_sst(tmp_path: Path) -> None:
     path = tmp_path / "dev.txt"
     path.write_text("(3 (2 A) (4 dog))\n(2 runs)\n(9 A)\n(0 (2 A) (2 dog))\n", encoding="utf-8")
-    five = outcome(path, SstFormat(), skip_bad=True)
+    five = assert_as_by_the_line(path, SstFormat)
     assert (five[3], five[5]) == ([2, 4, 3, 2, 2, 2, 0], [3, 2, 0])
-    two = outcome(path, SstFormat(binary=True), skip_bad=True)
+    two = assert_as_by_the_line(path, lambda: SstFormat(binary=True))
     assert (two[3], two[5]) == ([NO_LABEL, 1, 1, NO_LABEL, NO_LABEL, 0], [1, 0])
     assert two[7]["a neutral sentence"] == 1
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 3, 5, 50])
 def test_a_limit_looks_no_further(tmp_path: Path, limit: int) -> None:
-    good = {"gold_label": "neutral", "sentence1_binary_parse": "dog", "sentence2_binary_parse": "( A dog )"}
-    lines = [json.dumps(record) for record in (good, {**good, "gold_label": "-"}, good, good)] + ["bad"]
+    lines = [json.dumps(record) for record in (GOOD, {**GOOD, "gold_label": "-"}, GOOD, GOOD)] + ["bad"]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    got = assert_as_slowly(path, PairFormat, limit)
+    got = assert_as_by_the_line(path, PairFormat, limit)
     n_good = min(limit, 3) if limit else 3
     assert len(got[5]) == n_good
     is_error = isinstance(outcome(path, PairFormat(), False, limit), str)
@@ -177,39 +165,58 @@ def test_a_limit_looks_no_further(tmp_path: Path, limit: int) -> None:
 
 
 def test_blocks_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = {"gold_label": "neutral", "sentence1_binary_parse": "dog", "sentence2_binary_parse": "( A dog )"}
-    lines = [json.dumps({**good, "pairID": str(i)}) for i in range(23)]
+    lines = [json.dumps({**GOOD, "pairID": str(i)}) for i in range(23)]
     lines[17] = "bad"
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     whole = [outcome(path, PairFormat(), skip_bad) for skip_bad in (False, True)]
-    monkeypatch.setattr(reading, "BLOCK", 5)
+    monkeypatch.setattr(read, "BLOCK", 5)
     assert [outcome(path, PairFormat(), skip_bad) for skip_bad in (False, True)] == whole
     assert whole[0] == f"{path}:18: not JSON"
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        ['{"a": "x"}{"a": "y"}', '{"a": "z"}'],  # two records
-        ['{"a": "x"', "}"],  # one on two lines
-        ['{"a": "x", "b": [{}', "{}]}"],
-        ['{"a": "x", "b":', "{}}", '{"a": "y"}{"a": "z"}'],  # three lines and three records
-        ['{"a": "\\ud800"}'],
-        ['{"b": ' + "[" * 20_000 + "]" * 20_000 + "}"],  # how deep a reader goes is its own affair
-        ["[]"],
-    ],
-)
-def test_what_is_not_a_record_a_line_is_left_to_others(lines: list[str]) -> None:
-    assert read_json_lines(lines, ["a"]) is None
+def blocks_of(path: Path, size: int) -> tuple[list[Block], Skipped]:
+    """All blocks of a file of sentences, and everything that was skipped."""
+    with open_examples(path, SentenceFormat(False), VOCABULARY, skip_bad=True) as file:
+        blocks = list(iter(lambda: file.block(size), None))
+        skipped = Skipped(file.skipped)
+    for block in blocks:
+        skipped.update(block.skipped)
+    return blocks, skipped
 
 
-def test_a_null_is_no_missing_field() -> None:
-    found = read_json_lines(['{"a": "x"}', '{"a": null}', '{"b": 1}'], ["a", "c"])
-    assert found is not None
-    assert found.texts["a"].to_pylist() == ["x", None, None]
-    assert found.unsure_mask.tolist() == [False, True, True]
-    assert found.texts["c"].null_count == 3
+def test_lines_without_a_sentence_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt.gz"
+    lines = [b"( a b )\n", b"\n", b"( a )\n", b"dogs\n", b"\xff\n", b"( old dogs )"]
+    path.write_bytes(gzip.compress(b"".join(lines)))
+    blocks, skipped = blocks_of(path, 4)
+    assert [(block.first_line, block.n_lines, block.left_out.tolist()) for block in blocks] == [
+        (1, 4, [2, 3]),
+        (5, 2, [5]),
+    ]
+    assert skipped == {"a node with one child": 1, "not UTF-8 text": 1}
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_a_broken_end_is_counted_once_wherever_the_blocks_end(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "in.txt.gz"
+    path.write_bytes(gzip.compress(b"( old dogs )\n" * 6, 0)[:-8])  # its last bytes, a checksum, are missing
+    blocks, skipped = blocks_of(path, size)
+    assert sum(block.n_lines for block in blocks) == 6
+    assert skipped == {"truncated: the compressed data end early": 1}
+
+
+def test_lines_that_are_skipped_are_not_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_bytes(b"( a )\n" * 2 + b"\xff\n" + b"( old dogs )\n" + b"( a )\n" * 2)
+    with open_examples(path, SentenceFormat(False), VOCABULARY, skip_bad=True) as file:
+        assert file.skip(3) == 3
+        block = file.block(1)
+        assert block is not None
+        found = (block.first_line, block.n_lines, len(block.examples.sentences.token_ids), block.skipped)
+        assert found == (4, 1, 2, {})
+        assert [file.skip(3), file.skip(3)] == [2, 0]
+        assert not file.skipped
 
 
 def test_words_are_numbered_as_they_come_and_ordered_at_the_end() -> None:
@@ -220,16 +227,17 @@ def test_words_are_numbered_as_they_come_and_ordered_at_the_end() -> None:
 
 
 @needs_shared
-def test_the_snli_slice_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line of it is read on its own, and the columns are those of the examples."""
+def test_the_snli_slice() -> None:
     path = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
-    expected = list(read_examples(path, lambda line: PairFormat().read(line, Skipped())))
-    monkeypatch.setattr(PairFormat, "read", None)
+    skipped = Skipped()
+    pairs = list(read_line_examples(path, PairFormat(), skipped=skipped))
+    assert skipped == {"gold_label '-'": 16}
     words = WordList()
-    columns = pair_columns(read_examples_as_columns(path, PairFormat(), words))
-    assert columns.labels.tolist() == [example.label for example in expected]
-    for side, sentences in enumerate((columns.sides[0], columns.sides[1])):
-        wanted = sentence_columns([example.trees[side] for example in expected], words)
+    corpus = read_examples_as_columns(path, PairFormat(), words).corpus()
+    assert corpus.labels.tolist() == [pair.label for pair in pairs]
+    assert np.bincount(corpus.labels).tolist() == [433, 421, 419]
+    for side, sentences in enumerate(corpus.sides):
+        wanted = sentence_columns([pair.trees[side] for pair in pairs], words)
         for values, others in zip(sentences[:3], wanted[:3], strict=True):
             assert values.dtype == others.dtype
             np.testing.assert_array_equal(values, others)

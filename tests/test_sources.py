@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 
 from spinn_tensor.cli import prepare as command
 from spinn_tensor.cli.main import main
-from spinn_tensor.data_prep.download import Archive
+from spinn_tensor.data_prep.corpora.download import Archive
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
@@ -292,3 +293,34 @@ def test_fetched_but_not_what_was_published(
     assert len(error.splitlines()) == 1
     assert list((tmp_path / "got").iterdir()) == []
     assert not (tmp_path / "store").exists()
+
+
+OLD, BARK = "( ( The church ) ( is old ) )", "( Dogs bark )"
+SST = "(3 (2 (2 The) (2 church)) (3 (2 is) (1 old)))"
+
+
+def test_the_files_of_a_split_are_read_one_after_another(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.txt", tmp_path / "b.jsonl"
+    a.write_text(f"{OLD}\n{SST}\n")
+    b.write_text(json.dumps({"binary_parse": BARK}) + "\n")
+    files = {"train": (str(a), str(b)), "dev": (str(b),)}
+    splits = load_splits(DataConfig(corpus="trees", train=files["train"], dev=files["dev"]), Skipped())
+    assert (splits.task, splits.labels) == ("parse", ())
+    assert splits.train.lengths_key.tolist() == [4, 4, 2]
+    assert splits.dev.lengths_key.tolist() == [2]
+    limited = DataConfig(corpus="trees", train=files["train"], dev=files["dev"], limit=1)
+    assert load_splits(limited, Skipped()).train.lengths_key.tolist() == [4]
+
+
+@pytest.mark.parametrize("corpus", ["snli", "trees"])
+def test_branching_replaces_the_trees_of_every_split(corpus: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        json.dumps({"gold_label": "neutral", "sentence1_binary_parse": OLD, "sentence2": "It isn't old."})
+        + "\n"
+    )
+    data = DataConfig(corpus=corpus, train=(str(path),), dev=(str(path),), branching="left")
+    splits = load_splits(data, Skipped())
+    for split in (splits.train, splits.dev):
+        transitions = np.concatenate([side.transitions for side in split.sides])
+        assert transitions.tolist() == [0, 0, 1, 0, 1, 0, 1, *[0, 0, 1, 0, 1, 0, 1, 0, 1]]

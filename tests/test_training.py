@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
-from spinn_tensor.data_prep.pairs import LABELS, pair_columns_from_examples, read_pairs
-from spinn_tensor.data_prep.sst import labelled_columns, read_trees
+from spinn_tensor.data_prep.corpora import PairFormat, SstFormat, corpus_of, read_line_examples
+from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import load_checkpoint
@@ -38,15 +38,15 @@ CLASSIFIER = {"mlp_dim": 16, "mlp_layers": 1, "mlp_dropout": 0.0}
 
 
 def pairs(folder: Path, n_pairs: int = 40, seed: int = 1) -> tuple[Vocabulary, Corpus]:
-    examples = list(read_pairs(write_pairs(folder / "pairs.jsonl", n_pairs, seed)))
-    vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example[:2])
-    return vocabulary, pair_columns_from_examples(examples, vocabulary)
+    examples = list(read_line_examples(write_pairs(folder / "pairs.jsonl", n_pairs, seed), PairFormat()))
+    vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example.trees)
+    return vocabulary, corpus_of(examples, vocabulary)
 
 
 def trees(folder: Path, n_trees: int = 30) -> tuple[Vocabulary, Corpus]:
-    examples = list(read_trees(write_trees(folder / "trees.txt", n_trees, seed=1)))
+    examples = list(read_line_examples(write_trees(folder / "trees.txt", n_trees, seed=1), SstFormat()))
     vocabulary = Vocabulary.build(tree.tokens for tree in examples)
-    return vocabulary, labelled_columns(examples, vocabulary)
+    return vocabulary, corpus_of(examples, vocabulary)
 
 
 def settings(kind: str = "spinn-pi", **training: object) -> RunConfig:
@@ -57,7 +57,7 @@ def settings(kind: str = "spinn-pi", **training: object) -> RunConfig:
 def pair_model(kind: str, vocabulary: Vocabulary) -> torch.nn.Module:
     torch.manual_seed(0)
     encoder = EncoderConfig(len(vocabulary), kind=kind, **ENCODER)
-    return build_model(ModelConfig("pair", LABELS, encoder, ClassifierConfig(3, **CLASSIFIER)))
+    return build_model(ModelConfig("pair", NLI_LABELS, encoder, ClassifierConfig(3, **CLASSIFIER)))
 
 
 def tree_model(vocabulary: Vocabulary, node_labels: bool) -> torch.nn.Module:
@@ -120,14 +120,14 @@ def test_training_loss_counts_every_labelled_node_once(tmp_path: Path) -> None:
 
 
 def test_an_unlabelled_pair_has_no_part_in_the_loss(tmp_path: Path) -> None:
-    examples = list(read_pairs(write_pairs(tmp_path / "pairs.jsonl", 6, seed=1)))
-    vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example[:2])
+    examples = list(read_line_examples(write_pairs(tmp_path / "pairs.jsonl", 6, seed=1), PairFormat()))
+    vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example.trees)
     model = pair_model("bow", vocabulary).eval()
-    whole = make_batch(pair_columns_from_examples(examples, vocabulary), model.encoder.table_kind)
+    whole = make_batch(corpus_of(examples, vocabulary), model.encoder.table_kind)
     losses = -model(whole).log_softmax(1).gather(1, whole.labels[:, None])[:, 0]
     expected = pytest.approx(losses[torch.arange(6) != 2].mean().item(), rel=FLOAT32, abs=FLOAT32)
     examples[2] = examples[2]._replace(label=None)
-    corpus = pair_columns_from_examples(examples, vocabulary)
+    corpus = corpus_of(examples, vocabulary)
     assert training_loss(model, make_batch(corpus, model.encoder.table_kind)).item() == expected
     assert evaluate(model, corpus).loss == expected
 
@@ -242,7 +242,7 @@ def test_the_log_has_every_reading_once(tmp_path: Path) -> None:
     assert math.isfinite(first["loss"])
     assert first["learning_rate"] == 3e-3
     assert first["examples_per_second"] > 0
-    assert set(dev["class_accuracy"]) == set(LABELS)
+    assert set(dev["class_accuracy"]) == set(NLI_LABELS)
     assert sum(map(sum, dev["confusion"])) == 40
 
 

@@ -14,11 +14,11 @@ from spinn_tensor.cli.arguments import add_command, add_device, choose_device, p
 from spinn_tensor.cli.predict import show_prediction
 from spinn_tensor.cli.report import TerminalObserver, plain_table, print_evaluations
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.logic import LogicConfig
+from spinn_tensor.data_prep.corpora.generated import generate_corpus
+from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 from spinn_tensor.data_prep.trees import right_branching
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.generated import generate_corpus
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import Results, execute, is_run
 

@@ -34,7 +34,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, is_jsonl, open_text, parse_record
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.records import WITHOUT_PARSE, Tokenize
+from spinn_tensor.data_prep.text import WITHOUT_PARSE, Tokenize
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Part, encode_to_array, encode_to_shards
 from spinn_tensor.encoding.job import DTYPES, FORMATS, STDIN

@@ -9,7 +9,7 @@ from typing import Any
 
 from spinn_tensor.cli.arguments import add_command, positive
 from spinn_tensor.config import ConfigError
-from spinn_tensor.training.generated import GENERATORS, GeneratedConfig, write_generated
+from spinn_tensor.data_prep.corpora.generated import GENERATORS, GeneratedConfig, write_generated
 
 UNITS = {"logic": "pairs", "listops": "expressions"}
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,12 +35,14 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.brackets import score_parses, self_f1
 from spinn_tensor.data_prep.branching import BRANCHINGS, baseline_transitions, with_branching
 from spinn_tensor.data_prep.columns import SentenceColumns, sentence_columns
+from spinn_tensor.data_prep.corpora.formats import TreebankFormat
+from spinn_tensor.data_prep.corpora.read import read_line_examples
+from spinn_tensor.data_prep.corpora.records import sentence_names, text_field
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.records import Tokenize, sentence_names, tokenize_field
+from spinn_tensor.data_prep.text import Tokenize, words_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.treebank import read_treebank
 from spinn_tensor.data_prep.trees import Tree, format_binary, right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.inference import predict_transitions
@@ -124,7 +125,14 @@ def run(args: argparse.Namespace) -> int:
     models = {} if args.branching else _models(args, device)
     skipped, limits = Skipped(), Limits(**given_limits(args))
     if args.gold is not None:
-        trees = list(read_treebank(args.gold, skip_bad=bool(args.skip_bad), skipped=skipped, limits=limits))
+        examples = read_line_examples(
+            args.gold,
+            TreebankFormat(is_jsonl(args.gold)),
+            skip_bad=bool(args.skip_bad),
+            skipped=skipped,
+            limits=limits,
+        )
+        trees = [tree for example in examples for tree in example.trees]
         print_skipped(skipped)
         _score(trees, models)
         return 0
@@ -180,9 +188,10 @@ def _lines(args: argparse.Namespace, skipped: Skipped, tokenize: Tokenize, limit
                 raise error.at(field=f"sentence {number}") from None
         return lines
     path = STDIN if args.input == "-" else args.input
-    parse = partial(_parse_text, tokenize=read)
-    if is_jsonl(path):
-        parse = partial(_parse_record, field=args.field, tokenize=read)
+
+    def parse(line: str, _: Skipped) -> Line:
+        return _parse_record(line, args.field, read) if is_jsonl(path) else _parse_text(line, read)
+
     return list(read_examples(path, parse, skip_bad=bool(args.skip_bad), skipped=skipped, limits=limits))
 
 
@@ -195,7 +204,9 @@ def _parse_record(line: str, field: str | None, tokenize: Tokenize) -> Line:
     names = sentence_names(record) if field is None else (field,)
     if not names:
         raise DataError("missing field, expected sentence1 and sentence2, or sentence")
-    return Line(tuple(tokenize_field(record, name, tokenize) for name in names), names, record)
+    return Line(
+        tuple(words_of(text_field(record, name), tokenize, name).tokens for name in names), names, record
+    )
 
 
 def _write(args: argparse.Namespace, lines: list[Line], trees: list[Tree]) -> None:

@@ -27,7 +27,6 @@ from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import (
     composed_branching,
     parse_argument,
-    read_sentences,
     text_reader_for,
     trees_of,
 )
@@ -35,17 +34,17 @@ from spinn_tensor.cli.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import branched
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
-from spinn_tensor.data_prep.files import Skipped, atomic_write
-from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.pairs import (
+from spinn_tensor.data_prep.corpora.formats import (
+    Example,
     LabelNames,
-    PairExample,
+    LineFormat,
     PairFields,
     PairFormat,
-    pair_columns_from_examples,
-    read_pairs,
+    SentenceFormat,
 )
-from spinn_tensor.data_prep.treebank import treebank_columns
+from spinn_tensor.data_prep.corpora.read import corpus_of, read_examples_as_columns
+from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.inference import predict_probabilities, predict_transitions
@@ -118,10 +117,7 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
     at no tree the words are listed, unless `branching` asks for trees.
     """
     console = Console(highlight=False, markup=False)
-    first, *rest = trees.values()
-    corpus = treebank_columns([first], checkpoint.vocabulary)
-    if rest:
-        corpus = _pairs([PairExample(first, rest[0], None, "")], checkpoint)
+    corpus = corpus_of([Example(tuple(trees.values()))], checkpoint.vocabulary)
     if branching is not None:
         corpus = branched(corpus, branching)
     seen = trees_of(list(trees.values()), _seen_by(checkpoint, corpus))
@@ -167,24 +163,21 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
     """The identifiers and columns of --input."""
     branching = composed_branching(args, checkpoint)
     tokenize = text_reader_for(checkpoint, branching)
-    skip_bad, limits = bool(args.skip_bad), Limits(**given_limits(args))
+    line_format: LineFormat = SentenceFormat(True, args.field, tokenize)
     if checkpoint.config.model.task == "pair":
         labels = LabelNames(list(checkpoint.config.model.labels))
-        line_format = PairFormat(
-            labels, PairFields.named(checkpoint.config.text.fields), require_label=False, tokenize=tokenize
-        )
-        pairs = list(read_pairs(args.input, line_format, skip_bad=skip_bad, skipped=skipped, limits=limits))
-        names = [pair.pair_id for pair in pairs]
-        corpus = _pairs(pairs, checkpoint)
-    else:
-        sentences = read_sentences(args.input, args.field, skip_bad, skipped, tokenize, limits)
-        names = [sentence.sentence_id for sentence in sentences]
-        corpus = treebank_columns((sentence.tree for sentence in sentences), checkpoint.vocabulary)
-    return names, corpus if branching is None else branched(corpus, branching)
-
-
-def _pairs(examples: list[PairExample], checkpoint: Checkpoint) -> Corpus:
-    return pair_columns_from_examples(examples, checkpoint.vocabulary, checkpoint.config.model.labels)
+        fields = PairFields.named(checkpoint.config.text.fields)
+        line_format = PairFormat(labels, fields, require_label=False, tokenize=tokenize)
+    examples = read_examples_as_columns(
+        args.input,
+        line_format,
+        checkpoint.vocabulary,
+        skip_bad=bool(args.skip_bad),
+        skipped=skipped,
+        limits=Limits(**given_limits(args)),
+    )
+    corpus = examples.corpus()
+    return examples.names.to_pylist(), corpus if branching is None else branched(corpus, branching)
 
 
 def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:

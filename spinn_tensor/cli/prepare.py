@@ -27,10 +27,10 @@ from spinn_tensor.cli.arguments import add_command, add_device, choose_device, g
 from spinn_tensor.cli.report import PLAIN_SECONDS, plain_table, print_skipped
 from spinn_tensor.cli.train import add_files
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.download import OFFICIAL, download
+from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
+from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.generated import GENERATORS
 from spinn_tensor.training.preparation import prepare_store
 
 DESCRIPTION = """\

@@ -9,28 +9,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, read_examples
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.records import Tokenize, identifier
-from spinn_tensor.data_prep.sentence_lines import record_tree, sentence_record
+from spinn_tensor.data_prep.text import Tokenize, parse_or_tokenize
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.treebank import parse_or_tokenize
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.model.classifiers import Checkpoint
-
-
-class Sentence(NamedTuple):
-    """A line of the file."""
-
-    tree: Tree
-    sentence_id: str  # of the field sentenceID, or pairID; "" where neither is there
 
 
 def chosen_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
@@ -75,19 +62,6 @@ def text_reader_for(checkpoint: Checkpoint, branching: str | None) -> Tokenize |
     return checkpoint.tokenizer.tokenize
 
 
-def read_sentences(
-    path: Path,
-    field: str | None,  # with the parse, with or without its ending `_binary_parse`
-    skip_bad: bool,
-    skipped: Skipped,
-    tokenize: Tokenize | None = None,  # reads text without a parse
-    limits: Limits = DEFAULT_LIMITS,
-) -> list[Sentence]:
-    """Every line's sentence. Raises DataError naming line and field."""
-    parse = partial(_sentence, field=field, tokenize=tokenize, limits=limits)
-    return list(read_examples(path, parse, skip_bad=skip_bad, skipped=skipped, limits=limits))
-
-
 def parse_argument(
     text: str, name: str, tokenize: Tokenize | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Tree:
@@ -123,10 +97,3 @@ def trees_of(
         Tree(sentence.tokens, columns.transitions[start:end])
         for sentence, start, end in zip(sentences, bounds, bounds[1:], strict=False)
     ]
-
-
-def _sentence(line: str, field: str | None, tokenize: Tokenize | None, limits: Limits) -> Sentence:
-    record = sentence_record(line)
-    tree = record_tree(record, field, tokenize)
-    limits.check_words(tree.tokens)
-    return Sentence(tree, identifier(record, "sentenceID", "pairID"))

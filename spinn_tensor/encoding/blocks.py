@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.branching import with_branching
+from spinn_tensor.data_prep.corpora.read import ExampleFile
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.sentence_lines import SentenceFile
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.inference import encode_columns
 from spinn_tensor.model.encoder import SentenceEncoder
@@ -36,18 +36,18 @@ class EncodedBlock(NamedTuple):
 
 def encode_lines(
     encoder: SentenceEncoder,
-    file: SentenceFile,
+    file: ExampleFile,
     n_lines: int | None,  # at most; None: all
     *,
     branching: str | None,  # trees of this kind instead of those given
     dtype: str,
     batch_tokens: int | None,
 ) -> Iterator[EncodedBlock]:
-    """Encodings of the next lines of a file; nothing at its end. Raises DataError as `SentenceFile.block`."""
+    """Encodings of the next lines of a file; nothing at its end. Raises DataError as `ExampleFile.block`."""
     remaining = sys.maxsize if n_lines is None else n_lines
     while remaining and (block := file.block(min(remaining, BLOCK_LINES))):
         remaining -= block.n_lines
-        columns = block.columns
+        columns = block.examples.sentences
         if branching is not None:  # other random trees for every block, the same ones in every run
             columns = with_branching(columns, branching, seed=block.first_line)
         encodings = encode_columns(encoder, columns, dtype=dtype, batch_tokens=batch_tokens)

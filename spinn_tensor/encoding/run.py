@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.corpora.formats import SentenceFormat
+from spinn_tensor.data_prep.corpora.read import ExampleFile, open_examples
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.records import Tokenize
-from spinn_tensor.data_prep.sentence_lines import SentenceFile, line_reader, open_sentences
+from spinn_tensor.data_prep.files import is_jsonl
+from spinn_tensor.data_prep.text import Tokenize
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding.blocks import EncodedBlock, encode_lines, joined
 from spinn_tensor.encoding.job import STDIN, EncodingOptions, Part, describe_job
@@ -95,14 +97,14 @@ def encode_to_shards(
 
 def _open(
     vocabulary: Vocabulary, source: Path, options: EncodingOptions, tokenize: Tokenize | None
-) -> AbstractContextManager[SentenceFile]:
-    reader = line_reader(source, options.field, tokenize)
-    return open_sentences(source, reader, vocabulary, skip_bad=options.skip_bad, limits=options.limits)
+) -> AbstractContextManager[ExampleFile]:
+    line_format = SentenceFormat(is_jsonl(source), options.field, tokenize)
+    return open_examples(source, line_format, vocabulary, skip_bad=options.skip_bad, limits=options.limits)
 
 
 def _encode(
     encoder: SentenceEncoder,
-    file: SentenceFile,
+    file: ExampleFile,
     n_lines: int | None,  # None: all
     options: EncodingOptions,
     batch_tokens: int | None,

@@ -1,7 +1,7 @@
 """From a `DataConfig` to columns: the files' examples, the vocabulary, the splits.
 
 A corpus is read into a `PreparedCorpus`, whose words have numbers of their own (`prepare`), or was before and is read
-from its store (`data_prep.store`). Then the vocabulary is made and the words get its ids.
+from its store (`data_prep.corpora.store`). Then the vocabulary is made and the words get its ids.
 
 The vocabulary holds the words of the training split, so that <unk> means the same in training and after.
 With --vectors it holds those of every split: a fixed vector needs no training, and a word unseen in
@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spinn_tensor.data_prep import listops, pairs, sst
 from spinn_tensor.data_prep.branching import branched
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
@@ -29,15 +28,34 @@ from spinn_tensor.data_prep.columns import (
     n_sentences,
     select,
 )
+from spinn_tensor.data_prep.corpora.formats import (
+    DIGITS,
+    NLI_LABELS,
+    SST_BINARY_LABELS,
+    SST_LABELS,
+    LabelNames,
+    LineFormat,
+    ListOpsFormat,
+    PairFields,
+    PairFormat,
+    SstFormat,
+    TreebankFormat,
+)
+from spinn_tensor.data_prep.corpora.phrases import phrases
+from spinn_tensor.data_prep.corpora.read import Examples, join, read_examples_as_columns
+from spinn_tensor.data_prep.corpora.store import (
+    PreparedCorpus,
+    Split,
+    is_store,
+    read_manifest,
+    read_store,
+    sha256_of,
+)
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, is_jsonl, shorter_path
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.pairs import LabelNames, PairFields, PairFormat, pair_columns
-from spinn_tensor.data_prep.reading import Examples, LineFormat, join, read_examples_as_columns
-from spinn_tensor.data_prep.records import Tokenize
-from spinn_tensor.data_prep.store import PreparedCorpus, Split, is_store, read_manifest, read_store, sha256_of
+from spinn_tensor.data_prep.text import Tokenize
 from spinn_tensor.data_prep.tokenizer import Tokenizer, rules_sha256
-from spinn_tensor.data_prep.treebank import TreebankFormat
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, renumber
 from spinn_tensor.training.config import CORPORA, PAIR_CORPORA, DataConfig
@@ -249,7 +267,7 @@ def _read_split(
     if labels.grows:
         columns = _settle_labels(columns, labels)
     if is_train and data.phrases:
-        columns = sst.phrases(columns)
+        columns = phrases(columns)
         names = _no_names(len(columns.labels))
     elif len(names) != len(columns.labels):
         names = _no_names(len(columns.labels))
@@ -302,22 +320,19 @@ def _read_files(
 
 def _format(data: DataConfig, path: Path, labels: LabelNames, tokenize: Tokenize | None) -> LineFormat:
     if data.corpus == "sst":
-        return sst.SstFormat(data.binary)
+        return SstFormat(data.binary)
     if data.corpus == "listops":
-        return listops.ListOpsFormat()
+        return ListOpsFormat()
     if data.corpus == "trees":
         return TreebankFormat(is_jsonl(path), tokenize)
     return PairFormat(labels, PairFields.named(data.fields), tokenize=tokenize)
 
 
 def _columns(data: DataConfig, examples: Examples) -> Corpus:
-    if data.corpus in PAIR_CORPORA:
-        return pair_columns(examples)
-    sentences = examples.sentences
-    if data.corpus == "trees":
-        sentences = sentences._replace(node_labels=None)
-        return Corpus(sentences, np.full(n_sentences(sentences), NO_LABEL))
-    return Corpus(sentences, examples.labels)
+    if data.corpus != "trees":
+        return examples.corpus()
+    sentences = examples.sentences._replace(node_labels=None)
+    return Corpus(sentences, np.full(n_sentences(sentences), NO_LABEL))
 
 
 def _labels(data: DataConfig) -> LabelNames:
@@ -325,14 +340,9 @@ def _labels(data: DataConfig) -> LabelNames:
     if data.corpus == "pairs":
         return LabelNames(list(data.labels), grows=not data.labels)
     if data.corpus in PAIR_CORPORA:
-        return LabelNames(list(pairs.LABELS))
-    return LabelNames(
-        list(
-            {"sst": sst.BINARY_LABELS if data.binary else sst.LABELS, "listops": listops.LABELS}.get(
-                data.corpus, ()
-            )
-        )
-    )
+        return LabelNames(list(NLI_LABELS))
+    labels = {"sst": SST_BINARY_LABELS if data.binary else SST_LABELS, "listops": DIGITS}
+    return LabelNames(list(labels.get(data.corpus, ())))
 
 
 def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:

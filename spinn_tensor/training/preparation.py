@@ -11,9 +11,7 @@ import numpy as np
 
 from spinn_tensor.bundle import WEIGHTS, checkpoint_folder
 from spinn_tensor.data_prep.columns import SentenceColumns, n_sentences
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.store import (
+from spinn_tensor.data_prep.corpora.store import (
     PreparedCorpus,
     check_files,
     clear_store,
@@ -22,6 +20,8 @@ from spinn_tensor.data_prep.store import (
     sha256_of,
     write_store,
 )
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.words import renumber
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint

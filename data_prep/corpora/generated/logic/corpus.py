@@ -14,15 +14,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spinn_tensor.data_prep.draw import Draw
-from spinn_tensor.data_prep.files import atomic_write, write_json
-from spinn_tensor.data_prep.logic.grammar import NounPhrase, Sentence, binary_parse, n_tokens, text
-from spinn_tensor.data_prep.logic.sampling import Shape, edit, oppose, permute, phrases, sample_sentence
-from spinn_tensor.data_prep.logic.semantics import DOMAIN_SIZE, label
+from spinn_tensor.data_prep.corpora.generated.draw import Draw
+from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
+    NounPhrase,
+    Sentence,
+    binary_parse,
+    n_tokens,
+    text,
+)
+from spinn_tensor.data_prep.corpora.generated.logic.sampling import (
+    Shape,
+    edit,
+    oppose,
+    permute,
+    phrases,
+    sample_sentence,
+)
+from spinn_tensor.data_prep.corpora.generated.logic.semantics import DOMAIN_SIZE, label
 
 VERSION = 1  # of the generator: another version gives other bytes for the same configuration
 LABELS = ENTAILMENT, NEUTRAL, CONTRADICTION = ("entailment", "neutral", "contradiction")
@@ -106,22 +117,9 @@ def generate(config: LogicConfig) -> dict[str, list[dict[str, Any]]]:
     return {split: [_record(split, i, pair) for i, pair in enumerate(splits[split])] for split in SPLITS}
 
 
-def write_corpus(folder: str | Path, config: LogicConfig | None = None) -> None:
-    """Write train.jsonl, dev.jsonl, test.jsonl, long.jsonl and the manifest corpus.json into a folder."""
-    config = config or LogicConfig()
-    folder = Path(folder)
-    splits = generate(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, records in splits.items():
-        with atomic_write(folder / f"{split}.jsonl") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-    manifest = {
-        "corpus": "generated logical inference",
-        "version": VERSION,
-        "config": asdict(config),
-        "counts": {split: Counter(record["gold_label"] for record in splits[split]) for split in SPLITS},
-    }
-    write_json(folder / "corpus.json", manifest)
+def line(record: dict[str, Any]) -> tuple[str, str]:
+    """Return the label of a record, and its line."""
+    return record["gold_label"], json.dumps(record) + "\n"
 
 
 def _label_counts(n_pairs: int) -> Counter[str]:

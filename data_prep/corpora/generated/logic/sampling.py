@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from spinn_tensor.data_prep.draw import Draw
-from spinn_tensor.data_prep.logic.grammar import (
+from spinn_tensor.data_prep.corpora.generated.draw import Draw
+from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     ALL,
     NO,
     NOT_ALL,
@@ -24,7 +24,7 @@ from spinn_tensor.data_prep.logic.grammar import (
     Sentence,
     VerbPhrase,
 )
-from spinn_tensor.data_prep.logic.lexicon import (
+from spinn_tensor.data_prep.corpora.generated.logic.lexicon import (
     ADJECTIVES,
     CATEGORY,
     INTRANSITIVE,

@@ -21,21 +21,10 @@ which there are few, are a larger part of the corpus: half of the training examp
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
-from spinn_tensor.data_prep.columns import Corpus, WordIds, sentence_columns
-from spinn_tensor.data_prep.draw import Draw
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, StrPath, atomic_write, write_json
-from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.reading import LineExample, Peeked, read_line_examples
-from spinn_tensor.data_prep.trees import Tree, parse_binary
+from spinn_tensor.data_prep.corpora.generated.draw import Draw
 
 VERSION = 1  # of the generator: another version gives other bytes for the same configuration
 SPLITS = ("train", "dev", "test")
@@ -73,18 +62,6 @@ class Expression(NamedTuple):
     parse: str
     value: int
     n_tokens: int
-
-
-class ListOpsExample(NamedTuple):
-    """A line of a file."""
-
-    tree: Tree
-    label: int  # the value
-
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """Those of the tree."""
-        return self.tree.tokens
 
 
 def draw_expression(draw: Draw, max_depth: int, depth: int = 1) -> Expression:
@@ -143,72 +120,6 @@ def _draw_new(draw: Draw, config: ListOpsConfig, seen: set[str], is_limited: boo
             return expression
 
 
-def write_corpus(folder: StrPath, config: ListOpsConfig | None = None) -> None:
-    """Write train.tsv, dev.tsv, test.tsv and the manifest corpus.json into a folder."""
-    config = config or ListOpsConfig()
-    folder = Path(folder)
-    splits = generate(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, expressions in splits.items():
-        with atomic_write(folder / f"{split}.tsv") as file:
-            file.writelines(f"{value}\t{parse}\n" for parse, value, _ in expressions)
-    counts = {split: Counter(str(expression.value) for expression in splits[split]) for split in SPLITS}
-    manifest = {
-        "corpus": "ListOps",
-        "version": VERSION,
-        "config": asdict(config),
-        "counts": {split: {label: count[label] for label in LABELS} for split, count in counts.items()},
-    }
-    write_json(folder / "corpus.json", manifest)
-
-
-class ListOpsFormat:
-    """How the lines of a file are read; see `reading`."""
-
-    def peek(self, lines: Sequence[str]) -> Peeked | None:
-        """The lines that begin with a digit and a tab."""
-        import pyarrow as pa
-
-        seen = [i for i, line in enumerate(lines) if line[1:2] == "\t" and line[0] in LABELS]
-        return Peeked(
-            np.array(seen, dtype=np.int64),
-            (pa.array([lines[i][2:] for i in seen], pa.string()),),
-            np.array([int(lines[i][0]) for i in seen], dtype=np.int64),
-            pa.array([""] * len(seen), pa.string()),
-            np.zeros(0, dtype=np.int64),
-        )
-
-    def read(self, line: str, skipped: Skipped) -> LineExample:
-        """The expression in a line. Raises DataError."""
-        tree, label = _parse_line(line)
-        return LineExample((tree,), label)
-
-
-def read_expressions(
-    path: StrPath,
-    *,
-    skip_bad: bool = False,
-    skipped: Skipped | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Iterator[ListOpsExample]:
-    """Examples of a file, plain or .gz, with any words in them; errors as in `files.read_examples`."""
-    examples = read_line_examples(path, ListOpsFormat(), skip_bad=skip_bad, skipped=skipped, limits=limits)
-    return (ListOpsExample(example.trees[0], example.label) for example in examples)
-
-
-def expression_columns(examples: Iterable[ListOpsExample], vocabulary: WordIds) -> Corpus:
-    """Columns of the examples."""
-    trees, labels = [], []
-    for tree, label in examples:
-        trees.append(tree)
-        labels.append(label)
-    return Corpus(sentence_columns(trees, vocabulary), np.array(labels, dtype=np.int64))
-
-
-def _parse_line(line: str) -> ListOpsExample:
-    label, tab, parse = line.partition("\t")
-    if not tab:
-        raise DataError("no tab, expected a label, a tab and a binary parse")
-    if label not in LABELS:
-        raise DataError(f"got {label[:40]!r}, expected 0 to 9", field="label")
-    return ListOpsExample(parse_binary(parse), int(label))
+def line(expression: Expression) -> tuple[str, str]:
+    """Return the label of an expression, and its line."""
+    return str(expression.value), f"{expression.value}\t{expression.parse}\n"

@@ -46,7 +46,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spinn_tensor.data_prep.logic.grammar import (
+from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     ALL,
     NO,
     NOT_ALL,
@@ -57,7 +57,7 @@ from spinn_tensor.data_prep.logic.grammar import (
     VerbPhrase,
     check_fragment,
 )
-from spinn_tensor.data_prep.logic.lexicon import ancestors, implies
+from spinn_tensor.data_prep.corpora.generated.logic.lexicon import ancestors, implies
 
 DOMAIN_SIZE = 4
 

@@ -1,0 +1,284 @@
+"""Corpora from their files straight to columns, a block of lines at a time.
+
+A format reads each line (`formats`) and leaves binary parses as text. Those of a block become columns at once, without
+a loop over sentences (`parse_chunks`). What is no parse is read once more on its own, which is where its error gets its
+reason. So every line is read as `read_line_examples` alone would, which gives them one by one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from spinn_tensor.data_prep.columns import (
+    Corpus,
+    SentenceColumns,
+    WordIds,
+    concatenate,
+    sentence_columns,
+    take,
+)
+from spinn_tensor.data_prep.corpora.formats import Example, LineExample, LineFormat
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, StrPath, next_lines, open_text, read_examples
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.parse_chunks import parse_chunk
+from spinn_tensor.data_prep.text import tree_of
+from spinn_tensor.data_prep.trees import Tree
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 1024  # lines read at a time
+
+
+class Examples(NamedTuple):
+    """n examples."""
+
+    sentences: SentenceColumns  # those of the first example, of the second, ...
+    n_sentences: np.ndarray  # (n,) int64, of each example
+    labels: np.ndarray  # (n,) int64
+    names: pa.Array  # (n,) string
+
+    def corpus(self) -> Corpus:
+        """Return them side after side, n >= 1 with as many sentences each."""
+        n_examples = len(self.labels)
+        n_sides = int(self.n_sentences[0])
+        if n_sides == 1:
+            return Corpus(self.sentences, self.labels)
+        by_side = np.arange(n_sides * n_examples).reshape(n_examples, n_sides).T.reshape(-1)
+        return Corpus(take(self.sentences, by_side), self.labels, n_sides)
+
+
+class Block(NamedTuple):
+    """What became of n lines; m of them are examples."""
+
+    examples: Examples  # m
+    first_line: int  # counted from 1
+    n_lines: int
+    left_out: np.ndarray  # (n - m,) int64, numbers of the lines that gave none: blank, not wanted, or skipped
+    skipped: Skipped  # why lines were
+
+
+class ExampleFile:
+    """A file that is being read, by blocks of lines."""
+
+    def __init__(
+        self,
+        path: StrPath,
+        lines: Iterator[str],  # of the file
+        skipped: Skipped,  # to which `lines` adds what it leaves out itself
+        line_format: LineFormat,
+        words: WordIds,
+        skip_bad: bool,
+        limits: Limits,  # of which that on a sentence is kept here
+    ) -> None:
+        self.n_lines = 0  # read so far
+        self.skipped = skipped  # of lines that no block has told of: a broken end
+        self._path, self._lines, self._format = path, lines, line_format
+        self._words, self._skip_bad, self._limits = words, skip_bad, limits
+
+    def block(self, n_lines: int) -> Block | None:
+        """Read the next lines, at most so many; None at the end. Raises DataError naming the first bad line."""
+        lines = next_lines(self._lines, n_lines)
+        if not lines:
+            return None
+        first_line = self.n_lines + 1
+        self.n_lines += len(lines)
+        skipped = Skipped()
+        found, errors = self._read(lines, skipped)
+        examples, no_parses = _columns(found, self._words, self._limits)
+        for row, error in sorted((errors | no_parses).items()):
+            bad = error.at(path=self._path, line=first_line + row)
+            if not self._skip_bad:
+                raise bad from None
+            skipped.count_error(bad)
+        skipped.update(self.skipped)
+        self.skipped.clear()
+        rows = [row for row in found if row not in no_parses]
+        left_out = first_line + np.setdiff1d(np.arange(len(lines)), rows)
+        return Block(examples, first_line, len(lines), left_out, skipped)
+
+    def skip(self, n_lines: int) -> int:
+        """Pass over the next lines without looking at them; return how many there were, at most n_lines."""
+        n_passed = sum(1 for _ in itertools.islice(self._lines, n_lines))
+        self.n_lines += n_passed
+        if n_passed:
+            self.skipped.clear()
+        return n_passed
+
+    def _read(
+        self, lines: Sequence[str], skipped: Skipped
+    ) -> tuple[dict[int, LineExample], dict[int, DataError]]:
+        """Read the lines up to the first bad one, or all; examples and errors by the number in the block."""
+        found: dict[int, LineExample] = {}
+        errors: dict[int, DataError] = {}
+        for row, line in enumerate(lines):
+            if line.isspace() or not line:
+                continue
+            try:
+                example = self._format.read(line, skipped)
+            except DataError as error:
+                errors[row] = error
+                if not self._skip_bad:
+                    break
+                continue
+            if example is not None:
+                found[row] = example
+        return found, errors
+
+
+@contextmanager
+def open_examples(
+    path: StrPath,
+    line_format: LineFormat,
+    words: WordIds,
+    *,
+    member: str | None = None,  # file inside a .zip
+    skip_bad: bool = False,  # leave bad lines out, and count them, instead of raising
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[ExampleFile]:
+    """Open a file to be read by blocks of lines; raises as `open_text`."""
+    skipped = Skipped()
+    with open_text(path, member=member, skipped=skipped if skip_bad else None, limits=limits) as lines:
+        yield ExampleFile(path, lines, skipped, line_format, words, skip_bad, limits)
+
+
+def read_examples_as_columns(
+    path: StrPath,
+    line_format: LineFormat,
+    words: WordIds,
+    *,
+    member: str | None = None,  # file inside a .zip
+    skip_bad: bool = False,  # count bad lines by reason instead of raising
+    skipped: Skipped | None = None,
+    limit: int = 0,  # examples at most; 0 = all
+    may_be_empty: bool = False,  # without any example, no error
+    on_lines: Callable[[int], object] | None = None,  # told of so many lines when they are read
+    limits: Limits = DEFAULT_LIMITS,
+) -> Examples:
+    """Read all examples of a file. Raises DataError naming the first bad line, and if no example is left."""
+    parts = [_columns({}, words, limits)[0]]
+    n_examples = 0
+    with (
+        (Skipped() if skipped is None else skipped).of_file(path) as own,
+        open_examples(path, line_format, words, member=member, skip_bad=skip_bad, limits=limits) as file,
+    ):
+        # never more lines than examples that are wanted still: what comes after them is not looked at
+        while block := file.block(min(BLOCK, limit - n_examples) if limit else BLOCK):
+            own.update(block.skipped)
+            parts.append(block.examples)
+            n_examples += len(block.examples.labels)
+            if on_lines is not None:
+                on_lines(block.n_lines)
+            if limit and n_examples >= limit:
+                break
+        own.update(file.skipped)
+        if not n_examples and not may_be_empty:
+            raise DataError(f"no examples ({own})", path=path)
+    return join(parts)
+
+
+def read_line_examples(
+    path: StrPath,
+    line_format: LineFormat,
+    *,
+    member: str | None = None,  # file inside a .zip
+    skip_bad: bool = False,  # count bad lines by reason instead of raising
+    skipped: Skipped | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[Example]:
+    """Read the examples of a file one by one, as they are asked for; errors as in `files.read_examples`."""
+
+    def read(line: str, own: Skipped) -> Example | None:
+        example = line_format.read(line, own)
+        return None if example is None else Example(_trees(example, limits), example.label, example.name)
+
+    return read_examples(path, read, skip_bad=skip_bad, skipped=skipped, member=member, limits=limits)
+
+
+def corpus_of(examples: Iterable[Example], words: WordIds) -> Corpus:
+    """Return the corpus of examples that are at hand, at least one, with as many trees each."""
+    found = {row: LineExample(*example) for row, example in enumerate(examples)}
+    columns, _ = _columns(found, words, Limits(max_words=sys.maxsize))
+    return columns.corpus()
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """Return all examples, one part after another; at least one part."""
+    import pyarrow as pa
+
+    if len(parts) == 1:
+        return parts[0]
+    return Examples(
+        concatenate(*(part.sentences for part in parts)),
+        np.concatenate([part.n_sentences for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        pa.concat_arrays([part.names for part in parts]),
+    )
+
+
+def _trees(example: LineExample, limits: Limits) -> tuple[Tree, ...]:
+    """Return the trees of an example. Raises DataError naming what is wrong with the first bad sentence."""
+    trees = tuple(map(tree_of, example.sentences, itertools.cycle(example.fields)))
+    limits.check_words(*(tree.tokens for tree in trees))
+    return trees
+
+
+def _columns(
+    found: dict[int, LineExample],  # by row
+    words: WordIds,
+    limits: Limits,
+) -> tuple[Examples, dict[int, DataError]]:
+    """Return the columns of the examples all of whose sentences are good, and the errors of the others by row."""
+    import pyarrow as pa
+
+    examples = list(found.values())
+    n_sentences = np.array([len(example.sentences) for example in examples], dtype=np.int64)
+    sentences = list(itertools.chain.from_iterable(example.sentences for example in examples))
+    parses = [sentence for sentence in sentences if isinstance(sentence, str)]
+    parsed = parse_chunk(pa.array(parses, pa.string()), words, limits.max_words)
+    if len(parses) == len(sentences) and parsed.parse_mask.all():  # as nearly always
+        return _examples(parsed.columns, n_sentences, examples), {}
+    trees = [sentence for sentence in sentences if not isinstance(sentence, str)]
+    is_parse = np.array([isinstance(sentence, str) for sentence in sentences], dtype=bool)
+    good = np.empty(len(sentences), dtype=bool)
+    good[is_parse] = parsed.parse_mask
+    good[~is_parse] = [tree.n_tokens <= limits.max_words for tree in trees]
+    example_index = np.repeat(np.arange(len(examples)), n_sentences)
+    kept = np.ones(len(examples), dtype=bool)
+    kept[example_index[~good]] = False
+    errors = {
+        row: _error(found[row], limits) for row, is_kept in zip(found, kept, strict=True) if not is_kept
+    }
+    column_index = np.empty(len(sentences), dtype=np.int64)  # of a sentence, among good parses and all trees
+    column_index[is_parse & good] = np.arange(parsed.parse_mask.sum())
+    column_index[~is_parse] = parsed.parse_mask.sum() + np.arange(len(trees))
+    columns = take(
+        concatenate(parsed.columns, sentence_columns(trees, words)), column_index[kept[example_index]]
+    )
+    examples = [example for example, is_kept in zip(examples, kept, strict=True) if is_kept]
+    return _examples(columns, n_sentences[kept], examples), errors
+
+
+def _examples(columns: SentenceColumns, n_sentences: np.ndarray, examples: Sequence[LineExample]) -> Examples:
+    import pyarrow as pa
+
+    labels = np.array([example.label for example in examples], dtype=np.int64)
+    return Examples(
+        columns, n_sentences, labels, pa.array([example.name for example in examples], pa.string())
+    )
+
+
+def _error(example: LineExample, limits: Limits) -> DataError:
+    """Return what is wrong with an example of which a sentence is no tree, or too long."""
+    try:
+        _trees(example, limits)
+    except DataError as error:
+        return error
+    raise AssertionError("a parse that is one alone, but none among others")

@@ -1,0 +1,122 @@
+"""The record in a line of a jsonl file, and the sentences in it: which fields are looked at, in one order for all.
+
+    sentence1, sentence2    of a record that has a field of either: a pair
+    sentence                of any other
+
+The sentence NAME is in the first of these fields that the record has:
+
+    NAME_binary_parse       its tree
+    binary_parse            its tree, if NAME is `sentence`
+    NAME                    its text, for which a tokenizer is needed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import orjson
+
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped, parse_record
+from spinn_tensor.data_prep.text import PARSE, WITHOUT_PARSE, Sentence, Tokenize, parse_or_words, words_of
+
+PAIR, SINGLE = ("sentence1", "sentence2"), ("sentence",)
+
+Result = TypeVar("Result")
+
+
+Read = Callable[[dict[str, Any], Skipped], Result]
+
+
+def read_record(line: str, read: Read[Result], skipped: Skipped) -> Result:
+    """Return what `read` makes of the record in a line. Raises DataError.
+
+    orjson is quick, but takes integers of more than 64 bits for floats and refuses NaN and halves of surrogate pairs.
+    So it is believed where all is well; else Python's `json` reads the line again, and says what is wrong.
+    """
+    try:
+        record = orjson.loads(line)
+        if isinstance(record, dict):
+            return read(record, skipped)
+    except ValueError:  # of orjson, or a DataError
+        pass
+    return read(parse_record(line), skipped)
+
+
+def text_field(record: dict[str, Any], field: str) -> str:
+    """Return the text of a field. Raises DataError naming the field if it is missing or no text."""
+    value = record.get(field)
+    if isinstance(value, str) and value.isascii():  # as nearly all are
+        return value
+    if field not in record:
+        raise DataError("missing field", field=field)
+    if not isinstance(value, str):
+        raise DataError(f"got {type(value).__name__}, expected a string", field=field)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON's \ud800 makes a string that no file or Arrow column can hold
+        raise DataError("half of a surrogate pair", field=field) from error
+    return value
+
+
+def text_or_integer(record: dict[str, Any], field: str) -> str:
+    """Return the text of a field, which may be an integer. Raises DataError naming the field."""
+    value = record.get(field)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_field(record, field)
+
+
+def identifier(record: dict[str, Any], *fields: str) -> str:
+    """Return the text, or integer, of the first of these fields that is there; "" if none is. Raises DataError."""
+    for field in fields:
+        if field in record:
+            return text_or_integer(record, field)
+    return ""
+
+
+def sentence_names(record: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the record's sentences; () if it has none of their fields."""
+    for names in (PAIR, SINGLE):
+        if any(field in record for name in names for field in sentence_fields(name)):
+            return names
+    return ()
+
+
+@cache
+def sentence_fields(name: str) -> tuple[str, ...]:
+    """Return where the sentence NAME may be, the first place first; the last one has its text."""
+    return (f"{name}_{PARSE}", *((PARSE,) if name in SINGLE else ()), name)
+
+
+def sentence_in(
+    record: dict[str, Any], name: str, tokenize: Tokenize | None
+) -> tuple[Sentence, str]:  # and the field that it is from
+    """Return the parse of the sentence NAME or, with a tokenizer, its words. Raises DataError naming the field."""
+    fields = sentence_fields(name)
+    for field in fields[:-1]:
+        if field in record:
+            return text_field(record, field), field
+    if name not in record:
+        raise DataError("missing field", field=fields[0])
+    if tokenize is None:
+        raise DataError(f"missing field; {name} is {WITHOUT_PARSE}", field=fields[0])
+    return words_of(text_field(record, name), tokenize, name), name
+
+
+def sentence_in_field(
+    record: dict[str, Any], field: str, tokenize: Tokenize | None
+) -> tuple[Sentence, str]:  # and the field that it is from
+    """Return the sentence in a field of the user's own, which may have a parse or text whatever its name.
+
+    Raises DataError naming the field.
+    """
+    places = (field,) if field.endswith(PARSE) else sentence_fields(field)
+    place = next((place for place in places if place in record), None)
+    if place is None:
+        raise DataError(f"missing field, expected {' or '.join(places)}")
+    return parse_or_words(
+        text_field(record, place), None if place.endswith(PARSE) else tokenize, place
+    ), place
