@@ -45,7 +45,7 @@ def pairs(folder: Path, n_pairs: int = 40, seed: int = 1) -> tuple[Vocabulary, C
 
 def trees(folder: Path, n_trees: int = 30) -> tuple[Vocabulary, Corpus]:
     examples = list(read_line_examples(write_trees(folder / "trees.txt", n_trees, seed=1), SstFormat()))
-    vocabulary = Vocabulary.build(tree.tokens for tree in examples)
+    vocabulary = Vocabulary.build(example.trees[0].tokens for example in examples)
     return vocabulary, corpus_of(examples, vocabulary)
 
 
