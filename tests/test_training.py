@@ -126,7 +126,7 @@ def test_an_unlabelled_pair_has_no_part_in_the_loss(tmp_path: Path) -> None:
     whole = make_batch(corpus_of(examples, vocabulary), model.encoder.table_kind)
     losses = -model(whole).log_softmax(1).gather(1, whole.labels[:, None])[:, 0]
     expected = pytest.approx(losses[torch.arange(6) != 2].mean().item(), rel=FLOAT32, abs=FLOAT32)
-    examples[2] = examples[2]._replace(label=None)
+    examples[2] = examples[2]._replace(label=NO_LABEL)
     corpus = corpus_of(examples, vocabulary)
     assert training_loss(model, make_batch(corpus, model.encoder.table_kind)).item() == expected
     assert evaluate(model, corpus).loss == expected

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from spinn_tensor.data_prep.logic.corpus import LogicConfig
 
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 
 NOUNS, VERBS, ADJECTIVES = ("dogs", "cats", "birds", "cows"), ("bark", "sing", "sleep"), ("old", "red", "big")
 
