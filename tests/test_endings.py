@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 
 from spinn_tensor.cli.main import main
-from spinn_tensor.cli.report import TerminalObserver
+from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.training.resume import Progress
 
 HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none

@@ -341,7 +341,7 @@ def test_a_bar_on_a_terminal(parser_run: Path, capsys: Capture, monkeypatch: pyt
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
     assert spinn("--model", parser_run, "dogs bark") == 0
     printed = capsys.readouterr()
-    assert "parsing" in printed.err
+    assert "sentences parsed" in printed.err
     assert printed.out == "( dogs bark )\n"
 
 

@@ -143,6 +143,22 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_inference(
+    parser: argparse.ArgumentParser,
+    of_parsers: str,  # what --branching does for models that parse
+) -> None:
+    """Add how commands that use a checkpoint read their sentences, and where they compute."""
+    parser.add_argument(
+        "--branching",
+        choices=(*BRANCHINGS, "none"),
+        help="trees made without a parser instead of those given; text without a parse is read, too "
+        f"(default: as the model was trained; none = the trees that are given); {of_parsers}",
+    )
+    add_skip_bad(parser)
+    add_limits(parser)
+    add_device(parser)
+
+
 def add_skip_bad(parser: argparse._ActionsContainer) -> None:
     add_settings(parser, "data", ("skip_bad",))
 
@@ -155,16 +171,6 @@ def add_limits(parser: argparse._ActionsContainer) -> None:
 def given_limits(args: argparse.Namespace) -> dict[str, Any]:
     """Return the limits that the command line sets, by the names of the fields of `Limits`."""
     return {name: value for name in Limits._fields if (value := getattr(args, name)) is not None}
-
-
-def add_branching(parser: argparse.ArgumentParser, of_parsers: str) -> None:
-    """Add --branching of commands that use a checkpoint; `of_parsers` says what it does for models that parse."""
-    parser.add_argument(
-        "--branching",
-        choices=(*BRANCHINGS, "none"),
-        help="trees made without a parser instead of those given; text without a parse is read, too "
-        f"(default: as the model was trained; none = the trees that are given); {of_parsers}",
-    )
 
 
 def choose_device(args: argparse.Namespace) -> str:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.predict import show_prediction
-from spinn_tensor.cli.report import TerminalObserver, plain_table, print_evaluations
+from spinn_tensor.cli.progress import TerminalObserver
+from spinn_tensor.cli.report import plain_table, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import generate_corpus
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig

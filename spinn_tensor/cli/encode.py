@@ -5,30 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from spinn_tensor.cli.arguments import (
-    add_branching,
     add_checkpoint,
     add_command,
-    add_device,
-    add_limits,
-    add_skip_bad,
+    add_inference,
     choose_device,
     given_limits,
     positive,
 )
-from spinn_tensor.cli.report import PLAIN_SECONDS, print_skipped
+from spinn_tensor.cli.progress import counters
+from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import composed_branching, text_reader_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
@@ -120,10 +113,7 @@ def add_parser(subparsers: Any) -> None:
         help=f"words of a batch, which memory grows with (default: {SHARING_TOKENS:,} for given trees, else "
         f"{BATCH_TOKENS:,})",
     )
-    add_branching(parser, "not for a model that parses for itself")
-    add_skip_bad(parser)
-    add_limits(parser)
-    add_device(parser)
+    add_inference(parser, "not for a model that parses for itself")
     parser.set_defaults(run=run)
 
 
@@ -155,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
 def _to_array(
     args: argparse.Namespace, job: Job, options: EncodingOptions, tokenize: Tokenize | None
 ) -> None:
-    with _meter() as advance:
+    with counters("sentences encoded") as (advance,):
         encoded = encode_to_array(
             *job, options, tokenize=tokenize, batch_tokens=args.batch_tokens, advance=advance
         )
@@ -168,7 +158,7 @@ def _to_array(
 def _to_shards(
     args: argparse.Namespace, job: Job, options: EncodingOptions, tokenize: Tokenize | None, part: Part
 ) -> None:
-    with _meter() as advance:
+    with counters("sentences encoded") as (advance,):
         manifest = encode_to_shards(
             *job,
             args.output,
@@ -254,26 +244,3 @@ def _report_words(n_words: int, n_unknown: int) -> None:
 def _report(skipped: Skipped, count: int, width: int, where: str) -> None:
     print_skipped(skipped)
     print(f"{count:,} encodings of width {width} in {where}")
-
-
-@contextmanager
-def _meter() -> Iterator[Callable[[int], object]]:
-    """Show what was done and how fast, on stderr; what is given is called with the sentences just encoded."""
-    console = Console(stderr=True)
-    start = last = time.monotonic()
-    total = 0
-    columns = SpinnerColumn(), TextColumn("encoding  {task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-
-        def advance(n_sentences: int) -> None:
-            nonlocal total, last
-            total += n_sentences
-            now = time.monotonic()
-            figures = f"{total:,} sentences  {total / (now - start):,.0f} sentences/s"
-            bar.update(task, description=figures)
-            if not console.is_terminal and now - last >= PLAIN_SECONDS:
-                last = now
-                print(figures, file=sys.stderr, flush=True)
-
-        yield advance

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spinn_tensor.cli.arguments import (
-    add_branching,
     add_checkpoint,
     add_command,
-    add_device,
-    add_limits,
-    add_skip_bad,
+    add_inference,
     choose_device,
     given_limits,
 )
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
 from spinn_tensor.cli.sentences import TextReader, chosen_branching, needs_parses
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.data_prep.files import Skipped, write_json
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.training.checkpoint import run_of
 from spinn_tensor.training.config import DataConfig
@@ -76,10 +72,7 @@ def add_parser(subparsers: Any) -> None:
         help="which part of an official zip: train, dev, test; mismatched of MultiNLI",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as JSON, too")
-    add_branching(parser, "for a model that parses, the trees that its own are scored against")
-    add_skip_bad(parser)
-    add_limits(parser)
-    add_device(parser)
+    add_inference(parser, "for a model that parses, the trees that its own are scored against")
     parser.set_defaults(run=run)
 
 
@@ -102,10 +95,7 @@ def run(args: argparse.Namespace) -> int:
         }
     print_skipped(skipped)
     if args.json is not None:
-        content = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
-        with atomic_write(args.json) as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
-            file.write("\n")
+        write_json(args.json, {name: evaluation.to_dict() for name, evaluation in evaluations.items()})
     print_evaluations(evaluations, gold_trees(data.branching))
     return 0
 

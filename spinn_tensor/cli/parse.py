@@ -21,12 +21,12 @@ from spinn_tensor.cli.arguments import (
     choose_device,
     given_limits,
 )
+from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import (
     comparison_table,
     parse_counts,
     parse_summary,
     parse_table,
-    parsing_bar,
     print_skipped,
 )
 from spinn_tensor.cli.sentences import split_tokens, trees_of
@@ -167,7 +167,7 @@ def _parsed(
         assert branching is not None
         return with_branching(sentence_columns(flat, Vocabulary.build([])), branching)
     columns = sentence_columns(flat, model.vocabulary)
-    with parsing_bar(len(flat)) as advance:
+    with counters("sentences parsed") as (advance,):
         return columns._replace(transitions=predict_transitions(model.model.encoder, columns, advance))
 
 

@@ -14,12 +14,9 @@ import numpy as np
 from rich.console import Console
 
 from spinn_tensor.cli.arguments import (
-    add_branching,
     add_checkpoint,
     add_command,
-    add_device,
-    add_limits,
-    add_skip_bad,
+    add_inference,
     choose_device,
     given_limits,
 )
@@ -87,10 +84,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--field", metavar="NAME", help="sentence models: field of --input that has the parse or text"
     )
-    add_branching(parser, "not for a model that parses for itself")
-    add_skip_bad(parser)
-    add_limits(parser)
-    add_device(parser)
+    add_inference(parser, "not for a model that parses for itself")
     parser.set_defaults(run=run)
 
 

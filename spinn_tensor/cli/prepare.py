@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TransferSpeedColumn,
-)
 
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, given_data
-from spinn_tensor.cli.report import PLAIN_SECONDS, plain_table, print_skipped
+from spinn_tensor.cli.progress import counters, download_bar
+from spinn_tensor.cli.report import plain_table, print_skipped
 from spinn_tensor.cli.train import add_files
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
@@ -87,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     data, skipped, start = _data(args), Skipped(), time.perf_counter()
     if args.parser is not None and data.branching is not None:
         raise ConfigError("trees are made by --parser or by --branching, not by both")
-    with _counters("lines", "sentences parsed") as (on_lines, on_sentences):
+    with counters("lines", "sentences parsed") as (on_lines, on_sentences):
         manifest, is_new = prepare_store(
             data,
             args.output,
@@ -118,7 +106,7 @@ def _data(args: argparse.Namespace) -> DataConfig:
         raise ConfigError(f"--download {args.download} is the corpus; leave out --corpus and --data")
     archive = OFFICIAL[args.download]
     args.downloads.mkdir(parents=True, exist_ok=True)
-    with _download_bar(archive.file_name) as on_bytes:
+    with download_bar(archive.file_name) as on_bytes:
         path = download(archive.url, args.downloads / archive.file_name, archive.sha256, on_bytes=on_bytes)
     return replace(DataConfig(**{**given, "corpus": args.download}), data=str(path))
 
@@ -130,35 +118,3 @@ def _print(manifest: dict[str, Any]) -> None:
     Console(highlight=False, markup=False).print(table)
     labels = ", ".join(manifest["labels"]) or "none"
     print(f"{manifest['words']:,} different words; labels: {labels}")
-
-
-@contextmanager
-def _counters(*names: str) -> Iterator[list[Callable[[int], object]]]:
-    """How many of each are done, on stderr: as it goes on a terminal, else a line now and then."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield [_PlainCounter(name).add for name in names]
-        return
-    columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} {task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield [partial(bar.advance, bar.add_task(name, total=None)) for name in names]
-
-
-class _PlainCounter:
-    def __init__(self, what: str) -> None:
-        self._what, self._n_done, self._said = what, 0, time.monotonic()
-
-    def add(self, n_more: int) -> None:
-        self._n_done += n_more
-        if time.monotonic() - self._said >= PLAIN_SECONDS:
-            self._said = time.monotonic()
-            print(f"{self._n_done:,} {self._what}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _download_bar(name: str) -> Iterator[Callable[[int, int | None], object]]:
-    console = Console(stderr=True)
-    columns = TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda so_far, whole: bar.update(task, completed=so_far, total=whole)

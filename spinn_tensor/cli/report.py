@@ -1,31 +1,19 @@
-"""What the commands print: tables of scores, and the progress of a run on a terminal or as plain lines."""
+"""What the commands print: tables of scores, and what was left out."""
 
 from __future__ import annotations
 
 import math
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from functools import partial
-from types import FrameType
-from typing import Any, Self
+from collections.abc import Collection
+from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spinn_tensor.cli.endings import ENDING
 from spinn_tensor.data_prep.brackets import BracketScores, ParseScores
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.evaluate import Evaluation, Scores
-from spinn_tensor.training.loop import Observer
-from spinn_tensor.training.resume import Progress as RunProgress
-
-PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 CORPUS_TREES = "the corpus's trees"
 BRACKET_FIGURES = (  # two lines of about the width of the narrower table
@@ -126,130 +114,7 @@ def _percent(figure: float) -> str:
     return "–" if math.isnan(figure) else f"{figure:.2%}"
 
 
-@contextmanager
-def parsing_bar(n_sentences: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr, if that is a terminal; what is given is called with the sentences just done."""
-    console = Console(stderr=True)
-    columns = TextColumn("parsing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield partial(bar.advance, bar.add_task("", total=n_sentences))
-
-
 def print_skipped(skipped: Skipped) -> None:
     """Says on stderr what was left out, if anything was."""
     if skipped:
         print(f"spinn: {skipped}", file=sys.stderr)
-
-
-class TerminalObserver(Observer):
-    """A progress bar on a terminal, plain lines elsewhere, on stderr; and Ctrl-C, which lets the step end.
-
-    The first SIGINT, SIGTERM or SIGHUP lets the loop write a checkpoint; a second one, or one when there is nothing to
-    save, ends the program as it would have without this.
-    """
-
-    def __init__(
-        self,
-        title: str = "",
-        gold: str = CORPUS_TREES,
-        silent: bool = False,
-        n_epochs: int | None = None,  # of the run, to say where there is none left; None: not known
-    ) -> None:
-        self._title, self._n_epochs = title, n_epochs
-        self._silent = silent  # signals only
-        self._gold = "" if gold == CORPUS_TREES else f" against {gold}"
-        self._signal = 0
-        self._training = False  # before and after it there is nothing to save
-        self._previous: dict[int, Any] = {}
-        self._bar: Progress | None = None
-        self._steps_per_epoch = 1
-        self._unit = "examples"
-        self._last_line = 0.0
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, *ENDING):
-                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal or not self._training:
-            if callable(previous := self._previous[number]):
-                previous(number, frame)
-            raise KeyboardInterrupt
-        self._signal = number
-
-    def pending_signal(self) -> int:
-        return self._signal
-
-    def begin(self, progress: RunProgress, steps_per_epoch: int, unit: str) -> None:
-        self._training = True
-        self._unit = unit
-        self._steps_per_epoch = steps_per_epoch
-        if progress.step:
-            self._say(self._where_it_goes_on(progress))
-        console = Console(stderr=True)
-        if console.is_terminal and not self._silent:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            self._task = self._bar.add_task("", total=steps_per_epoch, figures="")
-            self._bar.start()
-
-    def _where_it_goes_on(self, progress: RunProgress) -> str:
-        if progress.stopped:
-            return f"nothing left to train: early stopping ended the run at step {progress.step:,}"
-        if self._n_epochs is not None and progress.epoch >= self._n_epochs:
-            epochs = f"{progress.epoch} epoch{'s' if progress.epoch != 1 else ''}"
-            return f"nothing left to train: the run has had its {epochs}; more by --epochs N"
-        return f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}"
-
-    def note(self, text: str) -> None:
-        self._say(text)
-
-    def trained(self, progress: RunProgress, batch_size: int) -> None:
-        if self._bar is not None:
-            description = f"{self._title}epoch {progress.epoch + 1}"
-            self._bar.update(self._task, completed=progress.batch, description=description)
-
-    def measured(self, progress: RunProgress, loss: float, rate: float, examples_per_second: float) -> None:
-        figures = f"loss {loss:.4f}  lr {rate:.2g}  {examples_per_second:,.0f} {self._unit}/s"
-        if self._bar is not None:
-            self._bar.update(self._task, figures=figures)
-        elif time.monotonic() - self._last_line >= PLAIN_SECONDS:
-            self._last_line = time.monotonic()
-            self._say(
-                f"epoch {progress.epoch + 1}  step {progress.batch:,}/{self._steps_per_epoch:,}  {figures}"
-            )
-
-    def evaluated(self, progress: RunProgress, evaluation: Evaluation, is_best: bool) -> None:
-        scores, nodes, trees = evaluation.scores, evaluation.node_scores, evaluation.parse_scores
-        text = f"step {progress.step:,}  {progress.seconds:,.0f} s  dev"
-        if scores is not None:
-            text += f" accuracy {scores.accuracy:.2%}"
-        if nodes is not None:
-            text += f"  all nodes {nodes.accuracy:.2%}"
-        if trees is not None:
-            text += f"  trees F1 {trees.gold.sentence_f1:.2%}{self._gold}"
-        self._say(text + ("  (best)" if is_best else ""))
-
-    def end(self) -> None:
-        self._training = False
-
-    def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(self._title + text, highlight=False)
-        elif not self._silent:
-            print(self._title + text, file=sys.stderr, flush=True)

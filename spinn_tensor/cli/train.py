@@ -14,7 +14,8 @@ from spinn_tensor.cli.arguments import (
     given_data,
     given_settings,
 )
-from spinn_tensor.cli.report import TerminalObserver, gold_trees, print_evaluations
+from spinn_tensor.cli.progress import TerminalObserver
+from spinn_tensor.cli.report import gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.config import DataConfig, RunConfig, parse_setting, settable
 from spinn_tensor.training.corpora import prepared_from
