@@ -138,7 +138,7 @@ def prepare(folder: Path) -> dict[str, Any]:
 
     For a process of its own.
     """
-    from spinn_tensor.training.corpora import load_splits
+    from spinn_tensor.data_prep.corpora.splits import load_splits
     from spinn_tensor.training.preparation import prepare_store
 
     store = folder / "store"
@@ -201,7 +201,7 @@ def make_trainer(folder: Path, options: argparse.Namespace) -> Trainer:
     """Make what trains on the prepared corpus."""
     import torch
 
-    from spinn_tensor.training.corpora import load_splits
+    from spinn_tensor.data_prep.corpora.splits import load_splits
     from spinn_tensor.training.loop import Task, Trainer
     from spinn_tensor.training.presets import run_config
     from spinn_tensor.training.run import make_model

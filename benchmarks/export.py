@@ -33,6 +33,7 @@ from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_mod
 from spinn_tensor.batch import make_batch
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, select
+from spinn_tensor.data_prep.corpora.splits import load_splits
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.export.interface import Candidate, describe
 from spinn_tensor.export.onnx_file import export_onnx
@@ -41,7 +42,6 @@ from spinn_tensor.export.session import onnx_function
 from spinn_tensor.model.classifiers import Model, load_checkpoint
 from spinn_tensor.model.encoder import ParsingMachine
 from spinn_tensor.training.config import DataConfig, RunConfig
-from spinn_tensor.training.corpora import load_splits
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute, is_run
 

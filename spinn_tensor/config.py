@@ -3,82 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+
+from spinn_tensor.data_prep.settings import AT_LEAST_1 as AT_LEAST_1
+from spinn_tensor.data_prep.settings import NOT_NEGATIVE as NOT_NEGATIVE
+from spinn_tensor.data_prep.settings import POSITIVE as POSITIVE
+from spinn_tensor.data_prep.settings import PROBABILITY as PROBABILITY
+from spinn_tensor.data_prep.settings import Allowed as Allowed
+from spinn_tensor.data_prep.settings import ConfigError as ConfigError
+from spinn_tensor.data_prep.settings import Settings as Settings
+from spinn_tensor.data_prep.settings import as_values as as_values
+from spinn_tensor.data_prep.settings import check_value as check_value
+from spinn_tensor.data_prep.settings import checked_fields as checked_fields
+from spinn_tensor.data_prep.settings import did_you_mean as did_you_mean
+from spinn_tensor.data_prep.settings import one_of as one_of
+from spinn_tensor.data_prep.settings import setting as setting
 
 SPINN_KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")
 GIVEN_KINDS = ("spinn-pi-nt", "spinn-pi")  # those that need a parse
 ENCODER_KINDS = (*SPINN_KINDS, "lstm", "bilstm", "bow")
 LEAF_ENCODERS = ("projection", "bilstm")
 TASKS = ("pair", "sentence", "parse")
-
-
-class ConfigError(ValueError):
-    """Raised for a setting that is unknown, missing, or not what it can be."""
-
-
-class Allowed(NamedTuple):
-    """Say which values a setting may have."""
-
-    text: str  # "at least 1"
-    holds: Callable[[Any], bool]
-    choices: tuple[str, ...] | None = None  # where there are few
-
-
-AT_LEAST_1 = Allowed("at least 1", lambda value: value >= 1)
-NOT_NEGATIVE = Allowed("0 or more", lambda value: value >= 0)
-POSITIVE = Allowed("more than 0", lambda value: value > 0)
-PROBABILITY = Allowed("a probability in [0, 1)", lambda value: 0 <= value < 1)
-
-
-def one_of(*choices: str) -> Allowed:
-    """Allow these names alone."""
-    return Allowed(f"one of {', '.join(choices)}", choices.__contains__, choices)
-
-
-def setting(
-    default: Any,
-    help: str,
-    allowed: Allowed | None = None,
-    *,
-    flags: tuple[str, ...] = (),  # other names of its flag than its own
-    metavar: str = "N",
-    several: bool = False,  # whether its flag takes several values at once
-) -> Any:
-    """Declare a field of settings: its default, and all that the command line says and checks of it."""
-    metadata = {"help": help, "allowed": allowed, "flags": flags, "metavar": metavar, "several": several}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def check_value(item: dataclasses.Field[Any], value: Any) -> None:
-    """Raise ConfigError for a value that its field does not allow."""
-    allowed: Allowed | None = item.metadata.get("allowed")
-    if value is not None and allowed is not None and not allowed.holds(value):
-        raise ConfigError(f"{item.name}: expected {allowed.text}, got {value!r}")
-
-
-class Settings:
-    """Give a dataclass of settings what all of them can: check values, go to JSON values and come back."""
-
-    def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
-            check_value(item, getattr(self, item.name))
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Raises ConfigError for an unknown or missing key and for a value of another type."""
-        return cls(**checked_fields(cls, values))
-
-
-def as_values(settings: Settings | Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON values, which they may be already."""
-    return settings.to_dict() if isinstance(settings, Settings) else dict(settings)
 
 
 @dataclass(frozen=True)
@@ -168,36 +115,6 @@ class ModelConfig(Settings):
         if fields["classifier"] is not None:
             fields["classifier"] = ClassifierConfig.from_dict(fields["classifier"])
         return cls(**fields)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggest the nearest of the names that there are; "" where none is near."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {nearest[0]}?)" if nearest else ""
-
-
-def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check values as keyword arguments of a dataclass: no unknown or missing key, no value of another type."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{cls.__name__}: expected an object with keys, got {type(values).__name__}")
-    hints = typing.get_type_hints(cls)
-    fields = {item.name: item for item in dataclasses.fields(cls)}
-    for key, value in values.items():
-        if key not in fields:
-            raise ConfigError(f"{cls.__name__}: unknown key {key!r}{did_you_mean(key, fields)}")
-        if hints[key] in (int, float, bool, str) and not _is_a(value, hints[key]):
-            raise ConfigError(f"{cls.__name__}.{key}: expected {hints[key].__name__}, got {value!r}")
-    for name, item in fields.items():
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ConfigError(f"{cls.__name__}: key {name!r} is missing")
-    return dict(values)
-
-
-def _is_a(value: Any, kind: type) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:

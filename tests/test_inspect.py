@@ -14,11 +14,11 @@ from spinn_tensor.cli import inspect as inspect_command
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.corpora import generated
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
+from spinn_tensor.data_prep.corpora.splits import prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, read_examples
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import prepare
 
 pytest.importorskip("datasets")
 

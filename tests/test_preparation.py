@@ -14,14 +14,14 @@ import spinn_tensor
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.branching import branched
 from spinn_tensor.data_prep.columns import Corpus, lengths
+from spinn_tensor.data_prep.corpora.splits import load_splits, prepare, prepared_from
 from spinn_tensor.data_prep.corpora.store import is_store, read_store
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import load_splits, prepare, prepared_from
 from spinn_tensor.training.preparation import prepare_store
-from tests.test_store import assert_same, break_json, truncate
+from tests.stores import assert_same, break_json, truncate
 from tests.tiny_runs import SMALL, write_own_pairs, write_pairs, write_trees
 
 

@@ -19,11 +19,11 @@ import pytest
 from spinn_tensor.cli import prepare as command
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.corpora.download import Archive
+from spinn_tensor.data_prep.corpora.sources import LAYOUTS, archive_source, split_sources
+from spinn_tensor.data_prep.corpora.splits import load_splits, prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import load_splits, prepare
-from spinn_tensor.training.sources import LAYOUTS, archive_source, split_sources
 from tests.tiny_runs import SMALL, same_threads, write_own_pairs, write_pairs, write_trees
 
 keep_threads = pytest.fixture(autouse=True)(same_threads)

@@ -37,6 +37,7 @@ from spinn_tensor.data_prep.columns import (
     Corpus,
     SentenceColumns,
     check_columns,
+    concatenate,
     node_offsets,
 )
 from spinn_tensor.data_prep.errors import DataError
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 KIND = "spinn_tensor corpus"  # other folders have a manifest.json, too
 FORMAT_VERSION = 1  # rises when an older reader would misread a store, or a newer one reads more
 MANIFEST, WORDS = "manifest.json", "words.json"
-PAIR_SIDES, SINGLE_SIDE = ("premise", "hypothesis"), "sentence"
+_SIDES = {1: ("sentence",), 2: ("premise", "hypothesis")}
 _ARROW_UNLABELLED = -1  # what HF's ClassLabel takes for no label
 _MOST_SHORT = 1 << 16
 _CACHE = re.compile(r"(^|/)cache-[^/]*\.arrow$")  # what `datasets` writes beside what it opened
@@ -130,33 +131,32 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_store(folder: Path) -> PreparedCorpus:
-    """What `write_store` wrote. Raises DataError for anything else."""
+    """Return what `write_store` wrote. Raises DataError for anything else."""
     import datasets
     import pyarrow as pa
 
-    manifest = read_manifest(folder)
     check_files(folder)
     folder = readable(folder)
     words = read_json(folder / WORDS)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise DataError("expected a list of strings", path=folder / WORDS)
-    try:
-        parts = datasets.load_from_disk(folder)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
-        raise DataError(f"not a store: {error}", path=folder) from error
-    task, labels = manifest.get("task"), manifest.get("labels")
-    if task not in ("pair", "sentence", "parse") or not isinstance(labels, list):
-        raise DataError("expected a task and labels", path=folder / MANIFEST)
+    labels: list[str] = []
     splits = {}
-    for name, part in parts.items():
-        if labels != getattr(part.features.get("label"), "names", []):
-            raise DataError(f"split {name!r} has other labels than {MANIFEST}", path=folder)
-        try:
-            splits[name] = _split(part.with_format("arrow")[:], task, len(words), len(labels))
-        except (DataError, KeyError, ValueError, pa.ArrowException) as error:
-            raise DataError(f"split {name!r}: {error}", path=folder) from error
-    if manifest.get("splits") != (counts := _counts(splits)):
-        raise DataError(f"has {counts}, {MANIFEST} says otherwise", path=folder)
+    try:
+        for name, part in datasets.load_from_disk(folder).items():
+            labels = getattr(part.features["label"], "names", [])
+            splits[name] = _split(part.with_format("arrow")[:], len(words))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        pa.ArrowException,
+    ) as error:  # DataError, too
+        raise DataError(f"not a store: {error}", path=folder) from error
+    n_sides = {split.columns.n_sides for split in splits.values()}
+    task = "pair" if n_sides == {2} else "sentence" if labels else "parse"
     return PreparedCorpus(task, tuple(labels), tuple(words), splits)
 
 
@@ -215,33 +215,21 @@ def _dataset(split: Split, corpus: PreparedCorpus) -> datasets.Dataset:
     import datasets
     import pyarrow as pa
 
-    short = len(corpus.words) <= _MOST_SHORT
-    word_type = "uint16" if short else "int32"
+    word_type = "uint16" if len(corpus.words) <= _MOST_SHORT else "int32"
     columns: dict[str, pa.Array] = {}
-    features: dict[str, Any] = {}
-    for side, sentences in _sides(split.columns):
+    for side, sentences in zip(_SIDES[split.columns.n_sides], split.columns.sides, strict=True):
         nodes = node_offsets(sentences)
-        words = sentences.token_ids.astype(word_type)
-        columns[f"{side}_words"] = _lists(words, sentences.token_offsets)
+        columns[f"{side}_words"] = _lists(sentences.token_ids.astype(word_type), sentences.token_offsets)
         columns[f"{side}_transitions"] = _lists(sentences.transitions.astype(bool), nodes)
-        features[f"{side}_words"] = datasets.List(datasets.Value(word_type))
-        features[f"{side}_transitions"] = datasets.List(datasets.Value("bool"))
         if sentences.node_labels is not None:
             columns[f"{side}_node_labels"] = _lists(_to_arrow(sentences.node_labels).astype(np.int8), nodes)
-            features[f"{side}_node_labels"] = datasets.List(datasets.Value("int8"))
     columns["label"] = pa.array(_to_arrow(split.columns.labels))
     columns["name"] = split.names
-    names = list(corpus.labels)
-    features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
-    features["name"] = datasets.Value("string")
-    made = datasets.Features(features)
-    table = pa.Table.from_arrays(list(columns.values()), schema=made.arrow_schema)
-    return datasets.Dataset(table, info=datasets.DatasetInfo(features=made))
-
-
-def _sides(columns: Corpus) -> list[tuple[str, SentenceColumns]]:
-    names = PAIR_SIDES if columns.n_sides == 2 else (SINGLE_SIDE,)
-    return list(zip(names, columns.sides, strict=True))
+    table = pa.table(columns)
+    features = datasets.Features.from_arrow_schema(table.schema)
+    if corpus.labels:
+        features["label"] = datasets.ClassLabel(names=list(corpus.labels))
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
 
 
 def _lists(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
@@ -250,19 +238,14 @@ def _lists(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 
 
-def _split(table: pa.Table, task: str, n_words: int, n_labels: int) -> Split:
+def _split(table: pa.Table, n_words: int) -> Split:
     import pyarrow as pa
 
+    names = _SIDES[1] if f"{_SIDES[1][0]}_words" in table.column_names else _SIDES[2]
+    sentences = concatenate(*(_sentences(table, side, n_words) for side in names))
     labels = _from_arrow(table.column("label").to_numpy().astype(np.int64))
-    strange = (labels != NO_LABEL) & ((labels < 0) | (labels >= max(n_labels, 1)))
-    if strange.any():
-        row = int(np.argmax(strange))
-        raise DataError(f"got label {labels[row]}, expected -1 to {n_labels - 1}", example=row)
-    names = pa.concat_arrays([pa.array([], pa.string()), *table.column("name").chunks])
-    if task == "pair":
-        premises, hypotheses = (_sentences(table, side, n_words) for side in PAIR_SIDES)
-        return Split(Corpus.of_pairs(premises, hypotheses, labels), names)
-    return Split(Corpus(_sentences(table, SINGLE_SIDE, n_words), labels), names)
+    examples = pa.concat_arrays([pa.array([], pa.string()), *table.column("name").chunks])
+    return Split(Corpus(sentences, labels, len(names)), examples)
 
 
 def _sentences(table: pa.Table, side: str, n_words: int) -> SentenceColumns:
@@ -270,10 +253,7 @@ def _sentences(table: pa.Table, side: str, n_words: int) -> SentenceColumns:
     transitions, offsets = _list_column(table, f"{side}_transitions")
     node_labels = None
     if f"{side}_node_labels" in table.column_names:
-        values, label_offsets = _list_column(table, f"{side}_node_labels")
-        node_labels = _from_arrow(values.astype(np.int64))
-        if not np.array_equal(label_offsets, offsets):
-            raise DataError("not one label a node", field=side)
+        node_labels = _from_arrow(_list_column(table, f"{side}_node_labels")[0].astype(np.int64))
     columns = SentenceColumns(words.astype(np.int32), token_offsets, transitions.astype(np.int8), node_labels)
     if not np.array_equal(offsets, node_offsets(columns)):
         raise DataError("not 2N - 1 transitions for N words", field=side)
@@ -284,16 +264,18 @@ def _sentences(table: pa.Table, side: str, n_words: int) -> SentenceColumns:
 
 
 def _list_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column of n lists: their values, one list after another, and where each begins, (n + 1,) int64."""
-    values, offsets = [], [np.zeros(1, dtype=np.int64)]
-    for chunk in table.column(name).chunks:
-        inner = chunk.flatten()
-        if chunk.null_count or inner.null_count:
-            raise DataError("a null, expected lists of values", field=name)
-        values.append(inner.to_numpy(zero_copy_only=False))
-        bounds = chunk.offsets.to_numpy().astype(np.int64)
-        offsets.append(bounds[1:] - bounds[0] + offsets[-1][-1])
-    return np.concatenate(values) if values else np.zeros(0, dtype=np.int64), np.concatenate(offsets)
+    """Return the values of a column of n lists, one list after another, and where each begins, (n + 1,) int64."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column(name)
+    values = pa.concat_arrays(
+        [pa.array([], column.type.value_type), *(part.flatten() for part in column.chunks)]
+    )
+    if column.null_count or values.null_count:
+        raise DataError("a null, expected lists of values", field=name)
+    lengths = pc.list_value_length(column).to_numpy().astype(np.int64)
+    return values.to_numpy(zero_copy_only=False), np.concatenate(([0], np.cumsum(lengths)))
 
 
 def _to_arrow(labels: np.ndarray) -> np.ndarray:

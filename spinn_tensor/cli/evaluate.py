@@ -22,9 +22,7 @@ from spinn_tensor.data_prep.files import Skipped, write_json
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.training.checkpoint import run_of
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.corpora import prepared_from, read_source, stored_splits
 from spinn_tensor.training.evaluate import Evaluation, evaluate
-from spinn_tensor.training.sources import Source, archive_source, split_sources
 
 DESCRIPTION = """\
 Scores a checkpoint: accuracy, the accuracy of each class, and the confusion matrix, gold

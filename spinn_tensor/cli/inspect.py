@@ -19,6 +19,7 @@ from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
 from spinn_tensor.cli.inspect_tables import Figures, Inspection, percent, sections
 from spinn_tensor.cli.report import plain_table
 from spinn_tensor.cli.train import add_data, add_preset
+from spinn_tensor.data_prep.corpora.splits import Splits, load_splits, prepared_from
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.statistics import (
     Coverage,
@@ -34,7 +35,6 @@ from spinn_tensor.data_prep.vectors import EXACT, LOWER, read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import FIXED_KINDS, shape_use
 from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
-from spinn_tensor.training.corpora import Splits, load_splits, prepared_from
 from spinn_tensor.training.loop import Observer
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, run_config
 from spinn_tensor.training.run import with_corpus

@@ -17,9 +17,9 @@ from rich.table import Table
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.report import plain_table, print_skipped
 from spinn_tensor.cli.train import add_preset, add_run_settings, new_run
+from spinn_tensor.data_prep.corpora.splits import load_splits
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.config import RunConfig
-from spinn_tensor.training.corpora import load_splits
 from spinn_tensor.training.hardware import check_compile, processor
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.profiling import Operator, Profiler, StepProfile

@@ -17,8 +17,8 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.cli.report import gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.corpora.splits import prepared_from
 from spinn_tensor.training.config import DataConfig, RunConfig, parse_setting, settable
-from spinn_tensor.training.corpora import prepared_from
 from spinn_tensor.training.distributed import joined
 from spinn_tensor.training.hardware import missing_to_compile
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, preset_table, run_config

@@ -24,6 +24,7 @@ import torch
 from spinn_tensor.bundle import CONFIG, WEIGHTS, load_weights, read_config, read_object
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.data_prep.corpora.generated import GENERATORS, generate_corpus
+from spinn_tensor.data_prep.corpora.splits import Splits, load_splits, with_prepared_options
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
 from spinn_tensor.data_prep.folders import readable, recover
@@ -31,7 +32,6 @@ from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
-from spinn_tensor.training.corpora import Splits, load_splits, with_prepared_options
 from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.hardware import check_compile

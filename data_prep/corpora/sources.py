@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.training.config import DataConfig
 
 NEEDED = ("train", "dev")
 

@@ -28,6 +28,7 @@ from spinn_tensor.data_prep.columns import (
     n_sentences,
     select,
 )
+from spinn_tensor.data_prep.corpora.config import CORPORA, PAIR_CORPORA, DataConfig
 from spinn_tensor.data_prep.corpora.formats import (
     DIGITS,
     NLI_LABELS,
@@ -43,31 +44,23 @@ from spinn_tensor.data_prep.corpora.formats import (
 )
 from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import Examples, join, read_examples_as_columns
+from spinn_tensor.data_prep.corpora.sources import Source, extra_sources, split_sources
 from spinn_tensor.data_prep.corpora.store import (
     PreparedCorpus,
     Split,
     is_store,
     read_manifest,
     read_store,
-    sha256_of,
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, is_jsonl, shorter_path
-from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.text import Tokenize
-from spinn_tensor.data_prep.tokenizer import Tokenizer, rules_sha256
+from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, renumber
-from spinn_tensor.training.config import CORPORA, PAIR_CORPORA, DataConfig
-from spinn_tensor.training.sources import Source, extra_sources, split_sources
 
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
-# Options that a corpus is prepared with: others make nothing different of the files.
-PREPARED_WITH = (
-    *("corpus", "limit", "skip_bad", "branching", "fields", "labels", "binary", "phrases"),
-    *Limits._fields,
-)
 # Those that say how further files of the same kind are read: a run on the store has them, too.
 KEPT = ("corpus", "branching", "fields", "labels", "binary", "phrases")
 
@@ -182,29 +175,6 @@ def task_of(data: DataConfig) -> str:
     if data.corpus in PAIR_CORPORA:
         return "pair"
     return "parse" if data.corpus == "trees" else "sentence"
-
-
-def preparation_key(data: DataConfig) -> dict[str, Any]:
-    """What a store depends on: options, and the contents of all files. Raises DataError for one that cannot be read."""
-    sources = split_sources(data)
-    digests = {path: sha256_of(path) for source in sources.values() for path in source.paths}
-    return {
-        "options": preparation_options(data),
-        "tokenizer": rules_sha256(),
-        "sources": {
-            name: {
-                "member": source.member,
-                "files": [{"path": str(path.absolute()), "sha256": digests[path]} for path in source.paths],
-            }
-            for name, source in sources.items()
-        },
-    }
-
-
-def preparation_options(data: DataConfig) -> dict[str, Any]:
-    """Picks the options that a store depends on."""
-    values = data.to_dict()
-    return {name: values[name] for name in PREPARED_WITH}
 
 
 def renumbered(

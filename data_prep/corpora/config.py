@@ -1,0 +1,130 @@
+"""Which examples, and how they are read: the settings that are the same for training, preparation and evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.settings import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    ConfigError,
+    Settings,
+    checked_fields,
+    one_of,
+    setting,
+)
+
+CORPORA = ("logic", "snli", "multinli", "pairs", "sst", "listops", "trees")
+PAIR_CORPORA = ("logic", "snli", "multinli", "pairs")
+_LISTS = ("train", "dev", "test", "extra", "fields", "labels")
+
+
+@dataclass(frozen=True)
+class DataConfig(Settings):
+    """Which examples. `data` is a folder, the official zip or a store; the files of a split overrule a folder's."""
+
+    corpus: str = setting(
+        "logic",
+        "kind of files (default: that of a prepared folder, or the preset's, else logic, which is generated)",
+        one_of(*CORPORA),
+    )
+    data: str | None = setting(
+        None,
+        "folder of the corpus, its official zip (SNLI, MultiNLI, SST), or what spinn prepare wrote",
+        metavar="PATH",
+    )
+    train: tuple[str, ...] = setting(
+        (), "train examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+    )
+    dev: tuple[str, ...] = setting(
+        (), "dev examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+    )
+    test: tuple[str, ...] = setting(
+        (), "test examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+    )
+    extra: tuple[str, ...] = setting(
+        (), "another file to evaluate at the end; repeatable", metavar="NAME=FILE"
+    )
+    vectors: str | None = setting(
+        None,
+        "word vectors: GloVe text (plain, .gz or .zip), word2vec .bin, or .safetensors (default: from scratch)",
+        metavar="FILE",
+    )
+    min_count: int = setting(1, "rarer words of the training examples become <unk>", AT_LEAST_1)
+    lower: bool = setting(False, "words in lower case")
+    limit: int = setting(0, "only the first N examples of every split; 0 = all", NOT_NEGATIVE)
+    node_labels: bool = setting(False, "sst: learn the label of every node")
+    skip_bad: bool = setting(False, "leave out bad lines, and say how many and why")
+    branching: str | None = setting(
+        None,
+        "trees made without a parser, instead of those of the files; sentences without a parse are read from their "
+        "text then (pairs: sentence1, sentence2; trees: sentence, or a line)",
+        one_of(*BRANCHINGS),
+    )
+    fields: tuple[str, ...] = setting(
+        (),
+        "pairs: what the records call premise, hypothesis, label and pair_id (default: as SNLI does)",
+        metavar="PART=NAME",
+        several=True,
+    )
+    labels: tuple[str, ...] = setting(
+        (), "pairs: in this order (default: those of --train)", metavar="LABEL", several=True
+    )
+    binary: bool = setting(False, "sst: two classes, neutral sentences left out")
+    phrases: bool = setting(False, "sst: every phrase of the training trees is an example")
+    max_line_bytes: int = setting(
+        DEFAULT_LIMITS.max_line_bytes, "refuse a longer line of a file, in bytes", AT_LEAST_1
+    )
+    max_words: int = setting(DEFAULT_LIMITS.max_words, "refuse a longer sentence, in words", AT_LEAST_1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in _LISTS:
+            if isinstance(value := getattr(self, name), str):
+                raise ConfigError(f"{name}: expected a tuple of strings, got {value!r}")
+        for entry in self.extra:
+            name, _, file = entry.partition("=")
+            if not name or not file:
+                raise ConfigError(f"extra: expected NAME=FILE, got {entry!r}")
+        if self.node_labels and self.corpus != "sst":
+            raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
+        if len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"labels: got one twice: {', '.join(self.labels)}")
+        for name, corpus in (("fields", "pairs"), ("labels", "pairs"), ("binary", "sst"), ("phrases", "sst")):
+            if getattr(self, name) and self.corpus != corpus:
+                raise ConfigError(f"{name}: is for --corpus {corpus}, got --corpus {self.corpus}")
+        if self.branching is not None and self.node_labels:
+            raise ConfigError("node_labels: the nodes of trees made by --branching have no labels")
+
+    @property
+    def limits(self) -> Limits:
+        """Tells how long a line and a sentence may be."""
+        return Limits(self.max_line_bytes, self.max_words)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}
+
+    def with_absolute_paths(self) -> DataConfig:
+        paths: dict[str, Any] = {
+            name: os.path.abspath(path)
+            for name in ("data", "vectors")
+            if (path := getattr(self, name)) is not None
+        }
+        for name in ("train", "dev", "test"):
+            paths[name] = tuple(os.path.abspath(file) for file in getattr(self, name))
+        extra = [entry.partition("=") for entry in self.extra]
+        paths["extra"] = tuple(f"{name}={os.path.abspath(file)}" for name, _, file in extra)
+        return dataclasses.replace(self, **paths)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        fields = checked_fields(cls, values)
+        for name in fields.keys() & set(_LISTS):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)

@@ -1,0 +1,116 @@
+"""A corpus from its files to a store, once: a second time nothing is read if files and options are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spinn_tensor.data_prep.corpora.config import DataConfig
+from spinn_tensor.data_prep.corpora.sources import split_sources
+from spinn_tensor.data_prep.corpora.splits import OnLines, prepare
+from spinn_tensor.data_prep.corpora.store import (
+    PreparedCorpus,
+    check_files,
+    clear_store,
+    is_store,
+    read_manifest,
+    sha256_of,
+    write_store,
+)
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.tokenizer import rules_sha256
+
+# Options that a corpus is prepared with: others make nothing different of the files.
+PREPARED_WITH = (
+    *("corpus", "limit", "skip_bad", "branching", "fields", "labels", "binary", "phrases"),
+    *Limits._fields,
+)
+
+
+class Parser(NamedTuple):
+    """What makes the trees of all sentences, instead of those of the files."""
+
+    sha256: str  # of what it is made of
+    load: Callable[
+        [], Callable[[PreparedCorpus], PreparedCorpus]
+    ]  # gives what parses, where there is need to
+
+
+def prepare_store(
+    data: DataConfig,
+    folder: Path,
+    skipped: Skipped,
+    *,
+    parser: Parser | None = None,  # sentences need no trees then
+    on_lines: OnLines | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Make the folder the store of this corpus; return its manifest, and whether it had to be written.
+
+    Raises DataError; a store that was there is left as it was then.
+    """
+    clear_store(folder)
+    key = preparation_key(data)
+    if parser is not None:
+        key["options"]["parser"] = parser.sha256
+    if (manifest := _whole_store(folder)) is not None and _essence(manifest) == _essence(key):
+        return manifest, False
+    if parser is None:
+        corpus = prepare(data, skipped, on_lines)
+    else:
+        parse = parser.load()
+        without_trees = replace(data, branching=data.branching or "right")
+        corpus = parse(prepare(without_trees, skipped, on_lines))
+    write_store(folder, corpus, {**key, "skipped": skipped.to_dict()})
+    return read_manifest(folder), True
+
+
+def preparation_key(data: DataConfig) -> dict[str, Any]:
+    """What a store depends on: options, and the contents of all files. Raises DataError for one that cannot be read."""
+    sources = split_sources(data)
+    digests = {path: sha256_of(path) for source in sources.values() for path in source.paths}
+    return {
+        "options": preparation_options(data),
+        "tokenizer": rules_sha256(),
+        "sources": {
+            name: {
+                "member": source.member,
+                "files": [{"path": str(path.absolute()), "sha256": digests[path]} for path in source.paths],
+            }
+            for name, source in sources.items()
+        },
+    }
+
+
+def preparation_options(data: DataConfig) -> dict[str, Any]:
+    """Picks the options that a store depends on."""
+    values = data.to_dict()
+    return {name: values[name] for name in PREPARED_WITH}
+
+
+def _whole_store(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a store that this version reads and nothing is missing of."""
+    if not is_store(folder):
+        return None
+    try:
+        check_files(folder)
+        return read_manifest(folder)
+    except DataError:
+        return None
+
+
+def _essence(values: dict[str, Any]) -> Any:
+    """Options, the rules of the tokenizer and contents of files, wherever these lie."""
+    try:
+        contents = {
+            name: (source["member"], [file["sha256"] for file in source["files"]])
+            for name, source in values["sources"].items()
+        }
+        # an option that came later was what it is by default
+        options = {**preparation_options(DataConfig()), **values["options"]}
+    except (KeyError, TypeError, AttributeError):  # of a manifest that was written by hand
+        return None
+    return options, values.get("tokenizer"), contents
