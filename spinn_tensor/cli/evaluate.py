@@ -18,6 +18,8 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
 from spinn_tensor.cli.sentences import TextReader, chosen_branching, needs_parses
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
+from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, stored_splits
 from spinn_tensor.data_prep.files import Skipped, write_json
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.training.checkpoint import run_of
