@@ -62,7 +62,7 @@ os._exit(0)
 
 
 class Facts(NamedTuple):
-    """What was found."""
+    """Hold what was found."""
 
     python: str
     platform: str  # "linux x86_64"
@@ -82,7 +82,7 @@ class Facts(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something that is not as it should be."""
+    """Describe something that is not as it should be."""
 
     what: str
     remedy: str

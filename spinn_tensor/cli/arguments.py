@@ -18,7 +18,7 @@ from spinn_tensor.training.config import SECTIONS, kind_of, parse_value, settabl
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Takes whole names of options alone, and answers arguments that it does not know itself, with its own usage."""
+    """Take whole names of options alone, and answer unknown arguments with the usage of their own subcommand."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})

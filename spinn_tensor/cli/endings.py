@@ -12,7 +12,7 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 
 
 class Ended(BaseException):
-    """A signal asked the program to end; like KeyboardInterrupt it is no error that something else may catch."""
+    """Raised where a signal asks the program to end; like KeyboardInterrupt no error that something else may catch."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -21,7 +21,7 @@ class Ended(BaseException):
 
 @contextmanager
 def ending_signals() -> Iterator[None]:
-    """Has SIGTERM and SIGHUP raise `Ended` within the block; those that are ignored (nohup) or handled stay so."""
+    """Have SIGTERM and SIGHUP raise `Ended` within the block; those that are ignored (nohup) or handled stay so."""
     previous = {}
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(
     name: str, source: Source, data: DataConfig, checkpoint: Checkpoint, skipped: Skipped
 ) -> Evaluation:
-    """Scores of a source; of trees only where its sentences come with trees to compare with, or --branching does."""
+    """Score a source; trees only where its sentences come with trees to compare with, or --branching does."""
     model = checkpoint.config.model
     reads_text = not needs_parses(checkpoint) and model.task != "parse"
     reader = TextReader(checkpoint.tokenizer) if reads_text else None
@@ -118,7 +118,7 @@ def _evaluate(
 
 
 def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
-    """The settings of the run, as far as they bear on the files that are scored, and those given now."""
+    """Return the settings of the run that bear on the files that are scored, and those given now."""
     data = run_of(checkpoint.config, args.checkpoint).data
     is_own = args.data is None
     return replace(
@@ -131,7 +131,7 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
 
 
 def _stored(args: argparse.Namespace, data: DataConfig) -> DataConfig | None:
-    """The data whose store is to be scored: the run's own, or the one that is named; None for files."""
+    """Return the data whose store is to be scored: the run's own, or the one that is named; None for files."""
     if args.data is None:
         return None if prepared_from(data.data) is None else data
     if len(args.data) != 1 or (corpus := prepared_from(str(args.data[0]))) is None:

@@ -113,7 +113,7 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 
 def parity_table(report: ParityReport) -> Table:
-    """How far the artefact is from the model."""
+    """Show how far the artefact is from the model."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("examples compared", f"{report.n:,}")
     table.add_row("largest difference (relative beyond 1)", f"{report.largest_difference:.1e}")

@@ -95,7 +95,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def not_negative(text: str) -> int:
-    """An integer of at least 0, for argparse."""
+    """Read an integer of at least 0, for argparse."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"expected 0 or more, got {value}")
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
-    """Reads the data and counts everything. Raises DataError, not for a bad line where `skip_bad` is set."""
+    """Read the data and count everything. Raises DataError, not for a bad line where `skip_bad` is set."""
     skipped = Skipped()
     with _waiting("reading") as say:
         splits = _read(settings, skipped)
@@ -196,14 +196,14 @@ def histogram_table(
 
 
 def bar(part: float, length: int) -> str:
-    """A bar of block characters, to an eighth of one; whatever is not nothing is seen."""
+    """Draw a bar of block characters, to an eighth of one; whatever is not nothing is seen."""
     eighths = max(round(8 * length * part), 1 if part > 0 else 0)
     whole, rest = divmod(eighths, 8)
     return "█" * whole + EIGHTHS[rest]
 
 
 def _settings(args: argparse.Namespace) -> RunConfig:
-    """What of a run's settings matters here: data, batch size, seed and width. Raises ConfigError and DataError."""
+    """Return settings, of which data, batch size, seed and width matter here. Raises ConfigError and DataError."""
     given = given_data(args)
     corpus = prepared_from(given.get("data")) or corpus_of(args.preset)
     data = DataConfig(**{"corpus": corpus, **given, "skip_bad": True})
@@ -237,7 +237,7 @@ def _coverages(
 
 @contextmanager
 def _waiting(text: str) -> Iterator[Any]:
-    """Says on stderr what is being done, if that is a terminal; what is given is called with the next thing."""
+    """Say on stderr what is being done, if that is a terminal; what is given is called with the next thing."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda text: None

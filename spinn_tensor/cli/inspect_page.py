@@ -44,7 +44,7 @@ UNKNOWN = SPECIAL_TOKENS[UNKNOWN_ID]
 
 
 class Plot(NamedTuple):
-    """A picture for the page."""
+    """Hold a picture for the page."""
 
     title: str
     alt: str  # what it shows, for those who do not see it
@@ -52,7 +52,7 @@ class Plot(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """An example to draw."""
+    """Hold an example to draw."""
 
     row: int
     label: str
@@ -60,7 +60,7 @@ class Sample(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A word, or a bracket over the words of a constituent, in a grid with a place for each word."""
+    """Place a word, or a bracket over the words of a constituent, in a grid with a place for each word."""
 
     level: int  # from 1, the root's; all words are on the last one
     first: int  # place of its first word, from 1

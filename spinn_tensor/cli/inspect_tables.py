@@ -29,7 +29,7 @@ TREES_NOTE = (
 
 
 class Figures(NamedTuple):
-    """A table."""
+    """Hold a table."""
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]  # as many cells each as there are columns
@@ -37,7 +37,7 @@ class Figures(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Tables on one thing, and what is to be said of them."""
+    """Hold tables on one thing, and what is to be said of them."""
 
     title: str
     tables: list[Figures]
@@ -45,7 +45,7 @@ class Section(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """A corpus, looked at."""
+    """Hold all that was found in a corpus."""
 
     title: str
     labels: tuple[str, ...]

@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit status."""
+    """Run one command and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(errors="replace")  # a terminal without box characters is no reason to fail
@@ -130,13 +130,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _rank() -> str:
-    """Which of the processes that torchrun started this one is."""
+    """Say which of the processes that torchrun started this one is."""
     rank = os.environ.get("RANK")
     return f"rank {rank}: " if rank is not None and os.environ.get("WORLD_SIZE", "1") != "1" else ""
 
 
 def _remedy(error: Exception, args: argparse.Namespace) -> str:
-    """Names the option that allows what is too long, where the command has it."""
+    """Name the option that allows what is too long, where the command has it."""
     if isinstance(error, LongLine | LongSentence) and hasattr(args, error.limit):
         return f"; --{error.limit.replace('_', '-')} allows more"
     return ""

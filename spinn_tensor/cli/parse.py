@@ -84,7 +84,7 @@ examples:
 
 
 class Line(NamedTuple):
-    """A line of the input, or a sentence given as an argument."""
+    """Hold a line of the input, or a sentence given as an argument."""
 
     sentences: tuple[tuple[str, ...], ...]  # the tokens of one or more
     fields: tuple[str, ...] = ()  # of the record that they come from
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
-    """The parsers to use, by the name to print. Raises CheckpointError and ConfigError."""
+    """Load the parsers to use, by the name to print. Raises CheckpointError and ConfigError."""
     if not args.model:
         return {"the package's parser": load_parser(packaged_parser(), device)}
     if len({checkpoint_folder(path).resolve() for path in args.model}) < len(args.model):
@@ -162,7 +162,7 @@ def _parsed(
     model: Checkpoint | None,  # None: `branching` instead
     branching: str | None,
 ) -> SentenceColumns:
-    """The sentences under the trees of the model, or of a branching."""
+    """Return the sentences under the trees of the model, or of a branching."""
     if model is None:
         assert branching is not None
         return with_branching(sentence_columns(flat, Vocabulary.build([])), branching)
@@ -172,7 +172,7 @@ def _parsed(
 
 
 def _lines(args: argparse.Namespace, skipped: Skipped, tokenize: Tokenize, limits: Limits) -> list[Line]:
-    """What is to be parsed. Raises DataError naming the line, or the number of the argument."""
+    """Read what is to be parsed. Raises DataError naming the line, or the number of the argument."""
 
     def read(text: str) -> tuple[str, ...]:
         tokens = tokenize(text)
@@ -225,7 +225,7 @@ def _write(args: argparse.Namespace, lines: list[Line], trees: list[Tree]) -> No
 
 
 def _score(gold: list[Tree], models: dict[str, Checkpoint]) -> None:
-    """Prints how the models' trees, and those made without a parser, agree with the gold trees."""
+    """Print how the models' trees, and those made without a parser, agree with the gold trees."""
     lengths = np.array([tree.n_tokens for tree in gold])
     gold_transitions = np.concatenate([tree.transitions for tree in gold])
     parses = {name: _parsed(gold, model, None).transitions for name, model in models.items()}

@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: str | None = None) -> None:
-    """Draws the trees (one sentence, or premise and hypothesis) and prints the probability of each label.
+    """Draw the trees (one sentence, or premise and hypothesis) and print the probability of each label.
 
     The trees are those that the model makes itself, else those of `branching`, else those given. Of a model that looks
     at no tree the words are listed, unless `branching` asks for trees.
@@ -154,7 +154,7 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
 
 
 def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) -> tuple[list[str], Corpus]:
-    """The identifiers and columns of --input."""
+    """Read the identifiers and columns of --input."""
     branching = composed_branching(args, checkpoint)
     tokenize = text_reader_for(checkpoint, branching)
     line_format: LineFormat = SentenceFormat(True, args.field, tokenize)
@@ -175,7 +175,7 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) ->
 
 
 def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
-    """The sentences of the corpus, premises first, under the trees that the model composes them by."""
+    """Return the sentences of the corpus, premises first, under the trees that the model composes them by."""
     encoder = checkpoint.model.encoder
     sentences = corpus.sentences
     if not encoder.config.parses:

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_trainer(settings: RunConfig, device: str, skipped: Skipped) -> Trainer:
-    """What trains a new run, for steps that nobody keeps."""
+    """Make what trains a new run, for steps that nobody keeps."""
     with tempfile.TemporaryDirectory() as folder:
         splits = load_splits(with_corpus(settings, Path(folder), False, Observer()).data, skipped)
     torch.manual_seed(settings.training.seed)

@@ -68,7 +68,7 @@ def download_bar(name: str) -> Iterator[Callable[[int, int | None], object]]:
 
 
 class TerminalObserver(Observer):
-    """A progress bar on a terminal, plain lines elsewhere, on stderr; and Ctrl-C, which lets the step end.
+    """Show a run's progress, as a bar on a terminal and in lines elsewhere; and have Ctrl-C let the step end.
 
     The first SIGINT, SIGTERM or SIGHUP lets the loop write a checkpoint; a second one, or one when there is nothing to
     save, ends the program as it would have without this.

@@ -30,12 +30,12 @@ def plain_table(*columns: str, text_columns: Collection[int] = (0,), **options: 
 
 
 def gold_trees(branching: str | None) -> str:
-    """What the trees are that those of a model are compared with."""
+    """Say what the trees are that those of a model are compared with."""
     return CORPUS_TREES if branching is None else f"trees made by --branching {branching}"
 
 
 def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TREES) -> None:
-    """One table a split, one for all nodes where they were labelled, and one of the model's own trees."""
+    """Print a table for each split, one for all nodes where they were labelled, and one of the model's own trees."""
     console = Console()
     for name, evaluation in evaluations.items():
         tables = {name: evaluation.scores, f"{name}, all nodes": evaluation.node_scores}
@@ -58,7 +58,7 @@ def scores_table(scores: Scores) -> Table:
 
 
 def parse_summary(scores: ParseScores, gold: str = CORPUS_TREES) -> str:
-    """What one line can say of trees."""
+    """Say of trees what one line can."""
     return (
         f"{scores.transition_accuracy:.2%} of transitions as in {gold}; average depth "
         f"{scores.average_depth:.2f} (in those {scores.gold_average_depth:.2f}); {parse_counts(scores)}"
@@ -66,13 +66,13 @@ def parse_summary(scores: ParseScores, gold: str = CORPUS_TREES) -> str:
 
 
 def parse_counts(scores: ParseScores) -> str:
-    """What the trees are over."""
+    """Say what the trees are over."""
     n_sentences, n_trivial = scores.gold.n_sentences, scores.gold.n_trivial
     return f"{n_sentences:,} sentences, {n_trivial:,} of them of one or two words"
 
 
 def parse_table(scores: ParseScores, gold: str = CORPUS_TREES) -> Table:
-    """Unlabelled bracketing F1 against the corpus's trees and trees made without a parser."""
+    """Show the unlabelled bracketing F1 against the corpus's trees and trees made without a parser."""
     table = _bracket_table("bracketing F1 against")
     against = {
         gold: scores.gold,
@@ -86,7 +86,7 @@ def parse_table(scores: ParseScores, gold: str = CORPUS_TREES) -> Table:
 
 
 def comparison_table(rows: dict[str, ParseScores]) -> Table:
-    """Several parsers' trees against the same gold trees, a row each; the last has the gold trees' depth."""
+    """Compare several parsers' trees with the same gold trees, a row each; the last has the gold trees' depth."""
     table = _bracket_table("bracketing F1 of", "transitions", "depth")
     for name, scores in rows.items():
         table.add_row(
@@ -115,6 +115,6 @@ def _percent(figure: float) -> str:
 
 
 def print_skipped(skipped: Skipped) -> None:
-    """Says on stderr what was left out, if anything was."""
+    """Say on stderr what was left out, if anything was."""
     if skipped:
         print(f"spinn: {skipped}", file=sys.stderr)

@@ -21,13 +21,13 @@ from spinn_tensor.model.classifiers import Checkpoint
 
 
 def chosen_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
-    """What --branching says, by default what the checkpoint's run had; None for the trees that are given."""
+    """Return what --branching says, by default what the checkpoint's run had; None for the trees that are given."""
     chosen = checkpoint.config.text.branching if args.branching is None else args.branching
     return None if chosen == "none" else chosen
 
 
 def composed_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
-    """The same for a model that composes by the trees; None for one that parses for itself.
+    """Return the same for a model that composes by the trees; None for one that parses for itself.
 
     Raises ConfigError for one that parses where --branching would do nothing.
     """
@@ -39,7 +39,7 @@ def composed_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str 
 
 
 class TextReader:
-    """Tokenizes sentences without a parse, and counts them."""
+    """Tokenize sentences without a parse, and count them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.n_sentences = 0
@@ -51,12 +51,12 @@ class TextReader:
 
 
 def needs_parses(checkpoint: Checkpoint) -> bool:
-    """Whether the model composes by the trees that it is given: it neither parses nor reads words in a row."""
+    """Tell whether the model composes by the trees that it is given: it neither parses nor reads words in a row."""
     return checkpoint.model.encoder.table_kind not in ("own", "sequence")
 
 
 def text_reader_for(checkpoint: Checkpoint, branching: str | None) -> Tokenize | None:
-    """What reads text without a parse for this model; None if the model needs parses."""
+    """Return what reads text without a parse for this model; None if the model needs parses."""
     if needs_parses(checkpoint) and branching is None:
         return None
     return checkpoint.tokenizer.tokenize
@@ -65,7 +65,7 @@ def text_reader_for(checkpoint: Checkpoint, branching: str | None) -> Tokenize |
 def parse_argument(
     text: str, name: str, tokenize: Tokenize | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Tree:
-    """A binary parse, or text, given on the command line. Raises DataError naming the option."""
+    """Read a binary parse, or text, given on the command line. Raises DataError naming the option."""
     try:
         tree = parse_or_tokenize(text, tokenize)
         limits.check_words(tree.tokens)
@@ -75,7 +75,7 @@ def parse_argument(
 
 
 def split_tokens(text: str) -> tuple[str, ...]:
-    """Tokens of a sentence that is tokenised already, split at blanks. Raises DataError."""
+    """Split a sentence that is tokenised already at blanks. Raises DataError."""
     tokens = tuple(re.findall(r"[^ \t\r\n]+", text))
     if not tokens:
         raise DataError("a sentence without words")
@@ -91,7 +91,7 @@ def trees_of(
     sentences: list[Tree],  # n of them
     columns: SentenceColumns,  # the same n sentences under other trees
 ) -> list[Tree]:
-    """The words under the trees of the columns."""
+    """Return the words under the trees of the columns."""
     bounds = node_offsets(columns)
     return [
         Tree(sentence.tokens, columns.transitions[start:end])

@@ -177,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace, output: Path) -> tuple[RunConfig, bool]:
-    """The run's settings, and whether it may go on with the one in its folder."""
+    """Return the run's settings, and whether it may go on with the one in its folder."""
     resume = args.resume or is_own_restart(output)
     saved = saved_run(output) if resume else None
     if args.resume and saved is None:
@@ -200,7 +200,7 @@ def _print_summary(results: Results, output: Path) -> None:
 
 
 def new_run(args: argparse.Namespace) -> RunConfig:
-    """The settings of a new run: preset, then flags, then --set. Raises ConfigError."""
+    """Return the settings of a new run: preset, then flags, then --set. Raises ConfigError."""
     given = given_data(args)
     data = DataConfig(**{"corpus": prepared_from(given.get("data")) or corpus_of(args.preset), **given})
     preset = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
@@ -212,7 +212,7 @@ def new_run(args: argparse.Namespace) -> RunConfig:
 
 
 def _compiled(settings: RunConfig, preset: RunConfig, args: argparse.Namespace) -> RunConfig:
-    """The settings with compiled steps, CUDA's default, unless the command line, the model or the machine says no."""
+    """Return settings with compiled steps, CUDA's default, unless command line, model or machine says no."""
     if settings.training.compile or settings.not_compilable is not None:
         return settings
     compiled = _with_flags(preset, args, training__compile=True)
@@ -225,7 +225,7 @@ def _compiled(settings: RunConfig, preset: RunConfig, args: argparse.Namespace) 
 
 
 def resumed_run(args: argparse.Namespace, saved: RunConfig) -> RunConfig:
-    """The saved settings; raises ConfigError where the command line would change them."""
+    """Return the saved settings. Raises ConfigError where the command line would change them."""
     if args.preset is not None and args.preset != saved.preset:
         raise ConfigError(f"--resume: preset differs: the run has {saved.preset!r}, now {args.preset!r}")
     given = {f"data__{name}": value for name, value in given_data(args).items()}

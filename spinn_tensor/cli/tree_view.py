@@ -19,19 +19,19 @@ GAP = 4  # between two drawings
 
 
 def drawn(tree: Tree) -> list[str]:
-    """Draws a tree; one that is too long becomes a line that says so, and the parse."""
+    """Draw a tree; one that is too long becomes a line that says so, and the parse."""
     return [note, format_binary(tree)] if (note := too_long(tree)) else tree_lines(tree)
 
 
 def too_long(tree: Tree) -> str:
-    """Says that a tree has too many words to be drawn; "" where it has not."""
+    """Say that a tree has too many words to be drawn; "" where it has not."""
     if tree.n_tokens <= MOST_WORDS:
         return ""
     return f"not drawn: {tree.n_tokens:,} words, at most {MOST_WORDS:,} are drawn"
 
 
 def tree_lines(tree: Tree) -> list[str]:
-    """One line a token; nested from the transitions without recursion, so depth is no limit."""
+    """Draw a line for each token, nested from the transitions without recursion, so that depth is no limit."""
     stack: list[list[str]] = []
     for transition in tree.transitions:
         if transition == REDUCE:
@@ -48,7 +48,7 @@ def tree_lines(tree: Tree) -> list[str]:
 
 
 def _joined(left: list[str], right: list[str]) -> list[str]:
-    """The branches of a node: a bar goes from the left child's first line down to the right child's."""
+    """Join the branches of a node: a bar goes from the left child's first line down to the right child's."""
     return [
         "┬─" + left[0],
         *("│ " + line for line in left[1:]),
@@ -58,7 +58,7 @@ def _joined(left: list[str], right: list[str]) -> list[str]:
 
 
 def side_by_side(left: list[str], right: list[str]) -> list[str]:
-    """Two drawings beside each other."""
+    """Put two drawings beside each other."""
     width = max(map(len, left)) + GAP
     height = max(len(left), len(right))
     pairs = zip(left + [""] * (height - len(left)), right + [""] * (height - len(right)), strict=True)

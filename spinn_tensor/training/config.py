@@ -39,7 +39,7 @@ IN_HALF_OPEN = Allowed("in [0, 1)", lambda value: 0 <= value < 1)
 
 @dataclass(frozen=True)
 class TrainingConfig(Settings):
-    """The optimiser, its schedule, and when to validate, save and stop."""
+    """Set the optimiser, its schedule, and when to validate, save and stop."""
 
     epochs: int = setting(10, "passes over the training examples", AT_LEAST_1)
     batch_size: int = setting(
@@ -93,7 +93,7 @@ class TrainingConfig(Settings):
 
 @dataclass(frozen=True)
 class ParsingConfig(Settings):
-    """How a SPINN learns to parse; nothing to other encoders."""
+    """Set how a SPINN learns to parse; nothing to other encoders."""
 
     learning: str = setting("supervised", "reinforce is RL-SPINN", one_of(*LEARNING))
     transition_weight: float = setting(
@@ -126,7 +126,7 @@ class ParsingConfig(Settings):
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    """One training run. The corpus adds `vocabulary_size` and `n_classes` to the model's options."""
+    """Describe one training run. The corpus adds `vocabulary_size` and `n_classes` to the model's options."""
 
     preset: str
     data: DataConfig
@@ -144,7 +144,7 @@ class RunConfig(Settings):
 
     @property
     def not_compilable(self) -> str | None:
-        """What makes an nn.LSTM over packed sequences part of the model, as "kind is 'lstm'"; None if nothing does."""
+        """Say what makes an nn.LSTM part of the model, as "kind is 'lstm'"; None if nothing does."""
         encoder = encoder_config(self.encoder, vocabulary_size=2)
         for name, value in (("kind", encoder.kind), ("leaf_encoder", encoder.leaf_encoder)):
             if value in ("lstm", "bilstm"):
@@ -152,7 +152,7 @@ class RunConfig(Settings):
         return None
 
     def _check_parsing(self, encoder: EncoderConfig) -> None:
-        """Settings that would do nothing are errors."""
+        """Raise ConfigError for settings that would do nothing."""
         reinforces, by_f1 = self.parsing.learning == "reinforce", self.training.select_by == "f1"
         if not encoder.parses and (reinforces or by_f1):
             name = "learning: reinforce" if reinforces else "select_by: f1"
@@ -181,7 +181,7 @@ class RunConfig(Settings):
         return cls(**fields)
 
     def changed(self, **values: Any) -> RunConfig:
-        """A copy with values set by name or section__name: changed(seed=2, encoder__batch_norm=False)."""
+        """Return a copy with values set by name or section__name: changed(seed=2, encoder__batch_norm=False)."""
         changes: dict[str, dict[str, Any]] = {}
         for key, value in values.items():
             section, name = locate(key.replace("__", "."))
@@ -193,7 +193,7 @@ class RunConfig(Settings):
         return dataclasses.replace(self, **sections)  # all at once: what lies between need not be valid
 
     def with_absolute_paths(self) -> RunConfig:
-        """The same run, whatever the folder is that a later program starts in."""
+        """Return the same run, whatever the folder is that a later program starts in."""
         return dataclasses.replace(self, data=self.data.with_absolute_paths())
 
 
@@ -234,7 +234,7 @@ def locate(key: str) -> tuple[str, str]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """("encoder__hidden_dim", 100) from "hidden_dim=100": a keyword of `RunConfig.changed`, and its value."""
+    """Return ("encoder__hidden_dim", 100) of "hidden_dim=100": a keyword of `RunConfig.changed`, and its value."""
     key, separator, value = text.partition("=")
     if not separator:
         raise ConfigError(f"{text!r}: a setting is key=value")
@@ -248,7 +248,7 @@ def kind_of(section: str, name: str) -> Any:
 
 
 def parse_value(kind: Any, text: str, key: str) -> Any:
-    """The text as a value of the annotated type of a config field. Raises ConfigError naming the key."""
+    """Read a text as a value of the annotated type of a field. Raises ConfigError naming the key."""
     if isinstance(kind, types.UnionType):
         return None if text.lower() == "none" else parse_value(typing.get_args(kind)[0], text, key)
     if kind is bool:
@@ -265,7 +265,7 @@ def parse_value(kind: Any, text: str, key: str) -> Any:
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
-    """Every (key, old value, new value) in which two runs differ, keys as "training.batch_size"."""
+    """List every (key, old value, new value) in which two runs differ, keys as "training.batch_size"."""
     left, right = _flat(old.to_dict()), _flat(new.to_dict())
     keys = sorted(left.keys() | right.keys())
     return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]

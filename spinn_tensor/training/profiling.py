@@ -57,7 +57,7 @@ FASTER = 0.95  # of the time: what is more than noise
 
 
 class Operator(NamedTuple):
-    """What an operator costs itself, without those that it calls, over all its calls in a step; on a GPU a kernel."""
+    """Hold what an operator, or on a GPU a kernel, costs itself in a step, without those that it calls."""
 
     name: str
     milliseconds: float  # of the GPU, or of the CPU where there is none
@@ -66,7 +66,7 @@ class Operator(NamedTuple):
 
 
 class StepProfile(NamedTuple):
-    """What was measured."""
+    """Hold what was measured."""
 
     phases: dict[str, float]  # mean milliseconds of those that there are, in the order of PHASES
     step_milliseconds: float  # median of undisturbed steps
@@ -78,7 +78,7 @@ class StepProfile(NamedTuple):
 
 
 class Profiler:
-    """Trains a model whose run nobody keeps, and measures the steps."""
+    """Train a model whose run nobody keeps, and measure the steps."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer

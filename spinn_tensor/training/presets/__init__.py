@@ -37,7 +37,7 @@ DEFAULT_PRESETS = {
 
 
 class Preset(NamedTuple):
-    """A named starting point; every value can still be changed on the command line."""
+    """Hold a named starting point; every value can still be changed on the command line."""
 
     summary: str  # one line for `spinn presets`
     encoder: dict[str, Any]
