@@ -75,8 +75,8 @@ def lane_tables(
     _check_sizes(len(lengths), width, padded, n_lanes, leaf_index)
     trace = trace_stack(transitions, lengths)
     step = trace.time if width is None else _capped_steps(trace, width)
-    n_states = len(trace.time)
     same = same_entries(trace, leaf_index)  # of each transition the first one with the same entry
+    n_states = len(same)
     same_composition = first_of_equal(same[trace.reduces])  # likewise among the REDUCEs
     kind = np.zeros(n_states, dtype=np.int64)
     kind[trace.reduces] = kinds_of(trace)
@@ -88,9 +88,7 @@ def lane_tables(
     composition_slot = compositions.of_transitions(n_states)[trace.reduces][same_composition]
     rows = state_rows(trace, composition_slot, leaf_rows(trace, n_leaf_rows, leaf_index), leaf_index)
     entry_rows = np.append(1 + entries.of_transitions(n_states)[same], 0)  # NONE reads the zero start
-    top, second, word = _reads(
-        trace
-    )  # a lane's transition before pushed what is on top, so that it is `top`, too
+    top, second, word = _reads(trace)  # the lane's entry before pushed what is on top
     children = compositions.lay(rows[second]), compositions.lay(rows[top])
     kinds, step_offsets = kind[compositions.order], compositions.step_offsets
     return LaneTables(
