@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +14,16 @@ hypothesis.settings.register_profile(
     "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Put torch's number of threads back, which --threads changes, where torch is loaded already."""
+    torch = sys.modules.get("torch")
+    n_threads = None if torch is None else torch.get_num_threads()
+    yield
+    if torch is not None:
+        torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +48,16 @@ def spinn_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def parser_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A parser, which has learnt all trees of its corpora."""
     return _trained("parser", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def few_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of few steps, made in Python by `tests.tiny_training`."""
+    from tests.tiny_training import trainer
+
+    folder = tmp_path_factory.mktemp("few_steps")
+    trainer(folder, epochs=2).fit()
+    return folder
 
 
 def _trained(name: str, factory: pytest.TempPathFactory) -> Path:

@@ -29,6 +29,7 @@ from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not here")
 
+TRACKER = 5  # width of the tracker whose scores random_transition_weights makes
 Batch = Sequence[np.ndarray]  # transitions of each sentence, (2N - 1,) int8
 
 
@@ -196,3 +197,11 @@ def recorded_run(tracked: bool) -> Recorded:
         weight.requires_grad_()
     batch = [row[mask] for row, mask in zip(recorded["transitions"], real, strict=True)]
     return Recorded(batch, leaves, compose, tracker, tensor("root_h"), tensor("loss_weight"), expected)
+
+
+def random_transition_weights(seed: int = 4, scale: float = 3.0) -> TransitionWeights:
+    """Return weights of the last layer of a parser, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(2, TRACKER, generator=generator, dtype=torch.float64) * scale
+    bias = torch.randn(2, generator=generator, dtype=torch.float64)
+    return TransitionWeights(weight.requires_grad_(), bias.requires_grad_())

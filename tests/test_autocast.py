@@ -8,28 +8,27 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from spinn_tensor import LaneTables, TransitionWeights, make_sentence_batch, run_taught
+from spinn_tensor import LaneTables, TransitionWeights, run_taught
 from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.model.leaves import run_lstm
 from tests.machines import (
     MACHINES,
     TABLES,
+    TRACKER,
     gradients,
     parameters,
     random_leaves,
+    random_transition_weights,
     random_transitions,
     random_weights,
     relative_error,
     run_tables,
 )
-from tests.test_encoders import some_columns
-from tests.test_own import TRACKER, random_transition_weights
-from tests.tiny_models import tiny_model
+from tests.tiny_models import LSTMS, encoder_and_batch
 
 pytestmark = pytest.mark.numerical
 
 BATCH = [random_transitions(np.random.default_rng(3), n) for n in (1, 7, 12, 7, 2, 20)]
-LSTMS = [("lstm", "projection"), ("bilstm", "projection"), ("spinn-pi", "bilstm")]  # kind, leaf encoder
 CLOSE = 0.03  # eight bits of mantissa, over a dozen compositions
 
 
@@ -68,12 +67,6 @@ def test_without_autocast_types_must_agree() -> None:
     leaves = random_leaves(BATCH, 16, torch.float32).bfloat16()
     with pytest.raises(TypeError, match="one dtype"):
         run_tables(TABLES["forest"](BATCH), leaves, compose, None, BATCH)
-
-
-def encoder_and_batch(kind, leaf_encoder):
-    encoder = tiny_model("pair", kind, leaf_encoder=leaf_encoder).encoder.eval()
-    assert isinstance(encoder, SentenceEncoder)
-    return encoder, make_sentence_batch(some_columns(), encoder.table_kind)
 
 
 def watch_lstms(encoder: SentenceEncoder, device_type: str) -> list[tuple[bool, torch.dtype]]:

@@ -37,11 +37,10 @@ from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.presets import run_config
 from tests.machines import needs_shared
 from tests.strategies import left_branching, right_branching, tree_of
-from tests.tiny_runs import same_threads, write_pairs, write_trees
+from tests.tiny_runs import write_pairs, write_trees
 
 pytest.importorskip("pyarrow")
 Capture = pytest.CaptureFixture[str]
-keep_threads = pytest.fixture(autouse=True)(same_threads)
 # name: options of a quick run besides --quick, and what its table says
 QUICK = {
     "encoders": (["--no-memory"], "| 8 | 4 | 8 sorted | – |"),

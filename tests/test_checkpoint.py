@@ -20,25 +20,13 @@ from spinn_tensor.data_prep.folders import readable, recover, write_folder
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.checkpoint import save_checkpoint
-from spinn_tensor.training.loop import Task, Trainer
 from tests.damage import DAMAGE
-from tests.test_training import pair_model, pairs, settings
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder after a few steps."""
-    folder = tmp_path_factory.mktemp("trained")
-    vocabulary, corpus = pairs(folder)
-    model = pair_model("spinn-pi", vocabulary)
-    Trainer(Task(model, vocabulary, corpus, corpus), settings(epochs=2), folder).fit()
-    return folder
 
 
 @pytest.fixture
-def checkpoint(trained: Path, tmp_path: Path) -> Path:
+def checkpoint(few_steps: Path, tmp_path: Path) -> Path:
     """A copy of its last checkpoint, to be damaged."""
-    return Path(shutil.copytree(trained / "last", tmp_path / "checkpoint"))
+    return Path(shutil.copytree(few_steps / "last", tmp_path / "checkpoint"))
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -58,8 +46,8 @@ def test_a_folder_without_a_checkpoint(name: str, tmp_path: Path) -> None:
         load_checkpoint(tmp_path / name)
 
 
-def test_load_restores_the_model(trained: Path, tmp_path: Path) -> None:
-    model, vocabulary, config = load_checkpoint(trained / "last")
+def test_load_restores_the_model(few_steps: Path, tmp_path: Path) -> None:
+    model, vocabulary, config = load_checkpoint(few_steps / "last")
     assert not model.training
     save_checkpoint(tmp_path / "again", model, vocabulary, config.run, config.metrics)
     again = load_checkpoint(tmp_path / "again")
@@ -69,32 +57,32 @@ def test_load_restores_the_model(trained: Path, tmp_path: Path) -> None:
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
-def test_weights_that_could_not_be_loaded_are_not_saved(trained: Path, tmp_path: Path) -> None:
-    model, vocabulary, config = load_checkpoint(trained / "last")
+def test_weights_that_could_not_be_loaded_are_not_saved(few_steps: Path, tmp_path: Path) -> None:
+    model, vocabulary, config = load_checkpoint(few_steps / "last")
     with pytest.raises(CheckpointError, match=r"tensor 'encoder\.\S+' has type torch.bfloat16"):
         save_checkpoint(tmp_path / "half", model.bfloat16(), vocabulary, config.run, config.metrics)
     assert not (tmp_path / "half").exists()
 
 
-def test_a_run_stands_for_its_best_checkpoint(trained: Path) -> None:
-    best, run = load_checkpoint(trained / "best"), load_checkpoint(trained)
+def test_a_run_stands_for_its_best_checkpoint(few_steps: Path) -> None:
+    best, run = load_checkpoint(few_steps / "best"), load_checkpoint(few_steps)
     assert run.config == best.config
     assert all(map(torch.equal, run.model.state_dict().values(), best.model.state_dict().values()))
 
 
-def test_a_runs_checkpoints_are_bundles(trained: Path) -> None:
-    for folder in (trained, trained / "best", trained / "last"):
+def test_a_runs_checkpoints_are_bundles(few_steps: Path) -> None:
+    for folder in (few_steps, few_steps / "best", few_steps / "last"):
         model = PairClassifier.from_pretrained(folder)
         checkpoint = load_checkpoint(folder)
         assert model.provenance == checkpoint.model.provenance
         assert (model.vocabulary, model.config) == (checkpoint.vocabulary, checkpoint.config.model)
     for name in ("best", "last"):
-        assert (trained / name / "README.md").read_text().startswith("---\nlibrary_name: ")
+        assert (few_steps / name / "README.md").read_text().startswith("---\nlibrary_name: ")
 
 
-def test_nothing_that_is_read_can_run_and_others_may_read(trained: Path) -> None:
+def test_nothing_that_is_read_can_run_and_others_may_read(few_steps: Path) -> None:
     """The state is a pickle of numbers and tensors, which `weights_only` reads."""
-    files = [path for path in trained.rglob("*") if path.is_file()]
+    files = [path for path in few_steps.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors", ".md", ".pt"}
     umask = os.umask(0)
     os.umask(umask)

@@ -34,7 +34,6 @@ from tests.tiny_runs import (
     SMALL,
     TINY_LOGIC,
     pair_arguments,
-    same_threads,
     tree_arguments,
     write_pairs,
 )
@@ -43,9 +42,6 @@ pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
 PREMISE, HYPOTHESIS = "( dogs bark )", "( dogs ( do ( not bark ) ) )"
-keep_threads = pytest.fixture(autouse=True)(same_threads)
-
-
 def test_train_leaves_a_whole_run(pair_run: Path) -> None:
     assert {path.name for path in pair_run.iterdir()} == {
         "run.json",

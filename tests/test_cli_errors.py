@@ -25,7 +25,6 @@ from tests.tiny_runs import (
     SMALL,
     pair,
     pair_arguments,
-    same_threads,
     tree_arguments,
     write_pairs,
 )
@@ -35,9 +34,6 @@ pytest.importorskip("datasets")
 Capture = pytest.CaptureFixture[str]
 GOOD = json.dumps(pair(random.Random(0)))
 PREMISE = "( dogs bark )"
-keep_threads = pytest.fixture(autouse=True)(same_threads)
-
-
 def edited(**changes: object) -> str:
     """A good line with fields changed; None removes one."""
     record = {**json.loads(GOOD), **changes}

@@ -13,16 +13,13 @@ import pytest
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary, right_branching
 from tests.command_line import assert_one_error
-from tests.tiny_runs import SMALL, same_threads, write_pairs
+from tests.tiny_runs import SMALL, write_pairs
 
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[1]
 LONG = format_binary(right_branching(["dogs"] * 7))
-keep_threads = pytest.fixture(autouse=True)(same_threads)
-
-
 @pytest.fixture
 def runs(pair_run: Path, tree_run: Path) -> dict[str, Path]:
     """A trained model of pairs and one of sentences."""

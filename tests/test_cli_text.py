@@ -26,9 +26,6 @@ from tests.tiny_runs import (
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-keep_threads = pytest.fixture(autouse=True)(same_threads)
-
-
 PAIR = ["--premise", "old dogs don't bark", "--hypothesis", "( ( old dogs ) bark )"]
 
 

@@ -1,17 +1,11 @@
-"""Many processes optimise as one does: gradients, batch norm, the loss curve; and what happens when one dies."""
+"""Many processes optimise as one does: gradients, batch norm, the loss curve."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,33 +19,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
-from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.batching import shares
 from spinn_tensor.data_prep.columns import NO_LABEL, select
 from spinn_tensor.normalization import MaskedBatchNorm, synchronise, uncounted
-from spinn_tensor.training import distributed, load_checkpoint
 from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalPoll, process_group
 from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import make_optimizer
-from spinn_tensor.training.run import LAUNCH, is_own_restart
 from spinn_tensor.training.step import TrainStep
 from tests.parting import n_gloo_threads, n_left
-from tests.test_resume import assert_same_run
-from tests.test_training import CLASSIFIER, ENCODER, pairs, trees
-from tests.tiny_runs import pair_arguments, same_threads
+from tests.tiny_training import CLASSIFIER, ENCODER, pairs, trees
 
 pytestmark = pytest.mark.numerical
 
 KINDS = ("spinn-pi", "spinn-pi-nt", "spinn", "nodes")  # of the models below
 # rows are all, some of them padding, or stand for several equal ones; the rank whose rows do not count
 NORMS = [("all", None), ("masked", None), ("counted", None), ("masked", 1), ("counted", 1)]
-N_EXAMPLES, N_STEPS = 92, 32
-HANGS = 600  # seconds after which a job will not end any more, however busy the machine
-
-keep_threads = pytest.fixture(autouse=True)(same_threads)
+N_EXAMPLES, N_STEPS = 92, 16
 
 
 def task(kind: str, folder: Path, batch_norm: bool = True) -> Task:
@@ -242,164 +228,6 @@ def test_rows_are_counted_as_the_losses_count_them(tmp_path: Path) -> None:
         labels = batch.node_labels if kind == "nodes" else batch.labels
         totals = Totals.of(count_rows(job.train, kind == "nodes")[rows])
         assert [int(n) for n in totals] == [17, int((labels >= 0).sum()), len(batch.sentences.transitions)]
-
-
-@contextmanager
-def torchrun(
-    n_ranks: int, arguments: list[str], *options: str, program: tuple[str, ...]
-) -> Iterator[subprocess.Popen[str]]:
-    """A job, ended with its ranks if the test fails meanwhile."""
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(n_ranks),
-    ]
-    job = subprocess.Popen(
-        [*launcher, *options, *program, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=Path(__file__).resolve().parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    with job:
-        try:
-            yield job
-        except BaseException:
-            job.terminate()
-            raise
-
-
-def pid_of_rank(launcher: int, rank: int) -> int:
-    """The process that torchrun started for a rank."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == launcher and f"RANK={rank}".encode() in (entry / "environ").read_bytes().split(
-                b"\0"
-            ):
-                return int(entry.name)
-    raise AssertionError(f"torchrun has no rank {rank}")
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + HANGS
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-SPINN, PARTING = ("-m", "spinn_tensor"), ("-m", "tests.parting")
-RUN = ["--preset", "logic-spinn-pi", "--epochs", "4", "--dropout", "0.3", "--save-every", "3"]
-
-# Rank 1 dies in its 10th step, as `kill -9` would have it, when the job is started for the first time.
-DYING = """
-import os, signal, sys
-from spinn_tensor.cli.main import main
-from spinn_tensor.training.step import TrainStep
-
-whole_step = TrainStep.__call__
-
-def dying_step(self, batches, totals, step, *rest):
-    if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"], step) == ("1", "0", 9):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole_step(self, batches, totals, step, *rest)
-
-TrainStep.__call__ = dying_step
-sys.exit(main())
-"""
-
-
-@pytest.fixture(scope="module")
-def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return [*pair_arguments(tmp_path_factory.mktemp("corpus")), *RUN]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_signal_to_one_rank_ends_the_job(number: int, arguments: list[str], tmp_path: Path) -> None:
-    """SIGKILL with its rank named; SIGTERM with a checkpoint of the step that it came in, which is told."""
-    output = tmp_path / "run"
-    long = [*arguments, "--epochs", "100000", "--save-every", "0", "--output", str(output)]
-    with torchrun(2, long, program=PARTING) as job:
-        wait_for(output / "last", job)
-        os.kill(pid_of_rank(job.pid, 1), number)
-        printed, _ = job.communicate(timeout=HANGS)
-    assert job.returncode != 0
-    if number == signal.SIGTERM:
-        (step,) = re.findall(r"^stopped at step ([\d,]+); saved .*last$", printed, re.M)
-        assert load_checkpoint(output / "last").config.metrics["step"] == int(step.replace(",", ""))
-        assert "another process" not in printed
-        assert "rank 1: 0 threads left" in printed
-    else:
-        cause = printed[printed.index("Root Cause") :]
-        assert re.search(r"rank +: 1 .*\n +exitcode +: -9 .*SIGKILL", cause), printed
-
-
-@pytest.mark.slow
-def test_a_restarted_job_ends_as_if_nothing_had_happened(arguments: list[str], tmp_path: Path) -> None:
-    """Nor does a restart take the run of another job for its own."""
-    program = tmp_path / "dying.py"
-    program.write_text(DYING)
-    undisturbed, output = tmp_path / "undisturbed", tmp_path / "run"
-    with torchrun(2, [*arguments, "--output", str(undisturbed)], program=SPINN) as job:
-        printed, _ = job.communicate(timeout=HANGS)
-    assert job.returncode == 0, printed
-    options = "--max-restarts", "2"
-    with torchrun(2, [*arguments, "--output", str(output)], *options, program=(str(program),)) as job:
-        printed, _ = job.communicate(timeout=HANGS)
-    assert job.returncode == 0, printed
-    assert re.search(r"exitcode: -9\) local_rank: 1", printed)
-    assert "resumed at step 9" in printed
-    assert_same_run(output, undisturbed)
-    with torchrun(2, [*arguments, "--output", str(output)], "--max-restarts", "1", program=SPINN) as job:
-        printed, _ = job.communicate(timeout=HANGS)
-    assert job.returncode != 0
-    assert printed.count("spinn: rank 0: error: ") == 2
-    assert printed.count("rank 1: error") == 0
-    assert "holds a run already" in printed[printed.index("Root Cause") :]
-
-
-@pytest.mark.parametrize("change", [{}, {"count": "0"}, {"run": "another"}, {"written": False}])
-def test_only_a_restart_of_the_same_job_goes_on_by_itself(
-    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
-    if change.get("written", True):
-        (tmp_path / LAUNCH).write_text(distributed.launch_id())
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", change.get("run", "job"))
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", change.get("count", "1"))
-    assert is_own_restart(tmp_path) == (not change)
-
-
-def test_a_run_goes_on_with_another_number_of_processes(arguments: list[str], tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    with torchrun(2, [*arguments, "--epochs", "1", "--output", str(output)], program=PARTING) as job:
-        printed, _ = job.communicate(timeout=HANGS)
-    assert job.returncode == 0, printed
-    for rank in range(2):
-        assert f"rank {rank}: 0 threads left" in printed
-    assert main(["train", "--output", str(output), "--resume", "--epochs", "2", "--threads", "1"]) == 0
-    assert load_checkpoint(output / "last").config.metrics["step"] == 8
-
-
-@pytest.mark.slow
-def test_compiled_steps_of_two_processes_have_the_losses_of_one(arguments: list[str], tmp_path: Path) -> None:
-    losses = []
-    for compiled in (False, True):
-        output = tmp_path / str(compiled)
-        options = ["--dropout", "0", "--set", "log_every=1", "--output", str(output)]
-        options += ["--compile"] if compiled else []
-        with torchrun(1 + compiled, [*arguments, *options], program=SPINN) as job:
-            printed, _ = job.communicate(timeout=HANGS)
-        assert job.returncode == 0, printed
-        lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-        losses.append([line["loss"] for line in lines if line["kind"] == "train"])
-    assert len(losses[0]) == 16
-    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
 
 def test_alone_a_signal_is_seen_at_once() -> None:

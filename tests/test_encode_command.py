@@ -17,7 +17,6 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.encoding import read_shards, shards
 from tests.closeness import FLOAT16, assert_close
-from tests.tiny_runs import same_threads
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
 pytestmark = pytest.mark.numerical
@@ -25,7 +24,6 @@ pytestmark = pytest.mark.numerical
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-keep_threads = pytest.fixture(autouse=True)(same_threads)
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -23,24 +23,16 @@ from spinn_tensor.data_prep.columns import Corpus, concatenate, lengths, take
 from spinn_tensor.machine import reference
 from spinn_tensor.normalization import MaskedBatchNorm
 from spinn_tensor.training.objective import transition_loss
-from tests.strategies import columns_of, left_branching, right_branching, transitions_from_choices
+from tests.strategies import columns_of, left_branching, right_branching
+from tests.tiny_models import MANY_WORDS, pair_model, some_columns, some_pairs
 
 pytestmark = pytest.mark.numerical
-
-V = 200
-
-
-def some_columns(n_sentences: int = 9, seed: int = 0):
-    """Sentences of 1 to 13 tokens, no two words of them the same."""
-    rng = np.random.default_rng(seed)
-    n_tokens = [1, 2, *rng.integers(1, 14, size=n_sentences - 2)]
-    return columns_of([transitions_from_choices(n, rng.random(2 * n - 1) < 0.5) for n in n_tokens])
 
 
 def encoder(kind: str = "spinn-pi", **options) -> SentenceEncoder:
     torch.manual_seed(0)
     settings = {"embedding_dim": 6, "hidden_dim": 8, "tracker_dim": 3, "embedding_dropout": 0.0} | options
-    return SentenceEncoder(EncoderConfig(V, kind, **settings))
+    return SentenceEncoder(EncoderConfig(MANY_WORDS, kind, **settings))
 
 
 def split(columns):
@@ -168,20 +160,9 @@ def test_autocast_does_not_round_the_sums_of_batch_norm() -> None:
     torch.testing.assert_close(got, exact, rtol=0, atol=0)
 
 
-def pair_model(kind: str = "spinn-pi", **classifier):
-    torch.manual_seed(0)
-    settings = {"mlp_dim": 16, "mlp_dropout": 0.0} | classifier
-    config = EncoderConfig(V, kind, 6, 8, 3, embedding_dropout=0.0)
-    return build_model(ModelConfig("pair", ("a", "b", "c"), config, ClassifierConfig(3, **settings)))
-
-
-def pairs(n: int = 5) -> Corpus:
-    return Corpus.of_pairs(some_columns(n, seed=1), some_columns(n, seed=2), np.arange(n) % 3)
-
-
 def test_a_pair_is_classified_from_both_encodings() -> None:
     model = pair_model(mlp_layers=0, batch_norm=False).eval()
-    columns = pairs()
+    columns = some_pairs()
     premise, hypothesis = (
         model.encoder(make_sentence_batch(side, "lanes")) for side in (columns.sides[0], columns.sides[1])
     )
@@ -191,7 +172,7 @@ def test_a_pair_is_classified_from_both_encodings() -> None:
 
 @pytest.mark.parametrize("kind", GIVEN_KINDS)
 def test_node_logits_end_with_the_roots(kind) -> None:
-    config = EncoderConfig(V, kind, 6, 8, 3)
+    config = EncoderConfig(MANY_WORDS, kind, 6, 8, 3)
     labels = tuple("01234")
     model = build_model(
         ModelConfig("sentence", labels, config, ClassifierConfig(5, mlp_dim=4), node_labels=True)
@@ -212,14 +193,14 @@ def test_node_logits_end_with_the_roots(kind) -> None:
 )
 def test_as_many_parameters_as_published(kind, tracker_dim, mlp_layers, millions) -> None:
     """Bowman et al. 2016, table 1; the fixed embedding does not count."""
-    config = EncoderConfig(V, kind, tracker_dim=tracker_dim, train_embedding=False)
+    config = EncoderConfig(MANY_WORDS, kind, tracker_dim=tracker_dim, train_embedding=False)
     model = build_model(ModelConfig("pair", tuple("abc"), config, ClassifierConfig(3, mlp_layers=mlp_layers)))
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     assert round(trained / 1e6, 1) == millions
 
 
 def test_a_batch_moves_as_a_whole_but_for_what_the_host_reads() -> None:
-    batch = make_batch(pairs(), "lanes")
+    batch = make_batch(some_pairs(), "lanes")
     moved = move(batch, "meta")
     assert moved.labels.device.type == moved.sentences.token_ids.device.type == "meta"
     assert moved.sentences.tables.left_index.device.type == "meta"
@@ -228,7 +209,7 @@ def test_a_batch_moves_as_a_whole_but_for_what_the_host_reads() -> None:
 
 
 def test_premises_and_hypotheses_are_one_batch() -> None:
-    columns = pairs()
+    columns = some_pairs()
     both = concatenate(columns.sides[0], columns.sides[1])
     assert make_batch(columns, "forest").sentences.token_ids.tolist() == both.token_ids.tolist()
 
@@ -237,7 +218,7 @@ def test_premises_and_hypotheses_are_one_batch() -> None:
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
 def test_every_encoder_trains_in_every_precision(kind, precision) -> None:
     model = pair_model(kind).to(precision)
-    batch = make_batch(pairs(), model.encoder.table_kind)
+    batch = make_batch(some_pairs(), model.encoder.table_kind)
     logits, parse = model.run(batch)
     loss = nn.functional.cross_entropy(logits, batch.labels)
     if parse is not None:  # without it nothing reaches the weights that choose

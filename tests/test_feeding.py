@@ -15,8 +15,8 @@ from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
-from tests import test_training
-from tests.test_training import pair_model, pairs, settings
+from tests import tiny_training
+from tests.tiny_training import pair_model, pairs, settings
 
 pytestmark = pytest.mark.numerical
 
@@ -74,7 +74,7 @@ def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest
         return collate(self, columns, step)
 
     monkeypatch.setattr(Classify, "collate", slowly)
-    monkeypatch.setitem(test_training.ENCODER, "embedding_dropout", 0.3)
+    monkeypatch.setitem(tiny_training.ENCODER, "embedding_dropout", 0.3)
     weights = []
     for prefetch in (0, 1, 4):
         options = {"epochs": 2, "batch_size": 8, "prefetch": prefetch, "evaluate_every": 1}

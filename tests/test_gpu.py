@@ -19,6 +19,15 @@ from spinn_tensor.data_prep.columns import select
 from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.training import training_loss
 from spinn_tensor.training.objective import Totals, count_rows
+from tests.compiled_steps import (
+    COMPILED,
+    CONFIG,
+    assert_same_training,
+    corpora,
+    corpus_of,
+    train,
+    train_step,
+)
 from tests.machines import (
     MACHINES,
     TABLES,
@@ -31,17 +40,7 @@ from tests.machines import (
     relative_error,
     run_tables,
 )
-from tests.test_autocast import LSTMS, encoder_and_batch
-from tests.test_compile import (
-    COMPILED,
-    CONFIG,
-    assert_same_training,
-    corpus_of,
-    pair_columns,
-    train,
-    train_step,
-)
-from tests.test_encoders import pair_model, pairs
+from tests.tiny_models import LSTMS, encoder_and_batch, pair_model, some_pairs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -152,7 +151,7 @@ def test_nothing_waits_for_the_device(name, tracked, batch) -> None:
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
 def test_every_model_is_the_same_on_the_device(kind) -> None:
     model = pair_model(kind).double()
-    batch = make_batch(pairs(), model.encoder.table_kind)
+    batch = make_batch(some_pairs(), model.encoder.table_kind)
     expected = training_loss(model, batch)
     model.cuda()
     got = training_loss(model, move(batch, "cuda"))
@@ -181,7 +180,7 @@ def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
         model = pair_model(kind).double().cuda()
         step = torch.compile(training_loss, fullgraph=True, dynamic=True) if compiled else training_loss
         for n in (5, 8, 6):
-            loss = step(model, move(make_batch(pairs(n), model.encoder.table_kind), "cuda"))
+            loss = step(model, move(make_batch(some_pairs(n), model.encoder.table_kind), "cuda"))
             loss.backward()
         results.append((loss.detach(), {name: weight.grad for name, weight in model.named_parameters()}))
     torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-10)
@@ -191,7 +190,7 @@ def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_compiled_training_is_eager_training_on_the_device(kind) -> None:
     """Captured, where the transitions are given: losses, weights, batch norm's statistics and optimiser state."""
-    corpus, batches = corpus_of(list(pair_columns()))
+    corpus, batches = corpus_of(corpora())
     eager, step = (train_step(kind, config, device="cuda") for config in (CONFIG, COMPILED))
     expected, got = train(eager, corpus, batches), train(step, corpus, batches)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
@@ -200,7 +199,7 @@ def test_compiled_training_is_eager_training_on_the_device(kind) -> None:
 
 
 def test_the_device_trains_as_the_cpu() -> None:
-    corpus, batches = corpus_of(list(pair_columns()))
+    corpus, batches = corpus_of(corpora())
     losses = [
         train(train_step("spinn-pi", CONFIG, device=device), corpus, batches) for device in ("cpu", "cuda")
     ]
@@ -213,7 +212,7 @@ def test_the_device_trains_as_the_cpu() -> None:
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_no_step_waits_for_the_device(kind, config) -> None:
     """From the batch on the CPU to the changed weights."""
-    corpus, batches = corpus_of(list(pair_columns()))
+    corpus, batches = corpus_of(corpora())
     step = train_step(kind, config, device="cuda")
     train(step, corpus, batches)
     counts = count_rows(corpus, node_labels=False)
@@ -228,7 +227,7 @@ def test_no_step_waits_for_the_device(kind, config) -> None:
 
 def test_replays_draw_new_dropout() -> None:
     """One batch, a rate of zero: what differs between two losses is which features were dropped."""
-    corpus, batches = corpus_of(list(pair_columns()))
+    corpus, batches = corpus_of(corpora())
     step = train_step("spinn-pi", COMPILED, device="cuda")
     step.method.model.mlp.dropout.p = 0.5
     step.warm_up(corpus, batches[0])

@@ -15,10 +15,9 @@ from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.normalization import MaskedBatchNorm
 from tests.machines import relative_error
-from tests.test_encoders import some_columns
 from tests.tiny_bundles import TEXTS
 from tests.tiny_bundles import tiny_model as model_with_words
-from tests.tiny_models import tiny_model
+from tests.tiny_models import some_columns, tiny_model
 
 pytestmark = pytest.mark.numerical
 

@@ -19,11 +19,10 @@ from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training import hardware
 from spinn_tensor.training.hardware import Missing, check_compile, cpp_compiler, missing_to_compile
-from tests.tiny_runs import pair_arguments, same_threads
+from tests.tiny_runs import pair_arguments
 
 pytest.importorskip("datasets")
 
-keep_threads = pytest.fixture(autouse=True)(same_threads)
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has compilers of its own")
 NO_HEADER = "<stdin>:1:10: fatal error: Python.h: No such file or directory"
 

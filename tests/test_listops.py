@@ -35,7 +35,7 @@ from spinn_tensor.data_prep.corpora.generated.listops import (
 from spinn_tensor.data_prep.corpora.read import corpus_of, read_line_examples
 from spinn_tensor.data_prep.trees import format_binary, parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from tests.tiny_runs import SMALL, same_threads
+from tests.tiny_runs import SMALL
 
 Capture = pytest.CaptureFixture[str]
 SMALL_CORPUS = ListOpsConfig(seed=3, n_train=400, n_dev=60, n_test=150, max_tokens=20)
@@ -43,7 +43,6 @@ TINY = ListOpsConfig(n_train=60, n_dev=20, n_test=20, max_tokens=10)
 LINES = ["9\t( ( ( [MAX 2 ) 9 ) ] )\n", "1\t( ( ( [SM 4 ) 7 ) ] )\n"]
 APPLY = {"[MIN": min, "[MAX": max, "[MED": statistics.median, "[SM": sum}  # then an integer below 10
 
-restore_threads = pytest.fixture(autouse=True)(same_threads)
 expressions = st.builds(
     lambda seed, max_depth: draw_expression(Draw(str(seed)), max_depth),
     st.integers(0, 10**9),

@@ -19,10 +19,12 @@ from spinn_tensor.machine import operators, reference
 from spinn_tensor.machine.schedule import choose
 from spinn_tensor.training.objective import transition_loss
 from tests.machines import (
+    TRACKER,
     flatten,
     gradients,
     parameters,
     random_leaves,
+    random_transition_weights,
     random_transitions,
     random_weights,
     relative_error,
@@ -31,18 +33,11 @@ from tests.strategies import all_transitions, batches_of_transitions, left_branc
 
 pytestmark = pytest.mark.numerical
 
-HIDDEN, TRACKER = 7, 5
+HIDDEN = 7
 # finite scores from next to nothing to the largest there are
 SCORES = st.one_of(
     st.floats(-1e300, 1e300), st.sampled_from([0.0, -0.0, 5e-324, 1.7e308, -1.7e308, np.inf, -np.inf])
 )
-
-
-def random_transition_weights(seed: int = 4, scale: float = 3.0) -> TransitionWeights:
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(2, TRACKER, generator=generator, dtype=torch.float64) * scale
-    bias = torch.randn(2, generator=generator, dtype=torch.float64)
-    return TransitionWeights(weight.requires_grad_(), bias.requires_grad_())
 
 
 def machine(batch):

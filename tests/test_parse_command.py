@@ -28,7 +28,6 @@ from tests.tiny_runs import (
     PRESET,
     pair_arguments,
     parser_arguments,
-    same_threads,
     write_pairs,
 )
 
@@ -37,8 +36,6 @@ pytestmark = pytest.mark.numerical
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-keep_threads = pytest.fixture(autouse=True)(same_threads)
-
 # The parser's training corpora have these trees, and it learns them all.
 TREES = {
     "dogs bark": "( dogs bark )",

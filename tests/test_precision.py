@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -24,13 +25,12 @@ from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 from spinn_tensor.training.step import autocast, check_precision, matmul_precision
-from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, same_threads, tree_arguments
+from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, tree_arguments
 
 pytestmark = pytest.mark.numerical
 
 pytest.importorskip("datasets")
 
-keep_threads = pytest.fixture(autouse=True)(same_threads)
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
     "spinn-pi-nt": ["--set", "kind=spinn-pi-nt"],
@@ -108,7 +108,9 @@ def test_evaluation_is_in_float32(tmp_path: Path) -> None:
     assert evaluate(checkpoint.model, trainer.task.dev).loss == results["splits"]["dev"]["loss"]
 
 
-@pytest.mark.parametrize("kind", ["spinn-pi-nt", "spinn-pi", "spinn"])
+@pytest.mark.parametrize(
+    "kind", ["spinn-pi", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spinn-pi-nt", "spinn"))]
+)
 def test_a_compiled_step_in_bfloat16(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     options = ["--dropout", "0", "--precision", "bfloat16", *KINDS[kind]]
@@ -148,27 +150,37 @@ WHOEVER_SET_TF32 = {
     "legacy flag": ("matmul.allow_tf32 = True", "matmul.allow_tf32"),
 }
 STEP = """
-import torch
+import os, sys, torch
 from benchmarks.gpu_cases import precision
 from spinn_tensor.training.step import matmul_precision
 matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
-{said}
-for of_step in (matmul_precision, precision):
-    with of_step("tf32"):
-        assert matmul.fp32_precision == "tf32"
-    assert {still}
-with precision("float32"):
-    assert (matmul.fp32_precision, rnn.fp32_precision) == ("ieee", "ieee")
-assert {still}
+
+def check(said, still):
+    exec(said)
+    for of_step in (matmul_precision, precision):
+        with of_step("tf32"):
+            assert matmul.fp32_precision == "tf32"
+        assert eval(still)
+    with precision("float32"):
+        assert (matmul.fp32_precision, rnn.fp32_precision) == ("ieee", "ieee")
+    assert eval(still)
+
+for said, still in CASES:
+    child = os.fork()
+    if not child:
+        check(said, still)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, said
 """
 
 
-@pytest.mark.parametrize("who", WHOEVER_SET_TF32)
-def test_tf32_whoever_set_it(who: str) -> None:
-    """In a process of its own: torch's two ways of saying it cannot be mixed, and it remembers."""
-    said, still = WHOEVER_SET_TF32[who]
-    command = [sys.executable, "-c", STEP.format(said=said, still=still)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_tf32_whoever_set_it() -> None:
+    """In a process for each: torch's two ways of saying it cannot be mixed, and it remembers."""
+    program = STEP.replace("CASES", repr(list(WHOEVER_SET_TF32.values())))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

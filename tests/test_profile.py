@@ -25,13 +25,11 @@ from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.phases import MARK, Phase
 from spinn_tensor.training.profiling import LEFT_OVER, Profiler, operators_of, phases_of
 from spinn_tensor.training.step import TrainStep
-from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, same_threads, tree_arguments
+from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, tree_arguments
 
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-keep_threads = pytest.fixture(autouse=True)(same_threads)
-
 EAGER = ["data", "tables", "transfer", "encode", "classify", "backward", "update", LEFT_OVER]
 COMPILED = ["data", "tables", "transfer", "forward", "backward", "update", LEFT_OVER]
 REPLAYED = ["data", "tables", "transfer", "replay", LEFT_OVER]

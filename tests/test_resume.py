@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +19,8 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.resume import STATE, read_training_state
-from tests.test_training import pair_model, pairs, settings
-from tests.tiny_runs import pair_arguments, same_threads
+from tests.tiny_runs import assert_same_run, figures, pair_arguments, same_threads
+from tests.tiny_training import pair_model, pairs, settings
 
 pytest.importorskip("datasets")
 
@@ -57,11 +55,6 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-TIMES = ("seconds", "examples_per_second", "waiting")  # of the log; all else is the same in every run
-
-keep_threads = pytest.fixture(autouse=True)(same_threads)
-
-
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*pair_arguments(tmp_path_factory.mktemp("corpus")), *RUN]
@@ -74,23 +67,6 @@ def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) 
     for _ in same_threads():
         assert main([*arguments, "--output", str(output)]) == 0
     return output
-
-
-def figures(folder: Path) -> list[dict]:
-    """The run's log but for what the clock decides."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
-
-
-def assert_same_run(output: Path, undisturbed: Path) -> None:
-    for name in ("best/model.safetensors", "last/model.safetensors"):
-        assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    ours, theirs = (read_training_state(folder / "last") for folder in (output, undisturbed))
-    torch.testing.assert_close(ours[1:], theirs[1:], rtol=0, atol=0)
-    by_the_clock = {"seconds": 0.0, "metrics_position": 0}
-    assert replace(ours.progress, **by_the_clock) == replace(theirs.progress, **by_the_clock)
-    assert figures(output) == figures(undisturbed)
-    assert sorted(os.listdir(output)) == sorted(os.listdir(undisturbed))
 
 
 def killed_at_event(arguments: list[str], output: Path, n_events: int) -> bool:
@@ -224,18 +200,10 @@ def test_resuming_where_nothing_is_begins_a_run(
     assert f"nothing to resume in {output}: beginning a new run" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of few steps."""
-    folder = tmp_path_factory.mktemp("trained")
-    trainer_of(folder, "cpu", epochs=2).fit()
-    return folder
-
-
 @pytest.fixture
-def last(trained: Path, tmp_path: Path) -> Path:
-    """A copy of its last checkpoint, to be damaged."""
-    return Path(shutil.copytree(trained / "last", tmp_path / "last"))
+def last(few_steps: Path, tmp_path: Path) -> Path:
+    """A copy of the last checkpoint of a run, to be damaged."""
+    return Path(shutil.copytree(few_steps / "last", tmp_path / "last"))
 
 
 class Notes(Observer):
@@ -246,19 +214,15 @@ class Notes(Observer):
         self.texts.append(text)
 
 
-def trainer_of(folder: Path, device: str, epochs: int = 3) -> Trainer:
-    vocabulary, corpus = pairs(folder)
-    task = Task(pair_model("spinn-pi", vocabulary).to(device), vocabulary, corpus, corpus)
-    return Trainer(task, settings(epochs=epochs), folder, Notes())
-
-
-def resumed(trained: Path, checkpoint: Path, device: str) -> list[str]:
+def resumed(last: Path, device: str) -> list[str]:
     """What is noted where the checkpoint is resumed on a device."""
-    trainer = trainer_of(trained, device)
-    trainer.resume(read_training_state(checkpoint), checkpoint)
+    vocabulary, corpus = pairs(last.parent)
+    task = Task(pair_model("spinn-pi", vocabulary).to(device), vocabulary, corpus, corpus)
+    notes = Notes()
+    trainer = Trainer(task, settings(epochs=3), last.parent, notes)
+    trainer.resume(read_training_state(last), last)
     trainer.take_step(trainer.batches(2)[0])
-    assert isinstance(trainer.observer, Notes)
-    return trainer.observer.texts
+    return notes.texts
 
 
 def change(edit: Callable[[dict], object]) -> Callable[[Path], None]:
@@ -289,23 +253,23 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_training_state_is_refused_in_one_line(name: str, trained: Path, last: Path) -> None:
+def test_a_damaged_training_state_is_refused_in_one_line(name: str, last: Path) -> None:
     DAMAGE[name](last / STATE)
     with pytest.raises(CheckpointError) as error:
-        resumed(trained, last, "cpu")
+        resumed(last, "cpu")
     assert str(error.value).startswith(f"{last / STATE}: ")
     assert "\n" not in str(error.value)
 
 
-def test_a_run_on_cuda_goes_on_on_the_cpu_and_says_so(trained: Path, last: Path) -> None:
-    assert resumed(trained, last, "cpu") == []
+def test_a_run_on_cuda_goes_on_on_the_cpu_and_says_so(last: Path) -> None:
+    assert resumed(last, "cpu") == []
     change(lambda state: state["generators"][0].update(cuda=torch.zeros(16).byte()))(last / STATE)
-    (note,) = resumed(trained, last, "cpu")
+    (note,) = resumed(last, "cpu")
     assert note.startswith("now on cpu, before not")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_run_on_the_cpu_goes_on_on_cuda_and_says_so(trained: Path) -> None:
-    (note,) = resumed(trained, trained / "last", "cuda")
+def test_a_run_on_the_cpu_goes_on_on_cuda_and_says_so(last: Path) -> None:
+    (note,) = resumed(last, "cuda")
     assert note.startswith("now on cuda, before not")

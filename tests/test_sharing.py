@@ -23,16 +23,17 @@ from spinn_tensor.data_prep.columns import SentenceColumns
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, prefixes
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 from tests.machines import (
+    TRACKER,
     flatten,
     gradients,
     parameters,
     random_leaves,
+    random_transition_weights,
     random_transitions,
     random_weights,
     relative_error,
 )
 from tests.strategies import batches_of_transitions
-from tests.test_own import TRACKER, random_transition_weights
 
 pytestmark = pytest.mark.numerical
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_sentence_batch
+from spinn_tensor.batch import SentenceBatch
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.export.programs import TORCH_OF_LANES
 from spinn_tensor.model.classifiers import Model
-from spinn_tensor.model.encoder import ParsingMachine
+from spinn_tensor.model.encoder import ParsingMachine, SentenceEncoder
 from spinn_tensor.normalization import MaskedBatchNorm
+from tests.strategies import columns_of, transitions_from_choices
 
 VOCABULARY_SIZE = 60
+MANY_WORDS = 200  # more than `some_columns` has
+LSTMS = [("lstm", "projection"), ("bilstm", "projection"), ("spinn-pi", "bilstm")]  # kind, leaf encoder
 exports_lanes = pytest.mark.skipif(
     TorchVersion(torch.__version__) < TORCH_OF_LANES, reason="this torch exports no program with a tracker"
 )
@@ -55,3 +61,30 @@ def tiny_model(
         if labels:
             model.mlp.output.weight.normal_()
     return model
+
+
+def pair_model(kind: str = "spinn-pi", **classifier) -> Model:
+    """A model of pairs as it is made, without dropout."""
+    torch.manual_seed(0)
+    settings = {"mlp_dim": 16, "mlp_dropout": 0.0} | classifier
+    config = EncoderConfig(MANY_WORDS, kind, 6, 8, 3, embedding_dropout=0.0)
+    return build_model(ModelConfig("pair", ("a", "b", "c"), config, ClassifierConfig(3, **settings)))
+
+
+def some_columns(n_sentences: int = 9, seed: int = 0) -> SentenceColumns:
+    """Sentences of 1 to 13 tokens, no two words of them the same."""
+    rng = np.random.default_rng(seed)
+    n_tokens = [1, 2, *rng.integers(1, 14, size=n_sentences - 2)]
+    return columns_of([transitions_from_choices(n, rng.random(2 * n - 1) < 0.5) for n in n_tokens])
+
+
+def some_pairs(n: int = 5) -> Corpus:
+    """Pairs of such sentences."""
+    return Corpus.of_pairs(some_columns(n, seed=1), some_columns(n, seed=2), np.arange(n) % 3)
+
+
+def encoder_and_batch(kind: str, leaf_encoder: str) -> tuple[SentenceEncoder, SentenceBatch]:
+    """An encoder and a batch for it."""
+    encoder = tiny_model("pair", kind, leaf_encoder=leaf_encoder).encoder.eval()
+    assert isinstance(encoder, SentenceEncoder)
+    return encoder, make_sentence_batch(some_columns(), encoder.table_kind)

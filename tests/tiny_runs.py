@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
+from spinn_tensor.training.resume import read_training_state
 
 NOUNS, VERBS, ADJECTIVES = ("dogs", "cats", "birds", "cows"), ("bark", "sing", "sleep"), ("old", "red", "big")
 
@@ -30,6 +33,7 @@ SMALL = [
 SMALL += ["--batch-size", "16", "--threads", "1", "--device", "cpu", "--set", "log_every=2"]
 
 TINY_LOGIC = LogicConfig(n_train=90, n_dev=30, n_test=30, n_long=30)
+TIMES = ("seconds", "examples_per_second", "waiting")  # of the log; all else is the same in every run
 
 PRESET = ["--preset", "logic-spinn-pi", "--lr", "0.01", "--set", "decay_every=0"]
 
@@ -144,3 +148,21 @@ def _run(arguments: list[str], folder: Path) -> Path:
     for _ in same_threads():
         assert main(arguments) == 0
     return folder / "run"
+
+
+def figures(folder: Path) -> list[dict]:
+    """The run's log but for what the clock decides."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def assert_same_run(output: Path, undisturbed: Path) -> None:
+    """Compare two runs to the last bit."""
+    for name in ("best/model.safetensors", "last/model.safetensors"):
+        assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    ours, theirs = (read_training_state(folder / "last") for folder in (output, undisturbed))
+    torch.testing.assert_close(ours[1:], theirs[1:], rtol=0, atol=0)
+    by_the_clock = {"seconds": 0.0, "metrics_position": 0}
+    assert replace(ours.progress, **by_the_clock) == replace(theirs.progress, **by_the_clock)
+    assert figures(output) == figures(undisturbed)
+    assert sorted(os.listdir(output)) == sorted(os.listdir(undisturbed))

@@ -1,0 +1,64 @@
+"""Tiny corpora, models and settings of training runs in Python, and what their logs say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.data_prep.columns import Corpus
+from spinn_tensor.data_prep.corpora import PairFormat, SstFormat, corpus_of, read_line_examples
+from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
+from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.loop import Observer, Task, Trainer
+from tests.tiny_runs import write_pairs, write_trees
+
+ENCODER = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "embedding_dropout": 0.0}
+
+CLASSIFIER = {"mlp_dim": 16, "mlp_layers": 1, "mlp_dropout": 0.0}
+
+
+def pairs(folder: Path, n_pairs: int = 40, seed: int = 1) -> tuple[Vocabulary, Corpus]:
+    examples = list(read_line_examples(write_pairs(folder / "pairs.jsonl", n_pairs, seed), PairFormat()))
+    vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example.trees)
+    return vocabulary, corpus_of(examples, vocabulary)
+
+
+def trees(folder: Path, n_trees: int = 30) -> tuple[Vocabulary, Corpus]:
+    examples = list(read_line_examples(write_trees(folder / "trees.txt", n_trees, seed=1), SstFormat()))
+    vocabulary = Vocabulary.build(example.trees[0].tokens for example in examples)
+    return vocabulary, corpus_of(examples, vocabulary)
+
+
+def settings(kind: str = "spinn-pi", **training: object) -> RunConfig:
+    config = TrainingConfig(**{"batch_size": 16, "learning_rate": 3e-3, "log_every": 3, **training})  # type: ignore[arg-type]
+    return RunConfig("test", DataConfig(), {"kind": kind, **ENCODER}, CLASSIFIER, config)
+
+
+def pair_model(kind: str, vocabulary: Vocabulary) -> torch.nn.Module:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(len(vocabulary), kind=kind, **ENCODER)
+    return build_model(ModelConfig("pair", NLI_LABELS, encoder, ClassifierConfig(3, **CLASSIFIER)))
+
+
+def tree_model(vocabulary: Vocabulary, node_labels: bool) -> torch.nn.Module:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(len(vocabulary), **ENCODER)
+    classifier = ClassifierConfig(5, **CLASSIFIER)
+    return build_model(ModelConfig("sentence", tuple("abcde"), encoder, classifier, node_labels))
+
+
+def trainer(
+    folder: Path, kind: str = "spinn-pi", observer: Observer | None = None, **training: object
+) -> Trainer:
+    vocabulary, corpus = pairs(folder)
+    model = pair_model(kind, vocabulary)
+    return Trainer(Task(model, vocabulary, corpus, corpus), settings(kind, **training), folder, observer)
+
+
+def log_of(folder: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
