@@ -42,6 +42,8 @@ pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
 PREMISE, HYPOTHESIS = "( dogs bark )", "( dogs ( do ( not bark ) ) )"
+
+
 def test_train_leaves_a_whole_run(pair_run: Path) -> None:
     assert {path.name for path in pair_run.iterdir()} == {
         "run.json",

@@ -34,6 +34,8 @@ pytest.importorskip("datasets")
 Capture = pytest.CaptureFixture[str]
 GOOD = json.dumps(pair(random.Random(0)))
 PREMISE = "( dogs bark )"
+
+
 def edited(**changes: object) -> str:
     """A good line with fields changed; None removes one."""
     record = {**json.loads(GOOD), **changes}

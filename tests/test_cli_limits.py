@@ -20,6 +20,8 @@ pytest.importorskip("datasets")
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[1]
 LONG = format_binary(right_branching(["dogs"] * 7))
+
+
 @pytest.fixture
 def runs(pair_run: Path, tree_run: Path) -> dict[str, Path]:
     """A trained model of pairs and one of sentences."""

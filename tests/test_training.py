@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from spinn_tensor import make_batch
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
-from spinn_tensor.data_prep.corpora import PairFormat, SstFormat, corpus_of, read_line_examples
+from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.inference import predict_probabilities
