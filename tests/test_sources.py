@@ -24,9 +24,8 @@ from spinn_tensor.data_prep.corpora.splits import load_splits, prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
-from tests.tiny_runs import SMALL, same_threads, write_own_pairs, write_pairs, write_trees
+from tests.tiny_runs import SMALL, write_own_pairs, write_pairs, write_trees
 
-keep_threads = pytest.fixture(autouse=True)(same_threads)
 ARCHIVES = ("snli", "multinli", "sst")
 
 
