@@ -7,7 +7,7 @@ from typing import Self
 
 
 class DataError(ValueError):
-    """Bad input. `str()` is one line: place, then reason.
+    """Raised for bad input. `str()` is one line: place, then reason.
 
     >>> str(DataError("a node with one child", path="dev.jsonl", line=17, token=(5, ")")))
     "dev.jsonl:17: token 5 ')': a node with one child"
@@ -39,7 +39,7 @@ class DataError(ValueError):
         example: int | str | None = None,
         field: str | None = None,
     ) -> Self:
-        """The same error with the places filled in that were not known where it was raised."""
+        """Return the same error with the places filled in that were not known where it was raised."""
         return type(self)(
             self.reason,
             path=path if self.path is None else self.path,

@@ -31,7 +31,7 @@ BLOCK_CHARACTERS = 1 << 25  # of the lines of a block, beside the last one: bloc
 
 
 class Skipped(Counter[str]):
-    """How many lines were left out, by reason and by file, and where the first of them are."""
+    """Count the lines left out, by reason and by file, and keep where the first of them are."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.places: dict[str, list[str]] = {}  # file:line of up to N_PLACES bad lines, where it was known
@@ -81,7 +81,7 @@ class Skipped(Counter[str]):
         self.files.clear()
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """As JSON values: of each reason how many, and places."""
+        """Return JSON values: of each reason how many, and places."""
         return {reason: {"lines": n, "places": self.places.get(reason, [])} for reason, n in self.items()}
 
     def restore(
@@ -126,7 +126,7 @@ def open_text(
     skipped: Skipped | None = None,  # counts bad lines, not raising: too long, not UTF-8, a .gz's broken end
     limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept
 ) -> Iterator[Iterator[str]]:
-    """Lines of a UTF-8 text file, plain, .gz or in a .zip, read as they are asked for.
+    """Open a UTF-8 text file, plain, .gz or in a .zip, whose lines are read as they are asked for.
 
     Lines end at "\\n" alone, so that they count as other tools count them; one that is left out is given as an
     empty one, so that the others keep their numbers.
@@ -285,7 +285,7 @@ def read_examples(
 
 @contextmanager
 def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """File to write UTF-8 text ("w") or bytes ("wb") into; it takes its name when the block ends well.
+    """Open a file to write UTF-8 text ("w") or bytes ("wb"); it takes its name when the block ends well.
 
     A reader sees the old content or the new, never half of it; on an error nothing is left behind, and what a killed
     writer of the file has left is deleted. A pipe or a device is written to as it is, and of a link what it stands for.
@@ -318,7 +318,7 @@ def _open_to_write(path: Path | int, mode: Literal["w", "wb"]) -> IO[Any]:
 
 
 def parse_record(line: str) -> dict[str, Any]:
-    """The JSON object in a line of a jsonl file; raises DataError."""
+    """Read the JSON object in a line of a jsonl file; raises DataError."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:

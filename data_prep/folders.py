@@ -40,7 +40,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def readable(folder: Path) -> Path:
-    """The folder to read: itself, or its predecessor if the writer was killed between the two renames."""
+    """Find the folder to read: itself, or its predecessor if the writer was killed between the two renames."""
     folder = real_path(folder)
     return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
 

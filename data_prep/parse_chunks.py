@@ -32,14 +32,14 @@ _OPEN, _CLOSE = b"()"
 
 
 class ParsedChunk(NamedTuple):
-    """What became of n strings."""
+    """Hold what became of n strings."""
 
     columns: SentenceColumns  # those that are parses, in their order
     parse_mask: np.ndarray  # (n,) bool, which those are
 
 
 class _Symbols(NamedTuple):
-    """The symbols of n strings, Q in all."""
+    """Hold the symbols of n strings, Q in all."""
 
     offsets: np.ndarray  # (n + 1,) int64, where the symbols of each string begin
     row: np.ndarray  # (Q,) int64, string of each
@@ -86,7 +86,7 @@ def parse_chunk(
 
 
 def _buffers(parses: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes of all strings, (number of bytes,) uint8, and where each begins, (n + 1,) int64."""
+    """Return the bytes of all strings, (number of bytes,) uint8, and where each begins, (n + 1,) int64."""
     import pyarrow as pa
 
     parses = parses.cast(pa.large_string())
@@ -122,7 +122,7 @@ def _symbols(
 
 
 def _are_trees(symbols: _Symbols) -> np.ndarray:  # (n,) bool
-    """Conditions 1 and 2, and as many open as closed brackets."""
+    """Check conditions 1 and 2, and that as many brackets are closed as opened."""
     rise = np.where(symbols.close_mask, -1, symbols.word_mask)  # of the stack
     height = np.concatenate(([0], np.cumsum(rise)))  # (Q + 1,) before each symbol, over all strings
     start = height[symbols.offsets[:-1]]
@@ -139,7 +139,7 @@ def _opens_before(
     symbols: _Symbols,
     words: np.ndarray,  # (Q,) bool, those of the strings that are looked at
 ) -> np.ndarray:  # (number of words,) int64
-    """How many open brackets stand right before each word."""
+    """Count the open brackets that stand right before each word."""
     position = np.flatnonzero(words)
     n_opens = np.cumsum(symbols.open_mask)[position]
     previous = np.concatenate(([0], n_opens[:-1]))
@@ -155,7 +155,7 @@ def _brackets_fit(
     n_words: np.ndarray,  # (m,) int64
     n_opens: np.ndarray,  # (L,) int64, brackets before each word
 ) -> np.ndarray:  # (m,) bool
-    """Condition 3."""
+    """Check condition 3."""
     trace = trace_stack(transitions, n_words)
     below = trace.below[trace.reduces]
     first_words = np.cumsum(n_words) - n_words
@@ -169,7 +169,7 @@ def _token_ids(
     n_bytes: np.ndarray,  # (L,) int64, of each
     vocabulary: WordIds,
 ) -> np.ndarray:  # (L,) int32
-    """Each distinct word is looked up once."""
+    """Look up each distinct word once."""
     import pyarrow as pa
 
     offsets = np.concatenate(([0], np.cumsum(n_bytes))).astype(np.int64)
@@ -179,5 +179,5 @@ def _token_ids(
 
 
 def _totals(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:  # (n,) int64
-    """True entries between each two offsets."""
+    """Count the true entries between each two offsets."""
     return np.diff(np.concatenate(([0], np.cumsum(mask)))[offsets])

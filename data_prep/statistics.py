@@ -44,13 +44,13 @@ _WIDTHS = (1, 2, 5)  # of a histogram's bins, times a power of ten
 
 
 class Distribution(NamedTuple):
-    """How often each whole number comes."""
+    """Count how often each whole number comes."""
 
     counts: np.ndarray  # (largest + 1,) int64
 
     @property
     def total(self) -> int:
-        """How many numbers there are."""
+        """Count the numbers."""
         return int(self.counts.sum())
 
     @property
@@ -62,12 +62,12 @@ class Distribution(NamedTuple):
         return len(self.counts) - 1
 
     def percentile(self, percent: int) -> int:
-        """The smallest number that so many percent of the numbers do not exceed; 50 gives the (lower) median."""
+        """Return the smallest number that so many percent of the numbers do not exceed; 50 gives the (lower) median."""
         return int(np.searchsorted(100 * np.cumsum(self.counts), percent * self.total))
 
 
 class SideStatistics(NamedTuple):
-    """The sentences of one side of a split: all its premises, say."""
+    """Describe the sentences of one side of a split: all its premises, say."""
 
     lengths: Distribution  # words of a sentence
     heights: Distribution  # of the trees
@@ -80,7 +80,7 @@ class SideStatistics(NamedTuple):
 
 
 class SplitStatistics(NamedTuple):
-    """One split of a corpus."""
+    """Describe one split of a corpus."""
 
     n_examples: int
     n_sentences: int
@@ -99,24 +99,24 @@ class SplitStatistics(NamedTuple):
 
     @property
     def n_unknown(self) -> int:
-        """Tokens that are not in the vocabulary."""
+        """Count the tokens that are not in the vocabulary."""
         return int(self.word_counts[UNKNOWN_ID])
 
     @property
     def n_distinct_words(self) -> int:
-        """Words of the vocabulary that come at all."""
+        """Count the words of the vocabulary that come at all."""
         return int(np.count_nonzero(self.word_counts[UNKNOWN_ID + 1 :]))
 
 
 class Overlap(NamedTuple):
-    """What of a split is in another one as well."""
+    """Count what of a split is in another one as well."""
 
     n_examples: int
     n_sentences: int  # of both sides, of a pair corpus in whichever side of the other
 
 
 class Coverage(NamedTuple):
-    """For how much of a split there are word vectors."""
+    """Count for how much of a split there are word vectors."""
 
     n_words: int  # distinct words, of the vocabulary
     n_words_found: int
@@ -138,7 +138,7 @@ def bin_edges(
     most: int,  # bins
     start: int = 0,  # the smallest value there can be
 ) -> np.ndarray:  # (bins + 1,) int64
-    """Edges of a histogram: bin k has the values from edges[k] to edges[k + 1] - 1.
+    """Choose the edges of a histogram: bin k has the values from edges[k] to edges[k + 1] - 1.
 
     All bins are 1, 2 or 5 times a power of ten wide, the smallest that gives at most so many, but for the last one,
     which has the largest hundredth of the values wherever these lie.
@@ -160,7 +160,7 @@ def binned(
     counts: np.ndarray,  # (largest + 1,) integers
     edges: np.ndarray,  # (bins + 1,) int64
 ) -> np.ndarray:  # (bins,) integers
-    """How many values are in each bin; those below the first edge or from the last one on are in none."""
+    """Count the values in each bin; those below the first edge or from the last one on are in none."""
     before = np.concatenate([[0], np.cumsum(counts)])
     return np.diff(before[np.minimum(edges, len(counts))])
 
@@ -170,7 +170,7 @@ def split_statistics(
     n_labels: int,  # classes; 0 where there are none
     vocabulary_size: int,  # V
 ) -> SplitStatistics:
-    """All figures of a split. Raises DataError if it is empty or naming the sentence that has no tree."""
+    """Compute all figures of a split. Raises DataError if it is empty or naming the sentence that has no tree."""
     n_examples = len(corpus.labels)
     if not n_examples:
         raise DataError("a split without examples")
@@ -193,13 +193,13 @@ def split_statistics(
 
 
 def corpus_sides(corpus: Corpus) -> dict[str, SentenceColumns]:
-    """The sentences of a corpus, by what they are called."""
+    """Return the sentences of a corpus, by what they are called."""
     names = ("premise", "hypothesis") if corpus.n_sides == 2 else ("sentence",)
     return dict(zip(names, corpus.sides, strict=True))
 
 
 def sentence_keys(columns: SentenceColumns) -> np.ndarray:
-    """A number for each sentence, (n,) uint64, equal for equal words in equal order."""
+    """Number each sentence, (n,) uint64, equal for equal words in equal order."""
     starts = columns.token_offsets[:-1]
     place = np.arange(len(columns.token_ids)) - np.repeat(starts, lengths(columns))
     return np.add.reduceat(
@@ -208,7 +208,7 @@ def sentence_keys(columns: SentenceColumns) -> np.ndarray:
 
 
 def example_keys(corpus: Corpus) -> np.ndarray:
-    """A number for each example, (n,) uint64, whatever its label; a pair has another one the other way round."""
+    """Number each example, (n,) uint64, whatever its label; a pair has another one the other way round."""
     *first, last = sentence_keys(corpus.sentences).reshape(corpus.n_sides, -1)
     return last + _mix(first[0]) if first else last
 
@@ -217,7 +217,7 @@ def overlap(
     train: Corpus,
     other: Corpus,
 ) -> Overlap:
-    """Examples and sentences of `other` that are in `train` as well."""
+    """Count examples and sentences of `other` that are in `train` as well."""
     examples = np.isin(example_keys(other), example_keys(train))
     sentences = np.isin(sentence_keys(other.sentences), sentence_keys(train.sentences))
     return Overlap(int(examples.sum()), int(sentences.sum()))
@@ -227,7 +227,7 @@ def coverage(
     word_counts: np.ndarray,  # (V,) integers
     found_mask: np.ndarray,  # (V,) bool, whether a word has a vector
 ) -> Coverage:
-    """Words and tokens that have a vector."""
+    """Count words and tokens that have a vector."""
     words = np.arange(len(word_counts)) > UNKNOWN_ID
     words &= word_counts > 0
     found = words & found_mask
@@ -240,25 +240,25 @@ def coverage(
 
 
 def share(part: float, whole: float) -> float:
-    """part / whole, NaN of nothing."""
+    """Return part / whole, NaN of nothing."""
     return part / whole if whole else math.nan
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014), uint64: every bit depends on all of x."""
+    """Mix bits as SplitMix64 ends (Steele, Lea & Flood 2014), uint64: every bit depends on all of x."""
     x = (x ^ (x >> np.uint64(30))) * _MIX1
     x = (x ^ (x >> np.uint64(27))) * _MIX2
     return x ^ (x >> np.uint64(31))
 
 
 def _count_labels(labels: np.ndarray, n_labels: int) -> tuple[np.ndarray, int]:
-    """How often each label comes, and how many have none."""
+    """Count how often each label comes, and how many have none."""
     labelled = labels[labels >= 0]
     return np.bincount(labelled, minlength=n_labels), len(labels) - len(labelled)
 
 
 def _count_ambiguous(keys: np.ndarray, labels: np.ndarray) -> int:
-    """Labelled examples of which an equal one has another label."""
+    """Count labelled examples of which an equal one has another label."""
     keys, labels = keys[labels >= 0], labels[labels >= 0]
     if not len(keys):
         return 0
@@ -270,7 +270,7 @@ def _count_ambiguous(keys: np.ndarray, labels: np.ndarray) -> int:
 
 
 class _Trees(NamedTuple):
-    """Shapes of a block of n trees."""
+    """Hold the shapes of a block of n trees."""
 
     heights: np.ndarray  # (n,) int64
     mean_depths: np.ndarray  # (n,) float64, of the words of each
@@ -291,7 +291,7 @@ def _side_statistics(columns: SentenceColumns) -> SideStatistics:
 
 
 def _blocks(columns: SentenceColumns) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Transitions and lengths of the sentences, so many at a time."""
+    """Yield transitions and lengths of the sentences, so many at a time."""
     nodes, n_tokens = node_offsets(columns), lengths(columns)
     for first in range(0, n_sentences(columns), _BLOCK):
         last = min(first + _BLOCK, n_sentences(columns))

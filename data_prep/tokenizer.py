@@ -136,7 +136,7 @@ class Tokenizer:
         return tuple(token for token, _ in self._pre_tokenize(word))
 
     def tokenize_batch(self, texts: Iterable[str]) -> list[tuple[str, ...]]:
-        """Tokens of each sentence, for programs; files are read by the line. Raises DataError naming the example."""
+        """Tokenize each sentence, for programs; files are read by the line. Raises DataError naming the example."""
         sentences = []
         for example, text in enumerate(texts):
             try:

@@ -20,7 +20,7 @@ SPECIAL_TOKENS = ("<pad>", "<unk>")
 
 
 def lower_case(token: str) -> str:
-    """The token in lower case as HF `tokenizers` has it: each character by itself.
+    """Put the token in lower case as HF `tokenizers` does: each character by itself.
 
     `str.lower` differs where Σ ends a word, which it writes ς, and in characters that are new in Unicode.
     """
@@ -44,7 +44,7 @@ def _lowercase() -> Callable[[str], str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """V distinct tokens; id 0 is `<pad>`, id 1 is `<unk>`, which stands for every other word."""
+    """Hold V distinct tokens; id 0 is `<pad>`, id 1 is `<unk>`, which stands for every other word."""
 
     tokens: tuple[str, ...]  # (V,)
     lower: bool = False  # whether words are looked up in lower case, as `lower_case` has it
@@ -67,12 +67,12 @@ class Vocabulary:
         min_count: int = 1,
         lower: bool = False,
     ) -> Vocabulary:
-        """The words seen at least min_count times, most frequent first, then in alphabetical order."""
+        """Take the words seen at least min_count times, most frequent first, then in alphabetical order."""
         return cls.from_counts(Counter(chain.from_iterable(token_iterables)), min_count, lower)
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], min_count: int = 1, lower: bool = False) -> Vocabulary:
-        """As `build`, of words already counted."""
+        """Do as `build`, with words already counted."""
         merged: Counter[str] = Counter()
         for token, count in counts.items():
             merged[lower_case(token) if lower else token] += count
@@ -84,11 +84,11 @@ class Vocabulary:
 
     @cached_property
     def index(self) -> Mapping[str, int]:
-        """Id of each token; `<pad>` is no word and has none, so that a word spelt like it is unknown."""
+        """Return the id of each token; `<pad>` is no word and has none, so that a word spelt like it is unknown."""
         return {token: i for i, token in enumerate(self.tokens) if i != PAD_ID}
 
     def encode(self, tokens: Iterable[str]) -> np.ndarray:
-        """Ids of the tokens, (number of tokens,) int32; UNKNOWN_ID for those not in the vocabulary."""
+        """Return ids of the tokens, (number of tokens,) int32; UNKNOWN_ID for those not in the vocabulary."""
         get = self.index.get
         if self.lower:
             tokens = map(lower_case, tokens)
@@ -96,5 +96,5 @@ class Vocabulary:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest over the tokens, in order, and the casing: equal digests encode equally."""
+        """Return a hex digest over the tokens, in order, and the casing: equal digests encode equally."""
         return hashlib.sha256(json.dumps([self.lower, self.tokens]).encode("ascii")).hexdigest()

@@ -15,7 +15,7 @@ from spinn_tensor.data_prep.columns import SentenceColumns
 
 
 class WordList:
-    """Words in the order in which they came."""
+    """Keep words in the order in which they came."""
 
     def __init__(self, words: Iterable[str] = ()) -> None:
         self._index: dict[str, int] = {}
@@ -31,7 +31,7 @@ class WordList:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All words, by number."""
+        """Return all words, by number."""
         return tuple(self._index)
 
 
@@ -39,7 +39,7 @@ def count_words(
     token_ids: np.ndarray,  # (M,) int32
     n_words: int,  # V
 ) -> np.ndarray:  # (V,) int64
-    """How often each word occurs."""
+    """Count how often each word occurs."""
     return np.bincount(token_ids, minlength=n_words)
 
 
@@ -59,5 +59,5 @@ def renumber(
     columns: SentenceColumns,
     new_ids: np.ndarray,  # (V,) integers, the new number of each word
 ) -> SentenceColumns:
-    """The same sentences with other numbers for their words."""
+    """Give the words of the same sentences other numbers."""
     return columns._replace(token_ids=new_ids.astype(np.int32)[columns.token_ids])

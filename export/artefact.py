@@ -45,11 +45,11 @@ ARTEFACTS = {  # file of each format
 
 
 class ArtefactError(ValueError):
-    """An exported folder that cannot be used; its text is one line that names the file and what is wrong."""
+    """Raised for an exported folder that cannot be used; its text is one line that names the file and what is wrong."""
 
 
 class Exported(NamedTuple):
-    """What export.json says, the format version aside."""
+    """Hold what export.json says, the format version aside."""
 
     format: str  # one of ARTEFACTS
     task: str  # "pair", "sentence" or "parse"
@@ -65,7 +65,7 @@ class Exported(NamedTuple):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the artefact says of itself inside, where all values are text: all but what is of its folder."""
+        """Return what the artefact says of itself inside, where all values are text: all but what is of its folder."""
         fields = {key: value for key, value in self._asdict().items() if key not in ("format", "branching")}
         return {VERSION_KEY: str(FORMAT_VERSION)} | {
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -21,7 +21,7 @@ from spinn_tensor.normalization import MaskedBatchNorm
 
 
 class Affine(NamedTuple):
-    """x W + b."""
+    """Hold x W + b."""
 
     weight: Tensor  # (I, O)
     bias: Tensor  # (O,)
@@ -33,7 +33,7 @@ def sum_type(weight: Tensor) -> torch.dtype:
 
 
 def projection_of(leaves: LeafEncoder) -> Affine:  # (E, D), (D,)
-    """The projection of embedded words, and the batch norm after it."""
+    """Return the projection of embedded words, and the batch norm after it."""
     weight, bias = _affine(leaves.projection)
     if leaves.norm is not None:
         scale, shift = _scale_and_shift(leaves.norm)
@@ -42,13 +42,13 @@ def projection_of(leaves: LeafEncoder) -> Affine:  # (E, D), (D,)
 
 
 def leaf_table(leaves: LeafEncoder) -> Tensor:  # (V, D)
-    """The projection of every word of the vocabulary."""
+    """Return the projection of every word of the vocabulary."""
     weight, bias = projection_of(leaves)
     return torch.addmm(bias, leaves.embedding.weight.detach(), weight)
 
 
 def classifier_layers(mlp: MLP) -> list[Affine]:
-    """The products of a classifier, ReLU between them, with the batch norm before each."""
+    """Return the products of a classifier, ReLU between them, with the batch norm before each."""
     layers = []
     for number, layer in enumerate([*mlp.hidden, mlp.output]):
         assert isinstance(layer, nn.Linear)
@@ -63,7 +63,7 @@ def classifier_layers(mlp: MLP) -> list[Affine]:
 
 
 def step_weights(machine: StackMachine | ParsingMachine) -> StepWeights:
-    """The weights of a machine with a tracker."""
+    """Return the weights of a machine with a tracker."""
     compose, tracker = machine.compose.weights(), machine.tracker
     assert compose.tracker_weight is not None
     assert tracker is not None
@@ -87,13 +87,13 @@ def step_weights(machine: StackMachine | ParsingMachine) -> StepWeights:
 
 
 def _tanh_gate_last(rows: Tensor) -> Tensor:
-    """Rows of the gates i, f, g, o as i, f, o, g."""
+    """Reorder rows of the gates i, f, g, o to i, f, o, g."""
     i, f, g, o = rows.chunk(4)
     return torch.cat((i, f, o, g))
 
 
 def lstm_directions(lstm: nn.LSTM) -> list[tuple[Affine, Tensor]]:
-    """Of either direction: the words' product with both biases, and the matrix of h (D, 4D)."""
+    """Return for either direction the words' product with both biases, and the matrix of h (D, 4D)."""
     directions = []
     for suffix in ("", "_reverse"):
         weight_input, weight_hidden, bias_input, bias_hidden = (

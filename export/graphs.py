@@ -43,7 +43,7 @@ from spinn_tensor.model.encoder import ParsingMachine, StackMachine
 
 
 class Leaves(nn.Module):
-    """Word ids to leaf states."""
+    """Turn word ids into leaf states."""
 
     table: Tensor  # (V, D) folded, or (V, E)
     forth: Tensor  # (D / 2, 2D) of the LSTM's h, with a bidirectional leaf encoder
@@ -109,7 +109,7 @@ class Leaves(nn.Module):
 
 
 class Product(nn.Module):
-    """x W + b, the product in the type of W."""
+    """Compute x W + b, the product in the type of W."""
 
     weight: Tensor  # (I, O)
     bias: Tensor  # (O,)
@@ -124,7 +124,7 @@ class Product(nn.Module):
 
 
 class Head(nn.Module):
-    """The classifier."""
+    """Classify features by products with ReLU between them."""
 
     def __init__(self, layers: list[Affine], dtype: torch.dtype) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Head(nn.Module):
 
 
 class Graph(nn.Module):
-    """What all graphs have: leaves, machine, head, and a `forward` that takes the inputs by name or in order."""
+    """Give all graphs what they share: leaves, machine, head, and a `forward` that takes inputs by name or in order."""
 
     def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Graph(nn.Module):
         self,
         encodings: Tensor,  # (n, H) premises, then hypotheses
     ) -> tuple[Tensor, ...]:
-        """Logits and encodings, in the order of the outputs."""
+        """Return the logits and encodings, in the order of the outputs."""
         if self.task != "pair":
             return (encodings,) if self.head is None else (self.head(encodings), encodings)
         assert self.head is not None
@@ -181,7 +181,7 @@ class Graph(nn.Module):
 
 
 class LaneGraph(Graph):
-    """The machine with a tracker, which parses or is given transitions, on single sentences or pairs."""
+    """Run the machine with a tracker, which parses or is given transitions, on single sentences or pairs."""
 
     compose: Tensor  # `StepWeights`
     compose_bias: Tensor
@@ -226,7 +226,7 @@ class LaneGraph(Graph):
         lengths: Tensor,  # (B,) int64
         given: Tensor | None,  # (B, 2N - 1) int64
     ) -> tuple[Tensor, Tensor]:  # (B, H), (B, 2N - 1)
-        """Encodings and the transitions made."""
+        """Return the encodings and the transitions made."""
         n_words, weights = token_ids.shape[1], self.weights()
         n_examples = token_ids.shape[0] // self.leaves.n_sides
         words = prepare(self.leaves.of_lanes(token_ids, lengths), lengths, weights)
@@ -247,7 +247,7 @@ class LaneGraph(Graph):
 
 
 class ForestGraph(Graph):
-    """The machine without a tracker, its schedule given."""
+    """Run the machine without a tracker, its schedule given."""
 
     def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
         super().__init__(model, table_kind, fold_leaves, dtype)
@@ -292,7 +292,7 @@ def build_graph(
     dtype: torch.dtype | None = None,  # of tables, matrices and products with them; None = that of the sums
     onnx_loop: bool = False,  # the loop as one operator, which `export.onnx_file` alone knows how to write
 ) -> Graph:
-    """The graph of a trained model. Its weights are copies, and its module has no parameters.
+    """Build the graph of a trained model. Its weights are copies, and its module has no parameters.
 
     Raises ExportError for a model that has no such graph.
     """
@@ -306,7 +306,7 @@ def build_graph(
 
 
 def example_inputs(graph: Graph) -> dict[str, Tensor]:
-    """Small inputs to export with, all axes of different sizes."""
+    """Make small inputs to export with, all axes of different sizes."""
     sizes = {"batch": 3, "length": 5, "transitions": 9, "tokens": 17, "steps": 4, "width": 7, "sentences": 6}
     inputs = {}
     for name, axes in input_axes(graph.task, graph.table_kind).items():
@@ -320,7 +320,7 @@ def example_inputs(graph: Graph) -> dict[str, Tensor]:
 
 
 def dynamic_shapes(graph: Graph) -> dict[str, Any]:
-    """For `torch.export`: every axis of the inputs by name, 2 length - 1 derived."""
+    """Name every axis of the inputs for `torch.export`, 2 length - 1 derived."""
     named = {axis: torch.export.Dim(axis, min=1) for axis in ("batch", "length", "tokens", "steps", "width")}
     dims: dict[str, Any] = dict(named)
     dims["transitions"] = 2 * dims["length"] - 1
@@ -337,7 +337,7 @@ def traced(
     module: nn.Module,  # the graph, or what wraps it, with its inputs
     graph: Graph,
 ) -> torch.export.ExportedProgram:
-    """The module for any sizes of the graph's inputs.
+    """Trace the module for any sizes of the graph's inputs.
 
     All exports go through here: `scan` keeps what it compiled for one of them, and uses it for the next.
     """

@@ -21,7 +21,7 @@ Candidate = Callable[[Arrays], Arrays]  # an artefact that runs: inputs and outp
 
 
 class ExportError(ValueError):
-    """A model that cannot be exported as asked, or an artefact that is not what it should be. One line."""
+    """Raised for a model that cannot be exported as asked, or an artefact that is not what it should be. One line."""
 
 
 def check_exportable(model: Model, table_kind: str) -> None:

@@ -36,7 +36,7 @@ OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS, VERSION}  # what
 
 
 class ExportOptions(NamedTuple):
-    """What is written."""
+    """Say what is written."""
 
     format: str  # one of ARTEFACTS
     tables: str | None = None  # "own", "given", "forest"; None = the model's

@@ -131,7 +131,7 @@ def _name_axes(proto: ModelProto, exported: Exported) -> None:
 
 
 def _graphs(graph: GraphProto, prefix: str = "") -> Iterator[tuple[str, GraphProto]]:
-    """The graph and the bodies of its loops."""
+    """Yield the graph and the bodies of its loops."""
     yield prefix, graph
     for number, node in enumerate(graph.node):
         for attribute in node.attribute:
@@ -144,7 +144,7 @@ def _domains(graph: GraphProto) -> set[str]:
 
 
 def _quantised(proto: ModelProto) -> ModelProto:
-    """Dynamically quantised products. The one that chooses transitions, of a vector, stays as it is."""
+    """Quantise products dynamically. The one that chooses transitions, of a vector, stays as it is."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -186,7 +186,7 @@ def _order(graph: GraphProto) -> None:
 
 
 def _reads(node: NodeProto) -> set[str]:
-    """What a node reads, the bodies of its loops included."""
+    """Return what a node reads, the bodies of its loops included."""
     names = set(node.input)
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -206,7 +206,7 @@ def _vector_products(proto: ModelProto) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say of other packages and of themselves."""
+    """Silence what the exporters say of other packages and of themselves."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

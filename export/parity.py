@@ -57,18 +57,18 @@ POISON = -(10**9)  # padding that is no word
 
 
 class ParityError(ValueError):
-    """An artefact that does not say what its model says. One line."""
+    """Raised for an artefact that does not say what its model says. One line."""
 
 
 class Case(NamedTuple):
-    """A batch, and what an artefact reads of it."""
+    """Hold a batch, and what an artefact reads of it."""
 
     columns: Corpus  # n examples
     inputs: Arrays  # by name, see `export.interface`
 
 
 class Tolerance(NamedTuple):
-    """How far numbers may lie apart that differ by rounding alone."""
+    """Say how far numbers may lie apart that differ by rounding alone."""
 
     difference: float  # relative to the largest number
     per_word: float = 0.0  # more of it for each word of an example's longest sentence
@@ -87,7 +87,7 @@ TOLERANCES = {
 
 
 class ParityReport(NamedTuple):
-    """How an artefact compares."""
+    """Say how an artefact compares."""
 
     # by the words of an example's longest sentence: of logits and encodings by the artefact's trees; beyond 1 relative
     differences: dict[int, float]
@@ -139,7 +139,7 @@ def random_cases(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     seed: int = 0,
 ) -> Iterator[Case]:
-    """Random words in sentences of LENGTHS: each length alone if a batch has one example, else all of them mixed."""
+    """Draw words in sentences of LENGTHS: each length alone if a batch has one example, else all of them mixed."""
     generator = np.random.default_rng(seed)
     for n in batch_sizes:
         for length in LENGTHS if n == 1 else (None,):
@@ -157,7 +157,7 @@ def make_case(
     *,
     tables: str | None = None,
 ) -> Case:
-    """The case of a batch of a corpus, with padding that must not be read."""
+    """Make the case of a batch of a corpus, with padding that must not be read."""
     sides = columns.sides
     inputs = graph_inputs(sides, default_tables(model) if tables is None else tables)
     for side, sentences in zip(sides_of(model.config.task), sides, strict=True):
@@ -235,7 +235,7 @@ def reference(
     case: Case,
     tables: str,  # "own", "given" or "forest"
 ) -> Arrays:
-    """What the model says of a case in evaluation, by the names of the outputs of its graphs."""
+    """Return what the model says of a case in evaluation, by the names of the outputs of its graphs."""
     outputs, parse = _outcome(model, case.columns, tables)
     if tables == "own":
         assert parse is not None
@@ -344,7 +344,7 @@ def _random_sentences(
     n_tokens: np.ndarray,  # (n,)
     vocabulary_size: int,
 ) -> SentenceColumns:
-    """Every sentence has a tree of some kind, in turn."""
+    """Draw sentences, each with a tree of some kind, in turn."""
     transitions = [
         branching_transitions(
             np.array([length]), BRANCHINGS[row % len(BRANCHINGS)], int(generator.integers(1 << 31))

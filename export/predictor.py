@@ -45,7 +45,7 @@ TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sente
 
 
 class OnnxPredictor(TextModel):
-    """An exported model on one provider, for sentences in any number and of any lengths."""
+    """Run an exported model on one provider, for sentences in any number and of any lengths."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class OnnxPredictor(TextModel):
         columns: SentenceColumns,
         output: str,  # "encodings" or "transitions"
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(rows, their output); a model of pairs takes two sentences of like lengths for a pair."""
+        """Yield (rows, their output); a model of pairs takes two sentences of like lengths for a pair."""
         if self.exported.task != "pair":
             for rows, (answer,) in self._answers([columns], [output]):
                 yield rows, answer
@@ -139,7 +139,7 @@ class OnnxPredictor(TextModel):
 
 
 def _branching(exported: Exported, trees: str | None, parser: OnnxPredictor | None) -> str | None:
-    """The trees that replace those given; raises ValueError for what the model has no use for."""
+    """Choose the trees that replace those given; raises ValueError for what the model has no use for."""
     if trees is not None and parser is not None:
         raise ValueError("trees and parser: give one of them")
     if exported.tables == "own":

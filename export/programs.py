@@ -38,7 +38,7 @@ TORCH_OF_LANES = "2.13"  # 2.11 does not export the scan of a model with a track
 
 
 class Named(nn.Module):
-    """A graph whose outputs have names."""
+    """Wrap a graph so that its outputs have names."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Named(nn.Module):
 
 
 def program(model: Model, exported: Exported) -> torch.export.ExportedProgram:
-    """The exported program of a model. Its weights are copies.
+    """Export the program of a model. Its weights are copies.
 
     Raises ExportError for a model that cannot be exported so.
     """
@@ -90,7 +90,7 @@ def export_program(
 
 
 def load_program(path: str | Path) -> Candidate:
-    """The program in a file of `export_program`: arrays in, arrays out, by name.
+    """Load the program in a file of `export_program`: arrays in, arrays out, by name.
 
     Raises ExportError for a file that is none.
     """
@@ -129,7 +129,7 @@ def export_aoti(
 
 
 def load_aoti(path: str | Path) -> Candidate:
-    """The package in a file of `export_aoti`: arrays in, arrays out, by name.
+    """Load the package in a file of `export_aoti`: arrays in, arrays out, by name.
 
     Raises ExportError for a file that is none.
     """
@@ -141,7 +141,7 @@ def load_aoti(path: str | Path) -> Candidate:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what torch says of its own modules: deprecated pytrees in the exporter, torch.jit in the compiler."""
+    """Silence what torch says of its own modules: deprecated pytrees in the exporter, torch.jit in the compiler."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
         warnings.filterwarnings("ignore", ".*torch.jit.*")

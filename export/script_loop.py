@@ -30,7 +30,7 @@ def run_lanes(
     given: Tensor | None,  # (B, 2N - 1) int64 SHIFT, REDUCE or padding; None = the trackers choose
     weights: StepWeights,
 ) -> tuple[Tensor, Tensor]:  # (B, H) encodings, (B, 2N - 1) int64 transitions
-    """The whole loop."""
+    """Run the whole loop."""
     n_lanes, n_leaves, tracker_dim = lengths.shape[0], leaves.shape[0], weights.hidden.shape[0]
     words = prepare(leaves.unsqueeze(0), lengths, weights)
     states = with_null_row(leaves, n_leaves - n_lanes)
@@ -111,7 +111,7 @@ def run_lstm(
     sums: Tensor,  # (B, N, 4D) of the words
     hidden: Tensor,  # (D, 4D)
 ) -> Tensor:  # (B, N, D)
-    """One direction of a bidirectional leaf encoder."""
+    """Run one direction of a bidirectional leaf encoder."""
     h = sums.new_zeros(sums.shape[0], hidden.shape[0])
     c = torch.zeros_like(h)
     outputs = sums.new_empty(sums.shape[0], sums.shape[1], hidden.shape[0])
@@ -150,7 +150,7 @@ def run_both_ways(
     forth: Tensor,  # (D / 2, 2D) of h
     back: Tensor,  # (D / 2, 2D)
 ) -> Tensor:  # (L, D)
-    """The bidirectional leaf encoder."""
+    """Run the bidirectional leaf encoder."""
     n_lanes, n_words, n_sums = real_mask.shape[0], real_mask.shape[1], forth_sums.shape[1]
     lanes = forth_sums.new_zeros(2, n_lanes, n_words, n_sums)
     lanes[0, real_mask] = forth_sums
@@ -170,7 +170,7 @@ def run_forest(
     weight: Tensor,  # (2H, 5H)
     bias: Tensor,  # (5H,)
 ) -> Tensor:  # (B, H) encodings
-    """The machine without a tracker, step after step of its schedule."""
+    """Run the machine without a tracker, step after step of its schedule."""
     n_steps, width, hidden_dim = left_index.shape[0], left_index.shape[1], leaves.shape[1] // 2
     states = with_null_row(leaves, n_steps * width)
     free = 1 + leaves.shape[0]

@@ -34,7 +34,7 @@ LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order 
 
 
 class Layer(nn.Module):
-    """x W + b."""
+    """Compute x W + b."""
 
     weight: Tensor  # (I, O)
     bias: Tensor  # (O,)
@@ -50,7 +50,7 @@ class Layer(nn.Module):
 
 
 class Script(nn.Module):
-    """What all scripts have: leaves, head, and names of the outputs."""
+    """Give all scripts what they share: leaves, head, and names of the outputs."""
 
     table: Tensor  # (V, E), or (V, D) folded
 
@@ -99,7 +99,7 @@ class Script(nn.Module):
 
 
 class LaneScript(Script):
-    """The machine with a tracker."""
+    """Run the machine with a tracker."""
 
     compose: Tensor  # `StepWeights`
     compose_bias: Tensor
@@ -149,7 +149,7 @@ class LaneScript(Script):
 
 
 class OwnScript(LaneScript):
-    """Single sentences, which the tracker parses."""
+    """Take single sentences, which the tracker parses."""
 
     def forward(self, token_ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         encodings, transitions = self.encode(token_ids, lengths, None)
@@ -157,7 +157,7 @@ class OwnScript(LaneScript):
 
 
 class OwnPairScript(LaneScript):
-    """Pairs, which the tracker parses."""
+    """Take pairs, which the tracker parses."""
 
     def forward(
         self, premise_ids: Tensor, premise_lengths: Tensor, hypothesis_ids: Tensor, hypothesis_lengths: Tensor
@@ -169,14 +169,14 @@ class OwnPairScript(LaneScript):
 
 
 class GivenScript(LaneScript):
-    """Single sentences with their transitions."""
+    """Take single sentences with their transitions."""
 
     def forward(self, token_ids: Tensor, lengths: Tensor, transitions: Tensor) -> dict[str, Tensor]:
         return self.outcome(self.encode(token_ids, lengths, transitions)[0], None)
 
 
 class GivenPairScript(LaneScript):
-    """Pairs with their transitions."""
+    """Take pairs with their transitions."""
 
     def forward(
         self,
@@ -194,7 +194,7 @@ class GivenPairScript(LaneScript):
 
 
 class ForestScript(Script):
-    """The machine without a tracker, its schedule given."""
+    """Run the machine without a tracker, its schedule given."""
 
     def __init__(self, graph: ForestGraph) -> None:
         super().__init__(graph)
@@ -209,7 +209,7 @@ class ForestScript(Script):
 
 
 def script(model: Model, exported: Exported) -> torch.jit.ScriptModule:
-    """The scripted model. Its weights are copies.
+    """Script the model. Its weights are copies.
 
     Raises ExportError for a model that cannot be exported so.
     """
@@ -247,7 +247,7 @@ def export_torchscript(
 
 
 def load_torchscript(path: str | Path) -> Candidate:
-    """The model in a file of `export_torchscript`, on the CPU: arrays in, arrays out, by name.
+    """Load the model in a file of `export_torchscript`, on the CPU: arrays in, arrays out, by name.
 
     Raises ExportError for a file that is none.
     """
@@ -260,7 +260,7 @@ def load_torchscript(path: str | Path) -> Candidate:
 
 @contextmanager
 def _deprecated() -> Iterator[None]:
-    """Silences torch.jit, which says at every call that torch.export is to be preferred."""
+    """Silence torch.jit, which says at every call that torch.export is to be preferred."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*torch.jit.*")
         yield

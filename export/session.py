@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 class ProviderError(RuntimeError):
-    """onnxruntime is missing, or did not grant the provider that was asked for; one line that says what to do."""
+    """Raised where onnxruntime is missing, or a provider not granted that was asked for; one line says what to do."""
 
 
 class OpenSession(NamedTuple):
-    """A session, and the provider that it has."""
+    """Hold a session, and the provider that it has."""
 
     session: Any  # onnxruntime.InferenceSession
     provider: str  # one of PROVIDERS
@@ -45,7 +45,7 @@ def open_session(
     provider: str = "auto",  # or one of PROVIDERS
     threads: int | None = None,  # of the CPU; None = onnxruntime's choice, one a core
 ) -> OpenSession:
-    """A session of an ONNX file. "auto" is CUDA where it is granted, else the CPU, and never TensorRT.
+    """Open a session of an ONNX file. "auto" is CUDA where it is granted, else the CPU, and never TensorRT.
 
     Raises ArtefactError for a file that onnxruntime cannot run, ProviderError for a provider that it does not grant.
     """
@@ -84,7 +84,7 @@ def onnx_function(
     path: Path,
     threads: int | None = None,  # as in `open_session`
 ) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """An ONNX file on the CPU, from its inputs to its outputs, by name. Raises as `open_session`."""
+    """Run an ONNX file on the CPU, from its inputs to its outputs, by name. Raises as `open_session`."""
     session = open_session(path, "cpu", threads).session
     names = [output.name for output in session.get_outputs()]
 
@@ -95,7 +95,7 @@ def onnx_function(
 
 
 def import_onnxruntime() -> Any:
-    """The package onnxruntime. Raises ProviderError where it is missing or broken."""
+    """Import the package onnxruntime. Raises ProviderError where it is missing or broken."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -108,7 +108,7 @@ def import_onnxruntime() -> Any:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether NVIDIA's driver is here; it comes with the system and not with a package."""
+    """Tell whether NVIDIA's driver is here; it comes with the system and not with a package."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 class StepWeights(NamedTuple):
-    """Matrices are [inputs, outputs]; in half precision, if they are, products are taken in it."""
+    """Hold the weights as [inputs, outputs]; in half precision, if they are, products are taken in it."""
 
     compose: Tensor  # (2H + K, 5H) rows [h_left; h_right; h_tracker], gates a, i, f_left, f_right, o
     compose_bias: Tensor  # (5H,)
@@ -36,7 +36,7 @@ class StepWeights(NamedTuple):
 
 
 class Words(NamedTuple):
-    """What is known of the words before the loop; L = B N."""
+    """Hold what is known of the words before the loop; L = B N."""
 
     states: Tensor  # (1 + L, 2H) [h; c]
     buffer: Tensor  # (1 + L, 4K) with the tracker's bias
@@ -47,7 +47,7 @@ class Words(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What goes from step to step."""
+    """Hold what goes from step to step."""
 
     states: Tensor  # (D B, 2H) [h; c] of the composed
     seconds: Tensor  # (D B, 4K) what the tracker reads of them as second entry
@@ -60,7 +60,7 @@ class Machine(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """What a step finds."""
+    """Hold what a step finds."""
 
     word: Tensor  # (B,) int64 row of the word on the buffer, 0 where it is empty
     right: Tensor  # (B,) int64 the stack's top, as in `entries`
@@ -72,7 +72,7 @@ def product(
     x: Tensor,  # (n, I)
     weight: Tensor,  # (I, O)
 ) -> Tensor:  # (n, O) of x's type
-    """x W in the type of the weight."""
+    """Return x W in the type of the weight."""
     if weight.dtype == x.dtype:
         return torch.mm(x, weight)
     return torch.mm(x.to(weight.dtype), weight).to(x.dtype)
@@ -83,7 +83,7 @@ def prepare(
     lengths: Tensor,  # (B,) int64
     weights: StepWeights,
 ) -> Words:
-    """All that the loop reads of the words, in one product each."""
+    """Make all that the loop reads of the words, in one product each."""
     n_lanes, n_words, state_dim = leaves.shape[0], leaves.shape[1], leaves.shape[2]
     states = torch.cat((leaves.new_zeros(1, state_dim), leaves.reshape(n_lanes * n_words, state_dim)))
     h = states[:, : state_dim // 2]
@@ -103,7 +103,7 @@ def start(
     n_words: int,  # N
     tracker_dim: int,  # K
 ) -> Machine:
-    """Empty stacks, full buffers."""
+    """Return empty stacks and full buffers."""
     n_lanes, state_dim = words.before.shape[0], words.states.shape[1]
     n_rows = (n_words // 2 + 1) * n_lanes
     like, none = words.states, torch.zeros_like(words.before)
@@ -124,7 +124,7 @@ def read(
     words: Words,
     number: Tensor,  # () int64, t
 ) -> Reads:
-    """The lanes' buffers and stacks."""
+    """Look at the lanes' buffers and stacks."""
     shifted = machine.n_shifted
     word = torch.where(shifted < words.lengths, words.before + shifted + 1, torch.zeros_like(shifted))
     depth = (2 * shifted - number).clamp(min=0)
@@ -139,7 +139,7 @@ def track(
     reads: Reads,
     weights: StepWeights,
 ) -> tuple[Tensor, Tensor]:  # (B, K) h, (B, K) c
-    """The tracker, stepped before the transition."""
+    """Step the tracker, before the transition."""
     n_lanes = reads.left.shape[0]
     composed = torch.index_select(machine.seconds, 0, composed_rows(reads.left, n_lanes))
     word = torch.index_select(words.second, 0, reads.left.clamp(min=0))
@@ -163,13 +163,13 @@ def choose(
     reads: Reads,
     weights: StepWeights,
 ) -> Tensor:  # (B,) bool, True = REDUCE
-    """The likelier transition of those that are possible; False, too, where none is."""
+    """Choose the likelier transition of those that are possible; False, too, where none is."""
     says_reduce = torch.mv(tracker_h, weights.score) > weights.score_limit
     return (reads.left != 0) & (says_reduce | (reads.word == 0))
 
 
 def slot_of(machine: Machine, reads: Reads) -> Tensor:  # (B,) int64
-    """Where a lane's next composition goes: after the composed states that it leaves on the stack."""
+    """Return where a lane's next composition goes: after the composed states that it leaves on the stack."""
     taken = (reads.left < 0).to(torch.int64) + (reads.right < 0).to(torch.int64)
     return machine.n_composed - taken
 
@@ -225,7 +225,7 @@ def move(
     tracker: tuple[Tensor, Tensor],  # new h and c
     composed: tuple[Tensor, Tensor, Tensor],  # new states, seconds, tops
 ) -> Machine:
-    """The machine after the transitions."""
+    """Return the machine after the transitions."""
     column = torch.where(reduces, reads.depth, reads.depth + 2)
     entry = torch.where(reduces, -1 - slot, reads.word)
     return Machine(
@@ -247,7 +247,7 @@ def step(
     number: Tensor,  # () int64, t
     given: Tensor | None,  # (B,) int64 SHIFT, REDUCE or padding; None = the trackers choose
 ) -> tuple[Machine, Tensor]:  # and (B,) bool, True = REDUCE
-    """One whole step."""
+    """Run one whole step."""
     reads = read(machine, words, number)
     tracker = track(machine, words, reads, weights)
     shifts = (reads.word != 0) if given is None else (reads.word != 0) & (given == 0)
@@ -262,7 +262,7 @@ def transitions_of(
     reduced: Tensor,  # (T, B) bool
     lengths: Tensor,  # (B,) int64
 ) -> Tensor:  # (B, T) int64 SHIFT, REDUCE or -1
-    """What every lane did, step after step, padded."""
+    """Return what every lane did, step after step, padded."""
     numbers = torch.arange(reduced.shape[0], device=lengths.device)
     made = reduced.t().to(torch.int64)
     return torch.where(numbers < 2 * lengths.unsqueeze(1) - 1, made, torch.full_like(made, -1))
@@ -272,7 +272,7 @@ def roots(
     words: Words,
     states: Tensor,  # (D B, 2H) after the last step
 ) -> Tensor:  # (B, H)
-    """h of each lane's last entry: what is in slot 0, or the word itself."""
+    """Return h of each lane's last entry: what is in slot 0, or the word itself."""
     n_lanes, hidden_dim = words.before.shape[0], states.shape[1] // 2
     word = torch.index_select(words.states, 0, words.before + 1)
     return torch.where((words.lengths == 1).unsqueeze(1), word, states[:n_lanes])[:, :hidden_dim]
@@ -284,7 +284,7 @@ def lstm_step(
     c: Tensor,  # (B, D)
     hidden: Tensor,  # (D, 4D)
 ) -> tuple[Tensor, Tensor]:  # (B, D) h, (B, D) c
-    """One direction of a bidirectional leaf encoder."""
+    """Run one step of one direction of a bidirectional leaf encoder."""
     i, f, g, o = torch.chunk(sums + product(h, hidden), 4, 1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
@@ -294,6 +294,6 @@ def reversed_columns(
     lengths: Tensor,  # (B,) int64
     n_words: int,  # N
 ) -> Tensor:  # (B, N) int64
-    """The words of every sentence from the last to the first, padding as the first; its own inverse on words."""
+    """Index the words of every sentence from the last to the first, padding as the first; its own inverse on words."""
     place = torch.arange(n_words, device=lengths.device)
     return (lengths.unsqueeze(1) - 1 - place).clamp(min=0)

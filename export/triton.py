@@ -26,7 +26,7 @@ SCALAR = ()  # axes of an input that has the batch's alone
 
 
 class TritonTensor(NamedTuple):
-    """An input or output as config.pbtxt says it, the batch's axis left out where there is one."""
+    """Describe an input or output as config.pbtxt does, the batch's axis left out where there is one."""
 
     name: str
     data_type: str  # of Triton: "TYPE_INT64"
@@ -74,7 +74,7 @@ def write_repository_files(
 
 
 def has_triton_schema() -> bool:
-    """Whether tritonclient is installed, whose schema `check_repository` reads config.pbtxt by."""
+    """Tell whether tritonclient is installed, whose schema `check_repository` reads config.pbtxt by."""
     try:
         from tritonclient.grpc import model_config_pb2  # noqa: F401
     except ImportError:
@@ -130,7 +130,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _check_tensor(place: str, said: Any, real: Any, max_batch_size: int) -> None:
-    """`said` a ModelInput or ModelOutput of Triton, `real` a ValueInfoProto of ONNX."""
+    """Check `said`, a ModelInput or ModelOutput of Triton, against `real`, a ValueInfoProto of ONNX."""
     import onnx
     from tritonclient.grpc import model_config_pb2
 

@@ -27,7 +27,7 @@ _LISTS = ("train", "dev", "test", "extra", "fields", "labels")
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
-    """Which examples. `data` is a folder, the official zip or a store; the files of a split overrule a folder's."""
+    """Say which examples. `data` is a folder, the official zip or a store; the files of a split overrule a folder's."""
 
     corpus: str = setting(
         "logic",

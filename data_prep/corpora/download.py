@@ -29,7 +29,7 @@ OnBytes = Callable[
 
 
 class Archive(NamedTuple):
-    """A file that somebody publishes."""
+    """Describe a file that somebody publishes."""
 
     url: str
     file_name: str

@@ -48,7 +48,7 @@ _LABEL = re.compile(r"\d\t")
 
 
 class LineExample(NamedTuple):
-    """What is in a line."""
+    """Hold what is in a line."""
 
     sentences: tuple[Sentence, ...]  # one, or two
     label: int = NO_LABEL
@@ -57,7 +57,7 @@ class LineExample(NamedTuple):
 
 
 class Example(NamedTuple):
-    """What is in a line, parses read."""
+    """Hold what is in a line, its parses read."""
 
     trees: tuple[Tree, ...]  # one, or two
     label: int = NO_LABEL
@@ -65,24 +65,24 @@ class Example(NamedTuple):
 
     @property
     def premise(self) -> Tree:
-        """The first of a pair."""
+        """Return the first of a pair."""
         return self.trees[0]
 
     @property
     def hypothesis(self) -> Tree:
-        """The second of a pair."""
+        """Return the second of a pair."""
         return self.trees[1]
 
 
 class LineFormat(Protocol):
-    """How lines are read."""
+    """Read the lines of a format."""
 
     def read(self, line: str, skipped: Skipped) -> LineExample | None:
         """Return the example; None if it is not wanted, which is counted. Raises DataError."""
 
 
 class PairFields(NamedTuple):
-    """What the fields of a record are called."""
+    """Name the fields of a record."""
 
     premise: str = PAIR[0]  # its parse is in PREMISE_binary_parse, or in the field itself
     hypothesis: str = PAIR[1]
@@ -91,7 +91,7 @@ class PairFields(NamedTuple):
 
     @property
     def are_snli(self) -> bool:
-        """Whether `sentence1` is never a parse, as in SNLI, whatever it looks like."""
+        """Tell whether `sentence1` is never a parse, as in SNLI, whatever it looks like."""
         return (self.premise, self.hypothesis) == PAIR
 
     @classmethod
@@ -113,7 +113,7 @@ SNLI_FIELDS = PairFields()
 
 @dataclass
 class LabelNames:
-    """The labels of a corpus: those known beforehand, or all that come."""
+    """Hold the labels of a corpus: those known beforehand, or all that come."""
 
     names: list[str] = field(default_factory=lambda: list(NLI_LABELS))
     grows: bool = False

@@ -32,7 +32,7 @@ PREPARED_WITH = (
 
 
 class Parser(NamedTuple):
-    """What makes the trees of all sentences, instead of those of the files."""
+    """Say what makes the trees of all sentences, instead of those of the files."""
 
     sha256: str  # of what it is made of
     load: Callable[
@@ -69,7 +69,10 @@ def prepare_store(
 
 
 def preparation_key(data: DataConfig) -> dict[str, Any]:
-    """What a store depends on: options, and the contents of all files. Raises DataError for one that cannot be read."""
+    """Return what a store depends on: options and the contents of all files, each of which must be readable.
+
+    Raises DataError for a file that cannot be read.
+    """
     sources = split_sources(data)
     digests = {path: sha256_of(path) for source in sources.values() for path in source.paths}
     return {
@@ -92,7 +95,7 @@ def preparation_options(data: DataConfig) -> dict[str, Any]:
 
 
 def _whole_store(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a store that this version reads and nothing is missing of."""
+    """Return the manifest of a store that this version reads and nothing is missing of."""
     if not is_store(folder):
         return None
     try:
@@ -103,7 +106,7 @@ def _whole_store(folder: Path) -> dict[str, Any] | None:
 
 
 def _essence(values: dict[str, Any]) -> Any:
-    """Options, the rules of the tokenizer and contents of files, wherever these lie."""
+    """Return options, the rules of the tokenizer and contents of files, wherever these lie."""
     try:
         contents = {
             name: (source["member"], [file["sha256"] for file in source["files"]])

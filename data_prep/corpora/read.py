@@ -38,7 +38,7 @@ BLOCK = 1024  # lines read at a time
 
 
 class Examples(NamedTuple):
-    """n examples."""
+    """Hold n examples."""
 
     sentences: SentenceColumns  # those of the first example, of the second, ...
     n_sentences: np.ndarray  # (n,) int64, of each example
@@ -56,7 +56,7 @@ class Examples(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What became of n lines; m of them are examples."""
+    """Hold what became of n lines; m of them are examples."""
 
     examples: Examples  # m
     first_line: int  # counted from 1
@@ -66,7 +66,7 @@ class Block(NamedTuple):
 
 
 class ExampleFile:
-    """A file that is being read, by blocks of lines."""
+    """Read a file by blocks of lines."""
 
     def __init__(
         self,

@@ -20,14 +20,14 @@ NEEDED = ("train", "dev")
 
 
 class Source(NamedTuple):
-    """Files of examples, read one after another, or one file in an archive."""
+    """Name files of examples, read one after another, or one file in an archive."""
 
     paths: tuple[Path, ...]
     member: str | None = None  # only in a .zip
 
 
 class Layout(NamedTuple):
-    """A corpus as it is published."""
+    """Describe a corpus as it is published."""
 
     folder: str  # that its archive unpacks to; "" for files that stand alone
     files: Mapping[str, tuple[str, ...]]  # names that a split's file may have
@@ -54,7 +54,7 @@ LAYOUTS = {
 
 
 def split_sources(data: DataConfig) -> dict[str, Source]:
-    """Which file is which split. Raises DataError if train or dev is missing."""
+    """Find which file is which split. Raises DataError if train or dev is missing."""
     sources: dict[str, Source] = {}
     given = {"train": data.train, "dev": data.dev, "test": data.test}
     if data.data is not None:
@@ -70,7 +70,7 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
 
 
 def extra_sources(data: DataConfig, others: Mapping[str, object]) -> dict[str, Source]:
-    """Those of --extra. Raises DataError for a name that another split has."""
+    """Return the splits of --extra. Raises DataError for a name that another split has."""
     sources: dict[str, Source] = {}
     for entry in data.extra:
         name, _, file = entry.partition("=")
@@ -81,7 +81,7 @@ def extra_sources(data: DataConfig, others: Mapping[str, object]) -> dict[str, S
 
 
 def archive_source(corpus: str, path: Path, split: str) -> Source:
-    """A split in the publisher's archive. Raises DataError for a corpus, or a split, that has none."""
+    """Find a split in the publisher's archive. Raises DataError for a corpus, or a split, that has none."""
     folder, files = LAYOUTS[corpus]
     if not folder:
         raise DataError(f"--corpus {corpus} is not read from an archive", path=path)
@@ -106,7 +106,7 @@ def _published(corpus: str, path: Path) -> dict[str, Source]:
 
 
 def _splits_in(corpus: str, path: Path) -> list[str]:
-    """Those that training needs, and what else is there."""
+    """Find those splits that training needs, and what else is there."""
     folder, files = LAYOUTS[corpus]
     try:
         with zipfile.ZipFile(path) as archive:

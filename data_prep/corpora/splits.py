@@ -66,7 +66,7 @@ KEPT = ("corpus", "branching", "fields", "labels", "binary", "phrases")
 
 
 class Splits(NamedTuple):
-    """A corpus ready for training."""
+    """Hold a corpus ready for training."""
 
     task: str  # "pair" | "sentence" | "parse"
     labels: tuple[str, ...]
@@ -77,7 +77,7 @@ class Splits(NamedTuple):
 
 
 def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
-    """Every split of the data. Raises DataError naming file, line and field."""
+    """Read every split of the data. Raises DataError naming file, line and field."""
     if data.data is not None and is_store(data.data):
         corpus = _from_store(data, Path(data.data), skipped)
     else:
@@ -115,13 +115,13 @@ def read_source(
     skipped: Skipped,
     tokenize: Tokenize | None = None,  # reads sentences without a parse; default: `text_reader`
 ) -> Corpus:
-    """Examples for a trained model. Raises DataError."""
+    """Read examples for a trained model. Raises DataError."""
     names = LabelNames(list(labels))
     return _read_split(source, data, vocabulary, names, skipped, None, False, tokenize).columns
 
 
 def with_prepared_options(data: DataConfig) -> DataConfig:
-    """The data with the options that its store was prepared with, where it has one and says nothing else.
+    """Add the options that a store was prepared with, where there is one and the data say nothing else.
 
     Raises DataError for a store that cannot be read and for options that do not fit it.
     """
@@ -140,7 +140,7 @@ def with_prepared_options(data: DataConfig) -> DataConfig:
 
 
 def prepared_from(folder: str | None) -> str | None:
-    """The kind of files that a store was made of; None where there is no store. Raises DataError."""
+    """Return the kind of files that a store was made of; None where there is no store. Raises DataError."""
     if folder is None or not is_store(folder):
         return None
     corpus = read_manifest(Path(folder))["options"].get("corpus")
@@ -155,7 +155,7 @@ def stored_splits(
     labels: tuple[str, ...],  # of the model
     skipped: Skipped,
 ) -> dict[str, Corpus]:
-    """Every split of the store that `data` names, for a trained model. Raises DataError, for other labels as well."""
+    """Read every split of the store that `data` names, for a trained model. Raises DataError, for other labels too."""
     assert data.data is not None
     corpus = _from_store(data, Path(data.data), skipped)
     if labels and corpus.labels != labels:
@@ -166,12 +166,12 @@ def stored_splits(
 
 
 def text_reader(branching: str | None) -> Tokenize | None:
-    """What reads sentences without a parse: nothing, unless trees are made for them."""
+    """Choose what reads sentences without a parse: nothing, unless trees are made for them."""
     return None if branching is None else Tokenizer().tokenize
 
 
 def task_of(data: DataConfig) -> str:
-    """What a model learns from the corpus."""
+    """Return what a model learns from the corpus."""
     if data.corpus in PAIR_CORPORA:
         return "pair"
     return "parse" if data.corpus == "trees" else "sentence"
@@ -181,14 +181,14 @@ def renumbered(
     columns: Corpus,
     new_ids: np.ndarray,  # (V,) integers, the new number of each word
 ) -> Corpus:
-    """The same examples with other numbers for their words."""
+    """Give the words of the same examples other numbers."""
     return columns._replace(sentences=renumber(columns.sentences, new_ids))
 
 
 def in_order(
     task: str, labels: tuple[str, ...], words: tuple[str, ...], splits: dict[str, Split]
 ) -> PreparedCorpus:
-    """The corpus with numbers for the words that occur alone, by frequency: they do not depend on how it was read."""
+    """Number only words that occur, by frequency: the numbers do not depend on how the corpus was read."""
     counts = sum(count_words(split.columns.sentences.token_ids, len(words)) for split in splits.values())
     order = by_frequency(words, np.asarray(counts))
     numbers = np.zeros(len(words), dtype=np.int64)
@@ -200,7 +200,7 @@ def in_order(
 
 
 def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCorpus:
-    """What was prepared, as far as the limit goes, with the files of --extra."""
+    """Read what was prepared, as far as the limit goes, and the files of --extra."""
     if data.train or data.dev or data.test:
         raise DataError(
             "a prepared corpus has files of its own; add others by --extra NAME=FILE", path=folder
@@ -256,7 +256,7 @@ def _read_files(
     on_lines: OnLines | None,
     tokenize: Tokenize | None,
 ) -> Examples:
-    """The files' examples one after another, up to the limit."""
+    """Read the files' examples one after another, up to the limit."""
     tokenize = tokenize or text_reader(data.branching)
     parts: list[Examples] = []
     own = Skipped()
@@ -306,7 +306,7 @@ def _columns(data: DataConfig, examples: Examples) -> Corpus:
 
 
 def _labels(data: DataConfig) -> LabelNames:
-    """Those of the corpus; of files of one's own those that are given, or that training examples have."""
+    """Return the labels of the corpus; of files of one's own those given, or those that training examples have."""
     if data.corpus == "pairs":
         return LabelNames(list(data.labels), grows=not data.labels)
     if data.corpus in PAIR_CORPORA:
@@ -316,7 +316,7 @@ def _labels(data: DataConfig) -> LabelNames:
 
 
 def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:
-    """From now on these are the labels: those that came, in the order of the alphabet, or of numbers."""
+    """Fix the labels: those that came, in the order of the alphabet, or of numbers."""
     came = np.unique(columns.labels).tolist()
     names = [labels.names[number] for number in came]
     names.sort(key=int if all(name.isdecimal() for name in names) else str)

@@ -58,14 +58,14 @@ _CACHE = re.compile(r"(^|/)cache-[^/]*\.arrow$")  # what `datasets` writes besid
 
 
 class Split(NamedTuple):
-    """n examples."""
+    """Hold n examples."""
 
     columns: Corpus  # token_ids are numbers of words
     names: pa.Array  # (n,) string
 
 
 class PreparedCorpus(NamedTuple):
-    """A corpus whose words have numbers."""
+    """Hold a corpus whose words have numbers."""
 
     task: str  # "pair" | "sentence" | "parse"
     labels: tuple[str, ...]
@@ -106,7 +106,7 @@ def write_store(
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether the folder says that it keeps a corpus, however old, new or damaged."""
+    """Tell whether the folder says that it keeps a corpus, however old, new or damaged."""
     try:
         return read_json_object(readable(Path(path)) / MANIFEST).get("kind") == KIND
     except DataError:
@@ -114,7 +114,7 @@ def is_store(path: str | Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the store says of itself, with options, sources and skipped lines as objects. Raises DataError."""
+    """Read what the store says of itself, with options, sources and skipped lines as objects. Raises DataError."""
     path = readable(folder) / MANIFEST
     manifest = read_json_object(path)
     if manifest.get("kind") != KIND:
@@ -161,7 +161,7 @@ def read_store(folder: Path) -> PreparedCorpus:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file. Raises DataError if it cannot be read."""
+    """Return the hex digest of a file. Raises DataError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -193,7 +193,7 @@ def _counts(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Every file in a folder and those below it, by its path from there."""
+    """List every file in a folder and those below it, by its path from there."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 

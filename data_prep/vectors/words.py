@@ -15,7 +15,7 @@ _SEED = 0  # of the vectors that are drawn
 
 
 class WordVectors(NamedTuple):
-    """The vectors of V tokens. `str()` says in a line how many of them a file had."""
+    """Hold the vectors of V tokens. `str()` says in a line how many of them a file had."""
 
     matrix: np.ndarray  # (V, D) float32
     n_found: int  # tokens that the file has, as spelt or in lower case
@@ -23,17 +23,17 @@ class WordVectors(NamedTuple):
 
     @property
     def n_exact(self) -> int:
-        """Tokens that the file has as spelt."""
+        """Count the tokens that the file has as spelt."""
         return int((self.origin == EXACT).sum())
 
     @property
     def n_lower(self) -> int:
-        """Tokens that the file has in lower case only."""
+        """Count the tokens that the file has in lower case only."""
         return int((self.origin == LOWER).sum())
 
     @property
     def n_missing(self) -> int:
-        """Tokens that the file lacks, `<unk>` being one like the others."""
+        """Count the tokens that the file lacks, `<unk>` being one like the others."""
         return int((self.origin == DRAWN).sum())
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class WordVectors(NamedTuple):
 
 
 class WantedWords:
-    """A place for the vector of every word that a file is searched for.
+    """Keep a place for the vector of every word that a file is searched for.
 
     The tokens of the vocabulary have the first V places, in its order; lower-case forms that are no tokens
     themselves come after them.
@@ -80,7 +80,7 @@ class WantedWords:
         self,
         path: StrPath,  # for errors
     ) -> WordVectors:
-        """Every token's vector; raises DataError if none was found."""
+        """Return every token's vector; raises DataError if none was found."""
         n_tokens = self._n_tokens
         origin = np.full(n_tokens, DRAWN, dtype=np.int8)
         exact = self.found[:n_tokens]

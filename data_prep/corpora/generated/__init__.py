@@ -25,7 +25,7 @@ GeneratedConfig = LogicConfig | ListOpsConfig
 
 
 class Generator(NamedTuple):
-    """A corpus that needs no files: it is made from a configuration."""
+    """Make a corpus that needs no files from a configuration."""
 
     title: str
     default: GeneratedConfig

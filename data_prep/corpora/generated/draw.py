@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class Draw:
-    """Random choices from `random.Random.random` alone, whose stream Python promises not to change."""
+    """Draw random choices from `random.Random.random` alone, whose stream Python promises not to change."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed).random

@@ -37,7 +37,7 @@ N_ARGUMENTS = (2, 3, 4, 5)  # one of these at random
 
 @dataclass(frozen=True)
 class ListOpsConfig:
-    """What is generated; the same configuration gives the same bytes."""
+    """Say what is generated; the same configuration gives the same bytes."""
 
     seed: int = 0
     n_train: int = 90_000
@@ -57,7 +57,7 @@ class ListOpsConfig:
 
 
 class Expression(NamedTuple):
-    """A generated example, or an argument in it."""
+    """Hold a generated example, or an argument in it."""
 
     parse: str
     value: int
@@ -65,7 +65,7 @@ class Expression(NamedTuple):
 
 
 def draw_expression(draw: Draw, max_depth: int, depth: int = 1) -> Expression:
-    """A random expression whose operator is `depth` deep."""
+    """Draw a random expression whose operator is `depth` deep."""
     n_arguments = draw.choice(N_ARGUMENTS)
     arguments = [_draw_argument(draw, max_depth, depth + 1) for _ in range(n_arguments)]
     operator = draw.choice(OPERATORS)
@@ -85,7 +85,7 @@ def _draw_argument(draw: Draw, max_depth: int, depth: int) -> Expression:
 
 
 def apply_operator(operator: str, values: list[int]) -> int:
-    """The value of a list, 0 to 9."""
+    """Return the value of a list, 0 to 9."""
     if operator == MIN:
         return min(values)
     if operator == MAX:
@@ -97,7 +97,7 @@ def apply_operator(operator: str, values: list[int]) -> int:
 
 
 def generate(config: ListOpsConfig) -> dict[str, list[Expression]]:
-    """Expressions by split.
+    """Generate expressions by split.
 
     They are dealt to the splits in a random order, so that the short ones, which soon are all taken, are spread evenly.
     What is longer than `max_tokens` is drawn again for train and dev.

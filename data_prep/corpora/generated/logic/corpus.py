@@ -49,7 +49,7 @@ SLACK = 0.004  # of a pool: how far a label may be ahead of another among pairs 
 
 @dataclass(frozen=True)
 class LogicConfig:
-    """What is generated; the same configuration gives the same bytes."""
+    """Say what is generated; the same configuration gives the same bytes."""
 
     seed: int = 0
     n_train: int = 18_000
@@ -82,7 +82,7 @@ class Pair(NamedTuple):
 
 
 class _Range(NamedTuple):
-    """The pairs of a pool: the longer sentence has more than `above` and at most `up_to` tokens."""
+    """Select the pairs of a pool: the longer sentence has more than `above` and at most `up_to` tokens."""
 
     above: int
     up_to: int
@@ -95,7 +95,7 @@ class _Range(NamedTuple):
 
 
 def _repeats(sentence: Sentence) -> bool:
-    """Whether it says something like `dogs that run that run`."""
+    """Tell whether it says something like `dogs that run that run`."""
     clauses = [phrase.nominal.clauses for _, phrase in phrases(sentence, NounPhrase)]
     return any(len(set(found)) < len(found) for found in clauses)
 
@@ -123,7 +123,7 @@ def line(record: dict[str, Any]) -> tuple[str, str]:
 
 
 def _label_counts(n_pairs: int) -> Counter[str]:
-    """As equal as possible."""
+    """Share the examples among the labels as equally as possible."""
     return Counter({name: (n_pairs + 2 - i) // 3 for i, name in enumerate(LABELS)})
 
 
@@ -162,7 +162,7 @@ class _Pool:
         return missing[pairs[0].label] > 0 and self._balanced(pairs[0], rivals) and self._new(pairs)
 
     def _balanced(self, pair: Pair, rivals: Sequence[str]) -> bool:
-        """Whether no rival label is too far behind among the pairs that share a feature with this one."""
+        """Tell whether no rival label is too far behind among the pairs that share a feature with this one."""
         return all(
             self._counts[feature, pair.label] - self._slack <= self._counts[feature, rival]
             for feature in _features(pair)
@@ -170,7 +170,7 @@ class _Pool:
         )
 
     def _new(self, pairs: Sequence[Pair]) -> bool:
-        """Whether the words are new; two sentences may differ in nothing but the parse, which is not enough."""
+        """Tell whether the words are new; two sentences may differ in nothing but the parse, which is not enough."""
         words = {_words(pair) for pair in pairs}
         distinct = len(words) == len(pairs) and all(premise != hypothesis for premise, hypothesis in words)
         return distinct and words.isdisjoint(self._seen)
@@ -207,7 +207,7 @@ def _collect(
 
 
 def _features(pair: Pair) -> list[Hashable]:
-    """What each sentence alone looks like."""
+    """Describe what each sentence alone looks like."""
     found: list[Hashable] = []
     for role, sentence in (("premise", pair.premise), ("hypothesis", pair.hypothesis)):
         subject, predicate = sentence
@@ -240,7 +240,7 @@ def _labelled(config: LogicConfig, premise: Sentence, hypothesis: Sentence) -> l
 
 
 def _neutral_permutation(draw: Draw, config: LogicConfig, range_: _Range, pair: Pair) -> list[Pair]:
-    """A neutral pair with the same words, if one is found soon."""
+    """Look for a neutral pair with the same words."""
     for _ in range(6):
         premise, hypothesis = pair.premise, pair.hypothesis
         if draw.chance(0.5):

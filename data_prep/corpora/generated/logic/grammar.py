@@ -41,7 +41,7 @@ class Sentence(NamedTuple):
 
 
 def verb_phrases(sentence: Sentence) -> tuple[VerbPhrase, ...]:
-    """The verb phrases said of the subject: its relative clauses in order, then the predicate."""
+    """Return the verb phrases said of the subject: its relative clauses in order, then the predicate."""
     return (*sentence.subject.nominal.clauses, sentence.predicate)
 
 
@@ -54,7 +54,7 @@ def check_fragment(sentence: Sentence) -> None:
 
 
 def binary_parse(sentence: Sentence) -> str:
-    """SNLI's notation, for instance `( ( all dogs ) run )`."""
+    """Write the sentence in SNLI's notation, for instance `( ( all dogs ) run )`."""
     return f"( {_noun_phrase(sentence.subject)} {_verb_phrase(sentence.predicate)} )"
 
 
@@ -78,12 +78,12 @@ def _verb_phrase(phrase: VerbPhrase) -> str:
 
 
 def tokens(sentence: Sentence) -> tuple[str, ...]:
-    """The words from left to right."""
+    """Return the words from left to right."""
     return tuple(word for word in binary_parse(sentence).split() if word not in "()")
 
 
 def n_tokens(sentence: Sentence) -> int:
-    """`len(tokens(sentence))`, without writing the sentence out."""
+    """Return `len(tokens(sentence))`, without writing the sentence out."""
     return _noun_phrase_length(sentence.subject) + _verb_phrase_length(sentence.predicate)
 
 
@@ -101,5 +101,5 @@ def _verb_phrase_length(phrase: VerbPhrase) -> int:
 
 
 def text(sentence: Sentence) -> str:
-    """The words, separated by single spaces."""
+    """Return the words, separated by single spaces."""
     return " ".join(tokens(sentence))

@@ -45,7 +45,7 @@ CATEGORY: dict[str, tuple[str, ...]] = {
 
 
 def ancestors(word: str) -> tuple[str, ...]:
-    """All hypernyms of a word, nearest first."""
+    """Return all hypernyms of a word, nearest first."""
     found = []
     while word in HYPERNYM:
         word = HYPERNYM[word]
@@ -57,7 +57,7 @@ _ANCESTORS = {word: frozenset(ancestors(word)) for word in CATEGORY}
 
 
 def implies(word: str, other: str) -> bool:
-    """Whether everything `word` is true of, `other` is true of, by the lexicon alone."""
+    """Tell whether everything `word` is true of, `other` is true of, by the lexicon alone."""
     return word == other or other in _ANCESTORS[word]
 
 

@@ -46,7 +46,7 @@ Path = tuple[int, ...]
 
 
 class Shape(NamedTuple):
-    """How large the sampled sentences are: the chance of each optional part."""
+    """Say how large the sampled sentences are: the chance of each optional part."""
 
     adjective: float  # of another adjective in front of a noun
     clause: float  # of another relative clause on the subject
@@ -88,7 +88,7 @@ def _with_adjective(draw: Draw, nominal: Nominal) -> Nominal:
 
 
 def phrases(sentence: Sentence, kind: type[Phrase]) -> list[tuple[Path, Phrase]]:
-    """The noun phrases or the verb phrases with their paths, outer ones before those inside them."""
+    """Return the noun phrases or the verb phrases with their paths, outer ones before those inside them."""
     found: list[tuple[Path, Any]] = []
     _collect(sentence.subject, (0,), found)
     _collect(sentence.predicate, (1,), found)
@@ -105,7 +105,7 @@ def _collect(node: NounPhrase | VerbPhrase, path: Path, found: list[tuple[Path, 
 
 
 def put(sentence: Sentence, path: Path, phrase: NounPhrase | VerbPhrase) -> Sentence:
-    """The sentence with another phrase at the end of the path."""
+    """Return the sentence with another phrase at the end of the path."""
     changed = _put(sentence[path[0]], path[1:], phrase)
     return sentence._replace(predicate=changed) if path[0] else sentence._replace(subject=changed)
 
@@ -141,7 +141,7 @@ def rename_verb(draw: Draw, sentence: Sentence) -> Sentence:
 
 
 def _other_word(draw: Draw, word: str) -> str:
-    """Mostly a hypernym or hyponym, sometimes any word of the category."""
+    """Draw mostly a hypernym or hyponym, sometimes any word of the category."""
     near = RELATED[word]
     return draw.choice(near) if near and draw.chance(0.8) else draw.choice(CATEGORY[word])
 

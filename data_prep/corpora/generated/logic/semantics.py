@@ -66,14 +66,14 @@ Condition = tuple[str, bool, int, bool, int]  # a Relation with the number of it
 
 
 class Literal(NamedTuple):
-    """A noun, adjective or intransitive verb that is, or is not, true of an element."""
+    """State that a noun, adjective or intransitive verb is, or is not, true of an element."""
 
     word: str
     positive: bool
 
 
 class Relation(NamedTuple):
-    """A transitive verb phrase: [not] at least `at_least` elements of the object are (not) related to."""
+    """State a transitive verb phrase: [not] at least `at_least` elements of the object are (not) related to."""
 
     verb: str
     positive: bool
@@ -83,7 +83,7 @@ class Relation(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """At least `at_least` elements meet all of these conditions."""
+    """State that at least `at_least` elements meet all of these conditions."""
 
     at_least: int
     literals: frozenset[Literal]
@@ -91,14 +91,14 @@ class Hit(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A sentence: the hit, or its denial."""
+    """State a sentence: the hit, or its denial."""
 
     positive: bool
     hit: Hit
 
 
 def label(premise: Sentence, hypothesis: Sentence, domain_size: int = DOMAIN_SIZE) -> str | None:
-    """`entailment`, `contradiction` or `neutral`; None if either sentence is a tautology or a contradiction."""
+    """Return `entailment`, `contradiction` or `neutral`; None if either sentence is a tautology or contradiction."""
     reached = truth_values(premise, hypothesis, domain_size)
     if len({value for value, _ in reached}) < 2 or len({value for _, value in reached}) < 2:
         return None
@@ -110,7 +110,7 @@ def label(premise: Sentence, hypothesis: Sentence, domain_size: int = DOMAIN_SIZ
 def truth_values(
     premise: Sentence, hypothesis: Sentence, domain_size: int = DOMAIN_SIZE
 ) -> set[tuple[bool, bool]]:
-    """The truth values (premise, hypothesis) that some model of `domain_size` elements gives."""
+    """Return the truth values (premise, hypothesis) that some model of `domain_size` elements gives."""
     first, second = claim(premise), claim(hypothesis)
     return {
         (met_first == first.positive, met_second == second.positive)
@@ -120,7 +120,7 @@ def truth_values(
 
 @lru_cache(maxsize=1_000)
 def claim(sentence: Sentence) -> Claim:
-    """The normal form. Raises ValueError if an object holds a transitive verb."""
+    """Return the normal form. Raises ValueError if an object holds a transitive verb."""
     check_fragment(sentence)
     quantifier, nominal = sentence.subject
     literals = _literals(nominal)
@@ -157,7 +157,7 @@ def _relation(phrase: VerbPhrase, target: NounPhrase) -> Relation:
 
 @lru_cache(maxsize=20_000)
 def _hits_met(first: Hit, second: Hit, domain_size: int) -> frozenset[tuple[bool, bool]]:
-    """Which pairs of (first is met, second is met) some model gives."""
+    """Return which pairs of (first is met, second is met) some model gives."""
     types = _Types({literal.word for hit in (first, second) for literal in _all_literals(hit)})
     objects = list(dict.fromkeys(relation.object for hit in (first, second) for relation in hit.relations))
     places, word_hits = _places(types, [types.where(literals) for literals in objects], first, second)
@@ -181,7 +181,7 @@ def _numbers_of_hits(
     word_hits: tuple[int, ...],  # the set of hit pairs that words allow at each place
     domain_size: int,
 ) -> int:
-    """The set of the pairs of numbers of hits, each up to 2, that some model gives; (p, h) is bit 3p + h.
+    """Return the set of the pairs of numbers of hits, each up to 2, that some model gives; (p, h) is bit 3p + h.
 
     Nothing else of the words of a pair matters, so that few pairs of a corpus have to be enumerated anew.
     """
@@ -201,7 +201,7 @@ def _all_literals(hit: Hit) -> Iterable[Literal]:
 
 
 class _Types:
-    """The types of elements that the hyponyms allow: a set of types is an integer, one bit a type."""
+    """Hold the types of elements that the hyponyms allow: a set of types is an integer, one bit a type."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = sorted(words)
@@ -213,7 +213,7 @@ class _Types:
                     self.allowed &= ~self.columns[word] | self.columns[other]
 
     def where(self, literals: Iterable[Literal]) -> int:
-        """The types that meet all literals."""
+        """Return the types that meet all literals."""
         found = self.allowed
         for word, positive in literals:
             found &= self.columns[word] if positive else ~self.columns[word]
@@ -222,7 +222,7 @@ class _Types:
 
 @lru_cache(maxsize=32)
 def _columns(n_words: int) -> tuple[int, ...]:
-    """For every word the set of types it is true of: type t has word i if bit i of t is set."""
+    """Return for every word the set of types it is true of: type t has word i if bit i of t is set."""
     columns = []
     for i in range(n_words):
         block = ((1 << (1 << i)) - 1) << (1 << i)  # 2 ** i types without the word, then as many with it
@@ -234,7 +234,7 @@ def _columns(n_words: int) -> tuple[int, ...]:
 def _places(
     types: _Types, objects: list[int], first: Hit, second: Hit
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The places that occur, bit j for object j, and for each the set of hit pairs that words allow there."""
+    """Return the places that occur, bit j for object j, and for each the set of hit pairs that words allow there."""
     regions = {0: types.allowed}
     for j, members in enumerate(objects):
         without = {place: inside & ~members for place, inside in regions.items()}
@@ -251,14 +251,14 @@ def _places(
 
 @lru_cache(maxsize=64)
 def _multisets(n_kinds: int, size: int) -> Masks:
-    """(D, size): every multiset of `size` of the kinds 0 ... n_kinds - 1."""
+    """List (D, size) every multiset of `size` of the kinds 0 ... n_kinds - 1."""
     return np.array(list(combinations_with_replacement(range(n_kinds), size)), dtype=np.int64).reshape(
         -1, size
     )
 
 
 def _relation_hits(first: tuple[Condition, ...], second: tuple[Condition, ...], places: Masks) -> Masks:
-    """(D,) the sets of hit pairs that an element's relations allow, given everybody's place (D, domain_size).
+    """Return (D,) the sets of hit pairs that an element's relations allow, given everybody's place (D, domain_size).
 
     Verbs that the lexicon does not connect are independent of each other.
     """
@@ -280,7 +280,7 @@ def _relation_hits(first: tuple[Condition, ...], second: tuple[Condition, ...], 
 
 
 def _families(verbs: Iterable[str]) -> list[tuple[str, ...]]:
-    """The verbs grouped by their most general hypernym."""
+    """Group the verbs by their most general hypernym."""
     families: dict[str, list[str]] = {}
     for verb in sorted(verbs):
         families.setdefault((verb, *ancestors(verb))[-1], []).append(verb)
@@ -289,7 +289,7 @@ def _families(verbs: Iterable[str]) -> list[tuple[str, ...]]:
 
 @lru_cache(maxsize=64)
 def _rows(family: tuple[str, ...], domain_size: int) -> Masks:
-    """(R, verbs of the family): every way one element can be related to all, as one set of elements a verb."""
+    """List (R, verbs of the family) every way one element can be related to all, as one set of elements a verb."""
     rows = np.indices((1 << domain_size,) * len(family)).reshape(len(family), -1).T
     allowed = np.ones(len(rows), dtype=bool)
     for lower, verb in enumerate(family):
@@ -303,7 +303,7 @@ def _rows(family: tuple[str, ...], domain_size: int) -> Masks:
 def _relation_truth(
     family: tuple[str, ...], verb: str, at_least: int, related: bool, domain_size: int
 ) -> NDArray[np.bool_]:
-    """(2 ** domain_size, R): of an object's set of elements, whether a row has so many (un)related ones."""
+    """Tell (2 ** domain_size, R) of an object's set of elements whether a row has so many (un)related ones."""
     row = _rows(family, domain_size)[:, family.index(verb)]
     size = np.array([members.bit_count() for members in range(1 << domain_size)])
     members = np.arange(1 << domain_size)[:, None]
@@ -311,7 +311,7 @@ def _relation_truth(
 
 
 def _both_table() -> Masks:
-    """(16, 16): the hit pairs that two conditions allow together, from the sets of those that each allows.
+    """Return (16, 16) the hit pairs that two conditions allow together, from the sets of those that each allows.
 
     Hit pair (p, h) is bit 2p + h of a set: whether the element can be a hit of the premise, of the hypothesis.
     """
@@ -324,7 +324,7 @@ def _both_table() -> Masks:
 
 
 def _add_table() -> Masks:
-    """(512, 16): the numbers of hits with one more element, from those before and the element's possible hit pairs.
+    """Return (512, 16) the numbers of hits with one more element, from those before and its possible hit pairs.
 
     Numbers of hits (p, h), each up to 2, are bit 3p + h of a set.
     """
