@@ -43,7 +43,7 @@ from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, encode_to_shards
-from spinn_tensor.encoding.blocks import BLOCK_LINES
+from spinn_tensor.encoding.run import BLOCK_LINES
 from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.inference import encode_columns
 from spinn_tensor.model.encoder import StackMachine

@@ -100,7 +100,9 @@ def lstm_directions(lstm: nn.LSTM) -> list[tuple[Affine, Tensor]]:
             getattr(lstm, f"{name}_l0{suffix}").detach()
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        directions.append((Affine(_turned(weight_input), bias_input + bias_hidden), _turned(weight_hidden)))
+        bias = _tanh_gate_last(bias_input + bias_hidden)
+        words = Affine(_turned(_tanh_gate_last(weight_input)), bias)
+        directions.append((words, _turned(_tanh_gate_last(weight_hidden))))
     return directions
 
 

@@ -28,6 +28,7 @@ from spinn_tensor.export.interface import check_exportable
 from spinn_tensor.export.loop_onnx import machine_loop
 from spinn_tensor.export.step import (
     Machine,
+    Product,
     StepWeights,
     cell,
     lstm_step,
@@ -57,13 +58,13 @@ class Leaves(nn.Module):
             table = leaf_table(leaves)
         else:
             table = leaves.embedding.weight.detach().clone()
-            self.projection = Product(projection_of(leaves), dtype)
+            self.projection = product(projection_of(leaves), dtype)
         self.register_buffer("table", table.to(dtype))
         self.sum_type = sum_type(leaves.embedding.weight)
         self.n_words = table.shape[0]
         self.n_sides = len(sides_of(model.config.task))
         directions = [] if leaves.lstm is None else lstm_directions(leaves.lstm)
-        self.words = nn.ModuleList(Product(words, dtype) for words, _ in directions)
+        self.words = nn.ModuleList(product(words, dtype) for words, _ in directions)
         for name, (_, hidden) in zip(("forth", "back"), directions, strict=False):
             self.register_buffer(name, hidden.to(dtype))
 
@@ -108,32 +109,15 @@ class Leaves(nn.Module):
         return h.transpose(0, 1)
 
 
-class Product(nn.Module):
-    """Compute x W + b, the product in the type of W."""
-
-    weight: Tensor  # (I, O)
-    bias: Tensor  # (O,)
-
-    def __init__(self, affine: Affine, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.register_buffer("weight", affine.weight.to(dtype))
-        self.register_buffer("bias", affine.bias)
-
-    def forward(self, x: Tensor) -> Tensor:  # (..., O) from (..., I)
-        return torch.matmul(x.to(self.weight.dtype), self.weight).to(x.dtype) + self.bias
+def product(affine: Affine, dtype: torch.dtype) -> Product:
+    """Return the product with a matrix in this type."""
+    return Product(affine.weight.to(dtype), affine.bias)
 
 
-class Head(nn.Module):
-    """Classify features by products with ReLU between them."""
-
-    def __init__(self, layers: list[Affine], dtype: torch.dtype) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Product(layer, dtype) for layer in layers)
-
-    def forward(self, features: Tensor) -> Tensor:  # (n, C) from (n, F)
-        for layer in self.layers[:-1]:
-            features = layer(features).relu()
-        return self.layers[-1](features)
+def head(layers: list[Affine], dtype: torch.dtype) -> nn.Sequential:  # (n, C) from (n, F)
+    """Return the classifier: ReLU between its products."""
+    modules = [module for layer in layers for module in (product(layer, dtype), nn.ReLU())]
+    return nn.Sequential(*modules[:-1])
 
 
 class Graph(nn.Module):
@@ -143,7 +127,7 @@ class Graph(nn.Module):
         super().__init__()
         self.task, self.table_kind, self.kind = model.config.task, table_kind, model.config.encoder.kind
         self.leaves = Leaves(model, fold_leaves, dtype)
-        self.head = None if isinstance(model, SentenceParser) else Head(classifier_layers(model.mlp), dtype)
+        self.head = None if isinstance(model, SentenceParser) else head(classifier_layers(model.mlp), dtype)
         signature = inspect.Signature(
             [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in self.inputs]
         )
@@ -254,7 +238,7 @@ class ForestGraph(Graph):
         machine = model.encoder.composer
         assert isinstance(machine, StackMachine)
         weights = machine.compose.weights()
-        self.compose = Product(Affine(weights.weight.detach().t().contiguous(), weights.bias.detach()), dtype)
+        self.compose = Product(weights.weight.detach().t().contiguous().to(dtype), weights.bias.detach())
 
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Compose step after step of the schedule (S, W), the sentences of all sides at once."""

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.batching import length_batches
-from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import (
     Corpus,
     SentenceColumns,
@@ -58,18 +58,26 @@ class OnnxPredictor(TextModel):
         parser: OnnxPredictor | None = None,  # makes trees for text without a parse
         max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence; the model may take fewer
     ) -> None:
-        """Raises ArtefactError for a folder that cannot be used, ProviderError for a provider that is not granted."""
+        """Open the model.
+
+        Raises ArtefactError for a folder that cannot be used, ProviderError for a provider that is not granted,
+        ConfigError for trees that the model has no use for.
+        """
         self.exported, tokenizer, path = read_export(folder)
         if not ARTEFACTS[self.exported.format].endswith(".onnx"):
             raise ArtefactError(f"{path}: a {self.exported.format} artefact, expected ONNX")
-        branching = _branching(self.exported, trees, parser)
+        makes_trees = self.exported.tables == "own"
+        if parser is not None and parser.exported.tables != "own":
+            raise ConfigError(f"parser: a model of kind {parser.exported.kind!r} makes no trees")
+        if trees is None and parser is None and not makes_trees:
+            trees = self.exported.branching
         self.parser = parser
         super().__init__(
             self.exported.task,
             self.exported.kind,
             tokenizer,
-            trees="own" if self.exported.tables == "own" else "given",
-            branching=branching,
+            trees="own" if makes_trees else "given",
+            branching=trees,
             tree_maker=None if parser is None else parser._as_tree_maker(),
             max_words=max_words,
             max_length=self.exported.max_length,
@@ -113,7 +121,7 @@ class OnnxPredictor(TextModel):
         columns: SentenceColumns,
         output: str,  # "encodings" or "transitions"
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows, their output); a model of pairs takes two sentences of like lengths for a pair."""
+        """Yield rows and their output; a model of pairs takes two sentences of like lengths for a pair."""
         if self.exported.task != "pair":
             for rows, (answer,) in self._answers([columns], [output]):
                 yield rows, answer
@@ -138,25 +146,8 @@ class OnnxPredictor(TextModel):
             yield rows, self._session.run(outputs, inputs)
 
 
-def _branching(exported: Exported, trees: str | None, parser: OnnxPredictor | None) -> str | None:
-    """Choose the trees that replace those given; raises ValueError for what the model has no use for."""
-    if trees is not None and parser is not None:
-        raise ValueError("trees and parser: give one of them")
-    if exported.tables == "own":
-        if trees is not None or parser is not None:
-            raise ValueError(f"trees and parser: a model of kind {exported.kind!r} makes trees of its own")
-        return None
-    if trees is not None and trees not in BRANCHINGS:
-        raise ValueError(f"trees: expected one of {', '.join(BRANCHINGS)}, got {trees!r}")
-    if parser is not None:
-        if parser.exported.tables != "own":
-            raise ValueError(f"parser: a model of kind {parser.exported.kind!r} makes no trees")
-        return None
-    return trees or exported.branching
-
-
 def _check_metadata(path: Path, metadata: dict[str, str], exported: Exported) -> None:
-    """Raises ArtefactError unless the ONNX file says of itself what export.json says of it."""
+    """Raise ArtefactError unless the ONNX file says of itself what export.json says of it."""
     version = metadata.get(VERSION_KEY, "")
     if not version.isdecimal():
         raise ArtefactError(f"{path}: not an ONNX file of spinn export (no {VERSION_KEY} in its metadata)")

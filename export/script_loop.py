@@ -14,7 +14,8 @@ from spinn_tensor.export.step import (
     StepWeights,
     Words,
     cell,
-    choose,
+    decide,
+    lstm_cell,
     lstm_step,
     prepare,
     product,
@@ -50,7 +51,7 @@ def run_lanes(
         reads = Reads(word, pair[:, 1], pair[:, 0], depth)
         found = torch.index_select(stack, 0, (2 * pair + columns).view(-1)).view(n_lanes, 2, 4 * tracker_dim)
         sums = torch.index_select(words.buffer, 0, word) + found.sum(1) + product(h, weights.hidden)
-        h, c = tracker_cell(sums, c)
+        h, c = lstm_cell(sums, c)
         reduces, shifts = decide(h, reads, None if given is None else given[:, number], weights)
         lanes = torch.nonzero(reduces).squeeze(1)
         made = compose(torch.index_select(pair, 0, lanes), torch.index_select(h, 0, lanes), states, weights)
@@ -71,19 +72,6 @@ def run_lanes(
     return roots[:, : states.shape[1] // 2], transitions_of(reduced, lengths)
 
 
-def decide(
-    tracker_h: Tensor,  # (B, K)
-    reads: Reads,
-    given: Tensor | None,  # (B,) int64
-    weights: StepWeights,
-) -> tuple[Tensor, Tensor]:  # (B,) bool, the lanes that reduce and those that shift
-    has_word = reads.word != 0
-    if given is None:
-        reduces = choose(tracker_h, reads, weights)
-        return reduces, has_word & ~reduces
-    return given == 1, has_word & (given == 0)
-
-
 def compose(
     pair: Tensor,  # (n, 2) int64 rows of the left and right children
     tracker_h: Tensor,  # (n, K)
@@ -96,15 +84,6 @@ def compose(
     children = torch.cat((left[:, :hidden_dim], right[:, :hidden_dim], tracker_h), 1)
     sums = product(children, weights.compose) + weights.compose_bias
     return cell(sums, left[:, hidden_dim:], right[:, hidden_dim:])
-
-
-def tracker_cell(
-    sums: Tensor,  # (B, 4K) before activation; gates i, f, o, g
-    c: Tensor,  # (B, K)
-) -> tuple[Tensor, Tensor]:  # (B, K) h, (B, K) c
-    i, f, o, g = torch.chunk(sums, 4, 1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
 
 
 def run_lstm(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.artefact import EXPORT, Exported
-from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Product, build_graph
+from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, build_graph
 from spinn_tensor.export.interface import (
     Candidate,
     exporting,
@@ -33,22 +33,6 @@ from spinn_tensor.model.classifiers import Model
 LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order of the logits
 
 
-class Layer(nn.Module):
-    """Compute x W + b."""
-
-    weight: Tensor  # (I, O)
-    bias: Tensor  # (O,)
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        assert isinstance(layer, Product)
-        self.register_buffer("weight", layer.weight)
-        self.register_buffer("bias", layer.bias)
-
-    def forward(self, x: Tensor) -> Tensor:  # (n, O) from (n, I)
-        return torch.addmm(self.bias, x, self.weight)
-
-
 class Script(nn.Module):
     """Give all scripts what they share: leaves, head, and names of the outputs."""
 
@@ -58,10 +42,7 @@ class Script(nn.Module):
         super().__init__()
         self.pairs = graph.task == "pair"
         self.register_buffer("table", graph.leaves.table)
-        projection = graph.leaves.projection
-        self.projection = None if projection is None else Layer(projection)
-        layers = [] if graph.head is None else [Layer(layer) for layer in graph.head.layers]
-        self.hidden_layers, self.output_layer = nn.ModuleList(layers[:-1]), layers[-1] if layers else None
+        self.projection, self.head = graph.leaves.projection, graph.head
 
     def words(
         self,
@@ -69,11 +50,6 @@ class Script(nn.Module):
     ) -> Tensor:  # (L, D)
         x = torch.nn.functional.embedding(token_ids, self.table)
         return x if self.projection is None else self.projection(x)
-
-    def classify(self, features: Tensor) -> Tensor:  # (n, C) from (n, F)
-        for layer in self.hidden_layers:
-            features = layer(features).relu()
-        return features if self.output_layer is None else self.output_layer(features)
 
     def outcome(
         self,
@@ -84,14 +60,15 @@ class Script(nn.Module):
         if self.pairs:
             premise, hypothesis = torch.chunk(encodings, 2)
             features = torch.cat((premise, hypothesis, premise - hypothesis, premise * hypothesis), 1)
-            found["logits"] = self.classify(features)
+            if self.head is not None:
+                found["logits"] = self.head(features)
             found["premise_encodings"], found["hypothesis_encodings"] = premise, hypothesis
             if transitions is not None:
                 premise, hypothesis = torch.chunk(transitions, 2)
                 found["premise_transitions"], found["hypothesis_transitions"] = premise, hypothesis
             return found
-        if self.output_layer is not None:
-            found["logits"] = self.classify(encodings)
+        if self.head is not None:
+            found["logits"] = self.head(encodings)
         found["encodings"] = encodings
         if transitions is not None:
             found["transitions"] = transitions
@@ -117,7 +94,7 @@ class LaneScript(Script):
         for name, weight in graph.weights()._asdict().items():
             self.register_buffer(name, weight)
         if len(graph.leaves.words) > 0:
-            self.forth_words, self.back_words = map(Layer, graph.leaves.words)
+            self.forth_words, self.back_words = graph.leaves.words
             self.register_buffer("forth", graph.leaves.forth)
             self.register_buffer("back", graph.leaves.back)
 
@@ -198,7 +175,7 @@ class ForestScript(Script):
 
     def __init__(self, graph: ForestGraph) -> None:
         super().__init__(graph)
-        self.compose = Layer(graph.compose)
+        self.compose = graph.compose
 
     def forward(
         self, token_ids: Tensor, left_index: Tensor, right_index: Tensor, root_index: Tensor

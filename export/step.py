@@ -19,7 +19,7 @@ annotations`: TorchScript reads the fields of a NamedTuple as they are.)
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class StepWeights(NamedTuple):
@@ -66,6 +66,21 @@ class Reads(NamedTuple):
     right: Tensor  # (B,) int64 the stack's top, as in `entries`
     left: Tensor  # (B,) int64 the entry beneath
     depth: Tensor  # (B,) int64
+
+
+class Product(nn.Module):
+    """Compute x W + b, the product in the type of W."""
+
+    weight: Tensor  # (I, O)
+    bias: Tensor  # (O,)
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., O) from (..., I)
+        return torch.matmul(x.to(self.weight.dtype), self.weight).to(x.dtype) + self.bias
 
 
 def product(
@@ -145,8 +160,16 @@ def track(
     word = torch.index_select(words.second, 0, reads.left.clamp(min=0))
     second = torch.where((reads.left < 0).unsqueeze(1), composed, word)
     sums = torch.index_select(words.buffer, 0, reads.word) + machine.tops + second
-    i, f, o, g = torch.chunk(sums + product(machine.tracker_h, weights.hidden), 4, 1)
-    c = torch.sigmoid(f) * machine.tracker_c + torch.sigmoid(i) * torch.tanh(g)
+    return lstm_cell(sums + product(machine.tracker_h, weights.hidden), machine.tracker_c)
+
+
+def lstm_cell(
+    sums: Tensor,  # (B, 4K) before activation; gates i, f, o, g
+    c: Tensor,  # (B, K)
+) -> tuple[Tensor, Tensor]:  # (B, K) h, (B, K) c
+    """Step an LSTM, the tracker or a direction of the leaf encoder."""
+    i, f, o, g = torch.chunk(sums, 4, 1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
@@ -166,6 +189,20 @@ def choose(
     """Choose the likelier transition of those that are possible; False, too, where none is."""
     says_reduce = torch.mv(tracker_h, weights.score) > weights.score_limit
     return (reads.left != 0) & (says_reduce | (reads.word == 0))
+
+
+def decide(
+    tracker_h: Tensor,  # (B, K)
+    reads: Reads,
+    given: Tensor | None,  # (B,) int64
+    weights: StepWeights,
+) -> tuple[Tensor, Tensor]:  # (B,) bool, the lanes that reduce and those that shift
+    """Say which lanes reduce and which shift: as given, or as the trackers choose."""
+    has_word = reads.word != 0
+    if given is None:
+        reduces = choose(tracker_h, reads, weights)
+        return reduces, has_word & ~reduces
+    return given == 1, has_word & (given == 0)
 
 
 def slot_of(machine: Machine, reads: Reads) -> Tensor:  # (B,) int64
@@ -250,9 +287,7 @@ def step(
     """Run one whole step."""
     reads = read(machine, words, number)
     tracker = track(machine, words, reads, weights)
-    shifts = (reads.word != 0) if given is None else (reads.word != 0) & (given == 0)
-    reduces = choose(tracker[0], reads, weights) if given is None else given == 1
-    shifts = shifts & ~reduces
+    reduces, shifts = decide(tracker[0], reads, given, weights)
     slot = slot_of(machine, reads)
     composed = compose(machine, words, weights, reads, reduces, slot, tracker[0])
     return move(machine, reads, reduces, shifts, slot, tracker, composed), reduces
@@ -279,15 +314,13 @@ def roots(
 
 
 def lstm_step(
-    sums: Tensor,  # (B, 4D) of the words, bias included; gates i, f, g, o
+    sums: Tensor,  # (B, 4D) of the words, bias included; gates i, f, o, g
     h: Tensor,  # (B, D)
     c: Tensor,  # (B, D)
     hidden: Tensor,  # (D, 4D)
 ) -> tuple[Tensor, Tensor]:  # (B, D) h, (B, D) c
     """Run one step of one direction of a bidirectional leaf encoder."""
-    i, f, g, o = torch.chunk(sums + product(h, hidden), 4, 1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
+    return lstm_cell(sums + product(h, hidden), c)
 
 
 def reversed_columns(

@@ -14,14 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spinn_tensor.pipeline import Pipeline
+from spinn_tensor.pipeline import LazyPipeline
 
 
-class BatchEncoder:
-    """Adds the encodings of a column of sentences to a batch.
-
-    A pickle holds the arguments alone, the bundle's place among them; each process reads the bundle at its first call.
-    """
+class BatchEncoder(LazyPipeline):
+    """Adds the encodings of a column of sentences to a batch; each process reads the bundle at its first call."""
 
     def __init__(
         self,
@@ -33,23 +30,12 @@ class BatchEncoder:
         trees: str | Path | None = None,  # as in `Pipeline`
         revision: str | None = None,
     ) -> None:
+        self.path_or_hub_id, self.device, self.trees, self.revision = path_or_hub_id, device, trees, revision
         self.column, self.output = column, output
-        self._arguments = {
-            "path_or_hub_id": path_or_hub_id,
-            "device": device,
-            "trees": trees,
-            "revision": revision,
-        }
-        self._pipeline: Pipeline | None = None
 
     def __call__(
         self,
         batch: Mapping[str, Iterable[Any]],  # lists or arrays of n values by column
     ) -> dict[str, Any]:
         """Return the batch with a further column, (n, output_dim) float32. Raises as `Pipeline` and its `encode`."""
-        if self._pipeline is None:
-            self._pipeline = Pipeline.from_pretrained(**self._arguments)  # type: ignore[arg-type]
-        return {**batch, self.output: self._pipeline.encode(batch[self.column])}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pipeline": None}
+        return {**batch, self.output: self._pipeline().encode(batch[self.column])}

@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -48,14 +48,6 @@ class Pipeline(TextModel):
         """Put the model in eval mode. Raises CheckpointError for one without a vocabulary, ConfigError for a
         branching or parser that it has no use for."""
         encoder = model.config.encoder
-        if branching is not None and parser is not None:
-            raise ConfigError("branching and parser: give one of them")
-        if encoder.kind not in GIVEN_KINDS and (branching, parser) != (None, None):
-            raise ConfigError(
-                f"branching and parser: a model of kind {encoder.kind!r} has no use for given trees"
-            )
-        if branching is not None and branching not in BRANCHINGS:
-            raise ConfigError(f"branching: expected one of {', '.join(BRANCHINGS)}, got {branching!r}")
         if parser is not None and not parser.config.encoder.parses:
             raise ConfigError(f"parser: a model of kind {parser.config.encoder.kind!r} does not parse")
         self.model = model.eval()
@@ -87,8 +79,11 @@ class Pipeline(TextModel):
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> Self:
-        """Raises CheckpointError as `PairClassifier.from_pretrained`, ConfigError for trees that the model has no use
-        for or that are no parser's, and for a device that is not there."""
+        """Read a bundle.
+
+        Raises CheckpointError as `PairClassifier.from_pretrained`, ConfigError for trees that the model has no use for
+        or that are no parser's, and for a device that is not there.
+        """
         options = HubOptions(revision, cache_dir, force_download, local_files_only, token)
         device = _device(device)
         checkpoint = load_checkpoint(bundle_folder(path_or_hub_id, options), device)
@@ -124,8 +119,29 @@ class Pipeline(TextModel):
         return predict_transitions(self.model.encoder, sentences)
 
 
+class LazyPipeline:
+    """What holds a bundle's place, and reads it at its first use; a pickle holds the place alone."""
+
+    path_or_hub_id: str | Path
+    device: str
+    trees: str | Path | None
+    revision: str | None
+
+    def _pipeline(self) -> Pipeline:
+        if not hasattr(self, "_loaded"):
+            self._loaded = Pipeline.from_pretrained(
+                self.path_or_hub_id, device=self.device, trees=self.trees, revision=self.revision
+            )
+        return self._loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
+        state.pop("_loaded", None)
+        return state
+
+
 def packaged_parser() -> Path:
-    """Folder of the checkpoint that comes with the package. Raises ConfigError if this installation lacks it."""
+    """Return the folder of the package's own checkpoint. Raises ConfigError if this installation lacks it."""
     folder = Path(str(resources.files("spinn_tensor"))) / "pretrained" / "parser"
     if not (folder / CONFIG).is_file():
         raise ConfigError(
@@ -135,7 +151,7 @@ def packaged_parser() -> Path:
 
 
 def load_parser(path: str | Path, device: str | torch.device) -> Checkpoint:
-    """A checkpoint that parses. Raises CheckpointError, and ConfigError for one that does not."""
+    """Read a checkpoint that parses. Raises CheckpointError, and ConfigError for one that does not."""
     checkpoint = load_checkpoint(path, device)
     encoder = checkpoint.config.model.encoder
     if not encoder.parses:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spinn_tensor.data_prep.branching import with_branching
+from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.branching import BRANCHINGS, with_branching
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     Corpus,
@@ -74,6 +75,13 @@ class TextModel(ABC):
         max_words: int,  # of a sentence
         max_length: int = 0,  # the same, as the model was made for it; 0 = any number
     ) -> None:
+        """Raise ConfigError for trees that the model has no use for."""
+        if branching is not None and tree_maker is not None:
+            raise ConfigError("trees made without a parser, or by one: give one of them")
+        if trees != "given" and (branching, tree_maker) != (None, None):
+            raise ConfigError(f"a model of kind {kind!r} has no use for given trees")
+        if branching not in (None, *BRANCHINGS):
+            raise ConfigError(f"trees: expected one of {', '.join(BRANCHINGS)}, got {branching!r}")
         self.branching, self.max_words = branching, max_words
         self._task, self._kind, self._trees = task, kind, trees
         self._tokenizer, self._tree_maker = tokenizer, tree_maker

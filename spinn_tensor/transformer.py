@@ -16,10 +16,10 @@ try:
 except ImportError as error:
     raise ImportError("SpinnTransformer needs scikit-learn: pip install scikit-learn") from error
 
-from spinn_tensor.pipeline import Pipeline
+from spinn_tensor.pipeline import LazyPipeline
 
 
-class SpinnTransformer(TransformerMixin, BaseEstimator):
+class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
     """The encodings of a bundle's model, which learns nothing here.
 
     A pickle or a clone holds the parameters alone, the bundle's place among them, and reads it anew.
@@ -39,29 +39,24 @@ class SpinnTransformer(TransformerMixin, BaseEstimator):
         self.revision = revision
 
     def fit(self, sentences: Any = None, y: Any = None) -> Self:
-        """Loads the bundle, and looks at no sentence. Raises as `Pipeline.from_pretrained`."""
+        """Load the bundle, and looks at no sentence. Raises as `Pipeline.from_pretrained`."""
         self._pipeline()
         return self
 
     def transform(self, sentences: Iterable[str]) -> np.ndarray:  # (n, output_dim) float32
-        """One vector a sentence. Raises DataError as `Pipeline.encode`."""
+        """Return one vector a sentence. Raises DataError as `Pipeline.encode`."""
         return self._pipeline().encode(sentences)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:  # (output_dim,) of str objects
-        """ "spinn0", "spinn1" and so on, whatever the sentences' column is called."""
+        """Return "spinn0", "spinn1" and so on, whatever the sentences' column is called."""
         n_features = self._pipeline().model.encoder.output_dim
         return np.array([f"spinn{number}" for number in range(n_features)], dtype=object)
 
     def set_params(self, **parameters: Any) -> Self:
-        """As of every estimator; another bundle is read at the next use."""
+        """Set parameters as of every estimator; another bundle is read at the next use."""
         self.__dict__.pop("_loaded", None)
         super().set_params(**parameters)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        state.pop("_loaded", None)
-        return state
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -71,10 +66,3 @@ class SpinnTransformer(TransformerMixin, BaseEstimator):
         tags.requires_fit = False
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
-
-    def _pipeline(self) -> Pipeline:
-        if not hasattr(self, "_loaded"):
-            self._loaded = Pipeline.from_pretrained(
-                self.path_or_hub_id, device=self.device, trees=self.trees, revision=self.revision
-            )
-        return self._loaded

@@ -21,7 +21,6 @@ from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import (
     EncodingOptions,
     Part,
-    blocks,
     encode_to_array,
     encode_to_shards,
     read_manifest,
@@ -42,7 +41,7 @@ BAD = {4: "( a )", 11: "", 18: "a b"}  # by line
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that shards have several blocks, and blocks several batches."""
-    monkeypatch.setattr(blocks, "BLOCK_LINES", 4)
+    monkeypatch.setattr("spinn_tensor.encoding.run.BLOCK_LINES", 4)
 
 
 def encoder_of(kind: str = "spinn-pi-nt", seed: int = 0) -> SentenceEncoder:

@@ -155,36 +155,21 @@ def test_a_model_trained_with_branching_reads_text_so(folders, tmp_path) -> None
     assert OnnxPredictor(folder, "cpu").parse(["A dog sings ."]) == ["( ( ( A dog ) sings ) . )"]
 
 
-# What is said of input that cannot be used.
-BAD_INPUT: dict[str, tuple[str, Callable[[OnnxPredictor], object], str]] = {
-    "a string": ("own", lambda p: p.encode("dogs bark"), "sentences: got a string, expected a list"),
-    "empty": ("own", lambda p: p.encode(["dogs", " "]), "example 1: sentences: a sentence without words"),
-    "no text": ("own", lambda p: p.classify(["a"], [3]), "example 0: hypotheses: got int, expected a string"),
-    "broken": ("own", lambda p: p.classify(["( a"], ["a"]), r"example 0: premises: token 1 '\(': unbalanced"),
-    "fewer": ("own", lambda p: p.classify(["a"], []), "got 1 premises and 0 hypotheses, expected as many"),
-    "no parse": ("given", lambda p: p.encode(["A dog"]), "example 0: sentences: text without a parse; this"),
-}
+def test_its_methods_are_the_pipelines() -> None:
+    for name in ("classify", "encode", "parse"):  # what they refuse is tested there
+        assert getattr(OnnxPredictor, name) is getattr(Pipeline, name)
 
 
-@pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input_is_named(name, folders) -> None:
-    tables, use, message = BAD_INPUT[name]
-    with pytest.raises(DataError, match=message):
-        use(both(folders, tables)[1])
-
-
-def test_a_task_takes_its_own_input(folders) -> None:
-    with pytest.raises(TypeError, match="a model of task 'pair' classifies premises and hypotheses"):
-        both(folders, "own")[1].classify(["a"])
-    with pytest.raises(TypeError, match="a model of task 'sentence' classifies sentences alone"):
-        both(folders, "forest")[1].classify(["a"], ["b"])
+def test_text_without_a_parse_is_refused_where_trees_are_given(folders) -> None:
+    with pytest.raises(DataError, match="example 0: sentences: text without a parse; this"):
+        both(folders, "given")[1].encode(["A dog"])
 
 
 def test_trees_that_a_model_has_no_use_for(folders) -> None:
     own, given = folders["own"][1], folders["given"][1]
     parser, no_parser = OnnxPredictor(own, "cpu"), OnnxPredictor(given, "cpu")
     for folder, options, message in (
-        (own, {"trees": "left"}, "a model of kind 'spinn' makes trees of its own"),
+        (own, {"trees": "left"}, "a model of kind 'spinn' has no use for given trees"),
         (given, {"trees": "up"}, "trees: expected one of left, right, balanced, random, got 'up'"),
         (given, {"trees": "left", "parser": parser}, "give one of them"),
         (given, {"parser": no_parser}, "a model of kind 'spinn-pi' makes no trees"),
@@ -202,12 +187,6 @@ def test_a_longer_sentence_is_refused_only_by_a_model_with_a_limit(exported) -> 
         DataError, match="example 1: sentences: 300 tokens; this model was exported for at most"
     ):
         OnnxPredictor(exported, "cpu").encode(["dogs", words])
-
-
-def test_a_sentence_of_too_many_words_is_named(exported) -> None:
-    assert OnnxPredictor(exported, "cpu", max_words=3).encode(["A dog sings"]).shape == (1, 8)
-    with pytest.raises(DataError, match=r"example 1: sentences: token 3 'sings': .* 2 words; max_words= "):
-        OnnxPredictor(exported, "cpu", max_words=2).encode(["A dog", "A dog sings"])
 
 
 def edit(**changes: object) -> Callable[[Path], None]:

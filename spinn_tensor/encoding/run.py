@@ -1,24 +1,34 @@
-"""Files of sentences to one array, or to a folder of shards."""
+"""Files of sentences to one array, or to a folder of shards.
+
+Lines are read by blocks, whose sentences are sorted by length and cut into batches, so that what is in memory does not
+grow with the file: the lines of a block, a batch, and the encodings of a shard. Encodings keep the order of the lines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.corpora.formats import SentenceFormat
 from spinn_tensor.data_prep.corpora.read import ExampleFile, open_examples
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import is_jsonl
+from spinn_tensor.data_prep.files import Skipped, is_jsonl
 from spinn_tensor.data_prep.text import Tokenize
-from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.encoding.blocks import EncodedBlock, encode_lines, joined
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.encoding.job import STDIN, EncodingOptions, Part, describe_job
-from spinn_tensor.encoding.shards import ShardFolder
+from spinn_tensor.encoding.shards import EncodedBlock, ShardFolder
+from spinn_tensor.inference import encode_columns
 from spinn_tensor.model.encoder import SentenceEncoder
+
+BLOCK_LINES = 20_000  # that are in memory at a time, and sorted by length
 
 Advance = Callable[[int], object]  # told of the sentences just encoded
 Note = Callable[[str], object]  # told what there is to remark, once
@@ -36,10 +46,10 @@ def encode_to_array(
 ) -> EncodedBlock:  # encodings (n, D) in the order of the lines
     """Return the encodings of a file, all in memory. Raises DataError naming the first bad line."""
     with _open(vocabulary, source, options, tokenize) as file:
-        blocks = list(_encode(encoder, file, None, options, batch_tokens, advance))
-    encoded = joined(blocks, file.skipped)
-    if not len(encoded.encodings):
-        raise DataError(f"no examples ({encoded.skipped})", path=source)
+        encoded = _encode(encoder, file, sys.maxsize, options, batch_tokens, advance)
+    if encoded is None or not len(encoded.encodings):
+        skipped = file.skipped if encoded is None else encoded.skipped
+        raise DataError(f"no examples ({skipped})", path=source)
     return encoded
 
 
@@ -78,11 +88,10 @@ def encode_to_shards(
                 if not file.skip(options.shard_size):
                     break
                 continue
-            blocks = list(_encode(encoder, file, options.shard_size, options, batch_tokens, advance))
-            if not blocks:
+            encoded = _encode(encoder, file, options.shard_size, options, batch_tokens, advance)
+            if encoded is None:
                 break
-            output.write(shard, joined(blocks, file.skipped))
-            file.skipped.clear()  # told of now
+            output.write(shard, encoded)
     manifest = output.finish(shard, file.skipped)
     if n_there and part.n_parts == 1:
         note(f"{n_there:,} of {shard:,} shards were there")
@@ -105,14 +114,29 @@ def _open(
 def _encode(
     encoder: SentenceEncoder,
     file: ExampleFile,
-    n_lines: int | None,  # None: all
+    n_lines: int,  # at most
     options: EncodingOptions,
     batch_tokens: int | None,
     advance: Advance,
-) -> Iterator[EncodedBlock]:
-    blocks = encode_lines(
-        encoder, file, n_lines, branching=options.branching, dtype=options.dtype, batch_tokens=batch_tokens
+) -> EncodedBlock | None:
+    """Encode the next lines of a file; None at its end. Raises DataError as `ExampleFile.block`."""
+    encodings, left_out, skipped = [], [], Skipped()
+    n_read = n_words = n_unknown = 0
+    while n_read < n_lines and (block := file.block(min(n_lines - n_read, BLOCK_LINES))):
+        columns = block.examples.sentences
+        if options.branching is not None:  # other random trees for every block, the same ones in every run
+            columns = with_branching(columns, options.branching, seed=block.first_line)
+        encodings.append(encode_columns(encoder, columns, dtype=options.dtype, batch_tokens=batch_tokens))
+        left_out.append(block.left_out)
+        skipped.update(block.skipped)
+        n_read += block.n_lines
+        n_words += len(columns.token_ids)
+        n_unknown += int((columns.token_ids == UNKNOWN_ID).sum())
+        advance(len(encodings[-1]))
+    if not encodings:
+        return None
+    skipped.update(file.skipped)  # of a broken end
+    file.skipped.clear()
+    return EncodedBlock(
+        np.concatenate(encodings), n_read, np.concatenate(left_out), skipped, n_words, n_unknown
     )
-    for block in blocks:
-        advance(len(block.encodings))
-        yield block

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -28,12 +28,22 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, read_json_object, write_json
 from spinn_tensor.data_prep.temporary import clear_temporaries
-from spinn_tensor.encoding.blocks import EncodedBlock
 from spinn_tensor.encoding.job import difference
 
 FORMAT_VERSION = 1  # of a manifest; rises when an older reader would misread it
-MANIFEST, UNFINISHED, JOB = "manifest.json", "unfinished", "job.json"
+MANIFEST, UNFINISHED, JOB, ENTRIES = "manifest.json", "unfinished", "job.json", "[0-9]*.json"
 TENSOR = "encodings"
+
+
+class EncodedBlock(NamedTuple):
+    """What became of n lines; m of them are sentences."""
+
+    encodings: np.ndarray  # (m, D)
+    n_lines: int
+    left_out: np.ndarray  # (n - m,) int64, numbers of the lines without a sentence
+    skipped: Skipped  # why bad lines were left out
+    n_words: int  # of all sentences
+    n_unknown: int  # of these, words that the vocabulary does not have
 
 
 class ShardFolder:
@@ -45,6 +55,7 @@ class ShardFolder:
         job: dict[str, Any],  # of `describe_job`
     ) -> None:
         self.folder, self.job = folder, job
+        self._unfinished = folder / UNFINISHED
 
     def open(self, overwrite: bool) -> dict[str, Any] | None:
         """Make the folder this job's; returns the manifest if there is nothing left to do.
@@ -78,7 +89,7 @@ class ShardFolder:
 
     def count_whole(self) -> int:
         """Count the shards of the job that need no second look."""
-        return sum(self.is_whole(int(path.stem)) for path in self._entries())
+        return sum(self.is_whole(int(path.stem)) for path in self._unfinished.glob(ENTRIES))
 
     def write(self, shard: int, encoded: EncodedBlock) -> None:
         """Write a whole shard, then its entry."""
@@ -131,18 +142,11 @@ class ShardFolder:
             "shards": entries,
         }
 
-    @property
-    def _unfinished(self) -> Path:
-        return self.folder / UNFINISHED
-
     def _name(self, shard: int) -> str:
         return f"shard-{shard:05d}.{self.job['options']['format']}"
 
     def _entry(self, shard: int) -> Path:
         return self._unfinished / f"{shard:05d}.json"
-
-    def _entries(self) -> Iterator[Path]:
-        return self._unfinished.glob("[0-9]*.json")
 
     def _manifest(self) -> dict[str, Any] | None:
         return read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
@@ -160,7 +164,7 @@ class ShardFolder:
         found = self._job_there()
         reason = None if found is None else difference(found, self.job)
         if reason is not None and not overwrite:
-            has_shards = (self.folder / MANIFEST).exists() or any(self._entries())
+            has_shards = (self.folder / MANIFEST).exists() or any(self._unfinished.glob(ENTRIES))
             if has_shards:
                 raise ConfigError(
                     f"{self.folder}: holds encodings of another job ({reason}); --overwrite replaces them"
@@ -173,16 +177,13 @@ class ShardFolder:
             self._unfinished.mkdir(exist_ok=True)
             write_json(self._unfinished / JOB, found["job"])
             (self.folder / MANIFEST).unlink()
-        for path in (*self._entries(), *self.folder.glob("shard-*")):
+        for path in (*self._unfinished.glob(ENTRIES), *self.folder.glob("shard-*")):
             path.unlink(missing_ok=True)
-        self._clear_temporaries()
+        clear_temporaries(self.folder, "shard-*")
 
     def _tidy(self) -> None:
         """Take away what a finished job has no use for, that of writers that were killed included."""
         shutil.rmtree(self._unfinished, ignore_errors=True)
-        self._clear_temporaries()
-
-    def _clear_temporaries(self) -> None:
         clear_temporaries(self.folder, "shard-*")
 
 
