@@ -34,17 +34,17 @@ Batch = Sequence[np.ndarray]  # transitions of each sentence, (2N - 1,) int8
 
 
 def flatten(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """The transitions of a batch as the tables want them: (M,) int8 and lengths (B,)."""
+    """Return the transitions of a batch as the tables want them: (M,) int8 and lengths (B,)."""
     return np.concatenate(batch), np.array([(len(transitions) + 1) // 2 for transitions in batch])
 
 
 def cap(batch: Batch) -> int:
-    """A width that makes lanes wait."""
+    """Return a width that makes lanes wait."""
     return max(1, len(batch) // 3)
 
 
 def own_leaves(batch: Batch) -> np.ndarray:
-    """A leaf of its own for each token: products are hoisted, and the rows are those of tables without."""
+    """Give each token a leaf of its own: products are hoisted, and the rows are those of tables without."""
     return np.arange(flatten(batch)[1].sum())
 
 
@@ -74,7 +74,7 @@ def run(
     batch: Batch,
     every_node: bool = False,
 ) -> Tensor:
-    """h of the roots, or of every node in the order of the transitions."""
+    """Return h of the roots, or of every node in the order of the transitions."""
     return run_tables(TABLES[name](batch), leaves, compose, tracker, batch, every_node)
 
 
@@ -86,7 +86,7 @@ def run_tables(
     batch: Batch,
     every_node: bool = False,
 ) -> Tensor:
-    """h of the roots, or of every node; own transitions are forced to be those of the batch."""
+    """Return h of the roots, or of every node; own transitions are forced to be those of the batch."""
     if isinstance(tables, OwnTables):
         assert tracker is not None
         noise = forcing_noise(torch.from_numpy(flatten(batch)[0]).to(leaves.device))
@@ -99,7 +99,7 @@ def run_tables(
 
 
 def random_transitions(rng: np.random.Generator, n_tokens: int) -> np.ndarray:
-    """A random walk over the valid transitions."""
+    """Draw a tree by a random walk over the valid transitions."""
     transitions, depth, shifts = [], 0, 0
     while shifts < n_tokens or depth > 1:
         reduces = depth > 1 and (shifts == n_tokens or rng.random() < 0.5)
@@ -111,7 +111,7 @@ def random_transitions(rng: np.random.Generator, n_tokens: int) -> np.ndarray:
 def random_weights(
     hidden_dim: int, tracker_dim: int | None, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> tuple[ComposeWeights, TrackerWeights | None]:
-    """Weights large enough to make every gate matter."""
+    """Draw weights large enough to make every gate matter."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -129,7 +129,7 @@ def random_weights(
 
 
 def random_leaves(batch: Batch, hidden_dim: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
-    """(L, 2H)"""
+    """Draw the states of all words, (L, 2H)."""
     n_tokens = sum((len(transitions) + 1) // 2 for transitions in batch)
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(n_tokens, 2 * hidden_dim, generator=generator, dtype=torch.float64)
@@ -137,19 +137,19 @@ def random_leaves(batch: Batch, hidden_dim: int, dtype: torch.dtype = torch.floa
 
 
 def parameters(leaves: Tensor, compose: ComposeWeights, tracker: TrackerWeights | None) -> list[Tensor]:
-    """All that has a gradient."""
+    """List all that has a gradient."""
     return [leaves, *(weight for weight in compose if weight is not None), *(tracker or ())]
 
 
 def gradients(output: Tensor, inputs: Sequence[Tensor], seed: int = 2) -> list[Tensor]:
-    """Gradients of a random weighting of the output; zeros for what it does not depend on."""
+    """Compute the gradients of a random weighting of the output; zeros for what it does not depend on."""
     generator = torch.Generator().manual_seed(seed)
     weighting = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.dtype)
     return list(torch.autograd.grad((output * weighting).sum(), inputs, materialize_grads=True))
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest expected value."""
+    """Return the largest difference over the largest expected value."""
     difference = (got.detach().double() - expected.detach().double()).abs()
     return (
         float(difference.max() / expected.detach().abs().max().clamp(min=1e-30)) if expected.numel() else 0.0

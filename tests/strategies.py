@@ -13,17 +13,17 @@ from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
 
 
 def left_branching(n_tokens: int) -> np.ndarray:
-    """Transitions of ( ( ( a b ) c ) d ): (2N-1,) int8."""
+    """Return the transitions of ( ( ( a b ) c ) d ): (2N-1,) int8."""
     return np.array([SHIFT] + [SHIFT, REDUCE] * (n_tokens - 1), dtype=np.int8)
 
 
 def right_branching(n_tokens: int) -> np.ndarray:
-    """Transitions of ( a ( b ( c d ) ) ): (2N-1,) int8."""
+    """Return the transitions of ( a ( b ( c d ) ) ): (2N-1,) int8."""
     return np.array([SHIFT] * n_tokens + [REDUCE] * (n_tokens - 1), dtype=np.int8)
 
 
 def transitions_from_choices(n_tokens: int, prefer_reduce: Sequence[bool]) -> np.ndarray:
-    """Transitions, (2N-1,) int8, following the 2N-1 choices where both are possible; reaches every tree."""
+    """Return transitions, (2N-1,) int8, that follow 2N-1 choices where both are possible; every tree can be had."""
     transitions, n_shifted, depth = [], 0, 0
     for reduce in prefer_reduce:
         reduces = depth >= 2 and (reduce or n_shifted == n_tokens)
@@ -35,7 +35,7 @@ def transitions_from_choices(n_tokens: int, prefer_reduce: Sequence[bool]) -> np
 
 @st.composite
 def binary_transitions(draw: st.DrawFn, min_tokens: int = 1, max_tokens: int = 12) -> np.ndarray:
-    """Transitions of a random binary tree, (2N-1,) int8; pure left and right branching are drawn often."""
+    """Draw the transitions of a binary tree, (2N-1,) int8, often of a pure left- or right-branching one."""
     n_tokens = draw(st.integers(min_tokens, max_tokens))
     shape = draw(st.sampled_from(["random", "random", "random", "left", "right"]))
     if shape == "left":
@@ -50,7 +50,7 @@ def binary_transitions(draw: st.DrawFn, min_tokens: int = 1, max_tokens: int = 1
 def batches_of_transitions(
     min_batch: int = 1, max_batch: int = 8, min_tokens: int = 1, max_tokens: int = 12
 ) -> st.SearchStrategy[list[np.ndarray]]:
-    """A batch of random trees of differing lengths: list of (2N-1,) int8."""
+    """Draw a batch of trees of differing lengths: a list of (2N-1,) int8."""
     return st.lists(binary_transitions(min_tokens, max_tokens), min_size=min_batch, max_size=max_batch)
 
 
@@ -67,19 +67,19 @@ def _all_shapes(n_tokens: int) -> tuple[tuple[int, ...], ...]:
 
 
 def all_transitions(n_tokens: int) -> Iterator[np.ndarray]:
-    """Every binary tree of n_tokens leaves, Catalan(n_tokens - 1) of them: (2N-1,) int8 each."""
+    """Enumerate every binary tree of n_tokens leaves, Catalan(n_tokens - 1) of them: (2N-1,) int8 each."""
     for shape in _all_shapes(n_tokens):
         yield np.array(shape, dtype=np.int8)
 
 
 def tree_of(transitions: np.ndarray, labels: np.ndarray | None = None) -> Tree:
-    """The tree of these transitions, its words named w1, w2, ..."""
+    """Make the tree of these transitions, its words named w1, w2, ..."""
     n_tokens = (len(transitions) + 1) // 2
     return Tree(tuple(f"w{i}" for i in range(1, n_tokens + 1)), transitions, labels)
 
 
 def columns_of(batch: Sequence[np.ndarray]) -> SentenceColumns:
-    """Columns of a batch of transitions; the tokens of the batch are numbered 0, 1, 2, ... as they come."""
+    """Make columns of a batch of transitions; the tokens of the batch are numbered 0, 1, 2, ... as they come."""
     lengths = np.array([(len(transitions) + 1) // 2 for transitions in batch], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     flat = np.concatenate([np.zeros(0, np.int8), *batch]).astype(np.int8)
@@ -87,7 +87,7 @@ def columns_of(batch: Sequence[np.ndarray]) -> SentenceColumns:
 
 
 def assert_same_tree(got: Tree, expected: Tree) -> None:
-    """Tokens, transitions and labels are equal, and of the dtypes the contract names."""
+    """Assert that tokens, transitions and labels are equal, and of the dtypes that columns have."""
     assert got.tokens == expected.tokens
     assert got.transitions.dtype == np.int8
     np.testing.assert_array_equal(got.transitions, expected.transitions)

@@ -23,7 +23,7 @@ from spinn_tensor.export.interface import ExportError, describe  # noqa: E402
 from spinn_tensor.export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
 from spinn_tensor.export.parity import TOLERANCES, ParityError, compare, make_case, random_cases, require  # noqa: E402
 from spinn_tensor.export.session import onnx_function  # noqa: E402
-from tests.closeness import EXACT, FLOAT64, assert_close  # noqa: E402
+from tests.contract import Artefact, ArtefactContract  # noqa: E402
 from tests.tiny_models import tiny_model  # noqa: E402
 
 pytestmark = pytest.mark.numerical
@@ -72,13 +72,18 @@ def test_a_file_says_what_its_model_says(exported, name) -> None:
             require(report)
 
 
-@pytest.mark.parametrize("name", ["own", "parser", "given", "forest"])
-def test_a_file_in_double_precision_is_its_model(name, tmp_path) -> None:
-    task, kind, tables, leaf_encoder, _, folded = FILES[name]
-    model, path = tiny_model(task, kind, leaf_encoder=leaf_encoder).double(), tmp_path / "model.onnx"
+@pytest.fixture(scope="module", params=["own", "parser", "given", "forest"])
+def artefact(request, tmp_path_factory) -> Artefact:
+    """Give files in double precision, run by onnxruntime."""
+    task, kind, tables, leaf_encoder, _, folded = FILES[request.param]
+    model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
+    path = tmp_path_factory.mktemp("double") / "model.onnx"
     export_onnx(model, path, describe(model, tables=tables, fold_leaves=folded))
-    report = compare(model, onnx_function(path), random_cases(model, tables=tables), tables=tables)
-    require(report, EXACT)
+    return Artefact(model, tables, onnx_function(path), path)
+
+
+class TestFiles(ArtefactContract):
+    """Files in double precision are their models."""
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -173,29 +178,6 @@ def test_the_loop_carries_what_its_stacks_need(exported) -> None:
     case = next(random_cases(model, batch_sizes=(8,)))
     states = session.run([carried], case.inputs)[0]
     assert len(states) <= 1 + 2 * 8  # a null row and the roots
-
-
-def test_padding_and_company_change_nothing(tmp_path) -> None:
-    model, path = tiny_model("pair", "spinn").double(), tmp_path / "model.onnx"
-    export_onnx(model, path, describe(model))
-    run, case = onnx_function(path), next(random_cases(model, batch_sizes=(8,)))
-    expected = run(case.inputs)
-    names = ("premise_ids", "premise_lengths", "hypothesis_ids", "hypothesis_lengths")
-    ids, n_tokens, other_ids, other_n_tokens = (case.inputs[name] for name in names)
-    for row in range(8):
-        longest = max(n_tokens[row], other_n_tokens[row])
-        rows = slice(row, row + 1)
-        alone = run(
-            {
-                "premise_ids": ids[rows, :longest],
-                "premise_lengths": n_tokens[rows],
-                "hypothesis_ids": other_ids[rows, :longest],
-                "hypothesis_lengths": other_n_tokens[rows],
-            }
-        )
-        assert_close(alone["logits"][0], expected["logits"][row], FLOAT64)
-        transitions = expected["premise_transitions"][row, : 2 * longest - 1]
-        np.testing.assert_array_equal(alone["premise_transitions"][0], transitions)
 
 
 def test_labels_and_trees_of_snli(exported, snli) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from itertools import product
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from spinn_tensor import ScoreError, forcing_noise, logistic_noise, run_own, run_taught, to_torch
 from spinn_tensor.bundles import LaneTables, TransitionWeights
@@ -18,6 +21,7 @@ from spinn_tensor.data_prep.trees import REDUCE, SHIFT, check_all_transitions
 from spinn_tensor.machine import operators, reference
 from spinn_tensor.machine.schedule import choose
 from spinn_tensor.training.objective import transition_loss
+from tests.contract import HIDDEN, Executor, ExecutorContract
 from tests.machines import (
     TRACKER,
     flatten,
@@ -28,12 +32,12 @@ from tests.machines import (
     random_transitions,
     random_weights,
     relative_error,
+    run,
 )
 from tests.strategies import all_transitions, batches_of_transitions, left_branching, right_branching
 
 pytestmark = pytest.mark.numerical
 
-HIDDEN = 7
 # finite scores from next to nothing to the largest there are
 SCORES = st.one_of(
     st.floats(-1e300, 1e300), st.sampled_from([0.0, -0.0, 5e-324, 1.7e308, -1.7e308, np.inf, -np.inf])
@@ -63,16 +67,28 @@ def assert_same(got, expected, inputs) -> None:
         assert relative_error(ours, theirs) < 1e-10
 
 
-@pytest.fixture(params=[False, True], ids=["composing what reduces", "dense"])
-def dense(request, monkeypatch):
-    """Both ways to compose; the CPU takes the first by itself."""
+@pytest.fixture(scope="module")
+def executor() -> Executor:
+    """Give own transitions, forced, in dense steps."""
+
+    def dense(*arguments) -> Tensor:
+        with all_dense():
+            return run("own, forced", *arguments)
+
+    return Executor(True, dense)
+
+
+class TestDenseSteps(ExecutorContract):
+    """Null states are composed where a lane shifts, as on a GPU; the CPU composes what reduces."""
+
+
+@contextmanager
+def all_dense():
+    """Compose in dense steps, inside."""
     operator = operators.stack_machine_own
-
-    def forced(*arguments):
-        return operator(*arguments[:-3], request.param, *arguments[-2:])
-
-    monkeypatch.setattr("spinn_tensor.machine.executors.stack_machine_own", forced)
-    return request.param
+    name = "spinn_tensor.machine.executors.stack_machine_own"
+    with mock.patch(name, lambda *arguments: operator(*arguments[:-3], True, *arguments[-2:])):
+        yield
 
 
 @settings(max_examples=60)
@@ -131,15 +147,17 @@ def test_choose_takes_the_only_possible_transition() -> None:
             assert bool(got) == (reduce and (score > 0 or not shift))
 
 
+@pytest.mark.parametrize("composing", [nullcontext, all_dense])
 @pytest.mark.parametrize("every_node", [False, True], ids=["roots", "every node"])
-def test_sampled_transitions_run_as_given_ones(dense, every_node) -> None:
+def test_sampled_transitions_run_as_given_ones(composing, every_node) -> None:
     rng = np.random.default_rng(0)
     batch = [random_transitions(rng, n) for n in (1, 9, 30, 4, 17, 2, 30, 60, 1)]
     leaves, compose, tracker = machine(batch)
     transition = random_transition_weights()
     tables = to_torch(own_tables(flatten(batch)[1]))
     noise = logistic_noise(torch.rand(len(flatten(batch)[0]), dtype=torch.float64))
-    own = run_own(leaves, compose, tracker, transition, tables, noise, every_node=every_node)
+    with composing():
+        own = run_own(leaves, compose, tracker, transition, tables, noise, every_node=every_node)
     chosen = to_torch(lane_tables(own.transitions.numpy().astype(np.int8), flatten(batch)[1]))
     again = run_taught(leaves, compose, tracker, transition, chosen, every_node=every_node)
     assert torch.equal(own.transitions, again.transitions)
@@ -261,40 +279,12 @@ def test_alone_as_in_a_batch_and_in_any_order() -> None:
         assert relative_error(alone.encodings[0], whole.encodings[sentence]) < 1e-12
 
 
-def test_nothing_is_read_before_it_is_written(dense, monkeypatch) -> None:
-    """Fresh buffers full of NaN, and of integers that are no row."""
-    new_empty = torch.Tensor.new_empty
-
-    def poisoned(self, *size, **options):
-        made = new_empty(self, *size, **options)
-        return made.fill_(torch.nan if made.is_floating_point() else -(10**9))
-
-    rng = np.random.default_rng(3)
-    batch = [random_transitions(rng, n) for n in (6, 1, 11)]
-    leaves, compose, tracker = machine(batch)
-    inputs = parameters(leaves, compose, tracker)
-    tables = to_torch(own_tables(flatten(batch)[1]))
-    transition = random_transition_weights()
-    clean = run_own(leaves, compose, tracker, transition, tables)
-    expected = gradients(clean.encodings, inputs)
-    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
-    run = run_own(leaves, compose, tracker, transition, tables)
-    assert torch.equal(run.encodings, clean.encodings)
-    for ours, theirs in zip(gradients(run.encodings, inputs), expected, strict=True):
-        assert torch.equal(ours, theirs)
-
-
-def test_dense_steps_compose_null_states_where_a_lane_shifts(monkeypatch) -> None:
-    operator = operators.stack_machine_own
-    monkeypatch.setattr(
-        "spinn_tensor.machine.executors.stack_machine_own",
-        lambda *arguments: operator(*arguments[:-3], True, *arguments[-2:]),
-    )
+def test_dense_steps_compose_null_states_where_a_lane_shifts() -> None:
     rng = np.random.default_rng(5)
     batch = [random_transitions(rng, n) for n in (8, 3, 8, 1)]
-    tables = run_own(
-        *machine(batch), random_transition_weights(), to_torch(own_tables(flatten(batch)[1]))
-    ).tables
+    inputs = *machine(batch), random_transition_weights(), to_torch(own_tables(flatten(batch)[1]))
+    with all_dense():
+        tables = run_own(*inputs).tables
     assert torch.equal(tables.reduce_offsets, tables.entry_offsets)
     shifts = tables.tracker_index == 0
     assert shifts.sum() == sum(len(codes) // 2 + 1 for codes in batch)

@@ -15,70 +15,60 @@ import torch
 from torch._inductor import config as inductor_config
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.export.artefact import output_axes
 from spinn_tensor.export.interface import ExportError, describe
-from spinn_tensor.export.parity import compare, random_cases, reference, require
+from spinn_tensor.export.parity import random_cases, reference
 from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program, program
 from tests.artefacts import SAID, assert_equal, run_alone
-from tests.closeness import EXACT
+from tests.contract import Artefact, ArtefactContract
 from tests.tiny_models import exports_lanes, tiny_model
 
 pytestmark = pytest.mark.numerical
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# task, kind, tables, leaf encoder
+# task, kind, tables, leaf encoder, leaves folded
 PROGRAMS = [
-    ("parse", "spinn", "own", "projection"),
-    ("pair", "spinn-pi", "given", "projection"),
-    ("pair", "spinn-pi-nt", "forest", "projection"),
-    ("pair", "spinn", "own", "bilstm"),
-    ("sentence", "spinn", "given", "bilstm"),
-    ("sentence", "spinn-pi-nt", "forest", "projection"),
+    ("parse", "spinn", "own", "projection", False),
+    ("pair", "spinn-pi", "given", "projection", False),
+    ("pair", "spinn-pi-nt", "forest", "projection", True),
+    ("pair", "spinn", "own", "bilstm", False),
+    ("sentence", "spinn", "given", "bilstm", False),
+    ("sentence", "spinn-pi-nt", "forest", "projection", False),
 ]
-PROGRAMS = [
-    pytest.param(*names, marks=[] if names[1] == "spinn-pi-nt" else exports_lanes) for names in PROGRAMS
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+# form, marks: the compiler of packages takes a minute or two for each
+FORMS = [("pt2", PROGRAMS[:3], []), ("pt2", PROGRAMS[3:], [pytest.mark.slow])]
+FORMS += [("aoti", PROGRAMS, [pytest.mark.slow, needs_compiler])]
+CASES = [
+    pytest.param((form, *case), marks=[*marks, *([] if case[1] == "spinn-pi-nt" else [exports_lanes])])
+    for form, cases, marks in FORMS
+    for case in cases
 ]
-SLOWLY = [pytest.param(*case.values, marks=[*case.marks, pytest.mark.slow]) for case in PROGRAMS[3:]]
+LOADING = {
+    "pt2": "torch.export.load(sys.argv[1]).module()",
+    "aoti": "torch._inductor.aoti_load_package(sys.argv[1])",
+}
 
-PROGRAM_ALONE = "torch.export.load(sys.argv[1]).module()"
-PACKAGE_ALONE = "torch._inductor.aoti_load_package(sys.argv[1])"
 
-
-@pytest.mark.parametrize("task, kind, tables, leaf_encoder", [*PROGRAMS[:3], *SLOWLY])
-def test_a_program_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def artefact(request, tmp_path_factory) -> Artefact:
+    """Give each program and each package, read from its file."""
+    form, task, kind, tables, leaf_encoder, folded = request.param
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
-    export_program(model, tmp_path / "model.pt2", describe(model, "pt2", tables=tables, **SAID))
-    run = load_program(tmp_path / "model.pt2")
-    case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
-    assert list(run(case.inputs)) == list(output_axes(task, tables))
-    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EXACT)
-    run_alone(PROGRAM_ALONE, tmp_path, "model.pt2", case.inputs)
-    assert_equal(dict(np.load(tmp_path / "outputs.npz")), reference(model, case, tables))
+    path = tmp_path_factory.mktemp("program") / f"model.{form}.pt2"
+    export, load = (export_program, load_program) if form == "pt2" else (export_aoti, load_aoti)
+    export(model, path, describe(model, form, tables=tables, fold_leaves=folded, **SAID))
+    return Artefact(model, tables, load(path), path)
 
 
-@pytest.mark.slow  # the compiler takes a minute or two for each
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("task, kind, tables, leaf_encoder", PROGRAMS)
-def test_a_package_says_what_its_model_says(task, kind, tables, leaf_encoder, tmp_path) -> None:
-    model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
-    export_aoti(model, tmp_path / "model.aoti.pt2", describe(model, "aoti", tables=tables, **SAID))
-    run = load_aoti(tmp_path / "model.aoti.pt2")
-    require(compare(model, run, random_cases(model, tables=tables), tables=tables), EXACT)
-    case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
-    run_alone(PACKAGE_ALONE, tmp_path, "model.aoti.pt2", case.inputs)
-    assert_equal(dict(np.load(tmp_path / "outputs.npz")), reference(model, case, tables))
+class TestPrograms(ArtefactContract):
+    """Programs, and packages of compiled code."""
 
-
-def test_folded_leaves_change_nothing() -> None:
-    model = tiny_model("sentence", "spinn-pi-nt").double()
-    folded = program(model, describe(model, fold_leaves=True)).module()
-
-    def run(inputs):
-        outputs = folded(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-        return {name: output.numpy() for name, output in outputs.items()}
-
-    require(compare(model, run, random_cases(model, batch_sizes=(8,))), EXACT)
+    def test_torch_alone_runs_it(self, artefact: Artefact) -> None:
+        model, tables, _, path = artefact
+        case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
+        run_alone(LOADING[path.name.split(".")[1]], path.parent, path.name, case.inputs)
+        assert_equal(dict(np.load(path.parent / "outputs.npz")), reference(model, case, tables))
 
 
 def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:
