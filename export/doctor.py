@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -91,27 +91,30 @@ class Problem(NamedTuple):
 
 def gather() -> Facts:
     """Look at this machine."""
+    import torch
+
+    from spinn_tensor.training.hardware import cpp_compiler, missing_to_compile
+
     versions = {name: _version(name) for name in PACKAGES}
-    torch_cuda, torch_sees_gpu, n_threads = _torch_facts()
     error, runtime_cuda, providers = _runtime_facts(versions)
-    driver = has_nvidia_driver()
-    compiler, cannot_compile = _compiler_facts(torch_sees_gpu)
+    driver, sees_gpu, compiler = has_nvidia_driver(), torch.cuda.is_available(), cpp_compiler()
+    looked = {device: missing_to_compile(device) for device in (("cpu", "cuda") if sees_gpu else ("cpu",))}
     return Facts(
         python=platform.python_version(),
         platform=f"{sys.platform} {platform.machine()}",
         versions=versions,
         too_old=_too_old(),
-        torch_cuda=torch_cuda,
-        torch_sees_gpu=torch_sees_gpu,
+        torch_cuda=torch.version.cuda,
+        torch_sees_gpu=sees_gpu,
         has_driver=driver,
         onnxruntime_error=error,
         onnxruntime_cuda=runtime_cuda,
         providers=providers,
         provider_error=cuda_provider_error() if driver and providers else None,
         n_cores=_n_cores(),
-        n_threads=n_threads,
-        compiler=compiler,
-        cannot_compile=cannot_compile,
+        n_threads=torch.get_num_threads(),
+        compiler=None if compiler is None else shutil.which(compiler) or compiler,
+        cannot_compile={device: missing for device, missing in looked.items() if missing is not None},
     )
 
 
@@ -133,65 +136,59 @@ def cuda_provider_error() -> str | None:
     return " ".join(said.partition(ERROR)[2].split()) or None
 
 
-def _package_problems(facts: Facts) -> list[Problem]:
-    found = [
-        Problem(f"{requirement} is needed, an older one is installed", f"pip install '{requirement}'", True)
-        for requirement in facts.too_old
-    ]
-    both = [name for name in RUNTIMES if facts.versions[name] is not None]
-    right = runtime_for(facts.platform)
-    if len(both) == 2:
-        what = "onnxruntime and onnxruntime-gpu are both installed, into one folder: each breaks the other"
-        remedy = f"pip uninstall -y {' '.join(RUNTIMES)} && pip install {right}"
-        found.append(Problem(what, remedy, True))
-    if not both:
-        found.append(Problem("no onnxruntime: no ONNX export, no OnnxPredictor", EXPORT, False))
+def _package_problems(facts: Facts) -> Iterator[Problem]:
+    for requirement in facts.too_old:
+        what = f"{requirement} is needed, an older one is installed"
+        yield Problem(what, f"pip install '{requirement}'", True)
+    if not _runtimes(facts):
+        yield Problem("no onnxruntime: no ONNX export, no OnnxPredictor", EXPORT, False)
     missing = [name for name in ("onnx", "onnxscript") if facts.versions[name] is None]
     if missing:
-        found.append(Problem(f"no {' and no '.join(missing)}: no ONNX export", EXPORT, False))
-    if both == ["onnxruntime"] and facts.has_driver and right == "onnxruntime-gpu":
-        what = "onnxruntime runs on the CPU alone, and there is an NVIDIA driver"
-        remedy = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
-        found.append(Problem(what, remedy, False))
-    return found
+        yield Problem(f"no {' and no '.join(missing)}: no ONNX export", EXPORT, False)
 
 
-def _runtime_problems(facts: Facts) -> list[Problem]:
+def _runtime_problems(facts: Facts) -> Iterator[Problem]:
+    installed, right = _runtimes(facts), runtime_for(facts.platform)
+    anew = f"pip uninstall -y {' '.join(installed)} && pip install {right}"
+    if len(installed) == 2:
+        what = "onnxruntime and onnxruntime-gpu are both installed, into one folder: each breaks the other"
+        yield Problem(what, anew, True)
+    if installed == ["onnxruntime"] and facts.has_driver and right == "onnxruntime-gpu":
+        yield Problem("onnxruntime runs on the CPU alone, and there is an NVIDIA driver", anew, False)
     if facts.onnxruntime_error is not None:
-        installed = [name for name in RUNTIMES if facts.versions[name] is not None]
-        remedy = f"pip uninstall -y {' '.join(installed)} && pip install {runtime_for(facts.platform)}"
-        return [Problem(f"onnxruntime cannot be imported: {facts.onnxruntime_error}", remedy, True)]
-    if facts.provider_error is None:
-        return []
-    what = f"onnxruntime cannot load its provider for CUDA {facts.onnxruntime_cuda}: {facts.provider_error}"
-    remedy = (
-        "pip install 'onnxruntime-gpu[cuda,cudnn]', or put their folder into LD_LIBRARY_PATH; "
-        "until then provider cuda is refused"
-    )
-    return [Problem(what, remedy, True)]
+        yield Problem(f"onnxruntime cannot be imported: {facts.onnxruntime_error}", anew, True)
+    elif facts.provider_error is not None:
+        yield Problem(
+            f"onnxruntime cannot load its provider for CUDA {facts.onnxruntime_cuda}: {facts.provider_error}",
+            "pip install 'onnxruntime-gpu[cuda,cudnn]', or put their folder into LD_LIBRARY_PATH; "
+            "until then provider cuda is refused",
+            True,
+        )
 
 
-def _machine_problems(facts: Facts) -> list[Problem]:
-    found = []
+def _machine_problems(facts: Facts) -> Iterator[Problem]:
     if facts.has_driver and facts.torch_cuda is None:
-        what = "torch is built for the CPU alone, and there is an NVIDIA driver"
-        remedy = (
-            "pip install --force-reinstall torch, from the index that https://pytorch.org names for your CUDA"
+        yield Problem(
+            "torch is built for the CPU alone, and there is an NVIDIA driver",
+            "pip install --force-reinstall torch, from the index that https://pytorch.org names for your CUDA",
+            False,
         )
-        found.append(Problem(what, remedy, False))
     elif facts.has_driver and not facts.torch_sees_gpu:
-        what = f"torch for CUDA {facts.torch_cuda} sees no GPU, and there is an NVIDIA driver"
-        remedy = (
-            "look at nvidia-smi, CUDA_VISIBLE_DEVICES, and whether the driver is new enough for that CUDA"
+        yield Problem(
+            f"torch for CUDA {facts.torch_cuda} sees no GPU, and there is an NVIDIA driver",
+            "look at nvidia-smi, CUDA_VISIBLE_DEVICES, and whether the driver is new enough for that CUDA",
+            True,
         )
-        found.append(Problem(what, remedy, True))
     for device, missing in facts.cannot_compile.items():
-        effect = NOT_COMPILED[device]
-        found.append(Problem(f"{missing.what}: {effect}", missing.remedy, False))
+        yield Problem(f"{missing.what}: {NOT_COMPILED[device]}", missing.remedy, False)
     if facts.n_threads > facts.n_cores:
         what = f"torch has {facts.n_threads} threads for {facts.n_cores} cores, which wait for each other"
-        found.append(Problem(what, f"OMP_NUM_THREADS={facts.n_cores}, or --threads", False))
-    return found
+        yield Problem(what, f"OMP_NUM_THREADS={facts.n_cores}, or --threads", False)
+
+
+def _runtimes(facts: Facts) -> list[str]:
+    """List the packages of onnxruntime that are installed."""
+    return [name for name in RUNTIMES if facts.versions[name] is not None]
 
 
 def _version(name: str) -> str | None:
@@ -218,29 +215,6 @@ def _too_old() -> list[str]:
         if version is not None and markers and not requirement.specifier.contains(version, prereleases=True):
             unmet.append(f"{requirement.name}{requirement.specifier}")
     return unmet
-
-
-def _torch_facts() -> tuple[str | None, bool, int]:
-    """Return which CUDA torch is built for, whether it sees a GPU, and its threads."""
-    try:
-        import torch
-    except ImportError:
-        return None, False, 0
-    return torch.version.cuda, torch.cuda.is_available(), torch.get_num_threads()
-
-
-def _compiler_facts(sees_gpu: bool) -> tuple[str | None, dict[str, Missing]]:
-    """Find the C++ compiler, and what torch.compile lacks on each device."""
-    devices = ("cpu", "cuda") if sees_gpu else ("cpu",)
-    try:
-        from spinn_tensor.training.hardware import cpp_compiler, missing_to_compile
-
-        name = cpp_compiler()
-        looked = {device: missing_to_compile(device) for device in devices}
-    except ImportError:  # no torch, or a broken one
-        return None, {}
-    missing = {device: what for device, what in looked.items() if what is not None}
-    return (None if name is None else shutil.which(name) or name), missing
 
 
 def _runtime_facts(versions: Mapping[str, str | None]) -> tuple[str | None, str | None, list[str]]:
