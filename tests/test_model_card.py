@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
 
-from spinn_tensor import (
-    Pipeline,
-)
+from spinn_tensor import Pipeline
 from spinn_tensor.card import model_card, without_folders
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.cli.train import new_run
 from spinn_tensor.training.checkpoint import train_command
-from spinn_tensor.training.config import RunConfig
+from spinn_tensor.training.config import DataConfig, RunConfig
+from spinn_tensor.training.presets import run_config
 from tests.tiny_bundles import METRICS, own_run, tiny_bundle, tiny_model, tiny_run
 
 
@@ -77,6 +77,15 @@ def test_the_command_of_the_card_has_the_same_settings(run) -> None:
     assert words[:2] == ["spinn", "train"]
     args = build_parser().parse_args([*words[1:], "--device", "cpu"])
     assert new_run(args) == named
+
+
+def test_the_command_of_a_preset_of_ones_own_names_another(tmp_path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('base = "logic-lstm"\n[encoder]\nhidden_dim = 7\n')
+    run = run_config(str(own), DataConfig())
+    words = shlex.split(str(train_command(run)))
+    args = build_parser().parse_args([*words[1:], "--device", "cpu"])
+    assert new_run(args) == replace(run, preset="logic-spinn-pi")
 
 
 def test_a_run_of_no_preset_has_no_command() -> None:

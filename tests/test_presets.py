@@ -88,8 +88,10 @@ def test_default_presets_exist() -> None:
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(ConfigError, match=r"unknown preset 'spin' \(did you mean spinn\?\); known are "):
+    with pytest.raises(ConfigError, match=r"^unknown preset 'spin' \(did you mean spinn\?\)$"):
         run_config("spin", DataConfig())
+    with pytest.raises(ConfigError, match=r"unknown preset 'x'; known are .*spinn-pi"):
+        run_config("x", DataConfig())
 
 
 @pytest.mark.parametrize("name", PRESETS)

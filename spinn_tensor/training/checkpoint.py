@@ -18,7 +18,7 @@ from spinn_tensor.config import ConfigError, as_values
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, locate
-from spinn_tensor.training.presets import PRESETS, run_config
+from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, is_file, run_config
 
 SEVERAL_VALUES = ("fields", "labels")  # flags that take all their values at once; others are repeated
 
@@ -52,11 +52,15 @@ def run_of(
 
 
 def train_command(settings: Run) -> str | None:
-    """Return the `spinn train` of these settings, files named without folders; None without a preset of its name."""
+    """Return the `spinn train` of these settings, files named without folders; None without a preset of its name.
+
+    In place of a preset in a file of one's own it names the corpus's default, and what is not as there.
+    """
     run = RunConfig.from_dict(without_folders(as_values(settings)))
-    if run.preset not in PRESETS:
+    name = DEFAULT_PRESETS[run.data.corpus] if is_file(run.preset) else run.preset
+    if name not in PRESETS:
         return None
-    words = ["spinn", "train", "--preset", run.preset, "--corpus", run.data.corpus]
+    words = ["spinn", "train", "--preset", name, "--corpus", run.data.corpus]
     for item in dataclasses.fields(DataConfig):
         value = getattr(run.data, item.name)
         if item.name == "corpus" or value == item.default:
@@ -69,7 +73,7 @@ def train_command(settings: Run) -> str | None:
         else:
             values = value if isinstance(value, tuple) else (value,)
             words += [word for one in values for word in (flag, str(one))]
-    preset = run_config(run.preset, run.data)
+    preset = dataclasses.replace(run_config(name, run.data), preset=run.preset)
     for key, _, value in differences(preset, run):
         words += ["--set", f"{_short(key)}={value}"]
     return shlex.join(words)

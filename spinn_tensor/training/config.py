@@ -227,7 +227,8 @@ def locate(key: str) -> tuple[str, str]:
     found = [part for part in SECTIONS if section in ("", part) and name in settable(part)]
     if not found:
         known = [name for part in SECTIONS for name in settable(part)]
-        raise ConfigError(f"unknown key {key!r}{did_you_mean(name, known)}; known are {', '.join(known)}")
+        suggestion = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+        raise ConfigError(f"unknown key {key!r}{suggestion}")
     if len(found) > 1:
         raise ConfigError(f"key {key!r} is ambiguous: {' or '.join(f'{part}.{name}' for part in found)}")
     return found[0], name

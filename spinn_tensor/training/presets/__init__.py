@@ -8,7 +8,6 @@ out is as in its `base`, another preset, or else the dataclass's default. `summa
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +46,19 @@ class Preset(NamedTuple):
     corpus: str | None  # the only one that it is made for
 
 
+def is_file(name: str) -> bool:
+    """Tell whether a preset is a file of one's own."""
+    return name.endswith(".toml")
+
+
 def find_preset(name: str) -> Preset:
     """Return the preset of this name, or that of a file. Raises ConfigError, naming the file and the key."""
-    if name in PRESETS:
-        return PRESETS[name]
-    if name.endswith(".toml") or os.sep in name:
+    if is_file(name):
         return read_preset(Path(name))
-    raise ConfigError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; known are {', '.join(PRESETS)}")
+    if name not in PRESETS:
+        suggestion = did_you_mean(name, PRESETS) or f"; known are {', '.join(PRESETS)}, and files *.toml"
+        raise ConfigError(f"unknown preset {name!r}{suggestion}")
+    return PRESETS[name]
 
 
 def read_preset(path: Path) -> Preset:
