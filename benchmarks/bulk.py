@@ -11,7 +11,6 @@ not, and no two sentences are alike. Timed, in the same rounds:
                         sentences sorted by length within the same blocks of 20,000 lines, into the same shards
     encoding            the same from word ids in memory to vectors in memory, on the first block; ours for several
                         sizes of batch
-    reading             from the file to word ids and transitions: by blocks of lines, and by the line
 
 Both project words with the model's own leaf encoder, dynamic batching every word of a batch as it comes. Before
 anything is timed, the vectors of the first block are compared. The peak memory is that of a process that encodes a file
@@ -37,7 +36,7 @@ from benchmarks.data import SNLI_SLICE, Sentences, load_sentences, n_tokens_of
 from benchmarks.harness import Option
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, take
-from spinn_tensor.data_prep.corpora import PairFormat, SentenceFormat, corpus_of, read_line_examples
+from spinn_tensor.data_prep.corpora import PairFormat, SentenceFormat, read_line_examples
 from spinn_tensor.data_prep.corpora.read import open_examples
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
@@ -50,7 +49,6 @@ from spinn_tensor.model.encoder import StackMachine
 from spinn_tensor.training.hardware import keep_freed_memory
 
 DYNAMIC, OURS = "dynamic batching, 128 sentences", "spinn encode"
-BLOCKS, BY_LINE = "by blocks of lines", "by the line"
 DYNAMIC_BATCH = 128
 TRAINING_PAIRS = ("pairs_train_18k.jsonl.gz", "pairs_train_extra_2k.jsonl.gz")
 N_RANDOM_WORDS = 10_000  # where there are no training pairs
@@ -117,7 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cases = {
             "file to shards": (options.count, _whole(setup)),
             "encoding": (n_sentences(first), _encoding(setup, first, options.batch_tokens)),
-            "reading": (n_sentences(first), _reading(setup)),
         }
         seconds = harness.interleaved([case for _, case in cases.values()], range(-1, options.repeats))
     rows = [
@@ -230,13 +227,6 @@ def _encoding(setup: Setup, columns: SentenceColumns, sizes: Sequence[int]) -> C
         run = partial(encode_columns, setup.encoder, columns, batch_tokens=size)
         cases[f"ours, {size:,} words a batch"] = harness.stopwatch(run)
     return cases
-
-
-def _reading(setup: Setup) -> Cases:
-    def by_line() -> None:
-        corpus_of(read_line_examples(setup.source, SentenceFormat(is_jsonl=False)), setup.vocabulary)
-
-    return {BY_LINE: harness.stopwatch(by_line), BLOCKS: harness.stopwatch(lambda: first_block(setup))}
 
 
 def peak_bytes(setup: Setup, text: Text, count: int) -> int:

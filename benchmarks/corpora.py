@@ -9,7 +9,6 @@ preparation    a process reads it into a store, finds nothing to do the second t
 feeding        batches with all their tables, made by one thread, against training steps on another (SPINN-PI, H = 300,
                batch norm and dropout as in the paper's preset); and which part of the time training waits, with
                batches made ahead and without
-padding        of an epoch, in the shapes that are planned for captured CUDA graphs
 """
 
 from __future__ import annotations
@@ -37,11 +36,9 @@ from spinn_tensor.training.config import DataConfig
 if TYPE_CHECKING:
     from spinn_tensor.training.loop import Trainer
 
-KINDS = ("forest", "lanes")
 OPTIONS = {
     "pairs": Option(550_000, 2_000, "in the training file"),
     "batch": Option(128, 16, "pairs of a batch"),
-    "tokens": Option(3_000, 400, "of a batch, where batches have a budget instead"),
     "hidden": Option(300, 16, "H"),
     "steps": Option(40, 4, "training steps, and batches, that are timed"),
     "repeats": Option(3, 1, "rounds of the preparation"),
@@ -60,14 +57,6 @@ FEEDING = {
     "waits": "training waits, batches made when it asks, % of the time",
     "waits_made_ahead": "training waits, two batches made ahead, % of the time",
 }
-PADDING = {
-    "tables": "{tables}",
-    "batches of": "{batches}",
-    "shapes": "{n_shapes}",
-    "batches laid into them": "{n_batches:,}",
-    "empty leaf rows": "{empty_leaf_rows:.1%}",
-    "empty steps": "{empty_steps:.1%}",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,7 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs = [harness.in_a_process(prepare, folder) for _ in range(options.repeats)]
         n_bytes = (folder / "train.jsonl").stat().st_size
         feeding = measure_feeding(folder, options)
-        padding = measure_padding(folder, options)
     notes = [
         f"{options.pairs:,} pairs ({source}, repeated), {n_bytes / 1e6:,.0f} MB of JSON; {options.repeats} rounds; "
         "one thread, and one that feeds"
@@ -104,9 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             {f"feeding: {title}": "{what}", "": "{value:.1f}"},
             [{"what": text, "value": feeding[name]} for name, text in FEEDING.items()],
         ),
-        harness.Table(PADDING, padding, 2),
     ]
-    result = {"source": source, "preparation": runs, "feeding": feeding, "padding": padding}
+    result = {"source": source, "preparation": runs, "feeding": feeding}
     harness.publish(options, result, notes, tables)
 
 
@@ -214,30 +201,6 @@ def make_trainer(folder: Path, options: argparse.Namespace) -> Trainer:
     torch.manual_seed(0)
     model = make_model(run, splits)
     return Trainer(Task(model, splits.vocabulary, splits.train, splits.dev), run, folder)
-
-
-def measure_padding(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure the padding of an epoch that the shapes are not planned from."""
-    from spinn_tensor.fixed_shapes import shape_use
-
-    corpus = make_trainer(folder, options).task.train
-    rows = []
-    for kind, budget in itertools.product(KINDS, (0, options.tokens)):
-        use = shape_use(corpus, kind, options.batch, seed=1, token_budget=budget)
-        n_batches, n_tokens, n_slots, n_used, n_steps = (
-            sum(column) for column in list(zip(*use, strict=True))[1:]
-        )
-        rows.append(
-            {
-                "tables": kind,
-                "batches": f"{budget:,} words" if budget else f"{options.batch} pairs",
-                "n_shapes": len(use),
-                "n_batches": n_batches,
-                "empty_leaf_rows": 1 - n_tokens / n_slots,
-                "empty_steps": 1 - n_used / n_steps,
-            }
-        )
-    return rows
 
 
 if __name__ == "__main__":

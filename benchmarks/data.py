@@ -102,7 +102,7 @@ def load_sentences(source: str) -> Sentences:
         return Sentences("random trees", [random_transitions(int(n), rng) for n in lengths])
     with _snli_or_logic(source) as (name, path):
         pairs = list(snli_pairs(path, PairFormat(require_label=False)))
-    trees = [tree for pair in pairs for tree in (pair.premise, pair.hypothesis)]
+    trees = [tree for pair in pairs for tree in pair.trees]
     return Sentences(name, [tree.transitions for tree in trees])
 
 
@@ -116,7 +116,7 @@ def load_pairs(source: str = "auto") -> Pairs:
 
     with _snli_or_logic(source) as (name, path):
         pairs = list(snli_pairs(path))
-    trees = [tree for pair in pairs for tree in (pair.premise, pair.hypothesis)]
+    trees = [tree for pair in pairs for tree in pair.trees]
     vocabulary = Vocabulary.from_counts(Counter(word for tree in trees for word in tree.tokens))
     return Pairs(name, corpus_of(pairs, vocabulary), len(vocabulary))
 

@@ -12,22 +12,17 @@ large product, measured between the candidates. Speeds are medians over the roun
 within each round and then the median. Before anything is timed, outputs and gradients are compared with the
 recursion's.
 
-The peak memory is that of a new process above what it holds with weights, leaves, tables and transitions in place,
-after a small warm-up. On Linux the kernel's high-water mark is reset at that point (/proc/self/clear_refs); elsewhere
-the peak before counts too. All trees have the same length, T = 2 tokens - 1.
+The peak memory is that of a new process above its peak with weights, leaves, tables and transitions made, after a
+small warm-up. All trees have the same length, T = 2 tokens - 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import statistics
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -229,25 +224,11 @@ def peak_memory(
     batch = candidates.make_batch([random_transitions(n_tokens, rng) for _ in range(batch_size)], n_hidden)
     candidates.forward_backward(candidate, warm_up)
     gc.collect()
-    before = _restart_peak()
+    before = harness.peak()
     gradients = candidates.forward_backward(candidate, batch)
     highest = harness.peak()
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
     return highest - before
-
-
-def _restart_peak() -> int:
-    """Return the resident bytes now; from here on the kernel keeps a new peak, where it can.
-
-    What the allocator keeps of freed memory is given back before, or the pass would use it unseen.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return harness.peak()
 
 
 def _tables(

@@ -117,9 +117,7 @@ def _corpora(snli: str, quick: bool) -> dict[str, Trees]:
         lengths = rng.integers(1, 12 if quick else 40, 64 if quick else 1024)
         return {"random": [(random_transitions(int(n), rng), list(rng.integers(0, 20, n))) for n in lengths]}
     pairs = snli_pairs(snli, PairFormat(require_label=False))
-    trees: Trees = [
-        (tree.transitions, tree.tokens) for pair in pairs for tree in (pair.premise, pair.hypothesis)
-    ]
+    trees: Trees = [(tree.transitions, tree.tokens) for pair in pairs for tree in pair.trees]
     once: Trees = list({(codes.tobytes(), tuple(words)): (codes, words) for codes, words in trees}.values())
     return {"slice" if snli == "auto" else Path(snli).name: trees, "each sentence once": once}
 

@@ -25,11 +25,9 @@ from benchmarks import (
     harness,
     own,
     parsing,
-    precision,
     sharing,
 )
-from spinn_tensor.data_prep.corpora import Example, generated
-from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
+from spinn_tensor.data_prep.corpora import Example
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import SHIFT
 from spinn_tensor.model.classifiers import load_checkpoint
@@ -48,8 +46,8 @@ QUICK = {
     "own": ([], "| H | batch | supervised |"),
     "compiled": (["--kinds", "spinn-pi-nt"], "| spinn-pi-nt |"),
     "bulk": (["--sentences", "random"], "| file to shards | spinn encode |"),
-    "vectors": (["--gzip"], "| word2vec binary |"),
-    "corpora": ([], "| lanes | 400 words |"),
+    "vectors": ([], "| word2vec binary |"),
+    "corpora": ([], "| peak memory, MB | "),
     "export": ([], "| pairs | 1 | 4 | 14 |"),
     "gpu": (["--device", "cpu", "--workers", "1"], "| spinn-pi | float32 | 16 | 40 of 40 |"),
 }
@@ -109,16 +107,13 @@ def test_committed_results_are_replaced_by_a_whole_run_on_the_slice_alone(
         assert parse([]).out is None
 
 
-def test_fewer_seeds_epochs_or_examples_replace_nothing(
+def test_fewer_seeds_or_another_corpus_replace_nothing(
     pairs_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parsing, "SST_TRAIN", pairs_file)
     assert parsing._parse([]).out == harness.RESULTS / "parsing.json"
-    assert precision._parse([]).out == harness.RESULTS / "precision.json"
     for options in (["--seeds", "1"], ["--sst", __file__], ["--snli", "mine.jsonl"]):
         assert parsing._parse(options).out is None
-    for options in (["--epochs", "1"], ["--limit", "9"], ["--kinds", "spinn"], ["--seeds", "1"]):
-        assert precision._parse(options).out is None
     pairs_file.unlink()
     assert parsing._parse([]).out is None
 
@@ -218,7 +213,8 @@ def test_operators_are_counted_inside_and_without_views() -> None:
 @pytest.mark.parametrize("name, tracker", [(encoders.GIVEN, 3), (encoders.FOREST, 0)])
 def test_peak_memory_is_measured(name: str, tracker: int) -> None:
     states = 1024 * 11 * 2 * 256 * 4  # bytes, too many to be lost in how the kernel counts pages
-    assert encoders.peak_memory(name, 6, 1024, 256, tracker, torch.get_num_threads()) > states
+    sizes = 6, 1024, 256, tracker, torch.get_num_threads()
+    assert harness.in_a_process(encoders.peak_memory, name, *sizes) > states
 
 
 def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,24 +274,6 @@ def test_bulk_draws_words_by_their_shares_and_every_tree_equally_often(tmp_path:
     assert abs(words.count("often") / len(words) - 0.9) < 0.01
 
 
-def test_precision_reports_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = LogicConfig(n_train=90, n_dev=30, n_test=9, n_long=9)
-    monkeypatch.setitem(generated.GENERATORS, "logic", generated.GENERATORS["logic"]._replace(default=tiny))
-    out = tmp_path / "precision.json"
-    options = ["--kinds", "bow", "--seeds", "1", "2", "--epochs", "1", "--output", str(tmp_path / "runs")]
-    precision.main([*options, "--out", str(out)])
-    kinds = json.loads(out.read_text())["kinds"]
-    weights = tmp_path / "runs" / "bow-bfloat16-2" / "best" / "model.safetensors"
-    written = weights.stat().st_mtime_ns
-    precision.main([*options, "--resume", "--out", str(out)])
-    assert weights.stat().st_mtime_ns == written
-    assert json.loads(out.read_text())["kinds"] == kinds
-    assert all(len(seeds) == 2 for splits in kinds["bow"].values() for seeds in splits.values())
-    run = json.loads((tmp_path / "runs" / "bow-bfloat16-2" / "run.json").read_text())
-    assert (run["training"]["precision"], run["training"]["seed"]) == ("bfloat16", 2)
-    assert "| bow | bfloat16 | " in out.with_suffix(".md").read_text()
-
-
 def test_parsing_learns_from_both_files_and_ships_the_parser(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +319,7 @@ def test_what_parsing_holds_back_is_nowhere_else() -> None:
     assert all(sentences.values())
     assert not sentences["test"] & sentences["dev"]
     assert not (sentences["test"] | sentences["dev"]) & sentences["train"]
-    assert set.union(*sentences.values()) == {tree.tokens for pair in pairs for tree in pair[:2]}
+    assert set.union(*sentences.values()) == {tree.tokens for pair in pairs for tree in pair.trees}
 
 
 @needs_shared
