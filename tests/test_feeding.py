@@ -16,7 +16,7 @@ from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
 from tests import tiny_training
-from tests.tiny_training import pair_model, pairs, settings
+from tests.tiny_training import Stop, pair_model, pairs, settings
 
 pytestmark = pytest.mark.numerical
 
@@ -83,19 +83,6 @@ def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest
         weights.append(torch.cat([p.detach().flatten() for p in trainer.task.model.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
-
-
-class Stop(Observer):
-    """A signal after so many steps."""
-
-    def __init__(self, after: int) -> None:
-        self.after, self.n_steps = after, 0
-
-    def trained(self, progress: object, batch_size: int) -> None:
-        self.n_steps += 1
-
-    def pending_signal(self) -> int:
-        return 15 if self.n_steps == self.after else 0
 
 
 @pytest.mark.parametrize("batch_tokens", [0, 150])

@@ -129,37 +129,33 @@ def test_a_gpu_that_triton_does_not_know(capability, knows, monkeypatch: pytest.
     assert knows or "Tesla P40" in str(found)
 
 
-@pytest.mark.usefixtures("triton")
-@on_posix
-def test_no_c_compiler(install: Install) -> None:
-    install("g++")  # which is not what Triton calls
-    assert missing("cuda").what == "no C compiler, which Triton needs"
+# The program that is found, what it does, what CC names, and what is then said to be missing.
+C_COMPILERS = {
+    "gcc": (("gcc", "exit 0", None), None),
+    "clang": (("clang", "exit 0", None), None),
+    "another that CC names": (("cc-12", "exit 0", "cc-12"), None),
+    "another that nothing names": (("cc-12", "exit 0", None), "no C compiler, which Triton needs"),
+    "a C++ compiler": (("g++", "exit 0", None), "no C compiler, which Triton needs"),
+    "none that CC names": (
+        ("gcc", "exit 0", "no-such-compiler"),
+        "no C compiler: CC names 'no-such-compiler'",
+    ),
+    "no headers": (("gcc", f'echo "{NO_HEADER}" >&2; exit 1', None), NO_HEADER),
+}
 
 
 @pytest.mark.usefixtures("triton")
 @on_posix
-def test_cc_names_none(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    install("gcc")
-    monkeypatch.setenv("CC", "no-such-compiler")
-    assert missing("cuda").what == "no C compiler: CC names 'no-such-compiler'"
-
-
-@pytest.mark.usefixtures("triton")
-@on_posix
-@pytest.mark.parametrize("name", ["gcc", "clang", "cc-12"])
-def test_a_c_compiler_as_triton_finds_it(name, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(name)
-    if name == "cc-12":
-        assert missing_to_compile("cuda") is not None
-        monkeypatch.setenv("CC", name)
-    assert missing_to_compile("cuda") is None
-
-
-@pytest.mark.usefixtures("triton")
-@on_posix
-def test_no_headers_on_cuda(install: Install) -> None:
-    install("gcc", f'echo "{NO_HEADER}" >&2; exit 1')
-    assert missing("cuda").what.endswith(NO_HEADER)
+@pytest.mark.parametrize("case", C_COMPILERS)
+def test_a_c_compiler_as_triton_finds_it(
+    case: str, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (name, script, named), lacking = C_COMPILERS[case]
+    install(name, script)
+    if named is not None:
+        monkeypatch.setenv("CC", named)
+    found = missing_to_compile("cuda")
+    assert found is None if lacking is None else found is not None and found.what.endswith(lacking)
 
 
 @pytest.mark.usefixtures("triton")
@@ -206,10 +202,14 @@ def test_steps_on_cuda_are_eager_where_they_cannot_be_compiled(
 
 @pytest.mark.usefixtures("no_cpp")
 @on_posix
-def test_training_stops_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*pair_arguments(tmp_path), "--compile", "--output", str(tmp_path / "run")]) == 1
+@pytest.mark.parametrize("command, option", [("train", "--output"), ("profile", "--json")])
+def test_a_command_stops_before_it_begins(
+    command: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [command, *pair_arguments(tmp_path)[1:], "--compile", option, str(tmp_path / "made")]
+    assert main(arguments) == 1
     assert "error: compile: no C++ compiler" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.usefixtures("no_cpp")
@@ -227,18 +227,3 @@ def test_a_resumed_run_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main([*arguments, "--epochs", "2", "--resume"]) == 1
     assert "error: compile: no C++ compiler" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
-
-
-@pytest.mark.usefixtures("no_cpp")
-@on_posix
-def test_a_profile_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "profile",
-        *pair_arguments(tmp_path)[1:],
-        "--compile",
-        "--json",
-        str(tmp_path / "report.json"),
-    ]
-    assert main(arguments) == 1
-    assert "error: compile: no C++ compiler" in capsys.readouterr().err
-    assert not (tmp_path / "report.json").exists()

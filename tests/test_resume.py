@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,25 +18,14 @@ import torch
 from spinn_tensor.cli.main import main
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
-from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.resume import STATE, read_training_state
 from tests.tiny_runs import assert_same_run, figures, pair_arguments, same_threads
-from tests.tiny_training import pair_model, pairs, settings
+from tests.tiny_training import Notes, pair_model, pairs, settings
 
 pytest.importorskip("datasets")
 
-RUN = [
-    "--preset",
-    "logic-spinn-pi",
-    "--epochs",
-    "3",
-    "--dropout",
-    "0.3",
-    "--save-every",
-    "1",
-    "--evaluate-every",
-    "3",
-]
+RUN = shlex.split("--preset logic-spinn-pi --epochs 3 --dropout 0.3 --save-every 1 --evaluate-every 3")
 
 # Kills itself at the n-th file event below the run's folder: opening, renaming, deleting, …
 KILLED_RUN = """
@@ -204,14 +194,6 @@ def test_resuming_where_nothing_is_begins_a_run(
 def last(few_steps: Path, tmp_path: Path) -> Path:
     """A copy of the last checkpoint of a run, to be damaged."""
     return Path(shutil.copytree(few_steps / "last", tmp_path / "last"))
-
-
-class Notes(Observer):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def resumed(last: Path, device: str) -> list[str]:

@@ -29,7 +29,7 @@ from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_o
 from tests.closeness import FLOAT32, assert_close
 from tests.strategies import columns_of
 from tests.tiny_runs import write_pairs
-from tests.tiny_training import log_of, pair_model, pairs, settings, trainer, tree_model, trees
+from tests.tiny_training import Stop, log_of, pair_model, pairs, settings, trainer, tree_model, trees
 
 pytestmark = pytest.mark.numerical
 
@@ -230,41 +230,30 @@ class Poison(Observer):
                 self.trainer.task.model.mlp.output.bias.fill_(math.nan)
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path: Path) -> None:
-    poison = Poison(at_step=4)
-    run = trainer(tmp_path, "bow", poison, epochs=3)
-    poison.trainer = run
-    with pytest.raises(TrainingError, match=r"^step 5: the loss is nan; the checkpoint in .*last is kept"):
-        run.fit()
-    assert load_checkpoint(tmp_path / "last").config.metrics["step"] == 3
-
-
-def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -> None:
-    poison = Poison(at_step=2)
-    run = trainer(tmp_path, "bow", poison, epochs=1, save_every=2)
-    poison.trainer = run
-    with pytest.raises(TrainingError, match="step 2: a weight is not finite; no checkpoint was written yet"):
-        run.fit()
-    assert not (tmp_path / "last").exists()
-
-
-class Stop(Observer):
-    """Asks the run to end after a number of steps."""
-
-    def __init__(self) -> None:
-        self.n_steps = 0
-
-    def trained(self, progress: object, batch_size: int) -> None:
-        self.n_steps += 1
-
-    def pending_signal(self) -> int:
-        return 2 if self.n_steps >= 4 else 0
+@pytest.mark.parametrize(
+    "at_step, options, message, kept",
+    [
+        (4, {}, r"^step 5: the loss is nan; the checkpoint in .*last is kept", 3),
+        (2, {"save_every": 2}, "step 2: a weight is not finite; no checkpoint was written yet", None),
+    ],
+)
+def test_a_run_that_is_not_finite_stops_names_the_step_and_keeps_its_checkpoint(
+    at_step: int, options: dict, message: str, kept: int | None, tmp_path: Path
+) -> None:
+    poison = Poison(at_step)
+    poison.trainer = trainer(tmp_path, "bow", poison, epochs=3, **options)
+    with pytest.raises(TrainingError, match=message):
+        poison.trainer.fit()
+    if kept is None:
+        assert not (tmp_path / "last").exists()
+    else:
+        assert load_checkpoint(tmp_path / "last").config.metrics["step"] == kept
 
 
 def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="stopped at step 4; saved") as interrupt:
-        trainer(tmp_path, "bow", Stop(), epochs=3, save_every=0).fit()
-    assert interrupt.value.signal_number == 2
+        trainer(tmp_path, "bow", Stop(4), epochs=3, save_every=0).fit()
+    assert interrupt.value.signal_number == 15
     assert load_checkpoint(tmp_path / "last").config.metrics["step"] == 4
 
 

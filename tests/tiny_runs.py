@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +19,10 @@ from spinn_tensor.training.resume import read_training_state
 NOUNS, VERBS, ADJECTIVES = ("dogs", "cats", "birds", "cows"), ("bark", "sing", "sleep"), ("old", "red", "big")
 
 # Options of every tiny run: one thread, so that sums are in one order whatever machine runs the tests.
-SMALL = [
-    "--embedding",
-    "8",
-    "--hidden",
-    "8",
-    "--tracker",
-    "4",
-    "--set",
-    "mlp_dim=12",
-    "--set",
-    "mlp_layers=1",
-]
-SMALL += ["--batch-size", "16", "--threads", "1", "--device", "cpu", "--set", "log_every=2"]
+SMALL = shlex.split(
+    "--embedding 8 --hidden 8 --tracker 4 --set mlp_dim=12 --set mlp_layers=1 --batch-size 16"
+)
+SMALL += ["--threads", "1", "--device", "cpu", "--set", "log_every=2"]
 
 TINY_LOGIC = LogicConfig(n_train=90, n_dev=30, n_test=30, n_long=30)
 TIMES = ("seconds", "examples_per_second", "waiting")  # of the log; all else is the same in every run

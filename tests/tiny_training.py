@@ -62,3 +62,26 @@ def trainer(
 def log_of(folder: Path, kind: str) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]
+
+
+class Notes(Observer):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+class Stop(Observer):
+    """Asks the run to end after a number of steps, as a signal would."""
+
+    def __init__(self, after: int, signal_number: int = 15) -> None:
+        self.left, self.signal_number = after, signal_number
+
+    def trained(self, progress: object, batch_size: int) -> None:
+        self.left -= 1
+
+    def pending_signal(self) -> int:
+        return 0 if self.left > 0 else self.signal_number
