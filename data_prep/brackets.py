@@ -40,7 +40,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
+from spinn_tensor.data_prep.tables.trace import trace_stack
 
 
 class Spans(NamedTuple):
@@ -95,11 +95,8 @@ def bracket_spans(
 ) -> Spans:
     """Find the brackets of n >= 1 sentences; raises DataError naming the example that is not a tree."""
     trace = trace_stack(transitions, lengths)
-    sentence = trace.sentence[trace.reduces]
-    below = trace.below[trace.reduces]
-    sentence_start = (np.cumsum(trace.lengths) - trace.lengths)[sentence]
-    start = np.where(below == NONE, sentence_start, trace.shifted[below])
-    return Spans(sentence, start, trace.shifted[trace.reduces])
+    reduces = trace.reduces
+    return Spans(trace.sentence[reduces], trace.first_words(reduces), trace.shifted[reduces])
 
 
 def bracket_scores(

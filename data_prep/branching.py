@@ -37,6 +37,7 @@ import numpy as np
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.columns import lengths as sentence_lengths
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.segments import places, starts
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
 
 BRANCHINGS = ("left", "right", "balanced", "random")
@@ -62,7 +63,7 @@ def branching_transitions(
         return _balanced(lengths)
     if kind == "random":
         return _random(lengths, seed)
-    time = _time(lengths)
+    time = places(2 * lengths - 1)
     after_last_word = time >= np.repeat(lengths, 2 * lengths - 1)
     reduces = after_last_word if kind == "right" else (time % 2 == 0) & (time > 0)
     return np.where(reduces, REDUCE, SHIFT).astype(np.int8)
@@ -76,7 +77,9 @@ def right_period_transitions(
     lengths = np.asarray(lengths, dtype=np.int64)
     transitions = branching_transitions(lengths, "right")
     moved = np.asarray(final_mark, dtype=bool) & (lengths > 2)
-    last_word = (_starts(lengths) + lengths - 1)[moved]  # its SHIFT, which goes to the last but one place
+    last_word = (starts(2 * lengths - 1) + lengths - 1)[
+        moved
+    ]  # its SHIFT, which goes to the last but one place
     transitions[last_word] = REDUCE
     transitions[last_word + lengths[moved] - 2] = SHIFT
     return transitions
@@ -111,22 +114,13 @@ def branched(corpus: Corpus, kind: str, seed: int = 0) -> Corpus:
     return corpus._replace(sentences=with_branching(corpus.sentences, kind, seed))
 
 
-def _starts(lengths: np.ndarray) -> np.ndarray:
-    """Return where the transitions of each sentence begin, (n,) int64."""
-    n_steps = 2 * lengths - 1
-    return np.cumsum(n_steps) - n_steps
-
-
-def _time(lengths: np.ndarray) -> np.ndarray:
-    """Step of each transition within its sentence, (M,) int64."""
-    n_steps = 2 * lengths - 1
-    return np.arange(n_steps.sum()) - np.repeat(_starts(lengths), n_steps)
-
-
 def _balanced(lengths: np.ndarray) -> np.ndarray:
     """Make balanced trees, (M,) int8. Each pass splits all spans of one depth, those of one word being done."""
     transitions = np.full(int((2 * lengths - 1).sum()), SHIFT, dtype=np.int8)
-    start, width = _starts(lengths), lengths  # of every span: its first transition, and how many words it has
+    start, width = (
+        starts(2 * lengths - 1),
+        lengths,
+    )  # of every span: its first transition, and how many words it has
     while start.size:
         wide = width > 1
         start, width = start[wide], width[wide]
@@ -142,14 +136,15 @@ def _random(lengths: np.ndarray, seed: int) -> np.ndarray:
     """Draw trees, (M,) int8. Shuffle N SHIFTs and N-1 REDUCEs, then rotate them to the one tree among the rotations."""
     if not lengths.size:
         return np.zeros(0, dtype=np.int8)
-    n_steps, starts, time = 2 * lengths - 1, _starts(lengths), _time(lengths)
+    n_steps = 2 * lengths - 1
+    first, time = starts(n_steps), places(n_steps)
     shuffled = _shuffled(lengths, time, seed)
     sentence = np.repeat(np.arange(len(lengths)), n_steps)
     height = np.cumsum(1 - 2 * shuffled) - sentence  # (M,) within each sentence, since each sums to one
-    least = np.repeat(np.minimum.reduceat(height, starts), n_steps)
-    last_least = np.maximum.reduceat(np.where(height == least, time, -1), starts)  # (n,)
+    least = np.repeat(np.minimum.reduceat(height, first), n_steps)
+    last_least = np.maximum.reduceat(np.where(height == least, time, -1), first)  # (n,)
     rotated = (time + np.repeat(last_least + 1, n_steps)) % np.repeat(n_steps, n_steps)
-    return shuffled[np.repeat(starts, n_steps) + rotated].astype(np.int8)
+    return shuffled[np.repeat(first, n_steps) + rotated].astype(np.int8)
 
 
 def _shuffled(lengths: np.ndarray, time: np.ndarray, seed: int) -> np.ndarray:

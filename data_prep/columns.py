@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.trees import Tree, check_all_transitions, check_transitions
 
 NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
@@ -159,12 +160,6 @@ def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
     starts = len(corpus.labels) * np.arange(corpus.n_sides)
     of_sides = (np.asarray(rows, dtype=np.int64) + starts[:, None]).reshape(-1)
     return Corpus(take(corpus.sentences, of_sides), corpus.labels[rows], corpus.n_sides)
-
-
-def ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Count on from each start: counts[0] numbers from starts[0], counts[1] from starts[1], ...: (sum of counts,)."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + counts, counts)
 
 
 def _node_labels(columns: SentenceColumns) -> np.ndarray:

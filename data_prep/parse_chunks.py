@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.columns import SentenceColumns, WordIds, take
-from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
+from spinn_tensor.data_prep.segments import starts
+from spinn_tensor.data_prep.tables.trace import trace_stack
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 
 if TYPE_CHECKING:
@@ -157,11 +158,8 @@ def _brackets_fit(
 ) -> np.ndarray:  # (m,) bool
     """Check condition 3."""
     trace = trace_stack(transitions, n_words)
-    below = trace.below[trace.reduces]
-    first_words = np.cumsum(n_words) - n_words
-    begins_with = np.where(below == NONE, first_words[trace.sentence[trace.reduces]], trace.shifted[below])
-    wrong = np.bincount(begins_with, minlength=len(n_opens)) != n_opens
-    return ~np.logical_or.reduceat(wrong, first_words)
+    wrong = np.bincount(trace.first_words(trace.reduces), minlength=len(n_opens)) != n_opens
+    return ~np.logical_or.reduceat(wrong, starts(n_words))
 
 
 def _token_ids(

@@ -35,7 +35,8 @@ from spinn_tensor.data_prep.columns import (
     node_offsets,
 )
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
+from spinn_tensor.data_prep.segments import places, starts
+from spinn_tensor.data_prep.tables.trace import trace_stack
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 
 _BLOCK = 1 << 16  # sentences whose stacks are followed at a time: the trace takes some 150 bytes a transition
@@ -200,11 +201,9 @@ def corpus_sides(corpus: Corpus) -> dict[str, SentenceColumns]:
 
 def sentence_keys(columns: SentenceColumns) -> np.ndarray:
     """Number each sentence, (n,) uint64, equal for equal words in equal order."""
-    starts = columns.token_offsets[:-1]
-    place = np.arange(len(columns.token_ids)) - np.repeat(starts, lengths(columns))
-    return np.add.reduceat(
-        _mix(columns.token_ids.astype(np.uint64) + place.astype(np.uint64) * _GOLDEN), starts
-    )
+    place = places(lengths(columns)).astype(np.uint64)
+    keys = _mix(columns.token_ids.astype(np.uint64) + place * _GOLDEN)
+    return np.add.reduceat(keys, columns.token_offsets[:-1])
 
 
 def example_keys(corpus: Corpus) -> np.ndarray:
@@ -300,20 +299,15 @@ def _blocks(columns: SentenceColumns) -> Iterator[tuple[np.ndarray, np.ndarray]]
 
 def _trees(block: tuple[np.ndarray, np.ndarray]) -> _Trees:
     trace = trace_stack(*block)
-    ends = np.cumsum(trace.lengths)
-    starts = ends - trace.lengths  # first word of each sentence
-    below = trace.below[trace.reduces]
-    start = np.where(below == NONE, starts[trace.sentence[trace.reduces]], trace.shifted[below])
-    middle, end = (
-        trace.shifted[trace.left],
-        trace.shifted[trace.reduces],
-    )  # of each bracket, between its children
-    n_words = ends[-1]
+    start = trace.first_words(trace.reduces)
+    # of each bracket, between its children
+    middle, end = trace.shifted[trace.left], trace.shifted[trace.reduces]
+    n_words = int(trace.lengths.sum())
     opened, closed = (np.bincount(words, minlength=n_words + 1) for words in (start, end))
     depth = np.cumsum(opened - closed)[:n_words]
     wide = end - start > 2
     return _Trees(
-        heights=np.maximum.reduceat(depth, starts),
-        mean_depths=np.add.reduceat(depth, starts) / trace.lengths,
+        heights=np.maximum.reduceat(depth, starts(trace.lengths)),
+        mean_depths=np.add.reduceat(depth, starts(trace.lengths)) / trace.lengths,
         branching=np.array([wide, wide & (middle - start == 1), wide & (end - middle == 1)]).sum(axis=1),
     )

@@ -25,10 +25,10 @@ from spinn_tensor.data_prep.columns import (
     lengths,
     n_sentences,
     node_offsets,
-    ragged_arange,
     take,
 )
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
+from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.export.artefact import (
     ARTEFACTS,
     FORMAT_VERSION,

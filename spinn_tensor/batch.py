@@ -24,6 +24,7 @@ from torch import Tensor
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, to_torch
 from spinn_tensor.bundles import move as move
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, lengths
+from spinn_tensor.data_prep.segments import places
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 
 Tables = ForestTables | LaneTables | OwnTables
@@ -131,7 +132,7 @@ def sequence_tables(
 ) -> SequenceTables:
     """Make tables of the sentences as sequences, time-major and longest first, as cuDNN and torch pack them."""
     sentence = np.repeat(np.arange(len(n_tokens)), n_tokens)
-    time = np.arange(len(sentence)) - np.repeat(np.cumsum(n_tokens) - n_tokens, n_tokens)
+    time = places(n_tokens)
     sorted_order = np.argsort(-n_tokens, kind="stable")
     rank = np.empty_like(sorted_order)
     rank[sorted_order] = np.arange(len(n_tokens))

@@ -21,11 +21,11 @@ from spinn_tensor.data_prep.columns import (
     SentenceColumns,
     lengths,
     node_offsets,
-    ragged_arange,
     sentence_columns,
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import Limits, LongSentence
+from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.text import parse_or_tokenize
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, SentenceColumns, lengths, ragged_arange
-from spinn_tensor.data_prep.tables.trace import NONE, trace_stack
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, SentenceColumns, lengths
+from spinn_tensor.data_prep.segments import ragged_arange
+from spinn_tensor.data_prep.tables.trace import trace_stack
 from spinn_tensor.data_prep.trees import SHIFT
 
 
@@ -16,14 +17,11 @@ def phrases(corpus: Corpus) -> Corpus:
     n_tokens = lengths(sentences)
     trace = trace_stack(sentences.transitions, n_tokens)
     shifts = np.flatnonzero(sentences.transitions == SHIFT)  # of each word
-    # a state begins after what lies beneath it on the stack
-    first_word = np.where(
-        trace.below == NONE, sentences.token_offsets[trace.sentence], trace.shifted[trace.below]
-    )
     nodes = np.flatnonzero(sentences.node_labels != NO_LABEL)
-    starts = shifts[first_word[nodes]]  # the transitions of a node's tree are those from its first word on
+    first_word = trace.first_words(nodes)
+    starts = shifts[first_word]  # the transitions of a node's tree are those from its first word on
     n_nodes = nodes + 1 - starts
-    token_index = ragged_arange(first_word[nodes], (n_nodes + 1) // 2)
+    token_index = ragged_arange(first_word, (n_nodes + 1) // 2)
     node_index = ragged_arange(starts, n_nodes)
     columns = SentenceColumns(
         sentences.token_ids[token_index],

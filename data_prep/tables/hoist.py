@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.segments import starts
 from spinn_tensor.data_prep.tables.trace import StackTrace
 
 N_FIXED_STARTS = 2  # rows of the starts before those of the leaves: the bias, and zero
@@ -80,5 +81,5 @@ def hoist_leaves(
         right_leaf_index=right_leaf_index,
         start_index=start_index,
         reader_index=np.concatenate((left_slots, right_slots))[np.argsort(leaf, kind="stable")],
-        reader_offsets=np.cumsum(n_readers) - n_readers,
+        reader_offsets=starts(n_readers),
     )

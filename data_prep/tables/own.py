@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.segments import places, starts
 
 
 class OwnTables(NamedTuple):
@@ -49,7 +50,7 @@ def own_tables(
         raise DataError("a sentence without tokens", example=int(np.argmax(lengths < 1)))
     if n_samples < 1:
         raise ValueError(f"n_samples is {n_samples}, expected at least 1")
-    first = np.tile(np.cumsum(lengths) - lengths + 1, n_samples)
+    first = np.tile(starts(lengths) + 1, n_samples)
     last = np.tile(np.cumsum(lengths), n_samples)
     lengths = np.tile(lengths, n_samples)
     n_steps = 2 * lengths - 1
@@ -57,8 +58,7 @@ def own_tables(
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
 
-    ends = np.cumsum(n_steps)
-    time = np.arange(ends[-1]) - np.repeat(ends - n_steps, n_steps)
+    time = places(n_steps)
     entry_offsets = np.concatenate(([0], np.cumsum(np.bincount(time))))
     place = np.repeat(rank, n_steps)
     entry = entry_offsets[time] + place
@@ -73,6 +73,6 @@ def own_tables(
         entry_offsets=entry_offsets,
         transition_index=transition_index,
         entry_index=1 + entry,
-        root_entry_index=1 + entry[ends - 1],
+        root_entry_index=1 + entry[np.cumsum(n_steps) - 1],
         lane_index=np.repeat(np.arange(len(lengths)), n_steps),
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spinn_tensor.data_prep.segments import places
 from spinn_tensor.data_prep.tables.trace import NONE, StackTrace
 
 NULL_ROW = 0
@@ -66,4 +67,4 @@ def slots(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Step and place within its step of every slot of a ragged schedule, each (n,) int64."""
     counts = np.diff(offsets)
     step = np.repeat(np.arange(len(counts)), counts)
-    return step, np.arange(int(offsets[-1])) - np.repeat(offsets[:-1], counts)
+    return step, places(counts)

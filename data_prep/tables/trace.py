@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.segments import places, starts
 from spinn_tensor.data_prep.trees import REDUCE, check_all_transitions
 
 NONE = -1  # no such state
@@ -34,6 +35,12 @@ class StackTrace(NamedTuple):
     left: np.ndarray  # (C,) int64, state that each REDUCE takes as left child
     right: np.ndarray  # (C,) int64, state that each REDUCE takes as right child
     roots: np.ndarray  # (B,) int64, last state of each sentence
+
+    def first_words(self, states: np.ndarray) -> np.ndarray:
+        """Return the first word under each of these states: the one after what lies beneath it on the stack."""
+        below = self.below[states]
+        of_sentence = starts(self.lengths)[self.sentence[states]]
+        return np.where(below == NONE, of_sentence, self.shifted[below])
 
 
 def trace_stack(
@@ -54,7 +61,7 @@ def trace_stack(
     ends = np.cumsum(n_steps)
     sentence = np.repeat(np.arange(len(lengths)), n_steps)
     position = np.arange(len(transitions))
-    time = position - np.repeat(ends - n_steps, n_steps)
+    time = places(n_steps)
 
     reduce_mask = transitions == REDUCE
     height = np.cumsum(1 - 2 * reduce_mask.astype(np.int64))

@@ -1,0 +1,20 @@
+"""Index arithmetic of segments that lie one after another, as the words and transitions of sentences do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def starts(counts: np.ndarray) -> np.ndarray:
+    """Return where each segment begins, (n,) int64, from the numbers of their elements."""
+    return np.cumsum(counts) - counts
+
+
+def places(counts: np.ndarray) -> np.ndarray:
+    """Return the place of every element within its segment: 0 to counts[0] - 1, 0 to counts[1] - 1, ..."""
+    return np.arange(int(counts.sum())) - np.repeat(starts(counts), counts)
+
+
+def ragged_arange(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Count on from each first number: counts[0] numbers from first[0] on, counts[1] from first[1] on, ..."""
+    return np.arange(int(counts.sum())) + np.repeat(first - starts(counts), counts)
