@@ -14,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import torch
@@ -48,9 +49,11 @@ def run(setting: dict[str, str], workers: int) -> int:
         "numerical and not slow and not gpu and not network",
     ]
     command += ["--numprocesses", str(workers), "--dist", "loadfile"]
-    return subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1", **setting}, check=False
-    ).returncode
+    with (
+        tempfile.TemporaryDirectory() as cache
+    ):  # inductor's key does not name the instructions: NaN from another's code
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": cache, **setting}
+        return subprocess.run(command, env=environment, check=False).returncode
 
 
 def main() -> int:
