@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -15,52 +16,51 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.training.resume import Progress
 
+Capture = pytest.CaptureFixture[str]
 HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
 
-# Ends itself in the middle of a command, with the page's temporary file there.
-ENDED = """
-import os, signal, sys, time
-from spinn_tensor.cli import inspect
-from spinn_tensor.cli.main import main
 
-def end(settings):
-    print(*os.listdir("."), flush=True)
-    os.kill(os.getpid(), int(sys.argv[1]))
-    time.sleep(0.2)  # a signal that is ignored
-    raise OSError("went on")
+@pytest.fixture
+def ends_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], int]:
+    """Run a command that a signal hits while a temporary file of its output is there; return its status."""
+    monkeypatch.chdir(tmp_path)
 
-inspect.inspect = end
-sys.exit(main(["inspect", "--html", "page.html"]))
-"""
+    def run(number: int) -> int:
+        def end(settings: object) -> None:
+            assert os.listdir(".")[0].startswith(".page.html.")
+            signal.raise_signal(number)
+            raise OSError("went on")
+
+        monkeypatch.setattr("spinn_tensor.cli.inspect.inspect", end)
+        return main(["inspect", "--html", "page.html"])
+
+    return run
 
 
-def ended(number: int, folder: Path, before: str = "") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", before + ENDED, str(int(number))],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.startswith(".page.html."), done.stderr
-    return done
+@contextmanager
+def handled(number: int, handler: Any) -> Iterator[None]:
+    previous = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, previous)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, *HANGUP])
-def test_signals_end_a_command_without_temporary_files(number: signal.Signals, tmp_path: Path) -> None:
-    # under nohup a process ignores SIGHUP from the start
-    done = ended(number, tmp_path, f"import signal; signal.signal({int(number)}, signal.SIG_DFL)\n")
+def test_signals_end_a_command_without_temporary_files(
+    number: signal.Signals, ends_itself: Callable[[int], int], tmp_path: Path, capsys: Capture
+) -> None:
+    with handled(number, signal.SIG_DFL):  # under nohup a process ignores SIGHUP from the start
+        assert ends_itself(number) == 128 + number
     assert os.listdir(tmp_path) == []
-    assert done.returncode == 128 + number
-    assert done.stderr == "spinn: interrupted; nothing more was saved\n"
+    assert capsys.readouterr().err == "spinn: interrupted; nothing more was saved\n"
 
 
 @pytest.mark.skipif(not HANGUP, reason="no SIGHUP")
-def test_nohup_is_respected(tmp_path: Path) -> None:
-    done = ended(signal.SIGHUP, tmp_path, "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
-    assert "went on" in done.stderr
-    assert done.returncode == 1
+def test_nohup_is_respected(ends_itself: Callable[[int], int], capsys: Capture) -> None:
+    with handled(signal.SIGHUP, signal.SIG_IGN):
+        assert ends_itself(signal.SIGHUP) == 1
+    assert "went on" in capsys.readouterr().err
 
 
 def test_a_program_that_calls_main_keeps_its_signal_handlers() -> None:
@@ -78,8 +78,7 @@ def test_training_takes_one_signal_and_leaves_the_others(number: signal.Signals)
     def outer(number: int, frame: FrameType | None) -> None:
         raise Outer
 
-    previous = signal.signal(number, outer)
-    try:
+    with handled(number, outer):
         with TerminalObserver(silent=True) as observer:
             with pytest.raises(Outer):
                 signal.raise_signal(number)  # there is nothing to save yet
@@ -89,5 +88,3 @@ def test_training_takes_one_signal_and_leaves_the_others(number: signal.Signals)
             with pytest.raises(Outer):
                 signal.raise_signal(number)
         assert signal.getsignal(number) is outer
-    finally:
-        signal.signal(number, previous)

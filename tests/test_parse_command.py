@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -99,14 +98,26 @@ def test_a_text_file(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert target.read_text() == expected
 
 
-def test_standard_input(parser_run: Path) -> None:
-    command = [sys.executable, "-m", "spinn_tensor", "parse", "--model", str(parser_run), "--input", "-"]
-    for text, status, out, err in (
-        ("dogs bark\n", 0, "( dogs bark )\n", ""),
-        ("", 1, "", "spinn: error: /dev/stdin: an empty file\n"),
-    ):
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+@pytest.mark.parametrize(
+    "text, status, out, err",
+    [("dogs bark\n", 0, "( dogs bark )\n", ""), ("", 1, "", "spinn: error: {}: an empty file\n")],
+)
+def test_standard_input(
+    text: str,
+    status: int,
+    out: str,
+    err: str,
+    parser_run: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here a file stands for it; a process that reads it is in test_cli_limits.py."""
+    stdin = tmp_path / "stdin"
+    stdin.write_text(text)
+    monkeypatch.setattr(parse, "STDIN", str(stdin))
+    assert spinn("--model", parser_run, "--input", "-") == status
+    assert capsys.readouterr() == (out, err.format(stdin))
 
 
 def test_jsonl_keeps_its_records_and_gains_parses(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
