@@ -1,1 +1,1 @@
-"""What is measured, against which baseline, and the results (`python -m benchmarks.encoders --help`)."""
+"""Measure, against a named baseline, and report (`python -m benchmarks.encoders --help`)."""

@@ -1,4 +1,4 @@
-"""Bulk encoding against dynamic batching: from a file of parses to shards of vectors, no tracker, one thread.
+"""Measure bulk encoding against dynamic batching: from a file of parses to shards of vectors, no tracker, one thread.
 
     python -m benchmarks.bulk               100,000 sentences, H = 300, some minutes
     python -m benchmarks.bulk --quick       seconds, numbers without meaning
@@ -73,7 +73,7 @@ Cases = dict[str, Callable[[], float]]
 
 
 class Text(NamedTuple):
-    """What files of sentences are made of."""
+    """Hold what files of sentences are made of."""
 
     trees: Sentences
     words: list[str]
@@ -92,7 +92,7 @@ class Text(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """What every candidate works on."""
+    """Hold what every candidate works on."""
 
     source: Path  # a parse a line
     vocabulary: Vocabulary

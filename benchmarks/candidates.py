@@ -1,4 +1,4 @@
-"""What is compared: every encoder as a function from one batch to its root encodings, and a whole training step."""
+"""Make what is compared: every encoder as a function from a batch to root encodings, and a whole training step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BUILDERS: dict[str, Builder] = {FOREST: forest_tables, GIVEN: lane_tables}
 
 
 class Batch(NamedTuple):
-    """One batch in the forms that the candidates take, all made before any timing."""
+    """Hold one batch in the forms that the candidates take, all made before any timing."""
 
     transitions: list[list[int]]  # B lists of 2N - 1
     flat_transitions: np.ndarray  # (M,) int8
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The weights of every candidate of one width."""
+    """Hold the weights of every candidate of one width."""
 
     compose: ComposeWeights
     tracker: TrackerWeights | None
@@ -59,7 +59,7 @@ class Weights(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """An encoder to time."""
+    """Hold an encoder to time."""
 
     name: str
     encode: Callable[[Batch], Tensor]  # root encodings (B, H)

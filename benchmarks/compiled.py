@@ -1,4 +1,4 @@
-"""A compiled training step against the eager one: time, losses and compilations, in one run.
+"""Measure a compiled training step against the eager one: time, losses and compilations, in one run.
 
     python -m benchmarks.compiled               H = 300, batches of 128 pairs of the real slice, some minutes
     python -m benchmarks.compiled --quick       seconds, numbers without meaning: graphs are captured, not compiled

@@ -1,4 +1,4 @@
-"""Whether training ever waits for its data: a corpus of SNLI's size, from JSON lines to batches with their tables.
+"""Measure whether training ever waits for its data: a corpus of SNLI's size, from JSON lines to batches.
 
     python -m benchmarks.corpora            about ten minutes, and 1 GB in the folder for temporary files
     python -m benchmarks.corpora --quick    seconds, numbers without meaning

@@ -1,4 +1,4 @@
-"""What is measured on: real sentences and pairs where they are at hand, and the batches made of them."""
+"""Load what is measured on: real sentences and pairs where they are at hand, and batches of them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Item = TypeVar("Item")
 
 
 class Sentences(NamedTuple):
-    """Trees without their words, which no encoder's speed depends on."""
+    """Hold trees without their words, which no encoder's speed depends on."""
 
     source: str  # where they are from, for the report
     transitions: list[np.ndarray]  # (2N - 1,) int8 each
 
 
 class Pairs(NamedTuple):
-    """A corpus of pairs and what it is."""
+    """Hold a corpus of pairs and what it is."""
 
     source: str
     columns: Corpus
@@ -43,7 +43,7 @@ class Pairs(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """One way of making batches, and the batches that are measured."""
+    """Hold one way of making batches, and the batches that are measured."""
 
     batching: str  # "sorted" or "shuffled"
     batch_size: int

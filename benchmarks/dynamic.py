@@ -1,4 +1,4 @@
-"""The baseline: dynamic batching with one Python stack and one Python buffer for each example.
+"""Run the baseline: dynamic batching with one Python stack and one Python buffer for each example.
 
 This is how SPINN has been run in PyTorch since 2017. At step t every example whose transition is SHIFT moves
 a row from its buffer to its stack; the examples whose transition is REDUCE pop two rows each, these are
@@ -36,7 +36,7 @@ def encode_batch(
     compose_weights: ComposeWeights,
     tracker_weights: TrackerWeights | None = None,
 ) -> Tensor:  # (B, 2H) states of the roots
-    """The roots' states of a batch, in the order of the sentences."""
+    """Return the roots' states of a batch, in the order of the sentences."""
     order = sorted(range(len(transitions)), key=lambda b: -len(transitions[b]))
     codes = [transitions[b] for b in order]
     null = leaves.new_zeros(leaves.shape[1])
@@ -73,7 +73,7 @@ def encode_batch(
 def _buffers(
     leaves: Tensor, transitions: Sequence[Sequence[int]], order: Sequence[int]
 ) -> list[list[Tensor]]:
-    """For each example, in the given order, its leaf rows with the first word last."""
+    """Return for each example, in the given order, its leaf rows with the first word last."""
     rows = leaves.unbind()
     ends = list(accumulate((len(codes) + 1) // 2 for codes in transitions))
     starts = [0, *ends]
@@ -85,7 +85,7 @@ def _compose(
     children: Sequence[Tensor],  # 2R rows (2H,): left, right, left, right, ...
     tracker_h: Tensor | None,  # (R, K)
 ) -> Tensor:  # (R, 2H)
-    """The TreeLSTM of all examples that reduce at this step."""
+    """Compose the children of all examples that reduce at this step."""
     n_hidden = weights.weight.shape[1] // 2
     pairs = torch.cat(tuple(children)).view(-1, 2, 2 * n_hidden)  # (R, 2, 2H)
     h_pairs = pairs[:, :, :n_hidden].reshape(-1, 2 * n_hidden)
@@ -102,7 +102,7 @@ def _compose(
 def _tracker_start(
     leaves: Tensor, n_sentences: int, weights: TrackerWeights | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Zeros (B, K) for the tracker's h and c, or None where there is no tracker."""
+    """Return zeros (B, K) for the tracker's h and c, or None where there is no tracker."""
     if weights is None:
         return None, None
     zeros = leaves.new_zeros(n_sentences, weights.weight_hidden.shape[1])
@@ -110,7 +110,7 @@ def _tracker_start(
 
 
 def _tracker_inputs(buffers: Sequence[list[Tensor]], stacks: Sequence[list[Tensor]], n_state: int) -> Tensor:
-    """[h_buffer; h_stack1; h_stack2] of the active examples, (n_active, 3H)."""
+    """Return [h_buffer; h_stack1; h_stack2] of the active examples, (n_active, 3H)."""
     rows: list[Tensor] = []
     for buffer, stack in zip(buffers, stacks, strict=True):
         rows += (buffer[-1], stack[-1], stack[-2])
@@ -119,7 +119,7 @@ def _tracker_inputs(buffers: Sequence[list[Tensor]], stacks: Sequence[list[Tenso
 
 
 def _track(weights: TrackerWeights, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of the tracker's LSTM cell for all active examples."""
+    """Take one step of the tracker's LSTM cell for all active examples."""
     gates = torch.addmm(weights.bias, inputs, weights.weight_input.t())
     gates = torch.addmm(gates, h, weights.weight_hidden.t())
     i, f, g, o = gates.chunk(4, 1)
@@ -128,7 +128,7 @@ def _track(weights: TrackerWeights, inputs: Tensor, h: Tensor, c: Tensor) -> tup
 
 
 def _rows(tracker_h: Tensor | None, lanes: list[int]) -> Tensor | None:
-    """The tracker's output for the examples that reduce."""
+    """Return the tracker's output for the examples that reduce."""
     if tracker_h is None or len(lanes) == len(tracker_h):
         return tracker_h
     return tracker_h.index_select(0, torch.tensor(lanes, device=tracker_h.device))

@@ -1,4 +1,4 @@
-"""Encoder speed: ours, the known ways to run SPINN, a padded LSTM and the arithmetic floor, in one run.
+"""Measure encoder speed: ours, the known ways to run SPINN, a padded LSTM and the arithmetic floor, in one run.
 
     python -m benchmarks.encoders                               H = 300, some minutes
     python -m benchmarks.encoders --dim 300 100 --repeats 4 --limit 512     what README's table is made of
@@ -59,7 +59,7 @@ OPTIONS = {
 
 
 class Row(NamedTuple):
-    """One width, tracker and way of batching."""
+    """Hold one width, tracker and way of batching."""
 
     keys: dict[str, Any]  # what the report calls it
     n_sentences: int

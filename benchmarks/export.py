@@ -1,4 +1,4 @@
-"""A parser in onnxruntime against the same parser in eager PyTorch, on the CPU, and what 8 bits cost in accuracy.
+"""Measure a parser in onnxruntime against the same in eager PyTorch, on the CPU, and what 8 bits cost in accuracy.
 
     python -m benchmarks.export             a few minutes
     python -m benchmarks.export --quick     seconds, numbers without meaning

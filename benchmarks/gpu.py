@@ -1,4 +1,4 @@
-"""The GPU record: encoders in every mode and precision, and a training epoch, in one run of at most eight minutes.
+"""Make the GPU record: encoders in every mode and precision, and a training epoch, in one run of eight minutes.
 
     python -m benchmarks.gpu                    on a CUDA device, else on the CPU with small sizes
     python -m benchmarks.gpu --quick            tiny sizes: does it run?

@@ -1,4 +1,4 @@
-"""What the GPU record is made of: measuring on a device, our encoders in every mode and precision, and an epoch."""
+"""Make what the GPU record is of: measures of a device, our encoders in every mode and precision, and an epoch."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ Transitions = Sequence[np.ndarray]  # (2N - 1,) int8 each
 
 
 class Rates(NamedTuple):
-    """What the device can do, measured on large operands."""
+    """Hold what the device can do, measured on large operands."""
 
     flops: dict[str, float]  # of a product, by precision, operations a second
     bytes: float  # read and written by a copy, a second
 
 
 class Budget:
-    """Seconds for everything; what would take longer is left out, and said."""
+    """Keep the seconds that there are for everything; what would take longer is left out, and said."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -68,7 +68,7 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """The seconds that are left."""
+        """Return the seconds that are left."""
         return self._end - time.monotonic()
 
     def allows(self, what: str, seconds: float, reserve: float = 0.0) -> bool:
@@ -280,7 +280,7 @@ def floor_seconds(
 
 
 class Batches(Dataset):
-    """The batches of an epoch, each made when it is asked for, in whatever process."""
+    """Make each batch of an epoch when it is asked for, in whatever process."""
 
     def __init__(
         self, columns: Corpus, rows: list[np.ndarray], table_kind: TableKind, shapes: list[Shape]

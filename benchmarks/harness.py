@@ -1,5 +1,5 @@
-"""How every benchmark measures and reports: its options, interleaved timing, the machine, the arithmetic floor,
-counted operators, peak memory, and the report as JSON with Markdown beside it.
+"""Measure and report, as every benchmark does: options, interleaved timing, the machine, the arithmetic floor, counted
+operators, peak memory, and the report as JSON with Markdown beside it.
 
 torch is imported where it is used, so that a process that measures its memory need not load it.
 """
@@ -56,7 +56,7 @@ WRAPPERS = ("autograd", "torch")  # namespaces of events that only wrap operator
 
 
 class Option(NamedTuple):
-    """One option of a benchmark; the type of its default is its type, and a list takes one or more."""
+    """Hold one option of a benchmark; the type of its default is its type, and a list takes one or more."""
 
     default: Any
     quick: Any  # what --quick makes of it
@@ -65,7 +65,7 @@ class Option(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One table of a report, a row for each record."""
+    """Hold one table of a report, a row for each record."""
 
     columns: Mapping[
         str, str

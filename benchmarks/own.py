@@ -1,4 +1,4 @@
-"""What choosing costs: own transitions against given ones, and a step of RL-SPINN against a supervised step.
+"""Measure what choosing costs: own transitions against given ones, and a step of RL-SPINN against a supervised step.
 
     python -m benchmarks.own                a few minutes
     python -m benchmarks.own --quick        seconds, numbers without meaning

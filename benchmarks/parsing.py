@@ -1,4 +1,4 @@
-"""How well a SPINN parses: trained on part of SNLI's slice and SST's trees, scored on the held-back part of the slice.
+"""Measure how well a SPINN parses: trained on part of SNLI's slice and SST's trees, scored on the held-back part.
 
     python -m benchmarks.parsing                    three seeds, some minutes each on one core
     python -m benchmarks.parsing --seeds 1          one

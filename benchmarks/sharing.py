@@ -1,4 +1,4 @@
-"""Less arithmetic: what it brings to run equal words, subtrees and beginnings once, and to multiply in bfloat16.
+"""Measure what it brings to run equal words, subtrees and beginnings once, and to multiply in bfloat16.
 
     python -m benchmarks.sharing                    some minutes
     python -m benchmarks.sharing --quick            seconds, numbers without meaning
@@ -65,7 +65,7 @@ Trees = list[tuple[np.ndarray, Sequence[str]]]  # transitions and words
 
 
 class Case(NamedTuple):
-    """One batch of B sentences."""
+    """Hold one batch of B sentences."""
 
     leaves: Tensor  # (V, 2H) states of the distinct words
     token_index: Tensor  # (L,) int64

@@ -1,4 +1,4 @@
-"""Reading word vectors: 400,000 x 300, of which a vocabulary of 40,000 words is wanted, in each form of file.
+"""Measure reading word vectors: 400,000 x 300, of which a vocabulary of 40,000 words is wanted, in each form of file.
 
     python -m benchmarks.vectors            some minutes, and 3 GB in the folder for temporary files
     python -m benchmarks.vectors --quick    seconds, numbers without meaning

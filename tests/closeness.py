@@ -1,4 +1,4 @@
-"""How far two results of one model may lie apart that were computed in another order of the same sums.
+"""Say how far results of one model may lie apart that were computed in another order of the same sums.
 
 Equality is shown in float64, by bounds of 1e-10 where the tests say so. What is float32, because a file or a command
 holds float32, may differ by what `export.parity` allows artefacts, which says why.

@@ -1,4 +1,4 @@
-"""What every way to run a SPINN promises, stated once: the tests of each of them inherit it.
+"""State once what every way to run a SPINN promises: the tests of each of them inherit it.
 
 `ExecutorContract` is for what runs the stack machine over given leaf states and weights, `ArtefactContract` for what a
 whole model was made into. A test module says how to run its own by one fixture of scope module, which may have
@@ -51,7 +51,7 @@ Inputs = tuple[Tensor, ComposeWeights, TrackerWeights | None]  # leaves and weig
 
 
 class Executor(NamedTuple):
-    """One way to run the machine."""
+    """Hold one way to run the machine."""
 
     tracked: bool
     run: Callable[
@@ -85,7 +85,7 @@ def _oracle_of_slice(tracked: bool, start: int, stop: int) -> tuple[Tensor, list
 
 
 class ExecutorContract:
-    """Outputs and gradients are the oracle's, whatever the trees, the rest of the batch and its order, and the memory.
+    """Expect the oracle's outputs and gradients, whatever the trees, the batch, its order and what memory holds.
 
     The fixture `executor` gives the `Executor`.
     """
@@ -235,7 +235,7 @@ class ExecutorContract:
 
 
 class Artefact(NamedTuple):
-    """What a model was made into."""
+    """Hold what a model was made into."""
 
     model: Model  # in float64
     tables: str  # "own", "given" or "forest"
@@ -244,7 +244,7 @@ class Artefact(NamedTuple):
 
 
 class ArtefactContract:
-    """An artefact says what its model says, in float64, whatever the lengths, the padding and the rest of the batch.
+    """Expect of an artefact what its model says, in float64, whatever the lengths, the padding and the batch.
 
     The fixture `artefact` gives the `Artefact`.
     """

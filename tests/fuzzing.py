@@ -1,4 +1,4 @@
-"""Inputs that are random, or good ones damaged, and as many of them as the environment asks for.
+"""Make inputs that are random, or good ones damaged, as many of them as the environment asks for.
 
 SPINN_FUZZ_EXAMPLES     inputs for each reader; by default few
 SPINN_FUZZ_SECONDS      after which a reader gets no more of them
@@ -41,7 +41,7 @@ PARSES = ["( A dog )", "( ( A dog ) runs )", "dog", "( é ( w1 1 ) )", "( a ( b 
 
 
 def jsonl(*records: dict[str, Any]) -> list[bytes]:
-    """A line for each, and some once more as other programs would write it."""
+    """Write a line for each record, and some once more as other programs would."""
     lines = [json.dumps(record, ensure_ascii=False).encode() for record in records]
     return lines + [json.dumps(record, separators=(",", ":")).encode() for record in records[:3]]
 
@@ -90,14 +90,14 @@ TREE_LINES = [*PARSE_LINES, *SST_LINES, *LISTOPS_LINES, b"It doesn't."]
 
 
 def changes(pieces: Sequence[bytes]) -> st.SearchStrategy[Change]:
-    """A place, modulo the length; how many bytes are taken out there; what is put in (None: they), how often."""
+    """Draw a place, modulo the length; how many bytes are taken out there; what is put in (None: they), how often."""
     n_out = st.sampled_from([0, 0, 1, 1, 2, 8, 40, 1 << 30])
     put_in = st.sampled_from([None, b"", *pieces]) | st.binary(max_size=4)
     return st.tuples(st.integers(0, 1 << 30), n_out, put_in, st.sampled_from(_TIMES))
 
 
 def damaged(content: bytes, cuts: Sequence[Change]) -> bytes:
-    """The content after these changes, one after another."""
+    """Return the content after these changes, one after another."""
     for place, n_out, piece, times in cuts:
         place %= len(content) + 1
         end = place + n_out
@@ -108,14 +108,14 @@ def damaged(content: bytes, cuts: Sequence[Change]) -> bytes:
 
 
 def texts(lines: Sequence[bytes], pieces: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    """Contents of a file: good lines, damaged, or pieces in any order, or random bytes."""
+    """Draw contents of a file: good lines, damaged, or pieces in any order, or random bytes."""
     good = st.lists(st.sampled_from(lines), min_size=1, max_size=5).map(lambda part: b"\n".join(part) + b"\n")
     broken = st.builds(damaged, good, st.lists(changes(pieces), max_size=4))
     return st.one_of(broken, broken, broken, st.lists(st.sampled_from(pieces)).map(b"".join), st.binary())
 
 
 def packed(content: bytes, name: str, member: str) -> bytes:
-    """The content as a .gz, or as a file in a .zip, where the name says so."""
+    """Pack the content as a .gz, or as a file in a .zip, where the name says so."""
     if name.endswith(".gz"):
         return gzip.compress(content, mtime=0)
     if not name.endswith(".zip"):
@@ -153,7 +153,7 @@ def fuzz(
 
 
 def assert_one_error(error: DataError | str, path: Path | None = None) -> None:
-    """A line that begins with the file's name, and that a terminal can hold."""
+    """Assert that an error is one line that begins with the file's name, and that a terminal can hold."""
     message = str(error)
     assert message.startswith("" if path is None else str(path))
     assert len(message.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Every executor over every kind of table, under one name each, and random weights for them."""
+"""Name every executor over every kind of table, and draw weights for them."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 
 
 class Recorded(NamedTuple):
-    """Sentences with weights, and what an implementation that none of us wrote made of them, in float64."""
+    """Hold sentences with weights, and what an implementation that none of us wrote made of them, in float64."""
 
     batch: Batch  # of 30 sentences
     leaves: Tensor  # (L, 2H)

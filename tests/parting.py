@@ -1,4 +1,4 @@
-"""`spinn`, as torchrun starts it, and then how many of gloo's threads are left, which could abort Python while it ends.
+"""Run `spinn` as torchrun starts it, and say how many of gloo's threads are left, which could abort Python at its end.
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.parting train …
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies and enumerations of trees, shared by the tests of data, tables and machine."""
+"""Draw and enumerate trees for the tests of data, tables and machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of an epoch, and of an evaluation."""
+"""Test the batches of an epoch, and of an evaluation."""
 
 from __future__ import annotations
 

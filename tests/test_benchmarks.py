@@ -56,7 +56,7 @@ ON_SNLI = [name for name in QUICK if name not in ("vectors", "export")]
 
 @pytest.fixture(autouse=True)
 def pairs_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tiny pairs, which are also the slice, and a folder of results of its own."""
+    """Write tiny pairs, which are also the slice, and give results a folder of their own."""
     path = write_pairs(tmp_path / "pairs.jsonl", 40, seed=1)
     for module in (data, bulk):
         monkeypatch.setattr(module, "SNLI_SLICE", path)

@@ -1,4 +1,4 @@
-"""Bracket scores against sets of spans from a recursion over nested tuples, one tree at a time."""
+"""Hold bracket scores against sets of spans from a recursion over nested tuples, one tree at a time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Nested = int | tuple["Nested", "Nested"]
 
 
 def nested(transitions: np.ndarray) -> Nested:
-    """The tree as pairs of pairs, its words numbered from 0."""
+    """Return the tree as pairs of pairs, its words numbered from 0."""
     stack: list[Nested] = []
     n_words = 0
     for transition in transitions.tolist():
@@ -71,7 +71,7 @@ def mean_or_nan(values: list[float]) -> float:
 
 
 def brute_force(predicted: list[np.ndarray], gold: list[np.ndarray]) -> dict[str, float]:
-    """The fields of BracketScores, from sets."""
+    """Compute the fields of BracketScores from sets."""
     scores: dict[str, float] = {
         "n_sentences": len(gold),
         "n_trivial": sum(len(transitions) < 5 for transitions in gold),
@@ -93,7 +93,7 @@ def brute_force(predicted: list[np.ndarray], gold: list[np.ndarray]) -> dict[str
 
 @st.composite
 def parsed_batches(draw: st.DrawFn, n_parses: int = 2, max_tokens: int = 20) -> list[list[np.ndarray]]:
-    """A batch of sentences and several parses of it, n_parses lists of (2N-1,) int8; some trees are the same."""
+    """Draw a batch of sentences and several parses of it, n_parses lists of (2N-1,) int8; some trees are the same."""
     first = draw(batches_of_transitions(max_tokens=max_tokens))
     parses = [first]
     for _ in range(n_parses - 1):

@@ -1,4 +1,4 @@
-"""Trees without a parser against loops and recursions over one sentence; random ones against what uniform means."""
+"""Hold trees without a parser against loops over one sentence, and random ones against what uniform means."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHI_SQUARE_13 = 34.53  # of 13 degrees of freedom: a uniform draw exceeds it onc
 
 
 def halves(n_tokens: int) -> list[int]:
-    """Transitions of the balanced tree, the odd word on the left."""
+    """Return the transitions of the balanced tree, the odd word on the left."""
     if n_tokens == 1:
         return [SHIFT]
     n_right = n_tokens // 2
@@ -83,7 +83,7 @@ def test_a_batch_is_its_sentences_one_by_one(
 
 
 def right_period(n_tokens: int) -> list[int]:
-    """Transitions of the right-branching tree over all words but the last, which is joined at the root."""
+    """Return the transitions of the right-branching tree over all words but the last, which is joined at the root."""
     return [*right_branching(n_tokens - 1).tolist(), SHIFT, REDUCE] if n_tokens > 1 else [SHIFT]
 
 

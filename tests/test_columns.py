@@ -1,4 +1,4 @@
-"""Columns against plain loops over the sentences."""
+"""Hold columns against plain loops over the sentences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def with_labels(columns: SentenceColumns) -> SentenceColumns:
 
 
 def sentences(columns: SentenceColumns) -> list[tuple[list[int], list[int], list[int] | None]]:
-    """Each sentence's ids, transitions and labels, by the offsets that the docstring states."""
+    """Return each sentence's ids, transitions and labels, by the offsets that the docstring states."""
     parts = []
     for s in range(len(columns.token_offsets) - 1):
         start, end = (int(offset) for offset in columns.token_offsets[s : s + 2])

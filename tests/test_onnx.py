@@ -45,7 +45,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The model and the file of a name, made once."""
+    """Return what makes the model and the file of a name, once."""
     folder, made = tmp_path_factory.mktemp("onnx"), {}
 
     def export(name):
@@ -83,7 +83,7 @@ def artefact(request, tmp_path_factory) -> Artefact:
 
 
 class TestFiles(ArtefactContract):
-    """Files in double precision are their models."""
+    """Expect files in double precision to be their models."""
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -110,7 +110,7 @@ def test_one_file_of_standard_operators_with_named_axes(exported, name) -> None:
 
 
 def graphs(graph):
-    """The graph and the bodies of its loops."""
+    """Yield the graph and the bodies of its loops."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -196,7 +196,7 @@ def snli():
 
 
 class _Hashed:
-    """A vocabulary without words."""
+    """Number words by their letters, without a vocabulary."""
 
     def encode(self, tokens):
         return np.array([2 + sum(map(ord, token)) % 58 for token in tokens], dtype=np.int32)

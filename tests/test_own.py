@@ -1,4 +1,4 @@
-"""The machine choosing its own transitions: always a tree, and the same numbers as on those transitions given."""
+"""Test the machine choosing its own transitions: always a tree, and the same numbers as on those transitions given."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ SCORES = st.one_of(
 
 
 def machine(batch):
-    """Leaves and the weights of both cells for a batch of transitions, of which only the lengths matter."""
+    """Draw leaves and the weights of both cells for a batch of transitions, of which only the lengths matter."""
     compose, tracker = random_weights(HIDDEN, TRACKER)
     assert tracker is not None
     return random_leaves(batch, HIDDEN), compose, tracker
 
 
 def run_scores(lengths: list[int], scores: np.ndarray, n_samples: int = 1):
-    """Own transitions with scores that nothing but the noise decides."""
+    """Run own transitions with scores that nothing but the noise decides."""
     silent = TransitionWeights(torch.zeros(2, TRACKER).double(), torch.zeros(2).double())
     tables = to_torch(own_tables(np.array(lengths), n_samples=n_samples))
     inputs = machine([right_branching(n) for n in lengths])
@@ -61,7 +61,7 @@ def run_scores(lengths: list[int], scores: np.ndarray, n_samples: int = 1):
 
 
 def assert_same(got, expected, inputs) -> None:
-    """Equal outputs and gradients."""
+    """Assert equal outputs and gradients."""
     assert relative_error(got, expected) < 1e-10
     for ours, theirs in zip(gradients(got, inputs), gradients(expected, inputs), strict=True):
         assert relative_error(ours, theirs) < 1e-10
@@ -122,7 +122,7 @@ def test_a_score_that_is_no_number_is_an_error(bad) -> None:
 
 
 def possible_after(prefix: tuple[int, ...], n_tokens: int) -> set[int]:
-    """By brute force: transitions after which some tree over the tokens can still be reached."""
+    """Find by brute force the transitions after which some tree over the tokens can still be reached."""
     trees = [tuple(codes) for codes in all_transitions(n_tokens)]
     return {codes[len(prefix)] for codes in trees if codes[: len(prefix)] == prefix}
 

@@ -1,4 +1,4 @@
-"""What is promised of the machine and can be counted rather than timed: operators, memory, compilations."""
+"""Hold the machine to what can be counted rather than timed: operators, memory, compilations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SLICE = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 
 @pytest.fixture(scope="module")
 def sorted_sentences() -> list[np.ndarray]:
-    """Transitions of the slice's sentences, shortest first."""
+    """Return the transitions of the slice's sentences, shortest first."""
     with gzip.open(SLICE, "rt", encoding="utf-8") as lines:
         pairs = [json.loads(line) for line in lines]
     parses = [pair[f"sentence{side}_binary_parse"] for pair in pairs for side in (1, 2)]
@@ -38,7 +38,7 @@ def sorted_sentences() -> list[np.ndarray]:
 
 
 def operators(name: str, n_tracker: int, batch: list[np.ndarray]) -> int:
-    """Operators of forward + backward, those inside our operator included."""
+    """Count the operators of forward + backward, those inside our operator included."""
     made = candidates.make_candidates(candidates.make_weights(8, n_tracker))
     candidate = next(candidate for candidate in made if candidate.name == name)
     prepared = candidates.make_batch(batch, 8)

@@ -41,7 +41,7 @@ N_WORDS = 5  # few, so that much is equal
 
 
 def repetitive(seed: int, n_sentences: int = 12, longest: int = 9) -> tuple[list, np.ndarray]:
-    """Transitions and words of sentences many of which begin alike, and some of which come twice."""
+    """Draw transitions and words of sentences many of which begin alike, and some of which come twice."""
     rng = np.random.default_rng(seed)
     batch, words = [], []
     for _ in range(n_sentences):
@@ -55,7 +55,7 @@ def repetitive(seed: int, n_sentences: int = 12, longest: int = 9) -> tuple[list
 
 
 def entries_of(batch, words) -> dict:
-    """By brute force: every prefix, transitions and words, up to and with the word that is read next."""
+    """Find by brute force every prefix, transitions and words, up to and with the word that is read next."""
     prefixes_of, at = {}, 0
     for sentence, codes in enumerate(batch):
         own = words[at : at + (len(codes) + 1) // 2].tolist()

@@ -22,7 +22,7 @@ HIDDEN = 3
 
 
 def subtrees(batch: list[np.ndarray], token_ids: np.ndarray) -> list[Subtree]:
-    """What each transition pushes, as nested pairs of words."""
+    """Return what each transition pushes, as nested pairs of words."""
     words, pushed = iter(token_ids.tolist()), []
     for transitions in batch:
         stack: list[Subtree] = []
@@ -39,13 +39,13 @@ def subtrees(batch: list[np.ndarray], token_ids: np.ndarray) -> list[Subtree]:
 def shared_tables(
     token_ids: np.ndarray, transitions: np.ndarray, lengths: np.ndarray
 ) -> tuple[np.ndarray, ForestTables]:
-    """The distinct words, and tables whose leaves they are."""
+    """Return the distinct words, and tables whose leaves they are."""
     words, leaf_index = np.unique(token_ids, return_inverse=True)
     return words, forest_tables(transitions, lengths, leaf_index=leaf_index)
 
 
 def nodes(leaves: Tensor, batch: list[np.ndarray]) -> Tensor:
-    """h of every node, each subtree composed where it is."""
+    """Return h of every node, each subtree composed where it is."""
     tables = to_torch(forest_tables(*flatten(batch)))
     return run_forest(leaves, random_weights(HIDDEN, None)[0], tables, tables.node_index)
 

@@ -1,4 +1,4 @@
-"""The index tables against stacks and buffers of Python lists, and the schedules against what they promise."""
+"""Hold the index tables against stacks and buffers of Python lists, and the schedules against what they promise."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def simulate(batch) -> tuple[list, dict]:
 
 
 def states_by_row(batch, node_index) -> dict:
-    """The state that lives in each row."""
+    """Return the state that lives in each row."""
     states = [(sentence, time) for sentence, codes in enumerate(batch) for time in range(len(codes))]
     rows = dict(zip(node_index.tolist(), states, strict=True))
     assert len(rows) == len(states), "two states share a row"
@@ -89,7 +89,7 @@ def test_forest_is_as_short_as_its_width_allows(batch) -> None:
 
 
 def levels_of(batch) -> list[int]:
-    """Distance from the root of every composition."""
+    """Return the distance from the root of every composition."""
     _, children = simulate(batch)
     levels: dict = {}
     for state in sorted(children, key=lambda state: -state[1]):  # parents come after their children

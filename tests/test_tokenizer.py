@@ -1,4 +1,4 @@
-"""Raw text to Penn Treebank tokens: examples, SNLI's own leaves, nltk as oracle, and what holds for any text."""
+"""Test how raw text becomes Penn Treebank tokens: examples, SNLI's own leaves, nltk as oracle, laws of any text."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_nltk_agrees_on_plain_sentences() -> None:
 
 
 def sentences(name: str) -> list[str]:
-    """The distinct sentences of a file of pairs, as written."""
+    """Return the distinct sentences of a file of pairs, as written."""
     with gzip.open(SNLI / name, "rt", encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
     return sorted({record[field] for record in records for field in ("sentence1", "sentence2")})
@@ -360,7 +360,7 @@ def test_bad_files_are_refused(tmp_path: Path, content: str | None, message: str
 
 
 def words(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """Ids of the words in a tokenizer.json."""
+    """Return the ids of the words in a tokenizer.json."""
     ids: dict[str, Any] = tokenizer["model"]["vocab"]
     return ids
 

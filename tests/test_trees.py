@@ -1,4 +1,4 @@
-"""The four notations: round trips over random and real trees, and what each refuses."""
+"""Test the four notations by round trips over random and real trees, and what each refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles of small, untrained models, for the tests of what downstream code does with them."""
+"""Make bundles of small, untrained models, for the tests of what downstream code does with them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 
 def tiny_run(corpus: str = "snli", **data: object) -> RunConfig:
-    """Settings that could have made a tiny model, with files in somebody's home."""
+    """Return settings that could have made a tiny model, with files in somebody's home."""
     if corpus == "trees":
         files = {"train": ("/home/ann/trees/train.txt",), "dev": ("/home/ann/trees/dev.txt",)}
         return run_config("parser", DataConfig(corpus="trees", **{**files, **data})).changed(**ENCODER)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def tiny_run(corpus: str = "snli", **data: object) -> RunConfig:
 def tiny_model(
     kind: str = "spinn-pi", task: str = "pair", run: RunConfig | None = None, **options: object
 ) -> Model:
-    """A model that knows `WORDS`, in eval mode."""
+    """Make a model that knows `WORDS`, in eval mode."""
     torch.manual_seed(0)
     vocabulary = Vocabulary.build([WORDS])
     labels = LABELS[task]
@@ -79,11 +79,11 @@ def tiny_model(
 def tiny_bundle(
     folder: Path, kind: str = "spinn-pi", task: str = "pair", run: RunConfig | None = None
 ) -> Path:
-    """The folder, with such a model in it."""
+    """Save such a model into the folder, and return it."""
     tiny_model(kind, task, run).save_pretrained(folder)
     return folder
 
 
 def own_run() -> RunConfig:
-    """Settings of no preset."""
+    """Return settings of no preset."""
     return RunConfig("mine", DataConfig(), {"kind": "spinn-pi", **ENCODER}, CLASSIFIER, TrainingConfig())

@@ -1,4 +1,4 @@
-"""Untrained models of the smallest sizes, with running statistics and choices as a trained one has them."""
+"""Make untrained models of the smallest sizes, with running statistics and choices as a trained one has them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tiny_model(
     hidden_dim: int = 8,
     tracker_dim: int = 5,
 ) -> Model:
-    """A model in training mode, as it is made."""
+    """Make a model, which is in training mode."""
     torch.manual_seed(seed)
     encoder = EncoderConfig(
         VOCABULARY_SIZE,
@@ -64,7 +64,7 @@ def tiny_model(
 
 
 def pair_model(kind: str = "spinn-pi", **classifier) -> Model:
-    """A model of pairs as it is made, without dropout."""
+    """Make a model of pairs without dropout."""
     torch.manual_seed(0)
     settings = {"mlp_dim": 16, "mlp_dropout": 0.0} | classifier
     config = EncoderConfig(MANY_WORDS, kind, 6, 8, 3, embedding_dropout=0.0)
@@ -72,19 +72,19 @@ def pair_model(kind: str = "spinn-pi", **classifier) -> Model:
 
 
 def some_columns(n_sentences: int = 9, seed: int = 0) -> SentenceColumns:
-    """Sentences of 1 to 13 tokens, no two words of them the same."""
+    """Draw sentences of 1 to 13 tokens, no two words of them the same."""
     rng = np.random.default_rng(seed)
     n_tokens = [1, 2, *rng.integers(1, 14, size=n_sentences - 2)]
     return columns_of([transitions_from_choices(n, rng.random(2 * n - 1) < 0.5) for n in n_tokens])
 
 
 def some_pairs(n: int = 5) -> Corpus:
-    """Pairs of such sentences."""
+    """Draw pairs of such sentences."""
     return Corpus.of_pairs(some_columns(n, seed=1), some_columns(n, seed=2), np.arange(n) % 3)
 
 
 def encoder_and_batch(kind: str, leaf_encoder: str) -> tuple[SentenceEncoder, SentenceBatch]:
-    """An encoder and a batch for it."""
+    """Make an encoder and a batch for it."""
     encoder = tiny_model("pair", kind, leaf_encoder=leaf_encoder).encoder.eval()
     assert isinstance(encoder, SentenceEncoder)
     return encoder, make_sentence_batch(some_columns(), encoder.table_kind)

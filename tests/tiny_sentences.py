@@ -1,4 +1,4 @@
-"""A few random trees, and a file of their parses, for the tests of bulk encoding."""
+"""Draw a few trees, and write a file of their parses, for the tests of bulk encoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def trees(n_trees: int = N_LINES, seed: int = 0) -> list[Tree]:
 
 
 def write_parses(path: Path, bad: dict[int, str] | None = None) -> list[Tree]:
-    """A text file of parses, some lines replaced; returns the trees of the others."""
+    """Write a text file of parses, some lines replaced; return the trees of the others."""
     made = trees()
     lines = {line: format_binary(tree) for line, tree in enumerate(made, start=1)} | (bad or {})
     path.write_text("".join(f"{lines[line]}\n" for line in sorted(lines)))

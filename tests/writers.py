@@ -1,4 +1,4 @@
-"""Writers of a file and of a folder, for tests and for the processes that they kill."""
+"""Write a file and a folder, in tests and in the processes that they kill."""
 
 from __future__ import annotations
 
