@@ -74,12 +74,12 @@ class Exported(NamedTuple):
 
     @property
     def inputs(self) -> dict[str, tuple[str, ...]]:
-        """Names of the inputs, in order, with the names of their axes."""
+        """Return the names of the inputs, in order, with the names of their axes."""
         return input_axes(self.task, self.tables)
 
     @property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """Names of the outputs, in order, with the names of their axes."""
+        """Return the names of the outputs, in order, with the names of their axes."""
         return output_axes(self.task, self.tables)
 
 

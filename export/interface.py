@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,13 +98,35 @@ def of_arrays(
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what torch and the exporters say of themselves and of each other."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "# The axis name: .* will not be used")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # deprecated pytrees
+        warnings.filterwarnings(
+            "ignore", ".*torch.jit.*"
+        )  # at every call, that torch.export is to be preferred
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # torch 2.11
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
 def exporting(model: Model, form: str) -> Iterator[None]:
     """Raise ExportError naming the format and the model for whatever an exporter raises within.
 
     A package that is missing, a full disk and memory that ran out are passed on as they are.
     """
     try:
-        yield
+        with quiet():
+            yield
     except (ExportError, ImportError, MemoryError, OSError):
         raise
     except Exception as error:
@@ -116,7 +140,8 @@ def exporting(model: Model, form: str) -> Iterator[None]:
 def reading(path: str | Path, what: str) -> Iterator[None]:
     """Raise ExportError naming the file for whatever is raised within: torch's readers say what they miss first."""
     try:
-        yield
+        with quiet():
+            yield
     except Exception as error:
         raise ExportError(f"{path}: not a readable {what}: {first_line(error)}") from error
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from spinn_tensor.data_prep.folders import write_folder
 from spinn_tensor.export.artefact import (
@@ -19,7 +18,7 @@ from spinn_tensor.export.artefact import (
     read_export,
     write_export,
 )
-from spinn_tensor.export.interface import Candidate, check_exportable, describe
+from spinn_tensor.export.interface import Candidate, check_exportable
 from spinn_tensor.export.parity import TOLERANCES, ParityReport, compare, random_cases, require
 from spinn_tensor.export.session import onnx_function
 from spinn_tensor.export.triton import (
@@ -35,20 +34,11 @@ from spinn_tensor.model.classifiers import Checkpoint, Model
 OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS, VERSION}  # what an exported folder may hold
 
 
-class ExportOptions(NamedTuple):
-    """Say what is written."""
-
-    format: str  # one of ARTEFACTS
-    tables: str | None = None  # "own", "given", "forest"; None = the model's
-    fold_leaves: bool = False
-    max_length: int = 0  # tokens of a sentence at most; 0 = any number
-    name: str = "spinn"  # of the model in a Triton repository
-
-
 def export_folder(
     checkpoint: Checkpoint,
     output: Path,  # a new or empty folder, or one of an earlier export, which is replaced
-    options: ExportOptions,
+    exported: Exported,  # what is to be written, of `describe`
+    name: str = "spinn",  # of the model in a Triton repository
     tell: Callable[[str], object] = lambda line: None,  # told what is being done
 ) -> ParityReport:
     """Write the folder: of format "triton" a model of the repository `output`, else `output` itself.
@@ -57,29 +47,20 @@ def export_folder(
     has no such artefact, ParityError for an artefact that disagrees, ArtefactError for an output that holds other
     files or a package that is missing; OSError names the folder.
     """
-    folder = Path(os.path.realpath(output / options.name if options.format == "triton" else output))
-    _check_packages(options.format)
+    folder = Path(os.path.realpath(output / name if exported.format == "triton" else output))
+    _check_packages(exported.format)
     _check_output(folder)
-    exported = describe(
-        checkpoint.model,
-        options.format,
-        tables=options.tables,
-        fold_leaves=options.fold_leaves,
-        max_length=options.max_length,
-        vocabulary_sha256=checkpoint.vocabulary.sha256,
-        branching=checkpoint.config.text.branching,
-    )
     check_exportable(checkpoint.model, exported.tables)
     report: list[ParityReport] = []
 
     def fill(temporary: Path) -> None:
-        path = temporary / ARTEFACTS[options.format]
+        path = temporary / ARTEFACTS[exported.format]
         path.parent.mkdir(exist_ok=True)
         tell(f"writing {path.name}")
         candidate = _write(checkpoint.model, path, exported)
         write_export(temporary, exported, checkpoint.tokenizer)
-        if options.format == "triton":
-            _fill_repository(temporary, options.name, exported, tell)
+        if exported.format == "triton":
+            _fill_repository(temporary, name, exported, tell)
         read_export(temporary)  # as whoever uses it will
         tell("running it against the model")
         cases = random_cases(checkpoint.model, tables=exported.tables)

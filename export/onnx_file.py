@@ -10,12 +10,9 @@ scale a product.
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +21,7 @@ import torch
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.artefact import Exported
 from spinn_tensor.export.graphs import Graph, build_graph, traced
-from spinn_tensor.export.interface import ExportError, exporting
+from spinn_tensor.export.interface import ExportError, exporting, quiet
 from spinn_tensor.export.loop_onnx import TRANSLATIONS, with_loop
 from spinn_tensor.model.classifiers import Model
 
@@ -93,7 +90,7 @@ def onnx_model(model: Model, exported: Exported) -> ModelProto:
 
 
 def _exported(graph: Graph) -> ModelProto:
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         exported = torch.onnx.export(
             traced(graph, graph),
             dynamo=True,
@@ -149,7 +146,7 @@ def _quantised(proto: ModelProto) -> ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     # onnxruntime's quantiser reads and writes files
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         wide, narrow = Path(folder) / "wide.onnx", Path(folder) / "narrow.onnx"
         onnx.save(proto, wide)
         quantize_dynamic(
@@ -202,20 +199,3 @@ def _vector_products(proto: ModelProto) -> list[str]:
         for node in graph.node
         if node.op_type == "MatMul" and node.input[1] in vectors
     ]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporters say of other packages and of themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "# The axis name: .* will not be used")
-        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -214,7 +214,7 @@ def require(
     report: ParityReport,
     tolerance: Tolerance = TOLERANCES["float32"],
 ) -> None:
-    """Raises ParityError where the report is beyond the tolerance."""
+    """Raise ParityError where the report is beyond the tolerance."""
     faults = []
     beyond = {n: value for n, value in report.differences.items() if not value <= tolerance.at(n)}
     if beyond:

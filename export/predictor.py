@@ -87,7 +87,7 @@ class OnnxPredictor(TextModel):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; () for a model that only parses."""
+        """Return the names of the classes; () for a model that only parses."""
         return tuple(self.exported.labels)
 
     def _probabilities(self, corpus: Corpus, batch_size: int) -> np.ndarray:  # (n, C) float32

@@ -12,9 +12,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -67,7 +64,7 @@ def program(model: Model, exported: Exported) -> torch.export.ExportedProgram:
             f"a torch.export program of a model with a tracker needs torch {TORCH_OF_LANES} or newer, this is "
             f"{torch.__version__}"
         )
-    with exporting(model, "torch.export program"), _quiet():
+    with exporting(model, "torch.export program"):
         return traced(Named(graph), graph)
 
 
@@ -82,7 +79,7 @@ def export_program(
     """
     made = program(model, exported)
     content = io.BytesIO()
-    with exporting(model, "torch.export program"), _quiet():
+    with exporting(model, "torch.export program"):
         text = json.dumps(exported.metadata, ensure_ascii=False)
         torch.export.save(made, content, extra_files={EXPORT: text})
     with atomic_write(path, "wb") as file:
@@ -95,7 +92,7 @@ def load_program(path: str | Path) -> Candidate:
     Raises ExportError for a file that is none.
     """
     extra = {EXPORT: ""}
-    with reading(path, "torch.export program"), _quiet():
+    with reading(path, "torch.export program"):
         exported = torch.export.load(str(path), extra_files=extra)
     require_ours(path, extra[EXPORT], EXPORT)
     return of_arrays(exported.module())
@@ -120,7 +117,7 @@ def export_aoti(
         raise ExportError("AOTInductor needs a C++ compiler: install g++, or name one in CXX") from None
     made = program(model, exported)
     content = io.BytesIO()
-    with exporting(model, "AOTInductor package"), _quiet():
+    with exporting(model, "AOTInductor package"):
         torch._inductor.aoti_compile_and_package(
             made, package_path=content, inductor_configs={"aot_inductor.metadata": exported.metadata}
         )
@@ -133,17 +130,7 @@ def load_aoti(path: str | Path) -> Candidate:
 
     Raises ExportError for a file that is none.
     """
-    with reading(path, "AOTInductor package"), _quiet():
+    with reading(path, "AOTInductor package"):
         package = torch._inductor.aoti_load_package(str(path))
     require_ours(path, VERSION_KEY in package.get_metadata(), VERSION_KEY)
     return of_arrays(package)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch says of its own modules: deprecated pytrees in the exporter, torch.jit in the compiler."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-        warnings.filterwarnings("ignore", ".*torch.jit.*")
-        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # torch 2.11
-        yield

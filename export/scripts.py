@@ -8,9 +8,6 @@ The modules here are those of `export.graphs` in the subset of Python that Torch
 """
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,6 +20,7 @@ from spinn_tensor.export.interface import (
     Candidate,
     exporting,
     of_arrays,
+    quiet,
     reading,
     require_ours,
 )
@@ -91,6 +89,7 @@ class LaneScript(Script):
 
     def __init__(self, graph: LaneGraph) -> None:
         super().__init__(graph)
+        self.takes_transitions = graph.table_kind == "given"
         for name, weight in graph.weights()._asdict().items():
             self.register_buffer(name, weight)
         if len(graph.leaves.words) > 0:
@@ -98,13 +97,15 @@ class LaneScript(Script):
             self.register_buffer("forth", graph.leaves.forth)
             self.register_buffer("back", graph.leaves.back)
 
-    def encode(
+    def run(
         self,
         token_ids: Tensor,  # (B, N) int64
         lengths: Tensor,  # (B,) int64
         given: Tensor | None,  # (B, 2N - 1) int64
-    ) -> tuple[Tensor, Tensor]:  # (B, H), (B, 2N - 1)
+    ) -> dict[str, Tensor]:
         n_words = token_ids.shape[1]
+        if (given is not None) != self.takes_transitions:
+            raise ValueError("transitions: expected those of all sentences, and none for a model that parses")
         if int(lengths.min()) < 1 or int(lengths.max()) > n_words:
             raise ValueError("lengths: expected at least 1 and at most as many words as there are token ids")
         real_mask = torch.arange(n_words, device=token_ids.device) < lengths.unsqueeze(1)
@@ -122,38 +123,21 @@ class LaneScript(Script):
             self.score,
             self.score_limit,
         )
-        return run_lanes(words, lengths, n_words, given, weights)
+        encodings, transitions = run_lanes(words, lengths, n_words, given, weights)
+        return self.outcome(encodings, transitions if given is None else None)
 
 
-class OwnScript(LaneScript):
-    """Take single sentences, which the tracker parses."""
-
-    def forward(self, token_ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        encodings, transitions = self.encode(token_ids, lengths, None)
-        return self.outcome(encodings, transitions)
-
-
-class OwnPairScript(LaneScript):
-    """Take pairs, which the tracker parses."""
+class SentenceScript(LaneScript):
+    """Take single sentences, with their transitions where the tracker does not parse."""
 
     def forward(
-        self, premise_ids: Tensor, premise_lengths: Tensor, hypothesis_ids: Tensor, hypothesis_lengths: Tensor
+        self, token_ids: Tensor, lengths: Tensor, transitions: Tensor | None = None
     ) -> dict[str, Tensor]:
-        token_ids = torch.cat((premise_ids, hypothesis_ids))
-        lengths = torch.cat((premise_lengths, hypothesis_lengths))
-        encodings, transitions = self.encode(token_ids, lengths, None)
-        return self.outcome(encodings, transitions)
+        return self.run(token_ids, lengths, transitions)
 
 
-class GivenScript(LaneScript):
-    """Take single sentences with their transitions."""
-
-    def forward(self, token_ids: Tensor, lengths: Tensor, transitions: Tensor) -> dict[str, Tensor]:
-        return self.outcome(self.encode(token_ids, lengths, transitions)[0], None)
-
-
-class GivenPairScript(LaneScript):
-    """Take pairs with their transitions."""
+class PairScript(LaneScript):
+    """Take pairs, with their transitions where the tracker does not parse."""
 
     def forward(
         self,
@@ -161,13 +145,14 @@ class GivenPairScript(LaneScript):
         premise_lengths: Tensor,
         hypothesis_ids: Tensor,
         hypothesis_lengths: Tensor,
-        premise_transitions: Tensor,
-        hypothesis_transitions: Tensor,
+        premise_transitions: Tensor | None = None,
+        hypothesis_transitions: Tensor | None = None,
     ) -> dict[str, Tensor]:
+        given: Tensor | None = None
+        if premise_transitions is not None and hypothesis_transitions is not None:
+            given = torch.cat((premise_transitions, hypothesis_transitions))
         token_ids = torch.cat((premise_ids, hypothesis_ids))
-        lengths = torch.cat((premise_lengths, hypothesis_lengths))
-        transitions = torch.cat((premise_transitions, hypothesis_transitions))
-        return self.outcome(self.encode(token_ids, lengths, transitions)[0], None)
+        return self.run(token_ids, torch.cat((premise_lengths, hypothesis_lengths)), given)
 
 
 class ForestScript(Script):
@@ -196,12 +181,8 @@ def script(model: Model, exported: Exported) -> torch.jit.ScriptModule:
         module = ForestScript(graph)
     else:
         assert isinstance(graph, LaneGraph)
-        pairs = graph.task == "pair"
-        if graph.table_kind == "own":
-            module = (OwnPairScript if pairs else OwnScript)(graph)
-        else:
-            module = (GivenPairScript if pairs else GivenScript)(graph)
-    with exporting(model, "TorchScript file"), _deprecated():
+        module = (PairScript if graph.task == "pair" else SentenceScript)(graph)
+    with exporting(model, "TorchScript file"):
         return torch.jit.script(module.eval())
 
 
@@ -219,7 +200,7 @@ def export_torchscript(
         EXPORT: json.dumps(exported.metadata, ensure_ascii=False),
         LABELS: "\n".join(model.config.labels),
     }
-    with atomic_write(path, "wb") as file, _deprecated():
+    with atomic_write(path, "wb") as file, quiet():
         torch.jit.save(scripted, file, _extra_files=files)
 
 
@@ -229,15 +210,7 @@ def load_torchscript(path: str | Path) -> Candidate:
     Raises ExportError for a file that is none.
     """
     extra = {EXPORT: ""}
-    with reading(path, "TorchScript file"), _deprecated():
+    with reading(path, "TorchScript file"):
         scripted = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
     require_ours(path, extra[EXPORT], EXPORT)
     return of_arrays(scripted)
-
-
-@contextmanager
-def _deprecated() -> Iterator[None]:
-    """Silence torch.jit, which says at every call that torch.export is to be preferred."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*torch.jit.*")
-        yield

@@ -86,7 +86,7 @@ def check_repository(
     folder: Path,  # NAME
     name: str,
 ) -> None:
-    """Raises ArtefactError unless config.pbtxt is one by Triton's schema and fits the ONNX file and the labels."""
+    """Raise ArtefactError unless config.pbtxt is one by Triton's schema and fits the ONNX file and the labels."""
     config = _parsed(folder / CONFIG)
     if config.name != name:
         raise ArtefactError(f"{folder / CONFIG}: name is {config.name!r}, its folder's is {name!r}")

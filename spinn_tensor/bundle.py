@@ -167,12 +167,12 @@ class PretrainedModel(nn.Module):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words that the model knows. Raises CheckpointError for a model that has none."""
+        """Return the words that the model knows. Raises CheckpointError for a model that has none."""
         return self._provenance().vocabulary
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What raw text for this model is to be read through, made anew at each call."""
+        """Make what raw text for this model is to be read through, anew at each call."""
         return Tokenizer(self.vocabulary)
 
     def _provenance(self) -> Provenance:

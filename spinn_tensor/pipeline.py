@@ -106,7 +106,7 @@ class Pipeline(TextModel):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; () for a model that only parses."""
+        """Return the names of the classes; () for a model that only parses."""
         return self.model.config.labels
 
     def _probabilities(self, corpus: Corpus, batch_size: int) -> np.ndarray:  # (n, C)

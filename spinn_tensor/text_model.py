@@ -91,7 +91,7 @@ class TextModel(ABC):
     @property
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; () for a model that only parses."""
+        """Return the names of the classes; () for a model that only parses."""
 
     @abstractmethod
     def _probabilities(self, corpus: Corpus, batch_size: int) -> np.ndarray:  # (n, C)

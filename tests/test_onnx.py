@@ -30,8 +30,8 @@ pytestmark = pytest.mark.numerical
 
 SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 
-# name -> task, kind, tables, leaf encoder, precision, folded
 FORMS = {"float32": "onnx", "float16": "onnx-fp16", "int8": "onnx-int8"}  # by precision
+# name -> task, kind, tables, leaf encoder, precision, folded
 FILES = {
     "own": ("pair", "spinn", "own", "projection", "float32", False),
     "own-int8": ("pair", "spinn", "own", "projection", "int8", True),

@@ -124,6 +124,15 @@ def test_lengths_that_cannot_be_are_refused() -> None:
             scripted(token_ids, torch.tensor(lengths))
 
 
+def test_transitions_are_for_models_that_do_not_parse() -> None:
+    token_ids, transitions = torch.ones(1, 2, dtype=torch.int64), torch.tensor([[0, 0, 1]])
+    for tables, given in (("own", transitions), ("given", None)):
+        model = tiny_model("sentence", "spinn")
+        scripted = script(model, describe(model, tables=tables))
+        with pytest.raises(torch.jit.Error, match="transitions: expected those of all"):
+            scripted(token_ids, torch.tensor([2]), given)
+
+
 def test_the_file_says_what_it_is(tmp_path) -> None:
     model = tiny_model("pair", "spinn")
     export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))

@@ -86,23 +86,33 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from spinn_tensor.export.artefact import ArtefactError
-    from spinn_tensor.export.interface import ExportError
-    from spinn_tensor.export.job import ExportOptions, export_folder
+    from spinn_tensor.export.interface import ExportError, describe
+    from spinn_tensor.export.job import export_folder
     from spinn_tensor.export.parity import ParityError
     from spinn_tensor.export.session import ProviderError
 
     _check_usage(args)
     checkpoint = load_checkpoint(args.checkpoint)
-    options = ExportOptions(
-        args.format, args.tables, args.fold_leaves, args.max_length or 0, args.name or "spinn"
+    exported = describe(
+        checkpoint.model,
+        args.format,
+        tables=args.tables,
+        fold_leaves=args.fold_leaves,
+        max_length=args.max_length or 0,
+        vocabulary_sha256=checkpoint.vocabulary.sha256,
+        branching=checkpoint.config.text.branching,
     )
     try:
-        report = export_folder(checkpoint, args.output, options, lambda line: print(line, flush=True))
+        report = export_folder(checkpoint, args.output, exported, args.name or "spinn", _say)
     except (ArtefactError, ExportError, ParityError, ProviderError) as error:
         raise ConfigError(str(error)) from error
     Console(highlight=False, markup=False).print(parity_table(report))
     print(f"{args.format} in {args.output}")
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _check_usage(args: argparse.Namespace) -> None:

@@ -41,8 +41,8 @@ class Checkpoint(NamedTuple):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """That of tokenizer.json, made anew at each call: what raw text for this model is to be read through."""
-        return Tokenizer(self.vocabulary)
+        """Make what raw text for this model is to be read through, anew at each call."""
+        return self.model.tokenizer
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
