@@ -54,7 +54,7 @@ FIXED_KINDS = ("forest", "lanes")  # of tables that have a fixed shape
 
 
 class Shape(NamedTuple):
-    """What a batch of `n_examples` examples is laid into."""
+    """Says what a batch of `n_examples` examples is laid into."""
 
     n_examples: int  # pairs or sentences
     n_leaf_rows: int  # L
@@ -79,7 +79,7 @@ class Demand(NamedTuple):
 
 
 class ShapeUse(NamedTuple):
-    """What the batches of an epoch that are laid into one shape leave empty of it."""
+    """Counts what the batches of an epoch that are laid into one shape leave empty of it."""
 
     shape: Shape
     n_batches: int

@@ -23,7 +23,7 @@ MOMENTUM = 0.1  # of the running statistics
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """`nn.BatchNorm1d` over (n, D), told which rows count. Padding rows come out as zeros.
+    """Normalises (n, D) as `nn.BatchNorm1d`, told which rows count. Padding rows come out as zeros.
 
     A training batch of a single row has no variance: it is normalised by the running statistics and leaves them alone.
     """
@@ -67,7 +67,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         rows: Tensor | None,  # (n, 1) bool
         row_counts: Tensor | None,  # (n,) int64
     ) -> tuple[Tensor, Tensor, Tensor]:  # (D,), (D,), ()
-        """Mean, variance and number of the real rows, each as often as it counts."""
+        """Return mean, variance and number of the real rows, each as often as it counts."""
         weights = None if row_counts is None else row_counts.to(x.dtype)
         if weights is not None:
             n = weights.sum()
@@ -94,14 +94,14 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 def synchronise(model: nn.Module) -> None:
-    """From now on the batch norms of the model normalise over all ranks, which must run it the same number of times."""
+    """Make the model's batch norms normalise over all ranks, which must run it the same number of times."""
     for norm in _norms(model):
         norm.synchronised = True
 
 
 @contextmanager
 def uncounted(model: nn.Module) -> Iterator[None]:
-    """Inside, what this rank computes does not enter the statistics of the others."""
+    """Keep what this rank computes meanwhile out of the statistics of the others."""
     for norm in _norms(model):
         norm.counts = False
     try:
@@ -113,7 +113,7 @@ def uncounted(model: nn.Module) -> Iterator[None]:
 
 @torch.library.custom_op("spinn_tensor::sum_over_ranks", mutates_args=())
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """The elementwise sum of the tensors of all ranks; so is its gradient."""
+    """Sum the tensors of all ranks elementwise; so is the gradient summed."""
     total = x.clone()
     torch.distributed.all_reduce(total)
     return total

@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 
 class LostRank(RuntimeError):
-    """Another process of the job is gone; its text is one line."""
+    """Says that another process of the job is gone; its text is one line."""
 
 
 class Interrupted(Exception):
-    """A signal asked the run to end; its last checkpoint is written. Every rank raises it, at the same step."""
+    """Says that a signal asked the run to end; its last checkpoint is written. All ranks raise it at the same step."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; without torchrun the only one."""
+    """Says which of the processes that train together this is; without torchrun the only one."""
 
     rank: int = 0
     size: int = 1
@@ -60,13 +60,13 @@ class Ranks:
         return self.rank == 0
 
     def summed(self, values: Tensor) -> Tensor:
-        """The sum over ranks, in place, the same bits on each."""
+        """Sum over ranks, in place, to the same bits on each."""
         if self.size > 1:
             torch.distributed.all_reduce(values)
         return values
 
     def from_first(self, find: Callable[[], T]) -> T:
-        """What rank 0 finds, on every rank; the others wait."""
+        """Return what rank 0 finds, on every rank; the others wait."""
         if self.size == 1:
             return find()
         found: list[Any] = [find() if self.is_first else None]
@@ -74,7 +74,7 @@ class Ranks:
         return found[0]
 
     def gathered(self, value: Tensor) -> list[Tensor]:
-        """The CPU tensors of all ranks, of one shape and type."""
+        """Return the CPU tensors of all ranks, of one shape and type."""
         if self.size == 1:
             return [value]
         values = [torch.empty_like(value) for _ in range(self.size)]
@@ -82,7 +82,7 @@ class Ranks:
         return values
 
     def equalise(self, tensors: list[Tensor]) -> None:
-        """Gives every rank rank 0's values."""
+        """Give every rank rank 0's values."""
         if self.size > 1:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor.detach(), src=0)
@@ -92,7 +92,7 @@ ALONE = Ranks()
 
 
 class SignalPoll:
-    """What signal asks the job to end: any rank's, known to all ranks at the same step.
+    """Finds which signal asks the job to end: any rank's, known to all ranks at the same step.
 
     The ranks' answers of one step are collected while the next one runs, so that no step waits for them.
     """
@@ -103,7 +103,7 @@ class SignalPoll:
         self._work: torch.distributed.Work | None = None
 
     def agreed(self, pending: int) -> int:
-        """The largest number that any rank had pending at the call before; alone, of this call. 0 = none."""
+        """Return the largest number that any rank had pending at the call before; alone, of this call. 0 = none."""
         if self._ranks.size == 1:
             return pending
         before = self.finish()
@@ -112,7 +112,7 @@ class SignalPoll:
         return before
 
     def finish(self) -> int:
-        """The answer that is still on its way, so that nothing is when processes part."""
+        """Return the answer that is still on its way, so that nothing is when processes part."""
         if self._work is not None:
             self._work.wait()
             self._work = None
@@ -123,7 +123,7 @@ class SignalPoll:
 def joined(
     device: str,  # "cpu" or "cuda"
 ) -> Iterator[Ranks]:
-    """This process as one of those that torchrun started, on its own GPU; alone where it started none.
+    """Join those that torchrun started, each rank on its own GPU; alone where it started none.
 
     Raises ConfigError where there are fewer GPUs than ranks on a machine, LostRank when another rank is gone.
     """
@@ -154,7 +154,7 @@ def process_group(
     size: int,
     gpu: torch.device | None = None,  # on which tensors are summed, too
 ) -> Iterator[None]:
-    """The group in which this rank talks to the others; it ends in an order that leaves nothing to chance.
+    """Open the group in which this rank talks to the others; it ends in an order that leaves nothing to chance.
 
     1. Everything is written, and an interruption is told: torchrun ends those that are left when one fails.
     2. All ranks meet in a last sum: nobody hangs up, or is seen to end, while another is still at 1.
@@ -205,18 +205,18 @@ def _meet() -> None:
 
 
 def launch_id() -> str:
-    """What is the same for all starts of this job by one torchrun; empty without it."""
+    """Return what is the same for all starts of this job by one torchrun; empty without it."""
     run_id = os.environ.get("TORCHELASTIC_RUN_ID")
     return "" if run_id is None else f"{run_id} {socket.gethostname()} {os.getppid()}"
 
 
 def is_restarted() -> bool:
-    """Whether torchrun started this job again, after a rank failed."""
+    """Tell whether torchrun started this job again, after a rank failed."""
     return _n_restarts() > 0
 
 
 def _own_store() -> torch.distributed.Store:
-    """Where ranks find each other's addresses. torchrun's own outlives a restart, with those of the dead."""
+    """Open the store of the ranks' addresses. torchrun's own outlives a restart, with those of the dead."""
     store, _, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
     return torch.distributed.PrefixStore(f"spinn/{_n_restarts()}", store)
 
@@ -226,7 +226,7 @@ def _n_restarts() -> int:
 
 
 def _own_gpu() -> torch.device:
-    """The GPU of this rank, which becomes torch's current one."""
+    """Return the GPU of this rank, which becomes torch's current one."""
     local_rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local_rank >= n_gpus:
         raise ConfigError(
@@ -238,7 +238,7 @@ def _own_gpu() -> torch.device:
 
 
 def _is_of_a_lost_rank(error: Exception) -> bool:
-    """Gloo says so by a plain RuntimeError."""
+    """Tell whether another rank is gone, which gloo says by a plain RuntimeError."""
     is_of_gloo = type(error) is RuntimeError and any(
         part in str(error) for part in ("gloo", "Connection closed by peer", "Connection reset by peer")
     )
@@ -246,7 +246,7 @@ def _is_of_a_lost_rank(error: Exception) -> bool:
 
 
 def _tell_torchrun(error: Exception) -> None:
-    """The cause, for the report with which torchrun ends."""
+    """Leave the cause for the report with which torchrun ends."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         text = f"{type(error).__name__}: {_one_line(error)}"
         extra = {"py_callstack": text, "timestamp": str(int(time.time()))}  # it prints the former

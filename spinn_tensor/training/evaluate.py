@@ -30,7 +30,7 @@ class Scores(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Share of right predictions; 0 for no examples."""
+        """The share of right predictions; 0 for no examples."""
         return sum(row[i] for i, row in enumerate(self.confusion)) / max(self.n_examples, 1)
 
     @property
@@ -51,7 +51,7 @@ class Scores(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Scores of the sentences or pairs, of all nodes where the model learnt their labels, and of its own trees."""
+    """Holds the scores of the examples, of all nodes where the model learnt their labels, and of its own trees."""
 
     scores: Scores | None  # None for a model that only parses
     node_scores: Scores | None
@@ -59,14 +59,14 @@ class Evaluation(NamedTuple):
     loss: float | None  # mean over the labelled sentences or pairs, or nodes; None where nothing is labelled
 
     def criterion(self, name: str) -> float:
-        """What makes an evaluation the best: "accuracy" where there are classes, or "f1" of the trees."""
+        """Return what makes an evaluation the best: "accuracy" where there are classes, or "f1" of the trees."""
         if self.scores is None or (name == "f1" and self.parse_scores is not None):
             assert self.parse_scores is not None
             return self.parse_scores.gold.sentence_f1
         return self.scores.accuracy
 
     def to_dict(self) -> dict[str, Any]:
-        """Scores as JSON values."""
+        """Return the scores as JSON values."""
         values: dict[str, Any] = {} if self.loss is None else {"loss": self.loss}
         if self.scores is not None:
             values |= self.scores.to_dict()
@@ -78,7 +78,7 @@ class Evaluation(NamedTuple):
 
 
 class _Tally:
-    """Counts over the batches of an evaluation."""
+    """Adds up the batches of an evaluation."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.labels = model, model.config.labels

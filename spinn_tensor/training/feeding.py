@@ -17,11 +17,11 @@ import numpy as np
 from spinn_tensor.training.methods import Batch
 
 Made = TypeVar("Made")
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 
 
 class Feed(NamedTuple):
-    """What one step of one rank runs on, on the host; pinned where the model is on a GPU."""
+    """Holds what one step of one rank runs on, on the host; pinned where the model is on a GPU."""
 
     rows: np.ndarray  # (B,) int64, of the whole step
     batches: list[Batch]  # this rank's, one a microbatch
@@ -29,20 +29,20 @@ class Feed(NamedTuple):
 
 
 def made_ahead(
-    make: Callable[[Task], Made], tasks: Iterable[Task], n_ahead: int
+    make: Callable[[Item], Made], items: Iterable[Item], n_ahead: int
 ) -> Generator[Made, None, None]:
-    """make(task) for every task, in order, up to `n_ahead` of them made before they are asked for; 0 = none.
+    """Yield make(item) for every item, in order, up to `n_ahead` made before they are asked for; 0 = none.
 
     What `make` raises is raised when its turn comes. Closing the iterator drops what was made in vain.
     """
     if not n_ahead:
-        yield from map(make, tasks)
+        yield from map(make, items)
         return
     made: deque[Future[Made]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="feeding")
     try:
-        for task in tasks:
-            made.append(pool.submit(make, task))
+        for item in items:
+            made.append(pool.submit(make, item))
             if len(made) > n_ahead:
                 yield made.popleft().result()
         while made:

@@ -60,7 +60,7 @@ def keep_freed_memory() -> bool:
 
 
 class Missing(NamedTuple):
-    """Something that torch.compile needs and does not find."""
+    """Names something that torch.compile needs and does not find."""
 
     what: str
     remedy: str
@@ -70,13 +70,13 @@ class Missing(NamedTuple):
 
 
 def check_compile(device_type: str) -> None:
-    """Raises ConfigError where torch.compile cannot work."""
+    """Raise ConfigError where torch.compile cannot work."""
     if (missing := missing_to_compile(device_type)) is not None:
         raise ConfigError(f"compile: {missing}")
 
 
 def missing_to_compile(device_type: str) -> Missing | None:
-    """Finds out what torch.compile lacks on this machine, for "cpu" or "cuda"; None if nothing."""
+    """Find out what torch.compile lacks on this machine, for "cpu" or "cuda"; None if nothing."""
     if device_type == "cuda" and (missing := _missing_triton()) is not None:
         return missing
     if sys.platform == "win32":
@@ -90,7 +90,7 @@ def missing_to_compile(device_type: str) -> Missing | None:
 
 
 def cpp_compiler() -> str | None:
-    """Finds the C++ compiler that inductor would call; None if there is none."""
+    """Find the C++ compiler that inductor would call; None if there is none."""
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:
@@ -120,7 +120,7 @@ def _missing_c() -> Missing | None:
 
 
 def _missing_headers(compiler: str, language: str) -> Missing | None:
-    """Has the compiler read Python.h, which includes the headers of C."""
+    """Have the compiler read Python.h, which includes the headers of C."""
     scheme = sysconfig.get_default_scheme()
     if scheme == "posix_local":  # Debian's, for what pip installs
         scheme = "posix_prefix"

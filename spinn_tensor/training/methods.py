@@ -26,21 +26,21 @@ from spinn_tensor.training.reinforce import Moments, n_lanes_of, reinforce_loss,
 
 
 class Method:
-    """How to train one model; a subclass says what a batch is made of and what its loss is."""
+    """Says how to train one model; a subclass says what a batch is made of and what its loss is."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
 
     def plan(self, corpus: Corpus, batch_size: int, seed: int, token_budget: int = 0) -> bool:
-        """From now on batches have few shapes; False where the model's batches cannot have."""
+        """Make batches of few shapes from now on; False where the model's batches cannot have them."""
         return False
 
     def collate(self, columns: Corpus, step: int) -> Batch:
-        """The batch of a step, on the CPU."""
+        """Make the batch of a step, on the CPU."""
         raise NotImplementedError
 
     def _ragged(self, columns: Corpus, table_kind: TableKind, n_samples: int = 1) -> Batch:
-        """A batch that computes no padding, and what is equal in it once."""
+        """Make a batch that computes no padding, and what is equal in it once."""
         # said, since a thread may make the batch while the model is evaluated
         share = self.model.encoder.sharing(table_kind, training=True)
         return make_batch(columns, table_kind, n_samples=n_samples, share=share)
@@ -51,37 +51,37 @@ class Method:
         rows: np.ndarray,  # (n,) int64, of a batch
         step: int,
     ) -> list[Batch]:
-        """A batch of every shape that is planned, or this one as the step has it; to warm up with."""
+        """Make batches to warm up with: one of every shape that is planned, or this one as the step has it."""
         return [self.collate(select(corpus, rows), step)]
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:  # ()
-        """What a batch on the model's device adds to the loss of its step; draws what noise it needs.
+        """Return what a batch on the model's device adds to the loss of its step; draws what noise it needs.
 
         `totals` are those of the whole step; None = the step is this batch.
         """
         raise NotImplementedError
 
     def observed(self) -> Tensor:  # (k,) float
-        """Of the last batch, what is to be known of the whole step: added up over microbatches and ranks."""
+        """Return what is to be added up over the microbatches and ranks of a step, of the last batch."""
         return torch.zeros(0, device=next(self.model.parameters()).device)
 
     def observe(self, sums: Tensor) -> None:
-        """Takes in the sums of what was observed in a step."""
+        """Take in the sums of what was observed in a step."""
 
     def figures(self) -> dict[str, Tensor]:
-        """What the log is to say of the last step, each ()."""
+        """Return what the log is to say of the last step, each ()."""
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resumed run needs beside weights and optimiser, by name."""
+        """Return what a resumed run needs beside weights and optimiser, by name."""
         return {}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Puts back what `tensors` gave."""
+        """Put back what `tensors` gave."""
 
 
 class Classify(Method):
-    """The classification loss on given trees, or on none."""
+    """Trains by the classification loss on given trees, or on none."""
 
     def __init__(self, model: Model, compiled: bool) -> None:
         super().__init__(model)
@@ -112,7 +112,7 @@ class Classify(Method):
 
 
 class Supervise(Method):
-    """The transition loss beside the classification loss."""
+    """Trains by the transition loss beside the classification loss."""
 
     def __init__(self, model: Model, config: ParsingConfig, compiled: bool) -> None:
         super().__init__(model)
@@ -120,7 +120,7 @@ class Supervise(Method):
         self._supervised = _compiled(supervised_loss, compiled)
 
     def own_share(self, step: int) -> float:
-        """Part of the transitions that are the model's own under scheduled sampling, growing over the first steps."""
+        """Return the part of the transitions that are the model's own, which grows over the first steps."""
         return self.config.scheduled_sampling * min(1.0, step / max(self.config.scheduled_steps, 1))
 
     def collate(self, columns: Corpus, step: int) -> Batch:
@@ -137,7 +137,7 @@ class Supervise(Method):
 
 
 class Reinforce(Supervise):
-    """The policy gradient, after `warmup_steps` under supervision."""
+    """Trains by the policy gradient, after `warmup_steps` under supervision."""
 
     def __init__(self, model: Model, config: ParsingConfig, compiled: bool) -> None:
         super().__init__(model, config, compiled)
@@ -149,7 +149,7 @@ class Reinforce(Supervise):
         self._observed = super().observed()
 
     def entropy_weight(self, step: int) -> float:
-        """Falls to zero in a straight line over `entropy_steps` steps after the warm-up; 0 = it stays."""
+        """Return the weight, which falls to zero over `entropy_steps` steps after the warm-up; 0 = it stays."""
         config = self.config
         passed = (step - config.warmup_steps) / config.entropy_steps if config.entropy_steps else 0.0
         return config.entropy_weight * max(0.0, 1.0 - passed)
@@ -199,7 +199,7 @@ class Reinforce(Supervise):
 
 
 def make_method(model: Model, config: ParsingConfig, compiled: bool = False) -> Method:
-    """How to train this model."""
+    """Return how to train this model."""
     if not model.encoder.config.parses:
         return Classify(model, compiled)
     kind = Reinforce if config.learning == "reinforce" else Supervise

@@ -26,7 +26,7 @@ from spinn_tensor.model.classifiers import Model
 
 
 class Totals(NamedTuple):
-    """What the means of a step's losses are over: all examples of all its microbatches on all ranks."""
+    """Counts what the means of a step's losses are over: all its examples, in all microbatches on all ranks."""
 
     examples: Tensor  # () float
     labels: Tensor  # () float, labelled pairs, sentences or nodes; 1 if there are none
@@ -34,7 +34,7 @@ class Totals(NamedTuple):
 
     @classmethod
     def of(cls, counts: np.ndarray, device: torch.device | str = "cpu") -> Totals:
-        """From (3,) or (n, 3) counts, see `count_rows`."""
+        """Add up (3,) or (n, 3) counts, see `count_rows`."""
         sums = np.maximum(counts.reshape(-1, 3).sum(0), 1)
         return cls(*(torch.full((), float(n), device=device) for n in sums))  # filled: nothing waits
 
@@ -43,7 +43,7 @@ def count_rows(
     corpus: Corpus,
     node_labels: bool,  # of the model: a label of every node
 ) -> np.ndarray:  # (n, 3) int64
-    """Of each row of the corpus what `Totals` adds up: 1, its labels, its transitions."""
+    """Count for each row of the corpus what `Totals` adds up: 1, its labels, its transitions."""
     n_transitions = 2 * corpus.n_tokens - corpus.n_sides
     n_labels = (corpus.labels != NO_LABEL).astype(np.int64)
     if node_labels and corpus.sentences.node_labels is not None:
@@ -57,7 +57,7 @@ def training_loss(
     batch: Batch,
     totals: Totals | None = None,  # None = of this batch
 ) -> Tensor:  # () float
-    """Mean cross entropy; over all labelled nodes where the model was built with `node_labels`."""
+    """Return the mean cross entropy; over all labelled nodes where the model was built with `node_labels`."""
     return classification_loss(model(batch), targets(model, batch), totals)
 
 
@@ -66,7 +66,7 @@ def classification_loss(
     gold: Tensor,  # (n,) int64, NO_LABEL = none
     totals: Totals | None = None,
 ) -> Tensor:  # () float
-    """Mean cross entropy over the labels; 0 where there are none."""
+    """Return the mean cross entropy over the labels; 0 where there are none."""
     n_labels = (gold != NO_LABEL).sum().clamp(min=1) if totals is None else totals.labels
     return F.cross_entropy(logits, gold, ignore_index=NO_LABEL, reduction="sum") / n_labels
 
@@ -78,7 +78,7 @@ def supervised_loss(
     transition_weight: float,
     totals: Totals | None = None,  # None = of this batch
 ) -> Tensor:  # () float
-    """Classification, if the model classifies, and the weighted transition loss."""
+    """Return the classification loss, if the model classifies, plus the weighted transition loss."""
     outcome = model.run(batch, noise)
     assert outcome.parse is not None
     gold = batch.sentences.transitions
@@ -94,7 +94,7 @@ def transition_loss(
     parse: Parse,
     gold: Tensor,  # (M,) int64
 ) -> Tensor:  # () float
-    """Mean over all transitions of -log p(gold)."""
+    """Return the mean over all transitions of -log p(gold)."""
     losses = F.cross_entropy(parse.logits, gold, reduction="none")
     return torch.where(parse.free_mask, losses, 0).mean()
 
@@ -103,7 +103,7 @@ def targets(
     model: Model,
     batch: Batch,
 ) -> Tensor:  # (B,) int64, or (2L - B,) with node_labels
-    """The labels that belong to the rows of `model(batch)`."""
+    """Return the labels that belong to the rows of `model(batch)`."""
     if model.config.node_labels:
         assert batch.node_labels is not None, "a model with node_labels needs a corpus that has them"
         return batch.node_labels

@@ -37,7 +37,7 @@ from spinn_tensor.model.classifiers import Model
 
 
 class Moments(NamedTuple):
-    """Running mean and mean square of the rewards; an average of numbers that began at nothing is corrected for it."""
+    """Holds the running mean and mean square of the rewards, corrected for having begun at nothing."""
 
     weight: Tensor  # () float
     first: Tensor  # () float, weight times the mean
@@ -51,18 +51,18 @@ class Moments(NamedTuple):
         return self.first / self.weight.clamp(min=1e-30)
 
     def deviation(self) -> Tensor:
-        """1 before there is anything to deviate."""
+        """Return the standard deviation; 1 before there is anything to deviate."""
         variance = self.second / self.weight.clamp(min=1e-30) - self.mean().square()
         return torch.where(self.weight > 0, variance.clamp(min=1e-6).sqrt(), 1.0)
 
     def updated(self, mean: Tensor, mean_square: Tensor, decay: float) -> Moments:
-        """With the rewards of one more step, () each."""
+        """Return the moments with the rewards of one more step, () each."""
         new = torch.ones_like(self.weight), mean, mean_square
         return Moments(*(old.lerp(value, 1 - decay) for old, value in zip(self, new, strict=True)))
 
 
 class Rollout(NamedTuple):
-    """What the samples of a batch came to."""
+    """Holds what the samples of a batch came to."""
 
     rewards: Tensor  # (S, E), differentiable; 0 for examples without a label
     log_probabilities: Tensor  # (S, E) of all choices of the sample
@@ -70,7 +70,7 @@ class Rollout(NamedTuple):
 
 
 def n_lanes_of(baseline: str, n_samples: int) -> int:
-    """Lanes of each sentence: the samples, and the greedy parse where it is the baseline."""
+    """Return the number of lanes of each sentence: the samples, and the greedy parse where it is the baseline."""
     return n_samples + (baseline == "greedy")
 
 
@@ -79,7 +79,7 @@ def sampling_noise(
     n_lanes: int,  # of each sentence
     baseline: str,
 ) -> Tensor:  # (M,)
-    """Noise that samples every lane but, with baseline "greedy", the first one of each sentence."""
+    """Draw noise that samples every lane but, with baseline "greedy", the first one of each sentence."""
     tables = batch.sentences.tables
     assert isinstance(tables, OwnTables)
     noise = logistic_noise(torch.rand(tables.lane_index.shape, device=tables.lane_index.device))
@@ -98,7 +98,7 @@ def reinforce_loss(
     policy_weight: float,
     entropy_weight: Tensor,  # () float
 ) -> tuple[Tensor, Tensor, Tensor]:  # () loss; (S, E) rewards of the samples and () entropy, detached
-    """The loss whose gradient is described above."""
+    """Return the loss whose gradient is described above."""
     rollout = roll_out(model, batch, noise)
     rewards = rollout.rewards.detach()
     terms = advantages(rewards, moments, baseline, normalise) * sampled(rollout.log_probabilities, baseline)
@@ -110,7 +110,7 @@ def sampled(
     values: Tensor,  # (S, E), with baseline "greedy" (1 + S, E)
     baseline: str,
 ) -> Tensor:  # (S, E)
-    """The rows of the samples."""
+    """Return the rows of the samples."""
     return values[1:] if baseline == "greedy" else values
 
 
@@ -120,7 +120,7 @@ def advantages(
     baseline: str,
     normalise: bool,
 ) -> Tensor:  # (S, E)
-    """How much better each sample is than was to be expected without knowing it."""
+    """Return how much better each sample is than was to be expected without knowing it."""
     if baseline == "none":
         better = rewards
     elif baseline == "mean":
@@ -159,7 +159,7 @@ def roll_out(
 
 
 def mean_entropy(parse: Parse) -> Tensor:  # ()
-    """Mean entropy, in nats, of the transitions that were a choice."""
+    """Return the mean entropy, in nats, of the transitions that were a choice."""
     free = parse.free_mask
     log_probability = F.log_softmax(parse.logits.masked_fill(~free.unsqueeze(1), 0), 1)
     entropy = -(log_probability.exp() * log_probability).sum(1)

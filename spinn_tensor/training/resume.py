@@ -39,7 +39,7 @@ OLD_STATE_JSON, OLD_STATE_TENSORS = "training_state.json", "training_state.safet
 
 @dataclass
 class Progress:
-    """Where a run is. Sums of losses are floats of finished readings, so that they are exact."""
+    """Says where a run is. Sums of losses are floats of finished readings, so that they are exact."""
 
     step: int = 0  # optimiser steps done
     epoch: int = 0  # epochs finished
@@ -59,7 +59,7 @@ class Progress:
 
 
 class TrainingState(NamedTuple):
-    """What of a checkpoint only resuming reads."""
+    """Holds what of a checkpoint only resuming reads."""
 
     progress: Progress
     optimizer: dict[str, dict[str, Tensor]]  # of each parameter with a state: "square_avg" and "step"

@@ -48,7 +48,7 @@ from spinn_tensor.training.phases import Phase
 
 
 class TrainStep:
-    """zero_grad, loss, backward, reduction, clip, optimiser; nothing waits for the device."""
+    """Takes a step: zero_grad, loss, backward, reduction, clip, optimiser; nothing waits for the device."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class TrainStep:
 
     @property
     def n_captured(self) -> int:
-        """Shapes whose steps are captured."""
+        """How many shapes there are whose steps are captured."""
         return 0 if self.captured is None else self.captured.n_recordings
 
     def warm_up(
@@ -78,7 +78,7 @@ class TrainStep:
         rows: np.ndarray,  # (n,) int64, of a batch
         step: int = 0,  # the one that comes next
     ) -> None:
-        """Compiles and captures what the next step runs, and changes nothing else; nothing if eager."""
+        """Compile and capture what the next step runs, and change nothing else; does nothing if eager."""
         if not self.config.compile:
             return
         self.update.make_state()
@@ -96,11 +96,11 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
 
     def pin(self, batch: Batch) -> Batch:
-        """A batch in memory from where `place` copies it without waiting; any thread may do it beforehand."""
+        """Copy a batch to memory from where `place` copies it without waiting; any thread may do it beforehand."""
         return batch if self.device.type == "cpu" else pinned(batch)
 
     def place(self, batch: Batch) -> Batch:
-        """A batch from the CPU where the step wants it; nothing waits."""
+        """Bring a batch from the CPU to where the step wants it; nothing waits."""
         if self.device.type == "cpu":
             return batch
         batch = self.pin(batch)
@@ -116,7 +116,7 @@ class TrainStep:
         rate: float,  # learning rate
         counts: bool = True,  # False: a rank that has no example of this step computes one that weighs nothing
     ) -> Tensor:  # () float, the step's loss, the same on all ranks, detached
-        """Changes the model. Raises ScoreError, see `run_own`."""
+        """Change the model. Raises ScoreError, see `run_own`."""
         self.update.set_rate(rate)
         with matmul_precision(self.config.precision):
             if self.captured is not None and batches[0].row_mask is not None:
@@ -127,7 +127,7 @@ class TrainStep:
     def _launch(
         self, batches: Sequence[Batch], totals: Totals, step: int, counts: bool
     ) -> Tensor:  # () float
-        """A step that is not captured."""
+        """Take a step that is not captured."""
         self.optimizer.zero_grad(set_to_none=True)
         losses, observed = [], []
         for batch in batches:
@@ -144,7 +144,7 @@ class TrainStep:
         return loss
 
     def _whole(self, inputs: tuple[Batch, Totals]) -> Tensor:  # () float
-        """All of a step, as it is captured."""
+        """Take a whole step, as it is captured."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._loss(inputs[0], 0, inputs[1])
         loss.backward()
@@ -152,7 +152,7 @@ class TrainStep:
         return loss.detach()
 
     def _state(self) -> list[Tensor]:
-        """All that a step changes, but for the method's state."""
+        """List all that a step changes, but for the method's state."""
         model = self.method.model
         states = (value for state in self.optimizer.state.values() for value in state.values())
         return [*model.parameters(), *model.buffers(), *states]
@@ -165,7 +165,7 @@ class TrainStep:
                 return self.method.loss(batch, step, totals) * 0
 
     def _over_ranks(self, loss: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over ranks, of the gradients in place: one collective."""
+        """Sum over ranks, the gradients in place, by one collective."""
         if self.ranks.size == 1:
             return loss, observed
         gradients = [p.grad for p in self.parameters if p.grad is not None]  # the same ones on every rank
