@@ -97,6 +97,8 @@ def test_a_wheel_holds_one_package_and_its_licences(wheels: list[Path], number: 
             "pretrained/parser/model.safetensors",
             "__init__.pyi",
             "py.typed",
+            "cli/templates/inspect.html.j2",
+            "training/presets/spinn-pi.toml",
             "export/cpp/classify.cpp",
         ):
             assert f"spinn_tensor/{file}" in names
