@@ -73,10 +73,9 @@ class Node(NamedTuple):
 def check_installed() -> None:
     """Raise ConfigError that says what to install, where the page cannot be made."""
     try:
-        import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"--html needs jinja2 and matplotlib ({error}): {INSTALL}") from error
+        raise ConfigError(f"--html needs matplotlib ({error}): {INSTALL}") from error
 
 
 def corpus_page(found: Inspection, drawn: Sequence[Sample]) -> str:
