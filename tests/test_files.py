@@ -13,6 +13,7 @@ import pytest
 from spinn_tensor.data_prep.corpora import PairFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
+    N_PLACES,
     Skipped,
     atomic_write,
     open_text,
@@ -21,6 +22,7 @@ from spinn_tensor.data_prep.files import (
     shorter_path,
     write_json,
 )
+from spinn_tensor.data_prep.trees import Tree, parse_binary
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
 LINES = ["one\n", "two\u2028still two\r\n", "three"]
@@ -306,3 +308,30 @@ def test_files_that_are_read_in_turns_are_told_of_apart(
         with pytest.raises(DataError, match=rf"no examples \({n} lines skipped: {n} x "):
             list(read_line_examples(name, PairFormat(), skipped=skipped))
     assert skipped.files == {"c.jsonl": 1, "d.jsonl": 2}
+
+
+def parse(line: str, skipped: Skipped) -> Tree:
+    return parse_binary(line)
+
+
+def test_places_are_kept_when_counts_are_added_up(tmp_path: Path) -> None:
+    for name, n_bad in (("a", 2), ("b", 4)):
+        (tmp_path / name).write_text("( a b )\n" + "( a\n" * n_bad)
+    total = Skipped()
+    for name in "ab":
+        part = Skipped()
+        list(read_examples(tmp_path / name, parse, skip_bad=True, skipped=part))
+        total.update(part)
+    reason = "unbalanced: '(' is never closed"
+    assert total == {reason: 6}
+    assert total.places == {reason: [f"{tmp_path}/a:2", f"{tmp_path}/a:3", f"{tmp_path}/b:2"]}
+    assert len(total.places[reason]) == N_PLACES
+    total.clear()
+    assert not total.places
+
+
+def test_a_line_that_is_not_utf_8_has_a_place(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"( a b )\n\xff\n")
+    skipped = Skipped()
+    list(read_examples(tmp_path / "a", parse, skip_bad=True, skipped=skipped))
+    assert skipped.places == {"not UTF-8 text": [f"{tmp_path}/a:2"]}

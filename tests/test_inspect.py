@@ -16,8 +16,7 @@ from spinn_tensor.data_prep.corpora import generated
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 from spinn_tensor.data_prep.corpora.splits import prepare
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import N_PLACES, Skipped, read_examples
-from spinn_tensor.data_prep.trees import Tree, parse_binary
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
 
 pytest.importorskip("datasets")
@@ -162,33 +161,6 @@ def test_what_was_left_out_before_an_error_is_kept() -> None:
     with pytest.raises(DataError, match=r"later\.txt: an empty file"):
         prepare(data, skipped)
     assert skipped.files == {"a.txt": 2}
-
-
-def parsed(line: str, skipped: Skipped) -> Tree:
-    return parse_binary(line)
-
-
-def test_places_are_kept_when_counts_are_added_up(tmp_path: Path) -> None:
-    for name, n_bad in (("a", 2), ("b", 4)):
-        (tmp_path / name).write_text("( a b )\n" + "( a\n" * n_bad)
-    total = Skipped()
-    for name in "ab":
-        part = Skipped()
-        list(read_examples(tmp_path / name, parsed, skip_bad=True, skipped=part))
-        total.update(part)
-    reason = "unbalanced: '(' is never closed"
-    assert total == {reason: 6}
-    assert total.places == {reason: [f"{tmp_path}/a:2", f"{tmp_path}/a:3", f"{tmp_path}/b:2"]}
-    assert len(total.places[reason]) == N_PLACES
-    total.clear()
-    assert not total.places
-
-
-def test_a_line_that_is_not_utf_8_has_a_place(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"( a b )\n\xff\n")
-    skipped = Skipped()
-    list(read_examples(tmp_path / "a", parsed, skip_bad=True, skipped=skipped))
-    assert skipped.places == {"not UTF-8 text": [f"{tmp_path}/a:2"]}
 
 
 def test_a_prepared_corpus_is_what_its_files_are(files: list[str], capsys: Capture) -> None:
