@@ -40,7 +40,6 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -134,16 +133,6 @@ class Tokenizer:
 
     def _split(self, word: str) -> tuple[str, ...]:
         return tuple(token for token, _ in self._pre_tokenize(word))
-
-    def tokenize_batch(self, texts: Iterable[str]) -> list[tuple[str, ...]]:
-        """Tokenize each sentence, for programs; files are read by the line. Raises DataError naming the example."""
-        sentences = []
-        for example, text in enumerate(texts):
-            try:
-                sentences.append(self.tokenize(text))
-            except DataError as error:
-                raise error.at(example=example) from None
-        return sentences
 
     def save(self, path: StrPath) -> None:
         """Write as a `tokenizer.json`, atomically; `tokenizers.Tokenizer.from_file` reads it, too."""

@@ -93,19 +93,11 @@ def test_examples(text: str, tokens: str) -> None:
 def test_a_text_without_words(text: str) -> None:
     with pytest.raises(DataError, match=r"^a sentence without words$"):
         TOKENIZER.tokenize(text)
-    with pytest.raises(DataError, match=r"^example 2: a sentence without words$"):
-        TOKENIZER.tokenize_batch(["a", "b", text, ""])
 
 
 def test_half_a_surrogate_pair() -> None:
-    with pytest.raises(DataError, match=r"^example 1: half of a surrogate pair$"):
-        TOKENIZER.tokenize_batch(["\U0001f415", "\ud83d dog"])
-
-
-def test_a_batch_is_its_texts_one_by_one() -> None:
-    texts = [text for text, _ in EXAMPLES]
-    assert TOKENIZER.tokenize_batch(iter(texts)) == [TOKENIZER.tokenize(text) for text in texts]
-    assert TOKENIZER.tokenize_batch([]) == []
+    with pytest.raises(DataError, match=r"^half of a surrogate pair$"):
+        TOKENIZER.tokenize("\ud83d dog")
 
 
 def test_long_texts() -> None:
@@ -195,7 +187,7 @@ def test_nltk_agrees_on_raw_sentences() -> None:
     assert len(texts) > 35_000
     differ = [
         text
-        for text, tokens in zip(texts, TOKENIZER.tokenize_batch(texts), strict=True)
+        for text, tokens in zip(texts, map(TOKENIZER.tokenize, texts), strict=True)
         if list(tokens) != oracle(text)
     ]
     assert [text for text in differ if "'s-" not in text] == []  # where SNLI and nltk differ
@@ -213,11 +205,11 @@ def test_the_leaves_of_snli() -> None:
     ]
     assert len(leaves) == 2_578
     for pairs in (leaves, sorted(set(leaves))):
-        got = TOKENIZER.tokenize_batch(text for text, _ in pairs)
+        got = [TOKENIZER.tokenize(text) for text, _ in pairs]
         equal = np.array([tokens == wanted for tokens, (_, wanted) in zip(got, pairs, strict=True)])
         print(f"{equal.sum()} of {len(equal)} sentences have the parse's leaves: {equal.mean():.3%}")
         assert equal.mean() >= 0.999
-        again = TOKENIZER.tokenize_batch(" ".join(tokens) for _, tokens in pairs)
+        again = [TOKENIZER.tokenize(" ".join(tokens)) for _, tokens in pairs]
         assert np.mean([tokens == wanted for tokens, (_, wanted) in zip(again, pairs, strict=True)]) == 1
 
 
@@ -226,13 +218,13 @@ def test_tokenized_text_stays_as_it_is() -> None:
     """The sentences of this file are tokenized already, but by nltk's rule for hyphens, with ( and ) kept."""
     texts = [text for text in sentences("pairs_dev_9842.jsonl.gz") if "(" not in text and "'s-" not in text]
     assert len(texts) > 12_000
-    assert TOKENIZER.tokenize_batch(texts) == [tuple(text.split()) for text in texts]
+    assert list(map(TOKENIZER.tokenize, texts)) == [tuple(text.split()) for text in texts]
 
 
 @pytest.mark.parametrize("lower", [False, True])
 def test_ids_are_those_of_the_vocabulary(lower: bool) -> None:
     texts = [text for text, _ in EXAMPLES]
-    sentences = TOKENIZER.tokenize_batch(texts)
+    sentences = list(map(TOKENIZER.tokenize, texts))
     vocabulary = Vocabulary.build(sentences[::2], lower=lower)
     encodings = Tokenizer(vocabulary).backend.encode_batch(texts)
     for encoding, tokens in zip(encodings, sentences, strict=True):

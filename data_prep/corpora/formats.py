@@ -158,7 +158,7 @@ class PairFormat:
                 return None
         premise, premise_field = self._sentence(record, premise_name, self.tokenize)
         hypothesis, hypothesis_field = self._sentence(record, hypothesis_name, self.tokenize)
-        name = identifier(record, pair_id)
+        name = text_or_integer(record, pair_id) if pair_id in record else ""
         return LineExample((premise, hypothesis), number, name, (premise_field, hypothesis_field))
 
 

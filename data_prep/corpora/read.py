@@ -11,6 +11,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, StrPath, next_lines, open_text, read_examples
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.parse_chunks import parse_chunk
-from spinn_tensor.data_prep.text import tree_of
+from spinn_tensor.data_prep.text import Sentence, tree_of
 from spinn_tensor.data_prep.trees import Tree
 
 if TYPE_CHECKING:
@@ -92,16 +93,18 @@ class ExampleFile:
         self.n_lines += len(lines)
         skipped = Skipped()
         found, errors = self._read(lines, skipped)
-        examples, no_parses = _columns(found, self._words, self._limits)
-        for row, error in sorted((errors | no_parses).items()):
+        examples, kept = _columns(found, self._words, self._limits)
+        rows = np.array(found.rows, dtype=np.int64)
+        for row in rows[~kept].tolist():
+            errors[row] = self._error(lines[row])
+        for row, error in sorted(errors.items()):
             bad = error.at(path=self._path, line=first_line + row)
             if not self._skip_bad:
                 raise bad from None
             skipped.count_error(bad)
         skipped.update(self.skipped)
         self.skipped.clear()
-        rows = [row for row in found if row not in no_parses]
-        left_out = first_line + np.setdiff1d(np.arange(len(lines)), rows)
+        left_out = first_line + np.setdiff1d(np.arange(len(lines)), rows[kept])
         return Block(examples, first_line, len(lines), left_out, skipped)
 
     def skip(self, n_lines: int) -> int:
@@ -112,25 +115,34 @@ class ExampleFile:
             self.skipped.clear()
         return n_passed
 
-    def _read(
-        self, lines: Sequence[str], skipped: Skipped
-    ) -> tuple[dict[int, LineExample], dict[int, DataError]]:
-        """Read the lines up to the first bad one, or all; examples and errors by the number in the block."""
-        found: dict[int, LineExample] = {}
+    def _read(self, lines: Sequence[str], skipped: Skipped) -> tuple[_Found, dict[int, DataError]]:
+        """Read the lines up to the first bad one, or all; what is in them, and errors by the number in the block."""
+        found = _Found()
         errors: dict[int, DataError] = {}
+        read = self._format.read
         for row, line in enumerate(lines):
             if line.isspace() or not line:
                 continue
             try:
-                example = self._format.read(line, skipped)
+                example = read(line, skipped)
             except DataError as error:
                 errors[row] = error
                 if not self._skip_bad:
                     break
                 continue
             if example is not None:
-                found[row] = example
+                found.add(row, example)
         return found, errors
+
+    def _error(self, line: str) -> DataError:
+        """Return what is wrong with a line of which a sentence is no tree, or too long."""
+        example = self._format.read(line, Skipped())
+        try:
+            assert example is not None, "a line that is wanted but not a second time"
+            _trees(example, self._limits)
+        except DataError as error:
+            return error
+        raise AssertionError("a parse that is one alone, but none among others")
 
 
 @contextmanager
@@ -163,7 +175,7 @@ def read_examples_as_columns(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Examples:
     """Read all examples of a file. Raises DataError naming the first bad line, and if no example is left."""
-    parts = [_columns({}, words, limits)[0]]
+    parts = [_columns(_Found(), words, limits)[0]]
     n_examples = 0
     with (
         (Skipped() if skipped is None else skipped).of_file(path) as own,
@@ -204,7 +216,9 @@ def read_line_examples(
 
 def corpus_of(examples: Iterable[Example], words: WordIds) -> Corpus:
     """Return the corpus of examples that are at hand, at least one, with as many trees each."""
-    found = {row: LineExample(*example) for row, example in enumerate(examples)}
+    found = _Found()
+    for row, example in enumerate(examples):
+        found.add(row, LineExample(*example))
     columns, _ = _columns(found, words, Limits(max_words=sys.maxsize))
     return columns.corpus()
 
@@ -230,55 +244,51 @@ def _trees(example: LineExample, limits: Limits) -> tuple[Tree, ...]:
     return trees
 
 
+@dataclass(slots=True)
+class _Found:
+    """What is in n lines, in lists: an object for each line would be the garbage collector's to look after."""
+
+    rows: list[int] = field(default_factory=list)  # (n,) numbers of the lines
+    sentences: list[Sentence] = field(default_factory=list)  # of all lines
+    n_sentences: list[int] = field(default_factory=list)  # (n,)
+    labels: list[int] = field(default_factory=list)  # (n,)
+    names: list[str] = field(default_factory=list)  # (n,)
+
+    def add(self, row: int, example: LineExample) -> None:
+        """Take what is in a line."""
+        self.rows.append(row)
+        self.sentences.extend(example.sentences)
+        self.n_sentences.append(len(example.sentences))
+        self.labels.append(example.label)
+        self.names.append(example.name)
+
+
 def _columns(
-    found: dict[int, LineExample],  # by row
+    found: _Found,
     words: WordIds,
     limits: Limits,
-) -> tuple[Examples, dict[int, DataError]]:
-    """Return the columns of the examples all of whose sentences are good, and the errors of the others by row."""
+) -> tuple[Examples, np.ndarray]:  # (n,) bool
+    """Return the columns of the examples all of whose sentences are good, and which these are."""
     import pyarrow as pa
 
-    examples = list(found.values())
-    n_sentences = np.array([len(example.sentences) for example in examples], dtype=np.int64)
-    sentences = list(itertools.chain.from_iterable(example.sentences for example in examples))
+    sentences = found.sentences
     parses = [sentence for sentence in sentences if isinstance(sentence, str)]
     parsed = parse_chunk(pa.array(parses, pa.string()), words, limits.max_words)
+    n_sentences, labels = (np.array(values, np.int64) for values in (found.n_sentences, found.labels))
+    names = pa.array(found.names, pa.string())
+    kept = np.ones(len(labels), dtype=bool)
     if len(parses) == len(sentences) and parsed.parse_mask.all():  # as nearly always
-        return _examples(parsed.columns, n_sentences, examples), {}
+        return Examples(parsed.columns, n_sentences, labels, names), kept
     trees = [sentence for sentence in sentences if not isinstance(sentence, str)]
     is_parse = np.array([isinstance(sentence, str) for sentence in sentences], dtype=bool)
     good = np.empty(len(sentences), dtype=bool)
     good[is_parse] = parsed.parse_mask
     good[~is_parse] = [tree.n_tokens <= limits.max_words for tree in trees]
-    example_index = np.repeat(np.arange(len(examples)), n_sentences)
-    kept = np.ones(len(examples), dtype=bool)
+    example_index = np.repeat(np.arange(len(labels)), n_sentences)
     kept[example_index[~good]] = False
-    errors = {
-        row: _error(found[row], limits) for row, is_kept in zip(found, kept, strict=True) if not is_kept
-    }
     column_index = np.empty(len(sentences), dtype=np.int64)  # of a sentence, among good parses and all trees
     column_index[is_parse & good] = np.arange(parsed.parse_mask.sum())
     column_index[~is_parse] = parsed.parse_mask.sum() + np.arange(len(trees))
-    columns = take(
-        concatenate(parsed.columns, sentence_columns(trees, words)), column_index[kept[example_index]]
-    )
-    examples = [example for example, is_kept in zip(examples, kept, strict=True) if is_kept]
-    return _examples(columns, n_sentences[kept], examples), errors
-
-
-def _examples(columns: SentenceColumns, n_sentences: np.ndarray, examples: Sequence[LineExample]) -> Examples:
-    import pyarrow as pa
-
-    labels = np.array([example.label for example in examples], dtype=np.int64)
-    return Examples(
-        columns, n_sentences, labels, pa.array([example.name for example in examples], pa.string())
-    )
-
-
-def _error(example: LineExample, limits: Limits) -> DataError:
-    """Return what is wrong with an example of which a sentence is no tree, or too long."""
-    try:
-        _trees(example, limits)
-    except DataError as error:
-        return error
-    raise AssertionError("a parse that is one alone, but none among others")
+    columns = concatenate(parsed.columns, sentence_columns(trees, words))
+    columns = take(columns, column_index[kept[example_index]])
+    return Examples(columns, n_sentences[kept], labels[kept], names.filter(pa.array(kept))), kept

@@ -64,9 +64,10 @@ def text_field(record: dict[str, Any], field: str) -> str:
 def text_or_integer(record: dict[str, Any], field: str) -> str:
     """Return the text of a field, which may be an integer. Raises DataError naming the field."""
     value = record.get(field)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return text_field(record, field)
+    if isinstance(value, str) and value.isascii():
+        return value
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_integer else text_field(record, field)
 
 
 def identifier(record: dict[str, Any], *fields: str) -> str:
