@@ -79,7 +79,12 @@ examples:
 def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "inspect", "look at a corpus", DESCRIPTION, EPILOG)
     group = parser.add_argument_group("what is shown")
-    group.add_argument("--html", type=Path, metavar="FILE", help="write one page with plots and sample trees")
+    group.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write one page with plots and sample trees; needs the extra plots, matplotlib",
+    )
     group.add_argument(
         "--trees",
         type=not_negative,

@@ -192,7 +192,7 @@ def histogram(
             counts = np.pad(part.counts, (0, max(0, end - len(part.counts))))[start:end]
             shares, edges = 100 * counts / part.total, np.arange(start, end + 1) - 0.5
             axes.stairs(shares, edges, fill=fill, color=BAR if fill else MARK, label=name)
-        axes.set_xlabel(what)
+        axes.set_xlabel(f"{what}, up to the 99th percentile")
         axes.set_ylabel("%")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
