@@ -132,3 +132,15 @@ from spinn_tensor import Pipeline
 assert before == (torch.get_num_threads(), torch.get_default_dtype())
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_no_test_file_imports_another() -> None:
+    """What several of them need lies in a module beside them."""
+    names = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    for path in (ROOT / "tests").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                found = {node.module.split(".")[-1], *(alias.name for alias in node.names)}
+                assert node.module.split(".")[0] != "tests" or not found & names, (
+                    f"{path} imports {found & names}"
+                )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -45,8 +48,21 @@ from tests.tiny_models import LSTMS, encoder_and_batch, pair_model, some_pairs
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning"),
+    # inductor's advice on speed
+    pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning"),
 ]
 HIDDEN, TRACKER = 24, 8
+
+
+@contextmanager
+def nothing_may_wait() -> Iterator[None]:
+    """Make every wait for the device an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture
@@ -124,28 +140,20 @@ def test_own_transitions_are_those_of_the_cpu(batch) -> None:
         assert relative_error(got, expected) < 1e-10
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_choosing_waits_for_nothing(batch) -> None:
     arguments, _ = own_on("cuda", batch, torch.float32)
     run_own(*arguments).encodings.sum().backward()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_may_wait():
         run = run_own(*arguments)
         (run.encodings.sum() + run.log_probabilities().sum()).backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name, tracked", [case for case in MACHINES if not case[0].startswith("own")])
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_nothing_waits_for_the_device(name, tracked, batch) -> None:
     inputs = on_cuda(name, batch, tracked, torch.float32)
     run_tables(inputs[3], *inputs[:3], batch).sum().backward()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_may_wait():
         run_tables(inputs[3], *inputs[:3], batch).sum().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
@@ -171,7 +179,6 @@ def test_lstms_are_in_float32_under_autocast(kind, leaf_encoder) -> None:
     torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")  # inductor's advice on speed
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
     torch._dynamo.reset()
@@ -186,7 +193,6 @@ def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
     torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_compiled_training_is_eager_training_on_the_device(kind) -> None:
     """Captured, where the transitions are given: losses, weights, batch norm's statistics and optimiser state."""
@@ -206,8 +212,6 @@ def test_the_device_trains_as_the_cpu() -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-7)
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
-@pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")
 @pytest.mark.parametrize("config", [CONFIG, COMPILED], ids=["eager", "compiled"])
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_no_step_waits_for_the_device(kind, config) -> None:
@@ -216,13 +220,10 @@ def test_no_step_waits_for_the_device(kind, config) -> None:
     step = train_step(kind, config, device="cuda")
     train(step, corpus, batches)
     counts = count_rows(corpus, node_labels=False)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_may_wait():
         for number, rows in enumerate(batches):
             batch = step.place(step.method.collate(select(corpus, rows), number))
             step([batch], Totals.of(counts[rows], step.device), number, 1e-3)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_replays_draw_new_dropout() -> None:

@@ -225,7 +225,7 @@ def test_runs_from_before_there_were_precisions() -> None:
 
 def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
     """A small part of the embedded corpus, small models; the whole is in benchmarks/results/precision.md."""
-    config = LogicConfig(n_train=900, n_dev=300, n_test=3, n_long=3)
+    config = LogicConfig(n_train=600, n_dev=300, n_test=3, n_long=3)
     generate_corpus("logic", tmp_path / "corpus", config)
     arguments = ["train", "--data", str(tmp_path / "corpus"), *SMALL, "--hidden", "16", "--lr", "0.01"]
     settings = new_run(build_parser().parse_args([*arguments, "--epochs", "6"]))
