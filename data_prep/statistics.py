@@ -128,7 +128,7 @@ class Coverage(NamedTuple):
 def distribution(
     values: np.ndarray,  # (n,) integers, 0 or more
 ) -> Distribution:
-    """Counts of the values. Raises ValueError if there are none."""
+    """Count the values. Raises ValueError if there are none."""
     if not len(values):
         raise ValueError("a distribution needs at least one value")
     return Distribution(np.bincount(values))

@@ -22,7 +22,7 @@ class WordList:
         self.encode(words)
 
     def encode(self, tokens: Iterable[str]) -> np.ndarray:
-        """Numbers of the tokens, (number of tokens,) int32; a new one has the next number."""
+        """Return the numbers of the tokens, (number of tokens,) int32; a new one has the next number."""
         index = self._index
         return np.array([index.setdefault(token, len(index)) for token in tokens], dtype=np.int32)
 
@@ -47,7 +47,7 @@ def by_frequency(
     words: Sequence[str],  # V of them
     counts: np.ndarray,  # (V,) int64
 ) -> np.ndarray:  # (m,) int64
-    """Numbers of the m words that occur, the most frequent first, then in alphabetical order.
+    """Return the numbers of the m words that occur, the most frequent first, then in alphabetical order.
 
     That order does not depend on the one in which they were read.
     """

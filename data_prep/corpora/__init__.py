@@ -1,6 +1,7 @@
 """Corpora: what is in a line (`formats`), files to columns (`read`), and columns kept (`store`).
 
-`download` fetches what others publish, `generated` makes corpora that need no files.
+`config` says which examples, `sources` which files these are, and `splits` reads them all, from files or a store, which
+`preparation` makes. `download` fetches what others publish, `generated` makes corpora that need no files.
 """
 
 from spinn_tensor.data_prep.corpora.formats import Example as Example

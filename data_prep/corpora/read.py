@@ -246,7 +246,7 @@ def _trees(example: LineExample, limits: Limits) -> tuple[Tree, ...]:
 
 @dataclass(slots=True)
 class _Found:
-    """What is in n lines, in lists: an object for each line would be the garbage collector's to look after."""
+    """Hold what is in n lines, in lists: an object for each line would be the garbage collector's to look after."""
 
     rows: list[int] = field(default_factory=list)  # (n,) numbers of the lines
     sentences: list[Sentence] = field(default_factory=list)  # of all lines

@@ -98,7 +98,7 @@ def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
 
 
 def prepare(data: DataConfig, skipped: Skipped, on_lines: OnLines | None = None) -> PreparedCorpus:
-    """Reads every split from its files, training examples first. Raises DataError naming file, line and field."""
+    """Read every split from its files, training examples first. Raises DataError naming file, line and field."""
     words, labels = WordList(), _labels(data)
     splits: dict[str, Split] = {}
     sources = split_sources(data)

@@ -78,7 +78,7 @@ def write_store(
     corpus: PreparedCorpus,
     facts: Mapping[str, Any],  # what the manifest says besides: JSON values
 ) -> None:
-    """Replaces the folder by the corpus. Raises DataError, and leaves what was there, where it cannot be written."""
+    """Replace the folder by the corpus. Raises DataError, and leaves what was there, where it cannot be written."""
     import datasets
 
     parts = {name: _dataset(split, corpus) for name, split in corpus.splits.items()}
@@ -170,7 +170,7 @@ def sha256_of(path: Path) -> str:
 
 
 def clear_store(folder: Path) -> None:
-    """Puts whole what a killed writer left behind. Raises DataError if the folder holds anything but a store."""
+    """Put whole what a killed writer left behind. Raises DataError if the folder holds anything but a store."""
     recover(folder)
     if not folder.exists():
         return
@@ -198,7 +198,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def check_files(folder: Path) -> None:
-    """Raises DataError naming the first file that is missing, or not the one that was written."""
+    """Raise DataError naming the first file that is missing, or not the one that was written."""
     folder = readable(folder)
     digests = read_manifest(folder).get("files")
     if not isinstance(digests, dict):

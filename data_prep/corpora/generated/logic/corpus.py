@@ -101,7 +101,7 @@ def _repeats(sentence: Sentence) -> bool:
 
 
 def generate(config: LogicConfig) -> dict[str, list[dict[str, Any]]]:
-    """Records in SNLI's schema by split."""
+    """Generate records in SNLI's schema by split."""
     sizes = {split: _label_counts(getattr(config, f"n_{split}")) for split in SPLITS}
     short = Counter[str]()
     for split in ("train", "dev", "test"):
