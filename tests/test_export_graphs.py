@@ -8,13 +8,13 @@ import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.export.fold import step_weights
-from spinn_tensor.export.graphs import build_graph, traced
+from spinn_tensor.export.graphs import build_graph
 from spinn_tensor.export.interface import ExportError
 from spinn_tensor.export.parity import compare, make_case, random_cases, require
 from spinn_tensor.export.step import prepare, roots, start, step, transitions_of
 from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.contract import Artefact, ArtefactContract
-from tests.tiny_models import exports_lanes, tiny_model
+from tests.tiny_models import tiny_model
 
 pytestmark = pytest.mark.numerical
 
@@ -67,21 +67,6 @@ def test_the_parser_of_the_tests_makes_all_kinds_of_choices() -> None:
     assert set(longest) == {0, 1}
     right, left = [0] * 82 + [1] * 81, [0, *[0, 1] * 81]
     assert list(longest) not in (right, left)
-
-
-@exports_lanes
-@pytest.mark.parametrize("tables", ["own", "given"])
-def test_an_exported_program_takes_other_sizes(tables) -> None:
-    model = tiny_model("pair", "spinn").double()
-    graph = build_graph(model, tables)
-    program = traced(graph, graph)
-    case = random_case(model, tables)
-    got, expected = as_candidate(graph)(case.inputs), None
-    module = program.module()
-    module.outputs = graph.outputs
-    expected = as_candidate(module)(case.inputs)
-    for name, values in expected.items():
-        assert_close(values, got[name], FLOAT64)
 
 
 def test_the_step_is_scriptable() -> None:

@@ -61,8 +61,8 @@ def exported(tmp_path_factory):
     return export
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_says_what_its_model_says(exported, name) -> None:
+@pytest.mark.parametrize("name", ["own", "own-int8", "given-float16", "forest-int8"])
+def test_a_file_is_as_close_as_its_precision_allows(exported, name) -> None:
     model, path = exported(name)
     tables, precision = FILES[name][2], FILES[name][4]
     report = compare(model, onnx_function(path), random_cases(model, tables=tables), tables=tables)
