@@ -12,7 +12,7 @@ large product, measured between the candidates. Speeds are medians over the roun
 within each round and then the median. Before anything is timed, outputs and gradients are compared with the
 recursion's.
 
-The peak memory is that of a new process above its peak with weights, leaves, tables and transitions made, after a
+The peak memory is that of a new process above what it holds with weights, leaves, tables and transitions made, after a
 small warm-up. All trees have the same length, T = 2 tokens - 1.
 """
 
@@ -209,7 +209,7 @@ def _memory(name: str, n_tracker: int, options: argparse.Namespace) -> dict[str,
     sizes = options.memory_batch, max(options.dim), n_tracker, options.threads
     peaks = [harness.in_a_process(peak_memory, name, n_tokens, *sizes) / 1e6 for n_tokens in MEMORY_TOKENS]
     keys = {"dim": max(options.dim), "tracker": n_tracker or None, "batch_size": options.memory_batch}
-    return {**keys, "candidate": name, "peak_mb": peaks, "growth": peaks[1] / peaks[0]}
+    return {**keys, "candidate": name, "peak_mb": peaks, "growth": peaks[1] / peaks[0] if peaks[0] else None}
 
 
 def peak_memory(
@@ -224,7 +224,7 @@ def peak_memory(
     batch = candidates.make_batch([random_transitions(n_tokens, rng) for _ in range(batch_size)], n_hidden)
     candidates.forward_backward(candidate, warm_up)
     gc.collect()
-    before = harness.peak()
+    before = harness.peak(now=True)
     gradients = candidates.forward_backward(candidate, batch)
     highest = harness.peak()
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)

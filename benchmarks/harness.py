@@ -346,14 +346,16 @@ def _working_operators(event: FunctionEvent) -> int:
     return int(bool(separator) and namespace not in WRAPPERS and name not in NO_WORK)
 
 
-def peak() -> int:
-    """Return the highest resident bytes of this process so far."""
+def peak(now: bool = False) -> int:
+    """Return the highest resident bytes of this process so far, or where Linux tells the resident bytes of now."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return next(
+        int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:" if now else "VmHWM:")
+    )
 
 
 def machine() -> dict[str, Any]:
