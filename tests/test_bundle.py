@@ -104,6 +104,12 @@ def test_a_loaded_model_is_the_saved_one(kind, tmp_path) -> None:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "bundle" / name).read_bytes(), name
 
 
+def test_reading_draws_no_random_number(whole) -> None:
+    before = torch.get_rng_state()
+    PairClassifier.from_pretrained(whole)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_subclass_loads_itself(whole) -> None:
     class Mine(PairClassifier):
         pass

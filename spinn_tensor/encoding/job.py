@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from spinn_tensor.config import ConfigError, Settings
+from spinn_tensor.config import AT_LEAST_1, ConfigError, Settings, one_of, setting
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.files import is_jsonl, open_text
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
@@ -29,27 +29,18 @@ class EncodingOptions(Settings):
     """How lines are read and vectors written."""
 
     field: str | None = None  # of records: that with the parse or text
-    branching: str | None = None  # trees of this kind instead of those given
+    branching: str | None = setting(None, "trees of this kind instead of those given", one_of(*BRANCHINGS))
     skip_bad: bool = False  # leave bad lines out instead of raising
-    format: str = "npy"  # of the shards: npy, which numpy.load maps into memory, or safetensors
-    dtype: str = "float32"  # or float16
-    shard_size: int = 40_000  # lines of the input; a shard with bad or blank lines has fewer rows
-    max_line_bytes: int = DEFAULT_LIMITS.max_line_bytes
-    max_words: int = DEFAULT_LIMITS.max_words  # of a sentence
-
-    def __post_init__(self) -> None:
-        choices = {"format": FORMATS, "dtype": DTYPES, "branching": (None, *BRANCHINGS)}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                expected = ", ".join(map(str, allowed))
-                raise ConfigError(f"{name}: expected one of {expected}, got {getattr(self, name)!r}")
-        for name in ("shard_size", *Limits._fields):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+    format: str = setting("npy", "of the shards; numpy.load maps npy into memory", one_of(*FORMATS))
+    dtype: str = setting("float32", "of the vectors", one_of(*DTYPES))
+    # a shard with bad or blank lines has fewer rows
+    shard_size: int = setting(40_000, "lines of the input for each shard", AT_LEAST_1)
+    max_line_bytes: int = setting(DEFAULT_LIMITS.max_line_bytes, "of a line", AT_LEAST_1)
+    max_words: int = setting(DEFAULT_LIMITS.max_words, "of a sentence", AT_LEAST_1)
 
     @property
     def limits(self) -> Limits:
-        """Tells how long a line and a sentence may be."""
+        """Tell how long a line and a sentence may be."""
         return Limits(self.max_line_bytes, self.max_words)
 
 

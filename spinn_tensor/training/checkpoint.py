@@ -20,8 +20,6 @@ from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, locate
 from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, is_file, run_config
 
-SEVERAL_VALUES = ("fields", "labels")  # flags that take all their values at once; others are repeated
-
 
 def save_checkpoint(
     folder: Path,
@@ -68,7 +66,7 @@ def train_command(settings: Run) -> str | None:
         flag = "--" + item.name.replace("_", "-")
         if value is True:
             words.append(flag)
-        elif item.name in SEVERAL_VALUES:
+        elif item.metadata.get("several"):
             words += [flag, *value]
         else:
             values = value if isinstance(value, tuple) else (value,)
