@@ -93,7 +93,15 @@ def run(args: argparse.Namespace) -> int:
         if trace is not None and written is not None:
             trace.write(written.read_bytes())
         if report is not None:
-            json.dump(_figures(args, trainer.run, device, profiled), report, indent=1)
+            figures = {
+                "run": trainer.run.to_dict(),
+                "machine": _machine(device),
+                "steps": args.steps,
+                "warmup": args.warmup,
+                **profiled._asdict(),
+                "operators": [operator._asdict() for operator in profiled.operators],
+            }
+            json.dump(figures, report, indent=1)
             report.write("\n")
     _print(args, trainer, device, profiled)
     for path in (args.trace, args.json):
@@ -110,25 +118,6 @@ def make_trainer(settings: RunConfig, device: str, skipped: Skipped) -> Trainer:
     model = make_model(settings, splits).to(device)
     task = Task(model, splits.vocabulary, splits.train, splits.dev)
     return Trainer(task, settings, Path(folder))  # which it only writes to in `fit`
-
-
-def _figures(args: argparse.Namespace, run: RunConfig, device: str, profiled: StepProfile) -> dict[str, Any]:
-    return {
-        "run": run.to_dict(),
-        "machine": _machine(device),
-        "steps": args.steps,
-        "warmup": args.warmup,
-        "step_ms": profiled.step_milliseconds,
-        "examples_per_second": profiled.examples_per_second,
-        "peak_bytes": profiled.peak_bytes,
-        "bytes_before": profiled.bytes_before,
-        "phases_ms": profiled.phases,
-        "operators": [
-            {"name": one.name, "ms_a_step": one.milliseconds, "share": one.share, "calls_a_step": one.calls}
-            for one in profiled.operators
-        ],
-        "hints": profiled.hints,
-    }
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -155,7 +144,7 @@ def _print(args: argparse.Namespace, trainer: Trainer, device: str, profiled: St
     console.print(_phase_table(profiled))
     memory = "of the GPU" if device == "cuda" else "of the program"
     print(
-        f"a step undisturbed: {profiled.step_milliseconds:,.2f} ms, "
+        f"a step undisturbed: {profiled.step_ms:,.2f} ms, "
         f"{profiled.examples_per_second:,.0f} {unit}/s; memory {memory}: "
         f"{_megabytes(profiled.bytes_before)} before the first step, at most {_megabytes(profiled.peak_bytes)}"
     )
@@ -166,8 +155,8 @@ def _print(args: argparse.Namespace, trainer: Trainer, device: str, profiled: St
 
 def _phase_table(profiled: StepProfile) -> Table:
     table = plain_table("phase of a step", "ms", "share")
-    total = sum(profiled.phases.values())
-    for name, milliseconds in {**profiled.phases, "sum": total}.items():
+    total = sum(profiled.phases_ms.values())
+    for name, milliseconds in {**profiled.phases_ms, "sum": total}.items():
         if name == "sum":
             table.add_section()
         table.add_row(name, f"{milliseconds:,.2f}", f"{milliseconds / total:.1%}")
@@ -184,7 +173,7 @@ def _operator_table(profiled: StepProfile, of_gpu: bool) -> Table:
         *([Operator(f"{len(rest)} others", *sums)] if rest else []),
     ]:
         name = shorten(one.name, LONGEST_NAME)
-        table.add_row(name, f"{one.milliseconds:,.2f}", f"{one.share:.1%}", f"{one.calls:,.0f}")
+        table.add_row(name, f"{one.ms_a_step:,.2f}", f"{one.share:.1%}", f"{one.calls_a_step:,.0f}")
     return table
 
 

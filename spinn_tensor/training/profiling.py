@@ -60,16 +60,16 @@ class Operator(NamedTuple):
     """Hold what an operator, or on a GPU a kernel, costs itself in a step, without those that it calls."""
 
     name: str
-    milliseconds: float  # of the GPU, or of the CPU where there is none
+    ms_a_step: float  # of the GPU, or of the CPU where there is none
     share: float  # of all operators
-    calls: float
+    calls_a_step: float
 
 
 class StepProfile(NamedTuple):
     """Hold what was measured."""
 
-    phases: dict[str, float]  # mean milliseconds of those that there are, in the order of PHASES
-    step_milliseconds: float  # median of undisturbed steps
+    phases_ms: dict[str, float]  # mean milliseconds of those that there are, in the order of PHASES
+    step_ms: float  # median of undisturbed steps
     examples_per_second: float  # of undisturbed steps
     operators: list[Operator]  # all of them, the most expensive first
     peak_bytes: int  # allocated on the GPU, or resident, up to the last timed step
@@ -99,7 +99,7 @@ class Profiler:
         peak_bytes = self._peak_bytes()
         phases, operators = self._profiled(min(n_steps, MOST_PROFILED), trace)
         step = 1e3 * statistics.median(seconds)
-        busy = sum(operator.milliseconds for operator in operators)
+        busy = sum(operator.ms_a_step for operator in operators)
         hints = [self._threads_hint()]
         if self._is_cuda and busy < step / 2:
             hints.append(
@@ -216,7 +216,7 @@ def operators_of(
         Operator(row.key, time / n_steps / 1e3, time / total, row.count / n_steps)
         for row, time in zip(rows, microseconds, strict=True)
     ]
-    return sorted(operators, key=lambda operator: -operator.milliseconds)
+    return sorted(operators, key=lambda operator: -operator.ms_a_step)
 
 
 def peak_resident_bytes() -> int:
