@@ -100,10 +100,9 @@ def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
 def prepare(data: DataConfig, skipped: Skipped, on_lines: OnLines | None = None) -> PreparedCorpus:
     """Read every split from its files, training examples first. Raises DataError naming file, line and field."""
     words, labels = WordList(), _labels(data)
-    splits: dict[str, Split] = {}
-    sources = split_sources(data)
-    for name in sorted(sources, key=lambda name: name != "train"):
-        splits[name] = _read_split(sources[name], data, words, labels, skipped, on_lines, name == "train")
+    reader, sources = _Reader(data, words, labels, skipped, on_lines), split_sources(data)
+    in_turn = sorted(sources, key=lambda name: name != "train")
+    splits = {name: reader.split(sources[name], is_train=name == "train") for name in in_turn}
     return in_order(task_of(data), tuple(labels.names), words.words, splits)
 
 
@@ -116,8 +115,8 @@ def read_source(
     tokenize: Tokenize | None = None,  # reads sentences without a parse; default: `text_reader`
 ) -> Corpus:
     """Read examples for a trained model. Raises DataError."""
-    names = LabelNames(list(labels))
-    return _read_split(source, data, vocabulary, names, skipped, None, False, tokenize).columns
+    reader = _Reader(data, vocabulary, LabelNames(list(labels)), skipped, tokenize=tokenize)
+    return reader.split(source).columns
 
 
 def with_prepared_options(data: DataConfig) -> DataConfig:
@@ -212,7 +211,7 @@ def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCor
     splits = {name: _limited(split, data.limit) for name, split in corpus.splits.items()}
     words, labels = WordList(corpus.words), LabelNames(list(corpus.labels))
     for name, source in extra_sources(data, splits).items():
-        splits[name] = _read_split(source, data, words, labels, skipped, None, False)
+        splits[name] = _Reader(data, words, labels, skipped).split(source)
     if data.branching is not None and data.branching != manifest["options"].get("branching"):
         splits = {
             name: split._replace(columns=branched(split.columns, data.branching))
@@ -221,71 +220,60 @@ def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCor
     return corpus._replace(words=words.words, splits=splits)
 
 
-def _read_split(
-    source: Source,
-    data: DataConfig,
-    words: WordIds,
-    labels: LabelNames,
-    skipped: Skipped,
-    on_lines: OnLines | None,
-    is_train: bool,
-    tokenize: Tokenize | None = None,
-) -> Split:
-    examples = _read_files(source, data, words, labels, skipped, on_lines, tokenize)
-    columns = _columns(data, examples)
-    names = examples.names
-    if labels.grows:
-        columns = _settle_labels(columns, labels)
-    if is_train and data.phrases:
-        columns = phrases(columns)
-        names = _no_names(len(columns.labels))
-    elif len(names) != len(columns.labels):
-        names = _no_names(len(columns.labels))
-    split = _limited(Split(columns, names), data.limit)
-    if data.branching is not None:
-        split = split._replace(columns=branched(split.columns, data.branching))
-    return split
+class _Reader(NamedTuple):
+    """Read splits that share words and labels."""
 
+    data: DataConfig
+    words: WordIds
+    labels: LabelNames
+    skipped: Skipped
+    on_lines: OnLines | None = None
+    tokenize: Tokenize | None = None  # reads sentences without a parse; default: `text_reader`
 
-def _read_files(
-    source: Source,
-    data: DataConfig,
-    words: WordIds,
-    labels: LabelNames,
-    skipped: Skipped,
-    on_lines: OnLines | None,
-    tokenize: Tokenize | None,
-) -> Examples:
-    """Read the files' examples one after another, up to the limit."""
-    tokenize = tokenize or text_reader(data.branching)
-    parts: list[Examples] = []
-    own = Skipped()
-    try:
-        for path in source.paths:
-            n_before = sum(len(part.labels) for part in parts)
-            if data.limit and n_before >= data.limit:
-                break
-            parts.append(
-                read_examples_as_columns(
+    def split(self, source: Source, is_train: bool = False) -> Split:
+        """Read a split. Raises DataError."""
+        examples = self._examples(source)
+        columns, names = _columns(self.data, examples), examples.names
+        if self.labels.grows:
+            columns = _settle_labels(columns, self.labels)
+        if is_train and self.data.phrases:
+            columns = phrases(columns)
+        if (is_train and self.data.phrases) or len(names) != len(columns.labels):
+            names = _no_names(len(columns.labels))
+        split = _limited(Split(columns, names), self.data.limit)
+        if self.data.branching is not None:
+            split = split._replace(columns=branched(split.columns, self.data.branching))
+        return split
+
+    def _examples(self, source: Source) -> Examples:
+        """Read the files' examples one after another, up to the limit."""
+        data, own = self.data, Skipped()
+        parts: list[Examples] = []
+        try:
+            for path in source.paths:
+                n_before = sum(len(part.labels) for part in parts)
+                if data.limit and n_before >= data.limit:
+                    break
+                part = read_examples_as_columns(
                     path,
-                    _format(data, path, labels, tokenize),
-                    words,
+                    _format(data, path, self.labels, self.tokenize or text_reader(data.branching)),
+                    self.words,
                     member=source.member,
                     skip_bad=data.skip_bad,
                     skipped=own,
                     limit=data.limit - n_before if data.limit else 0,
                     may_be_empty=len(source.paths) > 1,
-                    on_lines=on_lines,
+                    on_lines=self.on_lines,
                     limits=data.limits,
                 )
-            )
-    finally:
-        skipped.update(own)
-    if not any(len(part.labels) for part in parts):
-        first = ", ".join(shorter_path(str(path)) for path in source.paths[:N_PLACES])
-        more = ", …" if len(source.paths) > N_PLACES else ""
-        raise DataError(f"no examples in {len(source.paths)} files, {first}{more} ({own})")
-    return join(parts)
+                parts.append(part)
+        finally:
+            self.skipped.update(own)
+        if not any(len(part.labels) for part in parts):
+            first = ", ".join(shorter_path(str(path)) for path in source.paths[:N_PLACES])
+            more = ", …" if len(source.paths) > N_PLACES else ""
+            raise DataError(f"no examples in {len(source.paths)} files, {first}{more} ({own})")
+        return join(parts)
 
 
 def _format(data: DataConfig, path: Path, labels: LabelNames, tokenize: Tokenize | None) -> LineFormat:
