@@ -25,9 +25,9 @@ from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.fixed_shapes import MOST_SHAPES
 from spinn_tensor.model.classifiers import Model
-from spinn_tensor.training import training_loss
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.methods import make_method
+from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.step import TrainStep
 from tests.compiled_steps import (
     COMPILED,

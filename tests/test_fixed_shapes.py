@@ -27,7 +27,7 @@ from spinn_tensor.fixed_shapes import (
     plan_shapes,
     shape_use,
 )
-from spinn_tensor.training import training_loss
+from spinn_tensor.training.objective import training_loss
 from tests.machines import SHARED, needs_shared
 from tests.strategies import columns_of, left_branching, transitions_from_choices
 

@@ -20,8 +20,7 @@ from spinn_tensor import (
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import select
 from spinn_tensor.data_prep.tables import own_tables
-from spinn_tensor.training import training_loss
-from spinn_tensor.training.objective import Totals, count_rows
+from spinn_tensor.training.objective import Totals, count_rows, training_loss
 from tests.compiled_steps import (
     COMPILED,
     CONFIG,

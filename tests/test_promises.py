@@ -22,7 +22,7 @@ from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.training import training_loss
+from spinn_tensor.training.objective import training_loss
 from tests.machines import SHARED, needs_shared
 
 SLICE = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"

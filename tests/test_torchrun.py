@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from spinn_tensor.cli.main import main
-from spinn_tensor.training import distributed, load_checkpoint
+from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.training import distributed
 from spinn_tensor.training.run import LAUNCH, is_own_restart
 from tests.tiny_runs import assert_same_run, pair_arguments
 
