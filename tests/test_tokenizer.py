@@ -276,16 +276,8 @@ def test_tokens_keep_the_case_of_the_text() -> None:
 def test_offsets_point_into_the_raw_text() -> None:
     text = 'It\'s "(hot)".'
     encoding = penn_tokenizer().encode(text)
-    assert [text[start:end] for start, end in encoding.offsets] == [
-        "It",
-        "'s",
-        '"',
-        "(",
-        "hot",
-        ")",
-        '"',
-        ".",
-    ]
+    words = ["It", "'s", '"', "(", "hot", ")", '"', "."]
+    assert [text[start:end] for start, end in encoding.offsets] == words
 
 
 WORDS_OF_A_MODEL = (
