@@ -20,13 +20,14 @@ forest      token_ids (tokens,) of all sentences, premises first; left_index, ri
 from __future__ import annotations
 
 import json
-import typing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable
+from spinn_tensor.data_prep.settings import NOT_NEGATIVE, ConfigError, Settings, one_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1  # of export.json and of the metadata inside the artefact
@@ -48,25 +49,34 @@ class ArtefactError(ValueError):
     """Raised for an exported folder that cannot be used; its text is one line that names the file and what is wrong."""
 
 
-class Exported(NamedTuple):
+@dataclass(frozen=True)
+class Exported(Settings):
     """Hold what export.json says, the format version aside."""
 
-    format: str  # one of ARTEFACTS
+    format: str = field(metadata={"allowed": one_of(*ARTEFACTS)})
     task: str  # "pair", "sentence" or "parse"
     kind: str  # of the encoder: "spinn", "spinn-pi", "spinn-pi-nt"
-    tables: str  # what it composes by: "own" transitions, "given" ones, a "forest" schedule
+    # what it composes by: "own" transitions, "given" ones, a "forest" schedule
+    tables: str = field(metadata={"allowed": one_of("own", "given", "forest")})
     labels: list[str]  # names of the classes, in the order of the logits; none for a model that only parses
-    branching: str | None  # trees that it was trained with, where these were made without a parser
+    # trees that it was trained with, where these were made without a parser
+    branching: str | None = field(metadata={"allowed": one_of(*BRANCHINGS)})
     vocabulary_sha256: str
-    max_length: int  # tokens of a sentence at most; 0 = any number
-    hidden_dim: int  # H
+    # tokens of a sentence at most; 0 = any number
+    max_length: int = field(metadata={"allowed": NOT_NEGATIVE})
+    hidden_dim: int = field(metadata={"allowed": NOT_NEGATIVE})  # H
     precision: str  # "float32", "float16" or "int8"
     folded: bool  # whether the words' leaf states are one table
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.labels, list) or not all(isinstance(name, str) for name in self.labels):
+            raise ConfigError(f"labels: expected a list of names, got {self.labels!r:.60}")
 
     @property
     def metadata(self) -> dict[str, str]:
         """Return what the artefact says of itself inside, where all values are text: all but what is of its folder."""
-        fields = {key: value for key, value in self._asdict().items() if key not in ("format", "branching")}
+        fields = {key: value for key, value in self.to_dict().items() if key not in ("format", "branching")}
         return {VERSION_KEY: str(FORMAT_VERSION)} | {
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for key, value in fields.items()
@@ -85,7 +95,7 @@ class Exported(NamedTuple):
 
 def write_export(folder: Path, exported: Exported, tokenizer: Tokenizer) -> None:
     """Write export.json and tokenizer.json into a folder that is there."""
-    write_json(folder / EXPORT, {"format_version": FORMAT_VERSION, **exported._asdict()})
+    write_json(folder / EXPORT, {"format_version": FORMAT_VERSION, **exported.to_dict()})
     tokenizer.save(folder / TOKENIZER)
 
 
@@ -124,23 +134,10 @@ def _checked(path: Path) -> Exported:
         raise ArtefactError(
             f"{path}: format version {version}; this program reads {FORMAT_VERSION}: update spinn_tensor"
         )
-    for key in sorted(set(Exported._fields) ^ values.keys()):
-        raise ArtefactError(f"{path}: key {key!r} is {'missing' if key in Exported._fields else 'unknown'}")
-    for key, expected in typing.get_type_hints(Exported).items():
-        if not _is_a(values[key], expected):
-            raise ArtefactError(f"{path}: {key} is {values[key]!r:.60}, which it cannot be")
-    for key, allowed in (("format", tuple(ARTEFACTS)), ("tables", ("own", "given", "forest"))):
-        if values[key] not in allowed:
-            raise ArtefactError(f"{path}: {key} is {values[key]!r:.60}, expected {' or '.join(allowed)}")
-    return Exported(**values)
-
-
-def _is_a(value: Any, expected: Any) -> bool:
-    if expected == list[str]:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if expected is int:
-        return type(value) is int and value >= 0
-    return isinstance(value, expected)
+    try:
+        return Exported.from_dict(values)
+    except (ConfigError, TypeError) as error:
+        raise ArtefactError(f"{path}: {error}") from error
 
 
 def sides_of(task: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.export.artefact import ARTEFACTS, PRECISIONS, Exported
+from spinn_tensor.export.artefact import PRECISIONS, Exported
 from spinn_tensor.model.classifiers import Model, SentenceParser
 
 TABLE_KINDS = {"spinn": ("own", "given"), "spinn-pi": ("given",), "spinn-pi-nt": ("forest",)}
@@ -64,16 +64,16 @@ def describe(
 ) -> Exported:
     """Return the description of an artefact of a model, which says all that its exporter has to know.
 
-    Raises ExportError for a format that there is not.
+    Raises ExportError as `check_exportable`, and ConfigError for a format that there is not.
     """
-    if form not in ARTEFACTS:
-        raise ExportError(f"format: expected one of {', '.join(ARTEFACTS)}, got {form!r}")
     config = model.config
+    tables = default_tables(model) if tables is None else tables
+    check_exportable(model, tables)
     return Exported(
         format=form,
         task=config.task,
         kind=config.encoder.kind,
-        tables=default_tables(model) if tables is None else tables,
+        tables=tables,
         labels=list(config.labels),
         branching=branching,
         vocabulary_sha256=vocabulary_sha256,

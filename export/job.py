@@ -18,7 +18,7 @@ from spinn_tensor.export.artefact import (
     read_export,
     write_export,
 )
-from spinn_tensor.export.interface import Candidate, check_exportable
+from spinn_tensor.export.interface import Candidate
 from spinn_tensor.export.parity import TOLERANCES, ParityReport, compare, random_cases, require
 from spinn_tensor.export.session import onnx_function
 from spinn_tensor.export.triton import (
@@ -50,7 +50,6 @@ def export_folder(
     folder = Path(os.path.realpath(output / name if exported.format == "triton" else output))
     _check_packages(exported.format)
     _check_output(folder)
-    check_exportable(checkpoint.model, exported.tables)
     report: list[ParityReport] = []
 
     def fill(temporary: Path) -> None:

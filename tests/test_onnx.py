@@ -18,6 +18,7 @@ from onnx import TensorProto  # noqa: E402
 
 from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples  # noqa: E402
 from spinn_tensor.data_prep.errors import DataError  # noqa: E402
+from spinn_tensor.data_prep.settings import ConfigError  # noqa: E402
 from spinn_tensor.export.artefact import input_axes, output_axes  # noqa: E402
 from spinn_tensor.export.interface import ExportError, describe  # noqa: E402
 from spinn_tensor.export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
@@ -226,7 +227,7 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch) -> None:
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_made(monkeypatch) -> None:
-    with pytest.raises(ExportError, match=r"format: expected one of onnx, .*, got 'onnx-int4'"):
+    with pytest.raises(ConfigError, match=r"format: expected one of onnx, .*, got 'onnx-int4'"):
         describe(tiny_model("pair", "spinn"), "onnx-int4")
     diverged = tiny_model("pair", "spinn")
     with torch.no_grad():

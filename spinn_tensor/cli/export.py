@@ -93,16 +93,16 @@ def run(args: argparse.Namespace) -> int:
 
     _check_usage(args)
     checkpoint = load_checkpoint(args.checkpoint)
-    exported = describe(
-        checkpoint.model,
-        args.format,
-        tables=args.tables,
-        fold_leaves=args.fold_leaves,
-        max_length=args.max_length or 0,
-        vocabulary_sha256=checkpoint.vocabulary.sha256,
-        branching=checkpoint.config.text.branching,
-    )
     try:
+        exported = describe(
+            checkpoint.model,
+            args.format,
+            tables=args.tables,
+            fold_leaves=args.fold_leaves,
+            max_length=args.max_length or 0,
+            vocabulary_sha256=checkpoint.vocabulary.sha256,
+            branching=checkpoint.config.text.branching,
+        )
         report = export_folder(checkpoint, args.output, exported, args.name or "spinn", _say)
     except (ArtefactError, ExportError, ParityError, ProviderError) as error:
         raise ConfigError(str(error)) from error
