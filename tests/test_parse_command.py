@@ -23,12 +23,7 @@ from spinn_tensor.data_prep.trees import format_binary, parse_binary, right_bran
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
 from tests.machines import needs_shared
-from tests.tiny_runs import (
-    PRESET,
-    pair_arguments,
-    parser_arguments,
-    write_pairs,
-)
+from tests.tiny_runs import PRESET, pair_arguments, write_pairs
 
 pytestmark = pytest.mark.numerical
 
@@ -353,32 +348,14 @@ def test_a_bar_on_a_terminal(parser_run: Path, capsys: Capture, monkeypatch: pyt
     assert printed.out == "( dogs bark )\n"
 
 
-def test_a_resumed_parser_is_one_that_was_not_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With its files given as relative paths, from another folder, and not given again."""
-    (tmp_path / "data").mkdir()
-    monkeypatch.chdir(tmp_path / "data")
-    arguments = parser_arguments(Path())
-    assert main([*arguments, "--epochs", "2", "--output", "../whole"]) == 0
-    assert main([*arguments, "--epochs", "1", "--output", "../parts"]) == 0
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", "--output", "parts", "--resume", "--epochs", "2", "--threads", "1"]) == 0
-    weights = [(tmp_path / name / "last" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
-    assert weights[0] == weights[1]
-
-
 def test_evaluate_scores_the_trees(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert (
-        "loss" not in json.loads((parser_run / "results.json").read_text())["splits"]["dev"]
-    )  # there is none
+    results = json.loads((parser_run / "results.json").read_text())
+    assert "loss" not in results["splits"]["dev"]
     (tmp_path / "more.txt").write_text(format_binary(parse_binary("( a ( bad plot ) )")) + "\n")
     assert main(["evaluate", str(parser_run), "--data", str(tmp_path / "more.txt")]) == 0
     assert "100.00% of transitions as in the corpus's trees" in capsys.readouterr().out
-    assert (
-        main(["evaluate", str(parser_run), "--branching", "left", "--json", str(tmp_path / "scores.json")])
-        == 0
-    )
+    options = ["--branching", "left", "--json", str(tmp_path / "scores.json")]
+    assert main(["evaluate", str(parser_run), *options]) == 0
     printed = capsys.readouterr().out
     assert "of transitions as in trees made by --branching left" in printed
     assert "the corpus's trees" not in printed

@@ -20,7 +20,7 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.resume import STATE, read_training_state
-from tests.tiny_runs import assert_same_run, figures, pair_arguments, same_threads
+from tests.tiny_runs import assert_same_run, figures, pair_arguments, parser_arguments, same_threads
 from tests.tiny_training import Notes, pair_model, pairs, settings
 
 pytest.importorskip("datasets")
@@ -255,3 +255,18 @@ def test_a_run_on_cuda_goes_on_on_the_cpu_and_says_so(last: Path) -> None:
 def test_a_run_on_the_cpu_goes_on_on_cuda_and_says_so(last: Path) -> None:
     (note,) = resumed(last, "cuda")
     assert note.startswith("now on cuda, before not")
+
+
+def test_a_resumed_parser_is_one_that_was_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its files given as relative paths, from another folder, and not given again."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    arguments = parser_arguments(Path())
+    assert main([*arguments, "--epochs", "2", "--output", "../whole"]) == 0
+    assert main([*arguments, "--epochs", "1", "--output", "../parts"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--output", "parts", "--resume", "--epochs", "2", "--threads", "1"]) == 0
+    weights = [(tmp_path / name / "last" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
