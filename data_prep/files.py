@@ -157,7 +157,7 @@ def open_bytes(
         if suffix != ".zip":
             return open(path, "rb")
         with zipfile.ZipFile(path) as archive:
-            member = choose([info.filename for info in archive.infolist() if not info.is_dir()])
+            member = choose([name for name in archive.namelist() if not name.endswith("/")])
             if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataError(f"{member} is packed in another way than deflated")
             # stays open after the archive, until it is closed itself; its own readline is slow with a limit

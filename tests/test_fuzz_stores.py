@@ -100,6 +100,13 @@ def test_a_zip_with_a_name_that_is_no_text(tmp_path: Path) -> None:
         list(read_line_examples(tmp_path / "a.zip", PairFormat(), member="p.jsonl"))
 
 
+def test_a_zip_with_a_file_without_a_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("", b"x")
+    with pytest.raises(DataError, match=r"no p\.jsonl in it"):
+        list(read_line_examples(tmp_path / "a.zip", PairFormat(), member="p.jsonl"))
+
+
 def test_a_zip_that_is_packed_in_another_way(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("p.jsonl", b"\n".join(SNLI_LINES))
