@@ -101,8 +101,12 @@ def test_a_zip_with_a_name_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_a_zip_with_a_file_without_a_name(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("", b"x")
+    content = bytearray(packed(b"x", "a.zip", "p.jsonl"))
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 46] = 0  # where zipfile takes a name to end
+    (tmp_path / "a.zip").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.namelist() == [""]
     with pytest.raises(DataError, match=r"no p\.jsonl in it"):
         list(read_line_examples(tmp_path / "a.zip", PairFormat(), member="p.jsonl"))
 
