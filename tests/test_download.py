@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spinn_tensor.data_prep import download as module
+from spinn_tensor.data_prep.corpora import download as module
 from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
 from spinn_tensor.data_prep.errors import DataError
 
