@@ -224,6 +224,12 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a list": lambda path: torch.save([1], path),
     "a part is missing": change(lambda state: state.pop("method")),
     "unknown counter": change(lambda state: state["progress"].update(hours=1)),
+    "missing counter": change(lambda state: state["progress"].pop("batch")),
+    "average of another type": change(
+        lambda state: state["optimizer"].update(
+            {name: {key: x.double() for key, x in of.items()} for name, of in state["optimizer"].items()}
+        )
+    ),
     "missing optimiser tensor": change(lambda state: state["optimizer"]["mlp.output.bias"].pop("step")),
     "unknown parameter": change(lambda state: state["optimizer"].update(ghost={"square_avg": torch.ones(1)})),
     "misshapen average": change(

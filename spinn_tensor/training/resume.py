@@ -109,7 +109,10 @@ def read_training_state(folder: Path) -> TrainingState:
             path, values = folder / OLD_STATE_JSON, _read_old_state(folder)
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
-        return TrainingState(Progress(**values.pop("progress")), **values)
+        counters = values.pop("progress")
+        if missing := {field.name for field in dataclasses.fields(Progress)} - counters.keys():
+            raise KeyError(f"no {', '.join(sorted(missing))}")
+        return TrainingState(Progress(**counters), **values)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
@@ -151,6 +154,8 @@ def restore(
     try:
         for name, values in state.optimizer.items():
             square_average = values["square_avg"].to(device).view_as(parameters[name])
+            if square_average.dtype != parameters[name].dtype:
+                raise TypeError(f"{name}: got {square_average.dtype}, expected {parameters[name].dtype}")
             optimizer.state[parameters[name]] = {"step": values["step"], "square_avg": square_average}
         method.restore(state.method)
         if not ranks.rank or state.n_processes == ranks.size:
