@@ -25,6 +25,7 @@ from spinn_tensor.encoding import (
     encode_to_shards,
     read_manifest,
     read_shards,
+    shards,
 )
 from spinn_tensor.inference import encode_columns
 from tests.closeness import FLOAT16, FLOAT32, assert_close
@@ -349,6 +350,24 @@ def test_the_whole_command_does_what_parts_left(tmp_path: Path) -> None:
     manifest = encode(source, tmp_path / "out", advance=done.append)
     assert manifest is not None
     assert sum(done) == len(sentences) == manifest["count"]
+
+
+def test_a_part_that_is_overtaken_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process does the same shards and ends the job between a shard and its entry."""
+    source, folder = tmp_path / "in.txt", tmp_path / "out"
+    write_parses(source)
+    write_array, overtaken = shards.write_array, []
+
+    def overtake(path: Path, array: np.ndarray) -> None:
+        write_array(path, array)
+        if not overtaken:
+            overtaken.append(path)
+            encode(source, folder)
+
+    monkeypatch.setattr(shards, "write_array", overtake)
+    assert encode(source, folder) == read_manifest(folder)
+    assert overtaken
+    assert not (folder / "unfinished").exists()
 
 
 def test_parts_that_begin_at_once_replace_another_job_once(tmp_path: Path) -> None:

@@ -225,6 +225,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a part is missing": change(lambda state: state.pop("method")),
     "unknown counter": change(lambda state: state["progress"].update(hours=1)),
     "missing counter": change(lambda state: state["progress"].pop("batch")),
+    "counter of another type": change(lambda state: state["progress"].update(step="3")),
+    "a list for the optimiser": change(lambda state: state.update(optimizer=[])),
     "average of another type": change(
         lambda state: state["optimizer"].update(
             {name: {key: x.double() for key, x in of.items()} for name, of in state["optimizer"].items()}

@@ -105,7 +105,11 @@ class ShardFolder:
             "words": encoded.n_words,
             "unknown_words": encoded.n_unknown,
         }
-        write_json(self._entry(shard), entry)
+        try:
+            write_json(self._entry(shard), entry)
+        except (DataError, FileNotFoundError):  # the folder of the entries is gone
+            if self._manifest() is None:  # else another process did this shard, too, and the job is done
+                raise
 
     def finish(self, n_shards: int, skipped: Skipped) -> dict[str, Any] | None:
         """Write the manifest if all shards are there; None if some are not.

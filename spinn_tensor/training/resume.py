@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pickle
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from spinn_tensor.bundle import read_object
 from spinn_tensor.data_prep.columns import Corpus
+from spinn_tensor.data_prep.settings import checked_fields
 from spinn_tensor.tensor_files import CheckpointError, one_line, read_tensors
 from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.methods import Method
@@ -112,12 +114,14 @@ def read_training_state(folder: Path) -> TrainingState:
         counters = values.pop("progress")
         if missing := {field.name for field in dataclasses.fields(Progress)} - counters.keys():
             raise KeyError(f"no {', '.join(sorted(missing))}")
-        return TrainingState(Progress(**counters), **values)
+        return TrainingState(Progress(**checked_fields(Progress, counters)), **values)
+    except CheckpointError:  # it is a ValueError, too
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, struct.error) as error:
         raise CheckpointError(f"{path}: not a whole file of torch.save ({one_line(error)})") from error
-    except (TypeError, LookupError, AttributeError) as error:
+    except (TypeError, LookupError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{path}: not the state of a run ({one_line(error)})") from error
 
 
@@ -163,7 +167,7 @@ def restore(
             torch.set_rng_state(own["cpu"])
             if device.type == "cuda" and "cuda" in own:  # else only its randomness differs
                 torch.cuda.set_rng_state(own["cuda"], device)
-    except (LookupError, RuntimeError, TypeError) as error:
+    except (LookupError, RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not the state of this model ({one_line(error)})") from error
 
 
