@@ -12,12 +12,11 @@ from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_checkpoint, add_command, positive
 from spinn_tensor.config import ConfigError
+from spinn_tensor.export.artefact import ARTEFACTS
 from spinn_tensor.model.classifiers import load_checkpoint
 
 if TYPE_CHECKING:
     from spinn_tensor.export.parity import ParityReport
-
-FORMATS = ("onnx", "onnx-fp16", "onnx-int8", "torchscript", "pt2", "aoti", "triton")
 
 DESCRIPTION = """\
 Writes a trained model for other programs, any batch and any length, and runs what it wrote
@@ -54,7 +53,7 @@ examples:
 def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "export", "ONNX, TorchScript, Triton, ...", DESCRIPTION, EPILOG)
     add_checkpoint(parser)
-    parser.add_argument("--format", choices=FORMATS, required=True, help="what to write, see above")
+    parser.add_argument("--format", choices=tuple(ARTEFACTS), required=True, help="what to write, see above")
     parser.add_argument(
         "--output",
         type=Path,

@@ -48,7 +48,7 @@ def run_forest(
     tables: ForestTables,
     output_index: Tensor | None = None,  # (Q,) int64 rows to return
 ) -> Tensor:  # (Q, H)
-    """Run SPINN-PI-NT: all compositions of all trees, height by height, in the forest's schedule.
+    """Run SPINN-PI-NT: all compositions of all trees, in the steps of the forest's schedule.
 
     Returns h of the roots (B, H), or of the rows `output_index`, e.g. `tables.node_index` for every node in the order
     of the transitions. Differentiable once in `leaves` and the weights.

@@ -34,7 +34,7 @@ class _Weights(NamedTuple):
 
     @classmethod
     def arrange(cls, tracker: TrackerWeights, dtype: torch.dtype) -> _Weights:
-        """Turn the order of the gates from torch's LSTM's to the cell's, the only place where that is done."""
+        """Turn the order of the gates from torch's LSTM's to the cell's; `TrackerBackward.finish` turns it back."""
         buffer, stack1, stack2 = _tanh_gate_first(tracker.weight_input).to(dtype).chunk(3, dim=1)
         return cls(
             stack=torch.cat((stack1, stack2)),
