@@ -53,14 +53,14 @@ Run = Settings | Mapping[str, Any]  # the settings of a training run, or what it
 
 
 class TextSettings(NamedTuple):
-    """How the run that made a model read text, as far as its users must read it alike."""
+    """Say how the run that made a model read text, as far as its users must read it alike."""
 
     branching: str | None  # trees made without a parser, instead of those of the corpus
     fields: tuple[str, ...]  # PART=NAME, what the fields of a record are called, see `PairFields`
 
 
 class CheckpointConfig(NamedTuple):
-    """What config.json says."""
+    """Hold what config.json says."""
 
     model: ModelConfig
     run: dict[str, Any]  # settings of the run that wrote it: what `RunConfig.from_dict` takes
@@ -70,7 +70,7 @@ class CheckpointConfig(NamedTuple):
 
 
 class Provenance(NamedTuple):
-    """What a bundle holds beside the model; a loaded model has it as `model.provenance`."""
+    """Hold what a bundle holds beside the model; a loaded model has it as `model.provenance`."""
 
     vocabulary: Vocabulary
     run: Run
@@ -79,7 +79,7 @@ class Provenance(NamedTuple):
 
 
 class HubOptions(NamedTuple):
-    """How a bundle is had from the hub: keywords of `huggingface_hub.snapshot_download`."""
+    """Say how a bundle is had from the hub: keywords of `huggingface_hub.snapshot_download`."""
 
     revision: str | None = None  # branch, tag or commit
     cache_dir: str | Path | None = None
@@ -89,7 +89,7 @@ class HubOptions(NamedTuple):
 
 
 class PretrainedModel(nn.Module):
-    """A model that is read from a bundle and written as one."""
+    """Give a model what reads it from a bundle and writes it as one."""
 
     task: ClassVar[str]  # of the bundles that the class reads
     config: ModelConfig

@@ -35,7 +35,7 @@ PACKAGED = "parser"  # the name of the package's own, among trees
 
 
 class Pipeline(TextModel):
-    """A model on one device, for sentences in any number and of any lengths, cut into batches by their tokens."""
+    """Run a model on one device, for sentences in any number and of any lengths, in batches cut by their tokens."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Pipeline(TextModel):
 
 
 class LazyPipeline:
-    """What holds a bundle's place, and reads it at its first use; a pickle holds the place alone."""
+    """Hold a bundle's place, and read it at its first use; a pickle holds the place alone."""
 
     path_or_hub_id: str | Path
     device: str

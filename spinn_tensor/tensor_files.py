@@ -13,7 +13,7 @@ COMPILED = "_orig_mod."  # before the names of what torch.compile was given
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; its text is one line that names the file and what is wrong."""
+    """Raised for a checkpoint that cannot be used; its text is one line: the file and what is wrong."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -35,14 +35,14 @@ BATCH = 256  # sentences or pairs at most
 
 
 class Prediction(NamedTuple):
-    """What a classifier says of a sentence or a pair."""
+    """Hold what a classifier says of a sentence or a pair."""
 
     label: str  # the most probable
     probabilities: dict[str, float]  # of every label, in the order of the model's
 
 
 class TreeMaker(NamedTuple):
-    """A parser of text without a parse."""
+    """Make trees for text without a parse, by a parser."""
 
     vocabulary: Vocabulary
     parse: Callable[[SentenceColumns], np.ndarray]  # transitions (M,) int8, sentence after sentence
@@ -50,14 +50,14 @@ class TreeMaker(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """Sentences as they were given, n of them."""
+    """Hold n sentences as they were given."""
 
     trees: list[Tree]  # n; right-branching where there was no parse
     has_no_parse: list[bool]  # n
 
 
 class TextModel(ABC):
-    """A model with what reads text for it. It keeps no state between calls, so threads may share it.
+    """Join a model with what reads text for it. It keeps no state between calls, so threads may share it.
 
     Results keep the order of the sentences; what comes out for one does not depend on the others. (But for random
     trees, which are drawn for all of a call.)

@@ -20,7 +20,7 @@ from spinn_tensor.pipeline import LazyPipeline
 
 
 class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
-    """The encodings of a bundle's model, which learns nothing here.
+    """Encode sentences by a bundle's model, which learns nothing here.
 
     A pickle or a clone holds the parameters alone, the bundle's place among them, and reads it anew.
     """

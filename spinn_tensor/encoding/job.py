@@ -26,7 +26,7 @@ STDIN = Path("/dev/stdin")
 
 @dataclass(frozen=True)
 class EncodingOptions(Settings):
-    """How lines are read and vectors written."""
+    """Say how lines are read and vectors written."""
 
     field: str | None = None  # of records: that with the parse or text
     branching: str | None = setting(None, "trees of this kind instead of those given", one_of(*BRANCHINGS))
@@ -45,7 +45,7 @@ class EncodingOptions(Settings):
 
 
 class Part(NamedTuple):
-    """What one of several processes does of a job: of n parts, part i has the shards i - 1, i - 1 + n, and so on."""
+    """Say what one of n processes does of a job: part i has the shards i - 1, i - 1 + n, and so on."""
 
     number: int = 1  # i, from 1 on
     n_parts: int = 1

@@ -36,7 +36,7 @@ TENSOR = "encodings"
 
 
 class EncodedBlock(NamedTuple):
-    """What became of n lines; m of them are sentences."""
+    """Hold what became of n lines; m of them are sentences."""
 
     encodings: np.ndarray  # (m, D)
     n_lines: int
@@ -47,7 +47,7 @@ class EncodedBlock(NamedTuple):
 
 
 class ShardFolder:
-    """The output of one job."""
+    """Keep the output of one job."""
 
     def __init__(
         self,

@@ -26,14 +26,14 @@ from spinn_tensor.normalization import MaskedBatchNorm
 
 
 class Outcome(NamedTuple):
-    """What a model says of a batch. n = B, or B times the samples of own transitions, sample after sample."""
+    """Hold what a model says of a batch. n = B, or B times the samples of own transitions, sample after sample."""
 
     logits: Tensor | None  # (n, n_classes), or (2L - B, n_classes); None for a parser
     parse: Parse | None  # None for encoders that do not parse
 
 
 class Checkpoint(NamedTuple):
-    """A loaded checkpoint; unpacks as (model, vocabulary, config)."""
+    """Hold a loaded checkpoint; unpacks as (model, vocabulary, config)."""
 
     model: Model
     vocabulary: Vocabulary
@@ -60,7 +60,7 @@ def build_model(config: ModelConfig) -> Model:
 
 
 class PairClassifier(PretrainedModel):
-    """Premise and hypothesis to a relation."""
+    """Classify the relation of premise and hypothesis."""
 
     task: ClassVar[str] = "pair"
 
@@ -90,7 +90,7 @@ class PairClassifier(PretrainedModel):
 
 
 class SentenceClassifier(PretrainedModel):
-    """One sentence to a class, or with `config.node_labels` every node of its tree."""
+    """Classify single sentences, or with `config.node_labels` every node of their trees."""
 
     task: ClassVar[str] = "sentence"
 
@@ -102,7 +102,7 @@ class SentenceClassifier(PretrainedModel):
         self.mlp = MLP(self.encoder.output_dim, config.classifier)
 
     def forward(self, batch: Batch) -> Tensor:  # (B, n_classes) logits, or (2L - B, n_classes)
-        """With `node_labels` the nodes in the order of the transitions: a sentence's root is its last."""
+        """Return logits, of the nodes in the order of the transitions with `node_labels`: a root is the last."""
         logits = self.run(batch).logits
         assert logits is not None
         return logits
@@ -118,12 +118,12 @@ class SentenceClassifier(PretrainedModel):
         return Outcome(self.mlp(encodings, batch.row_mask), parse)
 
     def root_logits(self, batch: Batch) -> Tensor:  # (B, n_classes)
-        """Logits of the whole sentences, whatever the model was trained on."""
+        """Return the logits of the whole sentences, whatever the model was trained on."""
         return self.mlp(self.encoder(batch.sentences))
 
 
 class SentenceParser(PretrainedModel):
-    """Sentences to trees: a SPINN taught by transitions alone."""
+    """Parse sentences: a SPINN taught by transitions alone."""
 
     task: ClassVar[str] = "parse"
 
@@ -158,7 +158,7 @@ def _encode(
 
 
 class MLP(nn.Module):
-    """Batch norm and dropout on the features and after every ReLU layer, then a linear layer (section 4)."""
+    """Apply batch norm and dropout to the features and after every ReLU layer, then a linear layer (section 4)."""
 
     def __init__(self, input_dim: int, config: ClassifierConfig) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ class CapturedSteps:
 
     @property
     def n_recordings(self) -> int:
-        """How many shapes are recorded."""
+        """Count how many shapes are recorded."""
         return len(self._recordings)
 
     def record(self, bundle: Any) -> None:

@@ -56,7 +56,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the rank that writes, prints and evaluates."""
+        """Tell whether this is the rank that writes, prints and evaluates."""
         return self.rank == 0
 
     def summed(self, values: Tensor) -> Tensor:

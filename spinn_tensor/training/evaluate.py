@@ -25,17 +25,17 @@ class Scores(NamedTuple):
 
     @property
     def n_examples(self) -> int:
-        """The number of examples with a label."""
+        """Count the examples with a label."""
         return sum(map(sum, self.confusion))
 
     @property
     def accuracy(self) -> float:
-        """The share of right predictions; 0 for no examples."""
+        """Return the share of right predictions; 0 for no examples."""
         return sum(row[i] for i, row in enumerate(self.confusion)) / max(self.n_examples, 1)
 
     @property
     def class_accuracy(self) -> dict[str, float | None]:
-        """Of the examples with this gold label, the share predicted so (recall); None for no examples."""
+        """Return the share predicted so of the examples with this gold label (recall); None for no examples."""
         rows = zip(self.labels, self.confusion, strict=True)
         return {label: row[i] / sum(row) if sum(row) else None for i, (label, row) in enumerate(rows)}
 

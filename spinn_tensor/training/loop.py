@@ -56,11 +56,11 @@ from spinn_tensor.training.step import TrainStep
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; its text is one line."""
+    """Raised where training cannot go on; its text is one line."""
 
 
 class Observer:
-    """What the loop tells whoever watches; every method may be overridden."""
+    """Hear what the loop tells whoever watches; every method may be overridden."""
 
     def begin(self, progress: Progress, steps_per_epoch: int, unit: str) -> None:
         """Is called before the first step of a session; `unit` is what an example is: "pairs" or "sentences"."""

@@ -54,7 +54,7 @@ RMSPROP_STEP = inspect.unwrap(torch.optim.RMSprop.step)
 
 
 class Update:
-    """Clips the gradients of a step and changes the weights by them. Nothing waits for the device."""
+    """Clip the gradients of a step and change the weights by them. Nothing waits for the device."""
 
     def __init__(
         self,

@@ -70,12 +70,12 @@ class TrainingState(NamedTuple):
 
     @property
     def was_on_cuda(self) -> bool:
-        """Whether the session that wrote the state ran on CUDA."""
+        """Tell whether the session that wrote the state ran on CUDA."""
         return "cuda" in self.generators[0]
 
     @property
     def n_processes(self) -> int:
-        """How many processes trained together when the state was written."""
+        """Count how many processes trained together when the state was written."""
         return len(self.generators)
 
     def write(self, folder: Path) -> None:

@@ -69,7 +69,7 @@ class TrainStep:
 
     @property
     def n_captured(self) -> int:
-        """How many shapes there are whose steps are captured."""
+        """Count how many shapes there are whose steps are captured."""
         return 0 if self.captured is None else self.captured.n_recordings
 
     def warm_up(
