@@ -220,38 +220,21 @@ def test_shards_of_an_earlier_version_have_the_defaults_of_later_options(tmp_pat
         encode(source, folder, max_words=99)
 
 
-def other_job(change: str, source: Path) -> dict[str, Any]:
-    """Arguments of a job that differs."""
-    if change == "input":
-        source.write_text(source.read_text() + "( old dogs )\n")
-        return {}
-    if change == "model":
-        return {"encoder": encoder_of(seed=1)}
-    values = {
-        "dtype": "float16",
-        "shard_size": 6,
-        "branching": "left",
-        "skip_bad": True,
-        "format": "safetensors",
-    }
-    return {change: values[change]}
+OTHER_JOBS: list[tuple[str, dict[str, Any]]] = [  # what is said of each, and its arguments
+    ("another input, .*in.txt", {}),
+    ("another model", {"encoder": encoder_of(seed=1)}),
+    ("dtype was 'float32', now 'float16'", {"dtype": "float16"}),
+    ("shard_size was 5, now 6", {"shard_size": 6}),
+    ("branching was None, now 'left'", {"branching": "left"}),
+    ("skip_bad was False, now True", {"skip_bad": True}),
+    ("format was 'npy', now 'safetensors'", {"format": "safetensors"}),
+]
 
 
 @pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ("input", "another input, .*in.txt"),
-        ("model", "another model"),
-        ("dtype", "dtype was 'float32', now 'float16'"),
-        ("shard_size", "shard_size was 5, now 6"),
-        ("branching", "branching was None, now 'left'"),
-        ("skip_bad", "skip_bad was False, now True"),
-        ("format", "format was 'npy', now 'safetensors'"),
-    ],
-)
+@pytest.mark.parametrize("message, other", OTHER_JOBS, ids=[message for message, _ in OTHER_JOBS])
 def test_another_job_is_refused_or_replaces_the_encodings(
-    change: str, message: str, finished: bool, tmp_path: Path
+    message: str, other: dict[str, Any], finished: bool, tmp_path: Path
 ) -> None:
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     write_parses(source)
@@ -261,7 +244,8 @@ def test_another_job_is_refused_or_replaces_the_encodings(
         with pytest.raises(Killed):
             encode(source, folder, advance=stop_after(12))
     (folder / "notes.txt").write_text("mine")
-    other = other_job(change, source)
+    if not other:
+        source.write_text(source.read_text() + "( old dogs )\n")
     before = contents(folder)
     with pytest.raises(ConfigError, match=rf"out: holds encodings of another job \({message}\); --overwrite"):
         encode(source, folder, **other)
