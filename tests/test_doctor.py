@@ -164,7 +164,7 @@ def test_facts_of_packages_that_are_missing_broken_or_old(monkeypatch) -> None:
             raise metadata.PackageNotFoundError(name)
         return found or real(name)
 
-    def fail(name: str) -> object:
+    def fail(name: str, package: str | None = None) -> object:
         raise ImportError("no\nsymbol")
 
     monkeypatch.setattr(metadata, "version", version)
