@@ -12,6 +12,7 @@ import pytest
 from spinn_tensor import ConfigError
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.cli.train import new_run
+from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.training.config import (
     DataConfig,
     RunConfig,
@@ -84,6 +85,7 @@ def test_every_preset_is_valid_and_survives_json(name: str) -> None:
 
 
 def test_default_presets_exist() -> None:
+    assert set(DEFAULT_PRESETS) == set(KINDS)
     assert set(DEFAULT_PRESETS.values()) <= set(PRESETS)
 
 

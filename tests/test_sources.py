@@ -19,7 +19,8 @@ import pytest
 from spinn_tensor.cli import prepare as command
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.corpora.download import Archive
-from spinn_tensor.data_prep.corpora.sources import LAYOUTS, archive_source, split_sources
+from spinn_tensor.data_prep.corpora.kinds import KINDS
+from spinn_tensor.data_prep.corpora.sources import archive_source, split_sources
 from spinn_tensor.data_prep.corpora.splits import load_splits, prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
@@ -33,7 +34,7 @@ def write_published(folder: Path, corpus: str) -> dict[str, int]:
     """The corpus's own files, each with another number of examples, which is returned by split."""
     counts = {}
     write = write_trees if corpus == "sst" else write_pairs
-    for number, (split, names) in enumerate(LAYOUTS[corpus].files.items()):
+    for number, (split, names) in enumerate(KINDS[corpus].files.items()):
         counts[split] = 12 + number
         write(folder / names[0], counts[split], seed=number)
     return counts
@@ -51,13 +52,13 @@ def zipped(folder: Path, corpus: str, path: Path) -> Path:
     files = list(folder.iterdir())  # before the archive is one of them
     with zipfile.ZipFile(path, "w") as archive:
         for file in files:
-            archive.write(file, f"{LAYOUTS[corpus].folder}/{file.name}")
+            archive.write(file, f"{KINDS[corpus].folder}/{file.name}")
     return path
 
 
 @pytest.mark.parametrize("corpus", ARCHIVES)
 def test_a_folder_an_unpacked_archive_or_the_archive_itself(tmp_path: Path, corpus: str) -> None:
-    folder = tmp_path / LAYOUTS[corpus].folder
+    folder = tmp_path / KINDS[corpus].folder
     folder.mkdir()
     counts = write_published(folder, corpus)
     assert sizes(DataConfig(corpus=corpus, data=str(folder))) == counts

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.settings import (
     AT_LEAST_1,
@@ -20,8 +21,6 @@ from spinn_tensor.data_prep.settings import (
     setting,
 )
 
-CORPORA = ("logic", "snli", "multinli", "pairs", "sst", "listops", "trees")
-PAIR_CORPORA = ("logic", "snli", "multinli", "pairs")
 _LISTS = ("train", "dev", "test", "extra", "fields", "labels")
 
 
@@ -32,7 +31,7 @@ class DataConfig(Settings):
     corpus: str = setting(
         "logic",
         "kind of files (default: that of a prepared folder, or the preset's, else logic, which is generated)",
-        one_of(*CORPORA),
+        one_of(*KINDS),
     )
     data: str | None = setting(
         None,

@@ -7,7 +7,8 @@
     SentenceFormat   a sentence, as parse or text, of which a model is to say something
 
 `read` looks at a line alone and leaves binary parses as text; `corpora.read` makes columns of those of many lines at
-once, and where one is no parse, or `read` raises, names the line. A new kind is a class with `read`.
+once, and where one is no parse, or `read` raises, names the line. A new kind is a class with `read`, and an entry of
+`kinds.KINDS`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spinn_tensor.data_prep.corpora.config import DataConfig
-from spinn_tensor.data_prep.corpora.generated import GENERATORS
+from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.errors import DataError
 
 NEEDED = ("train", "dev")
@@ -26,33 +26,6 @@ class Source(NamedTuple):
     member: str | None = None  # only in a .zip
 
 
-class Layout(NamedTuple):
-    """Describe a corpus as it is published."""
-
-    folder: str  # that its archive unpacks to; "" for files that stand alone
-    files: Mapping[str, tuple[str, ...]]  # names that a split's file may have
-
-
-LAYOUTS = {
-    "snli": Layout("snli_1.0", {split: (f"snli_1.0_{split}.jsonl",) for split in ("train", "dev", "test")}),
-    "multinli": Layout(
-        "multinli_1.0",
-        {
-            "train": ("multinli_1.0_train.jsonl",),
-            "dev": ("multinli_1.0_dev_matched.jsonl",),
-            "mismatched": ("multinli_1.0_dev_mismatched.jsonl",),
-        },
-    ),
-    "sst": Layout("trees", {split: (f"{split}.txt",) for split in ("train", "dev", "test")}),
-    "pairs": Layout("", {split: (f"{split}.jsonl",) for split in ("train", "dev", "test")}),
-    "listops": Layout(
-        "", {split: (f"{split}.tsv", f"{split}_d20s.tsv") for split in ("train", "dev", "test")}
-    ),
-    "trees": Layout("", {split: (f"{split}.txt", f"{split}.jsonl") for split in ("train", "dev", "test")}),
-    "logic": Layout("", {split: (file,) for split, file in GENERATORS["logic"].files.items()}),
-}
-
-
 def split_sources(data: DataConfig) -> dict[str, Source]:
     """Find which file is which split. Raises DataError if train or dev is missing."""
     sources: dict[str, Source] = {}
@@ -62,7 +35,7 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
     sources.update({name: Source(tuple(map(Path, files))) for name, files in given.items() if files})
     for name in NEEDED:
         if name not in sources and data.data is not None:
-            expected = LAYOUTS[data.corpus].files[name][0]
+            expected = KINDS[data.corpus].files[name][0]
             raise DataError(f"no {expected} (nor .gz) in it; --{name} FILE names another", path=data.data)
         if name not in sources:
             raise DataError(f"no {name} file: give --{name} FILE, or --data with the folder of the corpus")
@@ -82,7 +55,7 @@ def extra_sources(data: DataConfig, others: Mapping[str, object]) -> dict[str, S
 
 def archive_source(corpus: str, path: Path, split: str) -> Source:
     """Find a split in the publisher's archive. Raises DataError for a corpus, or a split, that has none."""
-    folder, files = LAYOUTS[corpus]
+    folder, files = KINDS[corpus].folder, KINDS[corpus].files
     if not folder:
         raise DataError(f"--corpus {corpus} is not read from an archive", path=path)
     if split not in files:
@@ -91,11 +64,11 @@ def archive_source(corpus: str, path: Path, split: str) -> Source:
 
 
 def _published(corpus: str, path: Path) -> dict[str, Source]:
-    if path.suffix == ".zip" and LAYOUTS[corpus].folder:
+    if path.suffix == ".zip" and KINDS[corpus].folder:
         return {split: archive_source(corpus, path, split) for split in _splits_in(corpus, path)}
     if not path.is_dir():
         raise DataError("no such folder" if not path.exists() else "expected a folder", path=path)
-    folder, files = LAYOUTS[corpus]
+    folder, files = KINDS[corpus].folder, KINDS[corpus].files
     found = {}
     for split, names in files.items():
         places = [place / name for place in dict.fromkeys((path, path / folder)) for name in names]
@@ -107,7 +80,7 @@ def _published(corpus: str, path: Path) -> dict[str, Source]:
 
 def _splits_in(corpus: str, path: Path) -> list[str]:
     """Find those splits that training needs, and what else is there."""
-    folder, files = LAYOUTS[corpus]
+    folder, files = KINDS[corpus].folder, KINDS[corpus].files
     try:
         with zipfile.ZipFile(path) as archive:
             members = set(archive.namelist())

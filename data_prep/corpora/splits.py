@@ -28,20 +28,9 @@ from spinn_tensor.data_prep.columns import (
     n_sentences,
     select,
 )
-from spinn_tensor.data_prep.corpora.config import CORPORA, PAIR_CORPORA, DataConfig
-from spinn_tensor.data_prep.corpora.formats import (
-    DIGITS,
-    NLI_LABELS,
-    SST_BINARY_LABELS,
-    SST_LABELS,
-    LabelNames,
-    LineFormat,
-    ListOpsFormat,
-    PairFields,
-    PairFormat,
-    SstFormat,
-    TreebankFormat,
-)
+from spinn_tensor.data_prep.corpora.config import DataConfig
+from spinn_tensor.data_prep.corpora.formats import LabelNames
+from spinn_tensor.data_prep.corpora.kinds import KINDS, FileToRead
 from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import Examples, join, read_examples_as_columns
 from spinn_tensor.data_prep.corpora.sources import Source, extra_sources, split_sources
@@ -53,7 +42,7 @@ from spinn_tensor.data_prep.corpora.store import (
     read_store,
 )
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import N_PLACES, Skipped, is_jsonl, shorter_path
+from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path
 from spinn_tensor.data_prep.text import Tokenize
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -99,7 +88,7 @@ def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
 
 def prepare(data: DataConfig, skipped: Skipped, on_lines: OnLines | None = None) -> PreparedCorpus:
     """Read every split from its files, training examples first. Raises DataError naming file, line and field."""
-    words, labels = WordList(), _labels(data)
+    words, labels = WordList(), KINDS[data.corpus].labels(data)
     reader, sources = _Reader(data, words, labels, skipped, on_lines), split_sources(data)
     in_turn = sorted(sources, key=lambda name: name != "train")
     splits = {name: reader.split(sources[name], is_train=name == "train") for name in in_turn}
@@ -143,7 +132,7 @@ def prepared_from(folder: str | None) -> str | None:
     if folder is None or not is_store(folder):
         return None
     corpus = read_manifest(Path(folder))["options"].get("corpus")
-    if corpus not in CORPORA:
+    if corpus not in KINDS:
         raise DataError(f"a corpus of kind {corpus!r}: prepare again", path=folder)
     return str(corpus)
 
@@ -171,9 +160,7 @@ def text_reader(branching: str | None) -> Tokenize | None:
 
 def task_of(data: DataConfig) -> str:
     """Return what a model learns from the corpus."""
-    if data.corpus in PAIR_CORPORA:
-        return "pair"
-    return "parse" if data.corpus == "trees" else "sentence"
+    return KINDS[data.corpus].task
 
 
 def renumbered(
@@ -248,6 +235,7 @@ class _Reader(NamedTuple):
     def _examples(self, source: Source) -> Examples:
         """Read the files' examples one after another, up to the limit."""
         data, own = self.data, Skipped()
+        tokenize = self.tokenize or text_reader(data.branching)
         parts: list[Examples] = []
         try:
             for path in source.paths:
@@ -256,7 +244,7 @@ class _Reader(NamedTuple):
                     break
                 part = read_examples_as_columns(
                     path,
-                    _format(data, path, self.labels, self.tokenize or text_reader(data.branching)),
+                    KINDS[data.corpus].line_format(FileToRead(data, path, self.labels, tokenize)),
                     self.words,
                     member=source.member,
                     skip_bad=data.skip_bad,
@@ -276,31 +264,11 @@ class _Reader(NamedTuple):
         return join(parts)
 
 
-def _format(data: DataConfig, path: Path, labels: LabelNames, tokenize: Tokenize | None) -> LineFormat:
-    if data.corpus == "sst":
-        return SstFormat(data.binary)
-    if data.corpus == "listops":
-        return ListOpsFormat()
-    if data.corpus == "trees":
-        return TreebankFormat(is_jsonl(path), tokenize)
-    return PairFormat(labels, PairFields.named(data.fields), tokenize=tokenize)
-
-
 def _columns(data: DataConfig, examples: Examples) -> Corpus:
-    if data.corpus != "trees":
+    if task_of(data) != "parse":
         return examples.corpus()
     sentences = examples.sentences._replace(node_labels=None)
     return Corpus(sentences, np.full(n_sentences(sentences), NO_LABEL))
-
-
-def _labels(data: DataConfig) -> LabelNames:
-    """Return the labels of the corpus; of files of one's own those given, or those that training examples have."""
-    if data.corpus == "pairs":
-        return LabelNames(list(data.labels), grows=not data.labels)
-    if data.corpus in PAIR_CORPORA:
-        return LabelNames(list(NLI_LABELS))
-    labels = {"sst": SST_BINARY_LABELS if data.binary else SST_LABELS, "listops": DIGITS}
-    return LabelNames(list(labels.get(data.corpus, ())))
 
 
 def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:

@@ -59,63 +59,71 @@ def build_model(config: ModelConfig) -> Model:
     return {kind.task: kind for kind in kinds}[config.task](config)
 
 
-class PairClassifier(PretrainedModel):
+class _Classifier(PretrainedModel):
+    """Encode sentences, and classify features made of their encodings."""
+
+    n_encodings: ClassVar[int]  # that the features of an example are as wide as
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SentenceEncoder(config.encoder)
+        assert config.classifier is not None
+        self.mlp = MLP(self.n_encodings * self.encoder.output_dim, config.classifier)
+
+    def forward(self, batch: Batch) -> Tensor:  # (n, n_classes), see `Outcome`
+        """Return the logits of examples, or with `node_labels` of all nodes, in the order of the transitions."""
+        logits = self.run(batch).logits
+        assert logits is not None
+        return logits
+
+    def run(
+        self,
+        batch: Batch,
+        noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
+    ) -> Outcome:
+        """Return the logits, and the parse of an encoder that parses."""
+        encodings, parse = self._encode(batch.sentences, noise)
+        return Outcome(self.mlp(self._features(encodings, batch), batch.row_mask), parse)
+
+    def _features(self, encodings: Tensor, batch: Batch) -> Tensor:
+        return encodings
+
+    def _encode(self, batch: SentenceBatch, noise: Tensor | None) -> tuple[Tensor, Parse | None]:
+        if not self.encoder.config.parses:
+            return self.encoder(batch), None
+        parse = self.encoder.parse(batch, noise)
+        return parse.encodings, parse
+
+
+class PairClassifier(_Classifier):
     """Classify the relation of premise and hypothesis."""
 
     task: ClassVar[str] = "pair"
+    n_encodings = 4
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = SentenceEncoder(config.encoder)
-        assert config.classifier is not None
-        self.mlp = MLP(4 * self.encoder.output_dim, config.classifier)
-
-    def forward(self, batch: Batch) -> Tensor:  # (B, n_classes) logits
-        logits = self.run(batch).logits
-        assert logits is not None
-        return logits
-
-    def run(
-        self,
-        batch: Batch,
-        noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
-    ) -> Outcome:
-        encodings, parse = _encode(self.encoder, batch.sentences, noise)
+    def _features(self, encodings: Tensor, batch: Batch) -> Tensor:
         n_pairs = batch.labels.shape[0]
         sides = rearrange(encodings, "(sample side b) d -> side (sample b) d", side=2, b=n_pairs)
         premise, hypothesis = sides.unbind(0)
-        features = (premise, hypothesis, premise - hypothesis, premise * hypothesis)
-        return Outcome(self.mlp(torch.cat(features, dim=1), batch.row_mask), parse)
+        return torch.cat((premise, hypothesis, premise - hypothesis, premise * hypothesis), dim=1)
 
 
-class SentenceClassifier(PretrainedModel):
-    """Classify single sentences, or with `config.node_labels` every node of their trees."""
+class SentenceClassifier(_Classifier):
+    """Classify single sentences, or with `config.node_labels` every node of their trees: a root is its tree's last."""
 
     task: ClassVar[str] = "sentence"
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = SentenceEncoder(config.encoder)
-        assert config.classifier is not None
-        self.mlp = MLP(self.encoder.output_dim, config.classifier)
-
-    def forward(self, batch: Batch) -> Tensor:  # (B, n_classes) logits, or (2L - B, n_classes)
-        """Return logits, of the nodes in the order of the transitions with `node_labels`: a root is the last."""
-        logits = self.run(batch).logits
-        assert logits is not None
-        return logits
+    n_encodings = 1
 
     def run(
         self,
         batch: Batch,
         noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
     ) -> Outcome:
+        """Return the logits, of all nodes where the model was built with `node_labels`, and the parse."""
         if self.config.node_labels:
             return Outcome(self.mlp(self.encoder.node_states(batch.sentences)), None)
-        encodings, parse = _encode(self.encoder, batch.sentences, noise)
-        return Outcome(self.mlp(encodings, batch.row_mask), parse)
+        return super().run(batch, noise)
 
     def root_logits(self, batch: Batch) -> Tensor:  # (B, n_classes)
         """Return the logits of the whole sentences, whatever the model was trained on."""
@@ -146,15 +154,6 @@ class SentenceParser(PretrainedModel):
 
 
 Model = PairClassifier | SentenceClassifier | SentenceParser
-
-
-def _encode(
-    encoder: SentenceEncoder, batch: SentenceBatch, noise: Tensor | None
-) -> tuple[Tensor, Parse | None]:
-    if not encoder.config.parses:
-        return encoder(batch), None
-    parse = encoder.parse(batch, noise)
-    return parse.encodings, parse
 
 
 class MLP(nn.Module):

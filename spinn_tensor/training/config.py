@@ -27,7 +27,6 @@ from spinn_tensor.config import (
     one_of,
     setting,
 )
-from spinn_tensor.data_prep.corpora.config import CORPORA as CORPORA
 from spinn_tensor.data_prep.corpora.config import DataConfig as DataConfig
 
 CRITERIA = ("accuracy", "f1")

@@ -1,0 +1,116 @@
+"""The kinds of corpora: what one learns from, which files it has, what its labels are, and what reads a line of it.
+
+A new kind is a class with `read` in `formats`, and an entry of `KINDS` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from spinn_tensor.data_prep.corpora.formats import (
+    DIGITS,
+    NLI_LABELS,
+    SST_BINARY_LABELS,
+    SST_LABELS,
+    LabelNames,
+    LineFormat,
+    ListOpsFormat,
+    PairFields,
+    PairFormat,
+    SstFormat,
+    TreebankFormat,
+)
+from spinn_tensor.data_prep.corpora.generated import GENERATORS
+from spinn_tensor.data_prep.files import is_jsonl
+from spinn_tensor.data_prep.text import Tokenize
+
+if TYPE_CHECKING:
+    from spinn_tensor.data_prep.corpora.config import DataConfig
+
+SPLITS = ("train", "dev", "test")
+
+
+class FileToRead(NamedTuple):
+    """Hold what a format may depend on: the settings, the file, the labels, and what reads text without a parse."""
+
+    data: DataConfig
+    path: Path
+    labels: LabelNames
+    tokenize: Tokenize | None
+
+
+class Kind(NamedTuple):
+    """Describe a kind of corpus."""
+
+    task: str  # what a model learns from it: "pair", "sentence" or "parse"
+    files: Mapping[str, tuple[str, ...]]  # names that a split's file may have
+    labels: Callable[[DataConfig], LabelNames]
+    line_format: Callable[[FileToRead], LineFormat]
+    folder: str = ""  # that the publisher's archive unpacks to; "" for files that stand alone
+
+
+def _pair_format(file: FileToRead) -> LineFormat:
+    return PairFormat(file.labels, PairFields.named(file.data.fields), tokenize=file.tokenize)
+
+
+def _nli_labels(data: DataConfig) -> LabelNames:
+    return LabelNames(list(NLI_LABELS))
+
+
+def _own_labels(data: DataConfig) -> LabelNames:
+    """Return the labels that are given, or have those of the training examples found."""
+    return LabelNames(list(data.labels), grows=not data.labels)
+
+
+def _sst_labels(data: DataConfig) -> LabelNames:
+    return LabelNames(list(SST_BINARY_LABELS if data.binary else SST_LABELS))
+
+
+KINDS = {
+    "logic": Kind(
+        "pair",
+        {split: (file,) for split, file in GENERATORS["logic"].files.items()},
+        _nli_labels,
+        _pair_format,
+    ),
+    "snli": Kind(
+        "pair",
+        {split: (f"snli_1.0_{split}.jsonl",) for split in SPLITS},
+        _nli_labels,
+        _pair_format,
+        "snli_1.0",
+    ),
+    "multinli": Kind(
+        "pair",
+        {
+            "train": ("multinli_1.0_train.jsonl",),
+            "dev": ("multinli_1.0_dev_matched.jsonl",),
+            "mismatched": ("multinli_1.0_dev_mismatched.jsonl",),
+        },
+        _nli_labels,
+        _pair_format,
+        "multinli_1.0",
+    ),
+    "pairs": Kind("pair", {split: (f"{split}.jsonl",) for split in SPLITS}, _own_labels, _pair_format),
+    "sst": Kind(
+        "sentence",
+        {split: (f"{split}.txt",) for split in SPLITS},
+        _sst_labels,
+        lambda file: SstFormat(file.data.binary),
+        "trees",
+    ),
+    "listops": Kind(
+        "sentence",
+        {split: (f"{split}.tsv", f"{split}_d20s.tsv") for split in SPLITS},
+        lambda data: LabelNames(list(DIGITS)),
+        lambda file: ListOpsFormat(),
+    ),
+    "trees": Kind(
+        "parse",
+        {split: (f"{split}.txt", f"{split}.jsonl") for split in SPLITS},
+        lambda data: LabelNames([]),
+        lambda file: TreebankFormat(is_jsonl(file.path), file.tokenize),
+    ),
+}
