@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-portable lint check bench fuzz clean
+.PHONY: help setup demo test test-all test-portable lint check bench fuzz clean
 
 help:
 	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
-	@echo "make test    run the tests (10 minutes)"
+	@echo "make test    run the tests (6 to 10 minutes)"
+	@echo "make test-all   those that take longer, too (slow)"
 	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (3 minutes; all: 20)"
 	@echo "make check   formatter, linter, type checker, then the tests"
 	@echo "make bench   measure the encoders against their baselines (about 10 minutes, best on a quiet machine)"
@@ -29,6 +30,9 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not gpu and not network"
 
 test-portable: $(READY)
 	$(BIN)/python -m tests.portable --workers $(WORKERS) $(SETTINGS)
