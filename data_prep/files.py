@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import importlib
 import io
 import json
 import os
@@ -21,12 +21,31 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.temporary import real_path, shared_descriptor, temporary_beside
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it, which reads no .xz
+
+    class LZMAError(Exception):  # type: ignore[no-redef]
+        pass
+
+
 StrPath = str | os.PathLike[str]
 Example = TypeVar("Example")
 
 
 N_PLACES = 3  # of each reason that `Skipped` keeps
-UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile)  # what reading on in an archive raises
+COMPRESSED = {
+    ".gz": "gzip",
+    ".bz2": "bz2",
+    ".xz": "lzma",
+}  # the module whose `open` unpacks a file of this ending
+UNREADABLE = (
+    EOFError,
+    OSError,
+    zlib.error,
+    zipfile.BadZipFile,
+    LZMAError,
+)  # what reading on in an archive raises
 BLOCK_CHARACTERS = 1 << 25  # of the lines of a block, beside the last one: blocks of usual lines have fewer
 
 
@@ -113,9 +132,15 @@ def shorter_path(place: str) -> str:
     return min(place, os.path.relpath(place), key=len)
 
 
+def unpacked_name(path: StrPath) -> str:
+    """Give a file's name without the ending that says how it is compressed."""
+    name, suffix = os.path.splitext(os.fspath(path))
+    return name if suffix in COMPRESSED else os.fspath(path)
+
+
 def is_jsonl(path: StrPath) -> bool:
-    """Tells whether a file's name says that it has a JSON object a line, plain or .gz."""
-    return os.fspath(path).removesuffix(".gz").endswith(".jsonl")
+    """Tells whether a file's name says that it has a JSON object a line, plain or compressed."""
+    return unpacked_name(path).endswith(".jsonl")
 
 
 @contextmanager
@@ -123,10 +148,10 @@ def open_text(
     path: StrPath,
     *,
     member: str | None = None,  # file inside a .zip
-    skipped: Skipped | None = None,  # counts bad lines, not raising: too long, not UTF-8, a .gz's broken end
+    skipped: Skipped | None = None,  # counts bad lines, not raising: too long, not UTF-8, a broken end
     limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept
 ) -> Iterator[Iterator[str]]:
-    """Open a UTF-8 text file, plain, .gz or in a .zip, whose lines are read as they are asked for.
+    """Open a UTF-8 text file, plain, .gz, .bz2, .xz or in a .zip, whose lines are read as they are asked for.
 
     Lines end at "\\n" alone, so that they count as other tools count them; one that is left out is given as an
     empty one, so that the others keep their numbers.
@@ -145,15 +170,15 @@ def open_bytes(
     path: StrPath,
     choose: Callable[[Sequence[str]], str],  # of the names of the files in a .zip, one; may raise DataError
 ) -> IO[bytes]:
-    """Open a file, plain, .gz or in a .zip, whose bytes are unpacked as they are read.
+    """Open a file, plain, .gz, .bz2, .xz or in a .zip, whose bytes are unpacked as they are read.
 
     Raises DataError for a missing file or folder, a folder, and an archive that is damaged or packed in another way
     than deflated. What is wrong further on shows when it is read: as one of `UNREADABLE`.
     """
     try:
         suffix = Path(path).suffix
-        if suffix == ".gz":
-            return cast(IO[bytes], gzip.open(path))
+        if suffix in COMPRESSED:
+            return cast(IO[bytes], _module_of(suffix).open(path))
         if suffix != ".zip":
             return open(path, "rb")
         with zipfile.ZipFile(path) as archive:
@@ -170,6 +195,16 @@ def open_bytes(
         raise DataError(_reason(path, error), path=path) from error
     except (EOFError, RuntimeError, ValueError) as error:  # of a .zip that is odd, damaged or encrypted
         raise DataError(f"cannot be read: {error}", path=path) from error
+
+
+def _module_of(suffix: str) -> Any:
+    """Import the module that unpacks files of this ending. Raises DataError where Python was built without it."""
+    try:
+        return importlib.import_module(COMPRESSED[suffix])
+    except ImportError as error:
+        raise DataError(
+            f"this Python was built without {COMPRESSED[suffix]}, which {suffix} needs"
+        ) from error
 
 
 def _require_member(member: str | None, names: Sequence[str]) -> str:

@@ -6,9 +6,11 @@ SPINN_FUZZ_SECONDS      after which a reader gets no more of them
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import time
 import zipfile
@@ -114,10 +116,14 @@ def texts(lines: Sequence[bytes], pieces: Sequence[bytes]) -> st.SearchStrategy[
     return st.one_of(broken, broken, broken, st.lists(st.sampled_from(pieces)).map(b"".join), st.binary())
 
 
-def packed(content: bytes, name: str, member: str) -> bytes:
-    """Pack the content as a .gz, or as a file in a .zip, where the name says so."""
+def packed(content: bytes, name: str, member: str = "") -> bytes:
+    """Pack the content as a .gz, .bz2 or .xz, or as a file in a .zip, where the name says so."""
     if name.endswith(".gz"):
         return gzip.compress(content, mtime=0)
+    if name.endswith(".bz2"):
+        return bz2.compress(content)
+    if name.endswith(".xz"):
+        return lzma.compress(content, preset=0)
     if not name.endswith(".zip"):
         return content
     file = io.BytesIO()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 
@@ -16,13 +17,16 @@ from spinn_tensor.data_prep.files import (
     N_PLACES,
     Skipped,
     atomic_write,
+    is_jsonl,
     open_text,
     read_examples,
     read_json_object,
     shorter_path,
+    unpacked_name,
     write_json,
 )
 from spinn_tensor.data_prep.trees import Tree, parse_binary
+from tests.fuzzing import packed
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
 LINES = ["one\n", "two\u2028still two\r\n", "three"]
@@ -41,10 +45,10 @@ def even(line: str, skipped: Skipped) -> int:
     return number
 
 
-def long_gz(path: Path, n_lines: int = 20_000) -> Path:
-    """Numbers that compress badly, so that a truncated file still has lines to give."""
+def long_file(path: Path, n_lines: int = 300_000) -> Path:
+    """Compress numbers, of which there are enough that a truncated file still has lines to give."""
     numbers = (str((i * 2654435761) % 2**31 * 2) for i in range(n_lines))
-    path.write_bytes(gzip.compress("\n".join(numbers).encode()))
+    path.write_bytes(packed("\n".join(numbers).encode(), path.name))
     return path
 
 
@@ -53,18 +57,41 @@ def truncate(path: Path, share: float = 0.5) -> Path:
     return path
 
 
-def test_plain_gz_and_zip_read_alike(tmp_path: Path) -> None:
-    plain, packed, archive = tmp_path / "a.txt", tmp_path / "a.txt.gz", tmp_path / "a.zip"
-    plain.write_bytes(TEXT.encode())
-    packed.write_bytes(gzip.compress(TEXT.encode()))
+@pytest.mark.parametrize("ending", ["", ".gz", ".bz2", ".xz"])
+def test_plain_and_compressed_read_alike(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.txt{ending}"
+    path.write_bytes(packed(TEXT.encode(), path.name))
+    assert read(path) == LINES
+
+
+def test_a_file_in_a_zip_is_read(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as writer:
         writer.writestr("folder/other.txt", "other")
         writer.writestr("folder/a.txt", TEXT)
-    assert read(plain) == read(packed) == read(archive, "folder/a.txt") == LINES
+    assert read(archive, "folder/a.txt") == LINES
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".bz2", ".xz"])
+def test_a_name_tells_the_form_beneath_the_compression(ending: str) -> None:
+    assert unpacked_name(f"folder.d/v.bin{ending}") == "folder.d/v.bin"
+    assert is_jsonl(Path(f"a.jsonl{ending}"))
+    assert not is_jsonl(Path(f"a.txt{ending}"))
+
+
+@pytest.mark.parametrize("ending", [".bz2", ".xz"])
+def test_a_python_without_the_module_says_so(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.txt{ending}"
+    path.write_bytes(packed(TEXT.encode(), path.name))
+    monkeypatch.setitem(sys.modules, {".bz2": "bz2", ".xz": "lzma"}[ending], None)
+    with pytest.raises(DataError, match=rf"a\.txt\{ending}: this Python was built without"):
+        read(path)
 
 
 def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
-    with open_text(truncate(long_gz(tmp_path / "a.gz"))) as lines:
+    with open_text(truncate(long_file(tmp_path / "a.gz"))) as lines:
         assert next(lines) == "0\n"
 
 
@@ -85,6 +112,10 @@ def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
             gzip.compress(b"abc\n", mtime=0)[:10] + b"\xff" * 20,
             "a.txt.gz:1: cannot be read: Error -3",
         ),
+        ("a.txt.bz2", b"plain text\n", "a.txt.bz2:1: cannot be read: "),
+        ("a.txt.xz", b"plain text\n", "a.txt.xz:1: cannot be read: "),
+        ("a.txt.bz2", packed(b"abc\n" * 9, ".bz2")[:20], "a.txt.bz2:1: truncated"),
+        ("a.txt.xz", packed(b"abc\n" * 9, ".xz")[:20], "a.txt.xz:1: truncated"),
         ("a.txt", b"one\n\xff\xfe\n", "a.txt:2: not UTF-8 text"),
         ("a.zip", b"PK\x03\x04 cut short", "a.zip: truncated or not a .zip file"),
     ],
@@ -98,8 +129,9 @@ def test_a_file_that_cannot_be_read_is_refused(
     assert message in str(caught.value)
 
 
-def test_a_truncated_gz_names_the_line_it_breaks_at(tmp_path: Path) -> None:
-    path = truncate(long_gz(tmp_path / "a.gz"))
+@pytest.mark.parametrize("name", ["a.gz", "a.bz2", "a.xz"])
+def test_a_truncated_file_names_the_line_it_breaks_at(tmp_path: Path, name: str) -> None:
+    path = truncate(long_file(tmp_path / name))
     seen: list[str] = []
     with pytest.raises(DataError, match=": truncated") as caught, open_text(path) as lines:
         seen.extend(lines)
@@ -143,14 +175,15 @@ def test_a_bad_line_is_named_or_counted(tmp_path: Path) -> None:
     assert str(skipped) == "2 lines skipped: 2 x number: odd"
 
 
-def test_a_truncated_gz_with_skip_bad_is_one_bad_line(tmp_path: Path) -> None:
-    path = truncate(long_gz(tmp_path / "a.gz"))
+@pytest.mark.parametrize("name", ["a.gz", "a.bz2", "a.xz"])
+def test_a_truncated_file_with_skip_bad_is_one_bad_line(tmp_path: Path, name: str) -> None:
+    path = truncate(long_file(tmp_path / name))
     skipped = Skipped()
     examples = list(read_examples(path, even, skip_bad=True, skipped=skipped))
     assert len(examples) > 5_000
     assert skipped == {"truncated: the compressed data end early": 1}
     with pytest.raises(DataError, match=": truncated"):
-        list(read_examples(truncate(path, 0.0005), even, skip_bad=True))
+        list(read_examples(truncate(path, 0.00005), even, skip_bad=True))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.server
+import itertools
 import json
 import shutil
 import threading
@@ -25,6 +25,7 @@ from spinn_tensor.data_prep.corpora.splits import load_splits, prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
+from tests.fuzzing import packed
 from tests.tiny_runs import SMALL, write_own_pairs, write_pairs, write_trees
 
 ARCHIVES = ("snli", "multinli", "sst")
@@ -65,9 +66,9 @@ def test_a_folder_an_unpacked_archive_or_the_archive_itself(tmp_path: Path, corp
     assert sizes(DataConfig(corpus=corpus, data=str(tmp_path))) == counts
     archive = zipped(folder, corpus, tmp_path / "archive.zip")
     assert sizes(DataConfig(corpus=corpus, data=str(archive))) == counts
-    for file in list(folder.iterdir()):
-        packed = file.with_name(file.name + ".gz")
-        packed.write_bytes(gzip.compress(file.read_bytes()))
+    for file, ending in zip(list(folder.iterdir()), itertools.cycle([".gz", ".bz2", ".xz"])):
+        name = file.name + ending
+        file.with_name(name).write_bytes(packed(file.read_bytes(), name))
         file.unlink()
     assert sizes(DataConfig(corpus=corpus, data=str(folder))) == counts
 
@@ -94,7 +95,9 @@ def test_listops_as_published(tmp_path: Path) -> None:
     """Without dev, for which another file is named."""
     for name in ("train_d20s.tsv", "test_d20s.tsv"):
         (tmp_path / name).write_text("9\t( ( ( [MAX 2 ) 9 ) ] )\n1\t1\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"no dev\.tsv \(nor \.gz\) in it; --dev FILE names another"):
+    with pytest.raises(
+        DataError, match=r"no dev\.tsv \(nor \.gz, \.bz2, \.xz\) in it; --dev FILE names another"
+    ):
         split_sources(DataConfig(corpus="listops", data=str(tmp_path)))
     dev = tmp_path / "part"
     dev.write_text("1\t1\n", encoding="utf-8")

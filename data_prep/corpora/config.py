@@ -39,20 +39,20 @@ class DataConfig(Settings):
         metavar="PATH",
     )
     train: tuple[str, ...] = setting(
-        (), "train examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+        (), "train examples, plain or compressed, instead of --data's; repeatable", metavar="FILE"
     )
     dev: tuple[str, ...] = setting(
-        (), "dev examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+        (), "dev examples, plain or compressed, instead of --data's; repeatable", metavar="FILE"
     )
     test: tuple[str, ...] = setting(
-        (), "test examples, plain or .gz, instead of --data's; repeatable", metavar="FILE"
+        (), "test examples, plain or compressed, instead of --data's; repeatable", metavar="FILE"
     )
     extra: tuple[str, ...] = setting(
         (), "another file to evaluate at the end; repeatable", metavar="NAME=FILE"
     )
     vectors: str | None = setting(
         None,
-        "word vectors: GloVe text (plain, .gz or .zip), word2vec .bin, or .safetensors (default: from scratch)",
+        "word vectors: GloVe text (plain, compressed or .zip), word2vec .bin, or .safetensors (default: from scratch)",
         metavar="FILE",
     )
     min_count: int = setting(1, "rarer words of the training examples become <unk>", AT_LEAST_1)

@@ -1,6 +1,6 @@
 """Which files are which split of a corpus.
 
---data FOLDER     the files that the corpus's publisher, or its generator, put there, plain or .gz
+--data FOLDER     the files that the corpus's publisher, or its generator, put there, plain or compressed
 --data FILE.zip   the publisher's own archive
 --train FILE ...  any files in the corpus's format, instead
 """
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import COMPRESSED
 
 NEEDED = ("train", "dev")
 
@@ -36,7 +37,9 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
     for name in NEEDED:
         if name not in sources and data.data is not None:
             expected = KINDS[data.corpus].files[name][0]
-            raise DataError(f"no {expected} (nor .gz) in it; --{name} FILE names another", path=data.data)
+            compressed = ", ".join(COMPRESSED)
+            reason = f"no {expected} (nor {compressed}) in it; --{name} FILE names another"
+            raise DataError(reason, path=data.data)
         if name not in sources:
             raise DataError(f"no {name} file: give --{name} FILE, or --data with the folder of the corpus")
     return sources | extra_sources(data, sources)
@@ -72,7 +75,9 @@ def _published(corpus: str, path: Path) -> dict[str, Source]:
     found = {}
     for split, names in files.items():
         places = [place / name for place in dict.fromkeys((path, path / folder)) for name in names]
-        candidates = [place.with_name(place.name + ending) for place in places for ending in ("", ".gz")]
+        candidates = [
+            place.with_name(place.name + ending) for place in places for ending in ("", *COMPRESSED)
+        ]
         if existing := [candidate for candidate in candidates if candidate.is_file()]:
             found[split] = Source((existing[0],))
     return found
