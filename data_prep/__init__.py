@@ -51,6 +51,7 @@ from spinn_tensor.data_prep.corpora import read_line_examples as read_line_examp
 from spinn_tensor.data_prep.corpora import read_store as read_store
 from spinn_tensor.data_prep.corpora import write_store as write_store
 from spinn_tensor.data_prep.errors import DataError as DataError
+from spinn_tensor.data_prep.errors import DataWarning as DataWarning
 from spinn_tensor.data_prep.files import Skipped as Skipped
 from spinn_tensor.data_prep.files import atomic_write as atomic_write
 from spinn_tensor.data_prep.files import open_text as open_text

@@ -1,9 +1,13 @@
-"""The one error of data preparation: what is wrong with the input, and where."""
+"""The one error of data preparation: what is wrong with the input, and where; and its one warning."""
 
 from __future__ import annotations
 
 import os
 from typing import Self
+
+
+class DataWarning(UserWarning):
+    """Issued for input that is read although something in it is odd. Its text names the place."""
 
 
 class DataError(ValueError):

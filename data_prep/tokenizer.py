@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from functools import cached_property, lru_cache
@@ -57,6 +58,10 @@ _TYPOGRAPHIC = {"‘": "'", "’": "'", "“": "``", "”": "''", "…": "...", 
 _FINAL_PERIOD = r"""(?<=[^.])\.(?=[\])}>"']*\s*\z)"""
 _OPENING_QUOTE = r"""(?<![^\s(\[{<])(?:"|''(?=\S))"""
 _BRACKETS = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}
+# What a token stands for: quotes, each a token by itself, and escapes, in any part of it and in lower case, too.
+_UNQUOTED = {"``": '"', "''": '"', "`": "'"}
+_UNESCAPED = {escape: text for text, escape in _BRACKETS.items()} | {r"\/": "/", r"\*": "*"}
+_ESCAPE = re.compile("|".join(map(re.escape, _UNESCAPED)), re.IGNORECASE)
 _PUNCTUATION = r"``|''|\.\.\.|--|[;@#$%&?!<>]|[:,](?!\d)"
 # Unassigned characters are as good as letters, so that a text splits as it does in lower case: new capitals may have
 # small letters that were there before.
@@ -78,6 +83,15 @@ _N_REMEMBERED = 1 << 15
 _LONGEST_REMEMBERED = 40
 # `tokenizers` takes up to 250 bytes for a character, and ends the process where it gets none.
 _MOST_CHARACTERS = 4_000_000
+
+
+def unescape(token: str) -> str:
+    r"""Return a token of the Penn Treebank as it is written elsewhere: without the treebank's escapes.
+
+    >>> [unescape(token) for token in ("-LRB-", "-rrb-", "``", "''", r"and\/or", r"\*")]
+    ['(', ')', '"', '"', 'and/or', '*']
+    """
+    return _UNQUOTED.get(token) or _ESCAPE.sub(lambda match: _UNESCAPED[match[0].upper()], token)
 
 
 def penn_tokenizer(vocabulary: Vocabulary | None = None) -> tokenizers.Tokenizer:

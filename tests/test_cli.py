@@ -13,8 +13,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,10 +124,16 @@ def test_trees_without_node_labels(kind: str, tmp_path: Path) -> None:
     assert "nodes" not in json.loads((tmp_path / "run" / "results.json").read_text())["splits"]["dev"]
 
 
-def test_vectors_fix_the_embedding(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("always::spinn_tensor.data_prep.errors.DataWarning")
+def test_vectors_fix_the_embedding(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def show(*warning: Any) -> None:  # as Python does where pytest does not keep them
+        print(warnings.formatwarning(*warning[:4]), end="", file=sys.stderr)
+
+    monkeypatch.setattr(warnings, "showwarning", show)
     words = ("dogs", "cats", "bark", "sing", "not", "unseen")
     vectors = tmp_path / "vectors.txt.gz"
     with gzip.open(vectors, "wt", encoding="utf-8") as file:
+        file.write("4 8\n")
         file.writelines(
             f"{word} {' '.join(str(i + j / 8) for j in range(8))}\n" for i, word in enumerate(words)
         )
@@ -140,6 +148,8 @@ def test_vectors_fix_the_embedding(tmp_path: Path) -> None:
         str(tmp_path / "run"),
     ]
     assert main([*pair_arguments(tmp_path), *options]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert f"spinn: warning: {vectors}: line 1 says 4 words, the file has 6" in said
     model, vocabulary, config = load_checkpoint(tmp_path / "run")
     assert not config.model.encoder.train_embedding
     row = vocabulary.index["cats"]

@@ -34,6 +34,8 @@ TENSORS = save({"vectors": MATRIX, "words": SPELLINGS})
 GOOD = {
     "v.txt": (TEXT, HEADED),
     "v.txt.gz": (TEXT, HEADED),
+    "v.txt.bz2": (TEXT, HEADED),
+    "v.txt.xz": (TEXT, HEADED),
     "v.zip": (TEXT, HEADED),
     "v.bin": (BINARY,),
     "v.bin.gz": (BINARY,),
@@ -54,6 +56,7 @@ def contents(draw, name: str, kind: str) -> bytes:
     return damaged(packed(content, name, "v.txt"), draw(st.lists(changes(PIECES), max_size=2)))
 
 
+@pytest.mark.filterwarnings("ignore::spinn_tensor.data_prep.errors.DataWarning")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", GOOD)
 def test_a_matrix_or_one_error(name: str, kind: str, tmp_path: Path) -> None:

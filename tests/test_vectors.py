@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import random
 import zipfile
 from collections.abc import Callable
@@ -10,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.vectors import (
     DRAWN,
     EXACT,
-    LOWER,
     PADDING,
     WordVectors,
     read,
@@ -24,52 +22,7 @@ from spinn_tensor.data_prep.vectors import (
     save_vectors,
 )
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-
-VOCABULARY = Vocabulary(("<pad>", "<unk>", "dog", "cat", "zebra"))
-
-
-def text_lines(words: list[str], matrix: np.ndarray) -> bytes:
-    """GloVe's text."""
-    rows = (" ".join([word, *map(str, row)]) for word, row in zip(words, matrix.tolist(), strict=True))
-    return "".join(row + "\n" for row in rows).encode()
-
-
-def word2vec(words: list[str], matrix: np.ndarray, end: bytes = b"\n") -> bytes:
-    """word2vec's binary form."""
-    rows = [
-        word.encode() + b" " + row.astype("<f4").tobytes() + end
-        for word, row in zip(words, matrix, strict=True)
-    ]
-    return f"{len(words)} {matrix.shape[1]}\n".encode() + b"".join(rows)
-
-
-def tensors(path: Path, words: list[str], matrix: np.ndarray, /, **changes: np.ndarray | None) -> Path:
-    """A file that the library writes."""
-    text = np.frombuffer("\n".join(words).encode(), dtype=np.uint8)
-    content = {"vectors": matrix.astype(np.float32), "words": text, **changes}
-    save_file({name: array for name, array in content.items() if array is not None}, path)
-    return path
-
-
-def write(path: Path, content: bytes | str) -> Path:
-    """Write a file, packed as its name says."""
-    content = content.encode() if isinstance(content, str) else content
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("vectors.txt", content)
-    else:
-        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
-
-
-def write_form(name: str, folder: Path, words: list[str], matrix: np.ndarray) -> Path:
-    path = folder / name
-    if name.endswith(".safetensors"):
-        return tensors(path, words, matrix)
-    return write(path, (word2vec if ".bin" in name else text_lines)(words, matrix))
-
-
-FORMS = ["v.txt", "v", "v.txt.gz", "v.zip", "v.bin", "v.bin.gz", "v.safetensors"]
+from tests.vector_files import FORMS, VOCABULARY, tensors, write, write_form
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -108,27 +61,6 @@ def test_every_form_gives_the_same_whatever_the_blocks(
         np.testing.assert_array_equal(found[name], found["v.txt"], err_msg=name)
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_as_spelt_before_lower_case_whatever_comes_first(tmp_path: Path, name: str) -> None:
-    vocabulary = Vocabulary(("<pad>", "<unk>", "Dog", "dog", "CAT", "Cat", "ZEBRA", "Ox"))
-    words = ["dog", "cat", "Dog", "Cat", "zebra", "OX"]
-    matrix = np.arange(1, 7)[:, None] * np.ones(2)
-    vectors = read_vectors(write_form(name, tmp_path, words, matrix), vocabulary, 2)
-    assert vectors.matrix[2:7, 0].tolist() == [3, 1, 2, 4, 5]
-    assert vectors.origin.tolist() == [PADDING, DRAWN, EXACT, EXACT, LOWER, EXACT, LOWER, DRAWN]
-    assert (vectors.n_found, vectors.n_exact, vectors.n_lower, vectors.n_missing) == (5, 3, 2, 2)
-    assert str(vectors) == (
-        "vectors of 5 of 7 tokens (71.4%): 3 as spelt, 2 in lower case; 2 drawn, <unk> among them"
-    )
-
-
-def test_the_file_may_have_a_vector_for_unknown_words_but_not_for_padding(tmp_path: Path) -> None:
-    path = write(tmp_path / "v.txt", "<unk> 1 2\n<pad> 3 4\ndog 5 6\ncat 5 7\nzebra 5 8\n")
-    vectors = read_vectors(path, VOCABULARY, 2)
-    assert vectors.matrix[:2].tolist() == [[0, 0], [1, 2]]
-    assert str(vectors) == "vectors of 4 of 4 tokens (100.0%): 4 as spelt, 0 in lower case; 0 drawn"
-
-
 def test_unknown_words_are_drawn_alike_each_time_at_the_scale_of_the_found(tmp_path: Path) -> None:
     words = tuple(f"w{i}" for i in range(500))
     vocabulary = Vocabulary(("<pad>", "<unk>", "a", "b", *words))
@@ -144,9 +76,10 @@ def test_unknown_words_are_drawn_alike_each_time_at_the_scale_of_the_found(tmp_p
 
 @pytest.mark.parametrize("name", ["v.txt", "v.txt.gz", "v.bin"])
 def test_saved_vectors_are_the_same_again(tmp_path: Path, name: str) -> None:
-    vocabulary = Vocabulary(("<pad>", "<unk>", "Dog", "dog", "CAT", "Cat", "ZEBRA", "é", "Ox"))
-    words = ["unused", "é", "zebra", "cat", "dog"]
-    matrix = np.random.default_rng(0).normal(size=(5, 3))
+    tokens = ("Dog", "dog", "CAT", "Cat", "ZEBRA", "é", "Ox", "-LRB-", r"A\/B", "A/B")
+    vocabulary = Vocabulary(("<pad>", "<unk>", *tokens))
+    words = ["unused", "é", "zebra", "cat", "dog", "(", "a/b"]
+    matrix = np.random.default_rng(0).normal(size=(7, 3))
     vectors = read_vectors(write_form(name, tmp_path, words, matrix), vocabulary, 3)
     saved = tmp_path / "saved.safetensors"
     save_vectors(saved, vocabulary, vectors)
@@ -154,7 +87,7 @@ def test_saved_vectors_are_the_same_again(tmp_path: Path, name: str) -> None:
         np.testing.assert_array_equal(old, new)
     content = load_file(saved)  # the library reads it, and nothing is in it twice
     spelt = content["words"].tobytes().decode().split("\n")
-    assert sorted(spelt) == ["cat", "dog", "zebra", "é"]
+    assert sorted(spelt) == ["(", "a/b", "cat", "dog", "zebra", "é"]
     for word, row in zip(spelt, content["vectors"], strict=True):
         np.testing.assert_array_equal(row, matrix[words.index(word)].astype(np.float32))
 
@@ -174,32 +107,6 @@ def test_tensors_of_other_floats(tmp_path: Path, dtype: type) -> None:
     assert read_vectors(path, VOCABULARY, 2).matrix[2:4].tolist() == [[1.5, -2], [3, 0.25]]
 
 
-def test_a_word_may_hold_blanks(tmp_path: Path) -> None:
-    path = write(tmp_path / "vectors.txt", "dog 1 2\n. . dog 3 4\ncat 5 6\n")
-    vectors = read_vectors(path, VOCABULARY, 2)
-    assert vectors.n_found == 2
-    assert vectors.matrix[2:4].tolist() == [[1, 2], [5, 6]]
-
-
-@pytest.mark.parametrize("end", ["\n", " \n", "\r\n", " \r\n"])
-@pytest.mark.parametrize("header", ["", "2 2"])
-def test_line_ends_and_a_header(tmp_path: Path, end: str, header: str) -> None:
-    lines = [header, "dog 1 2", "cat 3 4"]
-    path = write(tmp_path / "vectors.txt", end.join(line for line in lines if line) + end)
-    assert read_vectors(path, VOCABULARY, 2).matrix[2:4].tolist() == [[1, 2], [3, 4]]
-
-
-def test_numbers_that_are_words(tmp_path: Path) -> None:
-    vocabulary = Vocabulary(("<pad>", "<unk>", "7", "8"))
-    path = write(tmp_path / "vectors.txt", "7 3\n8 4\n")
-    assert read_vectors(path, vocabulary, 1).matrix[2:].tolist() == [[3], [4]]
-
-
-def test_numbers_of_other_words_are_not_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "vectors.txt", b"\xff\xfe x nan\ndog 1 2\ndog y inf\n")
-    assert read_vectors(path, VOCABULARY, 2).matrix[2].tolist() == [1, 2]
-
-
 @pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".zip"])
 @pytest.mark.parametrize(
     "text, message",
@@ -217,7 +124,8 @@ def test_numbers_of_other_words_are_not_read(tmp_path: Path) -> None:
         ("dog 1 1e39\n", ":1: a number that is not finite"),
         ("dog 3e30 -3e30\n", ": the numbers are too large"),
         ("2 3\ndog 1 2 3\n", ":1: the file says that its vectors have 3 numbers, expected 2"),
-        ("3 2\ndog 1 2\ncat 3 4\n", ": got 2 words, line 1 says 3"),
+        ("\ufeff2 3\ndog 1 2 3\n", ":1: the file says that its vectors have 3 numbers, expected 2"),
+        ("\ufeffdog 1 2 3\n", ":1: got 3 numbers, expected 2"),
         ("bird 1 2\n", "none of the 5 words"),
         ("1 2\nbird 1 2\n", "none of the 5 words"),
         ("dog 1 2\n" + "x" * 70_000 + " 1 2\n", ":2: a line of 65,664 bytes or more"),
@@ -255,6 +163,10 @@ NAN = np.array([1, np.nan], "<f4").tobytes()
         (b"2 2\nbird " + NAN + b"dog " + NAN, "word 2 at byte 18: a number that is not finite"),
         (b"1 2\nbird " + ROW, "none of the 5 words"),
         (b"0 2\n", "none of the 5 words"),
+        (
+            b"\xba\x16\x4f\x2f\x0c\0\0\0" * 9,
+            "a model of fastText's, expected word2vec's form; its .vec file is",
+        ),
     ],
 )
 def test_a_bad_binary_file_is_refused_by_word(

@@ -10,4 +10,6 @@ from spinn_tensor.data_prep.vectors.words import DRAWN as DRAWN
 from spinn_tensor.data_prep.vectors.words import EXACT as EXACT
 from spinn_tensor.data_prep.vectors.words import LOWER as LOWER
 from spinn_tensor.data_prep.vectors.words import PADDING as PADDING
+from spinn_tensor.data_prep.vectors.words import UNESCAPED as UNESCAPED
+from spinn_tensor.data_prep.vectors.words import UNESCAPED_LOWER as UNESCAPED_LOWER
 from spinn_tensor.data_prep.vectors.words import WordVectors as WordVectors

@@ -4,7 +4,8 @@ GloVe's text is a word and its D numbers a line, separated by one blank each:
 
     the 0.27204 -0.06203 -0.1884 …
 
-word2vec's text has a first line besides with the number of words and D. Lines end at "\\n" alone, for words hold other
+word2vec's text has a first line besides with the number of words and D; fastText has published files that count wrong,
+and so does what `head` leaves of any. Lines end at "\\n" alone, for words hold other
 line ends of Unicode; a few words of glove.840B hold blanks (`. . .`), and so numbers are counted from the right.
 
 word2vec's binary form is "V D\\n", then V times a word, a blank and D little-endian float32. Some writers end each
@@ -16,24 +17,34 @@ A safetensors file holds `vectors` (V, D) F16, F32 or F64, and `words` (number o
 
 from __future__ import annotations
 
+import codecs
 import io
 import itertools
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, cast
 
 import numpy as np
 
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import UNREADABLE, StrPath, atomic_write, open_bytes, unreadable
-from spinn_tensor.data_prep.vectors.words import EXACT, LOWER, WantedWords, WordVectors
-from spinn_tensor.data_prep.vocabulary import Vocabulary, lower_case
+from spinn_tensor.data_prep.errors import DataError, DataWarning
+from spinn_tensor.data_prep.files import (
+    UNREADABLE,
+    StrPath,
+    atomic_write,
+    open_bytes,
+    unpacked_name,
+    unreadable,
+)
+from spinn_tensor.data_prep.vectors.words import WantedWords, WordVectors, spelling
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 BLOCK_BYTES = 1 << 20
 VECTORS, WORDS = "vectors", "words"
 _FLOATS = ("F64", "F32", "F16")
 _TEXT = (".txt", ".vec")
+_FASTTEXT = (793712314).to_bytes(4, "little")  # what its .bin files begin with
 _HEADER = re.compile(rb"(\d{1,12}) (\d{1,9})[ \r\n]*")
 _MAX_HEADER, _MAX_WORD, _MAX_NUMBER = 32, 1 << 16, 64  # bytes
 
@@ -45,35 +56,41 @@ def read_vectors(
 ) -> WordVectors:
     """Return the vectors of the vocabulary's tokens, matrix (V, D) float32, and where each comes from.
 
-        *.bin, *.bin.gz     word2vec's binary form
-        *.safetensors       what `save_vectors` writes
-        *.zip               GloVe's text: the one .txt file in it, or the one with the number D in its name
-        any other, or *.gz  GloVe's text; a first line "V D", as word2vec writes it, is checked
+        *.bin          word2vec's binary form
+        *.safetensors  what `save_vectors` writes
+        *.zip          GloVe's text: the one .txt file in it, or the one with the number D in its name
+        any other      GloVe's text; a first line "V D", as word2vec writes it, is checked
 
-    A token gets the vector of the word spelt like it; else of its lower case, if the file has that; else one drawn
-    from N(0, s), s being the standard deviation of the numbers found. Row 0, the padding's, is zero. The same
-    vocabulary and file give the same matrix. Where a file has a word twice, the first counts. The file is read in
-    blocks, and only the vectors that are needed are kept.
+    Binary form and text may be compressed (.gz, .bz2, .xz). A token gets the vector of the word spelt like it; else of
+    its lower case; else of it without the escapes of the Penn Treebank (`(` for `-LRB-`), or of the lower case of
+    that, whichever the file has; else one drawn from N(0, s), s being the standard deviation of the numbers found.
+    Row 0, the padding's, is zero. The same vocabulary and file give the same matrix. Where a file has a word twice, the
+    first counts. The file is read in blocks, and only the vectors that are needed are kept.
+
+    Warns by DataWarning where a text has other than as many words as its first line says.
 
     Raises DataError naming the line (text) or the word and the byte (binary) of a vector of another dimension, of a
     number that is none or not finite, and of an end too early; and DataError if no word is found. Numbers of words
     that are not needed are counted, not read.
     """
     words = WantedWords(vocabulary, dim)
-    name = os.fspath(path)
+    name, odd = os.fspath(path), None
     try:
         if name.endswith(".safetensors"):
             _read_tensors(path, words)
         else:
-            read = _read_word2vec if name.removesuffix(".gz").endswith(".bin") else _read_text
+            read = _read_word2vec if unpacked_name(path).endswith(".bin") else _read_text
             file = open_bytes(path, lambda names: _member_of(names, dim))
             with io.BufferedReader(cast(Any, file), BLOCK_BYTES) as buffered:
-                read(buffered, words)
+                odd = read(buffered, words)
     except DataError as error:
         raise error.at(path=path) from error.__cause__
     except UNREADABLE as error:
         raise DataError(unreadable(error), path=path) from error
-    return words.result(path)
+    result = words.result(path)
+    if odd is not None:
+        warnings.warn(f"{name}: {odd}", DataWarning, stacklevel=2)
+    return result
 
 
 def save_vectors(
@@ -87,9 +104,8 @@ def save_vectors(
     written, or a word holds a "\\n".
     """
     found: dict[str, int] = {}
-    for row in np.flatnonzero((vectors.origin == EXACT) | (vectors.origin == LOWER)).tolist():
-        token = vocabulary.tokens[row]
-        found.setdefault(token if vectors.origin[row] == EXACT else lower_case(token), row)
+    for row in np.flatnonzero(vectors.found_mask).tolist():
+        found.setdefault(spelling(vocabulary.tokens[row], vectors.origin[row]), row)
     write_tensor_file(path, list(found), vectors.matrix[list(found.values())])
 
 
@@ -120,20 +136,22 @@ def _member_of(names: Sequence[str], dim: int) -> str:
     return texts[0]
 
 
-def _read_text(file: IO[bytes], words: WantedWords) -> None:
-    """Read GloVe's text.
+def _read_text(file: io.BufferedReader, words: WantedWords) -> str | None:
+    """Read GloVe's text; return what is odd about it.
 
     Raises DataError naming the line: another number of numbers than D, on any line; of wanted words, what is no
-    finite number; fewer or more words than a header says; an empty file.
+    finite number; UTF-16; an empty file.
     """
     dim, place_of, found = words.dim, words.place.get, words.found
     n_words, number = None, 0
     try:
         for number, line in enumerate(_lines(file, _MAX_WORD + _MAX_NUMBER * dim), start=1):
+            if number == 1:
+                line = _without_mark(line)
+                if (n_words := _header(line, dim)) is not None:
+                    continue
             line = line.rstrip(b"\r\n ")
-            if number == 1 and (n_words := _header(line, dim)) is not None:
-                continue
-            end = line.find(b" ") if line.count(b" ") == dim else _end_of_word(line, dim, number == 1)
+            end = line.find(b" ") if line.count(b" ") == dim else _end_of_word(line, dim)
             place = place_of(line[:end])
             if place is not None and not found[place]:
                 words.put(place, _numbers(line[end + 1 :]))
@@ -142,7 +160,15 @@ def _read_text(file: IO[bytes], words: WantedWords) -> None:
     if not number:
         raise DataError("an empty file")
     if n_words is not None and number - 1 != n_words:
-        raise DataError(f"got {number - 1} words, line 1 says {n_words}")
+        return f"line 1 says {n_words} words, the file has {number - 1}"
+    return None
+
+
+def _without_mark(line: bytes) -> bytes:
+    """Take the mark of byte order off a file's first line. Raises DataError for that of UTF-16."""
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in line:
+        raise DataError("UTF-16 text, expected UTF-8")
+    return line.removeprefix(codecs.BOM_UTF8)
 
 
 def _lines(file: IO[bytes], limit: int) -> Iterator[bytes]:
@@ -172,12 +198,12 @@ def _header(line: bytes, dim: int) -> int | None:
     raise DataError(f"the file says that its vectors have {n_numbers} numbers, expected {dim}")
 
 
-def _end_of_word(line: bytes, dim: int, is_first: bool) -> int:
+def _end_of_word(line: bytes, dim: int) -> int:
     """Find where the word of a line ends that has not D blanks. Raises DataError if it has not D numbers."""
     word = line.rsplit(b" ", dim)[0]
     n_blanks = line.count(b" ")
     # Few words have blanks; where the second part is a number, it is rather a longer vector, or two lines in one.
-    if n_blanks < dim or is_first or _is_number(word.split(b" ", 2)[1]):
+    if n_blanks < dim or _is_number(word.split(b" ", 2)[1]):
         raise DataError(f"got {n_blanks} numbers, expected {dim}")
     return len(word)
 
@@ -202,13 +228,15 @@ def _is_number(field: bytes) -> bool:
     return b"_" not in field
 
 
-def _read_word2vec(file: IO[bytes], words: WantedWords) -> None:
+def _read_word2vec(file: io.BufferedReader, words: WantedWords) -> None:
     """Read word2vec's binary form.
 
-    Raises DataError for a bad header and, naming the word's number and its first byte, both counted from 1 in the
-    unpacked file, for an end too early, a word without an end, a number that is not finite, and bytes after the
-    last vector.
+    Raises DataError for a bad header, for a model of fastText's own form, and, naming the word's number and its first
+    byte, both counted from 1 in the unpacked file, for an end too early, a word without an end, a number that is not
+    finite, and bytes after the last vector.
     """
+    if file.peek(len(_FASTTEXT)).startswith(_FASTTEXT):
+        raise DataError("a model of fastText's, expected word2vec's form; its .vec file is read")
     line = next(_lines(file, _MAX_HEADER), b"")
     n_words = _header(line, words.dim)
     if n_words is None:

@@ -8,9 +8,11 @@ import numpy as np
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import StrPath
+from spinn_tensor.data_prep.tokenizer import unescape
 from spinn_tensor.data_prep.vocabulary import PAD_ID, UNKNOWN_ID, Vocabulary, lower_case
 
-DRAWN, EXACT, LOWER, PADDING = range(4)  # where a token's vector comes from
+# Where a token's vector comes from: nowhere, or the spelling of `_spellings` that the file has, the first one counting.
+DRAWN, PADDING, EXACT, LOWER, UNESCAPED, UNESCAPED_LOWER = range(6)
 _SEED = 0  # of the vectors that are drawn
 
 
@@ -18,8 +20,15 @@ class WordVectors(NamedTuple):
     """Hold the vectors of V tokens. `str()` says in a line how many of them a file had."""
 
     matrix: np.ndarray  # (V, D) float32
-    n_found: int  # tokens that the file has, as spelt or in lower case
-    origin: np.ndarray  # (V,) int8: EXACT as spelt, LOWER in lower case, DRAWN not in the file, PADDING row 0
+    n_found: int  # tokens that the file has, in any spelling
+    origin: (
+        np.ndarray
+    )  # (V,) int8: PADDING row 0, DRAWN not in the file, else the spelling: EXACT, LOWER, UNESCAPED, …
+
+    @property
+    def found_mask(self) -> np.ndarray:  # (V,) bool
+        """Tell which tokens the file has, in any spelling."""
+        return self.origin >= EXACT
 
     @property
     def n_exact(self) -> int:
@@ -32,6 +41,11 @@ class WordVectors(NamedTuple):
         return int((self.origin == LOWER).sum())
 
     @property
+    def n_unescaped(self) -> int:
+        """Count the tokens that the file has only without Penn's escapes, `(` for `-LRB-`, in either case."""
+        return int((self.origin >= UNESCAPED).sum())
+
+    @property
     def n_missing(self) -> int:
         """Count the tokens that the file lacks, `<unk>` being one like the others."""
         return int((self.origin == DRAWN).sum())
@@ -39,26 +53,38 @@ class WordVectors(NamedTuple):
     def __str__(self) -> str:
         n_tokens = self.n_found + self.n_missing
         text = f"vectors of {self.n_found:,} of {n_tokens:,} tokens ({self.n_found / n_tokens:.1%}): "
-        text += f"{self.n_exact:,} as spelt, {self.n_lower:,} in lower case; {self.n_missing:,} drawn"
+        text += f"{self.n_exact:,} as spelt, {self.n_lower:,} in lower case, "
+        text += f"{self.n_unescaped:,} unescaped; {self.n_missing:,} drawn"
         return text + (", <unk> among them" if self.origin[UNKNOWN_ID] == DRAWN else "")
+
+
+def spelling(token: str, origin: int) -> str:
+    """Return how a file spells a token, of which `WordVectors.origin` is EXACT or what comes after it."""
+    return _spellings(token)[origin - EXACT]
+
+
+def _spellings(token: str) -> tuple[str, str, str, str]:
+    """List how a token is looked up: EXACT, LOWER, UNESCAPED, UNESCAPED_LOWER."""
+    lower, plain = lower_case(token), unescape(token)
+    return token, lower, plain, lower if plain == token else lower_case(plain)
 
 
 class WantedWords:
     """Keep a place for the vector of every word that a file is searched for.
 
-    The tokens of the vocabulary have the first V places, in its order; lower-case forms that are no tokens
+    The tokens of the vocabulary have the first V places, in its order; their other spellings that are no tokens
     themselves come after them.
     """
 
     def __init__(self, vocabulary: Vocabulary, dim: int) -> None:
         self.dim = dim
         self.place: dict[bytes, int] = {token.encode(): row for token, row in vocabulary.index.items()}
-        self._n_tokens = len(vocabulary)
-        self._lower = np.arange(self._n_tokens)  # place of each token's lower case; its own, if it is that
+        places = np.zeros((len(vocabulary), UNESCAPED_LOWER - EXACT + 1), dtype=np.int64)
         for token, row in vocabulary.index.items():
-            if (lower := lower_case(token)) != token:
+            for column, word in enumerate(_spellings(token)):
                 n_places = 1 + len(self.place)  # the padding's has no word
-                self._lower[row] = self.place.setdefault(lower.encode(), n_places)
+                places[row, column] = self.place.setdefault(word.encode(), n_places)
+        self._places = places  # (V, spellings); 0, where nothing is ever found, of the padding
         n_places = 1 + len(self.place)
         self.found = np.zeros(n_places, dtype=bool)
         self._vectors = np.zeros((n_places, dim), dtype=np.float32)
@@ -81,15 +107,15 @@ class WantedWords:
         path: StrPath,  # for errors
     ) -> WordVectors:
         """Return every token's vector; raises DataError if none was found."""
-        n_tokens = self._n_tokens
-        origin = np.full(n_tokens, DRAWN, dtype=np.int8)
-        exact = self.found[:n_tokens]
-        lower = ~exact & self.found[self._lower]
-        origin[exact], origin[lower], origin[PAD_ID] = EXACT, LOWER, PADDING
-        found = exact | lower
+        n_tokens = len(self._places)
+        has_spelling = self.found[self._places]  # (V, spellings)
+        found, first = has_spelling.any(1), has_spelling.argmax(1)
         if not found.any():
             raise DataError(f"none of the {n_tokens} words of the vocabulary is in it", path=path)
-        self._vectors[:n_tokens][lower] = self._vectors[self._lower[lower]]
+        origin = np.where(found, EXACT + first, DRAWN).astype(np.int8)
+        origin[PAD_ID] = PADDING
+        other = np.flatnonzero(origin > EXACT)  # the places that they read from are not among them
+        self._vectors[other] = self._vectors[self._places[other, first[other]]]
         matrix = self._vectors[:n_tokens]
         if n_tokens < len(self._vectors):
             matrix = matrix.copy()  # or the rest would live as long

@@ -31,7 +31,7 @@ from spinn_tensor.data_prep.statistics import (
     overlap,
     split_statistics,
 )
-from spinn_tensor.data_prep.vectors import EXACT, LOWER, read_vectors
+from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import FIXED_KINDS, shape_use
 from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
@@ -236,7 +236,7 @@ def _coverages(
     if settings.data.vectors is None:
         return {}
     dim = encoder_config(settings.encoder, len(vocabulary)).embedding_dim
-    found_mask = np.isin(read_vectors(settings.data.vectors, vocabulary, dim).origin, (EXACT, LOWER))
+    found_mask = read_vectors(settings.data.vectors, vocabulary, dim).found_mask
     return {name: coverage(split.word_counts, found_mask) for name, split in statistics.items()}
 
 

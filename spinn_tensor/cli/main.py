@@ -11,7 +11,9 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -34,7 +36,7 @@ from spinn_tensor.cli import (
 from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.tensor_files import CheckpointError
@@ -111,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
-        with ending_signals():
+        with ending_signals(), _warnings_of_a_line():
             return int(args.run(args))
     except Interrupted as interrupt:  # which the observer has told
         return 128 + interrupt.signal_number
@@ -127,6 +129,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"spinn: {_rank()}error: {_one_line(error)}{_remedy(error, args)}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _warnings_of_a_line() -> Iterator[None]:
+    """Write what is odd about the input as errors are written; other warnings are Python's."""
+    usual = warnings.formatwarning
+
+    def formatted(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if issubclass(category, DataWarning):
+            return f"spinn: {_rank()}warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _rank() -> str:
