@@ -38,6 +38,7 @@ from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, take
 from spinn_tensor.data_prep.corpora import PairFormat, SentenceFormat, read_line_examples
 from spinn_tensor.data_prep.corpora.read import open_examples
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -140,13 +141,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def word_shares() -> tuple[list[str], np.ndarray]:
     """Return words, and the share of each among the words of SNLI's training pairs, or made up without these."""
-    tokenizer = Tokenizer()
+    reader = SentenceReader(Tokenizer().tokenize)
     counts: Counter[str] = Counter()
     for name in TRAINING_PAIRS:
         if (path := SNLI_SLICE.parent / name).exists():
-            for pair in read_line_examples(
-                path, PairFormat(require_label=False, tokenize=tokenizer.tokenize)
-            ):
+            for pair in read_line_examples(path, PairFormat(require_label=False, reader=reader)):
                 counts.update((*pair.premise.tokens, *pair.hypothesis.tokens))
     if not counts:  # Zipf's law
         counts.update({f"word{rank}": N_RANDOM_WORDS // rank + 1 for rank in range(1, N_RANDOM_WORDS)})

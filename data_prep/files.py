@@ -19,6 +19,7 @@ from typing import IO, Any, Literal, TypeVar, cast
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.penn import join_trees
 from spinn_tensor.data_prep.temporary import real_path, shared_descriptor, temporary_beside
 
 try:
@@ -290,7 +291,7 @@ def read_examples(
     member: str | None = None,  # file inside a .zip
     limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept; `parse` keeps the other
 ) -> Iterator[Example]:
-    """Yield the examples of a text file with one a line; blank lines are none.
+    """Yield the examples of a text file with one a line; blank lines are none, and a Penn tree may go over several.
 
     Raises DataError naming the line that `parse` refuses, what `open_text` raises, and DataError if no
     example is left.
@@ -300,7 +301,7 @@ def read_examples(
         (Skipped() if skipped is None else skipped).of_file(path) as own,
         open_text(path, member=member, skipped=own if skip_bad else None, limits=limits) as lines,
     ):
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(join_trees(lines, limits.max_line_bytes), start=1):
             if not line.strip():
                 continue
             try:

@@ -1,55 +1,118 @@
-"""A sentence in a text: a binary parse, or words where there is a tokenizer for them."""
+"""A sentence in a text: a tree in its notation, or words where there is a tokenizer for them.
+
+    ( ( A dog ) barks )                     a binary parse: begins with a bracket and a blank; or a lone word
+    (S (NP (DT A) (NN dog)) (VP barks))     a tree as in the Penn Treebank: begins with two brackets and their labels,
+                                            the outermost may have none; SST's trees are of this form, too
+    A dog (really) barks.                   text: all else, also where the bracket that it begins with is closed and no
+                                            other ends it: ( Laughs ) That is funny .
+
+This rule holds wherever a sentence is read; `trees` of a `SentenceReader` says "text" or "parses" where it is wrong.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, LABEL, parse_penn, to_binary
 from spinn_tensor.data_prep.trees import Tree, parse_binary, right_branching
 
 PARSE = "binary_parse"  # what the name of a field with a parse ends in
 WITHOUT_PARSE = "text without a parse: make parses with spinn parse, or choose --branching"
 Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`
-Sentence = (
-    str | Tree
-)  # a binary parse that is still text (many are read at once by `parse_chunks`), or what it is
-_BEGINS_PARSE = re.compile(r"\s*\(\s")
+Notation = Literal["auto", "text", "parses"]
+
+# the outer bracket, the first label, and a second bracket with its label; brackets of binary parses stand alone
+_PENN = re.compile(rf"\((?:\s*\()?{LABEL}\s*\({LABEL}[\s(]")
+_BLANKS = (" ", "\t", "\r", "\n")
 
 
-def parse_or_words(text: str, tokenize: Tokenize | None, field: str | None = None) -> Sentence:
-    """Return the parse that a text is; with a tokenizer, text that does not begin like one, with "( ", is words.
+class Words(NamedTuple):
+    """Hold a sentence that has no tree yet."""
 
-    Raises DataError naming the field.
-    """
-    if tokenize is None or text.startswith("( ") or _BEGINS_PARSE.match(text) is not None:
+    tokens: tuple[str, ...]  # N > 0
+
+
+Sentence = str | Tree | Words  # a binary parse may still be text: many are read at once by `parse_chunks`
+
+
+def notation(text: str) -> Literal["binary", "penn", "text"]:
+    """Tell what a text is, as the top of this module says."""
+    if not text.startswith("("):
+        text = text.lstrip()
+        if not text.startswith("("):
+            return "text"
+    if _PENN.match(text):
+        return "penn"
+    is_binary = text[1:2] in _BLANKS and (text.rstrip().endswith(")") or not _closes(text))
+    return "binary" if is_binary else "text"
+
+
+def _closes(text: str) -> bool:
+    """Tell whether the bracket that a text begins with is closed in it, brackets being those that stand alone."""
+    depth = 0
+    for symbol in text.split():
+        depth += (symbol == "(") - (symbol == ")")
+        if not depth:
+            return True
+    return False
+
+
+@dataclass(frozen=True)
+class SentenceReader:
+    """Read sentences: trees, binarised where they are not, and text where there is a tokenizer."""
+
+    tokenize: Tokenize | None = None  # None: text is refused
+    binarize: str = DEFAULT_BINARIZE
+    trees: Notation = "auto"  # "text" or "parses" where `notation` is not asked
+
+    def read(self, text: str, field: str | None = None) -> Sentence:
+        """Return a tree, a binary parse as it is, or words. Raises DataError naming the field."""
+        found = notation(text) if self.trees == "auto" else self.trees
+        if found == "penn" or (found == "parses" and _PENN.match(text.lstrip())):
+            return self._binarized(text, field)
+        if found == "text" and self.tokenize is not None:
+            return self.words(text, field)
         return text
-    return words_of(text, tokenize, field)
+
+    def read_parse(self, text: str, field: str | None = None) -> Sentence:
+        """Return what `read` does of a field that has parses, never text."""
+        return self._binarized(text, field) if _PENN.match(text.lstrip()) else text
+
+    def words(self, text: str, field: str | None = None) -> Words:
+        """Return the words of a text, whatever it looks like. Raises DataError naming the field."""
+        assert self.tokenize is not None, "callers look whether text is read"
+        try:
+            return Words(self.tokenize(text))
+        except DataError as error:
+            raise error.at(field=field) from None
+
+    def tree(self, text: str, field: str | None = None) -> Tree:
+        """Return the tree of a sentence, of words a right-branching one. Raises DataError naming the field."""
+        return tree_of(self.read(text, field), field)
+
+    def _binarized(self, text: str, field: str | None) -> Tree:
+        try:
+            return to_binary(parse_penn(text), self.binarize)
+        except DataError as error:
+            raise error.at(field=field) from None
 
 
-def words_of(text: str, tokenize: Tokenize, field: str | None = None) -> Tree:
-    """Return the words of a text under a right-branching tree, which is to be replaced.
-
-    Raises DataError naming the field.
-    """
-    try:
-        return right_branching(tokenize(text))
-    except DataError as error:
-        raise error.at(field=field) from None
+TREES_ONLY = SentenceReader()  # refuses text
 
 
 def tree_of(sentence: Sentence, field: str | None = None) -> Tree:
     """Return the tree of a sentence. Raises DataError naming the field, and saying what to do about text."""
+    if isinstance(sentence, Words):
+        return right_branching(sentence.tokens)
     if not isinstance(sentence, str):
         return sentence
     try:
         return parse_binary(sentence)
     except DataError as error:
-        is_text = not (field or "").endswith(PARSE) and _BEGINS_PARSE.match(sentence) is None
+        is_text = not (field or "").endswith(PARSE) and notation(sentence) == "text"
         reason = f"{error.reason}; {WITHOUT_PARSE}" if is_text else error.reason
         raise DataError(reason, field=field, token=error.token) from None
-
-
-def parse_or_tokenize(text: str, tokenize: Tokenize | None) -> Tree:
-    """Return the tree of a text, read as `parse_or_words` says. Raises DataError."""
-    return tree_of(parse_or_words(text, tokenize))

@@ -54,25 +54,25 @@ def parse_binary(text: str) -> Tree:
     n_children = [0]  # of the nodes not yet closed, below them the number of roots
     for position, symbol in enumerate(symbols, start=1):
         if n_children[0] == 1:
-            raise _error("after the end of the tree", symbols, position)
+            raise symbol_error("after the end of the tree", symbols, position)
         if symbol == "(":
             open_positions.append(position)
             n_children.append(0)
             continue
         if symbol == ")":
             if not open_positions:
-                raise _error("unbalanced: ')' without its '('", symbols, position)
+                raise symbol_error("unbalanced: ')' without its '('", symbols, position)
             open_positions.pop()
             n_closed = n_children.pop()
             if n_closed != 2:
-                raise _error(_wrong_children(n_closed), symbols, position)
+                raise symbol_error(_wrong_children(n_closed), symbols, position)
             transitions.append(REDUCE)
         else:
             tokens.append(symbol)
             transitions.append(SHIFT)
         n_children[-1] += 1
     if open_positions:
-        raise _error("unbalanced: '(' is never closed", symbols, open_positions[-1])
+        raise symbol_error("unbalanced: '(' is never closed", symbols, open_positions[-1])
     if not tokens:
         raise DataError("an empty parse")
     return Tree(tuple(tokens), np.array(transitions, dtype=np.int8))
@@ -102,7 +102,7 @@ def parse_close_bracket(text: str) -> Tree:
     """Read the close-bracket notation, `The church ) is old ) )`: every `)` joins the two trees before it."""
     symbols = _SYMBOL.findall(text)
     if "(" in symbols:
-        raise _error("a stray '(' in close-bracket notation", symbols, symbols.index("(") + 1)
+        raise symbol_error("a stray '(' in close-bracket notation", symbols, symbols.index("(") + 1)
     tokens = tuple(symbol for symbol in symbols if symbol != ")")
     transitions = np.array([REDUCE if symbol == ")" else SHIFT for symbol in symbols], dtype=np.int8)
     _check_one_tree(transitions, len(tokens), symbols)
@@ -121,7 +121,7 @@ def parse_transitions(text: str, tokens: Sequence[str]) -> Tree:
     symbols = _SYMBOL.findall(text)
     for position, symbol in enumerate(symbols, start=1):
         if symbol not in ("S", "R"):
-            raise _error("expected S or R", symbols, position)
+            raise symbol_error("expected S or R", symbols, position)
     transitions = np.array([REDUCE if symbol == "R" else SHIFT for symbol in symbols], dtype=np.int8)
     _check_one_tree(transitions, len(tokens), symbols)
     return Tree(tuple(tokens), transitions)
@@ -153,16 +153,16 @@ def parse_labelled(text: str, n_labels: int = 5) -> Tree:
     open_nodes: list[_OpenNode] = []
     for position, symbol in enumerate(symbols, start=1):
         if labels and not open_nodes:
-            raise _error("after the end of the tree", symbols, position)
+            raise symbol_error("after the end of the tree", symbols, position)
         if open_nodes and open_nodes[-1].label < 0:
             if symbol not in label_of:
-                raise _error(f"expected a label from 0 to {n_labels - 1}", symbols, position)
+                raise symbol_error(f"expected a label from 0 to {n_labels - 1}", symbols, position)
             open_nodes[-1].label = label_of[symbol]
         elif symbol == "(":
             open_nodes.append(_OpenNode(position))
         elif not open_nodes:
             reason = "unbalanced: ')' without its '('" if symbol == ")" else "expected '('"
-            raise _error(reason, symbols, position)
+            raise symbol_error(reason, symbols, position)
         elif symbol == ")":
             node = open_nodes.pop()
             _check_closed(node, symbols, position)
@@ -173,11 +173,11 @@ def parse_labelled(text: str, n_labels: int = 5) -> Tree:
             if open_nodes:
                 open_nodes[-1].n_children += 1
         elif open_nodes[-1].word_position or open_nodes[-1].n_children:
-            raise _error("a stray label or word", symbols, position)
+            raise symbol_error("a stray label or word", symbols, position)
         else:
             open_nodes[-1].word_position = position
     if open_nodes:
-        raise _error("unbalanced: '(' is never closed", symbols, open_nodes[-1].position)
+        raise symbol_error("unbalanced: '(' is never closed", symbols, open_nodes[-1].position)
     if not tokens:
         raise DataError("an empty parse")
     return Tree(tuple(tokens), np.array(transitions, dtype=np.int8), np.array(labels, dtype=np.int64))
@@ -249,22 +249,22 @@ def _check_one_tree(transitions: np.ndarray, n_tokens: int, symbols: Sequence[st
     short = np.flatnonzero(depth < 1)
     if short.size:
         position = int(short[0])
-        raise _error(_wrong_children(int(depth[position]) + 1), symbols, position + 1)
+        raise symbol_error(_wrong_children(int(depth[position]) + 1), symbols, position + 1)
     shift_index = np.flatnonzero(transitions == SHIFT)
     if shift_index.size > n_tokens:
-        raise _error(f"a SHIFT beyond the {n_tokens} tokens", symbols, int(shift_index[n_tokens]) + 1)
+        raise symbol_error(f"a SHIFT beyond the {n_tokens} tokens", symbols, int(shift_index[n_tokens]) + 1)
     if shift_index.size < n_tokens:
-        raise _error(f"ends after {shift_index.size} of {n_tokens} tokens", symbols, len(symbols))
+        raise symbol_error(f"ends after {shift_index.size} of {n_tokens} tokens", symbols, len(symbols))
     if depth[-1] != 1:
-        raise _error(f"unbalanced: ends with {depth[-1]} trees, expected one", symbols, len(symbols))
+        raise symbol_error(f"unbalanced: ends with {depth[-1]} trees, expected one", symbols, len(symbols))
 
 
 def _check_closed(node: _OpenNode, symbols: Sequence[str], position: int) -> None:
     """Check that a node has one word or two children; position is that of its close bracket."""
     if node.word_position and node.n_children:
-        raise _error("a stray label or word", symbols, node.word_position)
+        raise symbol_error("a stray label or word", symbols, node.word_position)
     if not node.word_position and node.n_children != 2:
-        raise _error(_wrong_children(node.n_children), symbols, position)
+        raise symbol_error(_wrong_children(node.n_children), symbols, position)
 
 
 def _check_writable(tree: Tree, word: re.Pattern[str]) -> None:
@@ -298,5 +298,5 @@ def _wrong_children(n_children: int) -> str:
     return f"a node with {count}"
 
 
-def _error(reason: str, symbols: Sequence[str], position: int) -> DataError:
+def symbol_error(reason: str, symbols: Sequence[str], position: int) -> DataError:
     return DataError(reason, token=(position, symbols[position - 1]))

@@ -27,6 +27,7 @@ from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable
+from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.settings import NOT_NEGATIVE, ConfigError, Settings, one_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 
@@ -43,6 +44,8 @@ ARTEFACTS = {  # file of each format
     "aoti": "model.aoti.pt2",
     "triton": "1/model.onnx",
 }
+
+OF_FOLDER = ("format", "branching", "binarize")  # what the artefact itself does not say
 
 
 class ArtefactError(ValueError):
@@ -67,6 +70,8 @@ class Exported(Settings):
     hidden_dim: int = field(metadata={"allowed": NOT_NEGATIVE})  # H
     precision: str  # "float32", "float16" or "int8"
     folded: bool  # whether the words' leaf states are one table
+    # how it reads Penn trees; folders of before the option have none in them
+    binarize: str = field(default=DEFAULT_BINARIZE, metadata={"allowed": one_of(*BINARIZE)})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,7 +81,7 @@ class Exported(Settings):
     @property
     def metadata(self) -> dict[str, str]:
         """Return what the artefact says of itself inside, where all values are text: all but what is of its folder."""
-        fields = {key: value for key, value in self.to_dict().items() if key not in ("format", "branching")}
+        fields = {key: value for key, value in self.to_dict().items() if key not in OF_FOLDER}
         return {VERSION_KEY: str(FORMAT_VERSION)} | {
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for key, value in fields.items()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.export.artefact import PRECISIONS, Exported
 from spinn_tensor.model.classifiers import Model, SentenceParser
 
@@ -61,6 +62,7 @@ def describe(
     max_length: int = 0,  # tokens of a sentence at most, for those who read it; 0 = any number
     vocabulary_sha256: str = "",
     branching: str | None = None,  # see `Exported`
+    binarize: str = DEFAULT_BINARIZE,
 ) -> Exported:
     """Return the description of an artefact of a model, which says all that its exporter has to know.
 
@@ -76,6 +78,7 @@ def describe(
         tables=tables,
         labels=list(config.labels),
         branching=branching,
+        binarize=binarize,
         vocabulary_sha256=vocabulary_sha256,
         max_length=max_length,
         hidden_dim=config.encoder.hidden_dim,

@@ -79,6 +79,7 @@ class OnnxPredictor(TextModel):
             trees="own" if makes_trees else "given",
             branching=trees,
             tree_maker=None if parser is None else parser._as_tree_maker(),
+            binarize=self.exported.binarize,
             max_words=max_words,
             max_length=self.exported.max_length,
         )

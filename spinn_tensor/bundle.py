@@ -31,6 +31,7 @@ from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable, write_folder
+from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.tensor_files import (
@@ -57,6 +58,7 @@ class TextSettings(NamedTuple):
 
     branching: str | None  # trees made without a parser, instead of those of the corpus
     fields: tuple[str, ...]  # PART=NAME, what the fields of a record are called, see `PairFields`
+    binarize: str = DEFAULT_BINARIZE  # trees of more than two children
 
 
 class CheckpointConfig(NamedTuple):
@@ -369,12 +371,19 @@ def _text_settings(run: Any) -> TextSettings:
     """Return what a run's settings say of reading text. Raises ConfigError."""
     if not isinstance(run, dict) or not isinstance(run.get("data"), dict):
         raise ConfigError("run: expected an object with the key 'data', an object")
-    branching, fields = run["data"].get("branching"), run["data"].get("fields", [])
+    data = run["data"]
+    branching, fields, binarize = (
+        data.get("branching"),
+        data.get("fields", []),
+        data.get("binarize", DEFAULT_BINARIZE),
+    )
     if branching not in (None, *BRANCHINGS):
         raise ConfigError(f"branching: expected one of {', '.join(BRANCHINGS)}, got {branching!r:.80}")
+    if binarize not in BINARIZE:
+        raise ConfigError(f"binarize: expected one of {', '.join(BINARIZE)}, got {binarize!r:.80}")
     if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
         raise ConfigError(f"fields: expected a list of names, got {fields!r:.80}")
-    return TextSettings(branching, tuple(fields))
+    return TextSettings(branching, tuple(fields), binarize)
 
 
 def _check_replaceable(folder: Path) -> None:

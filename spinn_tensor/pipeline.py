@@ -27,6 +27,7 @@ from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.inference import encode_columns, predict_probabilities, predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, Model, load_checkpoint
 from spinn_tensor.text_model import TextModel, TreeMaker
@@ -43,6 +44,7 @@ class Pipeline(TextModel):
         *,
         branching: str | None = None,  # one of BRANCHINGS, for kinds that compose by given trees
         parser: Model | None = None,  # makes trees for text without a parse, for the same kinds
+        binarize: str = DEFAULT_BINARIZE,  # Penn trees
         max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence
     ) -> None:
         """Put the model in eval mode. Raises CheckpointError for one without a vocabulary, ConfigError for a
@@ -62,6 +64,7 @@ class Pipeline(TextModel):
             trees={"own": "own", "sequence": "none"}.get(model.encoder.table_kind, "given"),
             branching=branching,
             tree_maker=maker,
+            binarize=binarize,
             max_words=max_words,
         )
 
@@ -88,21 +91,22 @@ class Pipeline(TextModel):
         device = _device(device)
         checkpoint = load_checkpoint(bundle_folder(path_or_hub_id, options), device)
         encoder, text = checkpoint.config.model.encoder, checkpoint.config.text
+        make = partial(cls, checkpoint.model, binarize=text.binarize, max_words=max_words)
         if encoder.kind not in GIVEN_KINDS:
             if trees is not None:
                 why = "makes trees of its own" if encoder.parses else "looks at no tree"
                 raise ConfigError(f"trees={trees!r}: a model of kind {encoder.kind!r} {why}")
-            return cls(checkpoint.model, max_words=max_words)
+            return make()
         trees = trees or text.branching or PACKAGED
         if trees in BRANCHINGS:
-            return cls(checkpoint.model, branching=str(trees), max_words=max_words)
+            return make(branching=str(trees))
         if trees != PACKAGED and "/" not in str(trees) and not Path(trees).is_dir():
             known = ", ".join((PACKAGED, *BRANCHINGS))
             raise ConfigError(f"trees={str(trees)!r}: expected {known}, a folder, or owner/name on the hub")
         folder = (
             packaged_parser() if trees == PACKAGED else bundle_folder(trees, options._replace(revision=None))
         )
-        return cls(checkpoint.model, parser=load_parser(folder, device).model, max_words=max_words)
+        return make(parser=load_parser(folder, device).model)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Sentences that a program holds as strings, and what a model says of them, by any runtime: the methods of
 `spinn_tensor.Pipeline` and `spinn_tensor.export.predictor.OnnxPredictor`, in NumPy and without torch.
 
-A sentence is a string: a binary parse, `( ( A dog ) barks )`, if it begins with "( ", else raw English text, which is
-tokenised as the model's words were.
+A sentence is a string: a tree in its notation, by the rule of `data_prep.text`, else text, which is tokenised as the
+model's words were.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from spinn_tensor.data_prep.columns import (
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import Limits, LongSentence
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.segments import ragged_arange
-from spinn_tensor.data_prep.text import parse_or_tokenize
+from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -72,6 +73,7 @@ class TextModel(ABC):
         trees: str,  # it composes by: "own", "given" or "none"
         branching: str | None,  # one of BRANCHINGS: such trees replace those given
         tree_maker: TreeMaker | None,  # makes trees for text without a parse
+        binarize: str = DEFAULT_BINARIZE,  # Penn trees
         max_words: int,  # of a sentence
         max_length: int = 0,  # the same, as the model was made for it; 0 = any number
     ) -> None:
@@ -85,6 +87,7 @@ class TextModel(ABC):
         self.branching, self.max_words = branching, max_words
         self._task, self._kind, self._trees = task, kind, trees
         self._tokenizer, self._tree_maker = tokenizer, tree_maker
+        self._reader = SentenceReader(tokenizer.tokenize, binarize)
         limits = (max_length, 0 if tree_maker is None else tree_maker.max_length)
         self._max_length = min(filter(None, limits), default=0)
 
@@ -159,7 +162,7 @@ class TextModel(ABC):
 
     def _read(self, sentences: Iterable[str], name: str) -> Sentences:
         """Return trees or words of the sentences. Raises DataError naming a sentence that the model cannot take."""
-        read = read_strings(sentences, name, self._tokenizer, Limits(max_words=self.max_words))
+        read = read_strings(sentences, name, self._reader, Limits(max_words=self.max_words))
         needs_parse = self._trees == "given" and self.branching is None and self._tree_maker is None
         for example, (tree, has_no_parse) in enumerate(zip(*read, strict=True)):
             reason = None
@@ -199,32 +202,26 @@ def joined(premises: Sentences, hypotheses: Sentences) -> Sentences:
 def read_strings(
     sentences: Iterable[str],  # binary parses, "( ( A dog ) barks )", or raw text
     name: str,  # of the argument, for errors
-    tokenizer: Tokenizer,
+    reader: SentenceReader,
     limits: Limits,  # of which that on a sentence is kept
 ) -> Sentences:
     """Return trees or words of the sentences. Raises DataError naming the number of a sentence, counted from 0."""
     if isinstance(sentences, str):
         raise DataError("got a string, expected a list of them", field=name)
     trees: list[Tree] = []
-    texts: list[str] = []  # those without a parse
-
-    def tokenize(text: str) -> tuple[str, ...]:
-        texts.append(text)
-        return tokenizer.tokenize(text)
-
-    has_no_parse = []
+    has_no_parse: list[bool] = []
     for example, text in enumerate(sentences):
-        n_before = len(texts)
         try:
             if not isinstance(text, str):
                 raise DataError(f"got {type(text).__name__}, expected a string")
-            tree = parse_or_tokenize(text, tokenize)
+            sentence = reader.read(text)
+            tree = tree_of(sentence)
             limits.check_words(tree.tokens)
-            trees.append(tree)
         except LongSentence as error:
             reason = f"{error.reason}; max_words= allows more"
             raise DataError(reason, example=example, field=name, token=error.token) from None
         except DataError as error:
             raise error.at(example=example, field=name) from None
-        has_no_parse.append(len(texts) > n_before)
+        trees.append(tree)
+        has_no_parse.append(isinstance(sentence, Words))
     return Sentences(trees, has_no_parse)

@@ -15,6 +15,7 @@ from spinn_tensor import ConfigError, EncoderConfig, SentenceEncoder, make_sente
 from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -392,7 +393,7 @@ def test_the_part_of_the_environment_is_checked(
 def test_text_for_a_model_that_parses_for_itself(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("old dogs bark\n( old ( dogs bark ) )\n")
     options = EncodingOptions()
-    encoder, tokenize = encoder_of("spinn"), Tokenizer().tokenize
-    got = encode_to_array(encoder, VOCABULARY, tmp_path / "in.txt", options, tokenize=tokenize).encodings
+    encoder, reader = encoder_of("spinn"), SentenceReader(Tokenizer().tokenize)
+    got = encode_to_array(encoder, VOCABULARY, tmp_path / "in.txt", options, reader=reader).encodings
     assert_close(got[0], got[1])
     assert_close(got, one_by_one(encoder, [parse_binary("( old ( dogs bark ) )")] * 2))

@@ -30,13 +30,13 @@ from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import corpus_of, read_examples_as_columns, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.text import parse_or_tokenize
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import format_binary, parse_labelled, right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.machines import SHARED, needs_shared
 
-TOKENIZE = Tokenizer().tokenize
+READER = SentenceReader(Tokenizer().tokenize)
 OLD, BARK = "( ( The church ) ( is old ) )", "( Dogs bark )"
 SST = "(3 (2 (2 The) (2 church)) (3 (2 is) (1 old)))"
 LISTOPS = "9\t( ( ( [MAX 2 ) 9 ) ] )"
@@ -194,13 +194,13 @@ RAW: dict[str, tuple[str, list[str], list[str]]] = {
 @pytest.mark.parametrize("form", RAW)
 def test_text_is_read_where_there_is_no_parse(form: str, tmp_path: Path) -> None:
     name, lines, expected = RAW[form]
-    assert parses_of(write(tmp_path / name, *lines), TreebankFormat("jsonl" in name, TOKENIZE)) == expected
+    assert parses_of(write(tmp_path / name, *lines), TreebankFormat("jsonl" in name, READER)) == expected
 
 
 def test_the_sentence_of_a_record_may_be_in_any_field(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", record(sentence1=OLD, sentence2="Dogs bark", pairID="1", sentenceID=7))
     for field, expected in (("sentence1", OLD), ("sentence2", BARK)):
-        (example,) = read(path, SentenceFormat(True, field, TOKENIZE))
+        (example,) = read(path, SentenceFormat(True, field, READER))
         assert (format_binary(example.trees[0]), example.name) == (expected, "7")
 
 
@@ -267,7 +267,7 @@ BAD: list[tuple[LineFormat, Any, Any, str]] = [
     (TREE, BARK, "(3 (2 a) (2 b) (2 c))", "token 15 ')': a node with 3 children"),
     (TREE, BARK, "3\t", "binary_parse: an empty parse"),
     (
-        TreebankFormat(True, TOKENIZE),
+        TreebankFormat(True, READER),
         GOOD,
         record(sentence1="A", sentence2="\u200b"),
         "sentence2: a sentence without",
@@ -345,11 +345,11 @@ def test_the_official_zip(tmp_path: Path) -> None:
         list(read_line_examples(path, PAIR, member="other.jsonl"))
 
 
-@pytest.mark.parametrize("text", ["( a", "( ( a b )", "( a ) b", "( a b c )"])
+@pytest.mark.parametrize("text", ["( a", "( ( a b )", "( a b ) c )", "( a b c )", "( a ( b c ) ( d )"])
 def test_what_begins_like_a_parse_is_no_text(text: str) -> None:
     """A parse with a bracket missing is not silently read as other words."""
     with pytest.raises(DataError):
-        parse_or_tokenize(text, TOKENIZE)
+        READER.tree(text)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 2, 5])

@@ -28,6 +28,7 @@ from spinn_tensor.data_prep.corpora.formats import (
     TreebankFormat,
 )
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import (
     Tree,
@@ -61,7 +62,7 @@ from tests.strategies import assert_same_tree
 
 pytest.importorskip("pyarrow")
 
-TOKENIZE = Tokenizer().tokenize
+READER = SentenceReader(Tokenizer().tokenize)
 
 
 class Case(NamedTuple):
@@ -115,33 +116,33 @@ def pairs(
     return Case("pairs.jsonl", lines, lambda: PairFormat(LabelNames(list(labels), grows), fields, **options))
 
 
-def trees(file: str, lines: list[bytes], tokenize: Any = None) -> Case:
-    return Case(file, lines, lambda: TreebankFormat("jsonl" in file, tokenize))
+def trees(file: str, lines: list[bytes], reader: Any = TREES_ONLY) -> Case:
+    return Case(file, lines, lambda: TreebankFormat("jsonl" in file, reader))
 
 
-def sentences(file: str, lines: list[bytes], field: str | None = None, tokenize: Any = None) -> Case:
-    return Case(file, lines, lambda: SentenceFormat("jsonl" in file, field, tokenize))
+def sentences(file: str, lines: list[bytes], field: str | None = None, reader: Any = TREES_ONLY) -> Case:
+    return Case(file, lines, lambda: SentenceFormat("jsonl" in file, field, reader))
 
 
 SNLI_LABELS = list(LabelNames().names)
 CASES = {
     "snli": pairs(SNLI_LINES, PairFields(), SNLI_LABELS),
-    "snli, text": pairs(SNLI_LINES, PairFields(), SNLI_LABELS, tokenize=TOKENIZE, require_label=False),
+    "snli, text": pairs(SNLI_LINES, PairFields(), SNLI_LABELS, reader=READER, require_label=False),
     "own": pairs(OWN_LINES, OWN, ["0", "1", "yes"], require_label=False),
     "own, growing": pairs(OWN_LINES, OWN, [], grows=True),
-    "own, growing, text": pairs(OWN_LINES, OWN, [], grows=True, tokenize=TOKENIZE),
+    "own, growing, text": pairs(OWN_LINES, OWN, [], grows=True, reader=READER),
     "trees, records": trees("trees.jsonl", TREE_RECORDS + SNLI_LINES),
-    "trees, records, text": trees("trees.jsonl", TREE_RECORDS + SNLI_LINES, TOKENIZE),
+    "trees, records, text": trees("trees.jsonl", TREE_RECORDS + SNLI_LINES, READER),
     "trees, lines": trees("trees.txt", TREE_LINES),
-    "trees, lines, text": trees("trees.txt", TREE_LINES, TOKENIZE),
+    "trees, lines, text": trees("trees.txt", TREE_LINES, READER),
     "five sentiments": Case("sst.txt", SST_LINES, SstFormat),
     "two sentiments": Case("sst.txt", SST_LINES, lambda: SstFormat(binary=True)),
     "listops": Case("train.tsv", LISTOPS_LINES, ListOpsFormat),
     "sentences, records": sentences("in.jsonl", TREE_RECORDS + OWN_LINES),
-    "sentences, records, text": sentences("in.jsonl", TREE_RECORDS + OWN_LINES, tokenize=TOKENIZE),
-    "sentences, a field": sentences("in.jsonl", TREE_RECORDS + OWN_LINES, "text", TOKENIZE),
+    "sentences, records, text": sentences("in.jsonl", TREE_RECORDS + OWN_LINES, reader=READER),
+    "sentences, a field": sentences("in.jsonl", TREE_RECORDS + OWN_LINES, "text", READER),
     "sentences, lines": sentences("in.txt", TREE_LINES),
-    "sentences, lines, text": sentences("in.txt", TREE_LINES, tokenize=TOKENIZE),
+    "sentences, lines, text": sentences("in.txt", TREE_LINES, reader=READER),
 }
 
 

@@ -27,6 +27,7 @@ from spinn_tensor.data_prep.corpora.read import open_examples, read_examples_as_
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, open_text
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary, format_labelled, right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -37,7 +38,7 @@ pytest.importorskip("pyarrow")
 Read = Callable[
     [Path, bool, Skipped, Limits], list[int]
 ]  # words of each sentence, of each first one of a pair
-TOKENIZE = Tokenizer().tokenize
+READER = SentenceReader(Tokenizer().tokenize)
 FEW = 5  # words
 
 
@@ -78,7 +79,7 @@ def by_columns(line_format: LineFormat, sides: int = 1) -> Read:
 
 def by_blocks(path: Path, skip_bad: bool, skipped: Skipped, limits: Limits) -> list[int]:
     line_format, vocabulary = (
-        SentenceFormat("jsonl" in path.name, None, TOKENIZE),
+        SentenceFormat("jsonl" in path.name, None, READER),
         Vocabulary.build([["dog"]]),
     )
     columns: list[SentenceColumns] = []
@@ -94,13 +95,13 @@ READERS: dict[str, tuple[Read, str, Callable[[int], str]]] = {
     "pairs": (by_line(PairFormat()), "a.jsonl", pair),
     "pairs by columns": (by_columns(PairFormat(), 2), "a.jsonl", pair),
     "pairs by columns, text": (
-        by_columns(PairFormat(tokenize=TOKENIZE), 2),
+        by_columns(PairFormat(reader=READER), 2),
         "a.jsonl",
         lambda n: json.dumps({"gold_label": "neutral", "sentence1": "dog " * n, "sentence2": "dog"}),
     ),
     "trees by columns": (by_columns(TreebankFormat(False)), "a.txt", lambda n: format_binary(words(n))),
     "records by columns": (by_columns(TreebankFormat(True)), "a.jsonl", record),
-    "text": (by_line(TreebankFormat(False, TOKENIZE)), "a.txt", lambda n: "dog " * n),
+    "text": (by_line(TreebankFormat(False, READER)), "a.txt", lambda n: "dog " * n),
     "labelled by columns": (by_columns(SstFormat()), "a.txt", labelled),
     "expressions": (by_line(ListOpsFormat()), "a.tsv", lambda n: f"3\t{format_binary(words(n))}"),
     "sentences": (by_blocks, "a.txt", lambda n: format_binary(words(n))),

@@ -32,6 +32,7 @@ from spinn_tensor.data_prep.corpora.read import (
     read_line_examples,
 )
 from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.data_prep.words import WordList, by_frequency
@@ -125,13 +126,16 @@ SINGLES = st.builds(
 )
 LINE_FORMATS: list[tuple[Any, Callable[[], LineFormat]]] = [
     (TREES, lambda: TreebankFormat(False)),
-    (TREES, lambda: TreebankFormat(False, Tokenizer().tokenize)),
+    (TREES, lambda: TreebankFormat(False, SentenceReader(Tokenizer().tokenize))),
     (records(PairFields()) | SINGLES, lambda: TreebankFormat(True)),
     (TREES, SstFormat),
     (TREES, ListOpsFormat),
     (TREES, lambda: SentenceFormat(False)),
-    (TREES, lambda: SentenceFormat(False, None, Tokenizer().tokenize)),
-    (records(PairFields()) | SINGLES, lambda: SentenceFormat(True, "sentence1", Tokenizer().tokenize)),
+    (TREES, lambda: SentenceFormat(False, None, SentenceReader(Tokenizer().tokenize))),
+    (
+        records(PairFields()) | SINGLES,
+        lambda: SentenceFormat(True, "sentence1", SentenceReader(Tokenizer().tokenize)),
+    ),
     (records(PairFields()) | SINGLES, lambda: SentenceFormat(True)),
 ]
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.settings import (
     AT_LEAST_1,
     NOT_NEGATIVE,
@@ -65,6 +66,11 @@ class DataConfig(Settings):
         "trees made without a parser, instead of those of the files; sentences without a parse are read from their "
         "text then (pairs: sentence1, sentence2; trees: sentence, or a line)",
         one_of(*BRANCHINGS),
+    )
+    binarize: str = setting(
+        DEFAULT_BINARIZE,
+        "how a phrase of three or more parts of a Penn tree becomes binary (default: head, as SNLI's trees were made)",
+        one_of(*BINARIZE),
     )
     fields: tuple[str, ...] = setting(
         (),

@@ -33,7 +33,7 @@ from spinn_tensor.data_prep.corpora.records import (
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.text import PARSE, Sentence, Tokenize, parse_or_words
+from spinn_tensor.data_prep.text import PARSE, TREES_ONLY, Sentence, SentenceReader
 from spinn_tensor.data_prep.trees import Tree, parse_labelled
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -136,7 +136,7 @@ class PairFormat:
     labels: LabelNames = field(default_factory=LabelNames)
     fields: PairFields = SNLI_FIELDS
     require_label: bool = True  # leave out pairs without a gold label
-    tokenize: Tokenize | None = None  # reads sentences without a parse from their text
+    reader: SentenceReader = TREES_ONLY
 
     def __post_init__(self) -> None:
         self._sentence = sentence_in if self.fields.are_snli else sentence_in_field
@@ -157,8 +157,8 @@ class PairFormat:
             elif self.require_label:
                 skipped[f"{label_name} {NO_GOLD_LABEL!r}"] += 1
                 return None
-        premise, premise_field = self._sentence(record, premise_name, self.tokenize)
-        hypothesis, hypothesis_field = self._sentence(record, hypothesis_name, self.tokenize)
+        premise, premise_field = self._sentence(record, premise_name, self.reader)
+        hypothesis, hypothesis_field = self._sentence(record, hypothesis_name, self.reader)
         name = text_or_integer(record, pair_id) if pair_id in record else ""
         return LineExample((premise, hypothesis), number, name, (premise_field, hypothesis_field))
 
@@ -208,7 +208,7 @@ class TreebankFormat:
     """
 
     is_jsonl: bool
-    tokenize: Tokenize | None = None  # reads sentences without a parse from their text
+    reader: SentenceReader = TREES_ONLY
 
     def read(self, line: str, skipped: Skipped) -> LineExample:
         """Return the sentence, or the two sentences, in a line. Raises DataError."""
@@ -218,14 +218,14 @@ class TreebankFormat:
             return LineExample((parse_labelled(line, n_labels=10)._replace(labels=None),))
         if label := _LABEL.match(line):
             return LineExample((line[label.end() :],), fields=(PARSE,))
-        return LineExample((parse_or_words(line, self.tokenize),))
+        return LineExample((self.reader.read(line),))
 
     def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample:
         names = sentence_names(record)
         if not names:
             expected = "sentence1_binary_parse, sentence_binary_parse or binary_parse"
             raise DataError(f"missing field, expected {expected}")
-        found = [sentence_in(record, name, self.tokenize) for name in names]
+        found = [sentence_in(record, name, self.reader) for name in names]
         return LineExample(
             tuple(sentence for sentence, _ in found), fields=tuple(place for _, place in found)
         )
@@ -239,18 +239,18 @@ class SentenceFormat:
     field: str | None = (
         None  # of records: that with the parse or text, with or without its ending `_binary_parse`
     )
-    tokenize: Tokenize | None = None  # reads text without a parse
+    reader: SentenceReader = TREES_ONLY
 
     def read(self, line: str, skipped: Skipped) -> LineExample:
         """Return the sentence in a line. Raises DataError."""
         if self.is_jsonl:
             return read_record(line, self._example, skipped)
-        return LineExample((parse_or_words(line, self.tokenize),))
+        return LineExample((self.reader.read(line),))
 
     def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample:
         name = identifier(record, "sentenceID", "pairID")
         if self.field is None:
-            sentence, place = sentence_in(record, *SINGLE, self.tokenize)
+            sentence, place = sentence_in(record, *SINGLE, self.reader)
         else:
-            sentence, place = sentence_in_field(record, self.field, self.tokenize)
+            sentence, place = sentence_in_field(record, self.field, self.reader)
         return LineExample((sentence,), name=name, fields=(place,))

@@ -24,7 +24,7 @@ from spinn_tensor.data_prep.corpora.formats import (
 )
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from spinn_tensor.data_prep.files import is_jsonl
-from spinn_tensor.data_prep.text import Tokenize
+from spinn_tensor.data_prep.text import SentenceReader
 
 if TYPE_CHECKING:
     from spinn_tensor.data_prep.corpora.config import DataConfig
@@ -33,12 +33,12 @@ SPLITS = ("train", "dev", "test")
 
 
 class FileToRead(NamedTuple):
-    """Hold what a format may depend on: the settings, the file, the labels, and what reads text without a parse."""
+    """Hold what a format may depend on: the settings, the file, the labels, and what reads sentences."""
 
     data: DataConfig
     path: Path
     labels: LabelNames
-    tokenize: Tokenize | None
+    reader: SentenceReader
 
 
 class Kind(NamedTuple):
@@ -52,7 +52,7 @@ class Kind(NamedTuple):
 
 
 def _pair_format(file: FileToRead) -> LineFormat:
-    return PairFormat(file.labels, PairFields.named(file.data.fields), tokenize=file.tokenize)
+    return PairFormat(file.labels, PairFields.named(file.data.fields), reader=file.reader)
 
 
 def _nli_labels(data: DataConfig) -> LabelNames:
@@ -111,6 +111,6 @@ KINDS = {
         "parse",
         {split: (f"{split}.txt", f"{split}.jsonl") for split in SPLITS},
         lambda data: LabelNames([]),
-        lambda file: TreebankFormat(is_jsonl(file.path), file.tokenize),
+        lambda file: TreebankFormat(is_jsonl(file.path), file.reader),
     ),
 }

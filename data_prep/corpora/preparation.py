@@ -26,7 +26,7 @@ from spinn_tensor.data_prep.tokenizer import rules_sha256
 
 # Options that a corpus is prepared with: others make nothing different of the files.
 PREPARED_WITH = (
-    *("corpus", "limit", "skip_bad", "branching", "fields", "labels", "binary", "phrases"),
+    *("corpus", "limit", "skip_bad", "branching", "binarize", "fields", "labels", "binary", "phrases"),
     *Limits._fields,
 )
 

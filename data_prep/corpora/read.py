@@ -29,7 +29,8 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, StrPath, next_lines, open_text, read_examples
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.parse_chunks import parse_chunk
-from spinn_tensor.data_prep.text import Sentence, tree_of
+from spinn_tensor.data_prep.penn import join_trees
+from spinn_tensor.data_prep.text import Sentence, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Examples(NamedTuple):
     n_sentences: np.ndarray  # (n,) int64, of each example
     labels: np.ndarray  # (n,) int64
     names: pa.Array  # (n,) string
+    text_mask: np.ndarray  # (number of sentences,) bool, those without a tree: right-branching here
 
     def corpus(self) -> Corpus:
         """Return them side after side, n >= 1 with as many sentences each."""
@@ -158,6 +160,7 @@ def open_examples(
     """Open a file to be read by blocks of lines; raises as `open_text`."""
     skipped = Skipped()
     with open_text(path, member=member, skipped=skipped if skip_bad else None, limits=limits) as lines:
+        lines = join_trees(lines, limits.max_line_bytes)
         yield ExampleFile(path, lines, skipped, line_format, words, skip_bad, limits)
 
 
@@ -234,6 +237,7 @@ def join(parts: Sequence[Examples]) -> Examples:
         np.concatenate([part.n_sentences for part in parts]),
         np.concatenate([part.labels for part in parts]),
         pa.concat_arrays([part.names for part in parts]),
+        np.concatenate([part.text_mask for part in parts]),
     )
 
 
@@ -278,8 +282,10 @@ def _columns(
     names = pa.array(found.names, pa.string())
     kept = np.ones(len(labels), dtype=bool)
     if len(parses) == len(sentences) and parsed.parse_mask.all():  # as nearly always
-        return Examples(parsed.columns, n_sentences, labels, names), kept
-    trees = [sentence for sentence in sentences if not isinstance(sentence, str)]
+        text_mask = np.zeros(len(sentences), dtype=bool)
+        return Examples(parsed.columns, n_sentences, labels, names, text_mask), kept
+    trees = [tree_of(sentence) for sentence in sentences if not isinstance(sentence, str)]
+    text_mask = np.array([isinstance(sentence, Words) for sentence in sentences], dtype=bool)
     is_parse = np.array([isinstance(sentence, str) for sentence in sentences], dtype=bool)
     good = np.empty(len(sentences), dtype=bool)
     good[is_parse] = parsed.parse_mask
@@ -290,5 +296,6 @@ def _columns(
     column_index[is_parse & good] = np.arange(parsed.parse_mask.sum())
     column_index[~is_parse] = parsed.parse_mask.sum() + np.arange(len(trees))
     columns = concatenate(parsed.columns, sentence_columns(trees, words))
-    columns = take(columns, column_index[kept[example_index]])
-    return Examples(columns, n_sentences[kept], labels[kept], names.filter(pa.array(kept))), kept
+    wanted = kept[example_index]
+    columns, names = take(columns, column_index[wanted]), names.filter(pa.array(kept))
+    return Examples(columns, n_sentences[kept], labels[kept], names, text_mask[wanted]), kept

@@ -7,6 +7,7 @@ The sentence NAME is in the first of these fields that the record has:
 
     NAME_binary_parse       its tree
     binary_parse            its tree, if NAME is `sentence`
+    NAME_parse              its tree, as in the Penn Treebank
     NAME                    its text, for which a tokenizer is needed
 """
 
@@ -20,7 +21,7 @@ import orjson
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, parse_record
-from spinn_tensor.data_prep.text import PARSE, WITHOUT_PARSE, Sentence, Tokenize, parse_or_words, words_of
+from spinn_tensor.data_prep.text import PARSE, WITHOUT_PARSE, Sentence, SentenceReader
 
 PAIR, SINGLE = ("sentence1", "sentence2"), ("sentence",)
 
@@ -89,35 +90,34 @@ def sentence_names(record: dict[str, Any]) -> tuple[str, ...]:
 @cache
 def sentence_fields(name: str) -> tuple[str, ...]:
     """Return where the sentence NAME may be, the first place first; the last one has its text."""
-    return (f"{name}_{PARSE}", *((PARSE,) if name in SINGLE else ()), name)
+    return (f"{name}_{PARSE}", *((PARSE,) if name in SINGLE else ()), f"{name}_parse", name)
 
 
 def sentence_in(
-    record: dict[str, Any], name: str, tokenize: Tokenize | None
+    record: dict[str, Any], name: str, reader: SentenceReader
 ) -> tuple[Sentence, str]:  # and the field that it is from
     """Return the parse of the sentence NAME or, with a tokenizer, its words. Raises DataError naming the field."""
     fields = sentence_fields(name)
     for field in fields[:-1]:
         if field in record:
-            return text_field(record, field), field
+            return reader.read_parse(text_field(record, field), field), field
     if name not in record:
         raise DataError("missing field", field=fields[0])
-    if tokenize is None:
+    if reader.tokenize is None:
         raise DataError(f"missing field; {name} is {WITHOUT_PARSE}", field=fields[0])
-    return words_of(text_field(record, name), tokenize, name), name
+    return reader.words(text_field(record, name), name), name
 
 
 def sentence_in_field(
-    record: dict[str, Any], field: str, tokenize: Tokenize | None
+    record: dict[str, Any], field: str, reader: SentenceReader
 ) -> tuple[Sentence, str]:  # and the field that it is from
     """Return the sentence in a field of the user's own, which may have a parse or text whatever its name.
 
     Raises DataError naming the field.
     """
-    places = (field,) if field.endswith(PARSE) else sentence_fields(field)
+    places = (field,) if field.endswith("parse") else sentence_fields(field)
     place = next((place for place in places if place in record), None)
     if place is None:
         raise DataError(f"missing field, expected {' or '.join(places)}")
-    return parse_or_words(
-        text_field(record, place), None if place.endswith(PARSE) else tokenize, place
-    ), place
+    read = reader.read_parse if place.endswith("parse") else reader.read
+    return read(text_field(record, place), place), place

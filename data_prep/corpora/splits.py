@@ -43,7 +43,7 @@ from spinn_tensor.data_prep.corpora.store import (
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path
-from spinn_tensor.data_prep.text import Tokenize
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, renumber
@@ -51,7 +51,7 @@ from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, re
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
 # Those that say how further files of the same kind are read: a run on the store has them, too.
-KEPT = ("corpus", "branching", "fields", "labels", "binary", "phrases")
+KEPT = ("corpus", "branching", "binarize", "fields", "labels", "binary", "phrases")
 
 
 class Splits(NamedTuple):
@@ -101,11 +101,11 @@ def read_source(
     vocabulary: Vocabulary,
     labels: tuple[str, ...],  # of the model
     skipped: Skipped,
-    tokenize: Tokenize | None = None,  # reads sentences without a parse; default: `text_reader`
+    reader: SentenceReader | None = None,  # default: `sentence_reader`
 ) -> Corpus:
     """Read examples for a trained model. Raises DataError."""
-    reader = _Reader(data, vocabulary, LabelNames(list(labels)), skipped, tokenize=tokenize)
-    return reader.split(source).columns
+    splits = _Reader(data, vocabulary, LabelNames(list(labels)), skipped, sentences=reader)
+    return splits.split(source).columns
 
 
 def with_prepared_options(data: DataConfig) -> DataConfig:
@@ -153,9 +153,9 @@ def stored_splits(
     return {name: renumbered(split.columns, ids) for name, split in corpus.splits.items()}
 
 
-def text_reader(branching: str | None) -> Tokenize | None:
-    """Choose what reads sentences without a parse: nothing, unless trees are made for them."""
-    return None if branching is None else Tokenizer().tokenize
+def sentence_reader(data: DataConfig) -> SentenceReader:
+    """Choose what reads sentences: text is refused, unless trees are made for it."""
+    return SentenceReader(None if data.branching is None else Tokenizer().tokenize, data.binarize)
 
 
 def task_of(data: DataConfig) -> str:
@@ -215,7 +215,7 @@ class _Reader(NamedTuple):
     labels: LabelNames
     skipped: Skipped
     on_lines: OnLines | None = None
-    tokenize: Tokenize | None = None  # reads sentences without a parse; default: `text_reader`
+    sentences: SentenceReader | None = None  # default: `sentence_reader`
 
     def split(self, source: Source, is_train: bool = False) -> Split:
         """Read a split. Raises DataError."""
@@ -235,7 +235,7 @@ class _Reader(NamedTuple):
     def _examples(self, source: Source) -> Examples:
         """Read the files' examples one after another, up to the limit."""
         data, own = self.data, Skipped()
-        tokenize = self.tokenize or text_reader(data.branching)
+        reader = self.sentences or sentence_reader(data)
         parts: list[Examples] = []
         try:
             for path in source.paths:
@@ -244,7 +244,7 @@ class _Reader(NamedTuple):
                     break
                 part = read_examples_as_columns(
                     path,
-                    KINDS[data.corpus].line_format(FileToRead(data, path, self.labels, tokenize)),
+                    KINDS[data.corpus].line_format(FileToRead(data, path, self.labels, reader)),
                     self.words,
                     member=source.member,
                     skip_bad=data.skip_bad,

@@ -22,12 +22,12 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.sentences import composed_branching, text_reader_for
+from spinn_tensor.cli.sentences import composed_branching, sentence_reader_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, is_jsonl, open_text, parse_record
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.text import WITHOUT_PARSE, Tokenize
+from spinn_tensor.data_prep.text import WITHOUT_PARSE, SentenceReader
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Part, encode_to_array, encode_to_shards
 from spinn_tensor.encoding.job import DTYPES, FORMATS, STDIN
@@ -126,28 +126,27 @@ def run(args: argparse.Namespace) -> int:
     options = EncodingOptions(
         field=args.field,
         branching=branching,
+        binarize=checkpoint.config.text.binarize,
         skip_bad=bool(args.skip_bad),
         format=args.format or EncodingOptions.format,
         dtype=args.dtype,
         shard_size=args.shard_size or EncodingOptions.shard_size,
         **given_limits(args),
     )
-    tokenize = text_reader_for(checkpoint, branching)
+    reader = sentence_reader_for(checkpoint, branching)
     job = checkpoint.model.encoder, checkpoint.vocabulary, source
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     try:
-        encode(args, job, options, tokenize)
+        encode(args, job, options, reader)
     except DataError as error:
         raise _with_fields(error, source, options.limits) from None
     return 0
 
 
-def _to_array(
-    args: argparse.Namespace, job: Job, options: EncodingOptions, tokenize: Tokenize | None
-) -> None:
+def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, reader: SentenceReader) -> None:
     with counters("sentences encoded") as (advance,):
         encoded = encode_to_array(
-            *job, options, tokenize=tokenize, batch_tokens=args.batch_tokens, advance=advance
+            *job, options, reader=reader, batch_tokens=args.batch_tokens, advance=advance
         )
     write_array(args.output, encoded.encodings)
     _report_words(encoded.n_words, encoded.n_unknown)
@@ -156,14 +155,14 @@ def _to_array(
 
 
 def _to_shards(
-    args: argparse.Namespace, job: Job, options: EncodingOptions, tokenize: Tokenize | None, part: Part
+    args: argparse.Namespace, job: Job, options: EncodingOptions, reader: SentenceReader, part: Part
 ) -> None:
     with counters("sentences encoded") as (advance,):
         manifest = encode_to_shards(
             *job,
             args.output,
             options,
-            tokenize=tokenize,
+            reader=reader,
             part=part,
             batch_tokens=args.batch_tokens,
             overwrite=bool(args.overwrite),

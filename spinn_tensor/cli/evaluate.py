@@ -21,6 +21,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
 from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, stored_splits
 from spinn_tensor.data_prep.files import Skipped, write_json
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.training.checkpoint import run_of
 from spinn_tensor.training.config import DataConfig
@@ -107,7 +108,8 @@ def _evaluate(
     model = checkpoint.config.model
     reads_text = not needs_parses(checkpoint) and model.task != "parse"
     reader = TextReader(checkpoint.tokenizer) if reads_text else None
-    corpus = read_source(source, data, checkpoint.vocabulary, model.labels, skipped, reader)
+    sentences = None if reader is None else SentenceReader(reader, data.binarize)
+    corpus = read_source(source, data, checkpoint.vocabulary, model.labels, skipped, sentences)
     evaluation = evaluate(checkpoint.model, corpus)
     if evaluation.parse_scores is None or reader is None:
         return evaluation

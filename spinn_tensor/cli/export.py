@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
             max_length=args.max_length or 0,
             vocabulary_sha256=checkpoint.vocabulary.sha256,
             branching=checkpoint.config.text.branching,
+            binarize=checkpoint.config.text.binarize,
         )
         report = export_folder(checkpoint, args.output, exported, args.name or "spinn", _say)
     except (ArtefactError, ExportError, ParityError, ProviderError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ from spinn_tensor.data_prep.corpora.records import sentence_names, text_field
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.text import Tokenize, words_of
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary, right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -138,7 +139,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     model = None if args.branching else next(iter(models.values()))
     tokenizer = Tokenizer() if model is None else model.tokenizer
-    lines = _lines(args, skipped, split_tokens if args.tokens else tokenizer.tokenize, limits)
+    reader = SentenceReader(split_tokens, trees="text") if args.tokens else SentenceReader(tokenizer.tokenize)
+    lines = _lines(args, skipped, reader, limits)
     flat = [right_branching(tokens) for line in lines for tokens in line.sentences]
     trees = trees_of(flat, _parsed(flat, model, args.branching))
     _write(args, lines, trees)
@@ -171,11 +173,11 @@ def _parsed(
         return columns._replace(transitions=predict_transitions(model.model.encoder, columns, advance))
 
 
-def _lines(args: argparse.Namespace, skipped: Skipped, tokenize: Tokenize, limits: Limits) -> list[Line]:
+def _lines(args: argparse.Namespace, skipped: Skipped, reader: SentenceReader, limits: Limits) -> list[Line]:
     """Read what is to be parsed. Raises DataError naming the line, or the number of the argument."""
 
-    def read(text: str) -> tuple[str, ...]:
-        tokens = tokenize(text)
+    def read(text: str, field: str | None = None) -> tuple[str, ...]:
+        tokens = reader.tree(text, field).tokens
         limits.check_words(tokens)
         return tokens
 
@@ -183,30 +185,24 @@ def _lines(args: argparse.Namespace, skipped: Skipped, tokenize: Tokenize, limit
         lines = []
         for number, text in enumerate(args.sentences, start=1):
             try:
-                lines.append(_parse_text(text, read))
+                lines.append(Line((read(text),)))
             except DataError as error:
                 raise error.at(field=f"sentence {number}") from None
         return lines
     path = STDIN if args.input == "-" else args.input
 
     def parse(line: str, _: Skipped) -> Line:
-        return _parse_record(line, args.field, read) if is_jsonl(path) else _parse_text(line, read)
+        return _parse_record(line, args.field, read) if is_jsonl(path) else Line((read(line),))
 
     return list(read_examples(path, parse, skip_bad=bool(args.skip_bad), skipped=skipped, limits=limits))
 
 
-def _parse_text(line: str, tokenize: Tokenize) -> Line:
-    return Line((tokenize(line),))
-
-
-def _parse_record(line: str, field: str | None, tokenize: Tokenize) -> Line:
+def _parse_record(line: str, field: str | None, read: Callable[[str, str], tuple[str, ...]]) -> Line:
     record = parse_record(line)
     names = sentence_names(record) if field is None else (field,)
     if not names:
         raise DataError("missing field, expected sentence1 and sentence2, or sentence")
-    return Line(
-        tuple(words_of(text_field(record, name), tokenize, name).tokens for name in names), names, record
-    )
+    return Line(tuple(read(text_field(record, name), name) for name in names), names, record)
 
 
 def _write(args: argparse.Namespace, lines: list[Line], trees: list[Tree]) -> None:

@@ -24,7 +24,7 @@ from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import (
     composed_branching,
     parse_argument,
-    text_reader_for,
+    sentence_reader_for,
     trees_of,
 )
 from spinn_tensor.cli.tree_view import GAP, drawn, side_by_side
@@ -96,10 +96,10 @@ def run(args: argparse.Namespace) -> int:
     if args.input is not None:
         return _predict_file(args, checkpoint)
     branching = composed_branching(args, checkpoint)
-    tokenize = text_reader_for(checkpoint, branching)
+    reader = sentence_reader_for(checkpoint, branching)
     names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
     limits = Limits(**given_limits(args))
-    trees = {name: parse_argument(getattr(args, name), f"--{name}", tokenize, limits) for name in names}
+    trees = {name: parse_argument(getattr(args, name), f"--{name}", reader, limits) for name in names}
     show_prediction(checkpoint, trees, branching)
     return 0
 
@@ -156,12 +156,12 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
 def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) -> tuple[list[str], Corpus]:
     """Read the identifiers and columns of --input."""
     branching = composed_branching(args, checkpoint)
-    tokenize = text_reader_for(checkpoint, branching)
-    line_format: LineFormat = SentenceFormat(True, args.field, tokenize)
+    reader = sentence_reader_for(checkpoint, branching)
+    line_format: LineFormat = SentenceFormat(True, args.field, reader)
     if checkpoint.config.model.task == "pair":
         labels = LabelNames(list(checkpoint.config.model.labels))
         fields = PairFields.named(checkpoint.config.text.fields)
-        line_format = PairFormat(labels, fields, require_label=False, tokenize=tokenize)
+        line_format = PairFormat(labels, fields, require_label=False, reader=reader)
     examples = read_examples_as_columns(
         args.input,
         line_format,

@@ -1,7 +1,7 @@
 """Sentences that a command is given: parses where a model needs them, else text, in arguments and in files.
 
 A model that parses for itself needs no parse, nor one that looks at no tree (LSTM, BiLSTM, bag of words), nor one whose
-trees are made by --branching. For these, text that does not begin like a parse, with "( ", is read through the Penn
+trees are made by --branching. For these, what is no tree by the rule of `data_prep.text` is read through the Penn
 Treebank tokenizer.
 """
 
@@ -14,7 +14,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.text import Tokenize, parse_or_tokenize
+from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.model.classifiers import Checkpoint
@@ -55,19 +55,20 @@ def needs_parses(checkpoint: Checkpoint) -> bool:
     return checkpoint.model.encoder.table_kind not in ("own", "sequence")
 
 
-def text_reader_for(checkpoint: Checkpoint, branching: str | None) -> Tokenize | None:
-    """Return what reads text without a parse for this model; None if the model needs parses."""
-    if needs_parses(checkpoint) and branching is None:
-        return None
-    return checkpoint.tokenizer.tokenize
+def sentence_reader_for(checkpoint: Checkpoint, branching: str | None) -> SentenceReader:
+    """Return what reads sentences for this model: no text if it needs trees and none are made."""
+    takes_text = branching is not None or not needs_parses(checkpoint)
+    return SentenceReader(
+        checkpoint.tokenizer.tokenize if takes_text else None, checkpoint.config.text.binarize
+    )
 
 
 def parse_argument(
-    text: str, name: str, tokenize: Tokenize | None = None, limits: Limits = DEFAULT_LIMITS
+    text: str, name: str, reader: SentenceReader = TREES_ONLY, limits: Limits = DEFAULT_LIMITS
 ) -> Tree:
-    """Read a binary parse, or text, given on the command line. Raises DataError naming the option."""
+    """Read a parse, or text, given on the command line. Raises DataError naming the option."""
     try:
-        tree = parse_or_tokenize(text, tokenize)
+        tree = reader.tree(text)
         limits.check_words(tree.tokens)
         return tree
     except DataError as error:

@@ -16,6 +16,7 @@ from spinn_tensor.config import AT_LEAST_1, ConfigError, Settings, one_of, setti
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.files import is_jsonl, open_text
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.encoder import SentenceEncoder
 
@@ -30,6 +31,7 @@ class EncodingOptions(Settings):
 
     field: str | None = None  # of records: that with the parse or text
     branching: str | None = setting(None, "trees of this kind instead of those given", one_of(*BRANCHINGS))
+    binarize: str = setting(DEFAULT_BINARIZE, "how Penn trees become binary", one_of(*BINARIZE))
     skip_bad: bool = False  # leave bad lines out instead of raising
     format: str = setting("npy", "of the shards; numpy.load maps npy into memory", one_of(*FORMATS))
     dtype: str = setting("float32", "of the vectors", one_of(*DTYPES))

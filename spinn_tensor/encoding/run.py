@@ -21,7 +21,7 @@ from spinn_tensor.data_prep.corpora.formats import SentenceFormat
 from spinn_tensor.data_prep.corpora.read import ExampleFile, open_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, is_jsonl
-from spinn_tensor.data_prep.text import Tokenize
+from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.encoding.job import STDIN, EncodingOptions, Part, describe_job
 from spinn_tensor.encoding.shards import EncodedBlock, ShardFolder
@@ -40,12 +40,12 @@ def encode_to_array(
     source: Path,  # jsonl or text, plain or .gz
     options: EncodingOptions,
     *,
-    tokenize: Tokenize | None = None,  # reads text without a parse
+    reader: SentenceReader = TREES_ONLY,
     batch_tokens: int | None = None,
     advance: Advance = lambda n_sentences: None,
 ) -> EncodedBlock:  # encodings (n, D) in the order of the lines
     """Return the encodings of a file, all in memory. Raises DataError naming the first bad line."""
-    with _open(vocabulary, source, options, tokenize) as file:
+    with _open(vocabulary, source, options, reader) as file:
         encoded = _encode(encoder, file, sys.maxsize, options, batch_tokens, advance)
     if encoded is None or not len(encoded.encodings):
         skipped = file.skipped if encoded is None else encoded.skipped
@@ -60,7 +60,7 @@ def encode_to_shards(
     folder: Path,
     options: EncodingOptions,
     *,
-    tokenize: Tokenize | None = None,  # reads text without a parse
+    reader: SentenceReader = TREES_ONLY,
     part: Part = Part(),  # noqa: B008  (a tuple, which cannot change)
     batch_tokens: int | None = None,
     overwrite: bool = False,  # replace the encodings of another job
@@ -82,7 +82,7 @@ def encode_to_shards(
         note(f"{n_shards:,} of {n_shards:,} shards were there")
         return manifest
     n_there = output.count_whole()
-    with _open(vocabulary, source, options, tokenize) as file:
+    with _open(vocabulary, source, options, reader) as file:
         for shard in count():
             if not part.has(shard) or output.is_whole(shard):
                 if not file.skip(options.shard_size):
@@ -105,9 +105,9 @@ def encode_to_shards(
 
 
 def _open(
-    vocabulary: Vocabulary, source: Path, options: EncodingOptions, tokenize: Tokenize | None
+    vocabulary: Vocabulary, source: Path, options: EncodingOptions, reader: SentenceReader
 ) -> AbstractContextManager[ExampleFile]:
-    line_format = SentenceFormat(is_jsonl(source), options.field, tokenize)
+    line_format = SentenceFormat(is_jsonl(source), options.field, reader)
     return open_examples(source, line_format, vocabulary, skip_bad=options.skip_bad, limits=options.limits)
 
 

@@ -1,0 +1,259 @@
+r"""Trees of the Penn Treebank: phrases with labels, any number of children, and words with tags.
+
+    (ROOT (S (NP (DT The) (NN dog)) (VP (VBZ barks)) (. .)))
+
+The outermost bracket may have no label, as in the Treebank's own files, and a word no tag; a tree may go over several
+lines. A `PennTree` holds all of it: the words with their tags, and the phrases, outermost first. It is written back as
+it was; what becomes of it on the way to a binary tree is told by `to_binary`.
+
+Everything here is a loop, never a recursion. Errors name a symbol and its position, as those of `trees`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.head_rules import head_child
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, symbol_error
+
+BINARIZE = ("head", "right", "left")
+DEFAULT_BINARIZE = BINARIZE[0]
+TRACE = "-NONE-"  # the tag of a word that is not there: what was moved, or left out
+
+LABEL = r"[A-Z0-9$.,:`'#-][^\s()]*"
+# the outer bracket, which may be without a label, and what follows it in its line
+_BEGINS_TREE = re.compile(rf"\((?:\s*$|(?:\s*\()?{LABEL}\s*(?:\(|$))")
+_SYMBOL = re.compile(r"[()]|[^() \t\r\n]+")
+_ROOT, _UNLABELLED = "ROOT", "X"  # of binary trees, when they are written
+
+
+class Phrase(NamedTuple):
+    """Hold a phrase over the words [start, end)."""
+
+    label: str  # "" for an outer bracket without one
+    start: int
+    end: int
+
+
+class PennTree(NamedTuple):
+    """Hold a sentence of N words, their tags and P phrases, each before those inside it, from left to right."""
+
+    tokens: tuple[str, ...]  # N words
+    tags: tuple[str, ...]  # N; "" where a word has none
+    phrases: tuple[Phrase, ...]  # P
+
+    @classmethod
+    def of_binary(cls, tree: Tree) -> PennTree:
+        """Return a binary tree as phrases and words that are all labelled X, under a ROOT."""
+        stack: list[int] = []  # first word of each tree on the stack
+        phrases = [Phrase(_ROOT, 0, tree.n_tokens)]
+        n_words = 0
+        for transition in tree.transitions.tolist():
+            if transition == REDUCE:
+                stack.pop()
+                phrases.append(Phrase(_UNLABELLED, stack[-1], n_words))
+            else:
+                stack.append(n_words)
+                n_words += 1
+        phrases[1:] = sorted(phrases[1:], key=lambda phrase: (phrase.start, -phrase.end))
+        return cls(tree.tokens, (_UNLABELLED,) * n_words, tuple(phrases))
+
+
+@dataclass(slots=True)
+class _OpenBracket:
+    """Hold a bracket that is not closed yet."""
+
+    position: int
+    label: str
+    label_position: int  # 0 where it has none
+    start: int  # its first word
+    phrase: int  # its place among the phrases
+    n_words: int = 0  # right in it
+    n_brackets: int = 0
+
+
+def parse_penn(text: str) -> PennTree:
+    """Read one tree. Raises DataError naming the symbol where it is none."""
+    symbols = _SYMBOL.findall(text)
+    tokens: list[str] = []
+    tags: list[str] = []
+    phrases: list[Phrase] = []
+    open_brackets: list[_OpenBracket] = []
+    for position, symbol in enumerate(symbols, start=1):
+        if tokens and not open_brackets:
+            raise symbol_error("after the end of the tree", symbols, position)
+        if symbol == "(":
+            if open_brackets:
+                open_brackets[-1].n_brackets += 1
+            label = symbols[position] if position < len(symbols) and symbols[position] not in "()" else ""
+            at = position + 1 if label else 0
+            open_brackets.append(_OpenBracket(position, label, at, len(tokens), len(phrases)))
+            phrases.append(Phrase(label, len(tokens), 0))
+        elif not open_brackets:
+            reason = "unbalanced: ')' without its '('" if symbol == ")" else "expected '('"
+            raise symbol_error(reason, symbols, position)
+        elif symbol == ")":
+            bracket = open_brackets.pop()
+            if len(tokens) == bracket.start:
+                raise symbol_error("a bracket without a word", symbols, position)
+            if bracket.label and (bracket.n_words, bracket.n_brackets) == (1, 0):
+                tags[-1] = bracket.label
+                phrases.pop()
+            else:
+                phrases[bracket.phrase] = Phrase(bracket.label, bracket.start, len(tokens))
+        elif position != open_brackets[-1].label_position:
+            open_brackets[-1].n_words += 1
+            tokens.append(symbol)
+            tags.append("")
+    if open_brackets:
+        raise symbol_error("unbalanced: '(' is never closed", symbols, open_brackets[-1].position)
+    if not tokens:
+        raise DataError("an empty parse")
+    return PennTree(tuple(tokens), tuple(tags), tuple(phrases))
+
+
+def format_penn(tree: PennTree) -> str:
+    """Write a tree in one line, as `parse_penn` reads it."""
+    opens: list[list[str]] = [[] for _ in tree.tokens]
+    n_closes = [0] * len(tree.tokens)
+    for label, start, end in tree.phrases:
+        opens[start].append(label)
+        n_closes[end - 1] += 1
+    parts = []
+    for word, tag, labels, n in zip(tree.tokens, tree.tags, opens, n_closes, strict=True):
+        parts += [f" ({label}" for label in labels]
+        parts += [f" ({tag} {word})" if tag else f" {word}", ")" * n]
+    return "".join(parts).lstrip()
+
+
+def without_traces(tree: PennTree) -> PennTree:
+    """Return the tree without the words that are not there, and without the phrases of nothing else.
+
+    Raises DataError for a tree of nothing but traces.
+    """
+    kept = [tag != TRACE for tag in tree.tags]
+    if all(kept):
+        return tree
+    if not any(kept):
+        raise DataError("a tree of traces alone, without a word")
+    places = [0, *itertools.accumulate(kept)]  # of each word among those kept, and the end
+    phrases = (Phrase(label, places[start], places[end]) for label, start, end in tree.phrases)
+    return PennTree(
+        tuple(itertools.compress(tree.tokens, kept)),
+        tuple(itertools.compress(tree.tags, kept)),
+        tuple(phrase for phrase in phrases if phrase.start < phrase.end),
+    )
+
+
+def to_binary(tree: PennTree, binarize: str = DEFAULT_BINARIZE) -> Tree:
+    """Return the words of a tree, traces left out, under a binary tree; labels and tags are dropped.
+
+    Phrases over the same words are one. Of more than two children
+
+        right     all but the first are joined first:   ( a ( b ( c d ) ) )
+        left      all but the last are:                 ( ( ( a b ) c ) d )
+        head      the head is joined with what follows it, then with what comes before: ( a ( ( h c ) d ) ),
+                  as the trees of SNLI and SST were made
+
+    the head being that of Collins's rules (`head_rules`). Raises DataError for a tree of traces alone,
+    ValueError for another way.
+    """
+    if binarize not in BINARIZE:
+        raise ValueError(f"unknown way to binarise {binarize!r}, expected one of {', '.join(BINARIZE)}")
+    tree = without_traces(tree)
+    root = _joined(tree)
+    transitions: list[int] = []
+    todo: list[_Node | None] = [root]  # the next last; None: a REDUCE
+    while todo:
+        node = todo.pop()
+        if node is None:
+            transitions.append(REDUCE)
+        elif not node.children:
+            transitions.append(SHIFT)
+        else:
+            todo += reversed(_steps(node, binarize))
+    return Tree(tree.tokens, np.array(transitions, dtype=np.int8))
+
+
+@dataclass(slots=True)
+class _Node:
+    """Join all phrases over the same words, and the tag of a word with those over it alone."""
+
+    top: str  # the outermost label: what it is to others
+    bottom: str  # the innermost: what its children make
+    start: int
+    end: int
+    children: list[_Node] = field(default_factory=list)  # of a word none
+
+
+def _joined(tree: PennTree) -> _Node:
+    opens: list[list[Phrase]] = [[] for _ in tree.tokens]
+    for phrase in tree.phrases:
+        opens[phrase.start].append(phrase)
+    root = _Node("", "", 0, len(tree.tokens))
+    stack = [root]
+    for word, tag in enumerate(tree.tags):
+        for label, start, end in (*opens[word], Phrase(tag, word, word + 1)):
+            if (stack[-1].start, stack[-1].end) == (start, end):
+                stack[-1].bottom = label
+                continue
+            node = _Node(label, label, start, end)
+            stack[-1].children.append(node)
+            stack.append(node)
+        while len(stack) > 1 and stack[-1].end == word + 1:
+            stack.pop()
+    return root
+
+
+def _steps(node: _Node, binarize: str) -> list[_Node | None]:
+    """Return the children in their order, and None for each two that are joined."""
+    n = len(node.children)
+    head = n - 1 if binarize == "right" else 0
+    if binarize == "head" and n > 2:
+        head = head_child(node.bottom, [child.top for child in node.children])
+    steps: list[_Node | None] = [*node.children[: head + 1]]
+    for child in node.children[head + 1 :]:
+        steps += [child, None]
+    return steps + [None] * head
+
+
+class Continued(str):
+    """Stand for a line that went to the tree of a line before it, so that the others keep their numbers."""
+
+
+def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
+    """Yield lines, those of a tree that goes over several as one, and `Continued` for the others of it.
+
+    A tree goes on in lines that begin with a blank or a closing bracket, until its brackets are closed. What is longer
+    than the limit is left as it is then: a tree that is never closed.
+    """
+    tree: list[str] = []
+    depth = n_characters = 0
+    for line in lines:
+        goes_on = line[:1] in (" ", "\t", ")") and not line.isspace()
+        if tree and not (goes_on and depth > 0 and n_characters < max_characters):
+            yield from _as_one_line(tree)
+            tree = []
+        if not tree and not _BEGINS_TREE.match(line):
+            yield line
+            continue
+        if not tree:
+            depth = n_characters = 0
+        tree.append(line)
+        depth += line.count("(") - line.count(")")
+        n_characters += len(line)
+    if tree:
+        yield from _as_one_line(tree)
+
+
+def _as_one_line(tree: list[str]) -> Iterator[str]:
+    yield tree[0] if len(tree) == 1 else " ".join(line.strip() for line in tree) + "\n"
+    for _ in tree[1:]:
+        yield Continued("\n")
