@@ -97,7 +97,7 @@ PARSES = {"sentence1_binary_parse": "( dogs bark )", "label": 3, "gold_label": "
         (
             PARSES,
             ["--field", "text"],
-            "missing field, expected text_binary_parse or text; --field names another",
+            "missing field, expected text_binary_parse or text_parse or text; --field names another",
         ),
         ({"label": 3}, [], "sentence_binary_parse: missing field; the record has no text"),
         ({f"field{i}": "x" for i in range(9)}, [], "field6, field7, …"),
