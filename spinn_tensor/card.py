@@ -31,6 +31,7 @@ TASKS = {
     "parse": "a parser",
 }
 TAGS = {"pair": "sentence-pair-classification", "sentence": "sentence-classification", "parse": "parsing"}
+CRITERIA = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1 of the trees"}  # by `select_by`
 HUB_DATASETS = {"snli": "stanfordnlp/snli", "multinli": "nyu-mll/multi_nli", "sst": "stanfordnlp/sst"}
 NOT_ENGLISH = ("listops",)
 
@@ -58,7 +59,7 @@ def model_card(
         corpus=corpus,
         english=corpus not in NOT_ENGLISH,
         sentence="( ( ( [MAX 2 ) 9 ) ] )" if corpus in NOT_ENGLISH else "A dog barks.",
-        by_f1=run.get("training", {}).get("select_by") == "f1",
+        criterion=CRITERIA[run.get("training", {}).get("select_by", "accuracy")],
         metrics=metrics,
         n_parameters=n_parameters,
         command=command,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from spinn_tensor import make_batch
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
@@ -125,14 +126,33 @@ def test_confusion_counts_labelled_rows(rows: list[tuple[int, int]]) -> None:
     assert confusion.tolist() == expected
     scores = Scores(("a", "b", "c"), expected)
     assert scores.n_examples == sum(label >= 0 for label, _ in rows)
-    assert sum(scores.class_accuracy[c] is None for c in "abc") == sum(not sum(row) for row in expected)
+    recalls = [of_class.recall for of_class in scores.by_class.values()]
+    assert [recall is None for recall in recalls] == [not sum(row) for row in expected]
+    pairs = [(label, guess) for label, guess in rows if label >= 0]
+    if pairs:  # scikit-learn has no score of nothing
+        assert scores.macro_f1 == pytest.approx(f1_score(*zip(*pairs, strict=True), average="macro"))
 
 
 def test_scores() -> None:
-    scores = Scores(("a", "b"), [[3, 1], [2, 4]])
+    scores = Scores(("a", "b", "c"), [[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     assert scores.accuracy == 0.7
-    assert scores.class_accuracy == {"a": 0.75, "b": 4 / 6}
-    assert Scores(("a",), [[0]]).accuracy == 0
+    assert scores.by_class["a"] == pytest.approx((0.6, 0.75, 2 / 3, 4))
+    assert scores.by_class["b"] == pytest.approx((0.8, 4 / 6, 8 / 11, 6))
+    assert scores.by_class["c"] == (None, None, None, 0)
+    assert scores.macro_f1 == pytest.approx((2 / 3 + 8 / 11) / 2)  # of the classes that there are
+    assert scores.to_dict()["classes"]["a"] == scores.by_class["a"]._asdict()
+    nothing = Scores(("a", "b"), [[0, 0], [0, 0]])
+    assert (nothing.accuracy, nothing.macro_f1) == (0, 0)
+    assert set(nothing.by_class.values()) == {(None, None, None, 0)}
+
+
+def test_the_best_evaluation_may_be_that_of_the_highest_macro_f1(tmp_path: Path) -> None:
+    progress = trainer(tmp_path, epochs=6, select_by="macro_f1").fit()
+    scores = [line["macro_f1"] for line in log_of(tmp_path, "dev")]
+    assert progress.best_score == max(scores)
+    assert [line["best"] for line in log_of(tmp_path, "dev")] == [
+        score > max(scores[:i], default=-1) for i, score in enumerate(scores)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +216,7 @@ def test_the_log_has_every_reading_once(tmp_path: Path) -> None:
     assert math.isfinite(first["loss"])
     assert first["learning_rate"] == 3e-3
     assert first["examples_per_second"] > 0
-    assert set(dev["class_accuracy"]) == set(NLI_LABELS)
+    assert set(dev["classes"]) == set(NLI_LABELS)
     assert sum(map(sum, dev["confusion"])) == 40
 
 

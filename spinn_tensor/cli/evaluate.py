@@ -1,4 +1,4 @@
-"""`spinn evaluate`: accuracy, class by class, of a checkpoint."""
+"""`spinn evaluate`: how well a checkpoint does, class by class."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 
 DESCRIPTION = """\
-Scores a checkpoint: accuracy, the accuracy of each class, and the confusion matrix, gold
-labels down and predictions across. Without --data it takes the dev, test and extra files
+Scores a checkpoint: accuracy, macro-F1 (the mean over the classes), precision, recall and
+F1 of each class, and the confusion matrix, gold labels down and predictions across. Without --data it takes the dev, test and extra files
 of the run that trained the checkpoint, under its limit; with --data any files in the format
 of its corpus (SNLI's for a model of pairs), plain or .gz, or the official SNLI zip.
 A model that parses for itself is also scored on its trees: unlabelled bracketing F1 against

@@ -164,7 +164,7 @@ class TerminalObserver(Observer):
         scores, nodes, trees = evaluation.scores, evaluation.node_scores, evaluation.parse_scores
         text = f"step {progress.step:,}  {progress.seconds:,.0f} s  dev"
         if scores is not None:
-            text += f" accuracy {scores.accuracy:.2%}"
+            text += f" accuracy {scores.accuracy:.2%}  macro-F1 {scores.macro_f1:.2%}"
         if nodes is not None:
             text += f"  all nodes {nodes.accuracy:.2%}"
         if trees is not None:

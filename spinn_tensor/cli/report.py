@@ -41,7 +41,8 @@ def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TRE
         tables = {name: evaluation.scores, f"{name}, all nodes": evaluation.node_scores}
         for title, scores in tables.items():
             if scores is not None:
-                print(f"{title}: accuracy {scores.accuracy:.2%} of {scores.n_examples:,}")
+                accuracy = f"accuracy {scores.accuracy:.2%} of {scores.n_examples:,}"
+                print(f"{title}: {accuracy}, macro-F1 {scores.macro_f1:.2%}")
                 console.print(scores_table(scores))
         if evaluation.parse_scores is not None:
             print(f"{name}: {parse_summary(evaluation.parse_scores, gold)}")
@@ -49,11 +50,11 @@ def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TRE
 
 
 def scores_table(scores: Scores) -> Table:
-    """Make the confusion matrix, gold labels down and predictions across, with the accuracy of each class."""
-    table = plain_table("gold label", *scores.labels, "accuracy")
-    for label, row in zip(scores.labels, scores.confusion, strict=True):
-        share = scores.class_accuracy[label]
-        table.add_row(label, *(f"{count:,}" for count in row), "–" if share is None else f"{share:.2%}")
+    """Make the confusion matrix, gold labels down and predictions across, with the scores of each class."""
+    table = plain_table("gold label", *scores.labels, *("precision", "recall", "F1"))
+    for (label, of_class), row in zip(scores.by_class.items(), scores.confusion, strict=True):
+        shares = (of_class.precision, of_class.recall, of_class.f1)
+        table.add_row(label, *(f"{count:,}" for count in row), *map(_percent, shares))
     return table
 
 
@@ -110,8 +111,8 @@ def _bracket_figures(scores: BracketScores) -> list[str]:
     return [_percent(f1) for f1 in (scores.sentence_f1, scores.f1, scores.inner_sentence_f1, scores.inner_f1)]
 
 
-def _percent(figure: float) -> str:
-    return "–" if math.isnan(figure) else f"{figure:.2%}"
+def _percent(figure: float | None) -> str:
+    return "–" if figure is None or math.isnan(figure) else f"{figure:.2%}"
 
 
 def print_skipped(skipped: Skipped) -> None:

@@ -29,7 +29,7 @@ from spinn_tensor.config import (
 )
 from spinn_tensor.data_prep.corpora.config import DataConfig as DataConfig
 
-CRITERIA = ("accuracy", "f1")
+CRITERIA = ("accuracy", "macro_f1", "f1")
 PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `step`
 LEARNING = ("supervised", "reinforce")
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
@@ -86,7 +86,9 @@ class TrainingConfig(Settings):
         one_of(*PRECISIONS),
     )
     select_by: str = setting(
-        "accuracy", "what makes an evaluation the best; f1 is that of the trees", one_of(*CRITERIA)
+        "accuracy",
+        "what makes an evaluation the best; macro_f1 is the mean over the classes, f1 that of the trees",
+        one_of(*CRITERIA),
     )
 
 

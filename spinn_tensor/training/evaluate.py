@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,15 @@ from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, lengths, select
 from spinn_tensor.inference import EVALUATION_BATCH, corpus_batches, root_rows
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.objective import targets
+
+
+class ClassScores(NamedTuple):
+    """Tells how well one class was found; None where there is nothing to divide by."""
+
+    precision: float | None  # of the examples predicted so
+    recall: float | None  # of the examples with this gold label
+    f1: float | None  # harmonic mean of both; None for a class that is neither gold nor predicted
+    n_examples: int  # with this gold label
 
 
 class Scores(NamedTuple):
@@ -34,17 +45,39 @@ class Scores(NamedTuple):
         return sum(row[i] for i, row in enumerate(self.confusion)) / max(self.n_examples, 1)
 
     @property
-    def class_accuracy(self) -> dict[str, float | None]:
-        """Return the share predicted so of the examples with this gold label (recall); None for no examples."""
-        rows = zip(self.labels, self.confusion, strict=True)
-        return {label: row[i] / sum(row) if sum(row) else None for i, (label, row) in enumerate(rows)}
+    def by_class(self) -> dict[str, ClassScores]:
+        """Return precision, recall and F1 of each class, as scikit-learn computes them."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        if not self.n_examples:  # which scikit-learn refuses
+            return {label: ClassScores(None, None, None, 0) for label in self.labels}
+        counts = np.array(self.confusion)
+        gold, predicted = (classes.reshape(-1) for classes in np.indices(counts.shape))
+        figures = precision_recall_fscore_support(
+            gold,
+            predicted,
+            labels=range(len(self.labels)),
+            sample_weight=counts.reshape(-1),  # each cell stands for all its examples
+            zero_division=np.nan,
+        )
+        scores = {}
+        for label, (*shares, n_examples) in zip(self.labels, np.transpose(figures).tolist(), strict=True):
+            scores[label] = ClassScores(*(None if isnan(x) else x for x in shares), int(n_examples))
+        return scores
+
+    @property
+    def macro_f1(self) -> float:
+        """Return the mean F1 of the classes that are gold or predicted at all; 0 for no examples."""
+        f1s = [scores.f1 for scores in self.by_class.values() if scores.f1 is not None]
+        return fmean(f1s) if f1s else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as JSON values."""
         return {
             "accuracy": self.accuracy,
             "n_examples": self.n_examples,
-            "class_accuracy": self.class_accuracy,
+            "macro_f1": self.macro_f1,
+            "classes": {label: scores._asdict() for label, scores in self.by_class.items()},
             "labels": list(self.labels),
             "confusion": self.confusion,
         }
@@ -59,11 +92,11 @@ class Evaluation(NamedTuple):
     loss: float | None  # mean over the labelled sentences or pairs, or nodes; None where nothing is labelled
 
     def criterion(self, name: str) -> float:
-        """Return what makes an evaluation the best: "accuracy" where there are classes, or "f1" of the trees."""
+        """Return what makes an evaluation the best, by its name in `select_by`; of a parser "f1" of its trees."""
         if self.scores is None or (name == "f1" and self.parse_scores is not None):
             assert self.parse_scores is not None
             return self.parse_scores.gold.sentence_f1
-        return self.scores.accuracy
+        return self.scores.macro_f1 if name == "macro_f1" else self.scores.accuracy
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as JSON values."""
