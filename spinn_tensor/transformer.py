@@ -1,6 +1,6 @@
 """Sentences to vectors as a step of scikit-learn: `make_pipeline(SpinnTransformer("runs/snli"), LogisticRegression())`.
 
-The only module that imports scikit-learn: `spinn_tensor.SpinnTransformer` loads it when it is asked for.
+Imports scikit-learn, so that `spinn_tensor.SpinnTransformer` loads it only when it is asked for.
 """
 
 from __future__ import annotations

@@ -29,9 +29,10 @@ from spinn_tensor.training.evaluate import Evaluation, evaluate
 
 DESCRIPTION = """\
 Scores a checkpoint: accuracy, macro-F1 (the mean over the classes), precision, recall and
-F1 of each class, and the confusion matrix, gold labels down and predictions across. Without --data it takes the dev, test and extra files
-of the run that trained the checkpoint, under its limit; with --data any files in the format
-of its corpus (SNLI's for a model of pairs), plain or .gz, or the official SNLI zip.
+F1 of each class, and the confusion matrix, gold labels down and predictions across.
+Without --data it takes the dev, test and extra files of the run that trained the
+checkpoint, under its limit; with --data any files in the format of its corpus (SNLI's for
+a model of pairs), plain or compressed, or the official SNLI zip.
 A model that parses for itself is also scored on its trees: unlabelled bracketing F1 against
 those of the files, or those of --branching. A classifier of pairs that does, or that looks
 at no tree (an LSTM, a bag of words), takes raw text as well, in the fields sentence1 and

@@ -61,8 +61,9 @@ class Scores(NamedTuple):
             zero_division=np.nan,
         )
         scores = {}
-        for label, (*shares, n_examples) in zip(self.labels, np.transpose(figures).tolist(), strict=True):
-            scores[label] = ClassScores(*(None if isnan(x) else x for x in shares), int(n_examples))
+        for label, row in zip(self.labels, np.transpose(figures).tolist(), strict=True):
+            precision, recall, f1 = (None if isnan(share) else share for share in row[:3])
+            scores[label] = ClassScores(precision, recall, f1, int(row[3]))
         return scores
 
     @property
