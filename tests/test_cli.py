@@ -69,7 +69,7 @@ def test_train_prints_scores(tmp_path: Path, capsys: Capture) -> None:
     assert main([*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
     assert re.search(r"dev: accuracy \d+\.\d\d% of 24", printed.out)
-    for label in ("entailment", "neutral", "contradiction"):
+    for label in ("entailment", "neutral", "contradiction", "macro-F1", "precision", "recall"):
         assert label in printed.out
     assert "1 epoch: 4 steps in" in printed.out
     assert "dev accuracy" in printed.err

@@ -43,18 +43,26 @@ def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TRE
             if scores is not None:
                 accuracy = f"accuracy {scores.accuracy:.2%} of {scores.n_examples:,}"
                 print(f"{title}: {accuracy}, macro-F1 {scores.macro_f1:.2%}")
-                console.print(scores_table(scores))
+                console.print(class_table(scores), confusion_table(scores))
         if evaluation.parse_scores is not None:
             print(f"{name}: {parse_summary(evaluation.parse_scores, gold)}")
             console.print(parse_table(evaluation.parse_scores, gold))
 
 
-def scores_table(scores: Scores) -> Table:
-    """Make the confusion matrix, gold labels down and predictions across, with the scores of each class."""
-    table = plain_table("gold label", *scores.labels, *("precision", "recall", "F1"))
-    for (label, of_class), row in zip(scores.by_class.items(), scores.confusion, strict=True):
+def class_table(scores: Scores) -> Table:
+    """Show the scores of each class."""
+    table = plain_table("label", "precision", "recall", "F1", "examples")
+    for label, of_class in scores.by_class.items():
         shares = (of_class.precision, of_class.recall, of_class.f1)
-        table.add_row(label, *(f"{count:,}" for count in row), *map(_percent, shares))
+        table.add_row(label, *map(_percent, shares), f"{of_class.n_examples:,}")
+    return table
+
+
+def confusion_table(scores: Scores) -> Table:
+    """Make the confusion matrix, gold labels down and predictions across."""
+    table = plain_table("gold label", *scores.labels)
+    for label, row in zip(scores.labels, scores.confusion, strict=True):
+        table.add_row(label, *(f"{count:,}" for count in row))
     return table
 
 
