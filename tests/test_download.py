@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import re
 import subprocess
@@ -12,10 +14,12 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
+from spinn_tensor.data_prep import files
 from spinn_tensor.data_prep.corpora import download as module
 from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
 from spinn_tensor.data_prep.errors import DataError
@@ -132,7 +136,38 @@ def test_a_connection_that_breaks_off_leaves_nothing(server: Server, path: Path,
 
 def test_another_content_leaves_nothing(server: Server, path: Path) -> None:
     server.content = b"<html>log in first</html>"
-    assert_refused(server.url, path, f"does not match .*{SHA256}")
+    assert_refused(server.url, path, f"{re.escape(server.url)}: got SHA-256 .*{SHA256}")
+
+
+def test_the_file_has_the_mode_of_any_new_file(server: Server, path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        download(server.url, path, SHA256)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_disk_that_fills_up_leaves_nothing(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> NoReturn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "_open_to_write", lambda *_: Full())
+    assert_refused(server.url, path, f"^{re.escape(str(path))}: {os.strerror(errno.ENOSPC)}$")
+
+
+def test_the_content_is_on_the_disk_before_it_has_its_name(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, bool]] = []  # bytes of the file, and whether it has its name
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append((os.fstat(descriptor).st_size, path.exists()))
+    )
+    download(server.url, path, SHA256)
+    assert synced == [(len(CONTENT), False)]
 
 
 @pytest.mark.parametrize("status", [404, 503])
@@ -174,7 +209,7 @@ def test_what_a_kill_leaves_is_deleted_by_the_next_call(server: Server, path: Pa
     command = [sys.executable, "-c", program, server.url, str(path), SHA256]
     with subprocess.Popen(command, cwd=ROOT) as process:
         deadline = time.monotonic() + 600
-        while not any(found.stat().st_size for found in path.parent.rglob("tmp*")):
+        while not any(found.stat().st_size for found in path.parent.glob(".*.tmp")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
+from spinn_tensor.data_prep.corpora import store
 from spinn_tensor.data_prep.corpora.store import (
+    PreparedCorpus,
     read_manifest,
     read_store,
     sha256_of,
@@ -74,6 +78,121 @@ def test_a_damaged_store_is_one_error(tmp_path: Path, damage: Callable[[Path], o
         read_store(folder)
     assert str(folder) in str(caught.value)
     assert message in str(caught.value)
+
+
+def write_wrong(folder: Path, change: Callable[[PreparedCorpus], PreparedCorpus], task: str) -> None:
+    """Write the store that a program with a fault would write."""
+    write_store(folder, change(random_corpus(90, task)), {})
+
+
+def replace_dev(corpus: PreparedCorpus, **values: Any) -> PreparedCorpus:
+    dev = corpus.splits["dev"]
+    return corpus._replace(
+        splits={**corpus.splits, "dev": dev._replace(columns=dev.columns._replace(**values))}
+    )
+
+
+def relabelled(corpus: PreparedCorpus, label: int) -> PreparedCorpus:
+    return replace_dev(corpus, labels=np.full_like(corpus.splits["dev"].columns.labels, label))
+
+
+def with_node_label(corpus: PreparedCorpus, label: int) -> PreparedCorpus:
+    sentences = corpus.splits["dev"].columns.sentences
+    labels = np.full_like(sentences.transitions, label)
+    return replace_dev(corpus, sentences=sentences._replace(node_labels=labels))
+
+
+def with_dev_of(corpus: PreparedCorpus, task: str) -> PreparedCorpus:
+    return corpus._replace(splits={**corpus.splits, "dev": random_corpus(90, task).splits["dev"]})
+
+
+@pytest.mark.parametrize(
+    "change, task, message",
+    [
+        (lambda c: relabelled(c, 3), "pair", "split 'dev': label: label 3, expected -1 to 2"),
+        (lambda c: relabelled(c, -2), "pair", "split 'dev': label: label -2, expected -1 to 2"),
+        (
+            lambda c: with_node_label(c, 3),
+            "sentence",
+            "split 'dev': sentence_node_labels: label 3, expected -1 to 2",
+        ),
+        (lambda c: with_dev_of(c, "sentence"), "pair", "split 'dev': sides 1, expected 2, those of 'train'"),
+    ],
+)
+def test_a_store_of_a_faulty_program_is_refused_by_its_split(
+    tmp_path: Path, change: Callable[[PreparedCorpus], PreparedCorpus], task: str, message: str
+) -> None:
+    write_wrong(tmp_path / "store", change, task)
+    with pytest.raises(DataError) as caught:
+        read_store(tmp_path / "store")
+    assert str(caught.value) == f"{tmp_path / 'store'}: {message}"
+
+
+def change_dev(folder: Path, change: Callable[[Any], Any]) -> None:
+    """Replace the dev split by another table."""
+    write_store(folder, random_corpus(90, "sentence"), {})
+    parts = datasets.load_from_disk(folder)
+    parts["dev"] = change(parts["dev"])
+    parts.save_to_disk(folder.with_name("changed"))
+    for path in (folder.with_name("changed") / "dev").iterdir():
+        (folder / "dev" / path.name).write_bytes(path.read_bytes())
+        trusted(folder, f"dev/{path.name}", path.read_bytes())
+
+
+def shifted(rows: dict[str, Any]) -> dict[str, Any]:
+    """Move a label from the first sentence that has several to the next one."""
+    first, second, *others = rows["sentence_node_labels"]
+    return {"sentence_node_labels": [first[:-1], [first[-1], *second], *others]}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d: d.map(shifted, batched=True), "sentence_node_labels: not one label for each node"),
+        (
+            lambda d: d.cast_column("label", datasets.ClassLabel(names=["c", "b", "a"])),
+            r"labels \('c', 'b', 'a'\), expected \('a', 'b', 'c'\)",
+        ),
+        (lambda d: d.remove_columns("sentence_transitions"), "sentence_transitions"),
+        (lambda d: d.remove_columns("label"), "label"),
+        (
+            lambda d: d.map(lambda row: {"sentence_words": len(row["sentence_words"])}),
+            "sentence_words: got int64, expected lists",
+        ),
+        (
+            lambda d: d.map(lambda row: {"sentence_words": [0.5] * len(row["sentence_words"])}),
+            "sentence_words: got double, expected whole numbers",
+        ),
+        (
+            lambda d: d.map(lambda row, n: {"label": None if n == 1 else 1}, with_indices=True),
+            "label: a null",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("without_bars")
+def test_a_split_that_does_not_fit_is_named(
+    tmp_path: Path, change: Callable[[Any], Any], message: str
+) -> None:
+    change_dev(tmp_path / "store", change)
+    with pytest.raises(DataError, match=message) as caught:
+        read_store(tmp_path / "store")
+    assert str(caught.value).startswith(f"{tmp_path / 'store'}: split 'dev': ")
+
+
+@pytest.fixture
+def without_bars() -> Iterator[None]:
+    with store._without_progress_bars():
+        yield
+
+
+def test_a_fault_of_our_own_is_no_bad_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object) -> NoReturn:
+        raise TypeError("ours")
+
+    write_store(tmp_path / "store", random_corpus(90), {})
+    monkeypatch.setattr(store, "_split", faulty)
+    with pytest.raises(TypeError, match="ours"):
+        read_store(tmp_path / "store")
 
 
 def test_the_files_say_what_is_in_them_not_the_manifest(tmp_path: Path) -> None:

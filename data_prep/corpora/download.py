@@ -1,22 +1,19 @@
-"""Corpora from where their authors keep them: fetched by pooch, and checked before they get their name.
+"""Corpora from where their authors keep them: fetched, and checked before they get their name.
 
-A file under its name is whole, whatever happened before: until then it lies in a temporary folder beside it, which is
-deleted on an error, and after a kill by the next call.
+A file under its name is whole, whatever happened before: until then it has a temporary name beside it, which is deleted
+on an error, and after a kill by the next call.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import StrPath
-from spinn_tensor.data_prep.temporary import temporary_beside
+from spinn_tensor.data_prep.files import StrPath, atomic_write
 
 BLOCK_BYTES = 1 << 18
 TIMEOUT = 60.0  # seconds without a byte
@@ -74,50 +71,43 @@ def download(
     Raises DataError of one line for a file of that name with another digest, which is left alone, for a digest that is
     wrong once all has arrived, and if the connection, the server or the disk fails.
     """
-    import pooch  # takes a moment, with `requests` and what that needs
-    import requests
+    import requests  # takes a moment
 
     path, sha256 = Path(path), sha256.lower()
     if not url.startswith(("http://", "https://")):
         raise DataError(f"expected an address that begins with http:// or https://, got {url!r}")
-    pooch.get_logger().setLevel("WARNING")  # what is downloaded is told by the command
-    fetch = partial(_fetch, on_bytes=on_bytes)
     try:
         if path.exists():
             _check_existing(path, sha256)
             return path
-        with temporary_beside(path, partial(Path.mkdir, parents=True)) as folder:
-            whole = pooch.retrieve(url, f"sha256:{sha256}", path.name, folder, downloader=fetch)
-            os.replace(whole, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, "wb") as file:
+            got = _fetch(url, file, on_bytes)
+            if got != sha256:
+                raise DataError(f"got SHA-256 {got}, expected {sha256}", field=url)
     except DataError:
         raise
-    except (requests.RequestException, ValueError) as error:  # ValueError: pooch's, of another digest
+    except (requests.RequestException, ValueError) as error:  # ValueError: of an odd address
         raise DataError(_first_cause(error), field=url) from error
     except OSError as error:
         raise DataError(error.strerror or str(error), path=path) from error
     return path
 
 
-def _fetch(
-    url: str,
-    file: str,  # to write
-    _: Any,  # pooch's own
-    *,
-    on_bytes: OnBytes,
-) -> None:
-    """Write what the server sends, as a downloader of pooch; its own does not close a connection that fails."""
+def _fetch(url: str, file: IO[bytes], on_bytes: OnBytes) -> str:
+    """Write what the server sends, and return its SHA-256 as hex digits."""
     import requests
 
-    with (
-        requests.get(url, stream=True, timeout=TIMEOUT, headers=_HEADERS) as response,
-        open(file, "wb") as output,
-    ):
+    digest = hashlib.sha256()
+    with requests.get(url, stream=True, timeout=TIMEOUT, headers=_HEADERS) as response:
         response.raise_for_status()
         n_done, n_whole = 0, int(response.headers.get("Content-Length", 0)) or None
         on_bytes(n_done, n_whole)
         for block in response.iter_content(BLOCK_BYTES):
-            n_done += output.write(block)
+            digest.update(block)
+            n_done += file.write(block)
             on_bytes(n_done, n_whole)
+    return digest.hexdigest()
 
 
 def _check_existing(path: Path, sha256: str) -> None:

@@ -28,7 +28,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -54,6 +54,7 @@ MANIFEST, WORDS = "manifest.json", "words.json"
 _SIDES = {1: ("sentence",), 2: ("premise", "hypothesis")}
 _ARROW_UNLABELLED = -1  # what HF's ClassLabel takes for no label
 _MOST_SHORT = 1 << 16
+Value = TypeVar("Value")
 _CACHE = re.compile(r"(^|/)cache-[^/]*\.arrow$")  # what `datasets` writes beside what it opened
 
 
@@ -140,24 +141,38 @@ def read_store(folder: Path) -> PreparedCorpus:
     words = read_json(folder / WORDS)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise DataError("expected a list of strings", path=folder / WORDS)
-    labels: list[str] = []
-    splits = {}
     try:
-        for name, part in datasets.load_from_disk(folder).items():
-            labels = getattr(part.features["label"], "names", [])
-            splits[name] = _split(part.with_format("arrow")[:], len(words))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        pa.ArrowException,
-    ) as error:  # DataError, too
+        parts = dict(datasets.load_from_disk(folder).items())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
         raise DataError(f"not a store: {error}", path=folder) from error
-    n_sides = {split.columns.n_sides for split in splits.values()}
-    task = "pair" if n_sides == {2} else "sentence" if labels else "parse"
-    return PreparedCorpus(task, tuple(labels), tuple(words), splits)
+    labels = {name: tuple(getattr(part.features.get("label"), "names", ())) for name, part in parts.items()}
+    splits = {}
+    for name, part in parts.items():
+        try:
+            splits[name] = _split(part.with_format("arrow")[:], len(words), len(labels[name]))
+        except (DataError, KeyError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"split {name!r}: {error}", path=folder) from error
+    n_sides = _of_all_splits({name: split.columns.n_sides for name, split in splits.items()}, folder, "sides")
+    own_labels = _of_all_splits(labels, folder, "labels")
+    task = "pair" if n_sides == 2 else "sentence" if own_labels else "parse"
+    return PreparedCorpus(task, own_labels, tuple(words), splits)
+
+
+def _of_all_splits(
+    values: Mapping[str, Value],  # of each split
+    folder: Path,
+    what: str,
+) -> Value:
+    """Return the value that all splits have. Raises DataError naming one that has another."""
+    if not values:
+        raise DataError("not a store: no split", path=folder)
+    first, expected = next(iter(values.items()))
+    for name, got in values.items():
+        if got != expected:
+            raise DataError(
+                f"split {name!r}: {what} {got}, expected {expected}, those of {first!r}", path=folder
+            )
+    return expected
 
 
 def sha256_of(path: Path) -> str:
@@ -238,27 +253,30 @@ def _lists(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 
 
-def _split(table: pa.Table, n_words: int) -> Split:
+def _split(table: pa.Table, n_words: int, n_labels: int) -> Split:
     import pyarrow as pa
 
     names = _SIDES[1] if f"{_SIDES[1][0]}_words" in table.column_names else _SIDES[2]
-    sentences = concatenate(*(_sentences(table, side, n_words) for side in names))
-    labels = _from_arrow(table.column("label").to_numpy().astype(np.int64))
+    sentences = concatenate(*(_sentences(table, side, n_words, n_labels) for side in names))
+    labels = _from_arrow(_integers(table.column("label"), "label"), n_labels, "label")
     examples = pa.concat_arrays([pa.array([], pa.string()), *table.column("name").chunks])
     return Split(Corpus(sentences, labels, len(names)), examples)
 
 
-def _sentences(table: pa.Table, side: str, n_words: int) -> SentenceColumns:
+def _sentences(table: pa.Table, side: str, n_words: int, n_labels: int) -> SentenceColumns:
     words, token_offsets = _list_column(table, f"{side}_words")
     transitions, offsets = _list_column(table, f"{side}_transitions")
     node_labels = None
     if f"{side}_node_labels" in table.column_names:
-        node_labels = _from_arrow(_list_column(table, f"{side}_node_labels")[0].astype(np.int64))
+        name = f"{side}_node_labels"
+        node_labels, label_offsets = _list_column(table, name)
+        if not np.array_equal(label_offsets, offsets):
+            raise DataError("not one label for each node", field=name)
+        node_labels = _from_arrow(node_labels, n_labels, name)
     columns = SentenceColumns(words.astype(np.int32), token_offsets, transitions.astype(np.int8), node_labels)
     if not np.array_equal(offsets, node_offsets(columns)):
         raise DataError("not 2N - 1 transitions for N words", field=side)
-    if len(words) and int(words.max()) >= n_words:
-        raise DataError(f"word {int(words.max())} of {n_words}", field=side)
+    _check_range(words, 0, n_words, "word", side)
     check_columns(columns)
     return columns
 
@@ -269,20 +287,40 @@ def _list_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow.compute as pc
 
     column = table.column(name)
-    values = pa.concat_arrays(
-        [pa.array([], column.type.value_type), *(part.flatten() for part in column.chunks)]
-    )
-    if column.null_count or values.null_count:
-        raise DataError("a null, expected lists of values", field=name)
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise DataError(f"got {column.type}, expected lists", field=name)
+    values = pa.chunked_array([part.flatten() for part in column.chunks], column.type.value_type)
+    if column.null_count:
+        raise DataError("a null, expected a list", field=name)
     lengths = pc.list_value_length(column).to_numpy().astype(np.int64)
-    return values.to_numpy(zero_copy_only=False), np.concatenate(([0], np.cumsum(lengths)))
+    return _integers(values, name), np.concatenate(([0], np.cumsum(lengths)))
+
+
+def _integers(values: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Return a column of n whole numbers, or of true and false, (n,) of its own type."""
+    import pyarrow as pa
+
+    if not (pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)):
+        raise DataError(f"got {values.type}, expected whole numbers", field=name)
+    if values.null_count:
+        raise DataError("a null, expected whole numbers", field=name)
+    return values.to_numpy()
+
+
+def _check_range(values: np.ndarray, lowest: int, end: int, what: str, name: str) -> None:
+    """Raise DataError for the first value that is not one of lowest to end - 1."""
+    wrong = values[(values < lowest) | (values >= end)]
+    if len(wrong):
+        raise DataError(f"{what} {wrong[0]}, expected {lowest} to {end - 1}", field=name)
 
 
 def _to_arrow(labels: np.ndarray) -> np.ndarray:
     return np.where(labels == NO_LABEL, _ARROW_UNLABELLED, labels)
 
 
-def _from_arrow(labels: np.ndarray) -> np.ndarray:
+def _from_arrow(labels: np.ndarray, n_labels: int, name: str) -> np.ndarray:
+    _check_range(labels, _ARROW_UNLABELLED, n_labels, "label", name)
+    labels = labels.astype(np.int64)
     return np.where(labels == _ARROW_UNLABELLED, NO_LABEL, labels)
 
 
