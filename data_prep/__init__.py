@@ -57,8 +57,9 @@ from spinn_tensor.data_prep.files import atomic_write as atomic_write
 from spinn_tensor.data_prep.files import open_text as open_text
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS as DEFAULT_LIMITS
 from spinn_tensor.data_prep.limits import Limits as Limits
+from spinn_tensor.data_prep.token_rules import Rules as Rules
+from spinn_tensor.data_prep.token_rules import read_rules as read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer as Tokenizer
-from spinn_tensor.data_prep.tokenizer import penn_tokenizer as penn_tokenizer
 from spinn_tensor.data_prep.trees import PADDING as PADDING
 from spinn_tensor.data_prep.trees import REDUCE as REDUCE
 from spinn_tensor.data_prep.trees import SHIFT as SHIFT

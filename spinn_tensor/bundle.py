@@ -26,12 +26,11 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 import torch
 from torch import nn
 
-from spinn_tensor.config import ConfigError, ModelConfig, Settings, as_values
-from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.config import ConfigError, ModelConfig, Settings, TextSettings, as_values
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable, write_folder
-from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
+from spinn_tensor.data_prep.token_rules import PENN, Rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.tensor_files import (
@@ -53,14 +52,6 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # "owner/name", or "na
 Run = Settings | Mapping[str, Any]  # the settings of a training run, or what its `to_dict` gives
 
 
-class TextSettings(NamedTuple):
-    """Say how the run that made a model read text, as far as its users must read it alike."""
-
-    branching: str | None  # trees made without a parser, instead of those of the corpus
-    fields: tuple[str, ...]  # PART=NAME, what the fields of a record are called, see `PairFields`
-    binarize: str = DEFAULT_BINARIZE  # trees of more than two children
-
-
 class CheckpointConfig(NamedTuple):
     """Hold what config.json says."""
 
@@ -78,6 +69,7 @@ class Provenance(NamedTuple):
     run: Run
     metrics: Mapping[str, Any]
     command: str | None = None  # the `spinn train` that makes it again, for the model card
+    rules: Rules = PENN  # that made words of its texts
 
 
 class HubOptions(NamedTuple):
@@ -175,7 +167,8 @@ class PretrainedModel(nn.Module):
     @property
     def tokenizer(self) -> Tokenizer:
         """Make what raw text for this model is to be read through, anew at each call."""
-        return Tokenizer(self.vocabulary)
+        provenance = self._provenance()
+        return Tokenizer(provenance.vocabulary, provenance.rules)
 
     def _provenance(self) -> Provenance:
         if self.provenance is None:
@@ -222,7 +215,7 @@ def write_bundle(
     def fill(temporary: Path) -> None:
         write_tensors(temporary / WEIGHTS, tensors)
         write_json(temporary / CONFIG, content)
-        Tokenizer(vocabulary).save(temporary / TOKENIZER)
+        Tokenizer(vocabulary, provenance.rules).save(temporary / TOKENIZER)
         (temporary / CARD).write_text(card, encoding="utf-8")
         if also is not None:
             also(temporary)
@@ -247,7 +240,8 @@ def read_bundle(
         raise CheckpointError(
             f"{folder / CONFIG}: a model of task {config.model.task!r}; {build.__name__} reads those of {expected!r}"
         )
-    vocabulary = _read_vocabulary(folder, config)
+    tokenizer = _read_tokenizer(folder, config)
+    vocabulary = tokenizer.vocabulary
     weights = folder / WEIGHTS
     tensors = plain_names(weights, read_tensors(weights))
     try:
@@ -260,7 +254,8 @@ def read_bundle(
     check_tensors(weights, tensors, model.state_dict())
     model.to_empty(device=device)
     model.load_state_dict(tensors, strict=True)
-    model.provenance = Provenance(vocabulary, config.run, config.metrics, _read_command(folder / CARD))
+    command = _read_command(folder / CARD)
+    model.provenance = Provenance(vocabulary, config.run, config.metrics, command, tokenizer.rules)
     return model.eval(), vocabulary, config
 
 
@@ -317,7 +312,7 @@ def read_config(path: Path) -> CheckpointConfig:
             isinstance(value, float) and not math.isfinite(value) for value in metrics.values()
         ):
             raise ConfigError("metrics: expected an object of finite numbers")
-        run, text = values["run"], _text_settings(values["run"])
+        run, text = values["run"], TextSettings.of_run(values["run"])
         return CheckpointConfig(model, run, text, str(values["vocabulary_sha256"]), metrics)
     except (ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {one_line(error)}") from error
@@ -339,12 +334,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict({name: tensors[plain_name(name)] for name in state}, strict=True)
 
 
-def _read_vocabulary(folder: Path, config: CheckpointConfig) -> Vocabulary:
+def _read_tokenizer(folder: Path, config: CheckpointConfig) -> Tokenizer:
     path = folder / TOKENIZER
     try:
-        vocabulary = Tokenizer.load(path).vocabulary
+        tokenizer = Tokenizer.load(path)
     except DataError as error:
         raise CheckpointError(one_line(error)) from error
+    vocabulary = tokenizer.vocabulary
     if vocabulary.sha256 != config.vocabulary_sha256:
         raise CheckpointError(
             f"{path}: not the vocabulary the model was trained with "
@@ -355,7 +351,7 @@ def _read_vocabulary(folder: Path, config: CheckpointConfig) -> Vocabulary:
             f"{folder / CONFIG}: vocabulary_size is {config.model.encoder.vocabulary_size}, "
             f"{TOKENIZER} has {len(vocabulary)} words"
         )
-    return vocabulary
+    return tokenizer
 
 
 def _read_command(card: Path) -> str | None:
@@ -365,25 +361,6 @@ def _read_command(card: Path) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return None if found is None else found[1]
-
-
-def _text_settings(run: Any) -> TextSettings:
-    """Return what a run's settings say of reading text. Raises ConfigError."""
-    if not isinstance(run, dict) or not isinstance(run.get("data"), dict):
-        raise ConfigError("run: expected an object with the key 'data', an object")
-    data = run["data"]
-    branching, fields, binarize = (
-        data.get("branching"),
-        data.get("fields", []),
-        data.get("binarize", DEFAULT_BINARIZE),
-    )
-    if branching not in (None, *BRANCHINGS):
-        raise ConfigError(f"branching: expected one of {', '.join(BRANCHINGS)}, got {branching!r:.80}")
-    if binarize not in BINARIZE:
-        raise ConfigError(f"binarize: expected one of {', '.join(BINARIZE)}, got {binarize!r:.80}")
-    if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
-        raise ConfigError(f"fields: expected a list of names, got {fields!r:.80}")
-    return TextSettings(branching, tuple(fields), binarize)
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.settings import AT_LEAST_1 as AT_LEAST_1
 from spinn_tensor.data_prep.settings import NOT_NEGATIVE as NOT_NEGATIVE
 from spinn_tensor.data_prep.settings import POSITIVE as POSITIVE
@@ -115,6 +117,34 @@ class ModelConfig(Settings):
         if fields["classifier"] is not None:
             fields["classifier"] = ClassifierConfig.from_dict(fields["classifier"])
         return cls(**fields)
+
+
+class TextSettings(NamedTuple):
+    """Say how the run that made a model read text, as far as its users must read it alike."""
+
+    branching: str | None  # trees made without a parser, instead of those of the corpus
+    fields: tuple[str, ...]  # PART=NAME, what the fields of a record are called, see `PairFields`
+    binarize: str = DEFAULT_BINARIZE  # trees of more than two children
+
+    @classmethod
+    def of_run(cls, run: Any) -> TextSettings:
+        """Read them from a run's settings. Raises ConfigError."""
+        if not isinstance(run, dict) or not isinstance(run.get("data"), dict):
+            raise ConfigError("run: expected an object with the key 'data', an object")
+        data = run["data"]
+        branching, binarize = data.get("branching"), data.get("binarize") or DEFAULT_BINARIZE
+        for name, value, known in (
+            ("branching", branching, (None, *BRANCHINGS)),
+            ("binarize", binarize, BINARIZE),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"{name}: expected one of {', '.join(filter(None, known))}, got {value!r:.80}"
+                )
+        fields = data.get("fields", [])
+        if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
+            raise ConfigError(f"fields: expected a list of names, got {fields!r:.80}")
+        return cls(branching, tuple(fields), binarize)
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:

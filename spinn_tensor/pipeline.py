@@ -9,7 +9,8 @@ What a model composes by depends on its kind; the methods, and what a sentence i
         trees="parser"              the package's parser makes them for text without a parse
         trees=FOLDER or hub id      another parser does
         trees="left", "right", ...  such trees replace those given, too, as `--branching` does
-        trees=None                  as the model was trained: its own --branching, else "parser"
+        trees=None                  as the model was trained: its own --branching, else "parser", but where its words
+                                    are other than the Penn Treebank's: then only trees are taken
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
+from spinn_tensor.data_prep.token_rules import PENN
 from spinn_tensor.inference import encode_columns, predict_probabilities, predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, Model, load_checkpoint
 from spinn_tensor.text_model import TextModel, TreeMaker
@@ -97,7 +99,10 @@ class Pipeline(TextModel):
                 why = "makes trees of its own" if encoder.parses else "looks at no tree"
                 raise ConfigError(f"trees={trees!r}: a model of kind {encoder.kind!r} {why}")
             return make()
-        trees = trees or text.branching or PACKAGED
+        is_penn = checkpoint.tokenizer.rules == PENN  # words such as the package's parser knows
+        trees = trees or text.branching or (PACKAGED if is_penn else None)
+        if trees is None:
+            return make()
         if trees in BRANCHINGS:
             return make(branching=str(trees))
         if trees != PACKAGED and "/" not in str(trees) and not Path(trees).is_dir():

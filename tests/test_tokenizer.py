@@ -17,7 +17,7 @@ from machines import SHARED, needs_shared
 from strategies import right_branching
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.tokenizer import Tokenizer, penn_tokenizer
+from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary, parse_binary
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 
@@ -275,7 +275,7 @@ def test_tokens_keep_the_case_of_the_text() -> None:
 
 def test_offsets_point_into_the_raw_text() -> None:
     text = 'It\'s "(hot)".'
-    encoding = penn_tokenizer().encode(text)
+    encoding = Tokenizer().backend.encode(text)
     words = ["It", "'s", '"', "(", "hot", ")", '"', "."]
     assert [text[start:end] for start, end in encoding.offsets] == words
 

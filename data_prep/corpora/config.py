@@ -11,7 +11,7 @@ from typing import Any, Self
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
+from spinn_tensor.data_prep.penn import BINARIZE
 from spinn_tensor.data_prep.settings import (
     AT_LEAST_1,
     NOT_NEGATIVE,
@@ -21,6 +21,7 @@ from spinn_tensor.data_prep.settings import (
     one_of,
     setting,
 )
+from spinn_tensor.data_prep.token_rules import NAMED
 
 _LISTS = ("train", "dev", "test", "extra", "fields", "labels")
 
@@ -67,8 +68,14 @@ class DataConfig(Settings):
         "text then (pairs: sentence1, sentence2; trees: sentence, or a line)",
         one_of(*BRANCHINGS),
     )
-    binarize: str = setting(
-        DEFAULT_BINARIZE,
+    tokenizer: str | None = setting(
+        None,
+        "what makes words of text: penn, whitespace, or a tokenizer.json of HF tokenizers, of which the normalizer and "
+        "pre-tokenizer are used (default: penn; whitespace for listops)",
+        metavar="NAME|FILE",
+    )
+    binarize: str | None = setting(
+        None,
         "how a phrase of three or more parts of a Penn tree becomes binary (default: head, as SNLI's trees were made)",
         one_of(*BINARIZE),
     )
@@ -118,8 +125,8 @@ class DataConfig(Settings):
     def with_absolute_paths(self) -> DataConfig:
         paths: dict[str, Any] = {
             name: os.path.abspath(path)
-            for name in ("data", "vectors")
-            if (path := getattr(self, name)) is not None
+            for name in ("data", "vectors", "tokenizer")
+            if (path := getattr(self, name)) is not None and path not in NAMED
         }
         for name in ("train", "dev", "test"):
             paths[name] = tuple(os.path.abspath(file) for file in getattr(self, name))

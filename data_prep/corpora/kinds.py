@@ -48,6 +48,7 @@ class Kind(NamedTuple):
     files: Mapping[str, tuple[str, ...]]  # names that a split's file may have
     labels: Callable[[DataConfig], LabelNames]
     line_format: Callable[[FileToRead], LineFormat]
+    tokenizer: str = "penn"  # what makes words of texts like its sentences, of `token_rules.NAMED`
     folder: str = ""  # that the publisher's archive unpacks to; "" for files that stand alone
 
 
@@ -80,7 +81,7 @@ KINDS = {
         {split: (f"snli_1.0_{split}.jsonl",) for split in SPLITS},
         _nli_labels,
         _pair_format,
-        "snli_1.0",
+        folder="snli_1.0",
     ),
     "multinli": Kind(
         "pair",
@@ -91,7 +92,7 @@ KINDS = {
         },
         _nli_labels,
         _pair_format,
-        "multinli_1.0",
+        folder="multinli_1.0",
     ),
     "pairs": Kind("pair", {split: (f"{split}.jsonl",) for split in SPLITS}, _own_labels, _pair_format),
     "sst": Kind(
@@ -99,13 +100,14 @@ KINDS = {
         {split: (f"{split}.txt",) for split in SPLITS},
         _sst_labels,
         lambda file: SstFormat(file.data.binary),
-        "trees",
+        folder="trees",
     ),
     "listops": Kind(
         "sentence",
         {split: (f"{split}.tsv", f"{split}_d20s.tsv") for split in SPLITS},
         lambda data: LabelNames(list(DIGITS)),
         lambda file: ListOpsFormat(),
+        tokenizer="whitespace",
     ),
     "trees": Kind(
         "parse",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.sources import split_sources
-from spinn_tensor.data_prep.corpora.splits import OnLines, prepare
+from spinn_tensor.data_prep.corpora.splits import OnLines, prepare, rules_of
 from spinn_tensor.data_prep.corpora.store import (
     PreparedCorpus,
     check_files,
@@ -77,7 +77,7 @@ def preparation_key(data: DataConfig) -> dict[str, Any]:
     digests = {path: sha256_of(path) for source in sources.values() for path in source.paths}
     return {
         "options": preparation_options(data),
-        "tokenizer": rules_sha256(),
+        "tokenizer": rules_sha256(rules_of(data)),
         "sources": {
             name: {
                 "member": source.member,

@@ -43,7 +43,9 @@ from spinn_tensor.data_prep.corpora.store import (
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import SentenceReader
+from spinn_tensor.data_prep.token_rules import Rules, read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, renumber
@@ -51,7 +53,7 @@ from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, re
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
 # Those that say how further files of the same kind are read: a run on the store has them, too.
-KEPT = ("corpus", "branching", "binarize", "fields", "labels", "binary", "phrases")
+KEPT = ("corpus", "branching", "binarize", "tokenizer", "fields", "labels", "binary", "phrases")
 
 
 class Splits(NamedTuple):
@@ -62,6 +64,7 @@ class Splits(NamedTuple):
     vocabulary: Vocabulary
     train: Corpus
     dev: Corpus
+    rules: Rules  # that make words of text
     others: dict[str, Corpus]  # test, the logic corpus' long, and every --extra
 
 
@@ -83,7 +86,7 @@ def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
     ids = vocabulary.encode(corpus.words)
     splits = {name: renumbered(split.columns, ids) for name, split in corpus.splits.items()}
     train, dev = splits.pop("train"), splits.pop("dev")
-    return Splits(corpus.task, corpus.labels, vocabulary, train, dev, splits)
+    return Splits(corpus.task, corpus.labels, vocabulary, train, dev, rules_of(data), splits)
 
 
 def prepare(data: DataConfig, skipped: Skipped, on_lines: OnLines | None = None) -> PreparedCorpus:
@@ -155,7 +158,13 @@ def stored_splits(
 
 def sentence_reader(data: DataConfig) -> SentenceReader:
     """Choose what reads sentences: text is refused, unless trees are made for it."""
-    return SentenceReader(None if data.branching is None else Tokenizer().tokenize, data.binarize)
+    tokenize = None if data.branching is None else Tokenizer(rules=rules_of(data)).tokenize
+    return SentenceReader(tokenize, data.binarize or DEFAULT_BINARIZE)
+
+
+def rules_of(data: DataConfig) -> Rules:
+    """Return the rules that text is made into words by: those of --tokenizer, else of the kind. Raises DataError."""
+    return read_rules(KINDS[data.corpus].tokenizer if data.tokenizer is None else data.tokenizer)
 
 
 def task_of(data: DataConfig) -> str:

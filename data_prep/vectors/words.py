@@ -8,7 +8,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import StrPath
-from spinn_tensor.data_prep.tokenizer import unescape
+from spinn_tensor.data_prep.token_rules import unescape
 from spinn_tensor.data_prep.vocabulary import PAD_ID, UNKNOWN_ID, Vocabulary, lower_case
 
 # Where a token's vector comes from: nowhere, or the spelling of `_spellings` that the file has, the first one counting.

@@ -109,7 +109,7 @@ def _evaluate(
     model = checkpoint.config.model
     reads_text = not needs_parses(checkpoint) and model.task != "parse"
     reader = TextReader(checkpoint.tokenizer) if reads_text else None
-    sentences = None if reader is None else SentenceReader(reader, data.binarize)
+    sentences = None if reader is None else SentenceReader(reader, checkpoint.config.text.binarize)
     corpus = read_source(source, data, checkpoint.vocabulary, model.labels, skipped, sentences)
     evaluation = evaluate(checkpoint.model, corpus)
     if evaluation.parse_scores is None or reader is None:

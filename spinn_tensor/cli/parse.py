@@ -30,7 +30,7 @@ from spinn_tensor.cli.report import (
     parse_table,
     print_skipped,
 )
-from spinn_tensor.cli.sentences import split_tokens, trees_of
+from spinn_tensor.cli.sentences import trees_of
 from spinn_tensor.cli.tree_view import MOST_WORDS, drawn
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.brackets import score_parses, self_f1
@@ -43,6 +43,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.text import SentenceReader
+from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary, right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -139,7 +140,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     model = None if args.branching else next(iter(models.values()))
     tokenizer = Tokenizer() if model is None else model.tokenizer
-    reader = SentenceReader(split_tokens, trees="text") if args.tokens else SentenceReader(tokenizer.tokenize)
+    reader = SentenceReader(tokenizer.tokenize)
+    if args.tokens:
+        reader = SentenceReader(Tokenizer(rules=WHITESPACE).tokenize, trees="text")
     lines = _lines(args, skipped, reader, limits)
     flat = [right_branching(tokens) for line in lines for tokens in line.sentences]
     trees = trees_of(flat, _parsed(flat, model, args.branching))

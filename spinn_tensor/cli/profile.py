@@ -116,7 +116,7 @@ def make_trainer(settings: RunConfig, device: str, skipped: Skipped) -> Trainer:
         splits = load_splits(with_corpus(settings, Path(folder), False, Observer()).data, skipped)
     torch.manual_seed(settings.training.seed)
     model = make_model(settings, splits).to(device)
-    task = Task(model, splits.vocabulary, splits.train, splits.dev)
+    task = Task(model, splits.vocabulary, splits.train, splits.dev, splits.rules)
     return Trainer(task, settings, Path(folder))  # which it only writes to in `fit`
 
 

@@ -8,7 +8,6 @@ Treebank tokenizer.
 from __future__ import annotations
 
 import argparse
-import re
 
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
@@ -73,19 +72,6 @@ def parse_argument(
         return tree
     except DataError as error:
         raise error.at(field=name) from None
-
-
-def split_tokens(text: str) -> tuple[str, ...]:
-    """Split a sentence that is tokenised already at blanks. Raises DataError."""
-    tokens = tuple(re.findall(r"[^ \t\r\n]+", text))
-    if not tokens:
-        raise DataError("a sentence without words")
-    if any("\ud800" <= character <= "\udfff" for character in text):  # an argument that is not UTF-8
-        raise DataError("half of a surrogate pair")
-    for position, token in enumerate(tokens, start=1):
-        if token in ("(", ")"):
-            raise DataError("a bracket, which parses write as -LRB- or -RRB-", token=(position, token))
-    return tokens
 
 
 def trees_of(

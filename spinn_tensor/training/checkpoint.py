@@ -15,6 +15,7 @@ from torch import nn
 from spinn_tensor.bundle import CheckpointConfig, PretrainedModel, Provenance, Run, write_bundle
 from spinn_tensor.card import without_folders
 from spinn_tensor.config import ConfigError, as_values
+from spinn_tensor.data_prep.token_rules import PENN, Rules
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, locate
@@ -29,12 +30,13 @@ def save_checkpoint(
     metrics: Mapping[str, Any],
     also: Callable[[Path], object] | None = None,  # writes further files into the folder
     license: str | None = None,  # of the weights, for the model card
+    rules: Rules = PENN,  # that make words of text for the model
 ) -> None:
     """Replace the folder by a checkpoint of the model as it is now, with further files beside it.
 
     Raises CheckpointError for weights that are not float32, which `load_checkpoint` would refuse.
     """
-    provenance = Provenance(vocabulary, run, metrics, train_command(run))
+    provenance = Provenance(vocabulary, run, metrics, train_command(run), rules)
     write_bundle(folder, model, provenance, also=also, license=license)
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.data_prep.columns import Corpus, lengths, select
+from spinn_tensor.data_prep.token_rules import PENN, Rules
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.model.classifiers import Model
@@ -125,6 +126,7 @@ class Task(NamedTuple):
     vocabulary: Vocabulary
     train: Corpus
     dev: Corpus
+    rules: Rules = PENN  # that make words of text for the model
 
 
 class Trainer:
@@ -364,25 +366,25 @@ class Trainer:
             seconds=round(time.perf_counter() - self._session_start, 3),
         )
         if is_best and self.ranks.is_first:
-            task = self.task
-            save_checkpoint(self.output / "best", task.model, task.vocabulary, self.run, self._metrics())
+            self._save("best")
         progress.seconds = time.perf_counter() - self._session_start
         self.observer.evaluated(progress, evaluation, is_best)
         self._window_start += time.perf_counter() - start  # examples per second are about training
 
     def _save_last(self) -> None:
         self._require_finite()
-        progress, task = self.progress, self.task
-        start = time.perf_counter()
+        progress, start = self.progress, time.perf_counter()
         state = training_state(progress, self.optimizer, self.method, self.ranks)
         if not self.ranks.is_first:
             return
         progress.metrics_position = self.log.position()
         progress.seconds = time.perf_counter() - self._session_start
-        save_checkpoint(
-            self.output / "last", task.model, task.vocabulary, self.run, self._metrics(), also=state.write
-        )
+        self._save("last", also=state.write)
         self._window_start += time.perf_counter() - start
+
+    def _save(self, name: str, **also: Any) -> None:
+        model, vocabulary, *_, rules = self.task
+        save_checkpoint(self.output / name, model, vocabulary, self.run, self._metrics(), rules=rules, **also)
 
     def _require_finite(self) -> None:
         self._read_losses()

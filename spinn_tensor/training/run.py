@@ -135,7 +135,7 @@ def execute(
     model = make_model(run, splits, with_vectors=not resume, note=observer.note).to(device)
     if overwrite and ranks.is_first:
         clear_run(output)
-    task = Task(model, splits.vocabulary, splits.train, splits.dev)
+    task = Task(model, splits.vocabulary, splits.train, splits.dev, splits.rules)
     trainer = Trainer(task, run, output, observer, ranks)
     if resume:
         _resume(trainer, output / LAST)
