@@ -9,7 +9,8 @@ from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables
 from spinn_tensor.config import SPINN_KINDS, EncoderConfig
 from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
 from spinn_tensor.model.cells import Compose, Tracker, TransitionHead
-from spinn_tensor.model.leaves import LeafEncoder, run_lstm
+from spinn_tensor.model.leaves import LeafEncoder
+from spinn_tensor.model.sequence import run_lstm
 
 TABLE_KIND_OF: dict[str, TableKind] = {
     "spinn-pi-nt": "forest",
@@ -177,7 +178,7 @@ class LastState(nn.Module):
         leaves: Tensor,  # (L, H)
         batch: SentenceBatch,
     ) -> Tensor:  # (B, H), or (B, 2H)
-        _, (h, _) = run_lstm(self.lstm, leaves, batch.sequence)
+        _, h = run_lstm(self.lstm, leaves, batch.sequence)
         return h.transpose(0, 1).flatten(1)
 
 

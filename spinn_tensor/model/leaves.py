@@ -10,11 +10,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from spinn_tensor.batch import SentenceBatch
-from spinn_tensor.bundles import SequenceTables
 from spinn_tensor.config import ConfigError, EncoderConfig
+from spinn_tensor.model.sequence import run_lstm
 from spinn_tensor.normalization import MaskedBatchNorm
 
 
@@ -54,7 +53,7 @@ class LeafEncoder(nn.Module):
         if self.lstm is None:
             return x
         outputs, _ = run_lstm(self.lstm, x, batch.sequence)
-        return x.index_copy(0, batch.sequence.packed_order, outputs.data)
+        return x.index_copy(0, batch.sequence.packed_order, outputs)
 
 
 def he_linear(n_in: int, n_out: int) -> nn.Linear:
@@ -63,17 +62,3 @@ def he_linear(n_in: int, n_out: int) -> nn.Linear:
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def run_lstm(
-    lstm: nn.LSTM,
-    x: Tensor,  # (L, D) words of all sentences, one after another
-    tables: SequenceTables,
-) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:  # data (L, H) in packed order; h and c (directions, B, H)
-    """Runs an LSTM over the words of each sentence, without padding, in the type of its weights.
-
-    Autocast is off inside: on CUDA it would have cuDNN compute in float16, whatever type was asked for.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        words = x.index_select(0, tables.packed_order)
-        return lstm(PackedSequence(words, tables.batch_sizes, tables.sorted_order, tables.unsorted_order))
