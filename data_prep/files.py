@@ -19,6 +19,8 @@ from typing import IO, Any, Literal, TypeVar, cast
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.paths import StrPath as StrPath
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import join_trees
 from spinn_tensor.data_prep.temporary import real_path, shared_descriptor, temporary_beside
 
@@ -30,7 +32,6 @@ except ImportError:  # a Python that was built without it, which reads no .xz
         pass
 
 
-StrPath = str | os.PathLike[str]
 Example = TypeVar("Example")
 
 
@@ -176,8 +177,9 @@ def open_bytes(
     Raises DataError for a missing file or folder, a folder, and an archive that is damaged or packed in another way
     than deflated. What is wrong further on shows when it is read: as one of `UNREADABLE`.
     """
+    path = expanded(path)
     try:
-        suffix = Path(path).suffix
+        suffix = path.suffix
         if suffix in COMPRESSED:
             return cast(IO[bytes], _module_of(suffix).open(path))
         if suffix != ".zip":
@@ -328,7 +330,7 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
     What this process has open, as /dev/stdout or because its output goes there, is written on where it stands.
     Raises DataError if the file cannot be created.
     """
-    named, path = Path(path), real_path(Path(path))
+    named, path = expanded(path), real_path(Path(path))
     with ExitStack() as stack:
         temporary = None
         try:
@@ -367,7 +369,7 @@ def parse_record(line: str) -> dict[str, Any]:
 def read_json(path: StrPath) -> Any:
     """Return the value in a JSON file. Raises DataError of one line that names the path."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(expanded(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(_reason(path, error), path=path) from error
     except (ValueError, RecursionError) as error:  # of text that is not UTF-8, too

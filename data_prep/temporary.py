@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from spinn_tensor.data_prep.paths import expanded
+
 DAY = 86_400.0  # seconds
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(?P<process>\d+)(/task/\d+)?/fd")
 
@@ -74,7 +76,8 @@ def delete_old(path: Path) -> None:
 
 
 def real_path(path: Path) -> Path:
-    """Follows a link to what is to be replaced; gives the path itself if it is no link, or one to no file."""
+    """Follows ~ and a link to what is to be replaced; gives the path itself if it is no link, or one to no file."""
+    path = expanded(path)
     real = Path(os.path.realpath(path)) if path.is_symlink() else path
     return path if path.exists() and not real.exists() else real  # /dev/stdout that is a pipe
 

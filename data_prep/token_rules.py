@@ -75,7 +75,7 @@ _FIRST_HALF = (
     r"|'t(?=(?:is|was)\z))"
 )
 OWN = {"type": "Fuse"}  # the decoder of rules of one's own
-_TREEBANK_BRACKETS = {"(": "-LRB-", ")": "-RRB-"}  # of trees; the others are words like any
+TREEBANK_BRACKETS = {"(": "-LRB-", ")": "-RRB-"}  # of trees; the others are words like any
 
 
 class Rules(NamedTuple):
@@ -114,7 +114,7 @@ class Rules(NamedTuple):
         """Return a lone bracket as trees write it. Raises DataError where tokens are given as they are."""
         if self.name == "whitespace":
             raise DataError("a bracket, which parses write as -LRB- or -RRB-")
-        return _TREEBANK_BRACKETS[token]
+        return TREEBANK_BRACKETS[token]
 
 
 def unescape(token: str) -> str:

@@ -39,7 +39,7 @@ from spinn_tensor.export.artefact import (
 )
 from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.export.session import open_session
-from spinn_tensor.text_model import BATCH, TextModel, TreeMaker
+from spinn_tensor.text_model import BATCH, Advance, TextModel, TreeMaker
 
 TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sentences may have any length
 
@@ -91,27 +91,34 @@ class OnnxPredictor(TextModel):
         """Return the names of the classes; () for a model that only parses."""
         return tuple(self.exported.labels)
 
-    def _probabilities(self, corpus: Corpus, batch_size: int) -> np.ndarray:  # (n, C) float32
+    def _probabilities(
+        self, corpus: Corpus, batch_size: int, advance: Advance
+    ) -> np.ndarray:  # (n, C) float32
         logits = np.empty((len(corpus.labels), len(self.labels)), dtype=np.float32)
         for rows, (answer,) in self._answers(corpus.sides, ["logits"], batch_size):
             logits[rows] = answer
+            advance(len(rows))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         return shares / shares.sum(axis=1, keepdims=True)
 
-    def _encodings(self, sentences: SentenceColumns) -> np.ndarray:  # (n, H) float32
+    def _encodings(
+        self, sentences: SentenceColumns, batch_size: int | None, advance: Advance
+    ) -> np.ndarray:  # (n, D) float32
         encodings = np.empty((n_sentences(sentences), self.exported.hidden_dim), dtype=np.float32)
-        for rows, answer in self._of_sentences(sentences, "encodings"):
+        for rows, answer in self._of_sentences(sentences, "encodings", batch_size or BATCH):
             encodings[rows] = answer
+            advance(len(rows))
         return encodings
 
     def _own_transitions(
-        self, sentences: SentenceColumns
+        self, sentences: SentenceColumns, batch_size: int = BATCH, advance: Advance = lambda n: None
     ) -> np.ndarray:  # (M,) int8, sentence after sentence
         transitions = np.empty_like(sentences.transitions)
         starts, n_steps = node_offsets(sentences), 2 * lengths(sentences) - 1
-        for rows, answer in self._of_sentences(sentences, "transitions"):
+        for rows, answer in self._of_sentences(sentences, "transitions", batch_size):
             real_mask = np.arange(answer.shape[1]) < n_steps[rows][:, None]
             transitions[ragged_arange(starts[rows], n_steps[rows])] = answer[real_mask]
+            advance(len(rows))
         return transitions
 
     def _as_tree_maker(self) -> TreeMaker:
@@ -121,10 +128,11 @@ class OnnxPredictor(TextModel):
         self,
         columns: SentenceColumns,
         output: str,  # "encodings" or "transitions"
+        batch_size: int,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows and their output; a model of pairs takes two sentences of like lengths for a pair."""
         if self.exported.task != "pair":
-            for rows, (answer,) in self._answers([columns], [output]):
+            for rows, (answer,) in self._answers([columns], [output], batch_size):
                 yield rows, answer
             return
         order = np.argsort(-lengths(columns), kind="stable")
@@ -132,12 +140,13 @@ class OnnxPredictor(TextModel):
             order = np.append(order, order[-1])
         first, second = order[0::2], order[1::2]
         sides = [take(columns, first), take(columns, second)]
-        for rows, answers in self._answers(sides, [f"premise_{output}", f"hypothesis_{output}"]):
+        outputs = [f"premise_{output}", f"hypothesis_{output}"]
+        for rows, answers in self._answers(sides, outputs, max(batch_size // 2, 1)):
             yield first[rows], answers[0]
             yield second[rows], answers[1]
 
     def _answers(
-        self, sides: list[SentenceColumns], outputs: list[str], batch_size: int = BATCH
+        self, sides: list[SentenceColumns], outputs: list[str], batch_size: int
     ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         """Yield rows and their outputs of each batch, the longest sentences first; each row once."""
         longer = np.maximum.reduce([lengths(side) for side in sides])

@@ -18,24 +18,40 @@ from spinn_tensor.pipeline import LazyPipeline
 
 
 class BatchEncoder(LazyPipeline):
-    """Adds the encodings of a column of sentences to a batch; each process reads the bundle at its first call."""
+    """Add the encodings of a column of sentences to a batch; each process reads the bundle at its first call.
+
+    Args:
+        path_or_hub_id: the bundle, as `Pipeline.from_pretrained` takes it.
+        column: the sentences, of any kind that `Pipeline.encode` takes.
+        output: name of the new column.
+        device, trees, revision: as in `Pipeline.from_pretrained`.
+        normalize_embeddings: whether to scale each vector to length 1.
+        on_error: "raise", or "nan": a row of NaN for a sentence that cannot be used.
+
+    >>> encoder = BatchEncoder(folder / "sentences", column="text")
+    >>> encoder({"text": ["A dog barks.", "cats sing"], "id": [1, 2]})["encoding"].shape
+    (2, 8)
+    """
 
     def __init__(
         self,
         path_or_hub_id: str | Path,
         *,
-        column: str = "sentence",  # with binary parses or raw text, see `TextModel`
-        output: str = "encoding",  # the new column
+        column: str = "sentence",
+        output: str = "encoding",
         device: str = "auto",
-        trees: str | Path | None = None,  # as in `Pipeline`
+        trees: str | Path | None = None,
         revision: str | None = None,
+        normalize_embeddings: bool = False,
+        on_error: str = "raise",
     ) -> None:
         self.path_or_hub_id, self.device, self.trees, self.revision = path_or_hub_id, device, trees, revision
         self.column, self.output = column, output
+        self.normalize_embeddings, self.on_error = normalize_embeddings, on_error
 
     def __call__(
         self,
         batch: Mapping[str, Iterable[Any]],  # lists or arrays of n values by column
     ) -> dict[str, Any]:
         """Return the batch with a further column, (n, output_dim) float32. Raises as `Pipeline` and its `encode`."""
-        return {**batch, self.output: self._pipeline().encode(batch[self.column])}
+        return {**batch, self.output: self._encode(batch[self.column])}

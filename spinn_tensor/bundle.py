@@ -30,7 +30,8 @@ from spinn_tensor.config import ConfigError, ModelConfig, Settings, TextSettings
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable, write_folder
-from spinn_tensor.data_prep.token_rules import PENN, Rules
+from spinn_tensor.data_prep.paths import expanded
+from spinn_tensor.data_prep.token_rules import PENN, Rules, read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.tensor_files import (
@@ -111,18 +112,53 @@ class PretrainedModel(nn.Module):
 
     def save_pretrained(
         self,
-        save_directory: str | Path,  # a new or empty folder, or one that holds a bundle, which is replaced
+        save_directory: str | Path,
         *,
-        license: str | None = None,  # of the weights, for the card: a name that the hub knows, as "mit"
+        vocabulary: Vocabulary | None = None,
+        tokenizer: str | Path = PENN.name,
+        branching: str | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        license: str | None = None,
     ) -> None:
         """Write the bundle, whole or not at all; its data files are named without the folders they lay in.
 
-        Raises CheckpointError for a folder with other files in it, weights that are not float32, and a model without
-        a vocabulary.
+        A model that was loaded, or trained by `spinn train`, knows its vocabulary. One that was trained in a loop of
+        your own is given it here, and keeps it, with what else says how text is read.
+
+        Args:
+            save_directory: a new or empty folder, or one that holds a bundle, which is replaced.
+            vocabulary: of a model that has none.
+            tokenizer: of such a model: "penn", "whitespace" or a tokenizer.json, whose rules make words of text.
+            branching: of such a model: "left", "right", "balanced" or "random" where it learnt from trees that were
+                made so.
+            metrics: of such a model, for the card: finite numbers by name.
+            license: of the weights, for the card: a name that the hub knows, as "mit".
+
+        Raises:
+            CheckpointError: for a folder with other files in it, weights that are not float32, and a model without a
+                vocabulary or with one of another size.
+            ConfigError: for a value that there is not, and for what goes with `vocabulary` alone.
+            DataError: for a tokenizer's file that cannot be read.
+
+        >>> encoder = EncoderConfig(vocabulary_size=len(vocabulary), kind="lstm", hidden_dim=8)
+        >>> model = SentenceClassifier(ModelConfig("sentence", ("bad", "good"), encoder, ClassifierConfig(n_classes=2)))
+        >>> model.save_pretrained(folder / "mine", vocabulary=vocabulary, metrics={"accuracy": 0.5})
+        >>> Pipeline.from_pretrained(folder / "mine")
+        Pipeline(lstm, sentence, labels bad, good, 9 words, trees: none)
         """
         from spinn_tensor.card import without_folders
 
-        folder, provenance = Path(save_directory), self._provenance()
+        if vocabulary is not None:
+            if len(vocabulary) != (expected := self.config.encoder.vocabulary_size):
+                raise CheckpointError(f"a vocabulary of {len(vocabulary)} words for a model of {expected}")
+            run = {"data": {"branching": branching}}
+            TextSettings.of_run(run)  # which checks it
+            self.provenance = Provenance(vocabulary, run, _finite(metrics or {}), rules=read_rules(tokenizer))
+        elif (tokenizer, branching, metrics) != (PENN.name, None, None):
+            raise ConfigError(
+                "tokenizer, branching and metrics go with vocabulary=, of a model that has none"
+            )
+        folder, provenance = expanded(save_directory), self._provenance()
         _check_replaceable(folder)
         run = without_folders(as_values(provenance.run))
         write_bundle(folder, self, provenance._replace(run=run), license=license)
@@ -173,7 +209,7 @@ class PretrainedModel(nn.Module):
     def _provenance(self) -> Provenance:
         if self.provenance is None:
             raise CheckpointError(
-                "the model has no vocabulary: set model.provenance = Provenance(vocabulary, run, metrics)"
+                "the model has no vocabulary: model.save_pretrained(folder, vocabulary=...) gives it one"
             )
         return self.provenance
 
@@ -233,7 +269,7 @@ def read_bundle(
     `path` is a checkpoint folder, or the folder of a run, whose `best` checkpoint is then taken (`last` if
     none is there yet). Raises CheckpointError.
     """
-    folder = checkpoint_folder(Path(path))
+    folder = checkpoint_folder(expanded(path))
     config = read_config(folder / CONFIG)
     expected = getattr(build, "task", config.model.task)
     if config.model.task != expected:
@@ -277,7 +313,7 @@ def bundle_folder(
     options: HubOptions = HubOptions(),  # noqa: B008  (a tuple, which cannot change)
 ) -> Path:
     """Return the local folder of a bundle, downloaded where it has to be. Raises CheckpointError."""
-    path = Path(path_or_hub_id)
+    path = expanded(path_or_hub_id)
     if readable(path).is_dir():
         return path
     if isinstance(path_or_hub_id, Path) or HUB_ID.fullmatch(path_or_hub_id) is None:
@@ -307,11 +343,7 @@ def read_config(path: Path) -> CheckpointConfig:
     for key in sorted(expected ^ values.keys()):
         raise CheckpointError(f"{path}: key {key!r} is {'missing' if key in expected else 'unknown'}")
     try:
-        model, metrics = ModelConfig.from_dict(values["model"]), values["metrics"]
-        if not isinstance(metrics, dict) or any(
-            isinstance(value, float) and not math.isfinite(value) for value in metrics.values()
-        ):
-            raise ConfigError("metrics: expected an object of finite numbers")
+        model, metrics = ModelConfig.from_dict(values["model"]), _finite(values["metrics"])
         run, text = values["run"], TextSettings.of_run(values["run"])
         return CheckpointConfig(model, run, text, str(values["vocabulary_sha256"]), metrics)
     except (ConfigError, TypeError, ValueError) as error:
@@ -361,6 +393,15 @@ def _read_command(card: Path) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return None if found is None else found[1]
+
+
+def _finite(metrics: Any) -> dict[str, Any]:
+    """Return the metrics. Raises ConfigError."""
+    if not isinstance(metrics, Mapping) or any(
+        isinstance(value, float) and not math.isfinite(value) for value in metrics.values()
+    ):
+        raise ConfigError("metrics: expected an object of finite numbers")
+    return dict(metrics)
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -46,7 +46,7 @@ def model_card(
 ) -> str:
     """Return the text of README.md."""
     data = without_folders(run)["data"]
-    corpus = str(data.get("corpus"))
+    corpus = data.get("corpus")  # None: a model of a loop of somebody's own
     name, what = KINDS[model.encoder.kind]
     return _template().render(
         model=model,

@@ -29,11 +29,14 @@ EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so there may 
 BATCH_TOKENS = 16_384  # of a batch: what bounds memory, since sentences may have any length
 SHARING_TOKENS = 65_536  # the same where equal words and subtrees are done once: the more, the more are equal
 
+Advance = Callable[[int], object]  # told the size of each batch, when it is done
+
 
 def predict_probabilities(
     model: Model,
     corpus: Corpus,
     batch_size: int = EVALUATION_BATCH,
+    on_batch: Advance = lambda n: None,
 ) -> np.ndarray:  # (n, C) float32, in the order of the corpus
     """Return the probabilities of the labels; those of the root where the model labels every node."""
     result = np.empty((len(corpus.labels), len(model.config.labels)), dtype=np.float32)
@@ -46,13 +49,15 @@ def predict_probabilities(
             if model.config.node_labels:
                 logits = logits[root_rows(n_tokens[rows]).to(logits.device)]
             result[rows] = logits.float().softmax(1).cpu().numpy()
+            on_batch(len(rows))
     return result
 
 
 def predict_transitions(
     encoder: SentenceEncoder,  # of kind "spinn"
     sentences: SentenceColumns,
-    on_batch: Callable[[int], object] | None = None,  # told the size of each batch, when it is done
+    on_batch: Advance = lambda n: None,
+    batch_size: int = EVALUATION_BATCH,
 ) -> np.ndarray:  # (M,) int8, sentence after sentence
     """Return the trees that the encoder finds, in the order of the columns, whose own trees are not looked at.
 
@@ -61,11 +66,10 @@ def predict_transitions(
     order, parses = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int8)]
     encoder.eval()
     with torch.inference_mode():
-        for rows, batch in sentence_batches(encoder, sentences, "own", BATCH_TOKENS, EVALUATION_BATCH):
+        for rows, batch in sentence_batches(encoder, sentences, "own", BATCH_TOKENS, batch_size):
             order.append(rows)
             parses.append(encoder.parse(batch).transitions.to(torch.int8).cpu().numpy())
-            if on_batch is not None:
-                on_batch(len(rows))
+            on_batch(len(rows))
     rows = np.concatenate(order)
     parsed = take(sentences, rows)._replace(transitions=np.concatenate(parses), node_labels=None)
     return take(parsed, np.argsort(rows)).transitions
@@ -77,6 +81,8 @@ def encode_columns(
     *,
     dtype: str = "float32",  # or "float16"
     batch_tokens: int | None = None,  # of a batch; None: as suits the encoder
+    batch_size: int | None = None,  # sentences of a batch at most
+    on_batch: Advance = lambda n: None,
 ) -> np.ndarray:  # (n, D) of that dtype
     """Return the root encodings in the order of the columns. Puts the encoder in eval mode."""
     result = np.empty((n_sentences(columns), encoder.output_dim), dtype=dtype)
@@ -85,8 +91,9 @@ def encode_columns(
     if batch_tokens is None:
         batch_tokens = SHARING_TOKENS if encoder.sharing(kind) == "states" else BATCH_TOKENS
     with torch.inference_mode():
-        for rows, batch in sentence_batches(encoder, columns, kind, batch_tokens):
+        for rows, batch in sentence_batches(encoder, columns, kind, batch_tokens, batch_size):
             result[rows] = encoder(batch).to(getattr(torch, dtype)).cpu().numpy()
+            on_batch(len(rows))
     return result
 
 

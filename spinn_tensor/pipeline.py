@@ -6,10 +6,10 @@ What a model composes by depends on its kind; the methods, and what a sentence i
     spinn                           its own, whatever is given
     lstm, bilstm, bow               none
     spinn-pi, spinn-pi-nt           those given, or those that `trees` makes:
-        trees="parser"              the package's parser makes them for text without a parse
+        trees="packaged"            the package's parser makes them for text without a parse
         trees=FOLDER or hub id      another parser does
         trees="left", "right", ...  such trees replace those given, too, as `--branching` does
-        trees=None                  as the model was trained: its own --branching, else "parser", but where its words
+        trees=None                  as the model was trained: its own --branching, else "packaged", but where its words
                                     are other than the Penn Treebank's: then only trees are taken
 """
 
@@ -22,35 +22,60 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from spinn_tensor.bundle import CONFIG, HubOptions, bundle_folder
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.given import is_one
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.token_rules import PENN
 from spinn_tensor.inference import encode_columns, predict_probabilities, predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, Model, load_checkpoint
-from spinn_tensor.text_model import TextModel, TreeMaker
+from spinn_tensor.text_model import Advance, TextModel, TreeMaker
 
-PACKAGED = "parser"  # the name of the package's own, among trees
+PACKAGED = "packaged"  # the name of the package's own parser
 
 
 class Pipeline(TextModel):
-    """Run a model on one device, for sentences in any number and of any lengths, in batches cut by their tokens."""
+    """Run a model on one device, for sentences in any number and of any lengths, in batches cut by their tokens.
+
+    Threads may share it. `classify`, `encode`, `parse` and `similarity` take strings, lists of words, columns of
+    tables, documents of spaCy and trees of nltk.
+
+    >>> pipeline = Pipeline.from_pretrained(folder / "sentences")  # of spinn train, or "owner/name" on the hub
+    >>> pipeline.classify(["A dog barks.", "cats sing"])[0].label in pipeline.labels
+    True
+    >>> pipeline.encode("A dog barks.").shape, pipeline.encode(["A dog barks.", "cats sing"]).shape
+    ((8,), (2, 8))
+    """
 
     def __init__(
         self,
-        model: Model,  # with a vocabulary: loaded, or given one as `model.provenance`
+        model: Model,
         *,
-        branching: str | None = None,  # one of BRANCHINGS, for kinds that compose by given trees
-        parser: Model | None = None,  # makes trees for text without a parse, for the same kinds
-        binarize: str = DEFAULT_BINARIZE,  # Penn trees
-        max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence
+        branching: str | None = None,
+        parser: Model | None = None,
+        binarize: str = DEFAULT_BINARIZE,
+        max_words: int = DEFAULT_LIMITS.max_words,
     ) -> None:
-        """Put the model in eval mode. Raises CheckpointError for one without a vocabulary, ConfigError for a
-        branching or parser that it has no use for."""
+        """Put the model in eval mode. `Pipeline.from_pretrained` reads one.
+
+        Args:
+            model: with a vocabulary: one that was loaded, or saved with `vocabulary=`.
+            branching: "left", "right", "balanced" or "random": trees that replace those given.
+            parser: a model that parses, which makes trees for text without a parse.
+            binarize: how trees of more than two children are read: "head", "right" or "left".
+            max_words: of a sentence at most.
+
+        Raises:
+            CheckpointError: for a model without a vocabulary.
+            ConfigError: for a branching or parser that the model has no use for.
+        """
         encoder = model.config.encoder
         if parser is not None and not parser.config.encoder.parses:
             raise ConfigError(f"parser: a model of kind {parser.config.encoder.kind!r} does not parse")
@@ -73,25 +98,48 @@ class Pipeline(TextModel):
     @classmethod
     def from_pretrained(
         cls,
-        path_or_hub_id: str | Path,
+        path_or_hub_id: str | Path = PACKAGED,
         *,
-        device: str | torch.device = "auto",  # "auto": cuda where there is one
-        trees: str | Path | None = None,  # see the top of this module
-        max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence
-        revision: str | None = None,  # of the model on the hub
+        device: str | torch.device = "auto",
+        trees: str | Path | None = None,
+        max_words: int = DEFAULT_LIMITS.max_words,
+        revision: str | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> Self:
-        """Read a bundle.
+        """Read a bundle: by default the parser that comes with the package.
 
-        Raises CheckpointError as `PairClassifier.from_pretrained`, ConfigError for trees that the model has no use for
-        or that are no parser's, and for a device that is not there.
+        Args:
+            path_or_hub_id: the folder of a bundle, checkpoint or run, "owner/name" on the Hugging Face Hub, or
+                "packaged".
+            device: where it computes; "auto": cuda where there is one, else cpu.
+            trees: what a model composes by that needs given trees, where text has none: "packaged" (the default, or
+                what the model was trained with), a parser's folder or hub id; or "left", "right", "balanced" or
+                "random" for trees made without a parser, which replace those given, too.
+            max_words: of a sentence at most; more is an error.
+            revision: branch, tag or commit on the hub; the keywords that follow are those of
+                `huggingface_hub.snapshot_download`.
+
+        Returns:
+            The pipeline, its model in eval mode.
+
+        Raises:
+            CheckpointError: for a bundle that cannot be had or is damaged.
+            ConfigError: for trees that the model has no use for or that are no parser's, and for a device that is not
+                there.
+
+        >>> Pipeline.from_pretrained().parse("The dog barks.")
+        '( ( The dog ) ( barks . ) )'
         """
         options = HubOptions(revision, cache_dir, force_download, local_files_only, token)
         device = _device(device)
-        checkpoint = load_checkpoint(bundle_folder(path_or_hub_id, options), device)
+
+        def folder_of(name: str | Path, options: HubOptions) -> Path:
+            return packaged_parser() if name == PACKAGED else bundle_folder(name, options)
+
+        checkpoint = load_checkpoint(folder_of(path_or_hub_id, options), device)
         encoder, text = checkpoint.config.model.encoder, checkpoint.config.text
         make = partial(cls, checkpoint.model, binarize=text.binarize, max_words=max_words)
         if encoder.kind not in GIVEN_KINDS:
@@ -105,36 +153,53 @@ class Pipeline(TextModel):
             return make()
         if trees in BRANCHINGS:
             return make(branching=str(trees))
-        if trees != PACKAGED and "/" not in str(trees) and not Path(trees).is_dir():
+        if trees != PACKAGED and "/" not in str(trees) and not expanded(trees).is_dir():
             known = ", ".join((PACKAGED, *BRANCHINGS))
             raise ConfigError(f"trees={str(trees)!r}: expected {known}, a folder, or owner/name on the hub")
-        folder = (
-            packaged_parser() if trees == PACKAGED else bundle_folder(trees, options._replace(revision=None))
-        )
-        return make(parser=load_parser(folder, device).model)
+        return make(parser=load_parser(folder_of(trees, options._replace(revision=None)), device).model)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Return the names of the classes; () for a model that only parses."""
         return self.model.config.labels
 
-    def _probabilities(self, corpus: Corpus, batch_size: int) -> np.ndarray:  # (n, C)
-        return predict_probabilities(self.model, corpus, batch_size)
+    def _probabilities(self, corpus: Corpus, batch_size: int, advance: Advance) -> np.ndarray:  # (n, C)
+        return predict_probabilities(self.model, corpus, batch_size, advance)
 
-    def _encodings(self, sentences: SentenceColumns) -> np.ndarray:  # (n, D) float32
-        return encode_columns(self.model.encoder, sentences)
+    def _encodings(
+        self, sentences: SentenceColumns, batch_size: int | None, advance: Advance
+    ) -> np.ndarray:  # (n, D) float32
+        return encode_columns(self.model.encoder, sentences, batch_size=batch_size, on_batch=advance)
 
-    def _own_transitions(self, sentences: SentenceColumns) -> np.ndarray:  # (M,) int8
-        return predict_transitions(self.model.encoder, sentences)
+    def _own_transitions(
+        self, sentences: SentenceColumns, batch_size: int, advance: Advance
+    ) -> np.ndarray:  # (M,) int8
+        return predict_transitions(self.model.encoder, sentences, advance, batch_size)
+
+    def _tensor(self, encodings: np.ndarray) -> Tensor:
+        return torch.from_numpy(encodings).to(next(self.model.parameters()).device)
 
 
 class LazyPipeline:
-    """Hold a bundle's place, and read it at its first use; a pickle holds the place alone."""
+    """Encode by a bundle, which is read at its first use; a pickle holds its place alone."""
 
     path_or_hub_id: str | Path
     device: str
     trees: str | Path | None
     revision: str | None
+    normalize_embeddings: bool
+    on_error: str  # "raise" or "nan": as many rows come out as went in
+
+    def _encode(self, sentences: Any) -> np.ndarray:  # (n, D) float32
+        """Return one vector a sentence. Raises as `Pipeline.encode`, and DataError for one sentence alone."""
+        if self.on_error == "skip":
+            raise ConfigError("on_error: 'skip' would leave rows out here; 'nan' fills them")
+        if is_one(sentences):
+            raise DataError("got one sentence, expected a list or column of them")
+        encodings: np.ndarray = self._pipeline().encode(
+            sentences, normalize_embeddings=self.normalize_embeddings, on_error=self.on_error
+        )
+        return encodings
 
     def _pipeline(self) -> Pipeline:
         if not hasattr(self, "_loaded"):

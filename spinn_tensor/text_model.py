@@ -1,15 +1,17 @@
-"""Sentences that a program holds as strings, and what a model says of them, by any runtime: the methods of
+"""Sentences that a program holds, and what a model says of them, by any runtime: the methods of
 `spinn_tensor.Pipeline` and `spinn_tensor.export.predictor.OnnxPredictor`, in NumPy and without torch.
 
-A sentence is a string: a tree in its notation, by the rule of `data_prep.text`, else text, which is tokenised as the
-model's words were.
+A sentence is a string, a list of words, a spaCy `Doc` or `Span`, or an nltk `Tree` (`data_prep.given`). A string is a
+tree in its notation, by the rule of `data_prep.text`, else text, which is tokenised as the model's words were. One
+sentence gives one result; a list of them, or a column of a table, gives a list or array of results.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,15 +26,24 @@ from spinn_tensor.data_prep.columns import (
     sentence_columns,
 )
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.given import nltk_tree
 from spinn_tensor.data_prep.limits import Limits, LongSentence
-from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, PennTree, format_penn
 from spinn_tensor.data_prep.segments import ragged_arange
-from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
+from spinn_tensor.data_prep.text import SentenceReader, Words
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.sentences import Sentences, read_sentence, read_sentences, unknown_words, warn_of_unknown
 
 BATCH = 256  # sentences or pairs at most
+FORMATS: dict[str, Callable[[Tree], Any]] = {  # of trees
+    "binary": format_binary,
+    "penn": lambda tree: format_penn(PennTree.of_binary(tree)),
+    "nltk": nltk_tree,
+}
+
+Advance = Callable[[int], object]  # told of the sentences or pairs just done
 
 
 class Prediction(NamedTuple):
@@ -40,6 +51,7 @@ class Prediction(NamedTuple):
 
     label: str  # the most probable
     probabilities: dict[str, float]  # of every label, in the order of the model's
+    unknown: tuple[str, ...] = ()  # words that are not in the model's vocabulary, which are all one to it
 
 
 class TreeMaker(NamedTuple):
@@ -50,18 +62,14 @@ class TreeMaker(NamedTuple):
     max_length: int = 0  # words of a sentence at most; 0 = any number
 
 
-class Sentences(NamedTuple):
-    """Hold n sentences as they were given."""
-
-    trees: list[Tree]  # n; right-branching where there was no parse
-    has_no_parse: list[bool]  # n
-
-
 class TextModel(ABC):
     """Join a model with what reads text for it. It keeps no state between calls, so threads may share it.
 
     Results keep the order of the sentences; what comes out for one does not depend on the others. (But for random
     trees, which are drawn for all of a call.)
+
+    All methods take `on_error`, which says what becomes of a sentence that cannot be used: "raise" a DataError naming
+    it; "nan" a row of NaN, or None, in its place; "skip" no result. The last two issue a DataWarning with the numbers.
     """
 
     def __init__(
@@ -97,88 +105,233 @@ class TextModel(ABC):
         """Return the names of the classes; () for a model that only parses."""
 
     @abstractmethod
-    def _probabilities(self, corpus: Corpus, batch_size: int) -> np.ndarray:  # (n, C)
+    def _probabilities(self, corpus: Corpus, batch_size: int, advance: Advance) -> np.ndarray:  # (n, C)
         """Return those of the labels of n sentences or pairs."""
 
     @abstractmethod
-    def _encodings(self, sentences: SentenceColumns) -> np.ndarray:  # (n, D) float32
+    def _encodings(
+        self, sentences: SentenceColumns, batch_size: int | None, advance: Advance
+    ) -> np.ndarray:  # (n, D) float32
         """Return one vector a sentence."""
 
     @abstractmethod
     def _own_transitions(
-        self, sentences: SentenceColumns
+        self, sentences: SentenceColumns, batch_size: int, advance: Advance
     ) -> np.ndarray:  # (M,) int8, sentence after sentence
         """Return those that a model chooses which parses; the trees of the sentences are not looked at."""
 
+    def _tensor(self, encodings: np.ndarray) -> Any:
+        """Return a torch tensor of encodings."""
+        import torch
+
+        return torch.from_numpy(encodings)
+
     def classify(
         self,
-        premises: Iterable[str],  # n sentences, which need not be premises
-        hypotheses: Iterable[str] | None = None,  # n, for a model of pairs
+        premises: Any,  # n sentences, or one; they need not be premises
+        hypotheses: Any = None,  # the same, for a model of pairs
         *,
-        batch_size: int = BATCH,  # sentences or pairs at most
-    ) -> list[Prediction]:  # n
-        """Return labels and probabilities.
+        batch_size: int = BATCH,
+        show_progress_bar: bool = False,
+        on_error: str = "raise",
+    ) -> Any:
+        """Return labels and probabilities: a `Prediction` for each sentence or pair.
 
-        Raises DataError naming the number of a sentence, counted from 0, that is empty, no text, a broken parse or
-        longer than the model or `max_words` takes; TypeError where the model is not one of pairs, or of sentences.
+        Args:
+            premises: sentences, or one of them.
+            hypotheses: as many, for a model of pairs.
+            batch_size: sentences or pairs of a batch at most.
+            show_progress_bar: whether to show how far it is, on stderr.
+            on_error: "raise", "nan" (None for a sentence or pair that cannot be used) or "skip" (no result).
+
+        Returns:
+            A list of n `Prediction`; of one sentence or pair the `Prediction`.
+
+        Raises:
+            DataError: naming the number of a sentence, counted from 0, that is empty, no text, a broken parse or
+                longer than the model or `max_words` takes.
+            TypeError: where the model is not one of pairs, or of sentences.
+            ConfigError: for another `on_error` and a `batch_size` below 1.
         """
         if self._task == "parse":
             raise TypeError("a model that only parses has no labels")
         if (self._task == "pair") != (hypotheses is not None):
             expected = "premises and hypotheses" if self._task == "pair" else "sentences alone"
             raise TypeError(f"a model of task {self._task!r} classifies {expected}")
-        if hypotheses is None:
-            read, n_sides = self._read(premises, "sentences"), 1
-        else:
-            read = joined(self._read(premises, "premises"), self._read(hypotheses, "hypotheses"))
-            n_sides = 2
-        labels = np.full(len(read.trees) // n_sides, NO_LABEL, dtype=np.int64)
-        corpus = Corpus(self._composed(read), labels, n_sides)
-        probabilities = self._probabilities(corpus, batch_size)
-        return [
-            Prediction(self.labels[best], dict(zip(self.labels, row, strict=True)))
-            for best, row in zip(probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True)
+        sides = {"sentences": premises}
+        if hypotheses is not None:
+            sides = {"premises": premises, "hypotheses": hypotheses}
+        read = self._read(on_error, batch_size, **sides)
+        labels = np.full(len(read.rows), NO_LABEL, dtype=np.int64)
+        sentences = self._composed(read)
+        with _progress(show_progress_bar, "classified", len(labels)) as advance:
+            corpus = Corpus(sentences, labels, len(sides))
+            probabilities = self._probabilities(corpus, batch_size, advance)
+        unknown = unknown_words(read.trees, sentences)
+        predictions = [
+            Prediction(
+                self.labels[best],
+                dict(zip(self.labels, row, strict=True)),
+                tuple(dict.fromkeys(word for words in unknown[number :: len(labels)] for word in words)),
+            )
+            for number, (best, row) in enumerate(
+                zip(probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True)
+            )
         ]
+        return read.results(predictions, on_error)
 
-    def encode(self, sentences: Iterable[str]) -> np.ndarray:  # (n, D) float32
-        """Return one vector a sentence. Raises DataError as `classify`."""
-        return self._encodings(self._composed(self._read(sentences, "sentences")))
+    def encode(
+        self,
+        sentences: Any,  # n, or one
+        *,
+        batch_size: int | None = None,
+        normalize_embeddings: bool = False,
+        convert_to_tensor: bool = False,
+        show_progress_bar: bool = False,
+        on_error: str = "raise",
+    ) -> Any:  # (n, D) float32, or (D,) of one sentence
+        """Return one vector a sentence.
 
-    def parse(self, sentences: Iterable[str]) -> list[str]:  # n
-        """Return the trees that the model composes the sentences by, as binary parses.
+        Args:
+            sentences: sentences, or one of them.
+            batch_size: sentences of a batch at most; None: as many as suit the model.
+            normalize_embeddings: whether to scale each vector to length 1, so that products of them are cosines.
+            convert_to_tensor: whether to return a torch tensor, of a `Pipeline` on its device.
+            show_progress_bar: whether to show how far it is, on stderr.
+            on_error: "raise", "nan" (a row of NaN for a sentence that cannot be used) or "skip" (no row).
 
-        Raises DataError as `classify`, TypeError for a model that looks at no tree.
+        Returns:
+            An array (n, D) float32, D being H, or 2H of a "bilstm"; of one sentence (D,).
+
+        Raises:
+            DataError: as `classify`.
+            ConfigError: for another `on_error` and a `batch_size` below 1.
         """
+        read = self._read(on_error, batch_size, sentences=sentences)
+        columns = self._composed(read)
+        with _progress(show_progress_bar, "encoded", len(read.rows)) as advance:
+            encodings = self._encodings(columns, batch_size, advance)
+        if normalize_embeddings:
+            encodings = _normalized(encodings)
+        encodings = read.results(encodings, on_error)
+        return self._tensor(encodings) if convert_to_tensor else encodings
+
+    def similarity(
+        self,
+        a: Any,  # n sentences, or one; or encodings (n, D) or (D,)
+        b: Any,  # m likewise
+    ) -> np.ndarray:  # (n, m) float32, without the axis of what is one
+        """Return the cosines of the angles between encodings: 1 for sentences that are encoded alike.
+
+        Args:
+            a: sentences, or one of them; or what `encode` gave for them, as an array.
+            b: the same.
+
+        Returns:
+            An array (n, m) float32; an axis is missing where there is one sentence: two sentences give a number.
+
+        Raises:
+            DataError: as `classify`.
+        """
+        first, second = (
+            _normalized(np.asarray(one))
+            if _is_encodings(one)
+            else self.encode(one, normalize_embeddings=True)
+            for one in (a, b)
+        )
+        return first @ second.T
+
+    def parse(
+        self,
+        sentences: Any,  # n, or one
+        *,
+        format: str = "binary",
+        batch_size: int = BATCH,
+        show_progress_bar: bool = False,
+        on_error: str = "raise",
+    ) -> Any:
+        """Return the trees that the model composes the sentences by.
+
+        Args:
+            sentences: sentences, or one of them.
+            format: "binary", a binary parse, "( ( A dog ) barks )"; "penn", the same as the Penn Treebank writes
+                trees; or "nltk", trees of nltk.
+            batch_size: sentences of a batch at most.
+            show_progress_bar: whether to show how far it is, on stderr.
+            on_error: "raise", "nan" (None for a sentence that cannot be used) or "skip" (no result).
+
+        Returns:
+            A list of n trees; of one sentence the tree.
+
+        Raises:
+            DataError: as `classify`.
+            TypeError: for a model that looks at no tree.
+            ConfigError: for another `format` or `on_error`, and a `batch_size` below 1.
+            ImportError: for "nltk" where it is not installed.
+        """
+        if format not in FORMATS:
+            raise ConfigError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
         if self._trees == "none":
             raise TypeError(f"a model of kind {self._kind!r} looks at no tree")
-        read = self._read(sentences, "sentences")
+        read = self._read(on_error, batch_size, sentences=sentences)
         columns = self._composed(read)
-        transitions = self._own_transitions(columns) if self._trees == "own" else columns.transitions
+        transitions = columns.transitions
+        if self._trees == "own":
+            with _progress(show_progress_bar, "parsed", len(read.rows)) as advance:
+                transitions = self._own_transitions(columns, batch_size, advance)
         bounds = node_offsets(columns).tolist()
-        return [
-            format_binary(Tree(tree.tokens, transitions[start:end]))
+        trees = [
+            Tree(tree.tokens, transitions[start:end])
             for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False)
         ]
+        return read.results(list(map(FORMATS[format], trees)), on_error)
 
-    def _read(self, sentences: Iterable[str], name: str) -> Sentences:
-        """Return trees or words of the sentences. Raises DataError naming a sentence that the model cannot take."""
-        read = read_strings(sentences, name, self._reader, Limits(max_words=self.max_words))
-        needs_parse = self._trees == "given" and self.branching is None and self._tree_maker is None
-        for example, (tree, has_no_parse) in enumerate(zip(*read, strict=True)):
-            reason = None
-            if self._max_length and tree.n_tokens > self._max_length:
-                reason = f"{tree.n_tokens} tokens; this model was exported for at most {self._max_length}"
-            elif needs_parse and has_no_parse and tree.n_tokens > 1:  # one word has one tree
-                reason = (
+    def __repr__(self) -> str:
+        trees = {"own": "its own", "none": "none"}.get(self._trees) or self.branching
+        trees = trees or ("given" if self._tree_maker is None else "given or a parser's")
+        labels = f", labels {', '.join(self.labels)}" if self.labels else ""
+        words = len(self._tokenizer.vocabulary)
+        return f"{type(self).__name__}({self._kind}, {self._task}{labels}, {words:,} words, trees: {trees})"
+
+    def _read(
+        self,
+        on_error: str,
+        batch_size: int | None,  # which is checked alone
+        **sides: Any,  # sentences by the name of the argument
+    ) -> Sentences:
+        """Return trees or words of the sentences. Raises DataError naming one that the model cannot take."""
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
+        return read_sentences(sides, self._tree_of, on_error)
+
+    def _tree_of(self, sentence: Any, name: str) -> Tree | Words:
+        """Return a sentence's tree, or its words. Raises DataError for one that the model cannot take."""
+        try:
+            found = read_sentence(sentence, self._reader)
+            Limits(max_words=self.max_words).check_words(found.tokens)
+            n_words = len(found.tokens)
+            if self._max_length and n_words > self._max_length:
+                raise DataError(f"{n_words} tokens; this model was exported for at most {self._max_length}")
+            needs_parse = self._trees == "given" and self.branching is None and self._tree_maker is None
+            if needs_parse and isinstance(found, Words) and n_words > 1:  # one word has one tree
+                raise DataError(
                     "text without a parse; this model composes by given trees: trees= or parser= makes them"
                 )
-            if reason is not None:
-                raise DataError(reason, example=example, field=name)
-        return read
+        except LongSentence as error:
+            raise DataError(
+                f"{error.reason}; max_words= allows more", field=name, token=error.token
+            ) from None
+        except DataError as error:
+            raise error.at(field=name) from None
+        return found
 
     def _composed(self, read: Sentences) -> SentenceColumns:
-        """Return the sentences under the trees that a model composes by which does not parse."""
+        """Return the sentences under the trees that a model composes by which does not parse.
+
+        Issues a DataWarning where many of their words are unknown.
+        """
         columns = sentence_columns(read.trees, self._tokenizer.vocabulary)
+        warn_of_unknown(read.trees, columns)
         if self.branching is not None:
             return with_branching(columns, self.branching)
         rows = np.flatnonzero(read.has_no_parse)
@@ -191,37 +344,27 @@ class TextModel(ABC):
         return columns._replace(transitions=transitions)
 
 
-def joined(premises: Sentences, hypotheses: Sentences) -> Sentences:
-    """Return n premises, then their n hypotheses. Raises DataError where they are not as many."""
-    n, m = len(premises.trees), len(hypotheses.trees)
-    if m != n:
-        raise DataError(f"got {n} premises and {m} hypotheses, expected as many")
-    return Sentences(premises.trees + hypotheses.trees, premises.has_no_parse + hypotheses.has_no_parse)
+def _is_encodings(given: Any) -> bool:
+    """Tell whether it is an array or tensor of numbers, not of sentences."""
+    dtype = str(getattr(given, "dtype", ""))
+    return "float" in dtype and hasattr(given, "ndim")
 
 
-def read_strings(
-    sentences: Iterable[str],  # binary parses, "( ( A dog ) barks )", or raw text
-    name: str,  # of the argument, for errors
-    reader: SentenceReader,
-    limits: Limits,  # of which that on a sentence is kept
-) -> Sentences:
-    """Return trees or words of the sentences. Raises DataError naming the number of a sentence, counted from 0."""
-    if isinstance(sentences, str):
-        raise DataError("got a string, expected a list of them", field=name)
-    trees: list[Tree] = []
-    has_no_parse: list[bool] = []
-    for example, text in enumerate(sentences):
-        try:
-            if not isinstance(text, str):
-                raise DataError(f"got {type(text).__name__}, expected a string")
-            sentence = reader.read(text)
-            tree = tree_of(sentence)
-            limits.check_words(tree.tokens)
-        except LongSentence as error:
-            reason = f"{error.reason}; max_words= allows more"
-            raise DataError(reason, example=example, field=name, token=error.token) from None
-        except DataError as error:
-            raise error.at(example=example, field=name) from None
-        trees.append(tree)
-        has_no_parse.append(isinstance(sentence, Words))
-    return Sentences(trees, has_no_parse)
+def _normalized(encodings: np.ndarray) -> np.ndarray:  # (..., D)
+    """Return the vectors at length 1; one of zeros stays as it is."""
+    norms = np.linalg.norm(encodings, axis=-1, keepdims=True)
+    return encodings / np.maximum(norms, np.finfo(encodings.dtype).tiny)
+
+
+@contextmanager
+def _progress(show: bool, what: str, total: int) -> Iterator[Advance]:
+    """Show a bar on stderr, and yield what moves it."""
+    if not show:
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda n: bar.advance(task, n)

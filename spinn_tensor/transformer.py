@@ -23,6 +23,15 @@ class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
     """Encode sentences by a bundle's model, which learns nothing here.
 
     A pickle or a clone holds the parameters alone, the bundle's place among them, and reads it anew.
+
+    Args:
+        path_or_hub_id: the bundle, as `Pipeline.from_pretrained` takes it.
+        device, trees, revision: as in `Pipeline.from_pretrained`.
+        normalize_embeddings: whether to scale each vector to length 1.
+        on_error: "raise", or "nan": a row of NaN for a sentence that cannot be used, for an imputer.
+
+    >>> SpinnTransformer(folder / "sentences").fit_transform(["A dog barks.", "cats sing"]).shape
+    (2, 8)
     """
 
     def __init__(
@@ -30,22 +39,26 @@ class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
         path_or_hub_id: str | Path,
         *,
         device: str = "auto",
-        trees: str | Path | None = None,  # as in `Pipeline`
+        trees: str | Path | None = None,
         revision: str | None = None,
+        normalize_embeddings: bool = False,
+        on_error: str = "raise",
     ) -> None:
         self.path_or_hub_id = path_or_hub_id
         self.device = device
         self.trees = trees
         self.revision = revision
+        self.normalize_embeddings = normalize_embeddings
+        self.on_error = on_error
 
     def fit(self, sentences: Any = None, y: Any = None) -> Self:
-        """Load the bundle, and looks at no sentence. Raises as `Pipeline.from_pretrained`."""
+        """Load the bundle, and look at no sentence. Raises as `Pipeline.from_pretrained`."""
         self._pipeline()
         return self
 
     def transform(self, sentences: Iterable[str]) -> np.ndarray:  # (n, output_dim) float32
         """Return one vector a sentence. Raises DataError as `Pipeline.encode`."""
-        return self._pipeline().encode(sentences)
+        return self._encode(sentences)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:  # (output_dim,) of str objects
         """Return "spinn0", "spinn1" and so on, whatever the sentences' column is called."""

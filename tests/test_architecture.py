@@ -26,6 +26,7 @@ LAYERS = [
     "bundles",
     "config",
     "tensor_files",
+    "sentences",
     "text_model",
     "machine",
     "batch",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,7 +26,11 @@ from spinn_tensor import (
 )
 from spinn_tensor.bundle import load_weights
 from spinn_tensor.card import without_folders
-from spinn_tensor.config import ENCODER_KINDS
+from spinn_tensor.cli.main import main
+from spinn_tensor.config import ENCODER_KINDS, ConfigError
+from spinn_tensor.data_prep.corpora.kinds import KINDS
+from spinn_tensor.data_prep.trees import format_binary, parse_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.damage import DAMAGE
 from tests.tiny_bundles import FILES, PARSES, same_weights, tiny_bundle, tiny_model, tiny_run
 
@@ -212,7 +217,7 @@ def test_a_model_without_a_vocabulary_says_what_it_needs(tmp_path) -> None:
         lambda: model.tokenizer,
         lambda: Pipeline(model),
     ):
-        with pytest.raises(CheckpointError, match=r"has no vocabulary: set model\.provenance"):
+        with pytest.raises(CheckpointError, match=r"has no vocabulary: .*vocabulary=\.\.\."):
             use()
     assert not (tmp_path / "bundle").exists()
 
@@ -268,3 +273,45 @@ def test_provenance_is_what_a_checkpoint_holds(whole) -> None:
     checkpoint = load_checkpoint(whole)
     held = checkpoint.vocabulary, checkpoint.config.run, checkpoint.config.metrics
     assert checkpoint.model.provenance[:3] == held
+
+
+@pytest.mark.filterwarnings("ignore:.*unknown to the model's vocabulary")
+@pytest.mark.parametrize("branching", [None, "left"])
+def test_a_model_of_a_loop_of_ones_own_is_saved_with_its_vocabulary(branching, tmp_path, capsys) -> None:
+    model = tiny_model("spinn-pi", "sentence")
+    vocabulary, model.provenance = model.vocabulary, None
+    model.save_pretrained(tmp_path / "mine", vocabulary=vocabulary, branching=branching, metrics={"f1": 0.5})
+    loaded = Pipeline.from_pretrained(tmp_path / "mine", device="cpu")
+    assert loaded.model.vocabulary == vocabulary == model.vocabulary
+    assert loaded.branching == branching
+    assert same_weights(loaded.model, model)
+    parses = [format_binary(parse_binary(parse)) for parse in PARSES]
+    expected = Pipeline(model, branching=branching).encode(parses)
+    assert np.array_equal(loaded.encode(parses), expected)
+    card = (tmp_path / "mine" / "README.md").read_text()
+    for corpus in (*KINDS, "None"):
+        assert f"`{corpus}`" not in card
+    assert "| corpus | not recorded |" in card
+    assert "| f1 | 0.5 |" in card
+    assert "datasets:" not in card
+    model.save_pretrained(tmp_path / "listops", vocabulary=vocabulary, tokenizer="whitespace")
+    assert load_checkpoint(tmp_path / "listops").tokenizer.tokenize("A dog's.") == ("A", "dog's.")
+    # once more as one that was loaded, and by the commands
+    loaded.model.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "README.md").read_text() == card
+    assert main(["predict", str(tmp_path / "mine"), "--sentence", PARSES[0], "--device", "cpu"]) == 0
+    assert main(["evaluate", str(tmp_path / "mine"), "--device", "cpu"]) == 1
+    assert "not of spinn train but of a program of its own" in capsys.readouterr().err
+
+
+def test_what_does_not_go_with_a_model_of_ones_own(tmp_path) -> None:
+    model = tiny_model()
+    with pytest.raises(CheckpointError, match="a vocabulary of 3 words for a model of 20"):
+        model.save_pretrained(tmp_path / "mine", vocabulary=Vocabulary.build([["dog"]]))
+    with pytest.raises(ConfigError, match=r"branching: expected one of left, .*, got 'up'"):
+        model.save_pretrained(tmp_path / "mine", vocabulary=model.vocabulary, branching="up")
+    with pytest.raises(ConfigError, match="metrics: expected an object of finite numbers"):
+        model.save_pretrained(tmp_path / "mine", vocabulary=model.vocabulary, metrics={"f1": float("nan")})
+    with pytest.raises(ConfigError, match=r"tokenizer, branching and metrics go with"):
+        model.save_pretrained(tmp_path / "mine", metrics={"f1": 0.5})
+    assert not (tmp_path / "mine").exists()

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from spinn_tensor import CheckpointError, Pipeline, SentenceBatch, make_sentence_batch
+from spinn_tensor import (
+    CheckpointError,
+    PairClassifier,
+    Pipeline,
+    SentenceBatch,
+    load_checkpoint,
+    make_sentence_batch,
+)
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.data_prep.columns import sentence_columns
@@ -24,7 +31,12 @@ from tests.closeness import assert_close
 from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle, tiny_model, tiny_run
 from tests.tiny_runs import same_threads
 
-pytestmark = pytest.mark.numerical
+pytestmark = [
+    pytest.mark.numerical,
+    pytest.mark.filterwarnings(
+        "ignore:.*unknown to the model's vocabulary"
+    ),  # which is tested in test_text_model
+]
 
 GIVEN = ("spinn-pi-nt", "spinn-pi")
 TASK_KINDS = [*((kind, "pair") for kind in ENCODER_KINDS), *((kind, "sentence") for kind in ENCODER_KINDS)]
@@ -106,7 +118,7 @@ def test_it_predicts_what_the_command_line_predicts(kind, sentences, options, tm
         assert_close(list(record["probabilities"].values()), list(prediction.probabilities.values()))
 
 
-@pytest.mark.parametrize("trees", [None, "parser", "own"])
+@pytest.mark.parametrize("trees", [None, "packaged", "own"])
 def test_text_without_a_parse_gets_the_trees_of_a_parser(trees, tmp_path) -> None:
     own = tiny_bundle(tmp_path / "own", "spinn", "parse")
     parser = Pipeline.from_pretrained(own if trees == "own" else packaged_parser(), device="cpu")
@@ -138,6 +150,53 @@ def test_the_packaged_parser_is_a_pipeline() -> None:
     assert parse == "( ( The church ) ( ( has ( cracks ( in ( the ceiling ) ) ) ) . ) )"
 
 
+def test_without_a_name_it_is_the_packaged_parser(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "packaged").mkdir()  # which is not meant
+    text = "The church has cracks in the ceiling."
+    (expected,) = Pipeline.from_pretrained(packaged_parser(), device="cpu").parse([text])
+    for pipeline in (
+        Pipeline.from_pretrained(device="cpu"),
+        Pipeline.from_pretrained("packaged", device="cpu"),
+    ):
+        assert pipeline.parse(text) == expected
+
+
+def test_a_home_is_found(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny_bundle(tmp_path / "runs" / "own", "spinn", "parse")
+    tiny_bundle(tmp_path / "runs" / "given")
+    pipeline = Pipeline.from_pretrained("~/runs/given", device="cpu", trees="~/runs/own")
+    expected = Pipeline.from_pretrained(tmp_path / "runs" / "own", device="cpu").parse(TEXTS)
+    assert pipeline.parse(TEXTS) == expected
+    model = PairClassifier.from_pretrained(Path("~/runs/given"))
+    model.save_pretrained("~/saved")
+    assert load_checkpoint("~/saved").vocabulary == model.vocabulary
+    with pytest.raises(CheckpointError, match="no such checkpoint folder"):
+        Pipeline.from_pretrained("~nobody-of-this-name/runs", device="cpu")
+
+
+def test_a_pipeline_says_in_a_line_what_it_is() -> None:
+    parser = tiny_model("spinn", "parse")
+    for pipeline, expected in (
+        (Pipeline(parser), "Pipeline(spinn, parse, 20 words, trees: its own)"),
+        (
+            Pipeline(tiny_model("bow", "sentence")),
+            "Pipeline(bow, sentence, labels bad, so-so, good, 20 words, trees: none)",
+        ),
+        (
+            Pipeline(tiny_model(), branching="left"),
+            "Pipeline(spinn-pi, pair, labels entailment, neutral, contradiction, 20 words, trees: left)",
+        ),
+        (
+            Pipeline(tiny_model(), parser=parser),
+            "Pipeline(spinn-pi, pair, labels entailment, neutral, contradiction, 20 words, "
+            "trees: given or a parser's)",
+        ),
+    ):
+        assert repr(pipeline) == expected
+
+
 @pytest.mark.parametrize("trees", ["left", "right", "balanced"])
 def test_a_branching_replaces_all_trees(trees, tmp_path) -> None:
     pipeline = Pipeline.from_pretrained(tiny_bundle(tmp_path / "bundle"), device="cpu", trees=trees)
@@ -155,7 +214,7 @@ def test_a_model_trained_on_a_branching_goes_on_with_it(tmp_path) -> None:
     assert (pipeline.branching, pipeline.parser) == ("left", None)
     assert pipeline.parse(["A dog barks."]) == ["( ( ( A dog ) barks ) . )"]
     assert Pipeline.from_pretrained(folder, device="cpu", trees="right").branching == "right"
-    assert Pipeline.from_pretrained(folder, device="cpu", trees="parser").parser is not None
+    assert Pipeline.from_pretrained(folder, device="cpu", trees="packaged").parser is not None
 
 
 @pytest.mark.parametrize("kind, task", [*TASK_KINDS, ("spinn", "parse")])
@@ -175,7 +234,10 @@ BAD = {
     "no text": (["a", None], r"^example 1: sentences: got NoneType, expected a string$"),
     "bytes": ([b"a"], r"^example 0: sentences: got bytes, expected a string$"),
     "half a character": (["a \ud800"], r"^example 0: sentences: half of a surrogate pair$"),
-    "one string": ("a dog", r"^sentences: got a string, expected a list of them$"),
+    "a missing value": (
+        ["a", float("nan")],
+        r"^example 1: sentences: got a missing value \(NaN\), expected a string$",
+    ),
 }
 
 
@@ -219,7 +281,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch) -> None:
         Pipeline.from_pretrained(folder, trees=tmp_path / "bow")
     with pytest.raises(CheckpointError, match="no such checkpoint folder"):
         Pipeline.from_pretrained(folder, trees=tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="trees='rigth': expected parser, "):
+    with pytest.raises(ConfigError, match="trees='rigth': expected packaged, "):
         Pipeline.from_pretrained(folder, trees="rigth")
     given, parser = tiny_model("spinn-pi"), tiny_model("spinn")
     for options, why in (

@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.numerical
+pytestmark = [
+    pytest.mark.numerical,
+    pytest.mark.filterwarnings(
+        "ignore:.*unknown to the model's vocabulary"
+    ),  # which is tested in test_text_model
+]
 
 sklearn = pytest.importorskip("sklearn")
 
@@ -60,6 +65,8 @@ def test_a_clone_or_pickle_holds_the_parameters_alone(bundle) -> None:
         "device": "cpu",
         "trees": None,
         "revision": None,
+        "normalize_embeddings": False,
+        "on_error": "raise",
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -104,6 +104,8 @@ class DataConfig(Settings):
             name, _, file = entry.partition("=")
             if not name or not file:
                 raise ConfigError(f"extra: expected NAME=FILE, got {entry!r}")
+        for name, value in self._paths(os.path.expanduser).items():
+            object.__setattr__(self, name, value)
         if self.node_labels and self.corpus != "sst":
             raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
         if len(set(self.labels)) < len(self.labels):
@@ -123,16 +125,19 @@ class DataConfig(Settings):
         return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}
 
     def with_absolute_paths(self) -> DataConfig:
+        return dataclasses.replace(self, **self._paths(os.path.abspath))
+
+    def _paths(self, change: Callable[[str], str]) -> dict[str, Any]:
+        """Return the fields that hold paths, each path changed."""
         paths: dict[str, Any] = {
-            name: os.path.abspath(path)
+            name: change(path)
             for name in ("data", "vectors", "tokenizer")
             if (path := getattr(self, name)) is not None and path not in NAMED
         }
         for name in ("train", "dev", "test"):
-            paths[name] = tuple(os.path.abspath(file) for file in getattr(self, name))
+            paths[name] = tuple(map(change, getattr(self, name)))
         extra = [entry.partition("=") for entry in self.extra]
-        paths["extra"] = tuple(f"{name}={os.path.abspath(file)}" for name, _, file in extra)
-        return dataclasses.replace(self, **paths)
+        return {**paths, "extra": tuple(f"{name}={change(file)}" for name, _, file in extra)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -14,6 +14,7 @@ import torch
 from spinn_tensor.config import Allowed, ConfigError, check_value, did_you_mean
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.training.config import SECTIONS, kind_of, parse_value, settable
 
 
@@ -22,6 +23,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self.register("type", Path, expanded)  # shells leave the ~ of --output=~/runs as it is
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = super().parse_known_args(args, namespace)

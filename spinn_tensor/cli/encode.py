@@ -27,6 +27,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, is_jsonl, open_text, parse_record
 from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.text import WITHOUT_PARSE, SentenceReader
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Part, encode_to_array, encode_to_shards
@@ -119,7 +120,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     part = _part(args)
-    source = STDIN if args.input == "-" else Path(args.input)
+    source = STDIN if args.input == "-" else expanded(args.input)
     _check_usage(args, source, part)
     checkpoint = load_checkpoint(args.checkpoint, _device_of(choose_device(args), part))
     branching = composed_branching(args, checkpoint)

@@ -45,6 +45,10 @@ def run_of(
     path: Path,  # of the checkpoint, for errors
 ) -> RunConfig:
     """Return the settings of the run that wrote a checkpoint. Raises CheckpointError."""
+    if "preset" not in config.run:
+        raise CheckpointError(
+            f"{path}: not of spinn train but of a program of its own: its corpus is not known here"
+        )
     try:
         return RunConfig.from_dict(config.run)
     except (ConfigError, TypeError, ValueError) as error:

@@ -33,7 +33,7 @@ def prepare_store(
     parser: Path | None = None,  # checkpoint of a SPINN that parses: all trees are made by it
     device: str = "cpu",
     on_lines: OnLines | None = None,
-    on_sentences: OnSentences | None = None,
+    on_sentences: OnSentences = lambda n_sentences: None,
 ) -> tuple[dict[str, Any], bool]:
     """Make the folder the store of this corpus, as `preparation.prepare_store`, whose trees a model may make.
 
@@ -46,9 +46,7 @@ def prepare_store(
     return preparation.prepare_store(data, folder, skipped, parser=by, on_lines=on_lines)
 
 
-def _load(
-    parser: Path, device: str, on_sentences: OnSentences | None
-) -> Callable[[PreparedCorpus], PreparedCorpus]:
+def _load(parser: Path, device: str, on_sentences: OnSentences) -> Callable[[PreparedCorpus], PreparedCorpus]:
     """Return what puts a corpus under the trees that the model finds. Raises DataError and CheckpointError."""
     checkpoint = load_checkpoint(parser, device)
     if not checkpoint.config.model.encoder.parses:
@@ -58,9 +56,7 @@ def _load(
     return partial(_parsed, checkpoint=checkpoint, on_sentences=on_sentences)
 
 
-def _parsed(
-    corpus: PreparedCorpus, checkpoint: Checkpoint, on_sentences: OnSentences | None
-) -> PreparedCorpus:
+def _parsed(corpus: PreparedCorpus, checkpoint: Checkpoint, on_sentences: OnSentences) -> PreparedCorpus:
     """Return the corpus under the trees that the model finds."""
     ids = checkpoint.vocabulary.encode(corpus.words)
     splits = {}

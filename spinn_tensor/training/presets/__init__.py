@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spinn_tensor.config import ConfigError, did_you_mean
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.training.config import (
     DataConfig,
     ParsingConfig,
@@ -54,7 +55,7 @@ def is_file(name: str) -> bool:
 def find_preset(name: str) -> Preset:
     """Return the preset of this name, or that of a file. Raises ConfigError, naming the file and the key."""
     if is_file(name):
-        return read_preset(Path(name))
+        return read_preset(expanded(name))
     if name not in PRESETS:
         suggestion = did_you_mean(name, PRESETS) or f"; known are {', '.join(PRESETS)}, and files *.toml"
         raise ConfigError(f"unknown preset {name!r}{suggestion}")
