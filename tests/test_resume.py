@@ -216,6 +216,10 @@ def change(edit: Callable[[dict], object]) -> Callable[[Path], None]:
     return damage
 
 
+def change_of_parameter(name: str, edit: Callable[[dict], object]) -> Callable[[Path], None]:
+    return change(lambda state: edit(state["optimizer"][name]))
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
@@ -237,6 +241,18 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "misshapen average": change(
         lambda state: state["optimizer"]["mlp.output.bias"].update(square_avg=torch.ones(7))
     ),
+    "transposed average": change_of_parameter(
+        "encoder.leaves.projection.weight", lambda of: of.update(square_avg=of["square_avg"].T.contiguous())
+    ),
+    "misshapen step": change_of_parameter("mlp.output.bias", lambda of: of.update(step=torch.zeros(3))),
+    "step of another type": change_of_parameter(
+        "mlp.output.bias", lambda of: of.update(step=torch.zeros((), dtype=torch.int64))
+    ),
+    "extra optimiser tensor": change_of_parameter(
+        "mlp.output.bias", lambda of: of.update(momentum_buffer=of["square_avg"])
+    ),
+    "a parameter without state": change(lambda state: state["optimizer"].pop("mlp.output.bias")),
+    "extra method tensor": change(lambda state: state["method"].update(weight=torch.zeros(()))),
     "misshapen generator": change(lambda state: state["generators"][0].update(cpu=torch.zeros(3).byte())),
     "no generator": change(lambda state: state["generators"].clear()),
 }

@@ -119,9 +119,10 @@ def with_prepared_options(data: DataConfig) -> DataConfig:
     if data.data is None or not is_store(data.data):
         return data
     folder, options = Path(data.data), read_manifest(Path(data.data))["options"]
+    options = {**DataConfig().to_dict(), **options}  # a later option was what it is by default
     given, changes = data.to_dict(), dict[str, Any]()
     for name in KEPT:
-        was = options.get(name)
+        was = options[name]
         if name == "branching" and data.branching is not None:
             continue  # made anew, of whatever trees there were
         if given[name] and given[name] != was:

@@ -45,7 +45,6 @@ from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import learning_rate, make_optimizer
 from spinn_tensor.training.phases import Phase
 from spinn_tensor.training.resume import (
-    STATE,
     Progress,
     TrainingState,
     corpus_sha256,
@@ -175,7 +174,7 @@ class Trainer:
             seed_rank(self.config.seed, self.ranks.rank, progress.step)
             processes = f"{state.n_processes} processes before, {self.ranks.size} now"
             note(f"{processes}: the same optimisation with other noise")
-        restore(state, folder / STATE, self.optimizer, self.method, self.ranks)
+        restore(state, folder, self.optimizer, self.method, self.ranks)
         if state.was_on_cuda != (self.step.device.type == "cuda"):
             now = f"now on {self.step.device.type}, before not"
             note(f"{now}: the weights will differ from those of one device")

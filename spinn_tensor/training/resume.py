@@ -6,7 +6,7 @@ and CUDA, whose generator then starts from the seed, and to another number of pr
     training_state.pt   a dictionary as `torch.save` writes it; `torch.load` reads it with `weights_only`, so that
                         nothing in it can run
         progress        counters, early stopping, running losses: `Progress`
-        optimizer       RMSprop's tensors of each parameter, by its name
+        optimizer       RMSprop's tensors of each parameter, by its name; none where it had no gradient yet
         generators      for each process the state of torch's generators: "cpu", and "cuda" if it ran there
         method          tensors of the method: RL-SPINN's running moments
 
@@ -20,6 +20,8 @@ import dataclasses
 import hashlib
 import pickle
 import struct
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +33,7 @@ from torch import Tensor
 from spinn_tensor.bundle import read_object
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.settings import checked_fields
-from spinn_tensor.tensor_files import CheckpointError, one_line, read_tensors
+from spinn_tensor.tensor_files import CheckpointError, check_tensors, one_line, read_tensors
 from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.methods import Method
 
@@ -64,7 +66,7 @@ class TrainingState(NamedTuple):
     """Holds what of a checkpoint only resuming reads."""
 
     progress: Progress
-    optimizer: dict[str, dict[str, Tensor]]  # of each parameter with a state: "square_avg" and "step"
+    optimizer: Mapping[str, dict[str, Tensor]]  # of each parameter: "square_avg" and "step", or none
     generators: list[dict[str, Tensor]]  # of each process: "cpu", and "cuda" if it ran there
     method: dict[str, Tensor]
 
@@ -94,7 +96,7 @@ def training_state(
 ) -> TrainingState:
     """Return the state of a run as it is now. For all ranks to call."""
     named = method.model.named_parameters()
-    of_parameters = {name: optimizer.state[value] for name, value in named if value in optimizer.state}
+    of_parameters = {name: optimizer.state.get(parameter, {}) for name, parameter in named}
     generators = [{"cpu": values} for values in ranks.gathered(torch.get_rng_state())]
     device = next(method.model.parameters()).device
     if device.type == "cuda":
@@ -105,10 +107,11 @@ def training_state(
 
 def read_training_state(folder: Path) -> TrainingState:
     """Return the state in a `last` checkpoint. Raises CheckpointError."""
-    path = folder / STATE
+    path = _state_path(folder)
     try:
-        if not path.exists() and (folder / OLD_STATE_JSON).exists():
-            path, values = folder / OLD_STATE_JSON, _read_old_state(folder)
+        if path.name == OLD_STATE_TENSORS:
+            path = folder / OLD_STATE_JSON  # which the counters are in
+            values = _read_old_state(folder)
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
         counters = values.pop("progress")
@@ -125,26 +128,39 @@ def read_training_state(folder: Path) -> TrainingState:
         raise CheckpointError(f"{path}: not the state of a run ({one_line(error)})") from error
 
 
+def _state_path(folder: Path) -> Path:
+    """Tell which file the tensors of a state are in."""
+    path = folder / STATE
+    return folder / OLD_STATE_TENSORS if not path.exists() and (folder / OLD_STATE_JSON).exists() else path
+
+
 def _read_old_state(folder: Path) -> dict[str, Any]:
     """Return what versions wrote that had the counters as JSON and the tensors by names such as rng/cpu/1."""
-    progress, tensors = read_object(folder / OLD_STATE_JSON), read_tensors(folder / OLD_STATE_TENSORS)
-    optimizer: dict[str, dict[str, Tensor]] = {name: {} for name in progress.pop("optimizer_parameters")}
+    path = folder / OLD_STATE_TENSORS
+    progress, tensors = read_object(folder / OLD_STATE_JSON), read_tensors(path)
+    optimizer = defaultdict[str, dict[str, Tensor]](dict)  # parameters without a state were not named
+    optimizer.update({name: {} for name in progress.pop("optimizer_parameters")})
     generators: list[dict[str, Tensor]] = [{} for name in tensors if name.startswith("rng/cpu")]
     method = {}
     for name, tensor in tensors.items():
-        part, kind, *rest = name.split("/", 2)
-        if part == "optimizer":
-            optimizer[rest[0]][kind] = tensor
-        elif part == "rng":
-            generators[int(rest[0]) if rest else 0][kind] = tensor
-        else:
-            method[kind] = tensor
+        match name.split("/", 2):
+            case ["optimizer", kind, parameter] if parameter in optimizer:
+                optimizer[parameter][kind] = tensor
+            case ["rng", "cpu" | "cuda" as kind, *rank]:
+                generators[int(rank[0]) if rank else 0][kind] = tensor
+            case ["method", kind]:
+                method[kind] = tensor
+            case _:
+                raise CheckpointError(f"{path}: tensor {name!r} is not part of a state")
+    for name, values in optimizer.items():
+        if not values:
+            raise CheckpointError(f"{path}: parameter {name!r} has no tensors")
     return {"progress": progress, "optimizer": optimizer, "generators": generators, "method": method}
 
 
 def restore(
     state: TrainingState,
-    path: Path,  # of the state, for errors
+    folder: Path,  # that it was read from, for errors
     optimizer: torch.optim.Optimizer,
     method: Method,
     ranks: Ranks = ALONE,
@@ -153,14 +169,21 @@ def restore(
 
     CUDA's generator goes on only on CUDA, and with another number of processes than before only rank 0's generators do.
     """
+    path = _state_path(folder)
     parameters = dict(method.model.named_parameters())
     device = next(method.model.parameters()).device
     try:
-        for name, values in state.optimizer.items():
-            square_average = values["square_avg"].to(device).view_as(parameters[name])
-            if square_average.dtype != parameters[name].dtype:
-                raise TypeError(f"{name}: got {square_average.dtype}, expected {parameters[name].dtype}")
-            optimizer.state[parameters[name]] = {"step": values["step"], "square_avg": square_average}
+        if unknown := state.optimizer.keys() - parameters.keys():
+            raise LookupError(f"no parameter {min(unknown)!r}")
+        for name, parameter in parameters.items():
+            if values := state.optimizer[name]:
+                expected = {f"step of {name}": torch.zeros(()), f"square_avg of {name}": parameter}
+                check_tensors(path, {f"{kind} of {name}": value for kind, value in values.items()}, expected)
+                optimizer.state[parameter] = {
+                    "step": values["step"],
+                    "square_avg": values["square_avg"].to(device),
+                }
+        check_tensors(path, state.method, method.tensors())
         method.restore(state.method)
         if not ranks.rank or state.n_processes == ranks.size:
             own = state.generators[ranks.rank]
