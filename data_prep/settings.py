@@ -61,7 +61,9 @@ class Settings:
             check_value(item, getattr(self, item.name))
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        """Return the settings as JSON values."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -95,7 +97,11 @@ def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise ConfigError(f"{cls.__name__}: key {name!r} is missing")
-    return dict(values)
+    is_tuple = {name for name, hint in hints.items() if typing.get_origin(hint) is tuple}
+    return {
+        name: tuple(value) if name in is_tuple and isinstance(value, list) else value
+        for name, value in values.items()
+    }
 
 
 def _is_a(value: Any, kind: type) -> bool:

@@ -226,7 +226,7 @@ def test_supervision_comes_first_and_entropy_fades() -> None:
     assert batch.sentences.tables.root_entry_index.shape == (3 * 2 * 2,)
     method.loss(method.collate(columns, 0), 0)
     method.observe(method.observed())
-    assert method.figures() == {}
+    assert method.figures().keys() == {"task_loss", "transition_loss"}
     method.loss(batch, 2)
     method.observe(method.observed())
     assert method.figures().keys() == {"reward", "entropy"}
@@ -277,8 +277,9 @@ def test_supervision_adds_the_weighted_transition_loss() -> None:
     transitions = transition_loss(parse, batch.sentences.transitions)
     assert transitions > 0
     assert classification > 0
-    got = supervised_loss(model, batch, None, 2.5)
+    got, parts = supervised_loss(model, batch, None, 2.5)
     torch.testing.assert_close(got, classification + 2.5 * transitions)
+    torch.testing.assert_close(parts, torch.stack((classification, transitions)))
 
 
 def test_a_broken_model_has_no_good_loss() -> None:

@@ -24,7 +24,8 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
 from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.evaluate import Scores, add_to_confusion, evaluate
-from spinn_tensor.training.loop import MetricsLog, Observer, Task, Trainer, TrainingError
+from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
+from spinn_tensor.training.metrics_log import MetricsLog
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer
 from tests.closeness import FLOAT32, assert_close

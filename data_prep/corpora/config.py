@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.corpora.kinds import KINDS
@@ -17,7 +17,6 @@ from spinn_tensor.data_prep.settings import (
     NOT_NEGATIVE,
     ConfigError,
     Settings,
-    checked_fields,
     one_of,
     setting,
 )
@@ -121,9 +120,6 @@ class DataConfig(Settings):
         """Tells how long a line and a sentence may be."""
         return Limits(self.max_line_bytes, self.max_words)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}
-
     def with_absolute_paths(self) -> DataConfig:
         return dataclasses.replace(self, **self._paths(os.path.abspath))
 
@@ -138,10 +134,3 @@ class DataConfig(Settings):
             paths[name] = tuple(map(change, getattr(self, name)))
         extra = [entry.partition("=") for entry in self.extra]
         return {**paths, "extra": tuple(f"{name}={change(file)}" for name, _, file in extra)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        fields = checked_fields(cls, values)
-        for name in fields.keys() & set(_LISTS):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)

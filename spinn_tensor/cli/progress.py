@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -150,14 +150,24 @@ class TerminalObserver(Observer):
             description = f"{self._title}epoch {progress.epoch + 1}"
             self._bar.update(self._task, completed=progress.batch, description=description)
 
-    def measured(self, progress: RunProgress, loss: float, rate: float, examples_per_second: float) -> None:
-        figures = f"loss {loss:.4f}  lr {rate:.2g}  {examples_per_second:,.0f} {self._unit}/s"
+    def measured(
+        self,
+        progress: RunProgress,
+        loss: float,
+        rate: float,
+        examples_per_second: float,
+        figures: Mapping[str, float],
+    ) -> None:
+        names = {"task_loss": "task", "transition_loss": "transitions"}
+        parts = [f"{names[name]} {value:.4f}" for name, value in figures.items() if name in names]
+        losses = f"loss {loss:.4f}" + (f" ({', '.join(parts)})" if parts else "")
+        text = f"{losses}  lr {rate:.2g}  {examples_per_second:,.0f} {self._unit}/s"
         if self._bar is not None:
-            self._bar.update(self._task, figures=figures)
+            self._bar.update(self._task, figures=text)
         elif time.monotonic() - self._last_line >= PLAIN_SECONDS:
             self._last_line = time.monotonic()
             self._say(
-                f"epoch {progress.epoch + 1}  step {progress.batch:,}/{self._steps_per_epoch:,}  {figures}"
+                f"epoch {progress.epoch + 1}  step {progress.batch:,}/{self._steps_per_epoch:,}  {text}"
             )
 
     def evaluated(self, progress: RunProgress, evaluation: Evaluation, is_best: bool) -> None:

@@ -3,6 +3,7 @@
 From a batch to a step, and from steps to a run:
 
 objective    the losses of a batch, pure functions that --compile compiles
+weighting    how much each class weighs in them
 reinforce    the loss of RL-SPINN
 methods      which batch and which loss a step has
 optimizer    RMSprop, learning-rate decay, clipping
@@ -12,6 +13,7 @@ feeding      batches that a thread makes ahead
 distributed  several processes that train one model
 evaluate     scores of a model on a corpus
 loop         epochs, evaluations, checkpoints, early stopping
+metrics_log  metrics.jsonl
 checkpoint   the bundles of a run
 resume       what else a killed run needs
 run          all of it, from settings to results

@@ -79,7 +79,12 @@ def train_command(settings: Run) -> str | None:
             words += [word for one in values for word in (flag, str(one))]
     preset = dataclasses.replace(run_config(name, run.data), preset=run.preset)
     for key, _, value in differences(preset, run):
-        words += ["--set", f"{_short(key)}={value}"]
+        name = _short(key)
+        words += (
+            ["--" + name.replace("_", "-"), *value]
+            if isinstance(value, list)
+            else ["--set", f"{name}={value}"]
+        )
     return shlex.join(words)
 
 

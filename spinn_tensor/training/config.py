@@ -28,6 +28,7 @@ from spinn_tensor.config import (
     setting,
 )
 from spinn_tensor.data_prep.corpora.config import DataConfig as DataConfig
+from spinn_tensor.training.weighting import as_entries
 
 CRITERIA = ("accuracy", "macro_f1", "f1")
 PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `step`
@@ -90,6 +91,16 @@ class TrainingConfig(Settings):
         "what makes an evaluation the best; macro_f1 is the mean over the classes, f1 that of the trees",
         one_of(*CRITERIA),
     )
+    class_weights: tuple[str, ...] = setting(
+        (),
+        "of the classes in the loss: balanced (the rarer, the more), or by label, others 1 (default: all the same)",
+        metavar="LABEL=WEIGHT",
+        several=True,
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_weights", as_entries(self.class_weights))
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,8 @@ class RunConfig(Settings):
             raise ConfigError(f"{name} is for an encoder that parses, kind 'spinn'; got {encoder.kind!r}")
         if self.data.corpus == "trees" and reinforces:
             raise ConfigError("learning: reinforce needs labels to reward; --corpus trees has none")
+        if self.data.corpus == "trees" and self.training.class_weights:
+            raise ConfigError("class_weights: with --corpus trees there are no classes")
         if self.data.corpus == "trees" and encoder.parses and not by_f1:
             raise ConfigError("select_by: with --corpus trees there is nothing but f1 to select by")
 

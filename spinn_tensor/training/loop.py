@@ -15,14 +15,13 @@ if it were alone, but that only rank 0 really does the last three.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +40,7 @@ from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalP
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.feeding import Feed, made_ahead
 from spinn_tensor.training.methods import make_method
+from spinn_tensor.training.metrics_log import MetricsLog
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import learning_rate, make_optimizer
 from spinn_tensor.training.phases import Phase
@@ -53,6 +53,7 @@ from spinn_tensor.training.resume import (
     training_state,
 )
 from spinn_tensor.training.step import TrainStep
+from spinn_tensor.training.weighting import class_weights
 
 
 class TrainingError(RuntimeError):
@@ -71,8 +72,15 @@ class Observer:
     def trained(self, progress: Progress, batch_size: int) -> None:
         """Is called after each step; `progress` lags behind in nothing but the losses."""
 
-    def measured(self, progress: Progress, loss: float, rate: float, examples_per_second: float) -> None:
-        """Is called after each reading of the loss with its mean over the window, and the learning rate."""
+    def measured(
+        self,
+        progress: Progress,
+        loss: float,  # mean over the window
+        rate: float,  # learning rate
+        examples_per_second: float,
+        figures: Mapping[str, float],  # what else the log says of the window, see `Method.figures`
+    ) -> None:
+        """Is called after each reading of the loss."""
 
     def evaluated(self, progress: Progress, evaluation: Evaluation, is_best: bool) -> None:
         """Is called after each evaluation on dev."""
@@ -83,39 +91,6 @@ class Observer:
     def pending_signal(self) -> int:
         """Return the number of a signal that asked the run to end; 0 = go on."""
         return 0
-
-
-class MetricsLog:
-    """Appends to metrics.jsonl of a run, one JSON object a line.
-
-    A checkpoint remembers `position`; a resumed run cuts off what was written after it, so that every step
-    is in the file once.
-    """
-
-    def __init__(self, path: Path, position: int = 0) -> None:
-        self._file: IO[bytes] = open(path, "ab")  # noqa: SIM115 -- closed by close()
-        if self._file.seek(0, os.SEEK_END) > position:
-            self._file.truncate(position)
-        self._file.seek(0, os.SEEK_END)
-
-    def write(self, **values: Any) -> None:
-        """Append a line."""
-        self._file.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-
-    def position(self) -> int:
-        """Return the bytes written so far, all of them on disk."""
-        os.fsync(self._file.fileno())
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Task(NamedTuple):
@@ -153,9 +128,16 @@ class Trainer:
             n_threads=torch.get_num_threads(), corpus_sha256=corpus_sha256(task.train, task.dev)
         )
         self.optimizer = make_optimizer(task.model, self.config)
-        self.method = make_method(task.model, run.parsing, self.config.compile)
+        model = task.model.config
+        weights = class_weights(self.config.class_weights, model.labels, task.train, model.node_labels)
+        if weights is not None:
+            pairs = zip(model.labels, weights.tolist(), strict=True)
+            self.observer.note(
+                f"class weights: {', '.join(f'{label} {weight:.4g}' for label, weight in pairs)}"
+            )
+        self.method = make_method(task.model, run.parsing, self.config.compile, weights)
         self.step = TrainStep(self.method, self.optimizer, self.config, self.ranks)
-        self._counts = count_rows(task.train, task.model.config.node_labels)
+        self._counts = count_rows(task.train, model.node_labels, weights)
         self._lengths, self._n_tokens = task.train.lengths_key, task.train.n_tokens
         self._signals = SignalPoll(self.ranks)
         if self.ranks.size > 1:
@@ -324,20 +306,21 @@ class Trainer:
         loss = progress.window_loss / max(progress.window_steps, 1)
         speed = self._window_examples / max(now - self._window_start, 1e-9)
         rate = learning_rate(self.config, progress.step - 1, progress.epoch)
+        figures = {name: value.item() for name, value in self.method.figures().items()}
         self.log.write(
             kind="train",
             step=progress.step,
             epoch=progress.epoch + 1,
             loss=loss,
             learning_rate=rate,
-            **{name: value.item() for name, value in self.method.figures().items()},
+            **figures,
             examples_per_second=round(speed, 1),
             waiting=round(
                 self._window_waited / max(now - self._window_start, 1e-9), 4
             ),  # for data, of the time
             seconds=round(now - self._session_start, 3),
         )
-        self.observer.measured(progress, loss, rate, speed)
+        self.observer.measured(progress, loss, rate, speed, figures)
         progress.window_loss, progress.window_steps = 0.0, 0
         self._open_window()
 

@@ -24,12 +24,15 @@ from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.objective import Totals, supervised_loss, training_loss
 from spinn_tensor.training.reinforce import Moments, n_lanes_of, reinforce_loss, sampling_noise
 
+N_LOSSES = 2  # that a supervised step is observed by: of the task, and of the transitions
+
 
 class Method:
     """Says how to train one model; a subclass says what a batch is made of and what its loss is."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, class_weights: Tensor | None = None) -> None:
         self.model = model
+        self.class_weights = class_weights  # (C,) float, in the loss; None = all 1
 
     def plan(self, corpus: Corpus, batch_size: int, seed: int, token_budget: int = 0) -> bool:
         """Make batches of few shapes from now on; False where the model's batches cannot have them."""
@@ -69,7 +72,7 @@ class Method:
         """Take in the sums of what was observed in a step."""
 
     def figures(self) -> dict[str, Tensor]:
-        """Return what the log is to say of the last step, each ()."""
+        """Return what the log is to say, each (): of the last step, or means since it was last asked."""
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -83,8 +86,8 @@ class Method:
 class Classify(Method):
     """Trains by the classification loss on given trees, or on none."""
 
-    def __init__(self, model: Model, compiled: bool) -> None:
-        super().__init__(model)
+    def __init__(self, model: Model, compiled: bool, class_weights: Tensor | None = None) -> None:
+        super().__init__(model, class_weights)
         self._classify = _compiled(training_loss, compiled)
         self.shapes: list[Shape] = []
 
@@ -108,16 +111,22 @@ class Classify(Method):
         return [batch for batch in batches if batch is not None]
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
-        return self._classify(self.model, batch, totals)
+        return self._classify(self.model, batch, totals, self.class_weights)
 
 
 class Supervise(Method):
     """Trains by the transition loss beside the classification loss."""
 
-    def __init__(self, model: Model, config: ParsingConfig, compiled: bool) -> None:
-        super().__init__(model)
+    def __init__(
+        self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None
+    ) -> None:
+        super().__init__(model, class_weights)
         self.config = config
         self._supervised = _compiled(supervised_loss, compiled)
+        device = next(model.parameters()).device
+        self._observed = torch.zeros(N_LOSSES, device=device)
+        # sums of both losses over the steps since the log was last written, and how many steps these were
+        self._losses = torch.zeros(N_LOSSES + 1, device=device)
 
     def own_share(self, step: int) -> float:
         """Return the part of the transitions that are the model's own, which grows over the first steps."""
@@ -133,20 +142,46 @@ class Supervise(Method):
             own, drawn = torch.rand(2, *gold.shape, device=gold.device)
             is_own = own < self.own_share(step)
             noise = torch.where(is_own, logistic_noise(drawn), forcing_noise(gold))
-        return self._supervised(self.model, batch, noise, self.config.transition_weight, totals)
+        weight, class_weights = self.config.transition_weight, self.class_weights
+        loss, self._observed = self._supervised(self.model, batch, noise, weight, totals, class_weights)
+        return loss
+
+    def observed(self) -> Tensor:
+        return self._observed
+
+    def observe(self, sums: Tensor) -> None:
+        self._losses = self._losses + torch.cat((sums, sums.new_ones(1)))
+
+    def figures(self) -> dict[str, Tensor]:
+        *losses, n_steps = self._losses
+        if not n_steps:
+            return {}
+        self._losses = torch.zeros_like(self._losses)
+        named = dict(zip(("task_loss", "transition_loss"), losses, strict=True))
+        if not self.model.config.labels:
+            del named["task_loss"]
+        return {name: loss / n_steps for name, loss in named.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"losses": self._losses}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        if "losses" in tensors:  # older runs have none
+            self._losses = tensors["losses"].to(self._losses.device)
 
 
 class Reinforce(Supervise):
     """Trains by the policy gradient, after `warmup_steps` under supervision."""
 
-    def __init__(self, model: Model, config: ParsingConfig, compiled: bool) -> None:
-        super().__init__(model, config, compiled)
+    def __init__(
+        self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None
+    ) -> None:
+        super().__init__(model, config, compiled, class_weights)
         device = next(model.parameters()).device
         self.moments = Moments.empty(device)
         self._n_lanes = n_lanes_of(config.baseline, config.n_samples)
         self._reinforced = _compiled(reinforce_loss, compiled)
         self._figures: dict[str, Tensor] = {}
-        self._observed = super().observed()
 
     def entropy_weight(self, step: int) -> float:
         """Return the weight, which falls to zero over `entropy_steps` steps after the warm-up; 0 = it stays."""
@@ -167,7 +202,7 @@ class Reinforce(Supervise):
         entropy_weight = torch.full((), self.entropy_weight(step), device=noise.device)
         chosen = config.baseline, config.normalise, config.policy_weight
         loss, rewards, entropy = self._reinforced(
-            self.model, batch, noise, self.moments, *chosen, entropy_weight
+            self.model, batch, noise, self.moments, *chosen, entropy_weight, self.class_weights
         )
         n_examples = batch.labels.shape[0]
         entropy_sum = entropy * n_examples  # a batch's mean weighs by its examples, in the loss as well
@@ -176,34 +211,41 @@ class Reinforce(Supervise):
         self._observed = torch.stack([value.to(self.moments.first.dtype) for value in sums])
         return loss if totals is None else loss * n_examples / totals.examples
 
-    def observed(self) -> Tensor:
-        return self._observed
-
     def observe(self, sums: Tensor) -> None:
-        if not sums.numel():
-            return
+        if len(sums) == N_LOSSES:  # of a supervised step
+            return super().observe(sums)
         reward, square, n_rewards, entropy, n_examples = sums
         self.moments = self.moments.updated(
             reward / n_rewards, square / n_rewards, self.config.baseline_decay
         )
         self._figures = {"reward": reward / n_rewards, "entropy": entropy / n_examples}
+        return None
 
     def figures(self) -> dict[str, Tensor]:
-        return self._figures
+        return {**super().figures(), **self._figures}
 
     def tensors(self) -> dict[str, Tensor]:
-        return self.moments._asdict()
+        return {**super().tensors(), **self.moments._asdict()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        super().restore(tensors)
         self.moments = Moments(*(tensors[name].to(self.moments.weight.device) for name in Moments._fields))
 
 
-def make_method(model: Model, config: ParsingConfig, compiled: bool = False) -> Method:
+def make_method(
+    model: Model,
+    config: ParsingConfig,
+    compiled: bool = False,
+    class_weights: np.ndarray | None = None,  # (C,) float64, see `weighting`
+) -> Method:
     """Return how to train this model."""
+    weights = None
+    if class_weights is not None:
+        weights = torch.from_numpy(class_weights).to(next(model.parameters()))
     if not model.encoder.config.parses:
-        return Classify(model, compiled)
+        return Classify(model, compiled, weights)
     kind = Reinforce if config.learning == "reinforce" else Supervise
-    return kind(model, config, compiled)
+    return kind(model, config, compiled, weights)
 
 
 def _compiled(function: Callable[..., Any], compiled: bool) -> Callable[..., Any]:

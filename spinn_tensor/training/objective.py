@@ -1,6 +1,7 @@
 """The losses of one batch, as pure functions: what `--compile` compiles.
 
-    classification   L = -1/n Σ log softmax(logits)[label]     over the n labelled pairs, sentences or nodes
+    classification   L = -1/n Σ log softmax(logits)[label]     over the n labelled pairs, sentences or nodes; with
+                                                               weights of the classes see `weighting`
     transitions      L = -1/M Σ log p(gold transition)         over all M transitions; 0 where there is no choice
     supervised       classification + w · transitions          (Bowman et al. 2016, section 3.3)
 
@@ -29,46 +30,68 @@ class Totals(NamedTuple):
     """Counts what the means of a step's losses are over: all its examples, in all microbatches on all ranks."""
 
     examples: Tensor  # () float
-    labels: Tensor  # () float, labelled pairs, sentences or nodes; 1 if there are none
+    labels: Tensor  # () float, labelled pairs, sentences or nodes, by the weights of their classes; 1 if there are none
     transitions: Tensor  # () float
 
     @classmethod
     def of(cls, counts: np.ndarray, device: torch.device | str = "cpu") -> Totals:
         """Add up (3,) or (n, 3) counts, see `count_rows`."""
-        sums = np.maximum(counts.reshape(-1, 3).sum(0), 1)
+        sums = counts.reshape(-1, 3).sum(0)
+        sums = np.where(sums > 0, sums, 1)
         return cls(*(torch.full((), float(n), device=device) for n in sums))  # filled: nothing waits
 
 
 def count_rows(
     corpus: Corpus,
     node_labels: bool,  # of the model: a label of every node
-) -> np.ndarray:  # (n, 3) int64
-    """Count for each row of the corpus what `Totals` adds up: 1, its labels, its transitions."""
+    class_weights: np.ndarray | None = None,  # (C,) float64, None = all 1
+) -> np.ndarray:  # (n, 3) int64, with weights float64
+    """Count for each row of the corpus what `Totals` adds up: 1, its labels by their weights, its transitions."""
     n_transitions = 2 * corpus.n_tokens - corpus.n_sides
-    n_labels = (corpus.labels != NO_LABEL).astype(np.int64)
+    n_labels = _weights(corpus.labels, class_weights)
     if node_labels and corpus.sentences.node_labels is not None:
-        running = np.concatenate(([0], np.cumsum(corpus.sentences.node_labels != NO_LABEL)))
-        n_labels = np.diff(running[node_offsets(corpus.sentences)])
+        weights = _weights(corpus.sentences.node_labels, class_weights)
+        n_labels = np.diff(np.concatenate(([0], np.cumsum(weights)))[node_offsets(corpus.sentences)])
     return np.stack((np.ones_like(n_labels), n_labels, n_transitions), axis=1)
+
+
+def _weights(labels: np.ndarray, class_weights: np.ndarray | None) -> np.ndarray:
+    """Return what each label weighs: 0 where there is none."""
+    is_label = labels != NO_LABEL
+    if class_weights is None:
+        return is_label.astype(np.int64)
+    return np.where(is_label, class_weights[np.where(is_label, labels, 0)], 0.0)
 
 
 def training_loss(
     model: Model,
     batch: Batch,
     totals: Totals | None = None,  # None = of this batch
+    class_weights: Tensor | None = None,  # (C,) float, None = all 1
 ) -> Tensor:  # () float
     """Return the mean cross entropy; over all labelled nodes where the model was built with `node_labels`."""
-    return classification_loss(model(batch), targets(model, batch), totals)
+    return classification_loss(model(batch), targets(model, batch), totals, class_weights)
 
 
 def classification_loss(
     logits: Tensor,  # (n, n_classes)
     gold: Tensor,  # (n,) int64, NO_LABEL = none
     totals: Totals | None = None,
+    class_weights: Tensor | None = None,  # (C,) float, None = all 1
 ) -> Tensor:  # () float
-    """Return the mean cross entropy over the labels; 0 where there are none."""
-    n_labels = (gold != NO_LABEL).sum().clamp(min=1) if totals is None else totals.labels
-    return F.cross_entropy(logits, gold, ignore_index=NO_LABEL, reduction="sum") / n_labels
+    """Return the weighted mean cross entropy over the labels; 0 where there are none."""
+    total = _total_weight(gold, class_weights) if totals is None else totals.labels
+    losses = F.cross_entropy(logits, gold, class_weights, ignore_index=NO_LABEL, reduction="sum")
+    return losses / total
+
+
+def _total_weight(gold: Tensor, class_weights: Tensor | None) -> Tensor:  # ()
+    """Return the sum of the weights of the labels; 1 where there are none."""
+    is_label = gold != NO_LABEL
+    if class_weights is None:
+        return is_label.sum().clamp(min=1)
+    weight = torch.where(is_label, class_weights[gold.clamp(min=0)], 0).sum()
+    return torch.where(weight > 0, weight, 1)
 
 
 def supervised_loss(
@@ -77,17 +100,21 @@ def supervised_loss(
     noise: Tensor | None,  # (M,), see `run_own`
     transition_weight: float,
     totals: Totals | None = None,  # None = of this batch
-) -> Tensor:  # () float
+    class_weights: Tensor | None = None,  # (C,) float, None = all 1
+) -> tuple[
+    Tensor, Tensor
+]:  # () float, and (2,) its parts, detached: classification (0 without classes), transitions
     """Return the classification loss, if the model classifies, plus the weighted transition loss."""
     outcome = model.run(batch, noise)
     assert outcome.parse is not None
     gold = batch.sentences.transitions
-    loss = transition_weight * transition_loss(outcome.parse, gold)
+    of_transitions = transition_loss(outcome.parse, gold)
     if totals is not None:
-        loss = loss * gold.shape[0] / totals.transitions
-    if outcome.logits is None:
-        return loss
-    return loss + classification_loss(outcome.logits, targets(model, batch), totals)
+        of_transitions = of_transitions * gold.shape[0] / totals.transitions
+    task = torch.zeros_like(of_transitions)
+    if outcome.logits is not None:
+        task = classification_loss(outcome.logits, targets(model, batch), totals, class_weights)
+    return transition_weight * of_transitions + task, torch.stack((task, of_transitions)).detach()
 
 
 def transition_loss(

@@ -97,9 +97,10 @@ def reinforce_loss(
     normalise: bool,
     policy_weight: float,
     entropy_weight: Tensor,  # () float
+    class_weights: Tensor | None = None,  # (C,) float, of the rewards; None = all 1
 ) -> tuple[Tensor, Tensor, Tensor]:  # () loss; (S, E) rewards of the samples and () entropy, detached
     """Return the loss whose gradient is described above."""
-    rollout = roll_out(model, batch, noise)
+    rollout = roll_out(model, batch, noise, class_weights)
     rewards = rollout.rewards.detach()
     terms = advantages(rewards, moments, baseline, normalise) * sampled(rollout.log_probabilities, baseline)
     loss = -rollout.rewards.mean() - policy_weight * terms.mean() - entropy_weight * rollout.entropy
@@ -137,6 +138,7 @@ def roll_out(
     model: Model,
     batch: Batch,
     noise: Tensor,  # (M,)
+    class_weights: Tensor | None = None,  # (C,) float, of the rewards; None = all 1
 ) -> Rollout:
     """Parse, classify, and see what it was worth."""
     outcome = model.run(batch, noise)
@@ -148,7 +150,7 @@ def roll_out(
     n_lanes = tables.root_entry_index.shape[0]
     n_samples = outcome.logits.shape[0] // n_examples
     labels = batch.labels.repeat(n_samples)
-    losses = F.cross_entropy(outcome.logits, labels, ignore_index=NO_LABEL, reduction="none")
+    losses = F.cross_entropy(outcome.logits, labels, class_weights, ignore_index=NO_LABEL, reduction="none")
     log_probabilities = outcome.parse.log_probabilities()
     of_lane = log_probabilities.new_zeros(n_lanes).index_add(0, tables.lane_index, log_probabilities)
     return Rollout(
