@@ -86,7 +86,8 @@ def test_options_that_are_given_again(tmp_path: Path) -> None:
     "options, message",
     [
         ({"corpus": "sst"}, "was prepared with corpus = 'snli', got 'sst'"),
-        ({"train": ("a.jsonl",)}, "a prepared corpus has files of its own"),
+        ({"train": ("a.jsonl",)}, "a prepared corpus has splits of its own"),
+        ({"dev_fraction": 0.1}, "a prepared corpus has splits of its own"),
         ({"extra": ("dev=a.jsonl",)}, "has a split 'dev' already"),
     ],
 )

@@ -15,6 +15,7 @@ from spinn_tensor.data_prep.penn import BINARIZE
 from spinn_tensor.data_prep.settings import (
     AT_LEAST_1,
     NOT_NEGATIVE,
+    Allowed,
     ConfigError,
     Settings,
     one_of,
@@ -48,6 +49,12 @@ class DataConfig(Settings):
     test: tuple[str, ...] = setting(
         (), "test examples, plain or compressed, instead of --data's; repeatable", metavar="FILE"
     )
+    dev_fraction: float = setting(
+        0.0,
+        "where there is no dev file: this part of the training examples is it, of every label alike; 0 = none",
+        Allowed("in [0, 1)", lambda value: 0 <= value < 1),
+    )
+    split_seed: int = setting(1, "of --dev-fraction's choice, whatever --seed is", NOT_NEGATIVE)
     extra: tuple[str, ...] = setting(
         (), "another file to evaluate at the end; repeatable", metavar="NAME=FILE"
     )

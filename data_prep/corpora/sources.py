@@ -3,6 +3,7 @@
 --data FOLDER     the files that the corpus's publisher, or its generator, put there, plain or compressed
 --data FILE.zip   the publisher's own archive
 --train FILE ...  any files in the corpus's format, instead
+--dev-fraction    a part of the training files is dev, where there is no dev file
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Source(NamedTuple):
 
     paths: tuple[Path, ...]
     member: str | None = None  # only in a .zip
+    part: str | None = None  # "train" or "dev": of --dev-fraction, which of the examples; None = all
 
 
 def split_sources(data: DataConfig) -> dict[str, Source]:
@@ -34,15 +36,37 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
     if data.data is not None:
         sources.update(_published(data.corpus, Path(data.data)))
     sources.update({name: Source(tuple(map(Path, files))) for name, files in given.items() if files})
+    if data.dev_fraction:
+        sources = _with_held_out(sources)
     for name in NEEDED:
         if name not in sources and data.data is not None:
             expected = KINDS[data.corpus].files[name][0]
             compressed = ", ".join(COMPRESSED)
-            reason = f"no {expected} (nor {compressed}) in it; --{name} FILE names another"
+            reason = (
+                f"no {expected} (nor {compressed}) in it; --{name} FILE names another{_or_fraction(name)}"
+            )
             raise DataError(reason, path=data.data)
         if name not in sources:
-            raise DataError(f"no {name} file: give --{name} FILE, or --data with the folder of the corpus")
+            other = f", or --data with the folder of the corpus{_or_fraction(name)}"
+            raise DataError(f"no {name} file: give --{name} FILE{other}")
     return sources | extra_sources(data, sources)
+
+
+def _or_fraction(name: str) -> str:
+    return "; --dev-fraction 0.1 takes a part of the training examples" if name == "dev" else ""
+
+
+def _with_held_out(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Make dev a part of the training files. Raises DataError where there is a dev file."""
+    if "dev" in sources:
+        paths = ", ".join(map(str, sources["dev"].paths))
+        raise DataError(
+            "for a corpus without a dev file; this one has one", path=paths, field="--dev-fraction"
+        )
+    if "train" not in sources:
+        return dict(sources)
+    train = sources["train"]
+    return {**sources, "train": train._replace(part="train"), "dev": train._replace(part="dev")}
 
 
 def extra_sources(data: DataConfig, others: Mapping[str, object]) -> dict[str, Source]:

@@ -7,6 +7,9 @@ The vocabulary holds the words of the training split, so that <unk> means the sa
 With --vectors it holds those of every split: a fixed vector needs no training, and a word unseen in
 training still has one.
 
+With --dev-fraction the training files' examples are dealt out to train and dev, by a choice that depends on nothing
+but their labels and --split-seed: a trained model is evaluated on those that it was not trained on.
+
 Under `branching` every split has trees of that kind, whatever trees it came with; sentences without any are
 read from their text then. Random trees are the same in every run.
 """
@@ -93,8 +96,14 @@ def prepare(data: DataConfig, skipped: Skipped, on_lines: OnLines | None = None)
     """Read every split from its files, training examples first. Raises DataError naming file, line and field."""
     words, labels = WordList(), KINDS[data.corpus].labels(data)
     reader, sources = _Reader(data, words, labels, skipped, on_lines), split_sources(data)
-    in_turn = sorted(sources, key=lambda name: name != "train")
-    splits = {name: reader.split(sources[name], is_train=name == "train") for name in in_turn}
+    splits: dict[str, Split] = {}
+    whole: dict[tuple[Path, ...], Split] = {}  # files that train and dev are parts of: read once
+    for name in sorted(sources, key=lambda name: name != "train"):
+        source = sources[name]
+        if source.part is not None and source.paths not in whole:
+            whole[source.paths] = reader.whole(source)
+        read = whole[source.paths] if source.part is not None else reader.whole(source)
+        splits[name] = reader.finished(read, source.part, is_train=name == "train")
     return in_order(task_of(data), tuple(labels.names), words.words, splits)
 
 
@@ -197,9 +206,9 @@ def in_order(
 
 def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCorpus:
     """Read what was prepared, as far as the limit goes, and the files of --extra."""
-    if data.train or data.dev or data.test:
+    if data.train or data.dev or data.test or data.dev_fraction:
         raise DataError(
-            "a prepared corpus has files of its own; add others by --extra NAME=FILE", path=folder
+            "a prepared corpus has splits of its own; add others by --extra NAME=FILE", path=folder
         )
     data = with_prepared_options(data)
     manifest = read_manifest(folder)
@@ -227,17 +236,29 @@ class _Reader(NamedTuple):
     on_lines: OnLines | None = None
     sentences: SentenceReader | None = None  # default: `sentence_reader`
 
-    def split(self, source: Source, is_train: bool = False) -> Split:
-        """Read a split. Raises DataError."""
+    def split(self, source: Source) -> Split:
+        """Read a split that is not trained on. Raises DataError."""
+        return self.finished(self.whole(source), source.part)
+
+    def whole(self, source: Source) -> Split:
+        """Read all examples of the files. Raises DataError."""
         examples = self._examples(source)
         columns, names = _columns(self.data, examples), examples.names
         if self.labels.grows:
             columns = _settle_labels(columns, self.labels)
-        if is_train and self.data.phrases:
-            columns = phrases(columns)
-        if (is_train and self.data.phrases) or len(names) != len(columns.labels):
+        if len(names) != len(columns.labels):  # two sentences of a line are two examples here
             names = _no_names(len(columns.labels))
-        split = _limited(Split(columns, names), self.data.limit)
+        return Split(columns, names)
+
+    def finished(self, split: Split, part: str | None, is_train: bool = False) -> Split:
+        """Return those of the examples that are the split, as the settings want them. Raises DataError."""
+        if part is not None:
+            is_dev = held_out(split.columns.labels, self.data.dev_fraction, self.data.split_seed)
+            split = _taken(split, np.flatnonzero(is_dev == (part == "dev")))
+        if is_train and self.data.phrases:
+            columns = phrases(split.columns)
+            split = Split(columns, _no_names(len(columns.labels)))
+        split = _limited(split, self.data.limit)
         if self.data.branching is not None:
             split = split._replace(columns=branched(split.columns, self.data.branching))
         return split
@@ -245,12 +266,13 @@ class _Reader(NamedTuple):
     def _examples(self, source: Source) -> Examples:
         """Read the files' examples one after another, up to the limit."""
         data, own = self.data, Skipped()
+        limit = 0 if source.part is not None else data.limit  # the limit is on what is kept of them
         reader = self.sentences or sentence_reader(data)
         parts: list[Examples] = []
         try:
             for path in source.paths:
                 n_before = sum(len(part.labels) for part in parts)
-                if data.limit and n_before >= data.limit:
+                if limit and n_before >= limit:
                     break
                 part = read_examples_as_columns(
                     path,
@@ -259,7 +281,7 @@ class _Reader(NamedTuple):
                     member=source.member,
                     skip_bad=data.skip_bad,
                     skipped=own,
-                    limit=data.limit - n_before if data.limit else 0,
+                    limit=limit - n_before if limit else 0,
                     may_be_empty=len(source.paths) > 1,
                     on_lines=self.on_lines,
                     limits=data.limits,
@@ -293,11 +315,34 @@ def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:
     return columns._replace(labels=numbers[columns.labels])
 
 
+def held_out(
+    labels: np.ndarray,  # (n,) int64
+    fraction: float,
+    seed: int,
+) -> np.ndarray:  # (n,) bool
+    """Choose the examples that become dev, of each label its part but for one at most. Raises DataError for too few.
+
+    In the order of labels, and of random numbers among equal ones, every (1 / fraction)-th is taken. The numbers are
+    PCG64's raw ones, which no version of NumPy changes.
+    """
+    n_examples = len(labels)
+    order = np.lexsort((np.random.PCG64(seed).random_raw(n_examples), labels))
+    n_taken = np.floor(np.arange(n_examples + 1) * fraction + 0.5)
+    if not 0 < n_taken[-1] < n_examples:
+        reason = f"{fraction:g} of {n_examples:,} training examples leaves no train or no dev"
+        raise DataError(reason, field="--dev-fraction")
+    is_dev = np.empty(n_examples, dtype=bool)
+    is_dev[order] = np.diff(n_taken) > 0
+    return is_dev
+
+
+def _taken(split: Split, rows: np.ndarray) -> Split:
+    return Split(select(split.columns, rows), split.names.take(rows))
+
+
 def _limited(split: Split, limit: int) -> Split:
     n_examples = len(split.columns.labels)
-    if not limit or n_examples <= limit:
-        return split
-    return Split(select(split.columns, np.arange(limit)), split.names[:limit])
+    return _taken(split, np.arange(limit)) if limit and n_examples > limit else split
 
 
 def _no_names(n_examples: int) -> Any:

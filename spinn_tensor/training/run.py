@@ -130,6 +130,9 @@ def execute(
     splits = load_splits(run.data, skipped)
     if skipped:
         observer.note(str(skipped))
+    if run.data.dev_fraction:
+        how = f"dev_fraction {run.data.dev_fraction:g}, split_seed {run.data.split_seed}"
+        observer.note(f"dev: {len(splits.dev.labels):,} examples held out of the training files ({how})")
     ranks.from_first(lambda: _make_whole(output))
     torch.manual_seed(run.training.seed)
     model = make_model(run, splits, with_vectors=not resume, note=observer.note).to(device)
@@ -190,7 +193,8 @@ def with_corpus(run: RunConfig, output: Path, resume: bool, observer: Observer) 
     """Return the run with absolute paths, and with the generated corpus where it has no files of its own."""
     run = run.with_absolute_paths()
     run = replace(run, data=with_prepared_options(run.data))
-    if run.data.corpus not in GENERATORS or run.data.data is not None or (run.data.train and run.data.dev):
+    has_files = run.data.train and (run.data.dev or run.data.dev_fraction)
+    if run.data.corpus not in GENERATORS or run.data.data is not None or has_files:
         return run
     folder = Path(os.path.abspath(output / CORPUS))
     # a run goes on with the corpus that it began with, even if this version would generate another
