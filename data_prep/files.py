@@ -35,6 +35,7 @@ except ImportError:  # a Python that was built without it, which reads no .xz
 Example = TypeVar("Example")
 
 
+BLANK = "a blank line"  # as a reason of `Skipped`
 N_PLACES = 3  # of each reason that `Skipped` keeps
 COMPRESSED = {
     ".gz": "gzip",
@@ -120,13 +121,19 @@ class Skipped(Counter[str]):
         kept = self.places.setdefault(reason, [])
         kept.extend(places[: N_PLACES - len(kept)])
 
-    def __str__(self) -> str:
-        if not self:
-            return "0 lines skipped"
+    def told(self, what: str) -> str:
+        """Say how many lines became what, and why."""
         ordered = sorted(self.items(), key=lambda item: (-item[1], item[0]))  # however the lines were read
         reasons = "; ".join(f"{count} x {reason}" for reason, count in ordered)
         by_file = f", {text}" if (text := self.by_file()) else ""
-        return f"{self.total()} lines skipped{by_file}: {reasons}"
+        return f"{self.total()} {what}{by_file}: {reasons}" if self else f"0 {what}"
+
+    def __str__(self) -> str:
+        return self.told("lines skipped")
+
+
+class BadLine(str):
+    """Stand for a line that could not be read and was counted, so that the others keep their numbers."""
 
 
 def shorter_path(place: str) -> str:
@@ -238,7 +245,7 @@ def _lines(file: IO[bytes], path: StrPath, skipped: Skipped | None, limits: Limi
                 while line and not line.endswith(b"\n"):  # the rest of it, if it is too long
                     line = read_line()
                 skipped.count_error(bad)
-                text = "\n"
+                text = BadLine("\n")
             n_lines += 1
             yield text
     except UNREADABLE as error:
@@ -270,14 +277,14 @@ def _reason(path: StrPath, error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def next_lines(lines: Iterator[str], n_lines: int) -> list[str]:
+def next_lines(lines: Iterator[str], n_lines: int, most_characters: int | None = None) -> list[str]:
     """Take the next lines, at most so many, and fewer where they are long; [] at the end."""
     block: list[str] = []
     n_characters = 0
     for line in islice(lines, n_lines):
         block.append(line)
         n_characters += len(line)
-        if n_characters >= BLOCK_CHARACTERS:
+        if n_characters >= (most_characters or BLOCK_CHARACTERS):
             break
     return block
 
@@ -349,6 +356,19 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
                 os.fsync(file.fileno())
         if temporary is not None:
             os.replace(temporary, path)
+
+
+@contextmanager
+def write_text(path: StrPath) -> Iterator[IO[str]]:
+    """Open a file to write UTF-8 text as `atomic_write` does, compressed where its name says so."""
+    suffix = Path(path).suffix
+    if suffix not in COMPRESSED:
+        with atomic_write(path) as file:
+            yield file
+        return
+    module = _module_of(suffix)
+    with atomic_write(path, "wb") as file, module.open(file, "wt", encoding="utf-8", newline="\n") as packed:
+        yield packed
 
 
 def _open_to_write(path: Path | int, mode: Literal["w", "wb"]) -> IO[Any]:

@@ -179,7 +179,7 @@ def to_binary(tree: PennTree, binarize: str = DEFAULT_BINARIZE) -> Tree:
             transitions.append(SHIFT)
         else:
             todo += reversed(_steps(node, binarize))
-    return Tree(tree.tokens, np.array(transitions, dtype=np.int8))
+    return Tree(tree.tokens, np.array(transitions, dtype=np.int8), penn=tree)
 
 
 @dataclass(slots=True)
@@ -249,6 +249,9 @@ def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
         tree.append(line)
         depth += line.count("(") - line.count(")")
         n_characters += len(line)
+        if depth <= 0:  # it is whole: who waits for it need not wait for the line after it
+            yield from _as_one_line(tree)
+            tree = []
     if tree:
         yield from _as_one_line(tree)
 

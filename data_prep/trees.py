@@ -16,11 +16,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from spinn_tensor.data_prep.errors import DataError
+
+if TYPE_CHECKING:
+    from spinn_tensor.data_prep.penn import PennTree
 
 SHIFT = 0
 REDUCE = 1
@@ -38,6 +41,7 @@ class Tree(NamedTuple):
     tokens: tuple[str, ...]  # N words
     transitions: np.ndarray  # (2N-1,) int8, SHIFT or REDUCE
     labels: np.ndarray | None = None  # (2N-1,) int64, label of the node that each transition pushes
+    penn: PennTree | None = None  # what it was binarised from, without traces
 
     @property
     def n_tokens(self) -> int:

@@ -92,7 +92,7 @@ def test_shards_are_the_sentences_in_the_order_of_the_lines(
 ) -> None:
     sentences = write_parses(tmp_path / "in.txt", BAD)
     manifest = encode(
-        tmp_path / "in.txt", tmp_path / "out", shard_size=shard_size, dtype=dtype, format=form, skip_bad=True
+        tmp_path / "in.txt", tmp_path / "out", shard_size=shard_size, dtype=dtype, format=form, on_error="skip"
     )
     parts = list(read_shards(tmp_path / "out"))
     got, expected = np.concatenate(parts), one_by_one(encoder_of(), sentences)
@@ -103,7 +103,7 @@ def test_shards_are_the_sentences_in_the_order_of_the_lines(
     assert [entry["rows"] for entry in manifest["shards"]] == [len(part) for part in parts]
     assert [line for entry in manifest["shards"] for line in entry["left_out"]] == list(BAD)
     assert [entry["first_line"] for entry in manifest["shards"]] == list(range(1, N_LINES + 1, shard_size))
-    assert sum(manifest["skipped"].values()) == 2  # a blank line is not a bad one
+    assert sum(manifest["skipped"].values()) == 3
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"manifest.json", *(entry["file"] for entry in manifest["shards"])}
     if form == "npy":
@@ -112,14 +112,45 @@ def test_shards_are_the_sentences_in_the_order_of_the_lines(
 
 def test_an_array_is_the_shards_joined(tmp_path: Path) -> None:
     write_parses(tmp_path / "in.txt", BAD)
-    options = EncodingOptions(skip_bad=True, branching="random")
+    options = EncodingOptions(on_error="skip", branching="random")
     found = encode_to_array(encoder_of(), VOCABULARY, tmp_path / "in.txt", options)
-    assert found.skipped.total() == 2
+    assert found.skipped.total() == 3
     assert found.left_out.tolist() == list(BAD)
-    manifest = encode(tmp_path / "in.txt", tmp_path / "out", shard_size=8, skip_bad=True, branching="random")
+    manifest = encode(tmp_path / "in.txt", tmp_path / "out", shard_size=8, on_error="skip", branching="random")
     assert manifest is not None
     joined = np.concatenate(list(read_shards(tmp_path / "out")))
     assert_close(joined, found.encodings)
+
+
+LINES = b"( old dogs )|| ( a )|(S (NP (DT old)|  (NN dogs)) (VP bark))|  |\xff|( dogs bark )||"
+
+
+@pytest.mark.parametrize("shard_size", [1, 3, 4, 100])
+def test_rows_are_the_lines(shard_size: int, tmp_path: Path) -> None:
+    """Blank and bad ones are NaN; the lines of one tree are one row, wherever a shard ends."""
+    source, folder = tmp_path / "in.txt", tmp_path / "out"
+    source.write_bytes(LINES.replace(b"|", b"\n"))
+    manifest = encode(source, folder, shard_size=shard_size, on_error="nan")
+    assert manifest is not None
+    got = np.concatenate(list(read_shards(folder)))
+    good = list(map(parse_binary, ("( old dogs )", "( ( old dogs ) bark )", "( dogs bark )")))
+    assert np.flatnonzero(~np.isnan(got).any(1)).tolist() == [0, 3, 6]
+    assert_close(got[[0, 3, 6]], one_by_one(encoder_of(), good))
+    assert len(got) == manifest["count"] == 8
+    for name, numbers in {"left_out": [5], "nan_lines": [2, 3, 6, 7, 9]}.items():
+        assert [line for entry in manifest["shards"] for line in entry[name]] == numbers
+    assert manifest["skipped"] == {"a blank line": 3, "a node with one child": 1, "not UTF-8 text": 1}
+    array = encode_to_array(encoder_of(), VOCABULARY, source, EncodingOptions(on_error="nan"))
+    np.testing.assert_array_equal(np.isnan(array.encodings), np.isnan(got))
+    assert (array.left_out.tolist(), array.nan_lines.tolist()) == ([5], [2, 3, 6, 7, 9])
+    assert array.skipped == manifest["skipped"]
+
+
+def test_blank_lines_are_rows_without_being_asked(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("( old dogs )\n\ndogs\n")
+    found = encode_to_array(encoder_of(), VOCABULARY, tmp_path / "in.txt", EncodingOptions())
+    assert np.isnan(found.encodings).any(1).tolist() == [False, True, False]
+    assert found.skipped == {"a blank line": 1}
 
 
 def test_words_and_unknown_words_are_counted_over_all_shards(tmp_path: Path) -> None:
@@ -128,11 +159,11 @@ def test_words_and_unknown_words_are_counted_over_all_shards(tmp_path: Path) -> 
     tokens = [token for tree in sentences for token in tree.tokens]
     n_unknown = tokens.count(WORDS[-1])
     assert n_unknown > 0
-    found = encode_to_array(encoder_of(), VOCABULARY, source, EncodingOptions(skip_bad=True))
+    found = encode_to_array(encoder_of(), VOCABULARY, source, EncodingOptions(on_error="skip"))
     assert (found.n_words, found.n_unknown) == (len(tokens), n_unknown)
     with pytest.raises(Killed):
-        encode(source, tmp_path / "out", skip_bad=True, advance=stop_after(12))
-    manifest = encode(source, tmp_path / "out", skip_bad=True)
+        encode(source, tmp_path / "out", on_error="skip", advance=stop_after(12))
+    manifest = encode(source, tmp_path / "out", on_error="skip")
     assert manifest is not None
     assert (manifest["words"], manifest["unknown_words"]) == (len(tokens), n_unknown)
 
@@ -169,14 +200,14 @@ def stop_after(n_sentences: int) -> Any:
 def test_a_job_goes_on_with_the_shards_that_are_missing(ended_after: int, tmp_path: Path) -> None:
     sentences = write_parses(tmp_path / "in.txt", BAD)
     source, whole, folder = tmp_path / "in.txt", tmp_path / "whole", tmp_path / "out"
-    encode(source, whole, skip_bad=True)
+    encode(source, whole, on_error="skip")
     with pytest.raises(Killed):
-        encode(source, folder, skip_bad=True, advance=stop_after(min(ended_after, len(sentences))))
+        encode(source, folder, on_error="skip", advance=stop_after(min(ended_after, len(sentences))))
     with pytest.raises(DataError, match=r"manifest.json: no such file"):
         read_manifest(folder)
     before = {name: value for name, value in contents(folder).items() if name.startswith("shard")}
     done: list[int] = []
-    assert encode(source, folder, skip_bad=True, advance=done.append) == read_manifest(whole)
+    assert encode(source, folder, on_error="skip", advance=done.append) == read_manifest(whole)
     after = contents(folder)
     assert before.items() <= after.items()  # what was whole is not written again
     n_kept = sum(len(np.load(folder / name)) for name in before)
@@ -209,16 +240,19 @@ def test_a_job_that_ended_before_it_signed_its_folder_is_begun_again(left: str, 
 def test_shards_of_an_earlier_version_have_the_defaults_of_later_options(tmp_path: Path) -> None:
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     write_parses(source)
-    manifest = encode(source, folder)
+    manifest = encode(source, folder, on_error="skip")
     assert manifest is not None
-    for name in ("max_line_bytes", "max_words"):
+    for name in ("max_line_bytes", "max_words", "on_error"):
         del manifest["job"]["options"][name]
+    manifest["job"]["options"]["skip_bad"] = True
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     before = contents(folder)
-    assert encode(source, folder, advance=stop_after(0)) == manifest
+    assert encode(source, folder, on_error="skip", advance=stop_after(0)) == manifest
     assert contents(folder) == before
     with pytest.raises(ConfigError, match=r"max_words was 100000, now 99\)"):
-        encode(source, folder, max_words=99)
+        encode(source, folder, on_error="skip", max_words=99)
+    with pytest.raises(ConfigError, match=r"on_error was 'skip', now 'raise'"):  # blank lines had no row
+        encode(source, folder)
 
 
 OTHER_JOBS: list[tuple[str, dict[str, Any]]] = [  # what is said of each, and its arguments
@@ -227,7 +261,7 @@ OTHER_JOBS: list[tuple[str, dict[str, Any]]] = [  # what is said of each, and it
     ("dtype was 'float32', now 'float16'", {"dtype": "float16"}),
     ("shard_size was 5, now 6", {"shard_size": 6}),
     ("branching was None, now 'left'", {"branching": "left"}),
-    ("skip_bad was False, now True", {"skip_bad": True}),
+    ("on_error was 'raise', now 'skip'", {"on_error": "skip"}),
     ("format was 'npy', now 'safetensors'", {"format": "safetensors"}),
 ]
 
@@ -288,10 +322,10 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_without_a_sentence_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("\n( a )\n")
-    for skip_bad, message in ((True, "no examples \\(1 lines skipped"), (False, "in.txt:2: ")):
+    for on_error, message in (("skip", "no examples \\(2 lines skipped"), ("raise", "in.txt:2: "), ("nan", "no examples")):
         with pytest.raises(DataError, match=message):
-            encode(tmp_path / "in.txt", tmp_path / f"out{skip_bad}", skip_bad=skip_bad)
-        options = EncodingOptions(skip_bad=skip_bad)
+            encode(tmp_path / "in.txt", tmp_path / f"out{on_error}", on_error=on_error)
+        options = EncodingOptions(on_error=on_error)
         with pytest.raises(DataError, match=message):
             encode_to_array(encoder_of(), VOCABULARY, tmp_path / "in.txt", options)
 
@@ -313,19 +347,19 @@ def test_parts_share_the_shards_without_overlap_or_loss(n_parts: int, tmp_path: 
     for number in range(n_parts, 1, -1):
         part = Part(number, n_parts)
         made = encode(
-            source, tmp_path / "out", part=part, skip_bad=True, advance=done.append, note=notes.append
+            source, tmp_path / "out", part=part, on_error="skip", advance=done.append, note=notes.append
         )
         assert made is None
         assert notes.pop().startswith(f"part {number} of {n_parts} is done, ")
     last = Part(1, n_parts)
-    manifest = encode(source, tmp_path / "out", part=last, skip_bad=True, advance=done.append)
+    manifest = encode(source, tmp_path / "out", part=last, on_error="skip", advance=done.append)
     assert sum(done) == len(sentences)
-    encode(source, tmp_path / "alone", skip_bad=True)
+    encode(source, tmp_path / "alone", on_error="skip")
     assert manifest == read_manifest(tmp_path / "alone")
     assert {name: data for name, (data, _) in contents(tmp_path / "out").items()} == {
         name: data for name, (data, _) in contents(tmp_path / "alone").items()
     }
-    assert encode(source, tmp_path / "out", part=Part(2, n_parts), skip_bad=True) == manifest
+    assert encode(source, tmp_path / "out", part=Part(2, n_parts), on_error="skip") == manifest
 
 
 def test_the_whole_command_does_what_parts_left(tmp_path: Path) -> None:

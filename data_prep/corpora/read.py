@@ -29,7 +29,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, StrPath, next_lines, open_text, read_examples
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.parse_chunks import parse_chunk
-from spinn_tensor.data_prep.penn import join_trees
+from spinn_tensor.data_prep.penn import Continued, join_trees
 from spinn_tensor.data_prep.text import Sentence, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
 
@@ -65,6 +65,8 @@ class Block(NamedTuple):
     first_line: int  # counted from 1
     n_lines: int
     left_out: np.ndarray  # (n - m,) int64, numbers of the lines that gave none: blank, not wanted, or skipped
+    continued: np.ndarray  # (k,) int64, numbers of those of them that went to the tree of a line before
+    n_blank: int
     skipped: Skipped  # why lines were
 
 
@@ -107,7 +109,11 @@ class ExampleFile:
         skipped.update(self.skipped)
         self.skipped.clear()
         left_out = first_line + np.setdiff1d(np.arange(len(lines)), rows[kept])
-        return Block(examples, first_line, len(lines), left_out, skipped)
+        continued = np.flatnonzero([isinstance(line, Continued) for line in lines])
+        n_blank = sum(type(line) is str and not line.strip() for line in lines)
+        return Block(
+            examples, first_line, len(lines), left_out, first_line + continued, n_blank, skipped
+        )
 
     def skip(self, n_lines: int) -> int:
         """Pass over the next lines without looking at them; return how many there were, at most n_lines."""

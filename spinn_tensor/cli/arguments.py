@@ -148,6 +148,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_inference(
     parser: argparse.ArgumentParser,
     of_parsers: str,  # what --branching does for models that parse
+    instead: str = "",  # "nan": what --on-error offers; "": there is --skip-bad alone
 ) -> None:
     """Add how commands that use a checkpoint read their sentences, and where they compute."""
     parser.add_argument(
@@ -156,9 +157,32 @@ def add_inference(
         help="trees made without a parser instead of those given; text without a parse is read, too "
         f"(default: as the model was trained; none = the trees that are given); {of_parsers}",
     )
+    if instead:
+        add_on_error(parser, instead, "a row of NaN")
     add_skip_bad(parser)
     add_limits(parser)
     add_device(parser)
+
+
+def add_on_error(
+    parser: argparse._ActionsContainer,
+    instead: str,  # the third choice beside raise and skip
+    what: str,  # what a line becomes by it
+) -> None:
+    """Add what becomes of a line without a sentence; `on_error` tells it."""
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip", instead),
+        help=f"a bad line is an error (raise, the default), left out like blank lines (skip; so does --skip-bad), or "
+        f"{what} ({instead}); but for skip, a blank line is {what}; all but raise count and tell them",
+    )
+
+
+def on_error(args: argparse.Namespace) -> str:
+    """Return what --on-error or --skip-bad say. Raises ConfigError where they do not agree."""
+    if args.skip_bad and args.on_error not in (None, "skip"):
+        raise ConfigError(f"--skip-bad is --on-error skip: it goes without --on-error {args.on_error}")
+    return args.on_error or ("skip" if args.skip_bad else "raise")
 
 
 def add_skip_bad(parser: argparse._ActionsContainer) -> None:

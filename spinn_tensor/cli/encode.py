@@ -18,6 +18,7 @@ from spinn_tensor.cli.arguments import (
     add_inference,
     choose_device,
     given_limits,
+    on_error,
     positive,
 )
 from spinn_tensor.cli.progress import counters
@@ -25,7 +26,7 @@ from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import composed_branching, sentence_reader_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, is_jsonl, open_text, parse_record
+from spinn_tensor.data_prep.files import COMPRESSED, Skipped, is_jsonl, open_text, parse_record
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.text import WITHOUT_PARSE, SentenceReader
@@ -38,11 +39,12 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.model.encoder import SentenceEncoder
 
 DESCRIPTION = """\
-Encodes sentences: h of the root of each tree, (sentences, width), in the order of the input.
+Encodes sentences: h of the root of each tree, (lines, width), in the order of the input. A
+line is a row, of NaN where it is blank; the lines of one Penn tree are one row.
 
-A jsonl file has a binary parse a line, in the field sentence_binary_parse or binary_parse;
---field names another, with or without its ending _binary_parse. Any other file has a binary
-parse a line, and nothing else. For a model that parses for itself or looks at no tree (an
+A jsonl file has a parse a line, in the field sentence_binary_parse, binary_parse or
+sentence_parse; --field names another, with or without its ending. Any other file has a parse
+a line, binary or as in the Penn Treebank, and nothing else. For a model that parses for itself or looks at no tree (an
 LSTM, a bag of words), or for any other with --branching, text will do, in the field sentence
 or the one that --field names.
 
@@ -77,9 +79,9 @@ OF_FOLDERS = ("format", "shard_size", "overwrite", "shard")  # options that one 
 # endings that are meant for one array, or for another kind of file than is written
 _NO_FOLDER = """
     .npy .safetensors .npz .pt .pth .pkl .pickle .bin .h5 .hdf5 .csv .tsv .txt .json .jsonl .parquet .arrow .feather
-    .gz .zip
+    .zip
 """
-NO_FOLDER = frozenset(_NO_FOLDER.split())
+NO_FOLDER = frozenset((*_NO_FOLDER.split(), *COMPRESSED))
 N_FIELDS = 8  # of a record that are named
 
 Job = tuple[SentenceEncoder, Vocabulary, Path]  # and the input
@@ -89,7 +91,7 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "encode", "sentences to vectors", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add_checkpoint(parser)
-    add("--input", required=True, metavar="FILE", help="jsonl or text, plain or .gz; - = text from stdin")
+    add("--input", required=True, metavar="FILE", help="jsonl or text, plain or compressed; - = text from stdin")
     add("--output", type=Path, required=True, metavar="PATH", help="NAME.npy, NAME.safetensors, or a folder")
     add("--field", metavar="NAME", help="field of a jsonl --input that has the parse or text, e.g. sentence1")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="of the vectors (default: float32)")
@@ -114,7 +116,7 @@ def add_parser(subparsers: Any) -> None:
         help=f"words of a batch, which memory grows with (default: {SHARING_TOKENS:,} for given trees, else "
         f"{BATCH_TOKENS:,})",
     )
-    add_inference(parser, "not for a model that parses for itself")
+    add_inference(parser, "not for a model that parses for itself", instead="nan")
     parser.set_defaults(run=run)
 
 
@@ -128,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         field=args.field,
         branching=branching,
         binarize=checkpoint.config.text.binarize,
-        skip_bad=bool(args.skip_bad),
+        on_error=on_error(args),
         format=args.format or EncodingOptions.format,
         dtype=args.dtype,
         shard_size=args.shard_size or EncodingOptions.shard_size,
@@ -151,8 +153,8 @@ def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, read
         )
     write_array(args.output, encoded.encodings)
     _report_words(encoded.n_words, encoded.n_unknown)
-    n_sentences, width = encoded.encodings.shape
-    _report(encoded.skipped, n_sentences, width, str(args.output))
+    n_rows, width = encoded.encodings.shape
+    _report(encoded.skipped, options.on_error, n_rows, width, str(args.output))
 
 
 def _to_shards(
@@ -174,7 +176,8 @@ def _to_shards(
         n_shards = len(manifest["shards"])
         where = f"{args.output}, {n_shards:,} shard{'' if n_shards == 1 else 's'}"
         _report_words(manifest.get("words", 0), manifest.get("unknown_words", 0))
-        _report(Skipped(manifest["skipped"]), manifest["count"], manifest["width"], where)
+        skipped = Skipped(manifest["skipped"])
+        _report(skipped, options.on_error, manifest["count"], manifest["width"], where)
 
 
 def _is_one_array(output: Path) -> bool:
@@ -241,6 +244,6 @@ def _report_words(n_words: int, n_unknown: int) -> None:
         _note(f"{n_unknown:,} of {n_words:,} words ({share}) are unknown to the model's vocabulary")
 
 
-def _report(skipped: Skipped, count: int, width: int, where: str) -> None:
-    print_skipped(skipped)
+def _report(skipped: Skipped, on_error: str, count: int, width: int, where: str) -> None:
+    print_skipped(skipped, "lines skipped" if on_error == "skip" else f"of {count:,} rows are NaN")
     print(f"{count:,} encodings of width {width} in {where}")

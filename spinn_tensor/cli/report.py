@@ -123,7 +123,7 @@ def _percent(figure: float | None) -> str:
     return "–" if figure is None or math.isnan(figure) else f"{figure:.2%}"
 
 
-def print_skipped(skipped: Skipped) -> None:
-    """Say on stderr what was left out, if anything was."""
+def print_skipped(skipped: Skipped, what: str = "lines skipped") -> None:
+    """Say on stderr how many lines were left out, or became what else, if any were."""
     if skipped:
-        print(f"spinn: {skipped}", file=sys.stderr)
+        print(f"spinn: {skipped.told(what)}", file=sys.stderr)

@@ -22,6 +22,9 @@ from spinn_tensor.model.encoder import SentenceEncoder
 
 FORMATS = ("npy", "safetensors")
 DTYPES = ("float32", "float16")
+# at a bad line an error, or no row, for blank ones neither, or a row of NaN; with the first and last, blank lines are
+# rows of NaN
+ON_ERROR = ("raise", "skip", "nan")
 STDIN = Path("/dev/stdin")
 
 
@@ -32,10 +35,10 @@ class EncodingOptions(Settings):
     field: str | None = None  # of records: that with the parse or text
     branching: str | None = setting(None, "trees of this kind instead of those given", one_of(*BRANCHINGS))
     binarize: str = setting(DEFAULT_BINARIZE, "how Penn trees become binary", one_of(*BINARIZE))
-    skip_bad: bool = False  # leave bad lines out instead of raising
+    on_error: str = setting("raise", "what becomes of a line without a sentence", one_of(*ON_ERROR))
     format: str = setting("npy", "of the shards; numpy.load maps npy into memory", one_of(*FORMATS))
     dtype: str = setting("float32", "of the vectors", one_of(*DTYPES))
-    # a shard with bad or blank lines has fewer rows
+    # a shard with lines that are left out has fewer rows
     shard_size: int = setting(40_000, "lines of the input for each shard", AT_LEAST_1)
     max_line_bytes: int = setting(DEFAULT_LIMITS.max_line_bytes, "of a line", AT_LEAST_1)
     max_words: int = setting(DEFAULT_LIMITS.max_words, "of a sentence", AT_LEAST_1)
@@ -106,7 +109,8 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     for key in ("sha256", "form"):
         if then["input"][key] is None or then["input"][key] != now["input"][key]:
             return f"another input, {then['input']['path']}"
-    options = {**EncodingOptions().to_dict(), **then["options"]}  # a later option was what it is by default
+    # a later option was what it is by default, but that blank lines had no row
+    options = {**EncodingOptions(on_error="skip").to_dict(), **then["options"]}
     for name, value in now["options"].items():
         if options[name] != value:
             return f"{name} was {options[name]!r}, now {value!r}"

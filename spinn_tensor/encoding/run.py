@@ -18,9 +18,9 @@ import numpy as np
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.corpora.formats import SentenceFormat
-from spinn_tensor.data_prep.corpora.read import ExampleFile, open_examples
+from spinn_tensor.data_prep.corpora.read import Block, ExampleFile, open_examples
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, is_jsonl
+from spinn_tensor.data_prep.files import BLANK, Skipped, is_jsonl
 from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.encoding.job import STDIN, EncodingOptions, Part, describe_job
@@ -47,7 +47,7 @@ def encode_to_array(
     """Return the encodings of a file, all in memory. Raises DataError naming the first bad line."""
     with _open(vocabulary, source, options, reader) as file:
         encoded = _encode(encoder, file, sys.maxsize, options, batch_tokens, advance)
-    if encoded is None or not len(encoded.encodings):
+    if encoded is None or len(encoded.encodings) == len(encoded.nan_lines):
         skipped = file.skipped if encoded is None else encoded.skipped
         raise DataError(f"no examples ({skipped})", path=source)
     return encoded
@@ -108,7 +108,7 @@ def _open(
     vocabulary: Vocabulary, source: Path, options: EncodingOptions, reader: SentenceReader
 ) -> AbstractContextManager[ExampleFile]:
     line_format = SentenceFormat(is_jsonl(source), options.field, reader)
-    return open_examples(source, line_format, vocabulary, skip_bad=options.skip_bad, limits=options.limits)
+    return open_examples(source, line_format, vocabulary, skip_bad=options.on_error != "raise", limits=options.limits)
 
 
 def _encode(
@@ -120,23 +120,53 @@ def _encode(
     advance: Advance,
 ) -> EncodedBlock | None:
     """Encode the next lines of a file; None at its end. Raises DataError as `ExampleFile.block`."""
-    encodings, left_out, skipped = [], [], Skipped()
-    n_read = n_words = n_unknown = 0
-    while n_read < n_lines and (block := file.block(min(n_lines - n_read, BLOCK_LINES))):
-        columns = block.examples.sentences
-        if options.branching is not None:  # other random trees for every block, the same ones in every run
-            columns = with_branching(columns, options.branching, seed=block.first_line)
-        encodings.append(encode_columns(encoder, columns, dtype=options.dtype, batch_tokens=batch_tokens))
-        left_out.append(block.left_out)
-        skipped.update(block.skipped)
-        n_read += block.n_lines
-        n_words += len(columns.token_ids)
-        n_unknown += int((columns.token_ids == UNKNOWN_ID).sum())
-        advance(len(encodings[-1]))
-    if not encodings:
+    parts: list[EncodedBlock] = []
+    while (n_read := sum(part.n_lines for part in parts)) < n_lines:
+        block = file.block(min(n_lines - n_read, BLOCK_LINES))
+        if block is None:
+            break
+        parts.append(_encode_block(encoder, block, options, batch_tokens))
+        advance(len(block.examples.labels))
+    if not parts:
         return None
-    skipped.update(file.skipped)  # of a broken end
+    joined = EncodedBlock(
+        encodings=np.concatenate([part.encodings for part in parts]),
+        n_lines=n_read,
+        left_out=np.concatenate([part.left_out for part in parts]),
+        nan_lines=np.concatenate([part.nan_lines for part in parts]),
+        skipped=Skipped(),
+        n_words=sum(part.n_words for part in parts),
+        n_unknown=sum(part.n_unknown for part in parts),
+    )
+    for skipped in (*(part.skipped for part in parts), file.skipped):  # the last one of a broken end
+        joined.skipped.update(skipped)
     file.skipped.clear()
+    return joined
+
+
+def _encode_block(
+    encoder: SentenceEncoder, block: Block, options: EncodingOptions, batch_tokens: int | None
+) -> EncodedBlock:
+    """Encode the sentences of a block, and put rows of NaN where there are none, unless these lines are left out."""
+    columns = block.examples.sentences
+    if options.branching is not None:  # other random trees for every block, the same ones in every run
+        columns = with_branching(columns, options.branching, seed=block.first_line)
+    encodings = encode_columns(encoder, columns, dtype=options.dtype, batch_tokens=batch_tokens)
+    without_row, nan_lines = block.left_out, block.left_out[:0]
+    if options.on_error != "skip":
+        without_row, nan_lines = block.continued, np.setdiff1d(block.left_out, block.continued)
+        lines = np.setdiff1d(block.first_line + np.arange(block.n_lines), without_row)
+        rows = np.full((len(lines), encodings.shape[1]), np.nan, dtype=encodings.dtype)
+        rows[np.isin(lines, nan_lines, invert=True)] = encodings
+        encodings = rows
+    if block.n_blank:
+        block.skipped[BLANK] += block.n_blank
     return EncodedBlock(
-        np.concatenate(encodings), n_read, np.concatenate(left_out), skipped, n_words, n_unknown
+        encodings,
+        block.n_lines,
+        without_row,
+        nan_lines,
+        block.skipped,
+        n_words=len(columns.token_ids),
+        n_unknown=int((columns.token_ids == UNKNOWN_ID).sum()),
     )

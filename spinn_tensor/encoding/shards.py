@@ -36,12 +36,13 @@ TENSOR = "encodings"
 
 
 class EncodedBlock(NamedTuple):
-    """Hold what became of n lines; m of them are sentences."""
+    """Hold what became of n lines; m of them have a row."""
 
     encodings: np.ndarray  # (m, D)
     n_lines: int
-    left_out: np.ndarray  # (n - m,) int64, numbers of the lines without a sentence
-    skipped: Skipped  # why bad lines were left out
+    left_out: np.ndarray  # (n - m,) int64, numbers of the lines without a row
+    nan_lines: np.ndarray  # (k,) int64, numbers of the lines whose row is NaN
+    skipped: Skipped  # why lines have no row, or one of NaN
     n_words: int  # of all sentences
     n_unknown: int  # of these, words that the vocabulary does not have
 
@@ -101,6 +102,7 @@ class ShardFolder:
             "rows": len(encoded.encodings),
             "width": encoded.encodings.shape[1],
             "left_out": encoded.left_out.tolist(),
+            "nan_lines": encoded.nan_lines.tolist(),
             "skipped": dict(encoded.skipped),
             "words": encoded.n_words,
             "unknown_words": encoded.n_unknown,
@@ -133,7 +135,7 @@ class ShardFolder:
         for entry in entries:
             skipped.update(entry.pop("skipped"))
         count = sum(entry["rows"] for entry in entries)
-        if not count:
+        if count == sum(len(entry.get("nan_lines", [])) for entry in entries):
             raise DataError(f"no examples ({skipped})", path=self.job["input"]["path"])
         return {
             "format_version": FORMAT_VERSION,
