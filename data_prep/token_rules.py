@@ -110,10 +110,10 @@ class Rules(NamedTuple):
             "model": {"type": "WordLevel", "vocab": ids, "unk_token": SPECIAL_TOKENS[UNKNOWN_ID]},
         }
 
-    def bracket(self, token: str) -> str:
+    def bracket(self, token: str, position: int) -> str:
         """Return a lone bracket as trees write it. Raises DataError where tokens are given as they are."""
         if self.name == "whitespace":
-            raise DataError("a bracket, which parses write as -LRB- or -RRB-")
+            raise DataError("a bracket, which parses write as -LRB- or -RRB-", token=(position, token))
         return TREEBANK_BRACKETS[token]
 
 

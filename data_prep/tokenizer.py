@@ -86,7 +86,10 @@ class Tokenizer:
     def _split(self, word: str) -> tuple[str, ...]:
         tokens = tuple(token for token, _ in self._pre_tokenize(word))
         if "(" in tokens or ")" in tokens:  # never of the Penn Treebank's rules
-            tokens = tuple(self.rules.bracket(token) if token in "()" else token for token in tokens)
+            tokens = tuple(
+                self.rules.bracket(token, position) if token in "()" else token
+                for position, token in enumerate(tokens, start=1)
+            )
         return tokens
 
     def save(self, path: StrPath) -> None:

@@ -7,6 +7,7 @@ Results keep the order of the sentences, and what comes out for one does not dep
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from spinn_tensor.data_prep.columns import (
     select,
     take,
 )
+from spinn_tensor.data_prep.segments import starts
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.model.encoder import SentenceEncoder
 
@@ -53,26 +55,49 @@ def predict_probabilities(
     return result
 
 
+class OwnParses(NamedTuple):
+    """Hold the trees that a model finds for n sentences."""
+
+    transitions: np.ndarray  # (M,) int8, sentence after sentence
+    log_probabilities: (
+        np.ndarray
+    )  # (n,) float64, of each tree: the sum over its transitions, each among those possible
+
+
 def predict_transitions(
     encoder: SentenceEncoder,  # of kind "spinn"
     sentences: SentenceColumns,
     on_batch: Advance = lambda n: None,
     batch_size: int = EVALUATION_BATCH,
 ) -> np.ndarray:  # (M,) int8, sentence after sentence
+    """Return the trees that the encoder finds, as `predict_parses`."""
+    return predict_parses(encoder, sentences, on_batch, batch_size).transitions
+
+
+def predict_parses(
+    encoder: SentenceEncoder,  # of kind "spinn"
+    sentences: SentenceColumns,
+    on_batch: Advance = lambda n: None,
+    batch_size: int = EVALUATION_BATCH,  # sentences of a batch at most
+) -> OwnParses:
     """Return the trees that the encoder finds, in the order of the columns, whose own trees are not looked at.
 
     Raises TypeError for an encoder that does not parse.
     """
     order, parses = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int8)]
+    log_probabilities = np.empty(n_sentences(sentences))
     encoder.eval()
     with torch.inference_mode():
         for rows, batch in sentence_batches(encoder, sentences, "own", BATCH_TOKENS, batch_size):
+            parse = encoder.parse(batch)
             order.append(rows)
-            parses.append(encoder.parse(batch).transitions.to(torch.int8).cpu().numpy())
+            parses.append(parse.transitions.to(torch.int8).cpu().numpy())
+            first = starts(2 * lengths(sentences)[rows] - 1)
+            log_probabilities[rows] = np.add.reduceat(parse.log_probabilities().double().cpu().numpy(), first)
             on_batch(len(rows))
     rows = np.concatenate(order)
     parsed = take(sentences, rows)._replace(transitions=np.concatenate(parses), node_labels=None)
-    return take(parsed, np.argsort(rows)).transitions
+    return OwnParses(take(parsed, np.argsort(rows)).transitions, log_probabilities)
 
 
 def encode_columns(

@@ -92,7 +92,12 @@ def test_shards_are_the_sentences_in_the_order_of_the_lines(
 ) -> None:
     sentences = write_parses(tmp_path / "in.txt", BAD)
     manifest = encode(
-        tmp_path / "in.txt", tmp_path / "out", shard_size=shard_size, dtype=dtype, format=form, on_error="skip"
+        tmp_path / "in.txt",
+        tmp_path / "out",
+        shard_size=shard_size,
+        dtype=dtype,
+        format=form,
+        on_error="skip",
     )
     parts = list(read_shards(tmp_path / "out"))
     got, expected = np.concatenate(parts), one_by_one(encoder_of(), sentences)
@@ -116,7 +121,9 @@ def test_an_array_is_the_shards_joined(tmp_path: Path) -> None:
     found = encode_to_array(encoder_of(), VOCABULARY, tmp_path / "in.txt", options)
     assert found.skipped.total() == 3
     assert found.left_out.tolist() == list(BAD)
-    manifest = encode(tmp_path / "in.txt", tmp_path / "out", shard_size=8, on_error="skip", branching="random")
+    manifest = encode(
+        tmp_path / "in.txt", tmp_path / "out", shard_size=8, on_error="skip", branching="random"
+    )
     assert manifest is not None
     joined = np.concatenate(list(read_shards(tmp_path / "out")))
     assert_close(joined, found.encodings)
@@ -322,7 +329,11 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_without_a_sentence_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("\n( a )\n")
-    for on_error, message in (("skip", "no examples \\(2 lines skipped"), ("raise", "in.txt:2: "), ("nan", "no examples")):
+    for on_error, message in (
+        ("skip", "no examples \\(2 lines skipped"),
+        ("raise", "in.txt:2: "),
+        ("nan", "no examples"),
+    ):
         with pytest.raises(DataError, match=message):
             encode(tmp_path / "in.txt", tmp_path / f"out{on_error}", on_error=on_error)
         options = EncodingOptions(on_error=on_error)

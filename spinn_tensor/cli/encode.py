@@ -91,7 +91,12 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "encode", "sentences to vectors", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add_checkpoint(parser)
-    add("--input", required=True, metavar="FILE", help="jsonl or text, plain or compressed; - = text from stdin")
+    add(
+        "--input",
+        required=True,
+        metavar="FILE",
+        help="jsonl or text, plain or compressed; - = text from stdin",
+    )
     add("--output", type=Path, required=True, metavar="PATH", help="NAME.npy, NAME.safetensors, or a folder")
     add("--field", metavar="NAME", help="field of a jsonl --input that has the parse or text, e.g. sentence1")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="of the vectors (default: float32)")

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from spinn_tensor.cli.inspect_tables import Inspection, Section, empty_rows, number, sections
-from spinn_tensor.cli.tree_view import too_long
+from spinn_tensor.cli.tree_view import too_long, tree_grid
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, SentenceColumns, node_offsets
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, node_offsets
 from spinn_tensor.data_prep.statistics import Distribution, corpus_sides
-from spinn_tensor.data_prep.trees import REDUCE, Tree
+from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 
 if TYPE_CHECKING:
@@ -57,17 +57,6 @@ class Sample(NamedTuple):
     row: int
     label: str
     trees: dict[str, Tree]  # by side
-
-
-class Node(NamedTuple):
-    """Place a word, or a bracket over the words of a constituent, in a grid with a place for each word."""
-
-    level: int  # from 1, the root's; all words are on the last one
-    first: int  # place of its first word, from 1
-    end: int  # the place behind its last one
-    kind: str  # of CSS
-    label: int | None
-    word: str = ""
 
 
 def check_installed() -> None:
@@ -241,28 +230,3 @@ def _data_uri(figure: Figure) -> str:
         warnings.filterwarnings("ignore", message="Glyph")  # of a script that its font lacks
         figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode("ascii")
-
-
-def tree_grid(
-    tree: Tree,  # N tokens
-    unknown: str = "",  # a token that stands for words that are not known
-) -> tuple[int, list[Node]]:
-    """Place a tree in a grid of N places: return the levels above the words, and all nodes by their transitions."""
-    spans: list[tuple[int, int, int]] = []  # of each node: height above the words, first place, end
-    stack: list[int] = []
-    for node, transition in enumerate(tree.transitions.tolist()):
-        if transition == REDUCE:
-            right, left = spans[stack.pop()], spans[stack.pop()]
-            spans.append((1 + max(left[0], right[0]), left[1], right[2]))
-        else:
-            place = spans[stack[-1]][2] if stack else 1
-            spans.append((0, place, place + 1))
-        stack.append(node)
-    labels = [NO_LABEL] * len(spans) if tree.labels is None else tree.labels.tolist()
-    top, nodes = spans[-1][0], []
-    for (height, first, end), label in zip(spans, labels, strict=True):
-        word = tree.tokens[first - 1] if height == 0 else ""
-        kind = "node" if height else "word unknown" if word == unknown else "word"
-        shown = None if label == NO_LABEL else label
-        nodes.append(Node(top - height + 1, first, end, kind, shown, word))
-    return top, nodes

@@ -12,10 +12,24 @@ sentence reads downwards.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from spinn_tensor.data_prep.columns import NO_LABEL
 from spinn_tensor.data_prep.trees import REDUCE, Tree, format_binary
 
 MOST_WORDS = 1_000  # of a tree that is drawn: N words one below the other have up to N² columns
 GAP = 4  # between two drawings
+
+
+class Node(NamedTuple):
+    """Place a word, or a bracket over the words of a constituent, in a grid with a place for each word."""
+
+    level: int  # from 1, the root's; all words are on the last one
+    first: int  # place of its first word, from 1
+    end: int  # the place behind its last one
+    kind: str  # of CSS
+    label: int | None
+    word: str = ""
 
 
 def drawn(tree: Tree) -> list[str]:
@@ -63,3 +77,28 @@ def side_by_side(left: list[str], right: list[str]) -> list[str]:
     height = max(len(left), len(right))
     pairs = zip(left + [""] * (height - len(left)), right + [""] * (height - len(right)), strict=True)
     return [(a.ljust(width) + b).rstrip() for a, b in pairs]
+
+
+def tree_grid(
+    tree: Tree,  # N tokens
+    unknown: str = "",  # a token that stands for words that are not known
+) -> tuple[int, list[Node]]:
+    """Place a tree in a grid of N places: return the levels above the words, and all nodes by their transitions."""
+    spans: list[tuple[int, int, int]] = []  # of each node: height above the words, first place, end
+    stack: list[int] = []
+    for node, transition in enumerate(tree.transitions.tolist()):
+        if transition == REDUCE:
+            right, left = spans[stack.pop()], spans[stack.pop()]
+            spans.append((1 + max(left[0], right[0]), left[1], right[2]))
+        else:
+            place = spans[stack[-1]][2] if stack else 1
+            spans.append((0, place, place + 1))
+        stack.append(node)
+    labels = [NO_LABEL] * len(spans) if tree.labels is None else tree.labels.tolist()
+    top, nodes = spans[-1][0], []
+    for (height, first, end), label in zip(spans, labels, strict=True):
+        word = tree.tokens[first - 1] if height == 0 else ""
+        kind = "node" if height else "word unknown" if word == unknown else "word"
+        shown = None if label == NO_LABEL else label
+        nodes.append(Node(top - height + 1, first, end, kind, shown, word))
+    return top, nodes

@@ -108,7 +108,9 @@ def _open(
     vocabulary: Vocabulary, source: Path, options: EncodingOptions, reader: SentenceReader
 ) -> AbstractContextManager[ExampleFile]:
     line_format = SentenceFormat(is_jsonl(source), options.field, reader)
-    return open_examples(source, line_format, vocabulary, skip_bad=options.on_error != "raise", limits=options.limits)
+    return open_examples(
+        source, line_format, vocabulary, skip_bad=options.on_error != "raise", limits=options.limits
+    )
 
 
 def _encode(

@@ -1,0 +1,111 @@
+"""What `spinn parse` writes of a parsed sentence.
+
+    binary  ( ( The dog ) barks )                       a line each
+    penn    (ROOT (X (X (X The) (X dog)) (X barks)))    a line each; labels and tags of trees that were given are kept
+    json    tokens, tree and spans, with offsets        a JSON object in a line each
+    draw    box characters, a word a line               see `tree_view`
+    svg     one picture of all                          see `svg`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from spinn_tensor.cli.tree_view import drawn
+from spinn_tensor.data_prep.penn import PennTree, format_penn
+from spinn_tensor.data_prep.trees import Tree, format_binary
+
+# of each format what a line without a sentence becomes, and the ending of the field of records that has the tree
+EMPTY = {"binary": "", "penn": "", "json": "null", "draw": ""}
+FIELDS = {"binary": "binary_parse", "penn": "parse", "json": "tree"}
+FORMATS = (*EMPTY, "svg")
+
+Offsets = list[tuple[int, int]]  # of each token in the text, [start, end)
+
+
+class Given(NamedTuple):
+    """Hold a sentence as it was given."""
+
+    tree: Tree  # right-branching where there was none
+    text: str = ""  # that the tokens are of; "": they were given
+
+
+class Parsed(NamedTuple):
+    """Hold a sentence under its tree."""
+
+    given: Given
+    tree: Tree
+    log_probability: float | None = None  # of the tree, where a model chose it
+
+
+class Line(NamedTuple):
+    """Hold a line of the input, or a sentence given as an argument."""
+
+    sentences: tuple[Given, ...] = ()  # none, one or more
+    fields: tuple[str, ...] = ()  # of the record that they come from, or should have come from
+    record: dict[str, Any] | None = None  # None for text
+
+
+def written(
+    line: Line,
+    parsed: list[Parsed],  # its sentences
+    form: str,  # one of EMPTY
+    offsets_in: Callable[[str], Offsets],  # of the tokens of a text
+) -> str:
+    """Return the line of the output, with its end."""
+    values = [_value(sentence, form, offsets_in) for sentence in parsed]
+    if line.record is not None:
+        made = dict.fromkeys(line.fields) | dict(zip(line.fields, values, strict=False))
+        return json.dumps({**line.record, **{f"{name}_{FIELDS[form]}": made[name] for name in made}}) + "\n"
+    if not values:
+        return EMPTY[form] + "\n"
+    return (json.dumps(values[0], ensure_ascii=False) if form == "json" else values[0]) + "\n"
+
+
+def _value(parsed: Parsed, form: str, offsets_in: Callable[[str], Offsets]) -> Any:
+    if form == "penn":
+        return format_penn(penn_tree(parsed))
+    if form == "draw":
+        return "\n".join([*drawn(parsed.tree), ""])
+    return _object(parsed, offsets_in) if form == "json" else format_binary(parsed.tree)
+
+
+def penn_tree(parsed: Parsed) -> PennTree:
+    """Return the tree with the tags that were given, and with the labels, too, where it is the one that was given."""
+    given = parsed.given.tree.penn
+    if given is not None and parsed.tree is parsed.given.tree:
+        return given
+    made = PennTree.of_binary(parsed.tree)
+    tags = made.tags if given is None else (tag or unknown for tag, unknown in zip(given.tags, made.tags, strict=True))
+    return made._replace(tokens=tuple(map(_without_brackets, made.tokens)), tags=tuple(tags))
+
+
+def _without_brackets(token: str) -> str:
+    return token.replace("(", "-LRB-").replace(")", "-RRB-")
+
+
+def _object(parsed: Parsed, offsets_in: Callable[[str], Offsets]) -> dict[str, Any]:
+    text, tree = parsed.given.text, parsed.tree
+    offsets = offsets_in(text) if text else _joined(tree.tokens)
+    return {
+        "text": text or " ".join(tree.tokens),
+        "tokens": tree.tokens,
+        "offsets": offsets,
+        "tree": format_binary(tree),
+        "spans": [
+            {"words": (start, end), "characters": (offsets[start][0], offsets[end - 1][1])}
+            for _, start, end in PennTree.of_binary(tree).phrases[1:]  # the first is that of the whole once more
+        ],
+        "log_probability": parsed.log_probability,
+    }
+
+
+def _joined(tokens: tuple[str, ...]) -> Offsets:
+    """Return the offsets of tokens that blanks join."""
+    offsets, start = [], 0
+    for token in tokens:
+        offsets.append((start, start + len(token)))
+        start += len(token) + 1
+    return offsets
