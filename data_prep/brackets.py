@@ -19,6 +19,21 @@ keeps whole sentences. Williams, Drozdov & Bowman (TACL 2018) take the mean with
 scripts/parse_comparison.py of nyu-mll/spinn), with one difference: there a sentence of one word counts as 1. Grammar
 induction since Klein (2005) leaves trivial brackets out; Kim, Dyer & Rush (ACL 2019) take the mean without them.
 
+**Punctuation.** EVALB leaves out words whose tag is , : `` '' or . before it counts; `is_punctuation` does so by the
+tags of a Penn tree and, where there are none, by the tokens that have these tags in the Treebank. A binary tree without
+some of its words is a binary tree again, and all of the above holds.
+
+**Trees as they are.** Trees of a treebank have phrases of more than two words that are not split further, and a binary
+tree that is right about all of them has brackets inside them that nobody marked. So their own brackets are compared,
+too (`phrase_scores`), pooled over the corpus and as a mean over the sentences, by precision, recall and
+F1 = 2 matching / (predicted + gold). A parser's binary trees cannot reach a precision of 1 there; what the gold trees
+reach when they are binarised is the most that can be had.
+
+    unlabelled    the spans of two words and more, each once
+    labelled      as EVALB with COLLINS.prm: every phrase, those of one word and those over the same words as well;
+                  the outermost (ROOT, TOP, S1 or without a label) is none, what follows the label after - = or | is
+                  dropped, and PRT is ADVP
+
 **Spans without recursion.** The words of all sentences are counted through. The state that transition p pushes ends
 after the `shifted[p]` words taken so far, and begins where the state beneath it on the stack ends, or, at the bottom
 of the stack, where its sentence begins: [shifted[below[p]], shifted[p]).
@@ -33,14 +48,24 @@ them; M = sum of 2N-1, C = sum of N-1. Where there is nothing to average a score
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.head_rules import plain_label
+from spinn_tensor.data_prep.penn import PennTree
 from spinn_tensor.data_prep.tables.trace import trace_stack
+from spinn_tensor.data_prep.trees import Tree
+
+# the tags that EVALB leaves out, and words that have them
+PUNCTUATION_TAGS = frozenset((",", ":", "``", "''", "."))
+MARKS = frozenset((",", ":", ";", "-", "--", "...", "`", "``", "''", '"', ".", "!", "?"))
+_OUTERMOST = frozenset(("", "ROOT", "TOP", "S1"))
 
 
 class Spans(NamedTuple):
@@ -68,6 +93,18 @@ class BracketScores(NamedTuple):
     def to_dict(self) -> dict[str, int | float | None]:
         """Return plain JSON values."""
         return {name: _plain(value) for name, value in self._asdict().items()}
+
+
+class PhraseScores(NamedTuple):
+    """Count the brackets of n trees against those of n others that may have more or fewer."""
+
+    n_predicted: int
+    n_gold: int
+    n_matching: int
+    precision: float  # n_matching / n_predicted
+    recall: float  # n_matching / n_gold
+    f1: float  # 2 n_matching / (n_predicted + n_gold)
+    sentence_f1: float  # mean over the sentences that have brackets
 
 
 class ParseScores(NamedTuple):
@@ -103,13 +140,79 @@ def bracket_scores(
     predicted: np.ndarray,  # (M,) int8
     gold: np.ndarray,  # (M,) int8
     lengths: np.ndarray,  # (n,)
+    kept_mask: np.ndarray | None = None,  # (L,) bool, words that count; None: all
 ) -> BracketScores:
     """Score the brackets of predicted trees against those of gold trees.
 
     Raises DataError naming `predicted` or `gold` and the example that is not a tree.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
-    return _compare(_named("predicted", predicted, lengths), _named("gold", gold, lengths), lengths)
+    spans = _named("predicted", predicted, lengths), _named("gold", gold, lengths)
+    if kept_mask is not None:
+        sentence = np.repeat(np.arange(len(lengths)), lengths)
+        spans = _without_words(spans[0], kept_mask), _without_words(spans[1], kept_mask)
+        lengths = np.bincount(sentence[kept_mask], minlength=len(lengths))
+    return _compare(*spans, lengths)
+
+
+def is_punctuation(tree: Tree) -> list[bool]:  # N
+    """Tell which words of a tree EVALB leaves out: by their tags, or where they have none by themselves."""
+    tags = ("",) * tree.n_tokens if tree.penn is None else tree.penn.tags
+    return [
+        tag in PUNCTUATION_TAGS if tag else token in MARKS
+        for token, tag in zip(tree.tokens, tags, strict=True)
+    ]
+
+
+def phrase_scores(
+    predicted: Sequence[PennTree],  # n trees without traces
+    gold: Sequence[PennTree],  # n
+    left_out: Sequence[Sequence[bool]] | None = None,  # n times N words; None: none
+    *,
+    labelled: bool = False,
+) -> PhraseScores:
+    """Score the brackets of predicted trees as they are against those of gold trees."""
+    n_predicted = n_gold = n_matching = 0
+    f1s = []
+    if left_out is None:
+        left_out = [[False] * len(tree.tokens) for tree in gold]
+    for *trees, words in zip(predicted, gold, left_out, strict=True):
+        ours, theirs = (_phrases(tree, words, labelled) for tree in trees)
+        n_both = (ours & theirs).total()
+        n_predicted, n_gold, n_matching = (
+            n_predicted + ours.total(),
+            n_gold + theirs.total(),
+            n_matching + n_both,
+        )
+        if ours or theirs:
+            f1s.append(2 * n_both / (ours.total() + theirs.total()))
+    return PhraseScores(
+        n_predicted,
+        n_gold,
+        n_matching,
+        precision=_ratio(n_matching, n_predicted),
+        recall=_ratio(n_matching, n_gold),
+        f1=_ratio(2 * n_matching, n_predicted + n_gold),
+        sentence_f1=_ratio(sum(f1s), len(f1s)),
+    )
+
+
+def _phrases(
+    tree: PennTree,
+    left_out: Sequence[bool],  # N words
+    labelled: bool,
+) -> Counter[tuple[str, int, int]]:
+    """Return the brackets that count, over the words that do."""
+    places = list(accumulate((not out for out in left_out), initial=0))
+    spans = [(label, places[start], places[end]) for label, start, end in tree.phrases]
+    if not labelled:
+        return Counter({("", start, end) for _, start, end in spans if end - start > 1})
+    found: Counter[tuple[str, int, int]] = Counter()
+    for label, start, end in spans:
+        label = plain_label(label)
+        if end > start and label not in _OUTERMOST:
+            found["ADVP" if label == "PRT" else label, start, end] += 1
+    return found
 
 
 def transition_accuracy(
@@ -194,6 +297,18 @@ def _named(name: str, transitions: np.ndarray, lengths: np.ndarray) -> Spans:
         return bracket_spans(transitions, lengths)
     except DataError as error:
         raise error.at(field=name) from None
+
+
+def _without_words(
+    spans: Spans,
+    kept_mask: np.ndarray,  # (L,) bool
+) -> Spans:
+    """Return the brackets over the words that are kept: those of two and more, each once."""
+    places = np.concatenate(([0], np.cumsum(kept_mask)))
+    mapped = Spans(spans.sentence, places[spans.start], places[spans.end])
+    _, first = np.unique(_keys(mapped, int(places[-1])), return_index=True)
+    first = first[mapped.end[first] - mapped.start[first] > 1]
+    return Spans(*(values[first] for values in mapped))
 
 
 def _keys(spans: Spans, n_tokens: int) -> np.ndarray:

@@ -49,6 +49,11 @@ class PennTree(NamedTuple):
     tags: tuple[str, ...]  # N; "" where a word has none
     phrases: tuple[Phrase, ...]  # P
 
+    @property
+    def has_labels(self) -> bool:
+        """Tell whether any phrase has a label that is not there for the want of one."""
+        return any(phrase.label not in ("", _ROOT, _UNLABELLED) for phrase in self.phrases)
+
     @classmethod
     def of_binary(cls, tree: Tree) -> PennTree:
         """Return a binary tree as phrases and words that are all labelled X, under a ROOT."""

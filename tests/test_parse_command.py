@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from spinn_tensor.cli import parse
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import lengths, sentence_columns, take
+from spinn_tensor.data_prep.files import COMPRESSED
 from spinn_tensor.data_prep.trees import format_binary, parse_binary, right_branching
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
@@ -82,15 +84,19 @@ def test_drawn(parser_run: Path, capsys: Capture) -> None:
 
 
 def test_a_text_file(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Blank lines are no sentences."""
+    """A line in is a line out."""
     source, target = tmp_path / "in.txt.gz", tmp_path / "out.txt"
     source.write_bytes(gzip.compress("\n\n".join(TREES).encode()))
+    told = "spinn: 4 lines have no tree: 4 x a blank line\n"
     assert spinn("--model", parser_run, "--input", source) == 0
-    expected = "".join(tree + "\n" for tree in TREES.values())
-    assert capsys.readouterr().out == expected
-    assert spinn("--model", parser_run, "--input", source, "--output", target) == 0
-    assert capsys.readouterr().out == f"5 trees in {target}\n"
-    assert target.read_text() == expected
+    expected = "\n\n".join(TREES.values()) + "\n"
+    assert capsys.readouterr() == (expected, told)
+    for name, module in COMPRESSED.items():
+        target = tmp_path / f"out.txt{name}"
+        assert spinn("--model", parser_run, "--input", source, "--output", target) == 0
+        assert capsys.readouterr() == (f"5 trees in {target}\n", told)
+        with import_module(module).open(target, "rt") as file:
+            assert file.read() == expected
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "not UTF-8": (["dogs \udcff"], "sentence 1: half of a surrogate pair"),
     "tokens not UTF-8": (["--tokens", "dogs \udcff"], "sentence 1: half of a surrogate pair"),
     "a bracket": (["--tokens", "dogs ( bark"], r"sentence 1: token 2 '\(': a bracket"),
-    "bad line": (["--input", "FOLDER/bad.txt"], "bad.txt:3: a sentence without words"),
+    "bad line": (["--input", "FOLDER/bad.txt"], "bad.txt:1: a sentence without words"),
     "bytes": (["--input", "FOLDER/bytes.txt"], "bytes.txt:1: not UTF-8 text"),
     "not JSON": (["--input", "FOLDER/bad.jsonl"], "bad.jsonl:1: not JSON"),
     "no field": (["--input", "FOLDER/other.jsonl"], "other.jsonl:1: missing field, expected sentence"),
@@ -205,15 +211,31 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "missing": (["--input", "FOLDER/none.txt"], "none.txt: no such file"),
     "no folder": (["dogs", "--output", "FOLDER/a/b"], "no such folder"),
-    "packed output": (["dogs", "--output", "a.gz"], "a name without .gz"),
     "field of text": (["dogs", "--field", "a"], "--field goes with a jsonl"),
-    "bad arguments left out": (["dogs", "--skip-bad"], "--skip-bad goes with --input or --gold"),
+    "bad arguments left out": (["dogs", "--skip-bad"], "--on-error and --skip-bad go with --input or --gold"),
+    "bad arguments empty": (["dogs", "--on-error", "empty"], "--on-error and --skip-bad go with --input"),
+    "empty scores": (
+        ["--gold", "FOLDER/bad.txt", "--on-error", "empty"],
+        "--on-error empty goes with --input",
+    ),
+    "two ways": (["--input", "x", "--skip-bad", "--on-error", "empty"], "--skip-bad is --on-error skip"),
+    "predicted alone": (["dogs", "--predicted", "x"], "--predicted goes with --gold"),
+    "other trees": (
+        ["--gold", "FOLDER/a.txt", "--predicted", "FOLDER/b.txt"],
+        "b.txt: example 0: other words",
+    ),
+    "fewer trees": (
+        ["--gold", "FOLDER/a.txt", "--predicted", "FOLDER/c.txt"],
+        "c.txt: 1 trees, expected the 2",
+    ),
     "half a pair": (["--input", "FOLDER/half.jsonl"], "half.jsonl:1: sentence1: missing field"),
-    "drawn jsonl": (["--draw", "--input", "FOLDER/other.jsonl"], "--draw: a jsonl"),
+    "drawn jsonl": (["--draw", "--input", "FOLDER/other.jsonl"], "--format draw: a jsonl"),
+    "a picture of jsonl": (["--format", "svg", "--input", "FOLDER/other.jsonl"], "--format svg: a jsonl"),
     "drawn scores": (["--draw", "--gold", "FOLDER/bad.txt"], "--gold prints scores only"),
     "two models": (["dogs", "--model", "x"], "several --model are compared with --gold"),
     "model and branching": (["dogs", "--branching", "left"], "--branching goes without --model"),
-    "gold text": (["--gold", "FOLDER/bad.txt"], "bad.txt:1: token 2 'bark': after the end"),
+    "gold text": (["--gold", "FOLDER/text.txt"], "text.txt:1: token 2 'bark': after the end"),
+    "text is no tree": (["--branching", "none", "--input", "FOLDER/text.txt"], "--branching goes without"),
 }
 
 
@@ -222,10 +244,14 @@ def test_errors_are_one_line_and_leave_nothing(
     name: str, parser_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     options, message = BAD[name]
-    (tmp_path / "bad.txt").write_text("dogs bark\n\n\u200b\n")
+    (tmp_path / "bad.txt").write_text("\u200b\ndogs bark\n")
+    (tmp_path / "text.txt").write_text("dogs bark\n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\n")
     (tmp_path / "bad.jsonl").write_text("{\n")
     (tmp_path / "other.jsonl").write_text('{"text": 3}\n')
+    (tmp_path / "a.txt").write_text("( a b )\n( c d )\n")
+    (tmp_path / "b.txt").write_text("( a c )\n( c d )\n")
+    (tmp_path / "c.txt").write_text("( a b )\n")
     (tmp_path / "half.jsonl").write_text('{"sentence2": "dogs bark", "sentence": "dogs bark"}\n')
     before = sorted(tmp_path.iterdir())
     options = [option.replace("FOLDER", str(tmp_path)) for option in options]

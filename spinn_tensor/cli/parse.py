@@ -3,117 +3,140 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from rich.console import Console
+from typing import IO, Any
 
 from spinn_tensor.bundle import checkpoint_folder
 from spinn_tensor.cli.arguments import (
     add_command,
     add_device,
     add_limits,
+    add_on_error,
+    add_settings,
     add_skip_bad,
     choose_device,
     given_limits,
+    on_error,
 )
+from spinn_tensor.cli.parse_lines import LineFile, Read, TreeParser, sentence_of
+from spinn_tensor.cli.parse_scores import score
 from spinn_tensor.cli.progress import counters
-from spinn_tensor.cli.report import (
-    comparison_table,
-    parse_counts,
-    parse_summary,
-    parse_table,
-    print_skipped,
-)
-from spinn_tensor.cli.sentences import trees_of
-from spinn_tensor.cli.tree_view import MOST_WORDS, drawn
+from spinn_tensor.cli.report import print_skipped
+from spinn_tensor.cli.tree_output import FORMATS, Line, Offsets, Parsed, written
+from spinn_tensor.cli.tree_svg import svg
+from spinn_tensor.cli.tree_view import MOST_WORDS
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.brackets import score_parses, self_f1
-from spinn_tensor.data_prep.branching import BRANCHINGS, baseline_transitions, with_branching
-from spinn_tensor.data_prep.columns import SentenceColumns, sentence_columns
-from spinn_tensor.data_prep.corpora.formats import TreebankFormat
-from spinn_tensor.data_prep.corpora.read import read_line_examples
-from spinn_tensor.data_prep.corpora.records import sentence_names, text_field
+from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, atomic_write, is_jsonl, parse_record, read_examples
+from spinn_tensor.data_prep.files import is_jsonl, write_text
 from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.trees import Tree, format_binary, right_branching
-from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.inference import predict_transitions
+from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.pipeline import load_parser, packaged_parser
 
 STDIN = "/dev/stdin"
+MOST_DRAWN = 1_000  # trees of a picture
 
 DESCRIPTION = """\
 Parses with a SPINN that parses for itself: by default the one that comes with the package,
 with --model any checkpoint whose encoder parses (kind spinn), classifiers of pairs or of
 sentences included. A sentence is raw English text, which is tokenised as in the Penn
-Treebank; its tree is printed as a binary parse, the notation that the other commands read.
+Treebank, or a tree in any notation, whose words are parsed.
 
-A text file has a sentence a line (blank lines are none) and gives a parse a line. A jsonl
-file gives its own lines, each with the field NAME_binary_parse added, or replaced where it
-was there, for the field NAME: sentence1 and sentence2 where the record has them, else
-sentence, or what --field names.
+A line in is a line out, printed as it comes: the first results of a pipe before its end. A
+blank line is a blank line, and counted; the lines of one Penn tree are one. --format says
+what a tree is written as:
 
-With --gold, files are trees, in any form that `spinn train --corpus trees` reads: prints
-the unlabelled bracketing F1 of the models, of trees made without a parser, and how far
-several models agree with each other. (The package's parser learnt from trees of SNLI's dev
-set and of SST: its F1 on those is too good.)
+  binary  a binary parse, ( ( The dog ) barks ), the notation that the other commands read
+  penn    (ROOT (X (X (X The) (X dog)) (X barks))), with the tags of a tree that was given
+  json    an object: text, tokens, their offsets in the text, the tree, its spans of words and
+          characters, and its log-probability; null for a blank line
+  draw    drawn with box characters, a word a line; --draw is short for it
+  svg     one picture of all trees
+
+A jsonl file gives its own lines, each with the field NAME_binary_parse added (penn:
+NAME_parse, json: NAME_tree), or replaced where it was there, for the field NAME: sentence1
+and sentence2 where the record has them, else sentence, or what --field names.
+
+With --branching none nothing is parsed: trees that are given are written in another notation,
+Penn trees with their labels, or binarised by --binarize.
+
+With --gold, files are trees, in any form that `spinn train --corpus trees` reads: prints the
+bracketing F1 of the models, of trees made without a parser, of --predicted trees, and how far
+several models agree with each other; with and without punctuation; of Penn trees for their
+brackets as they are, too, labelled where both sides have labels. (The package's parser learnt
+from trees of SNLI's dev set and of SST: its F1 on those is too good.)
 """
 
 EPILOG = """\
 examples:
   spinn parse "The church has cracks in the ceiling."
   spinn parse --draw "The church has cracks in the ceiling." "Dogs bark."
-  spinn parse --tokens --input tokenised.txt --output trees.txt
-  fortune | spinn parse --input -
+  spinn parse --tokens --input tokenised.txt --output trees.txt.gz
+  fortune | spinn parse --input - --format json --on-error empty
 
   spinn parse --input pairs.jsonl.gz --output parsed.jsonl
       pairs of raw text become pairs that spinn train --corpus snli takes
+
+  spinn parse --branching none --binarize right --input wsj_0001.mrg
+      binary parses of a treebank's own trees
 
   spinn parse --gold snli_1.0_dev.jsonl --model runs/a --model runs/b
       scores two parsers against SNLI's trees
 """
 
 
-class Line(NamedTuple):
-    """Hold a line of the input, or a sentence given as an argument."""
-
-    sentences: tuple[tuple[str, ...], ...]  # the tokens of one or more
-    fields: tuple[str, ...] = ()  # of the record that they come from
-    record: dict[str, Any] | None = None  # None for text
-
-
 def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "parse", "sentences to trees", DESCRIPTION, EPILOG)
-    parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="raw text of a sentence")
-    parser.add_argument("--input", metavar="FILE", help="text or jsonl, plain or .gz; - = text from stdin")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: stdout)")
-    parser.add_argument("--field", metavar="NAME", help="field of a jsonl --input that has the text")
-    parser.add_argument(
-        "--tokens", action="store_true", help="the sentences are tokenised already, with blanks"
+    add = parser.add_argument
+    add("sentences", nargs="*", metavar="SENTENCE", help="raw text of a sentence, or a tree")
+    add("--input", metavar="FILE", help="text, trees or jsonl, plain or compressed; - = text from stdin")
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="file to write, compressed if its name ends in .gz, .bz2 or .xz (default: stdout)",
     )
-    parser.add_argument(
-        "--draw", action="store_true", help=f"draw the trees, a word a line, of up to {MOST_WORDS:,} words"
+    add("--field", metavar="NAME", help="field of a jsonl --input that has the text")
+    add("--tokens", action="store_true", help="the sentences are tokenised already, with blanks")
+    add("--format", choices=FORMATS, help="what is written of a tree (default: binary)")
+    add(
+        "--draw",
+        dest="format",
+        action="store_const",
+        const="draw",
+        help=f"--format draw: the trees, a word a line, of up to {MOST_WORDS:,} words",
     )
-    parser.add_argument("--gold", type=Path, metavar="FILE", help="score against the trees of this file")
-    parser.add_argument(
+    add("--gold", type=Path, metavar="FILE", help="score against the trees of this file")
+    add(
+        "--predicted",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="with --gold: another parser's trees of the same sentences; repeatable",
+    )
+    add(
         "--model",
         type=Path,
         action="append",
         metavar="CHECKPOINT",
         help="folder of a checkpoint or run (default: the package's); repeatable with --gold",
     )
-    parser.add_argument("--branching", choices=BRANCHINGS, help="no model: trees of this kind")
+    add(
+        "--branching",
+        choices=(*BRANCHINGS, "none"),
+        help="no model: trees of this kind (none = those that are given)",
+    )
+    add_settings(parser, "data", ("binarize",))
+    add_on_error(parser, "empty", "a blank line")
     add_skip_bad(parser)
     add_limits(parser)
     # the steps are small; threads that wait for each other cost more than they bring
@@ -125,31 +148,25 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(args)
     device = choose_device(args)
     models = {} if args.branching else _models(args, device)
-    skipped, limits = Skipped(), Limits(**given_limits(args))
+    limits = Limits(**given_limits(args))
     if args.gold is not None:
-        examples = read_line_examples(
-            args.gold,
-            TreebankFormat(is_jsonl(args.gold)),
-            skip_bad=bool(args.skip_bad),
-            skipped=skipped,
-            limits=limits,
-        )
-        trees = [tree for example in examples for tree in example.trees]
-        print_skipped(skipped)
-        _score(trees, models)
+        skip_bad = on_error(args) == "skip"
+        score(args.gold, args.predicted, models, args.binarize or DEFAULT_BINARIZE, skip_bad, limits)
         return 0
-    model = None if args.branching else next(iter(models.values()))
+    model = next(iter(models.values()), None)
     tokenizer = Tokenizer() if model is None else model.tokenizer
-    reader = SentenceReader(tokenizer.tokenize)
     if args.tokens:
-        reader = SentenceReader(Tokenizer(rules=WHITESPACE).tokenize, trees="text")
-    lines = _lines(args, skipped, reader, limits)
-    flat = [right_branching(tokens) for line in lines for tokens in line.sentences]
-    trees = trees_of(flat, _parsed(flat, model, args.branching))
-    _write(args, lines, trees)
-    print_skipped(skipped)
+        tokenizer = Tokenizer(rules=WHITESPACE)
+    read = sentence_of(_reader(args, tokenizer, model), limits)
+    source = None if args.input is None else _file(args, read, limits)
+    with _output(args) as file, _counter(args) as (advance,):
+        parser = TreeParser(model, args.branching, advance)
+        lines = iter([_arguments(args, read)]) if source is None else source.blocks()
+        _write(file, map(parser, lines), args, lambda text: tokenizer.backend.encode(text).offsets)
+    if source is not None:
+        print_skipped(source.skipped, "lines skipped" if on_error(args) == "skip" else "lines have no tree")
     if args.output is not None:
-        print(f"{len(trees):,} trees in {args.output}")
+        print(f"{parser.n_sentences:,} trees in {args.output}")
     return 0
 
 
@@ -162,85 +179,62 @@ def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
     return {str(path): load_parser(path, device) for path in args.model}
 
 
-def _parsed(
-    flat: list[Tree],  # n sentences under any trees
-    model: Checkpoint | None,  # None: `branching` instead
-    branching: str | None,
-) -> SentenceColumns:
-    """Return the sentences under the trees of the model, or of a branching."""
-    if model is None:
-        assert branching is not None
-        return with_branching(sentence_columns(flat, Vocabulary.build([])), branching)
-    columns = sentence_columns(flat, model.vocabulary)
-    with counters("sentences parsed") as (advance,):
-        return columns._replace(transitions=predict_transitions(model.model.encoder, columns, advance))
+def _reader(args: argparse.Namespace, tokenizer: Tokenizer, model: Checkpoint | None) -> SentenceReader:
+    """Return what reads a sentence: no text where its tree is to be kept."""
+    binarize = args.binarize or (DEFAULT_BINARIZE if model is None else model.config.text.binarize)
+    if args.branching == "none":
+        return SentenceReader(binarize=binarize)
+    return SentenceReader(tokenizer.tokenize, binarize, trees="text" if args.tokens else "auto")
 
 
-def _lines(args: argparse.Namespace, skipped: Skipped, reader: SentenceReader, limits: Limits) -> list[Line]:
-    """Read what is to be parsed. Raises DataError naming the line, or the number of the argument."""
-
-    def read(text: str, field: str | None = None) -> tuple[str, ...]:
-        tokens = reader.tree(text, field).tokens
-        limits.check_words(tokens)
-        return tokens
-
-    if args.input is None:
-        lines = []
-        for number, text in enumerate(args.sentences, start=1):
-            try:
-                lines.append(Line((read(text),)))
-            except DataError as error:
-                raise error.at(field=f"sentence {number}") from None
-        return lines
+def _file(args: argparse.Namespace, read: Read, limits: Limits) -> LineFile:
     path = STDIN if args.input == "-" else args.input
-
-    def parse(line: str, _: Skipped) -> Line:
-        return _parse_record(line, args.field, read) if is_jsonl(path) else Line((read(line),))
-
-    return list(read_examples(path, parse, skip_bad=bool(args.skip_bad), skipped=skipped, limits=limits))
+    return LineFile(path, read, limits, field=args.field, on_error=on_error(args))
 
 
-def _parse_record(line: str, field: str | None, read: Callable[[str, str], tuple[str, ...]]) -> Line:
-    record = parse_record(line)
-    names = sentence_names(record) if field is None else (field,)
-    if not names:
-        raise DataError("missing field, expected sentence1 and sentence2, or sentence")
-    return Line(tuple(read(text_field(record, name), name) for name in names), names, record)
+def _arguments(args: argparse.Namespace, read: Read) -> list[Line]:
+    """Read the sentences of the command line. Raises DataError naming the number of the argument."""
+    lines = []
+    for number, text in enumerate(args.sentences, start=1):
+        try:
+            lines.append(Line((read(text, None),)))
+        except DataError as error:
+            raise error.at(field=f"sentence {number}") from None
+    return lines
 
 
-def _write(args: argparse.Namespace, lines: list[Line], trees: list[Tree]) -> None:
-    remaining = iter(trees)
-    with nullcontext(sys.stdout) if args.output is None else atomic_write(args.output) as file:
-        for line in lines:
-            own = [next(remaining) for _ in line.sentences]
-            if line.record is not None:
-                parses = zip(line.fields, map(format_binary, own), strict=True)
-                record = {**line.record, **{f"{name}_binary_parse": parse for name, parse in parses}}
-                file.write(json.dumps(record) + "\n")
-            elif args.draw:
-                file.writelines(f"{text}\n" for text in [*drawn(own[0]), ""])
-            else:
-                file.write(format_binary(own[0]) + "\n")
+def _output(args: argparse.Namespace) -> AbstractContextManager[IO[str]]:
+    return nullcontext(sys.stdout) if args.output is None else write_text(args.output)
 
 
-def _score(gold: list[Tree], models: dict[str, Checkpoint]) -> None:
-    """Print how the models' trees, and those made without a parser, agree with the gold trees."""
-    lengths = np.array([tree.n_tokens for tree in gold])
-    gold_transitions = np.concatenate([tree.transitions for tree in gold])
-    parses = {name: _parsed(gold, model, None).transitions for name, model in models.items()}
-    scores = {
-        name: score_parses(parse, gold_transitions, lengths)
-        for name, parse in {**parses, **baseline_transitions(gold)}.items()
-    }
-    console = Console()
-    print(parse_counts(next(iter(scores.values()))))
-    console.print(comparison_table(scores))
-    for name in models:
-        print(f"{name}: {parse_summary(scores[name])}")
-        console.print(parse_table(scores[name]))
-    if len(parses) > 1:
-        whole, inner = (self_f1(list(parses.values()), lengths, whole=whole) for whole in (True, False))
-        print(f"agreement of the {len(parses)} models (self F1): mean {whole:.2%}, mean, inner {inner:.2%}")
+def _counter(args: argparse.Namespace) -> AbstractContextManager[list[Callable[[int], None]]]:
+    """Show how many sentences are parsed, but not between those that a terminal shows."""
+    if args.output is None and sys.stdout.isatty():
+        return nullcontext([lambda n_more: None])
+    return counters("sentences parsed")
+
+
+def _write(
+    file: IO[str],
+    blocks: Iterable[list[tuple[Line, list[Parsed]]]],
+    args: argparse.Namespace,
+    offsets_in: Callable[[str], Offsets],
+) -> None:
+    if args.format == "svg":
+        file.write(svg(_few_trees(blocks)))
+        return
+    for block in blocks:
+        file.writelines(written(line, parsed, args.format or "binary", offsets_in) for line, parsed in block)
+        file.flush()
+
+
+def _few_trees(blocks: Iterable[list[tuple[Line, list[Parsed]]]]) -> Iterator[Tree]:
+    """Yield all trees. Raises ConfigError where they are too many for a picture."""
+    trees = (sentence.tree for block in blocks for _, parsed in block for sentence in parsed)
+    for n_trees, tree in enumerate(trees):
+        if n_trees == MOST_DRAWN:
+            raise ConfigError(f"--format svg: a picture of at most {MOST_DRAWN:,} trees")
+        yield tree
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -250,17 +244,23 @@ def _check_usage(args: argparse.Namespace) -> None:
     has_records = args.input is not None and is_jsonl(args.input)
     if args.field is not None and not has_records:
         raise ConfigError("--field goes with a jsonl --input")
-    if args.draw and has_records:
-        raise ConfigError("--draw: a jsonl --input gives jsonl")
-    if args.gold is not None and (args.tokens or args.draw or args.output is not None):
-        raise ConfigError("--gold prints scores only: it goes without --tokens, --draw and --output")
+    if args.format in ("draw", "svg") and has_records:
+        raise ConfigError(f"--format {args.format}: a jsonl --input gives jsonl")
+    if args.gold is not None and (args.tokens or args.format or args.output is not None):
+        raise ConfigError(
+            "--gold prints scores only: it goes without --tokens, --format, --draw and --output"
+        )
+    if args.predicted and args.gold is None:
+        raise ConfigError("--predicted goes with --gold")
     if args.branching is not None and (args.model or args.gold is not None):
         raise ConfigError("--branching goes without --model, and --gold compares with every branching anyway")
+    if args.branching == "none" and args.tokens:
+        raise ConfigError("--branching none writes trees that are given: it goes without --tokens")
     if args.gold is None and args.model is not None and len(args.model) > 1:
         raise ConfigError("several --model are compared with --gold; one of them parses")
-    if args.skip_bad and args.sentences:
-        raise ConfigError("--skip-bad goes with --input or --gold")
+    if args.sentences and on_error(args) != "raise":
+        raise ConfigError("--on-error and --skip-bad go with --input or --gold")
+    if args.gold is not None and on_error(args) == "empty":
+        raise ConfigError("--on-error empty goes with --input: --gold prints scores only")
     if args.max_line_bytes is not None and args.sentences:
         raise ConfigError("--max-line-bytes goes with --input or --gold")
-    if args.output is not None and args.output.suffix == ".gz":
-        raise ConfigError(f"--output {args.output}: plain text is written; give a name without .gz")

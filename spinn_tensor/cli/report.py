@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.data_prep.brackets import BracketScores, ParseScores
+from spinn_tensor.data_prep.brackets import BracketScores, ParseScores, PhraseScores
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.evaluate import Evaluation, Scores
 
@@ -106,6 +106,22 @@ def comparison_table(rows: dict[str, ParseScores]) -> Table:
         )
     depth = next(iter(rows.values())).gold_average_depth
     table.add_row(CORPUS_TREES, "", "", "", "", "", f"{depth:.2f}")
+    return table
+
+
+def bracket_table(title: str, rows: dict[str, BracketScores]) -> Table:
+    """Compare several parsers' brackets with the same gold brackets, a row each."""
+    table = _bracket_table(title)
+    for name, scores in rows.items():
+        table.add_row(name, *_bracket_figures(scores))
+    return table
+
+
+def phrase_table(title: str, rows: dict[str, PhraseScores]) -> Table:
+    """Compare several parsers' brackets with gold trees that are not binary."""
+    table = plain_table(title, "precision", "recall", "F1", "mean F1")
+    for name, scores in rows.items():
+        table.add_row(name, *map(_percent, (scores.precision, scores.recall, scores.f1, scores.sentence_f1)))
     return table
 
 

@@ -1,10 +1,10 @@
 """What `spinn parse` writes of a parsed sentence.
 
-    binary  ( ( The dog ) barks )                       a line each
-    penn    (ROOT (X (X (X The) (X dog)) (X barks)))    a line each; labels and tags of trees that were given are kept
-    json    tokens, tree and spans, with offsets        a JSON object in a line each
-    draw    box characters, a word a line               see `tree_view`
-    svg     one picture of all                          see `svg`
+binary  ( ( The dog ) barks )                       a line each
+penn    (ROOT (X (X (X The) (X dog)) (X barks)))    a line each; labels and tags of trees that were given are kept
+json    tokens, tree and spans, with offsets        a JSON object in a line each
+draw    box characters, a word a line               see `tree_view`
+svg     one picture of all                          see `svg`
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ def penn_tree(parsed: Parsed) -> PennTree:
     if given is not None and parsed.tree is parsed.given.tree:
         return given
     made = PennTree.of_binary(parsed.tree)
-    tags = made.tags if given is None else (tag or unknown for tag, unknown in zip(given.tags, made.tags, strict=True))
+    tags = (
+        made.tags
+        if given is None
+        else (tag or unknown for tag, unknown in zip(given.tags, made.tags, strict=True))
+    )
     return made._replace(tokens=tuple(map(_without_brackets, made.tokens)), tags=tuple(tags))
 
 
@@ -96,9 +100,11 @@ def _object(parsed: Parsed, offsets_in: Callable[[str], Offsets]) -> dict[str, A
         "tree": format_binary(tree),
         "spans": [
             {"words": (start, end), "characters": (offsets[start][0], offsets[end - 1][1])}
-            for _, start, end in PennTree.of_binary(tree).phrases[1:]  # the first is that of the whole once more
+            for _, start, end in PennTree.of_binary(tree).phrases[
+                1:
+            ]  # the first is that of the whole once more
         ],
-        "log_probability": parsed.log_probability,
+        "log_probability": None if parsed.log_probability is None else round(parsed.log_probability, 6),
     }
 
 

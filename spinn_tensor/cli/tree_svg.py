@@ -1,4 +1,4 @@
-"""Trees as a picture: one SVG file that loads nothing, with a word below the other words' brackets and letters as text."""
+"""Trees as a picture: one SVG file that loads nothing, its words beside each other below the root."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from xml.sax.saxutils import escape
 from spinn_tensor.cli.tree_view import too_long, tree_grid
 from spinn_tensor.data_prep.trees import Tree
 
-LETTER, GAP, LEVEL, MARGIN = 8.4, 18, 30, 14  # of a fixed width at 14 px; between words; of a node; around a tree
+LETTER, GAP, LEVEL, MARGIN = (
+    8.4,
+    18,
+    30,
+    14,
+)  # of a fixed width at 14 px; between words; of a node; around a tree
 STYLE = "text{font:14px monospace;fill:#24292d}path{fill:none;stroke:#6d9bab;stroke-width:1.5}"
 
 
@@ -29,7 +34,7 @@ def _drawing(tree: Tree) -> tuple[str, float, float]:  # and its width and heigh
     if note := too_long(tree):
         return _text(MARGIN, LEVEL, note, anchor="start"), 2 * MARGIN + LETTER * len(note), 2 * LEVEL
     levels, nodes = tree_grid(tree)
-    x = MARGIN
+    x = float(MARGIN)
     middles = []  # of the words
     for token in tree.tokens:
         middles.append(x + LETTER * _width(token) / 2)
@@ -44,7 +49,9 @@ def _drawing(tree: Tree) -> tuple[str, float, float]:  # and its width and heigh
         else:
             right, left = places.pop(), places.pop()
             here = ((left[0] + right[0]) / 2, y)
-            elements.append(f'<path d="M{left[0]:g} {left[1]:g}L{here[0]:g} {y:g}L{right[0]:g} {right[1]:g}"/>')
+            elements.append(
+                f'<path d="M{left[0]:g} {left[1]:g}L{here[0]:g} {y:g}L{right[0]:g} {right[1]:g}"/>'
+            )
         places.append(here)
     return "".join(elements), x - GAP + MARGIN, 2 * MARGIN + LEVEL * levels + 20
 

@@ -1,0 +1,155 @@
+"""The sentences of `spinn parse`, a block of lines at a time, and the trees over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from spinn_tensor.cli.tree_output import Given, Line, Parsed
+from spinn_tensor.data_prep.branching import with_branching
+from spinn_tensor.data_prep.columns import node_offsets, sentence_columns
+from spinn_tensor.data_prep.corpora.records import sentence_names, text_field
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import BLANK, BadLine, Skipped, StrPath, is_jsonl, open_text, parse_record
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.penn import Continued, join_trees
+from spinn_tensor.data_prep.stream import line_blocks
+from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
+from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.inference import predict_parses
+from spinn_tensor.model.classifiers import Checkpoint
+
+Read = Callable[[str, str | None], Given]  # a sentence's text, and the field that it is in
+
+
+def sentence_of(reader: SentenceReader, limits: Limits) -> Read:
+    """Return what reads a sentence. It raises DataError naming the field."""
+
+    def read(text: str, field: str | None = None) -> Given:
+        text = text.rstrip("\r\n")
+        sentence = reader.read(text, field)
+        tree = tree_of(sentence, field)
+        limits.check_words(tree.tokens)
+        return Given(tree, text if isinstance(sentence, Words) else "")
+
+    return read
+
+
+class LineFile:
+    """Read the lines of a file, and count those without a sentence."""
+
+    def __init__(
+        self,
+        path: StrPath,
+        read: Read,
+        limits: Limits,  # of which that on a line is kept
+        *,
+        field: str | None,  # of records: that with the sentence
+        on_error: str,  # "raise", "skip", or "empty"
+    ) -> None:
+        self.skipped = Skipped()
+        self._path, self._read, self._limits, self._on_error = path, read, limits, on_error
+        self._names = None if field is None else (field,)
+        self._unread = Skipped()  # which another thread may count
+
+    def blocks(self) -> Iterator[list[Line]]:
+        """Yield the lines; with "skip" but those with a sentence.
+
+        Raises DataError naming the first bad line, when those before have been given, and if no line has a sentence.
+        """
+        number, n_sentences = 0, 0
+        for block in line_blocks(self._path, self._open):
+            found: list[Line] = []
+            bad = None
+            for text in block:
+                number += 1
+                try:
+                    line = self._line(text)
+                except DataError as error:
+                    bad = error.at(path=self._path, line=number)
+                    if self._on_error == "raise":
+                        break
+                    self.skipped.count_error(bad)
+                    line, bad = self._without_sentence(text), None
+                if line is not None and (line.sentences or self._on_error != "skip"):
+                    found.append(line)
+            n_sentences += sum(len(line.sentences) for line in found)
+            yield found
+            if bad is not None:
+                raise bad
+        self.skipped.update(self._unread)
+        if not n_sentences:
+            raise DataError(f"no examples ({self.skipped})", path=self._path)
+
+    @contextmanager
+    def _open(self) -> Iterator[Iterator[str]]:
+        unread = None if self._on_error == "raise" else self._unread
+        with open_text(self._path, skipped=unread, limits=self._limits) as lines:
+            yield join_trees(lines, self._limits.max_line_bytes)
+
+    def _line(self, text: str) -> Line | None:
+        """Return what is in a line; None for one that went to the tree of a line before it."""
+        if isinstance(text, Continued):
+            return None
+        if not text.strip():
+            if not isinstance(text, BadLine):  # which is counted
+                self.skipped[BLANK] += 1
+            return Line()
+        if not is_jsonl(self._path):
+            return Line((self._read(text, None),))
+        record = parse_record(text)
+        names = self._names or sentence_names(record)
+        if not names:
+            raise DataError("missing field, expected sentence1 and sentence2, or sentence")
+        return Line(tuple(self._read(text_field(record, name), name) for name in names), names, record)
+
+    def _without_sentence(self, text: str) -> Line:
+        """Return a bad line: of records with their fields, if it is one."""
+        if not is_jsonl(self._path):
+            return Line()
+        try:
+            record = parse_record(text)
+        except DataError:
+            return Line()
+        return Line((), self._names or sentence_names(record), record)
+
+
+class TreeParser:
+    """Put sentences under trees: a model's, those of a branching, or those that were given."""
+
+    def __init__(
+        self,
+        model: Checkpoint | None,
+        branching: str,  # where there is no model: one of BRANCHINGS, or "none"
+        advance: Callable[[int], object],  # told of the sentences just parsed
+    ) -> None:
+        self.n_sentences = 0
+        self._model, self._branching, self._advance = model, branching, advance
+
+    def __call__(self, lines: list[Line]) -> list[tuple[Line, list[Parsed]]]:
+        """Return the lines, each with its sentences under their trees."""
+        given = [sentence for line in lines for sentence in line.sentences]
+        parsed = iter(self._parsed(given))
+        self.n_sentences += len(given)
+        return [(line, [next(parsed) for _ in line.sentences]) for line in lines]
+
+    def _parsed(self, given: list[Given]) -> list[Parsed]:
+        trees = [sentence.tree for sentence in given]
+        log_probabilities: list[float] | list[None] = [None] * len(given)
+        if self._model is not None:
+            columns = sentence_columns(trees, self._model.vocabulary)
+            own = predict_parses(self._model.model.encoder, columns, self._advance)
+            log_probabilities = own.log_probabilities.tolist()
+            transitions = own.transitions
+        elif self._branching == "none":
+            return list(map(Parsed, given, trees))
+        else:  # other random trees for every block
+            columns = sentence_columns(trees, Vocabulary.build([]))
+            transitions = with_branching(columns, self._branching, self.n_sentences).transitions
+        bounds = node_offsets(columns).tolist()
+        made = [
+            Tree(tree.tokens, transitions[start:end])
+            for tree, start, end in zip(trees, bounds, bounds[1:], strict=False)
+        ]
+        return list(map(Parsed, given, made, log_probabilities))
