@@ -22,7 +22,13 @@ from importlib import metadata as _metadata
 
 import lazy_loader as _lazy_loader
 
-__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
+__getattr__, _, _names = _lazy_loader.attach_stub(__name__, __file__)
+__all__ = [name for name in _names if name != "SpinnTransformer"]  # which scikit-learn may be missing for
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
 
 try:
     __version__ = _metadata.version("spinn_tensor")

@@ -15,9 +15,7 @@ is not the base, because it reads leniently: missing tensors stay random, unknow
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 import torch
 from torch import nn
 
-from spinn_tensor.config import ConfigError, ModelConfig, Settings, TextSettings, as_values
+from spinn_tensor.config import ConfigError, ModelConfig, Settings, TextSettings, as_values, checked_metrics
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable, write_folder
@@ -34,6 +32,7 @@ from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.token_rules import PENN, Rules, read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.hub import HUB_ID, HubOptions
 from spinn_tensor.tensor_files import (
     CheckpointError,
     check_tensors,
@@ -47,8 +46,6 @@ from spinn_tensor.tensor_files import (
 FORMAT_VERSION = 2  # of a bundle, the only one that is read; rises with every change of the files
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
 BUNDLE = (WEIGHTS, CONFIG, TOKENIZER, CARD)
-COMMAND = re.compile(r"^    (spinn train .*)$", re.MULTILINE)  # in a model card
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # "owner/name", or "name"
 
 Run = Settings | Mapping[str, Any]  # the settings of a training run, or what its `to_dict` gives
 
@@ -71,16 +68,6 @@ class Provenance(NamedTuple):
     metrics: Mapping[str, Any]
     command: str | None = None  # the `spinn train` that makes it again, for the model card
     rules: Rules = PENN  # that made words of its texts
-
-
-class HubOptions(NamedTuple):
-    """Say how a bundle is had from the hub: keywords of `huggingface_hub.snapshot_download`."""
-
-    revision: str | None = None  # branch, tag or commit
-    cache_dir: str | Path | None = None
-    force_download: bool = False
-    local_files_only: bool = False  # what is in the cache, without a look at the hub
-    token: str | bool | None = None
 
 
 class PretrainedModel(nn.Module):
@@ -146,22 +133,21 @@ class PretrainedModel(nn.Module):
         >>> Pipeline.from_pretrained(folder / "mine")
         Pipeline(lstm, sentence, labels bad, good, 9 words, trees: none)
         """
-        from spinn_tensor.card import without_folders
-
         if vocabulary is not None:
             if len(vocabulary) != (expected := self.config.encoder.vocabulary_size):
                 raise CheckpointError(f"a vocabulary of {len(vocabulary)} words for a model of {expected}")
             run = {"data": {"branching": branching}}
             TextSettings.of_run(run)  # which checks it
-            self.provenance = Provenance(vocabulary, run, _finite(metrics or {}), rules=read_rules(tokenizer))
+            self.provenance = Provenance(
+                vocabulary, run, checked_metrics(metrics or {}), rules=read_rules(tokenizer)
+            )
         elif (tokenizer, branching, metrics) != (PENN.name, None, None):
             raise ConfigError(
                 "tokenizer, branching and metrics go with vocabulary=, of a model that has none"
             )
         folder, provenance = expanded(save_directory), self._provenance()
         _check_replaceable(folder)
-        run = without_folders(as_values(provenance.run))
-        write_bundle(folder, self, provenance._replace(run=run), license=license)
+        write_bundle(folder, self, provenance, license=license, names_folders=False)
 
     def push_to_hub(
         self,
@@ -224,14 +210,24 @@ def write_bundle(
     *,
     also: Callable[[Path], object] | None = None,  # writes further files into the folder
     license: str | None = None,  # of the weights, for the model card
+    names_folders: bool = True,  # that the run's data files lay in
 ) -> None:
     """Replace the folder by a bundle of the model as it is now, with further files beside it.
 
-    Raises CheckpointError for weights that are not float32, which `read_bundle` would refuse.
+    Raises CheckpointError for weights that are not float32, which `read_bundle` would refuse, and for settings of a
+    run, of a program of its own, that no card can be made of.
     """
-    from spinn_tensor.card import model_card
+    from spinn_tensor.card import model_card, without_folders
 
     vocabulary, run, metrics = provenance.vocabulary, as_values(provenance.run), dict(provenance.metrics)
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    try:
+        run = run if names_folders else without_folders(run)
+        card = model_card(model.config, run, metrics, n_parameters, provenance.command, license)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise CheckpointError(
+            f"{folder}: run: no model card can be made of it ({one_line(error)})"
+        ) from error
     tensors = plain_names(folder, model.state_dict())
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
@@ -245,8 +241,6 @@ def write_bundle(
         "vocabulary_sha256": vocabulary.sha256,
         "metrics": metrics,
     }
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = model_card(model.config, run, metrics, n_parameters, provenance.command, license)
 
     def fill(temporary: Path) -> None:
         write_tensors(temporary / WEIGHTS, tensors)
@@ -283,14 +277,16 @@ def read_bundle(
     try:
         with torch.device("meta"):  # no memory is taken before it is known that the file fills it
             model = build(config.model)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # TypeError: of a size beyond 64 bits
         raise CheckpointError(
             f"{folder / CONFIG}: no model can have these sizes ({one_line(error)})"
         ) from error
     check_tensors(weights, tensors, model.state_dict())
     model.to_empty(device=device)
     model.load_state_dict(tensors, strict=True)
-    command = _read_command(folder / CARD)
+    from spinn_tensor.card import read_command
+
+    command = read_command(folder / CARD)
     model.provenance = Provenance(vocabulary, config.run, config.metrics, command, tokenizer.rules)
     return model.eval(), vocabulary, config
 
@@ -318,15 +314,7 @@ def bundle_folder(
         return path
     if isinstance(path_or_hub_id, Path) or HUB_ID.fullmatch(path_or_hub_id) is None:
         raise CheckpointError(f"{path_or_hub_id}: no such checkpoint folder")
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(path_or_hub_id, allow_patterns=list(BUNDLE), **options._asdict())
-    except Exception as error:  # its HTTP client's errors are another package's in every version
-        raise CheckpointError(
-            f"{path_or_hub_id}: no such folder, and not to be had from the Hugging Face Hub ({one_line(error)})"
-        ) from error
-    return Path(folder)
+    return options.download(path_or_hub_id, BUNDLE)
 
 
 def read_config(path: Path) -> CheckpointConfig:
@@ -343,7 +331,7 @@ def read_config(path: Path) -> CheckpointConfig:
     for key in sorted(expected ^ values.keys()):
         raise CheckpointError(f"{path}: key {key!r} is {'missing' if key in expected else 'unknown'}")
     try:
-        model, metrics = ModelConfig.from_dict(values["model"]), _finite(values["metrics"])
+        model, metrics = ModelConfig.from_dict(values["model"]), checked_metrics(values["metrics"])
         run, text = values["run"], TextSettings.of_run(values["run"])
         return CheckpointConfig(model, run, text, str(values["vocabulary_sha256"]), metrics)
     except (ConfigError, TypeError, ValueError) as error:
@@ -384,24 +372,6 @@ def _read_tokenizer(folder: Path, config: CheckpointConfig) -> Tokenizer:
             f"{TOKENIZER} has {len(vocabulary)} words"
         )
     return tokenizer
-
-
-def _read_command(card: Path) -> str | None:
-    """Return the command in a model card; None where there is no card or no command in it."""
-    try:
-        found = COMMAND.search(card.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
-    return None if found is None else found[1]
-
-
-def _finite(metrics: Any) -> dict[str, Any]:
-    """Return the metrics. Raises ConfigError."""
-    if not isinstance(metrics, Mapping) or any(
-        isinstance(value, float) and not math.isfinite(value) for value in metrics.values()
-    ):
-        raise ConfigError("metrics: expected an object of finite numbers")
-    return dict(metrics)
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinn_tensor.config import GIVEN_KINDS, ModelConfig
@@ -33,6 +35,7 @@ TASKS = {
 TAGS = {"pair": "sentence-pair-classification", "sentence": "sentence-classification", "parse": "parsing"}
 CRITERIA = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1 of the trees"}  # by `select_by`
 HUB_DATASETS = {"snli": "stanfordnlp/snli", "multinli": "nyu-mll/multi_nli", "sst": "stanfordnlp/sst"}
+COMMAND = re.compile(r"^    (spinn train .*)$", re.MULTILINE)
 NOT_ENGLISH = ("listops",)
 
 
@@ -67,6 +70,16 @@ def model_card(
         hub_datasets=HUB_DATASETS,
         given_kinds=GIVEN_KINDS,
     )
+
+
+def read_command(card: Path) -> str | None:
+    """Return the command in a model card, as `model_card` wrote it; None where there is no such one."""
+    try:
+        found = COMMAND.search(card.read_text(encoding="utf-8"))
+        # another one could hold what its shell runs besides
+        return found[1] if found is not None and shlex.join(shlex.split(found[1])) == found[1] else None
+    except (OSError, ValueError):  # ValueError: no UTF-8, or quotes without an end
+        return None
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -145,6 +146,15 @@ class TextSettings(NamedTuple):
         if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
             raise ConfigError(f"fields: expected a list of names, got {fields!r:.80}")
         return cls(branching, tuple(fields), binarize)
+
+
+def checked_metrics(metrics: Any) -> dict[str, Any]:
+    """Return what was measured of a model, finite numbers by name. Raises ConfigError."""
+    if not isinstance(metrics, Mapping) or any(
+        isinstance(value, float) and not math.isfinite(value) for value in metrics.values()
+    ):
+        raise ConfigError("metrics: expected an object of finite numbers")
+    return dict(metrics)
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:

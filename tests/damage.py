@@ -44,6 +44,10 @@ DAMAGE = {
         change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**12)),
         r"config.json: no model can have these sizes",
     ),
+    "a width that no integer of torch has": (
+        change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**20)),
+        r"config.json: no model can have these sizes",
+    ),
     "a wider model than the file's": (
         change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**5)),
         r"model.safetensors: tensor .* has shape",

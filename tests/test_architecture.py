@@ -33,6 +33,7 @@ LAYERS = [
     "fixed_shapes",
     "normalization",
     "card",
+    "hub",
     "bundle",
     "model",
     "inference",
@@ -145,3 +146,21 @@ def test_no_test_file_imports_another() -> None:
                 assert node.module.split(".")[0] != "tests" or not found & names, (
                     f"{path} imports {found & names}"
                 )
+
+
+def test_all_names_are_there_without_scikit_learn() -> None:
+    """Only who names `SpinnTransformer` needs it."""
+    program = """
+import inspect, sys
+sys.modules["sklearn"] = None
+import spinn_tensor
+from spinn_tensor import *
+assert Pipeline is spinn_tensor.Pipeline
+inspect.getmembers(spinn_tensor)
+try:
+    spinn_tensor.SpinnTransformer
+except ImportError:
+    sys.exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert done.returncode == 7

@@ -31,7 +31,7 @@ from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.trees import format_binary, parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from tests.damage import DAMAGE
+from tests.damage import DAMAGE, change_json
 from tests.tiny_bundles import FILES, PARSES, same_weights, tiny_bundle, tiny_model, tiny_run
 
 pytestmark = pytest.mark.numerical
@@ -166,6 +166,30 @@ def test_a_damaged_bundle_is_refused_in_one_line(name, bundle) -> None:
         PairClassifier.from_pretrained(str(bundle))
     assert "\n" not in str(error.value)
     assert str(bundle) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "section, value",
+    [
+        ("data", {"train": 3}),
+        ("data", {"extra": [1]}),
+        ("data", {"vectors": 2.5}),
+        ("data", {"limit": "many"}),
+        ("training", {"select_by": "luck"}),
+        ("training", 3),
+    ],
+)
+def test_settings_that_no_card_can_be_made_of_are_one_error(section, value, bundle, tmp_path) -> None:
+    def change(config: dict) -> None:
+        known = config["run"][section]
+        config["run"][section] = {**known, **value} if isinstance(value, dict) else value
+
+    change_json("config.json", change)(bundle)
+    model = PairClassifier.from_pretrained(bundle)
+    with pytest.raises(CheckpointError, match="again: run: ") as error:
+        model.save_pretrained(tmp_path / "again")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "again").exists()
 
 
 def test_another_class_is_refused(whole) -> None:

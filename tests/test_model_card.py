@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import ModelCard
 
-from spinn_tensor import Pipeline
+from spinn_tensor import PairClassifier, Pipeline
 from spinn_tensor.card import model_card, without_folders
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.cli.train import new_run
 from spinn_tensor.training.checkpoint import train_command
-from spinn_tensor.training.config import DataConfig, RunConfig
+from spinn_tensor.training.config import DataConfig, RunConfig, differences
 from spinn_tensor.training.presets import run_config
 from tests.tiny_bundles import METRICS, own_run, tiny_bundle, tiny_model, tiny_run
 
@@ -89,9 +89,42 @@ def test_the_command_of_a_preset_of_ones_own_names_another(tmp_path) -> None:
     assert new_run(args) == replace(run, preset="logic-spinn-pi")
 
 
+def test_a_preset_that_leaves_keys_out_is_as_the_defaults(tmp_path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[encoder]\nkind = "bow"\n')
+    run = run_config(str(own), DataConfig())
+    command = str(train_command(run))
+    assert "None" not in command
+    args = build_parser().parse_args([*shlex.split(command)[1:], "--device", "cpu"])
+    assert differences(new_run(args), replace(run, preset="logic-spinn-pi")) == []
+
+
 def test_a_run_of_no_preset_has_no_command() -> None:
     assert train_command(own_run()) is None
-    assert "settings are in config.json" in model_card(tiny_model().config, own_run().to_dict(), METRICS, 1)
+    card = model_card(tiny_model().config, own_run().to_dict(), METRICS, 1)
+    assert "command is not known; its settings are in config.json" in card
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "spinn train --data x; rm -r y",
+        "spinn train --data $(ls)",
+        "spinn train --data 'x",
+        "spinn train  --data x",
+    ],
+)
+def test_a_command_that_we_did_not_write_is_not_kept(command, tmp_path) -> None:
+    folder = tiny_bundle(tmp_path / "bundle")
+    made = PairClassifier.from_pretrained(folder).provenance.command
+    assert made is not None
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace(made, command))
+    assert PairClassifier.from_pretrained(folder).provenance.command is None
+    card.unlink()
+    model = PairClassifier.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "again")
+    assert "not a preset" not in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_a_score_that_there_is_not_yet() -> None:

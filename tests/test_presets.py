@@ -22,6 +22,7 @@ from spinn_tensor.training.config import (
     settable,
 )
 from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, preset_table, preset_toml, run_config
+from spinn_tensor.training.run import lacks_vectors
 
 
 @pytest.mark.parametrize(
@@ -256,6 +257,25 @@ def test_differences_name_keys() -> None:
         ("encoder.hidden_dim", old.encoder["hidden_dim"], 9),
         ("training.seed", old.training.seed, 5),
     ]
+
+
+def test_a_default_that_is_written_down_is_no_difference() -> None:
+    run = run_config("logic-bow", DataConfig())
+    assert "leaf_encoder" not in run.encoder
+    assert differences(run, run.changed(leaf_encoder="projection")) == []
+    assert differences(run, run.changed(leaf_encoder="bilstm")) == [
+        ("encoder.leaf_encoder", "projection", "bilstm")
+    ]
+
+
+def test_the_want_of_word_vectors_is_known_of_a_preset_in_a_file_too(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('base = "spinn-pi-2017"')
+    for preset, lacks in (("spinn-pi-2017", True), (str(own), True), ("logic-bow", False)):
+        run = run_config(preset, DataConfig()).changed(train_embedding=True)
+        assert lacks_vectors(run) == lacks
+        assert not lacks_vectors(run.changed(vectors="glove.txt"))
+    assert not lacks_vectors(replace(run, preset="a program's own"))
 
 
 def test_training_config_survives_json() -> None:

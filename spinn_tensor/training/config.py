@@ -281,16 +281,15 @@ def parse_value(kind: Any, text: str, key: str) -> Any:
 
 def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
     """List every (key, old value, new value) in which two runs differ, keys as "training.batch_size"."""
-    left, right = _flat(old.to_dict()), _flat(new.to_dict())
-    keys = sorted(left.keys() | right.keys())
-    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+    left, right = _flat(old), _flat(new)
+    return [(key, left[key], right[key]) for key in sorted(left) if left[key] != right[key]]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
+def _flat(run: RunConfig) -> dict[str, Any]:
+    """Return every setting by "section.name", with the default where the run does not say it."""
+    values = run.to_dict()
+    flat: dict[str, Any] = {"preset": run.preset}
+    for section in SECTIONS:
+        for name, item in settable(section).items():
+            flat[f"{section}.{name}"] = values[section].get(name, item.default)
     return flat

@@ -36,7 +36,7 @@ from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.hardware import check_compile
 from spinn_tensor.training.loop import Observer, Task, Trainer
-from spinn_tensor.training.presets import PRESETS
+from spinn_tensor.training.presets import find_preset
 from spinn_tensor.training.resume import Progress, read_training_state
 
 RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
@@ -177,8 +177,12 @@ def _resume(trainer: Trainer, folder: Path) -> None:
 
 def lacks_vectors(run: RunConfig) -> bool:
     """Tell whether the embedding is trained for want of word vectors, which its preset would keep as they are."""
-    keeps = run.preset in PRESETS and not PRESETS[run.preset].encoder["train_embedding"]
-    return keeps and run.data.vectors is None and bool(run.encoder["train_embedding"])
+    if run.data.vectors is not None or not run.encoder.get("train_embedding", True):
+        return False
+    try:
+        return not find_preset(run.preset).encoder["train_embedding"]
+    except ConfigError:  # of a program of its own
+        return False
 
 
 def _begin(output: Path, run: RunConfig) -> None:
