@@ -21,8 +21,16 @@ from spinn_tensor.training.config import (
     parse_setting,
     settable,
 )
-from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, preset_table, preset_toml, run_config
-from spinn_tensor.training.run import lacks_vectors
+from spinn_tensor.training.presets import (
+    DEFAULT_PRESETS,
+    PRESETS,
+    preset_table,
+    preset_toml,
+    run_config,
+    without_vectors,
+)
+
+WITH_VECTORS = DataConfig(vectors="glove.txt")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +40,7 @@ from spinn_tensor.training.run import lacks_vectors
 def test_presets_of_the_paper(
     name: str, rate: float, decay: float, embedding_keep: float, mlp_keep: float
 ) -> None:
-    run = run_config(name, DataConfig())
+    run = run_config(name, WITH_VECTORS)
     training = run.training
     assert (training.learning_rate, training.weight_decay) == (rate, decay)
     assert (training.batch_size, training.decay_factor) == (32, 0.75)
@@ -47,7 +55,7 @@ def test_presets_of_the_paper(
 
 def test_the_paper_spinn() -> None:
     """Its learning rate, L2, keep rates, tracker and weight of the transition loss; the rest as for the others."""
-    run, other = run_config("spinn", DataConfig()), run_config("spinn-pi", DataConfig())
+    run, other = run_config("spinn", WITH_VECTORS), run_config("spinn-pi", WITH_VECTORS)
     assert (run.training.learning_rate, run.training.weight_decay) == (2e-3, 3e-5)
     assert run.training == replace(other.training, learning_rate=2e-3, weight_decay=3e-5)
     assert run.encoder == {**other.encoder, "kind": "spinn", "tracker_dim": 79, "embedding_dropout": 0.14}
@@ -71,7 +79,7 @@ def test_the_parser_is_chosen_by_its_trees() -> None:
 
 @pytest.mark.parametrize("name", ["spinn-pi-nt-2017", "spinn-pi-2017"])
 def test_presets_of_the_pytorch_version(name: str) -> None:
-    run = run_config(name, DataConfig())
+    run = run_config(name, WITH_VECTORS)
     training = run.training
     assert (training.learning_rate, training.rms_decay, training.rms_epsilon) == (2e-3, 0.9, 1e-6)
     assert (training.decay_factor, training.decay_every, training.decay_unit) == (0.75, 1, "epoch")
@@ -273,9 +281,9 @@ def test_the_want_of_word_vectors_is_known_of_a_preset_in_a_file_too(tmp_path: P
     own.write_text('base = "spinn-pi-2017"')
     for preset, lacks in (("spinn-pi-2017", True), (str(own), True), ("logic-bow", False)):
         run = run_config(preset, DataConfig()).changed(train_embedding=True)
-        assert lacks_vectors(run) == lacks
-        assert not lacks_vectors(run.changed(vectors="glove.txt"))
-    assert not lacks_vectors(replace(run, preset="a program's own"))
+        assert (without_vectors(run) is not None) == lacks
+        assert without_vectors(run.changed(vectors="glove.txt")) is None
+    assert without_vectors(replace(run, preset="a program's own")) is None
 
 
 def test_training_config_survives_json() -> None:
@@ -295,3 +303,39 @@ def test_a_preset_for_one_corpus_is_not_trained_on_another_by_default(tmp_path: 
     (tmp_path / "own.toml").write_text('base = "parser"')
     assert corpus("--preset", str(tmp_path / "own.toml")) == "trees"
     assert {name.split("-")[0] for name in PRESETS if PRESETS[name].corpus == "logic"} == {"logic"}
+
+
+@pytest.mark.parametrize("name", ["spinn-pi", "bow", "lstm", "bilstm"])
+def test_a_preset_that_does_not_learn_without_vectors_sets_what_does(name: str) -> None:
+    run, published = run_config(name, DataConfig()), run_config(name, WITH_VECTORS)
+    assert run.encoder["train_embedding"]
+    assert run.training.learning_rate == 1e-3
+    assert published.training.learning_rate >= 5e-3
+    assert f"learning_rate is 0.001, since {published.training.learning_rate} is for" in without_vectors(run)
+    assert without_vectors(published) is None
+    own = without_vectors(run.changed(learning_rate=2e-3))  # one's own rate is not told
+    assert own is not None
+    assert "learning_rate" not in own
+    args = build_parser().parse_args(["train", "--corpus", "snli", "--preset", name, "--lr", "0.004"])
+    assert new_run(args).training.learning_rate == 0.004
+    args = build_parser().parse_args(
+        ["train", "--corpus", "snli", "--preset", name, "--set", "vectors=glove.txt"]
+    )
+    assert new_run(args).training == published.training
+
+
+def test_what_a_file_says_of_all_runs_holds_without_vectors_too(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('base = "spinn-pi"\n[training]\nlearning_rate = 0.25\n')
+    assert run_config(str(file), DataConfig()).training.learning_rate == 0.25
+    file.write_text('base = "spinn-pi"\n[without_vectors]\nepochs = 3\n"encoder.batch_norm" = false\n')
+    run = run_config(str(file), DataConfig())
+    assert (run.training.learning_rate, run.training.epochs, run.encoder["batch_norm"]) == (1e-3, 3, False)
+    assert run_config(str(file), WITH_VECTORS).training.epochs == 20
+    (tmp_path / "copy.toml").write_text(preset_toml(str(file)))
+    copy = run_config(str(tmp_path / "copy.toml"), DataConfig())
+    assert (copy.training, copy.encoder["batch_norm"]) == (run.training, False)
+    for text in ("learning_rat = 1", "batch_norm = true", "epochs = 0"):
+        file.write_text(f'base = "spinn-pi"\n[without_vectors]\n{text}\n')
+        with pytest.raises(ConfigError, match=r"own\.toml: "):
+            run_config(str(file), DataConfig())

@@ -22,8 +22,9 @@ from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.hardware import check_compile, processor
 from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.profiling import Operator, Profiler, StepProfile
-from spinn_tensor.training.run import NO_VECTORS, lacks_vectors, make_model, with_corpus
+from spinn_tensor.training.run import make_model, with_corpus
 
 N_OPERATORS = 10  # that are printed
 LONGEST_NAME = 60  # letters of those of kernels, which are C++ types
@@ -86,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
         folder = Path(files.enter_context(tempfile.TemporaryDirectory()))
         trainer = make_trainer(settings, device, skipped)
         print_skipped(skipped)
-        if lacks_vectors(settings):
-            print(NO_VECTORS)
+        if text := without_vectors(settings):
+            print(text)
         written = None if trace is None else folder / args.trace.name
         profiled = Profiler(trainer).measure(args.steps, args.warmup, written)
         if trace is not None and written is not None:

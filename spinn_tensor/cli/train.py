@@ -204,9 +204,7 @@ def new_run(args: argparse.Namespace) -> RunConfig:
     given = given_data(args)
     data = DataConfig(**{"corpus": prepared_from(given.get("data")) or corpus_of(args.preset), **given})
     preset = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
-    data = _with_flags(preset, args).data
-    if data.vectors is None and not preset.encoder["train_embedding"]:
-        preset = preset.changed(train_embedding=True)
+    preset = run_config(preset.preset, _with_flags(preset, args).data)  # --set may have said vectors
     settings = _with_flags(preset, args)
     return _compiled(settings, preset, args) if choose_device(args) == "cuda" else settings
 

@@ -36,12 +36,11 @@ from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.hardware import check_compile
 from spinn_tensor.training.loop import Observer, Task, Trainer
-from spinn_tensor.training.presets import find_preset
+from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.resume import Progress, read_training_state
 
 RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
 LAUNCH = ".launch"
-NO_VECTORS = "no --vectors: the embedding is trained from scratch"
 CORPUS = "corpus"  # the generated one, where a run has no files of its own; it outlives --overwrite
 
 # What a resumed run may change: how long it goes on and how often it writes, never what a step computes.
@@ -142,8 +141,8 @@ def execute(
     trainer = Trainer(task, run, output, observer, ranks)
     if resume:
         _resume(trainer, output / LAST)
-    elif lacks_vectors(run):
-        observer.note(NO_VECTORS)
+    elif text := without_vectors(run):
+        observer.note(text)
     if ranks.is_first:
         _begin(output, run)
     progress = trainer.fit()
@@ -173,16 +172,6 @@ def _resume(trainer: Trainer, folder: Path) -> None:
         raise CheckpointError(f"{folder / CONFIG}: the run was started with another vocabulary")
     load_weights(trainer.task.model, folder / WEIGHTS)
     trainer.resume(read_training_state(folder), folder)
-
-
-def lacks_vectors(run: RunConfig) -> bool:
-    """Tell whether the embedding is trained for want of word vectors, which its preset would keep as they are."""
-    if run.data.vectors is not None or not run.encoder.get("train_embedding", True):
-        return False
-    try:
-        return not find_preset(run.preset).encoder["train_embedding"]
-    except ConfigError:  # of a program of its own
-        return False
 
 
 def _begin(output: Path, run: RunConfig) -> None:

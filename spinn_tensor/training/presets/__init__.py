@@ -2,7 +2,9 @@
 
 A file has tables `encoder`, `classifier`, `training` and `parsing`, with the keys of their dataclasses; what it leaves
 out is as in its `base`, another preset, or else the dataclass's default. `summary` is a line for `spinn presets`,
-`corpus` the only one that it is made for. A file of one's own does as well: `spinn train --preset my.toml`.
+`corpus` the only one that it is made for. A table `without_vectors`, of any of these keys, holds where a run has no
+word vectors; an embedding that is not trained otherwise is then. A file of one's own does as well: `spinn train
+--preset my.toml`.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from spinn_tensor.training.config import (
     ParsingConfig,
     RunConfig,
     TrainingConfig,
+    differences,
+    locate,
     settable,
 )
 
 FOLDER = Path(__file__).parent
 TABLES = ("encoder", "classifier", "training", "parsing")
+WITHOUT_VECTORS = "without_vectors"
 TEXTS = ("base", "summary", "corpus")
 DEFAULT_PRESETS = {
     "logic": "logic-spinn-pi",
@@ -45,6 +50,7 @@ class Preset(NamedTuple):
     training: TrainingConfig
     parsing: ParsingConfig  # of SPINNs that parse
     corpus: str | None  # the only one that it is made for
+    without_vectors: dict[str, Any]  # what else is where there are none: keywords of `RunConfig.changed`
 
 
 def is_file(name: str) -> bool:
@@ -66,16 +72,20 @@ def read_preset(path: Path) -> Preset:
     """Read a preset from its file. Raises ConfigError, naming the file and the key."""
     values = _tables(path)
     try:
+        encoder = {"train_embedding": True, **values["encoder"]}
+        without_vectors = {} if encoder["train_embedding"] else {"encoder__train_embedding": True}
         preset = Preset(
             values.get("summary", ""),
-            {"train_embedding": True, **values["encoder"]},
+            encoder,
             values["classifier"],
             TrainingConfig.from_dict(values["training"]),
             ParsingConfig.from_dict(values["parsing"]),
             values.get("corpus"),
+            {**without_vectors, **values[WITHOUT_VECTORS]},
         )
         data = DataConfig() if preset.corpus is None else DataConfig(corpus=preset.corpus)
-        _run_config(path.stem, preset, data)  # which checks the encoder and the classifier
+        # which checks the encoder and the classifier, too
+        _run_config(path.stem, preset, data).changed(**preset.without_vectors)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return preset
@@ -90,34 +100,66 @@ def _tables(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    whole: dict[str, Any] = {table: {} for table in TABLES}
+    whole: dict[str, Any] = {table: {} for table in (*TABLES, WITHOUT_VECTORS)}
     if (base := own.pop("base", None)) is not None:
         if not (FOLDER / f"{base}.toml").is_file():
             raise ConfigError(f"{path}: base: unknown preset {base!r}{did_you_mean(str(base), PRESETS)}")
         whole = _tables(FOLDER / f"{base}.toml")
+    without_vectors: dict[str, Any] = {}
     for key, value in own.items():
         if key in TABLES and isinstance(value, dict):
             for name in value.keys() - settable(key).keys():
                 suggestion = did_you_mean(name, settable(key))
                 raise ConfigError(f"{path}: {key}: unknown key {name!r}{suggestion}")
             whole[key] = {**whole[key], **value}
+            for name in value:  # said for all runs, so that what the base has for some of them ends
+                whole[WITHOUT_VECTORS].pop(f"{key}__{name}", None)
+        elif key == WITHOUT_VECTORS and isinstance(value, dict):
+            without_vectors = {"__".join(_located(path, name)): new for name, new in value.items()}
         elif key in TEXTS and isinstance(value, str):
             whole[key] = value
-        elif key in (*TABLES, *TEXTS):
-            raise ConfigError(
-                f"{path}: {key}: expected a {'table' if key in TABLES else 'string'}, got {value!r}"
-            )
+        elif key in (*whole, *TEXTS):
+            expected = "string" if key in TEXTS else "table"
+            raise ConfigError(f"{path}: {key}: expected a {expected}, got {value!r}")
         else:
-            suggestion = did_you_mean(key, (*TABLES, *TEXTS))
+            suggestion = did_you_mean(key, (*whole, *TEXTS))
             raise ConfigError(
                 f"{path}: unknown key {key!r}{suggestion}; the settings are in {', '.join(TABLES)}"
             )
+    whole[WITHOUT_VECTORS] |= without_vectors
     return whole
+
+
+def _located(path: Path, name: str) -> tuple[str, str]:
+    try:
+        return locate(name)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {WITHOUT_VECTORS}: {error}") from None
 
 
 def run_config(preset: str, data: DataConfig) -> RunConfig:
     """Return the run that a preset describes on the given data. Raises ConfigError for an unknown one."""
-    return _run_config(preset, find_preset(preset), data)
+    found = find_preset(preset)
+    run = _run_config(preset, found, data)
+    return run.changed(**found.without_vectors) if data.vectors is None else run
+
+
+def without_vectors(run: RunConfig) -> str | None:
+    """Say what a run has otherwise than its preset for want of word vectors; None if nothing."""
+    try:
+        preset = find_preset(run.preset)
+    except ConfigError:  # of a file that is gone, or settings of a program
+        return None
+    is_trained = run.encoder.get("train_embedding", True) and not preset.encoder["train_embedding"]
+    if run.data.vectors is not None or not is_trained:
+        return None
+    text = "no --vectors: the embedding is trained from scratch"
+    published, expected = _run_config(run.preset, preset, run.data), run_config(run.preset, run.data)
+    others = differences(published, run)
+    for key, old, new in differences(published, expected):
+        if (key, old, new) in others and key != "encoder.train_embedding":
+            text += f"; {key} is {new}, since {old} is for fixed vectors"
+    return text
 
 
 def _run_config(name: str, preset: Preset, data: DataConfig) -> RunConfig:
@@ -158,6 +200,10 @@ def preset_toml(name: str) -> str:
         for key, item in settable(table).items():
             value = json.dumps(values[table].get(key, item.default))  # of numbers and names, TOML's too
             lines.append(f"{f'{key} = {value}':<28} # {item.metadata['help']}")
+    if preset.without_vectors:
+        lines += ["", f"[{WITHOUT_VECTORS}]"]
+        for key, value in preset.without_vectors.items():
+            lines.append(f"{json.dumps(key.replace('__', '.'))} = {json.dumps(value)}")
     return "\n".join(lines)
 
 
