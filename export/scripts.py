@@ -148,6 +148,8 @@ class PairScript(LaneScript):
         premise_transitions: Tensor | None = None,
         hypothesis_transitions: Tensor | None = None,
     ) -> dict[str, Tensor]:
+        if (premise_transitions is None) != (hypothesis_transitions is None):
+            raise ValueError("transitions: expected those of both sides, or none")
         given: Tensor | None = None
         if premise_transitions is not None and hypothesis_transitions is not None:
             given = torch.cat((premise_transitions, hypothesis_transitions))

@@ -28,6 +28,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.cli.report import comparison_table, parse_table
 from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.files import open_text
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.model.classifiers import load_checkpoint
 from tests.closeness import assert_close
@@ -246,6 +247,19 @@ def test_predict_a_file_keeps_its_order(pair_run: Path, tmp_path: Path, capsys: 
     assert sum(right) >= 24
     assert main(["predict", str(pair_run), "--input", str(source)]) == 0
     assert capsys.readouterr().out == target.read_text()
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+def test_predictions_are_compressed_as_they_are_named(
+    ending: str, pair_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    source, target = write_pairs(tmp_path / "in.jsonl", 3, seed=9), tmp_path / f"out.jsonl{ending}"
+    command = ["predict", str(pair_run), "--input", str(source)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert main([*command, "--output", str(target)]) == 0
+    with open_text(target) as lines:
+        assert "".join(lines) == printed
 
 
 def test_predict_a_file_of_sentences(tree_run: Path, tmp_path: Path, capsys: Capture) -> None:

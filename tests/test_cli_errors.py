@@ -304,6 +304,29 @@ def test_commands_say_what_they_need(
     assert_fails_cleanly(command.replace("RUN", str(pair_run)).split(), message, tmp_path, capsys)
 
 
+def test_no_skip_bad_is_heard(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Where skipping is what the run did, or the command does by itself; without a file it says nothing new."""
+    run = Path(shutil.copytree(pair_run, tmp_path / "run"))
+    (tmp_path / "bad.jsonl").write_text(f"{GOOD}\n[\n")
+    for name in ("best", "last"):
+        config = run / name / "config.json"
+        content = json.loads(config.read_text())
+        data = content["run"]["data"]
+        data.update(
+            skip_bad=True, train=[str(tmp_path / "bad.jsonl")], dev=[str(tmp_path / "bad.jsonl")], extra=[]
+        )
+        config.write_text(json.dumps(content))
+    assert main(["evaluate", str(run)]) == 0
+    assert "1 lines skipped" in capsys.readouterr().err
+    message = r"bad.jsonl:2: not JSON"
+    assert_fails_cleanly(["evaluate", str(run), "--no-skip-bad"], message, tmp_path, capsys)
+    files = [option for split in ("train", "dev") for option in (f"--{split}", str(tmp_path / "bad.jsonl"))]
+    assert main(["inspect", *SNLI, *files]) == 0
+    capsys.readouterr()
+    assert_fails_cleanly(["inspect", *SNLI, *files, "--no-skip-bad"], message, tmp_path, capsys)
+    assert main(["predict", str(run), "--premise", "a", "--hypothesis", "b", "--no-skip-bad"]) == 0
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such checkpoint folder"):
         main(["evaluate", str(tmp_path / "none"), "--debug"])

@@ -51,6 +51,21 @@ def test_no_command_is_wrong_usage_answered_by_the_help(capsys: Capture) -> None
     assert printed.err == build_parser().format_help()
 
 
+def help_of(command: str, option: str) -> str:
+    [action] = [action for action in commands()[command]._actions if option in action.option_strings]
+    return action.help or ""
+
+
+def test_help_says_what_a_setting_means_to_the_command() -> None:
+    assert "default" not in help_of("prepare", "--corpus")
+    assert "spinn prepare" not in help_of("prepare", "--data")
+    assert "spinn prepare" in help_of("train", "--data")
+    assert "initialisation" not in help_of("inspect", "--seed")
+    assert "processes" not in help_of("inspect", "--batch-size")
+    assert "default: the preset's" in help_of("inspect", "--batch-size")
+    assert "--no-skip-bad" in help_of("inspect", "--skip-bad")
+
+
 def wrong_usage(arguments: list[str], capsys: Capture) -> str:
     """What is printed on stderr, with a blank for each line end: where usage is folded depends on its length."""
     with pytest.raises(SystemExit) as status:

@@ -11,7 +11,7 @@ import pytest
 
 from spinn_tensor import ConfigError
 from spinn_tensor.cli.main import build_parser
-from spinn_tensor.cli.train import new_run
+from spinn_tensor.cli.train import new_run, resumed_run
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.training.config import (
     DataConfig,
@@ -289,6 +289,25 @@ def test_the_want_of_word_vectors_is_known_of_a_preset_in_a_file_too(tmp_path: P
 def test_training_config_survives_json() -> None:
     config = TrainingConfig(epochs=3, decay_unit="step", compile=True)
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_what_a_file_says_now_is_told_where_a_run_goes_on(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('base = "spinn-pi"\n[training]\nlearning_rate = 0.01')
+    command = ["train", "--device", "cpu", "--preset", str(own), "--epochs", "3"]
+    args, notes = build_parser().parse_args(command), []
+    saved = new_run(args)
+    assert resumed_run(args, saved, notes.append) == saved
+    assert notes == []
+    for content, message in (
+        ('base = "spinn-pi"\n[training]\nlearning_rate = 0.02', "training.learning_rate: 0.01, there 0.02"),
+        ("[training", "own.toml: "),
+        (None, "own.toml: no such file"),
+    ):
+        own.unlink() if content is None else own.write_text(content)
+        assert resumed_run(args, saved, notes.append) == saved
+        assert message in notes.pop()
+        assert notes == []
 
 
 def test_a_preset_for_one_corpus_is_not_trained_on_another_by_default(tmp_path: Path) -> None:

@@ -133,6 +133,17 @@ def test_transitions_are_for_models_that_do_not_parse() -> None:
             scripted(token_ids, torch.tensor([2]), given)
 
 
+@pytest.mark.parametrize("tables", ["own", "given"])
+@pytest.mark.parametrize("side", ["premise", "hypothesis"])
+def test_transitions_are_those_of_both_sides(tables: str, side: str) -> None:
+    model = tiny_model("pair", "spinn")
+    scripted = script(model, describe(model, tables=tables))
+    token_ids, lengths = torch.ones(1, 2, dtype=torch.int64), torch.tensor([2])
+    given = {f"{side}_transitions": torch.tensor([[0, 0, 1]])}
+    with pytest.raises(torch.jit.Error, match="transitions: expected those of both sides"):
+        scripted(token_ids, lengths, token_ids, lengths, **given)
+
+
 def test_the_file_says_what_it_is(tmp_path) -> None:
     model = tiny_model("pair", "spinn")
     export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_origin
 
 import torch
@@ -39,6 +40,7 @@ def add_settings(
     section: str,  # of a run's settings
     names: Iterable[str] | None = None,  # of these alone
     default: str = "",  # what to say of the default, in place of the value
+    texts: Mapping[str, str] = MappingProxyType({}),  # in place of the settings' own help, with the default
 ) -> None:
     """Make flags of fields of settings, which say their help, checks and default; `given_settings` reads them."""
     fields = settable(section)
@@ -47,8 +49,8 @@ def add_settings(
         flags = item.metadata["flags"]
         if not flags or not flags[0].endswith(name.replace("_", "-")):  # two sections have one of that name
             flags = (f"--{name.replace('_', '-')}", *flags)
-        text = item.metadata["help"].replace("%", "%%")
-        if not default and "(default" not in text and item.default not in (None, (), False):
+        text = texts.get(name, item.metadata["help"]).replace("%", "%%")
+        if not (default or name in texts or "(default" in text or item.default in (None, (), False)):
             shown = f"{item.default:,}" if isinstance(item.default, int) else item.default
             text += f" (default: {shown})"
         kind = kind_of(section, name)

@@ -124,10 +124,11 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
     """Return the settings of the run that bear on the files that are scored, and those given now."""
     data = run_of(checkpoint.config, args.checkpoint).data
     is_own = args.data is None
+    skip_bad = (is_own and data.skip_bad) if args.skip_bad is None else args.skip_bad
     return replace(
         data,
         branching=chosen_branching(args, checkpoint),
-        skip_bad=bool(args.skip_bad) or (is_own and data.skip_bad),
+        skip_bad=skip_bad,
         limit=data.limit if is_own else 0,
         **given_limits(args),
     )

@@ -39,6 +39,11 @@ from spinn_tensor.training.loop import Observer
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, run_config
 from spinn_tensor.training.run import with_corpus
 
+TEXTS = {  # of settings that mean less here than in training
+    "seed": "of the batches that are laid into shapes, and of which trees are drawn",
+    "batch_size": "pairs or sentences of a batch that is laid into shapes",
+    "skip_bad": "leave out bad lines, and say how many and why (default); --no-skip-bad ends at the first",
+}
 WIDTH = 80  # of the bars of a row and what stands beside them
 MOST_BINS = 16
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")
@@ -92,10 +97,10 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="examples of train whose trees are drawn on the page; a pair has two (default: %(default)s)",
     )
-    add_settings(group, "training", ("seed", "batch_size"), default=" (default: the preset's)")
+    add_settings(group, "training", ("seed", "batch_size"), default=" (default: the preset's)", texts=TEXTS)
     add_settings(group, "encoder", ("embedding_dim",), default=" (default: the preset's)")
     add_preset(group, "batch size, seed and width are its")
-    add_data(parser, generated="a temporary folder")
+    add_data(parser, generated="a temporary folder", texts=TEXTS)
     parser.set_defaults(run=run)
 
 
@@ -211,7 +216,7 @@ def _settings(args: argparse.Namespace) -> RunConfig:
     """Return settings, of which data, batch size, seed and width matter here. Raises ConfigError and DataError."""
     given = given_data(args)
     corpus = prepared_from(given.get("data")) or corpus_of(args.preset)
-    data = DataConfig(**{"corpus": corpus, **given, "skip_bad": True})
+    data = DataConfig(**{"corpus": corpus, "skip_bad": True, **given})
     settings = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
     return settings.changed(**given_settings(args, "training", "encoder"))
 

@@ -40,7 +40,7 @@ from spinn_tensor.data_prep.corpora.formats import (
     SentenceFormat,
 )
 from spinn_tensor.data_prep.corpora.read import corpus_of, read_examples_as_columns
-from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.data_prep.files import Skipped, write_text
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
@@ -77,7 +77,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--premise", metavar="PARSE", help="binary parse (or text, see above) of the premise")
     parser.add_argument("--hypothesis", metavar="PARSE", help="the same of the hypothesis")
     parser.add_argument("--sentence", metavar="PARSE", help="the same, for a model of sentences")
-    parser.add_argument("--input", type=Path, metavar="FILE", help="jsonl, plain or .gz")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="jsonl, plain or compressed")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="jsonl with the predictions (default: stdout)"
     )
@@ -141,7 +141,7 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     names, corpus = _read(args, checkpoint, skipped)
     probabilities = predict_probabilities(checkpoint.model, corpus)
     labels = checkpoint.config.model.labels
-    with nullcontext(sys.stdout) if args.output is None else atomic_write(args.output) as file:
+    with nullcontext(sys.stdout) if args.output is None else write_text(args.output) as file:
         for name, row in zip(names, probabilities.tolist(), strict=True):
             shares = {label: round(share, 6) for label, share in zip(labels, row, strict=True)}
             best = labels[int(np.argmax(row))]
@@ -195,7 +195,7 @@ def _check_usage(args: argparse.Namespace) -> None:
     if [pair, args.sentence is not None, args.input is not None].count(True) != 1:
         raise ConfigError("give --premise and --hypothesis, or --sentence, or --input")
     for option in ("output", "field", "skip_bad", "max_line_bytes"):
-        if getattr(args, option) is not None and args.input is None:
+        if getattr(args, option) not in (None, False) and args.input is None:
             raise ConfigError(f"--{option.replace('_', '-')} goes with --input")
 
 

@@ -10,16 +10,26 @@ from typing import Any
 
 from rich.console import Console
 
-from spinn_tensor.cli.arguments import add_command, add_device, choose_device, given_data
+from spinn_tensor.cli.arguments import add_command, add_device, add_settings, choose_device, given_data
 from spinn_tensor.cli.progress import counters, download_bar
 from spinn_tensor.cli.report import plain_table, print_skipped
-from spinn_tensor.cli.train import add_files
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.training.config import DataConfig
+from spinn_tensor.training.config import DataConfig, settable
 from spinn_tensor.training.preparation import prepare_store
+
+OF_TRAINING = (
+    "vectors",
+    "min_count",
+    "lower",
+    "node_labels",
+)  # settings of data that a store does not depend on
+TEXTS = {
+    "corpus": "kind of files; needed unless --download is given",
+    "data": "folder of the corpus, or its official zip (SNLI, MultiNLI, SST)",
+}
 
 DESCRIPTION = """\
 Reads a corpus and writes its columns (words as numbers, transitions as bits, labels) into a
@@ -67,7 +77,8 @@ def add_parser(subparsers: Any) -> None:
         "--parser", type=Path, metavar="CHECKPOINT", help="a SPINN of kind spinn, which makes all trees"
     )
     add_device(parser)
-    add_files(parser)
+    names = [name for name in settable("data") if name not in OF_TRAINING]
+    add_settings(parser.add_argument_group("data"), "data", names, texts=TEXTS)
     parser.set_defaults(run=run)
 
 

@@ -78,7 +78,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    settings, device, skipped = new_run(args), choose_device(args), Skipped()
+    notes: list[str] = []
+    settings, device, skipped = new_run(args, notes.append), choose_device(args), Skipped()
     if settings.training.compile:
         check_compile(device)
     with ExitStack() as files:  # opened first, so that a folder that is not there costs no training
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         folder = Path(files.enter_context(tempfile.TemporaryDirectory()))
         trainer = make_trainer(settings, device, skipped)
         print_skipped(skipped)
+        for text in notes:
+            print(f"note: {text}")
         if text := without_vectors(settings):
             print(text)
         written = None if trace is None else folder / args.trace.name

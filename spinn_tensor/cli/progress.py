@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -80,8 +80,9 @@ class TerminalObserver(Observer):
         gold: str = CORPUS_TREES,
         silent: bool = False,
         n_epochs: int | None = None,  # of the run, to say where there is none left; None: not known
+        notes: Sequence[str] = (),  # to be said when the examples are read, and nothing is wrong with them
     ) -> None:
-        self._title, self._n_epochs = title, n_epochs
+        self._title, self._n_epochs, self._notes = title, n_epochs, notes
         self._silent = silent  # signals only
         self._gold = "" if gold == CORPUS_TREES else f" against {gold}"
         self._signal = 0
@@ -119,6 +120,8 @@ class TerminalObserver(Observer):
         self._training = True
         self._unit = unit
         self._steps_per_epoch = steps_per_epoch
+        for text in self._notes:
+            self._say(f"note: {text}")
         if progress.step:
             self._say(self._where_it_goes_on(progress))
         console = Console(stderr=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from spinn_tensor.cli.arguments import (
@@ -18,10 +20,10 @@ from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.cli.report import gold_trees, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.splits import prepared_from
-from spinn_tensor.training.config import DataConfig, RunConfig, parse_setting, settable
+from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
 from spinn_tensor.training.distributed import joined
 from spinn_tensor.training.hardware import missing_to_compile
-from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, preset_table, run_config
+from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, is_file, preset_table, run_config
 from spinn_tensor.training.run import Results, check_same_run, execute, is_own_restart, saved_run
 
 DESCRIPTION = """\
@@ -79,12 +81,7 @@ presets (dropout: embedding / classifier; L2 is RMSprop's weight decay, on matri
 {presets}
 """
 
-OF_TRAINING = (
-    "vectors",
-    "min_count",
-    "lower",
-    "node_labels",
-)  # settings of data that reading files has no use for
+Note = Callable[[str], object]
 GROUPS = {
     "training": "training (default: the preset's)",
     "encoder": "encoder (default: the preset's)",
@@ -104,7 +101,8 @@ def add_parser(subparsers: Any) -> None:
         "--resume",
         action="store_true",
         help="go on with the run in --output (begin one if there is none); settings other than its own are "
-        "refused, but for epochs, save_every, log_every and prefetch",
+        "refused, but for epochs, save_every, log_every and prefetch; a --preset file that changed is told of, and "
+        "not followed",
     )
     either.add_argument("--overwrite", action="store_true", help="delete the run in --output first")
     add_device(parser)
@@ -131,16 +129,14 @@ def add_run_settings(parser: argparse.ArgumentParser, generated: str) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser, generated: str) -> None:
+def add_data(
+    parser: argparse.ArgumentParser,
+    generated: str,
+    texts: Mapping[str, str] = MappingProxyType({}),  # of `add_settings`
+) -> None:
     """Add the files, and what training makes of them; the corpus is made in `generated` where there are none."""
     of_generated = f"Where logic and listops have no files, the corpus is generated in {generated}."
-    add_settings(parser.add_argument_group("data", of_generated), "data")
-
-
-def add_files(parser: argparse.ArgumentParser) -> None:
-    """Add which files are read, and how."""
-    names = [name for name in settable("data") if name not in OF_TRAINING]
-    add_settings(parser.add_argument_group("data"), "data", names)
+    add_settings(parser.add_argument_group("data", of_generated), "data", texts=texts)
 
 
 def add_preset(group: argparse._ActionsContainer, where: str) -> None:
@@ -157,10 +153,11 @@ def run(args: argparse.Namespace) -> int:
         ".toml"
     )
     with joined(choose_device(args)) as ranks:
-        settings, resume = ranks.from_first(lambda: _settings(args, output))
+        settings, resume, notes = ranks.from_first(lambda: _settings(args, output))
         gold = gold_trees(settings.data.branching)
         n_epochs = settings.training.epochs
-        with TerminalObserver(gold=gold, silent=not ranks.is_first, n_epochs=n_epochs) as observer:
+        silent = not ranks.is_first
+        with TerminalObserver(gold=gold, silent=silent, n_epochs=n_epochs, notes=notes) as observer:
             results = execute(
                 settings,
                 output,
@@ -176,13 +173,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(args: argparse.Namespace, output: Path) -> tuple[RunConfig, bool]:
-    """Return the run's settings, and whether it may go on with the one in its folder."""
+def _settings(args: argparse.Namespace, output: Path) -> tuple[RunConfig, bool, list[str]]:
+    """Return the run's settings, whether it may go on with the one in its folder, and what is to be said of it."""
+    notes: list[str] = []
     resume = args.resume or is_own_restart(output)
     saved = saved_run(output) if resume else None
     if args.resume and saved is None:
         print(f"nothing to resume in {output}: beginning a new run")
-    return new_run(args) if saved is None else resumed_run(args, saved), resume
+    settings = new_run(args, notes.append) if saved is None else resumed_run(args, saved, notes.append)
+    return settings, resume, notes
 
 
 def _print_summary(results: Results, output: Path) -> None:
@@ -199,17 +198,27 @@ def _print_summary(results: Results, output: Path) -> None:
     )
 
 
-def new_run(args: argparse.Namespace) -> RunConfig:
-    """Return the settings of a new run: preset, then flags, then --set. Raises ConfigError."""
+def new_run(args: argparse.Namespace, note: Note = lambda text: None) -> RunConfig:
+    """Return the settings of a new run: preset, then flags, then --set. Raises ConfigError.
+
+    `note` is told what the run does for want of something, as a line for its user.
+    """
     given = given_data(args)
     data = DataConfig(**{"corpus": prepared_from(given.get("data")) or corpus_of(args.preset), **given})
-    preset = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
-    preset = run_config(preset.preset, _with_flags(preset, args).data)  # --set may have said vectors
+    return _of_preset(args.preset or DEFAULT_PRESETS[data.corpus], data, args, note)
+
+
+def _of_preset(
+    name: str, data: DataConfig, args: argparse.Namespace, note: Note = lambda text: None
+) -> RunConfig:
+    """Return the run that a preset and the flags describe."""
+    preset = run_config(name, data)
+    preset = run_config(name, _with_flags(preset, args).data)  # --set may have said vectors
     settings = _with_flags(preset, args)
-    return _compiled(settings, preset, args) if choose_device(args) == "cuda" else settings
+    return _compiled(settings, preset, args, note) if choose_device(args) == "cuda" else settings
 
 
-def _compiled(settings: RunConfig, preset: RunConfig, args: argparse.Namespace) -> RunConfig:
+def _compiled(settings: RunConfig, preset: RunConfig, args: argparse.Namespace, note: Note) -> RunConfig:
     """Return settings with compiled steps, CUDA's default, unless command line, model or machine says no."""
     if settings.training.compile or settings.not_compilable is not None:
         return settings
@@ -217,18 +226,29 @@ def _compiled(settings: RunConfig, preset: RunConfig, args: argparse.Namespace) 
     if not compiled.training.compile:  # --no-compile, or --set
         return settings
     if (missing := missing_to_compile("cuda")) is not None:
-        print(f"note: steps are not compiled: {missing}")
+        note(f"steps are not compiled: {missing}")
         return settings
     return compiled
 
 
-def resumed_run(args: argparse.Namespace, saved: RunConfig) -> RunConfig:
-    """Return the saved settings. Raises ConfigError where the command line would change them."""
+def resumed_run(args: argparse.Namespace, saved: RunConfig, note: Note) -> RunConfig:
+    """Return the saved settings. Raises ConfigError where the command line would change them.
+
+    `note` is told where the file of a preset would make another run of it now.
+    """
     if args.preset is not None and args.preset != saved.preset:
         raise ConfigError(f"--resume: preset differs: the run has {saved.preset!r}, now {args.preset!r}")
     given = {f"data__{name}": value for name, value in given_data(args).items()}
     wanted = _with_flags(saved.changed(**given), args)
     check_same_run(saved, wanted)
+    if args.preset is not None and is_file(args.preset):
+        try:
+            now = _of_preset(args.preset, wanted.data, args)
+            changes = [f"{key}: {old!r}, there {new!r}" for key, old, new in differences(wanted, now)]
+        except ConfigError as error:
+            changes = [str(error)]
+        if changes:
+            note(f"the run keeps its own settings, not what {args.preset} says now ({'; '.join(changes)})")
     return wanted
 
 
