@@ -9,6 +9,7 @@ It is read without torch, and strictly, as a checkpoint is. Names and shapes of 
 pair        premise_ids (batch, length) int64, premise_lengths (batch,) int64, hypothesis_ids, hypothesis_lengths
 sentence    token_ids, lengths
 parse       token_ids, lengths
+sequence    the same, of an encoder that looks at no tree
 given       and premise_transitions, hypothesis_transitions or transitions (batch, 2 length - 1) int64, -1 padding
 forest      token_ids (tokens,) of all sentences, premises first; left_index, right_index (steps, width) int64 and
             root_index (sentences,) int64, of `data_prep.tables.forest_tables` with `padded`
@@ -58,16 +59,16 @@ class Exported(Settings):
 
     format: str = field(metadata={"allowed": one_of(*ARTEFACTS)})
     task: str  # "pair", "sentence" or "parse"
-    kind: str  # of the encoder: "spinn", "spinn-pi", "spinn-pi-nt"
-    # what it composes by: "own" transitions, "given" ones, a "forest" schedule
-    tables: str = field(metadata={"allowed": one_of("own", "given", "forest")})
+    kind: str  # of the encoder: "spinn", "spinn-pi", "spinn-pi-nt", "lstm", "bilstm", "bow"
+    # what it composes by: "own" transitions, "given" ones, a "forest" schedule; or it reads the words as a "sequence"
+    tables: str = field(metadata={"allowed": one_of("own", "given", "forest", "sequence")})
     labels: list[str]  # names of the classes, in the order of the logits; none for a model that only parses
     # trees that it was trained with, where these were made without a parser
     branching: str | None = field(metadata={"allowed": one_of(*BRANCHINGS)})
     vocabulary_sha256: str
     # tokens of a sentence at most; 0 = any number
     max_length: int = field(metadata={"allowed": NOT_NEGATIVE})
-    hidden_dim: int = field(metadata={"allowed": NOT_NEGATIVE})  # H
+    hidden_dim: int = field(metadata={"allowed": NOT_NEGATIVE})  # width of an encoding: H, of a bilstm 2H
     precision: str  # "float32", "float16" or "int8"
     folded: bool  # whether the words' leaf states are one table
     # how it reads Penn trees; folders of before the option have none in them

@@ -93,9 +93,9 @@ def _tanh_gate_last(rows: Tensor) -> Tensor:
 
 
 def lstm_directions(lstm: nn.LSTM) -> list[tuple[Affine, Tensor]]:
-    """Return for either direction the words' product with both biases, and the matrix of h (D, 4D)."""
+    """Return for each direction the words' product with both biases, and the matrix of h (D, 4D)."""
     directions = []
-    for suffix in ("", "_reverse"):
+    for suffix in ("", "_reverse")[: 1 + lstm.bidirectional]:
         weight_input, weight_hidden, bias_input, bias_hidden = (
             getattr(lstm, f"{name}_l0{suffix}").detach()
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

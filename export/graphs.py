@@ -40,15 +40,69 @@ from spinn_tensor.export.step import (
     transitions_of,
 )
 from spinn_tensor.model.classifiers import Model, SentenceParser
-from spinn_tensor.model.encoder import ParsingMachine, StackMachine
+from spinn_tensor.model.encoder import LastState, ParsingMachine, StackMachine
+
+
+class Lstm(nn.Module):
+    """Run an LSTM over the words of each sentence, in one direction or in both."""
+
+    forth: Tensor  # (H, 4H) of h
+    back: Tensor  # the same of the other direction, where there is one
+
+    def __init__(self, lstm: nn.LSTM, n_sides: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.n_sides = n_sides
+        directions = lstm_directions(lstm)
+        self.words = nn.ModuleList(product(words, dtype) for words, _ in directions)
+        for name, (_, hidden) in zip(("forth", "back"), directions, strict=False):
+            self.register_buffer(name, hidden.to(dtype))
+
+    def forward(
+        self,
+        x: Tensor,  # (B, N, I)
+        lengths: Tensor,  # (B,)
+    ) -> (
+        Tensor
+    ):  # (B, N, H), or (B, N, 2H), h of every word; what lies beyond a sentence's length is anything
+        forth = self._run(self.words[0](x), self.forth)
+        if len(self.words) == 1:
+            return forth
+        turned = reversed_columns(lengths, x.shape[1]).unsqueeze(2).expand(-1, -1, x.shape[2])
+        back = self._run(self.words[1](torch.gather(x, 1, turned)), self.back)
+        return torch.cat((forth, torch.gather(back, 1, turned[:, :, : back.shape[2]])), 2)
+
+    def last(
+        self,
+        x: Tensor,  # (B, N, I)
+        lengths: Tensor,  # (B,)
+    ) -> Tensor:  # (B, H), or (B, 2H)
+        """Return the last h of each direction: of the other one that of the first word."""
+        h, hidden_dim = self(x, lengths), self.forth.shape[0]
+        end = (lengths - 1).view(-1, 1, 1).expand(-1, 1, hidden_dim)
+        forth = torch.gather(h[:, :, :hidden_dim], 1, end).squeeze(1)
+        return torch.cat((forth, h[:, 0, hidden_dim:]), 1)
+
+    def _run(
+        self,
+        sums: Tensor,  # (B, N, 4H)
+        hidden: Tensor,  # (H, 4H)
+    ) -> Tensor:  # (B, N, H)
+        n_examples = sums.shape[0] // self.n_sides
+        zero = sums.new_zeros(sums.shape[0], hidden.shape[0])
+
+        def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            h, c = lstm_step(now, carry[0], carry[1], hidden)
+            read = h.view(-1, n_examples * hidden.shape[0])  # why, see `LaneGraph.encode`
+            return (h, c), read.view(h.shape).clone()
+
+        _, h = scan(step, (zero, zero.clone()), sums.transpose(0, 1))
+        return h.transpose(0, 1)
 
 
 class Leaves(nn.Module):
     """Turn word ids into leaf states."""
 
     table: Tensor  # (V, D) folded, or (V, E)
-    forth: Tensor  # (D / 2, 2D) of the LSTM's h, with a bidirectional leaf encoder
-    back: Tensor
 
     def __init__(self, model: Model, fold_leaves: bool, dtype: torch.dtype) -> None:
         super().__init__()
@@ -63,10 +117,7 @@ class Leaves(nn.Module):
         self.sum_type = sum_type(leaves.embedding.weight)
         self.n_words = table.shape[0]
         self.n_sides = len(sides_of(model.config.task))
-        directions = [] if leaves.lstm is None else lstm_directions(leaves.lstm)
-        self.words = nn.ModuleList(product(words, dtype) for words, _ in directions)
-        for name, (_, hidden) in zip(("forth", "back"), directions, strict=False):
-            self.register_buffer(name, hidden.to(dtype))
+        self.lstm = None if leaves.lstm is None else Lstm(leaves.lstm, self.n_sides, dtype)
 
     def forward(
         self,
@@ -84,29 +135,7 @@ class Leaves(nn.Module):
         place = torch.arange(n_words, device=token_ids.device)
         token_ids = torch.where(place < lengths.unsqueeze(1), token_ids, torch.zeros_like(token_ids))
         x = self(token_ids)
-        if len(self.words) == 0:
-            return x
-        n_examples = token_ids.shape[0] // self.n_sides
-        turned = reversed_columns(lengths, n_words).unsqueeze(2).expand(-1, -1, x.shape[2])
-        forth = self._run(self.words[0](x), self.forth, n_examples)
-        back = self._run(self.words[1](torch.gather(x, 1, turned)), self.back, n_examples)
-        return torch.cat((forth, torch.gather(back, 1, turned[:, :, : back.shape[2]])), 2)
-
-    @staticmethod
-    def _run(
-        sums: Tensor,  # (B, N, 4 D / 2)
-        hidden: Tensor,  # (D / 2, 4 D / 2)
-        n_examples: int,
-    ) -> Tensor:  # (B, N, D / 2)
-        zero = sums.new_zeros(sums.shape[0], hidden.shape[0])
-
-        def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-            h, c = lstm_step(now, carry[0], carry[1], hidden)
-            read = h.view(-1, n_examples * hidden.shape[0])  # why, see `LaneGraph.encode`
-            return (h, c), read.view(h.shape).clone()
-
-        _, h = scan(step, (zero, zero.clone()), sums.transpose(0, 1))
-        return h.transpose(0, 1)
+        return x if self.lstm is None else self.lstm(x, lengths)
 
 
 def product(affine: Affine, dtype: torch.dtype) -> Product:
@@ -150,6 +179,15 @@ class Graph(nn.Module):
     def outputs(self) -> list[str]:
         return list(output_axes(self.task, self.table_kind))
 
+    def lanes(
+        self,
+        inputs: list[Tensor],  # ids and lengths of each side, first of all
+    ) -> tuple[Tensor, Tensor]:  # (B, N) int64, (B,) int64
+        """Return the ids and lengths of the sentences of all sides."""
+        if self.leaves.n_sides == 1:
+            return inputs[0], inputs[1]
+        return torch.cat(inputs[0:4:2]), torch.cat(inputs[1:4:2])
+
     def outcome(
         self,
         encodings: Tensor,  # (n, H) premises, then hypotheses
@@ -188,12 +226,10 @@ class LaneGraph(Graph):
 
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Encode the sentences of all sides as lanes side by side."""
-        if self.leaves.n_sides == 1:
-            token_ids, lengths = inputs[:2]
-            given = inputs[2] if self.table_kind == "given" else None
-        else:
-            token_ids, lengths = torch.cat(inputs[0:4:2]), torch.cat(inputs[1:4:2])
-            given = torch.cat(inputs[4:]) if self.table_kind == "given" else None
+        token_ids, lengths = self.lanes(inputs)
+        given = None
+        if self.table_kind == "given":
+            given = torch.cat(inputs[2 * self.leaves.n_sides :])
         encodings, transitions = self.encode(token_ids, lengths, given)
         if given is not None:
             return self.outcome(encodings)
@@ -228,6 +264,26 @@ class LaneGraph(Graph):
         first = start(words, n_words, weights.hidden.shape[0])
         last, reduced = scan(run, tuple(first), (numbers,) if given is None else (numbers, given.t()))
         return roots(words, last[0]), transitions_of(reduced, lengths)
+
+
+class SequenceGraph(Graph):
+    """Encode by the words in a row: an LSTM's last h, or the sum of the words."""
+
+    def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
+        super().__init__(model, table_kind, fold_leaves, dtype)
+        composer = model.encoder.composer
+        self.lstm = (
+            Lstm(composer.lstm, self.leaves.n_sides, dtype) if isinstance(composer, LastState) else None
+        )
+
+    def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """Encode the sentences of all sides at once."""
+        token_ids, lengths = self.lanes(inputs)
+        x = self.leaves.of_lanes(token_ids, lengths)
+        if self.lstm is not None:
+            return self.outcome(self.lstm.last(x, lengths))
+        real_mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        return self.outcome(torch.where(real_mask.unsqueeze(2), x, torch.zeros_like(x)).sum(1))
 
 
 class ForestGraph(Graph):
@@ -270,7 +326,7 @@ class ForestGraph(Graph):
 
 def build_graph(
     model: Model,
-    table_kind: str,  # "own", "given" or "forest"
+    table_kind: str,  # "own", "given", "forest" or "sequence"
     *,
     fold_leaves: bool = False,  # embedding, projection and batch norm as one table
     dtype: torch.dtype | None = None,  # of tables, matrices and products with them; None = that of the sums
@@ -284,6 +340,8 @@ def build_graph(
     dtype = sum_type(model.encoder.leaves.embedding.weight) if dtype is None else dtype
     if table_kind == "forest":
         graph: Graph = ForestGraph(model, table_kind, fold_leaves, dtype)
+    elif table_kind == "sequence":
+        graph = SequenceGraph(model, table_kind, fold_leaves, dtype)
     else:
         graph = LaneGraph(model, table_kind, fold_leaves, dtype, onnx_loop)
     return graph.cpu().eval()

@@ -17,7 +17,14 @@ from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.export.artefact import PRECISIONS, Exported
 from spinn_tensor.model.classifiers import Model, SentenceParser
 
-TABLE_KINDS = {"spinn": ("own", "given"), "spinn-pi": ("given",), "spinn-pi-nt": ("forest",)}
+TABLE_KINDS = {
+    "spinn": ("own", "given"),
+    "spinn-pi": ("given",),
+    "spinn-pi-nt": ("forest",),
+    "lstm": ("sequence",),
+    "bilstm": ("sequence",),
+    "bow": ("sequence",),
+}
 
 Arrays = dict[str, np.ndarray]
 Candidate = Callable[[Arrays], Arrays]  # an artefact that runs: inputs and outputs by name
@@ -30,8 +37,6 @@ class ExportError(ValueError):
 def check_exportable(model: Model, table_kind: str) -> None:
     """Raise ExportError for a model that has no artefact on tables of this kind, or whose weights are no numbers."""
     kind = model.config.encoder.kind
-    if kind not in TABLE_KINDS:
-        raise ExportError(f"an encoder of kind {kind!r} is not exported; only {', '.join(TABLE_KINDS)} are")
     if table_kind not in TABLE_KINDS[kind]:
         raise ExportError(
             f"an encoder of kind {kind!r} runs on {' or '.join(TABLE_KINDS[kind])}, not {table_kind!r}"
@@ -49,15 +54,14 @@ def check_exportable(model: Model, table_kind: str) -> None:
 
 def default_tables(model: Model) -> str:
     """Return the kind of tables that a model was trained with."""
-    kind = model.config.encoder.kind
-    return TABLE_KINDS[kind][0] if kind in TABLE_KINDS else "sequence"
+    return TABLE_KINDS[model.config.encoder.kind][0]
 
 
 def describe(
     model: Model,
     form: str = "onnx",  # one of ARTEFACTS
     *,
-    tables: str | None = None,  # "own", "given" or "forest"; None = what the model was trained with
+    tables: str | None = None,  # one of TABLE_KINDS of the kind; None = what the model was trained with
     fold_leaves: bool = False,  # embedding, projection and batch norm as one table
     max_length: int = 0,  # tokens of a sentence at most, for those who read it; 0 = any number
     vocabulary_sha256: str = "",
@@ -81,7 +85,7 @@ def describe(
         binarize=binarize,
         vocabulary_sha256=vocabulary_sha256,
         max_length=max_length,
-        hidden_dim=config.encoder.hidden_dim,
+        hidden_dim=model.encoder.output_dim,
         precision=PRECISIONS.get(form, "float32"),
         folded=fold_leaves,
     )

@@ -20,7 +20,7 @@ import torch
 
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.artefact import Exported
-from spinn_tensor.export.graphs import Graph, build_graph, traced
+from spinn_tensor.export.graphs import Graph, LaneGraph, build_graph, traced
 from spinn_tensor.export.interface import ExportError, exporting, quiet
 from spinn_tensor.export.loop_onnx import TRANSLATIONS, with_loop
 from spinn_tensor.model.classifiers import Model
@@ -66,7 +66,7 @@ def onnx_model(model: Model, exported: Exported) -> ModelProto:
     if n_bytes > MOST_BYTES:
         raise ExportError(f"weights of {n_bytes / 1e9:.1f} GB: one ONNX file holds 2 GB at most")
     proto = _exported(graph)
-    if graph.table_kind != "forest":
+    if isinstance(graph, LaneGraph):
         config = model.config.encoder
         proto = with_loop(
             proto,

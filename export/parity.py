@@ -52,6 +52,7 @@ BATCH_TABLES: dict[str, TableKind] = {
     "own": "own",
     "given": "lanes",
     "forest": "forest",
+    "sequence": "sequence",
 }  # of `make_sentence_batch`
 POISON = -(10**9)  # padding that is no word
 
@@ -135,7 +136,7 @@ class _Choices:
 def random_cases(
     model: Model,
     *,
-    tables: str | None = None,  # "own", "given" or "forest"; None = what the model was trained with
+    tables: str | None = None,  # see `interface.TABLE_KINDS`; None = what the model was trained with
     batch_sizes: Sequence[int] = BATCH_SIZES,
     seed: int = 0,
 ) -> Iterator[Case]:
@@ -233,7 +234,7 @@ def require(
 def reference(
     model: Model,
     case: Case,
-    tables: str,  # "own", "given" or "forest"
+    tables: str,
 ) -> Arrays:
     """Return what the model says of a case in evaluation, by the names of the outputs of its graphs."""
     outputs, parse = _outcome(model, case.columns, tables)

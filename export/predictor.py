@@ -4,6 +4,7 @@ The same methods and results as `spinn_tensor.Pipeline` has for a checkpoint, th
 composes by depends on its tables:
 
     own              its own trees, whatever is given
+    sequence         none
     given, forest    those given, or those that are made:
         parser=OnnxPredictor(...)       another exported model makes them for text without a parse
         trees="left", "right", ...      such trees replace those given, too
@@ -66,17 +67,17 @@ class OnnxPredictor(TextModel):
         self.exported, tokenizer, path = read_export(folder)
         if not ARTEFACTS[self.exported.format].endswith(".onnx"):
             raise ArtefactError(f"{path}: a {self.exported.format} artefact, expected ONNX")
-        makes_trees = self.exported.tables == "own"
+        composes_by = {"own": "own", "sequence": "none"}.get(self.exported.tables, "given")
         if parser is not None and parser.exported.tables != "own":
             raise ConfigError(f"parser: a model of kind {parser.exported.kind!r} makes no trees")
-        if trees is None and parser is None and not makes_trees:
+        if trees is None and parser is None and composes_by == "given":
             trees = self.exported.branching
         self.parser = parser
         super().__init__(
             self.exported.task,
             self.exported.kind,
             tokenizer,
-            trees="own" if makes_trees else "given",
+            trees=composes_by,
             branching=trees,
             tree_maker=None if parser is None else parser._as_tree_maker(),
             binarize=self.exported.binarize,

@@ -90,7 +90,7 @@ def run_lstm(
     sums: Tensor,  # (B, N, 4D) of the words
     hidden: Tensor,  # (D, 4D)
 ) -> Tensor:  # (B, N, D)
-    """Run one direction of a bidirectional leaf encoder."""
+    """Run one direction of an LSTM."""
     h = sums.new_zeros(sums.shape[0], hidden.shape[0])
     c = torch.zeros_like(h)
     outputs = sums.new_empty(sums.shape[0], sums.shape[1], hidden.shape[0])
@@ -121,24 +121,35 @@ def with_null_row(
     return states
 
 
-def run_both_ways(
-    forth_sums: Tensor,  # (L, 2D) of all sentences' words: 4 gates of D / 2
-    back_sums: Tensor,  # (L, 2D)
+def run_ways(
+    sums: list[Tensor],  # of each direction (L, 4H), of all sentences' words
     real_mask: Tensor,  # (B, N) bool, True where a sentence has a word
     lengths: Tensor,  # (B,) int64
-    forth: Tensor,  # (D / 2, 2D) of h
-    back: Tensor,  # (D / 2, 2D)
-) -> Tensor:  # (L, D)
-    """Run the bidirectional leaf encoder."""
-    n_lanes, n_words, n_sums = real_mask.shape[0], real_mask.shape[1], forth_sums.shape[1]
-    lanes = forth_sums.new_zeros(2, n_lanes, n_words, n_sums)
-    lanes[0, real_mask] = forth_sums
-    lanes[1, real_mask] = back_sums
+    hidden: list[Tensor],  # of each direction (H, 4H), of h
+) -> Tensor:  # (B, N, H), or (B, N, 2H)
+    """Run an LSTM over the words of each sentence, in one direction or in both."""
+    n_lanes, n_words, n_sums = real_mask.shape[0], real_mask.shape[1], sums[0].shape[1]
     turned = reversed_columns(lengths, n_words).unsqueeze(2).expand(-1, -1, n_sums)
-    h_forth = run_lstm(lanes[0], forth)
-    h_back = run_lstm(torch.gather(lanes[1], 1, turned), back)
-    h_back = torch.gather(h_back, 1, turned[:, :, : h_back.shape[2]])
-    return torch.cat((h_forth, h_back), 2)[real_mask]
+    ways: list[Tensor] = []
+    for number in range(len(sums)):
+        lanes = sums[number].new_zeros(n_lanes, n_words, n_sums)
+        lanes[real_mask] = sums[number]
+        if number == 0:
+            ways.append(run_lstm(lanes, hidden[0]))
+        else:
+            h = run_lstm(torch.gather(lanes, 1, turned), hidden[1])
+            ways.append(torch.gather(h, 1, turned[:, :, : h.shape[2]]))
+    return torch.cat(ways, 2)
+
+
+def last_states(
+    h: Tensor,  # (B, N, H), or (B, N, 2H)
+    lengths: Tensor,  # (B,) int64
+    hidden_dim: int,  # H
+) -> Tensor:  # (B, H), or (B, 2H)
+    """Return the last h of each direction: of the other one that of the first word."""
+    lane = torch.arange(lengths.shape[0], device=h.device)
+    return torch.cat((h[lane, lengths - 1, :hidden_dim], h[:, 0, hidden_dim:]), 1)
 
 
 def run_forest(

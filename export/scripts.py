@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.artefact import EXPORT, Exported
-from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, build_graph
+from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Lstm, SequenceGraph, build_graph
 from spinn_tensor.export.interface import (
     Candidate,
     exporting,
@@ -24,11 +24,35 @@ from spinn_tensor.export.interface import (
     reading,
     require_ours,
 )
-from spinn_tensor.export.script_loop import run_both_ways, run_forest, run_lanes
+from spinn_tensor.export.script_loop import last_states, run_forest, run_lanes, run_ways
 from spinn_tensor.export.step import StepWeights
 from spinn_tensor.model.classifiers import Model
 
 LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order of the logits
+
+
+class LstmScript(nn.Module):
+    """Run an LSTM over the words of each sentence, in one direction or in both."""
+
+    forth: Tensor  # (H, 4H) of h
+    back: Tensor  # the same of the other direction; (0, 4H) where there is none
+
+    def __init__(self, lstm: Lstm) -> None:
+        super().__init__()
+        self.words = lstm.words
+        self.register_buffer("forth", lstm.forth)
+        self.register_buffer("back", lstm.back if len(lstm.words) == 2 else lstm.forth[:0])
+
+    def forward(
+        self,
+        x: Tensor,  # (L, I) of all sentences' words
+        real_mask: Tensor,  # (B, N) bool, True where a sentence has a word
+        lengths: Tensor,  # (B,) int64
+    ) -> Tensor:  # (B, N, H), or (B, N, 2H)
+        sums: list[Tensor] = []
+        for product in self.words:
+            sums.append(product(x))
+        return run_ways(sums, real_mask, lengths, [self.forth, self.back])
 
 
 class Script(nn.Module):
@@ -41,6 +65,7 @@ class Script(nn.Module):
         self.pairs = graph.task == "pair"
         self.register_buffer("table", graph.leaves.table)
         self.projection, self.head = graph.leaves.projection, graph.head
+        self.leaf_lstm = None if graph.leaves.lstm is None else LstmScript(graph.leaves.lstm)
 
     def words(
         self,
@@ -48,6 +73,20 @@ class Script(nn.Module):
     ) -> Tensor:  # (L, D)
         x = torch.nn.functional.embedding(token_ids, self.table)
         return x if self.projection is None else self.projection(x)
+
+    def real_words(
+        self,
+        token_ids: Tensor,  # (B, N) int64
+        lengths: Tensor,  # (B,) int64
+    ) -> tuple[Tensor, Tensor]:  # (L, D), (B, N) bool, True where a sentence has a word
+        n_words = token_ids.shape[1]
+        if int(lengths.min()) < 1 or int(lengths.max()) > n_words:
+            raise ValueError("lengths: expected at least 1 and at most as many words as there are token ids")
+        real_mask = torch.arange(n_words, device=token_ids.device) < lengths.unsqueeze(1)
+        words = self.words(token_ids[real_mask])
+        if self.leaf_lstm is not None:
+            words = self.leaf_lstm(words, real_mask, lengths)[real_mask]
+        return words, real_mask
 
     def outcome(
         self,
@@ -84,18 +123,12 @@ class LaneScript(Script):
     tracker_bias: Tensor
     score: Tensor
     score_limit: Tensor
-    forth: Tensor  # (D / 2, 2D) of h, with a bidirectional leaf encoder
-    back: Tensor
 
     def __init__(self, graph: LaneGraph) -> None:
         super().__init__(graph)
         self.takes_transitions = graph.table_kind == "given"
         for name, weight in graph.weights()._asdict().items():
             self.register_buffer(name, weight)
-        if len(graph.leaves.words) > 0:
-            self.forth_words, self.back_words = graph.leaves.words
-            self.register_buffer("forth", graph.leaves.forth)
-            self.register_buffer("back", graph.leaves.back)
 
     def run(
         self,
@@ -103,16 +136,9 @@ class LaneScript(Script):
         lengths: Tensor,  # (B,) int64
         given: Tensor | None,  # (B, 2N - 1) int64
     ) -> dict[str, Tensor]:
-        n_words = token_ids.shape[1]
         if (given is not None) != self.takes_transitions:
             raise ValueError("transitions: expected those of all sentences, and none for a model that parses")
-        if int(lengths.min()) < 1 or int(lengths.max()) > n_words:
-            raise ValueError("lengths: expected at least 1 and at most as many words as there are token ids")
-        real_mask = torch.arange(n_words, device=token_ids.device) < lengths.unsqueeze(1)
-        words = self.words(token_ids[real_mask])
-        if hasattr(self, "forth_words"):
-            sums = self.forth_words(words), self.back_words(words)
-            words = run_both_ways(sums[0], sums[1], real_mask, lengths, self.forth, self.back)
+        words, _ = self.real_words(token_ids, lengths)
         weights = StepWeights(
             self.compose,
             self.compose_bias,
@@ -123,7 +149,7 @@ class LaneScript(Script):
             self.score,
             self.score_limit,
         )
-        encodings, transitions = run_lanes(words, lengths, n_words, given, weights)
+        encodings, transitions = run_lanes(words, lengths, token_ids.shape[1], given, weights)
         return self.outcome(encodings, transitions if given is None else None)
 
 
@@ -157,6 +183,51 @@ class PairScript(LaneScript):
         return self.run(token_ids, torch.cat((premise_lengths, hypothesis_lengths)), given)
 
 
+class SequenceScript(Script):
+    """Encode by the words in a row."""
+
+    def __init__(self, graph: SequenceGraph) -> None:
+        super().__init__(graph)
+        self.lstm = None if graph.lstm is None else LstmScript(graph.lstm)
+
+    def run(
+        self,
+        token_ids: Tensor,  # (B, N) int64
+        lengths: Tensor,  # (B,) int64
+    ) -> dict[str, Tensor]:
+        words, real_mask = self.real_words(token_ids, lengths)
+        if self.lstm is not None:
+            h = self.lstm(words, real_mask, lengths)
+            encodings = last_states(h, lengths, self.lstm.forth.shape[0])
+        else:
+            sentence_index = real_mask.nonzero()[:, 0]
+            zeros = words.new_zeros(lengths.shape[0], words.shape[1])
+            encodings = zeros.index_add(0, sentence_index, words)
+        return self.outcome(encodings, None)
+
+
+class SentenceSequenceScript(SequenceScript):
+    """Take single sentences, for an encoder that looks at no tree."""
+
+    def forward(self, token_ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        return self.run(token_ids, lengths)
+
+
+class PairSequenceScript(SequenceScript):
+    """Take pairs, for an encoder that looks at no tree."""
+
+    def forward(
+        self,
+        premise_ids: Tensor,
+        premise_lengths: Tensor,
+        hypothesis_ids: Tensor,
+        hypothesis_lengths: Tensor,
+    ) -> dict[str, Tensor]:
+        return self.run(
+            torch.cat((premise_ids, hypothesis_ids)), torch.cat((premise_lengths, hypothesis_lengths))
+        )
+
+
 class ForestScript(Script):
     """Run the machine without a tracker, its schedule given."""
 
@@ -181,6 +252,8 @@ def script(model: Model, exported: Exported) -> torch.jit.ScriptModule:
     module: Script
     if isinstance(graph, ForestGraph):
         module = ForestScript(graph)
+    elif isinstance(graph, SequenceGraph):
+        module = (PairSequenceScript if graph.task == "pair" else SentenceSequenceScript)(graph)
     else:
         assert isinstance(graph, LaneGraph)
         module = (PairScript if graph.task == "pair" else SentenceScript)(graph)

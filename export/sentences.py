@@ -15,7 +15,7 @@ from spinn_tensor.export.artefact import sides_of
 
 def graph_inputs(
     sides: Sequence[SentenceColumns],  # the sentences, or premises and hypotheses, as many of each; n >= 1
-    tables: str,  # "own", "given" or "forest"
+    tables: str,  # "own", "given", "forest" or "sequence"
 ) -> dict[str, np.ndarray]:
     """Return the inputs of a graph, by name, all int64, as `export.interface` has them."""
     if tables == "forest":

@@ -186,12 +186,14 @@ def test_wrong_arguments_are_one_line_and_no_file(name, bundle, tmp_path, capsys
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["lstm", "bow"])
+@pytest.mark.parametrize("kind", ["lstm", "bilstm", "bow"])
 def test_an_encoder_without_trees(kind, tmp_path, capsys) -> None:
     bundle = tiny_bundle(tmp_path / "bundle", kind, "pair")
-    status = export(bundle, tmp_path / "exported")
-    assert_fails(status, f"an encoder of kind '{kind}' is not exported; only spinn, spinn-pi,", capsys)
-    assert not (tmp_path / "exported").exists()
+    assert export(bundle, tmp_path / "exported") == 0
+    assert json.loads((tmp_path / "exported" / "export.json").read_text())["tables"] == "sequence"
+    status = export(bundle, tmp_path / "other", "--tables", "given")
+    assert_fails(status, f"an encoder of kind '{kind}' runs on sequence, not 'given'", capsys)
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_an_exporter_raises_is_one_line_and_no_folder(bundle, tmp_path, capsys, monkeypatch) -> None:

@@ -62,6 +62,9 @@ def test_a_traced_leaf_encoder_of_one_unit_takes_any_batch(task) -> None:
         ("pair", "spinn-pi-nt", "projection", 1),
         ("pair", "spinn-pi-nt", "projection", 3),  # the sizes of the inputs that it is traced with
         ("sentence", "spinn-pi-nt", "projection", 7),
+        ("pair", "bilstm", "projection", 1),
+        ("sentence", "lstm", "projection", 3),
+        ("pair", "bow", "projection", 7),
         pytest.param("pair", "spinn", "bilstm", 1, marks=pytest.mark.slow),
         pytest.param("parse", "spinn", "bilstm", 3, marks=pytest.mark.slow),
         pytest.param("sentence", "spinn-pi", "bilstm", 5, marks=pytest.mark.slow),
@@ -71,14 +74,6 @@ def test_a_program_of_any_sizes_takes_any_batch(task, kind, leaf_encoder, dim) -
     model = smallest_model(task, kind, leaf_encoder, dim=dim)
     run = of_arrays(program(model, describe(model)).module())
     require(compare(model, run, random_cases(model, batch_sizes=(1, 3))))
-
-
-@pytest.mark.parametrize("kind", ["lstm", "bilstm", "bow"])
-def test_what_is_no_machine_is_refused_in_one_line(kind) -> None:
-    model = smallest_model("pair", kind)
-    with pytest.raises(ExportError, match=f"kind {kind!r} is not exported") as error:
-        script(model, describe(model))
-    assert "\n" not in str(error.value)
 
 
 def test_what_torch_raises_is_one_line_that_names_format_and_model(monkeypatch) -> None:

@@ -28,6 +28,11 @@ GRAPHS = [
     ("sentence", "spinn-pi", "given", "bilstm", True),
     ("pair", "spinn-pi-nt", "forest", "projection", False),
     ("sentence", "spinn-pi-nt", "forest", "projection", True),
+    ("pair", "lstm", "sequence", "projection", False),
+    ("sentence", "lstm", "sequence", "bilstm", True),
+    ("pair", "bilstm", "sequence", "projection", True),
+    ("pair", "bow", "sequence", "projection", False),
+    ("sentence", "bow", "sequence", "bilstm", True),
 ]
 
 
@@ -97,17 +102,12 @@ def test_building_leaves_the_model_alone() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["lstm", "bilstm", "bow"])
-def test_encoders_without_trees_are_refused(kind) -> None:
-    config = ModelConfig("sentence", ("a", "b"), EncoderConfig(9, kind, 4, 4), ClassifierConfig(2, mlp_dim=4))
-    with pytest.raises(ExportError, match=f"kind '{kind}' is not exported"):
-        build_graph(build_model(config), "own")
-
-
 @pytest.mark.parametrize(
     "task, kind, tables, leaf_encoder, reason",
     [
         ("pair", "spinn-pi", "own", "projection", "runs on given, not 'own'"),
+        ("pair", "lstm", "own", "projection", "runs on sequence, not 'own'"),
+        ("pair", "spinn", "sequence", "projection", "runs on own or given, not 'sequence'"),
         ("pair", "spinn", "forest", "projection", "runs on own or given, not 'forest'"),
         ("parse", "spinn", "given", "projection", "nothing to do with given transitions"),
         ("pair", "spinn-pi-nt", "forest", "bilstm", "leaf_encoder 'bilstm' is not exported"),

@@ -41,6 +41,11 @@ FILES = {
     "given-float16": ("sentence", "spinn", "given", "projection", "float16", False),
     "forest": ("pair", "spinn-pi-nt", "forest", "projection", "float32", False),
     "forest-int8": ("sentence", "spinn-pi-nt", "forest", "projection", "int8", False),
+    "lstm": ("pair", "lstm", "sequence", "projection", "float32", False),
+    "lstm-int8": ("sentence", "lstm", "sequence", "projection", "int8", False),
+    "bilstm": ("sentence", "bilstm", "sequence", "bilstm", "float32", True),
+    "bilstm-float16": ("pair", "bilstm", "sequence", "projection", "float16", False),
+    "bow": ("pair", "bow", "sequence", "projection", "float32", False),
 }
 
 
@@ -62,7 +67,9 @@ def exported(tmp_path_factory):
     return export
 
 
-@pytest.mark.parametrize("name", ["own", "own-int8", "given-float16", "forest-int8"])
+@pytest.mark.parametrize(
+    "name", ["own", "own-int8", "given-float16", "forest-int8", "lstm-int8", "bilstm-float16"]
+)
 def test_a_file_is_as_close_as_its_precision_allows(exported, name) -> None:
     model, path = exported(name)
     tables, precision = FILES[name][2], FILES[name][4]
@@ -73,7 +80,7 @@ def test_a_file_is_as_close_as_its_precision_allows(exported, name) -> None:
             require(report)
 
 
-@pytest.fixture(scope="module", params=["own", "parser", "given", "forest"])
+@pytest.fixture(scope="module", params=["own", "parser", "given", "forest", "lstm", "bilstm", "bow"])
 def artefact(request, tmp_path_factory) -> Artefact:
     """Give files in double precision, run by onnxruntime."""
     task, kind, tables, leaf_encoder, _, folded = FILES[request.param]
@@ -103,7 +110,7 @@ def test_one_file_of_standard_operators_with_named_axes(exported, name) -> None:
         assert [value.name for value in values] == list(axes)
         for value in values:
             expected = ["2*length - 1" if axis == "transitions" else axis for axis in axes[value.name]]
-            named = {"classes": 3, "hidden": model.config.encoder.hidden_dim}
+            named = {"classes": 3, "hidden": model.encoder.output_dim}
             shape = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
             assert shape == [named.get(axis, axis) for axis in expected]
             is_number = value.name == "logits" or value.name.endswith("encodings")

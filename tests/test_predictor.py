@@ -36,7 +36,15 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = {"own": ("spinn", "pair"), "given": ("spinn-pi", "pair"), "forest": ("spinn-pi-nt", "sentence")}
+KINDS = {
+    "own": ("spinn", "pair"),
+    "given": ("spinn-pi", "pair"),
+    "forest": ("spinn-pi-nt", "sentence"),
+    "lstm": ("lstm", "pair"),
+    "bilstm": ("bilstm", "sentence"),
+    "bow": ("bow", "sentence"),
+}
+WITHOUT_TREES = ("lstm", "bilstm", "bow")
 MIXED = [*TEXTS, *PARSES, *TEXTS[::-1]]  # unlike lengths and orders, one of one word, an odd number
 
 
@@ -74,7 +82,14 @@ def sides(predictor: OnnxPredictor, sentences: list[str]) -> tuple[list[str], ..
 
 
 @pytest.mark.parametrize(
-    "tables, trees", [("own", None), ("given", "left"), ("given", "balanced"), ("forest", "right")]
+    "tables, trees",
+    [
+        ("own", None),
+        ("given", "left"),
+        ("given", "balanced"),
+        ("forest", "right"),
+        *((kind, None) for kind in WITHOUT_TREES),
+    ],
 )
 def test_it_gives_what_the_pipeline_gives(tables, trees, folders) -> None:
     pipeline, predictor = both(folders, tables, trees)
@@ -83,7 +98,12 @@ def test_it_gives_what_the_pipeline_gives(tables, trees, folders) -> None:
     assert encodings.dtype == np.float32
     assert len(np.unique(encodings.round(4), axis=0)) > 5
     assert_close(encodings, pipeline.encode(MIXED))
-    assert predictor.parse(MIXED) == pipeline.parse(MIXED)
+    if tables in WITHOUT_TREES:
+        for each in (predictor, pipeline):
+            with pytest.raises(TypeError, match=f"a model of kind '{tables}' looks at no tree"):
+                each.parse(MIXED)
+    else:
+        assert predictor.parse(MIXED) == pipeline.parse(MIXED)
     expected = pipeline.classify(*sides(predictor, MIXED))
     got = predictor.classify(*sides(predictor, MIXED), batch_size=4)
     assert [prediction.label for prediction in got] == [prediction.label for prediction in expected]
@@ -97,10 +117,11 @@ def test_parses_are_composed_as_given_and_one_sentence_does_not_see_another(tabl
     pipeline, predictor = both(folders, tables)
     together = predictor.encode(PARSES)
     assert_close(together, pipeline.encode(PARSES))
-    assert predictor.parse(PARSES) == pipeline.parse(PARSES)
     for row, parse in enumerate(PARSES):
         assert_close(predictor.encode([parse])[0], together[row])
-    if tables != "own":
+    if tables not in WITHOUT_TREES:
+        assert predictor.parse(PARSES) == pipeline.parse(PARSES)
+    if tables in ("given", "forest"):
         assert predictor.parse(PARSES) == PARSES
 
 
@@ -122,8 +143,8 @@ def test_many_sentences_are_cut_by_tokens_and_keep_their_order(folders, monkeypa
 def test_nothing_gives_nothing(folders) -> None:
     for tables in KINDS:
         _, predictor = both(folders, tables)
-        assert predictor.encode([]).shape == (0, 8)
-        assert predictor.parse([]) == []
+        assert predictor.encode([]).shape == (0, 16 if tables == "bilstm" else 8)
+        assert tables in WITHOUT_TREES or predictor.parse([]) == []
         assert predictor.classify(*sides(predictor, [])) == []
 
 
@@ -160,8 +181,23 @@ def test_a_model_trained_with_branching_reads_text_so(folders, tmp_path) -> None
     assert OnnxPredictor(folder, "cpu").parse(["A dog sings ."]) == ["( ( ( A dog ) sings ) . )"]
 
 
+def test_a_model_without_trees_has_no_use_for_a_branching(folders, tmp_path) -> None:
+    """What it was trained with says nothing to it."""
+    folder = Path(shutil.copytree(folders["lstm"][1], tmp_path / "exported"))
+    edit(branching="left")(folder)
+    expected = OnnxPredictor(folders["lstm"][1], "cpu").encode(MIXED)
+    assert np.array_equal(OnnxPredictor(folder, "cpu").encode(MIXED), expected)
+
+
+def test_a_home_is_found_and_a_line_says_what_it_is(exported, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(exported.parent))
+    predictor = OnnxPredictor("~/exported", "cpu")
+    said = "OnnxPredictor(spinn, pair, labels entailment, neutral, contradiction, 20 words, trees: its own)"
+    assert repr(predictor) == said
+
+
 def test_its_methods_are_the_pipelines() -> None:
-    for name in ("classify", "encode", "parse"):  # what they refuse is tested there
+    for name in ("classify", "encode", "parse", "similarity"):  # what they refuse is tested there
         assert getattr(OnnxPredictor, name) is getattr(Pipeline, name)
 
 
@@ -173,6 +209,9 @@ def test_text_without_a_parse_is_refused_where_trees_are_given(folders) -> None:
 def test_trees_that_a_model_has_no_use_for(folders) -> None:
     own, given = folders["own"][1], folders["given"][1]
     parser, no_parser = OnnxPredictor(own, "cpu"), OnnxPredictor(given, "cpu")
+    for kind in WITHOUT_TREES:
+        with pytest.raises(ValueError, match=f"a model of kind '{kind}' has no use for given trees"):
+            OnnxPredictor(folders[kind][1], "cpu", trees="left")
     for folder, options, message in (
         (own, {"trees": "left"}, "a model of kind 'spinn' has no use for given trees"),
         (given, {"trees": "up"}, "trees: expected one of left, right, balanced, random, got 'up'"),
@@ -243,7 +282,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "wrong type": (edit(labels=[1, 2]), r"labels: expected a list of names, got \[1, 2\]"),
     "negative": (edit(max_length=-1), "max_length: expected 0 or more, got -1"),
     "unknown format": (edit(format="../x"), "format: expected one of onnx, "),
-    "unknown tables": (edit(tables="lane"), "tables: expected one of own, given, forest, got 'lane'"),
+    "unknown tables": (
+        edit(tables="lane"),
+        "tables: expected one of own, given, forest, sequence, got 'lane'",
+    ),
     "another format": (edit(format="torchscript"), "model.ts: a torchscript artefact, expected ONNX"),
     "another vocabulary": (edit(vocabulary_sha256="0" * 64), "not the vocabulary of the exported model"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json: no such file"),

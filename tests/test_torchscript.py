@@ -35,6 +35,9 @@ SCRIPTS = [
     ("pair", "spinn-pi", "given", "projection", False),
     ("pair", "spinn-pi-nt", "forest", "projection", False),
     ("sentence", "spinn-pi-nt", "forest", "projection", True),
+    ("pair", "lstm", "sequence", "projection", False),
+    ("sentence", "bilstm", "sequence", "bilstm", True),
+    ("pair", "bow", "sequence", "projection", True),
 ]
 
 
@@ -184,9 +187,3 @@ def test_what_is_no_file_of_ours(tmp_path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.ReLU()), tmp_path / "other.ts")
     with pytest.raises(ExportError, match="not written by spinn_tensor"):
         load_torchscript(tmp_path / "other.ts")
-
-
-def test_a_model_without_a_machine_is_refused() -> None:
-    model = tiny_model("pair", "lstm")
-    with pytest.raises(ExportError, match="'lstm' is not exported"):
-        script(model, describe(model))
