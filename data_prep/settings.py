@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
+import textwrap
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Self
@@ -22,6 +24,7 @@ class Allowed(NamedTuple):
 
 
 AT_LEAST_1 = Allowed("at least 1", lambda value: value >= 1)
+AT_LEAST_2 = Allowed("at least 2", lambda value: value >= 2)
 NOT_NEGATIVE = Allowed("0 or more", lambda value: value >= 0)
 POSITIVE = Allowed("more than 0", lambda value: value > 0)
 PROBABILITY = Allowed("a probability in [0, 1)", lambda value: 0 <= value < 1)
@@ -46,6 +49,11 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def required(help: str, allowed: Allowed | None = None) -> Any:
+    """Declare a field of settings that has no default."""
+    return setting(dataclasses.MISSING, help, allowed)
+
+
 def check_value(item: dataclasses.Field[Any], value: Any) -> None:
     """Raise ConfigError for a value that its field does not allow."""
     allowed: Allowed | None = item.metadata.get("allowed")
@@ -54,7 +62,20 @@ def check_value(item: dataclasses.Field[Any], value: Any) -> None:
 
 
 class Settings:
-    """Give a dataclass of settings what all of them can: check values, go to JSON values and come back."""
+    """Give a dataclass of settings what all of them can: check values, go to JSON values and come back.
+
+    Its docstring gets an entry for each field, made of what `setting` says of it.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        summary, _, more = (cls.__doc__ or "").partition("\n\n")
+        entries = [
+            _entry(name, kind, vars(cls).get(name, dataclasses.MISSING))
+            for name, kind in cls.__annotations__.items()
+        ]
+        parts = [summary, "Args:\n" + "\n".join(entries), *([inspect.cleandoc(more)] if more else [])]
+        cls.__doc__ = "\n\n".join(parts)
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -69,6 +90,19 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Raises ConfigError for an unknown or missing key and for a value of another type."""
         return cls(**checked_fields(cls, values))
+
+
+def _entry(name: str, kind: str, item: Any) -> str:
+    """Describe a field as the argument that it is."""
+    metadata = getattr(item, "metadata", {})
+    default = item.default if isinstance(item, dataclasses.Field) else item
+    text: str = metadata.get("help", "")
+    allowed: Allowed | None = metadata.get("allowed")
+    parts = [text, "" if allowed is None else allowed.text]
+    if default is not dataclasses.MISSING and "(default" not in text:
+        parts.append(f"default: {default!r}")
+    line = f"{name} ({kind}): {'; '.join(filter(None, parts)) or 'required'}."
+    return textwrap.fill(line, 110, initial_indent="    ", subsequent_indent="        ")
 
 
 def as_values(settings: Settings | Mapping[str, Any]) -> dict[str, Any]:

@@ -77,6 +77,13 @@ class PretrainedModel(nn.Module):
     config: ModelConfig
     provenance: Provenance | None = None  # what its folder holds beside it; None where it was in none
 
+    def __init__(self, config: ModelConfig) -> None:
+        """Raise ConfigError for a model of another task."""
+        super().__init__()
+        if config.task != self.task:
+            raise ConfigError(f"task: {type(self).__name__} is for {self.task!r}, got {config.task!r}")
+        self.config = config
+
     @classmethod
     def from_pretrained(
         cls,

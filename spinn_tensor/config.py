@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.settings import AT_LEAST_1 as AT_LEAST_1
+from spinn_tensor.data_prep.settings import AT_LEAST_2 as AT_LEAST_2
 from spinn_tensor.data_prep.settings import NOT_NEGATIVE as NOT_NEGATIVE
 from spinn_tensor.data_prep.settings import POSITIVE as POSITIVE
 from spinn_tensor.data_prep.settings import PROBABILITY as PROBABILITY
@@ -22,6 +23,7 @@ from spinn_tensor.data_prep.settings import check_value as check_value
 from spinn_tensor.data_prep.settings import checked_fields as checked_fields
 from spinn_tensor.data_prep.settings import did_you_mean as did_you_mean
 from spinn_tensor.data_prep.settings import one_of as one_of
+from spinn_tensor.data_prep.settings import required as required
 from spinn_tensor.data_prep.settings import setting as setting
 
 SPINN_KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")
@@ -33,9 +35,16 @@ TASKS = ("pair", "sentence", "parse")
 
 @dataclass(frozen=True)
 class EncoderConfig(Settings):
-    """Describe a sentence encoder. `kind` is the paper's SPINN-PI-NT, SPINN-PI or SPINN, or one to compare with."""
+    """Describe a sentence encoder. `kind` is the paper's SPINN-PI-NT, SPINN-PI or SPINN, or one to compare with.
 
-    vocabulary_size: int  # V, padding and unknown word included
+    Raises:
+        ConfigError: for a value that a field does not allow.
+
+    >>> EncoderConfig(vocabulary_size=20_000, kind="spinn", hidden_dim=100).parses
+    True
+    """
+
+    vocabulary_size: int = required("words that it knows, V, padding and unknown word included", AT_LEAST_2)
     kind: str = setting("spinn-pi", "the encoder", one_of(*ENCODER_KINDS))
     embedding_dim: int = setting(300, "width of the word vectors", AT_LEAST_1, flags=("--embedding",))
     hidden_dim: int = setting(300, "width of an encoding, H", AT_LEAST_1, flags=("--hidden",))
@@ -51,10 +60,6 @@ class EncoderConfig(Settings):
     embedding_dropout: float = setting(0.1, "of an element of a projected word", PROBABILITY)
     batch_norm: bool = setting(True, "batch norm of projected words", flags=("--encoder-batch-norm",))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_at_least("vocabulary_size", self.vocabulary_size, 2)
-
     @property
     def parses(self) -> bool:
         """Tell whether it chooses its transitions itself."""
@@ -63,32 +68,44 @@ class EncoderConfig(Settings):
 
 @dataclass(frozen=True)
 class ClassifierConfig(Settings):
-    """Describe the multilayer perceptron over one or two encodings (Bowman et al. 2016, section 4)."""
+    """Describe the multilayer perceptron over one or two encodings (Bowman et al. 2016, section 4).
 
-    n_classes: int
+    Raises:
+        ConfigError: for a value that a field does not allow.
+
+    >>> ClassifierConfig(n_classes=3, mlp_dim=200).mlp_layers
+    2
+    """
+
+    n_classes: int = required("labels", AT_LEAST_2)
     mlp_dim: int = setting(1024, "width of its hidden layers", AT_LEAST_1)
     mlp_layers: int = setting(2, "its hidden layers", NOT_NEGATIVE)
     mlp_dropout: float = setting(0.1, "of an input feature or a hidden unit", PROBABILITY)
     batch_norm: bool = setting(True, "batch norm of its layers", flags=("--classifier-batch-norm",))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_at_least("n_classes", self.n_classes, 2)
-
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
-    """Describe a whole model: what `build_model` needs."""
+    """Describe a whole model: what `build_model` needs.
 
-    task: str  # one of TASKS; "parse": trees alone, no classes
-    labels: tuple[str, ...]  # names of the classes, in the order of the logits
-    encoder: EncoderConfig
-    classifier: ClassifierConfig | None  # None where there is nothing to classify
-    node_labels: bool = False  # classify every node of a tree, not its root alone; "sentence" only
+    Raises:
+        ConfigError: for a value that a field does not allow, and for labels and parts that do not fit each other.
+
+    >>> encoder = EncoderConfig(vocabulary_size=20_000)
+    >>> ModelConfig("sentence", ("bad", "good"), encoder, ClassifierConfig(n_classes=2)).encoder.kind
+    'spinn-pi'
+    """
+
+    task: str = required("what it is for; parse makes trees alone and has no classes", one_of(*TASKS))
+    labels: tuple[str, ...] = required("names of the classes, in the order of the logits")
+    encoder: EncoderConfig = required("what makes an encoding of a sentence")
+    classifier: ClassifierConfig | None = required(
+        "what classifies it; None where there is nothing to classify"
+    )
+    node_labels: bool = setting(False, "classify every node of a tree, not its root alone; of sentences only")
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ConfigError(f"task: expected {one_of(*TASKS).text}, got {self.task!r}")
+        super().__post_init__()
         n_classes = 0 if self.classifier is None else self.classifier.n_classes
         if len(self.labels) != n_classes:
             raise ConfigError(f"labels: got {len(self.labels)} names for {n_classes} classes")
@@ -155,8 +172,3 @@ def checked_metrics(metrics: Any) -> dict[str, Any]:
     ):
         raise ConfigError("metrics: expected an object of finite numbers")
     return dict(metrics)
-
-
-def _require_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name}: expected at least {least}, got {value!r}")

@@ -47,7 +47,8 @@ def predict_probabilities(
     with torch.inference_mode():
         for rows, batch in corpus_batches(model, corpus, batch_size):
             logits = model.run(batch).logits
-            assert logits is not None, "a model that only parses predicts no labels"
+            if logits is None:
+                raise TypeError("a model that only parses predicts no labels")
             if model.config.node_labels:
                 logits = logits[root_rows(n_tokens[rows]).to(logits.device)]
             result[rows] = logits.float().softmax(1).cpu().numpy()

@@ -12,12 +12,7 @@ from spinn_tensor import BatchEncoder, Pipeline
 from tests.closeness import assert_close
 from tests.tiny_bundles import TEXTS, tiny_bundle
 
-pytestmark = [
-    pytest.mark.numerical,
-    pytest.mark.filterwarnings(
-        "ignore:.*unknown to the model's vocabulary"
-    ),  # which is tested in test_text_model
-]
+pytestmark = pytest.mark.numerical
 
 
 @pytest.fixture(scope="module")

@@ -299,7 +299,6 @@ def test_provenance_is_what_a_checkpoint_holds(whole) -> None:
     assert checkpoint.model.provenance[:3] == held
 
 
-@pytest.mark.filterwarnings("ignore:.*unknown to the model's vocabulary")
 @pytest.mark.parametrize("branching", [None, "left"])
 def test_a_model_of_a_loop_of_ones_own_is_saved_with_its_vocabulary(branching, tmp_path, capsys) -> None:
     model = tiny_model("spinn-pi", "sentence")

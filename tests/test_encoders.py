@@ -12,14 +12,19 @@ from spinn_tensor import (
     ConfigError,
     EncoderConfig,
     ModelConfig,
+    PairClassifier,
+    SentenceClassifier,
     SentenceEncoder,
+    SentenceParser,
     build_model,
     make_batch,
     make_sentence_batch,
     move,
 )
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
-from spinn_tensor.data_prep.columns import Corpus, concatenate, lengths, take
+from spinn_tensor.data_prep.columns import Corpus, concatenate, lengths, sentence_columns, take
+from spinn_tensor.data_prep.trees import parse_binary
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import reference
 from spinn_tensor.normalization import MaskedBatchNorm
 from spinn_tensor.training.objective import transition_loss
@@ -281,3 +286,24 @@ def test_a_config_that_cannot_be(path, value, message) -> None:
     target[last] = value
     with pytest.raises(ConfigError, match=message):
         ModelConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "kind, table_kind", [("spinn-pi-nt", "lanes"), ("spinn-pi", "forest"), ("spinn", "forest")]
+)
+def test_tables_of_another_kind_are_refused(kind, table_kind) -> None:
+    made = SentenceEncoder(EncoderConfig(3, kind, 4, 4, 4))
+    columns = sentence_columns([parse_binary("( a b )")], Vocabulary.build([["a"]]))
+    for use in (made, made.node_states):
+        with pytest.raises(TypeError, match=r"^got (Lane|Forest)Tables"):
+            use(make_sentence_batch(columns, table_kind))
+
+
+def test_a_config_of_another_task_is_refused() -> None:
+    spinn, classifier = EncoderConfig(3, "spinn"), ClassifierConfig(2)
+    pair, parse = ModelConfig("pair", ("a", "b"), spinn, classifier), ModelConfig("parse", (), spinn, None)
+    for kind, config in ((PairClassifier, parse), (SentenceClassifier, pair), (SentenceParser, pair)):
+        with pytest.raises(
+            ConfigError, match=f"^task: {kind.__name__} is for '{kind.task}', got '{config.task}'$"
+        ):
+            kind(config)

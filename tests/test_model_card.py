@@ -43,7 +43,6 @@ def test_the_hub_understands_the_card(kind, task, tmp_path) -> None:
 @pytest.mark.parametrize(
     "kind, task", [("spinn-pi", "pair"), ("lstm", "pair"), ("spinn", "sentence"), ("spinn", "parse")]
 )
-@pytest.mark.filterwarnings("ignore:.*unknown to the model's vocabulary")
 def test_the_cards_code_runs(kind, task, tmp_path) -> None:
     folder = tiny_bundle(tmp_path / "bundle", kind, task)
     code = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]

@@ -49,7 +49,6 @@ def test_settings_have_whole_paths(home) -> None:
     assert find_preset("~/my.toml").summary == "mine"
 
 
-@pytest.mark.filterwarnings("ignore:.*unknown to the model's vocabulary")
 def test_commands_take_them(home) -> None:
     tiny_bundle(home / "pi", "spinn-pi", "sentence")
     tiny_bundle(home / "spinn", "spinn", "parse")

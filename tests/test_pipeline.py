@@ -31,12 +31,7 @@ from tests.closeness import assert_close
 from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle, tiny_model, tiny_run
 from tests.tiny_runs import same_threads
 
-pytestmark = [
-    pytest.mark.numerical,
-    pytest.mark.filterwarnings(
-        "ignore:.*unknown to the model's vocabulary"
-    ),  # which is tested in test_text_model
-]
+pytestmark = pytest.mark.numerical
 
 GIVEN = ("spinn-pi-nt", "spinn-pi")
 TASK_KINDS = [*((kind, "pair") for kind in ENCODER_KINDS), *((kind, "sentence") for kind in ENCODER_KINDS)]

@@ -28,12 +28,7 @@ from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
 from spinn_tensor.export.session import ProviderError, open_session  # noqa: E402
 from tests.closeness import assert_close  # noqa: E402
 
-pytestmark = [
-    pytest.mark.numerical,
-    pytest.mark.filterwarnings(
-        "ignore:.*unknown to the model's vocabulary"
-    ),  # which is tested in test_text_model
-]
+pytestmark = pytest.mark.numerical
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {

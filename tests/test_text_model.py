@@ -18,7 +18,7 @@ from spinn_tensor.data_prep.trees import parse_binary
 from tests.closeness import assert_close
 from tests.tiny_bundles import tiny_bundle, tiny_model
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.filterwarnings("error")]
 
 KNOWN = [
     "The dogs bark .",

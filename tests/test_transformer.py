@@ -10,12 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = [
-    pytest.mark.numerical,
-    pytest.mark.filterwarnings(
-        "ignore:.*unknown to the model's vocabulary"
-    ),  # which is tested in test_text_model
-]
+pytestmark = pytest.mark.numerical
 
 sklearn = pytest.importorskip("sklearn")
 

@@ -65,10 +65,9 @@ class _Classifier(PretrainedModel):
     n_encodings: ClassVar[int]  # that the features of an example are as wide as
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = SentenceEncoder(config.encoder)
-        assert config.classifier is not None
+        assert config.classifier is not None, "of this task, which ModelConfig checks"
         self.mlp = MLP(self.n_encodings * self.encoder.output_dim, config.classifier)
 
     def forward(self, batch: Batch) -> Tensor:  # (n, n_classes), see `Outcome`
@@ -136,8 +135,7 @@ class SentenceParser(PretrainedModel):
     task: ClassVar[str] = "parse"
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = SentenceEncoder(config.encoder)
 
     def forward(self, batch: Batch) -> Tensor:  # (M, 2) logits of the transitions

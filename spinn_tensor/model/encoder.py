@@ -116,16 +116,16 @@ class StackMachine(nn.Module):
         batch: SentenceBatch,
         every_node: bool = False,
     ) -> Tensor:  # (B, H), or (2L - B, H)
-        tables = batch.tables
-        assert isinstance(tables, ForestTables | LaneTables), (
-            "make_sentence_batch(columns, encoder.table_kind) builds them"
+        tables, compose = batch.tables, self.compose.weights()
+        if self.tracker is None and isinstance(tables, ForestTables):
+            return run_forest(leaves, compose, tables, tables.node_index if every_node else None)
+        if self.tracker is not None and isinstance(tables, LaneTables):
+            rows = tables.node_index if every_node else None
+            return run_given(leaves, compose, self.tracker.weights(), tables, rows)
+        expected = "ForestTables" if self.tracker is None else "LaneTables"
+        raise TypeError(
+            f"got {type(tables).__name__}, expected {expected}: make_sentence_batch(columns, encoder.table_kind)"
         )
-        rows = tables.node_index if every_node else tables.root_index
-        if self.tracker is None:
-            assert isinstance(tables, ForestTables)
-            return run_forest(leaves, self.compose.weights(), tables, rows)
-        assert isinstance(tables, LaneTables)
-        return run_given(leaves, self.compose.weights(), self.tracker.weights(), tables, rows)
 
 
 class ParsingMachine(nn.Module):

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from spinn_tensor.batch import Batch
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, node_offsets
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.machine import Parse
 from spinn_tensor.model.classifiers import Model
 
@@ -130,8 +131,9 @@ def targets(
     model: Model,
     batch: Batch,
 ) -> Tensor:  # (B,) int64, or (2L - B,) with node_labels
-    """Return the labels that belong to the rows of `model(batch)`."""
+    """Return the labels that belong to the rows of `model(batch)`. Raises DataError for a batch that has none."""
     if model.config.node_labels:
-        assert batch.node_labels is not None, "a model with node_labels needs a corpus that has them"
+        if batch.node_labels is None:
+            raise DataError("a model with node_labels needs a corpus that has them")
         return batch.node_labels
     return batch.labels
