@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
         folder = Path(files.enter_context(tempfile.TemporaryDirectory()))
         trainer = make_trainer(settings, device, skipped)
         print_skipped(skipped)
-        for text in notes:
-            print(f"note: {text}")
+        for note in notes:
+            print(f"note: {note}")
         if text := without_vectors(settings):
             print(text)
         written = None if trace is None else folder / args.trace.name
