@@ -47,6 +47,7 @@ class Examples(NamedTuple):
     labels: np.ndarray  # (n,) int64
     names: pa.Array  # (n,) string
     text_mask: np.ndarray  # (number of sentences,) bool, those without a tree: right-branching here
+    lines: np.ndarray  # (n,) int64, of the file each example is from
 
     def corpus(self) -> Corpus:
         """Return them side after side, n >= 1 with as many sentences each."""
@@ -99,6 +100,7 @@ class ExampleFile:
         found, errors = self._read(lines, skipped)
         examples, kept = _columns(found, self._words, self._limits)
         rows = np.array(found.rows, dtype=np.int64)
+        examples = examples._replace(lines=first_line + rows[kept])
         for row in rows[~kept].tolist():
             errors[row] = self._error(lines[row])
         for row, error in sorted(errors.items()):
@@ -242,6 +244,7 @@ def join(parts: Sequence[Examples]) -> Examples:
         np.concatenate([part.labels for part in parts]),
         pa.concat_arrays([part.names for part in parts]),
         np.concatenate([part.text_mask for part in parts]),
+        np.concatenate([part.lines for part in parts]),
     )
 
 
@@ -282,12 +285,13 @@ def _columns(
     sentences = found.sentences
     parses = [sentence for sentence in sentences if isinstance(sentence, str)]
     parsed = parse_chunk(pa.array(parses, pa.string()), words, limits.max_words)
-    n_sentences, labels = (np.array(values, np.int64) for values in (found.n_sentences, found.labels))
+    lists = found.n_sentences, found.labels, found.rows
+    n_sentences, labels, lines = (np.array(values, np.int64) for values in lists)
     names = pa.array(found.names, pa.string())
     kept = np.ones(len(labels), dtype=bool)
     if len(parses) == len(sentences) and parsed.parse_mask.all():  # as nearly always
         text_mask = np.zeros(len(sentences), dtype=bool)
-        return Examples(parsed.columns, n_sentences, labels, names, text_mask), kept
+        return Examples(parsed.columns, n_sentences, labels, names, text_mask, lines), kept
     trees = [tree_of(sentence) for sentence in sentences if not isinstance(sentence, str)]
     text_mask = np.array([isinstance(sentence, Words) for sentence in sentences], dtype=bool)
     is_parse = np.array([isinstance(sentence, str) for sentence in sentences], dtype=bool)
@@ -302,4 +306,5 @@ def _columns(
     columns = concatenate(parsed.columns, sentence_columns(trees, words))
     wanted = kept[example_index]
     columns, names = take(columns, column_index[wanted]), names.filter(pa.array(kept))
-    return Examples(columns, n_sentences[kept], labels[kept], names, text_mask[wanted]), kept
+    n_sentences, labels, lines = n_sentences[kept], labels[kept], lines[kept]
+    return Examples(columns, n_sentences, labels, names, text_mask[wanted], lines), kept

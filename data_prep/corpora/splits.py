@@ -110,14 +110,14 @@ def prepare(data: DataConfig, skipped: Skipped, on_lines: OnLines | None = None)
 def read_source(
     source: Source,
     data: DataConfig,  # all that says how files are read
-    vocabulary: Vocabulary,
     labels: tuple[str, ...],  # of the model
     skipped: Skipped,
     reader: SentenceReader | None = None,  # default: `sentence_reader`
-) -> Corpus:
-    """Read examples for a trained model. Raises DataError."""
-    splits = _Reader(data, vocabulary, LabelNames(list(labels)), skipped, sentences=reader)
-    return splits.split(source).columns
+) -> tuple[Split, tuple[str, ...]]:
+    """Read examples for a trained model; return them and their words, by number. Raises DataError."""
+    words = WordList()
+    split = _Reader(data, words, LabelNames(list(labels)), skipped, sentences=reader).split(source)
+    return split, words.words
 
 
 def with_prepared_options(data: DataConfig) -> DataConfig:
@@ -150,20 +150,18 @@ def prepared_from(folder: str | None) -> str | None:
     return str(corpus)
 
 
-def stored_splits(
+def read_stored(
     data: DataConfig,
-    vocabulary: Vocabulary,
     labels: tuple[str, ...],  # of the model
     skipped: Skipped,
-) -> dict[str, Corpus]:
-    """Read every split of the store that `data` names, for a trained model. Raises DataError, for other labels too."""
+) -> PreparedCorpus:
+    """Read the store that `data` names, for a trained model. Raises DataError, for other labels too."""
     assert data.data is not None
     corpus = _from_store(data, Path(data.data), skipped)
     if labels and corpus.labels != labels:
         reason = f"has the labels {', '.join(corpus.labels)}, the model {', '.join(labels)}"
         raise DataError(reason, path=data.data)
-    ids = vocabulary.encode(corpus.words)
-    return {name: renumbered(split.columns, ids) for name, split in corpus.splits.items()}
+    return corpus
 
 
 def sentence_reader(data: DataConfig) -> SentenceReader:
@@ -242,13 +240,17 @@ class _Reader(NamedTuple):
 
     def whole(self, source: Source) -> Split:
         """Read all examples of the files. Raises DataError."""
-        examples = self._examples(source)
+        parts = self._examples(source)
+        examples = join(parts)
+        files = np.repeat(np.arange(len(parts)), [len(part.lines) for part in parts])
+        places = np.stack((files, examples.lines), axis=1)
         columns, names = _columns(self.data, examples), examples.names
         if self.labels.grows:
             columns = _settle_labels(columns, self.labels)
         if len(names) != len(columns.labels):  # two sentences of a line are two examples here
             names = _no_names(len(columns.labels))
-        return Split(columns, names)
+            places = np.repeat(places, examples.n_sentences, axis=0)
+        return Split(columns, names, places)
 
     def finished(self, split: Split, part: str | None, is_train: bool = False) -> Split:
         """Return those of the examples that are the split, as the settings want them. Raises DataError."""
@@ -263,8 +265,8 @@ class _Reader(NamedTuple):
             split = split._replace(columns=branched(split.columns, self.data.branching))
         return split
 
-    def _examples(self, source: Source) -> Examples:
-        """Read the files' examples one after another, up to the limit."""
+    def _examples(self, source: Source) -> list[Examples]:
+        """Read the examples of each file, one after another, up to the limit."""
         data, own = self.data, Skipped()
         limit = 0 if source.part is not None else data.limit  # the limit is on what is kept of them
         reader = self.sentences or sentence_reader(data)
@@ -293,7 +295,7 @@ class _Reader(NamedTuple):
             first = ", ".join(shorter_path(str(path)) for path in source.paths[:N_PLACES])
             more = ", …" if len(source.paths) > N_PLACES else ""
             raise DataError(f"no examples in {len(source.paths)} files, {first}{more} ({own})")
-        return join(parts)
+        return parts
 
 
 def _columns(data: DataConfig, examples: Examples) -> Corpus:
@@ -337,7 +339,8 @@ def held_out(
 
 
 def _taken(split: Split, rows: np.ndarray) -> Split:
-    return Split(select(split.columns, rows), split.names.take(rows))
+    places = None if split.places is None else split.places[rows]
+    return Split(select(split.columns, rows), split.names.take(rows), places)
 
 
 def _limited(split: Split, limit: int) -> Split:

@@ -63,6 +63,9 @@ class Split(NamedTuple):
 
     columns: Corpus  # token_ids are numbers of words
     names: pa.Array  # (n,) string
+    places: np.ndarray | None = (
+        None  # (n, 2) int64: which file of the source, and the line in it; None: of a store
+    )
 
 
 class PreparedCorpus(NamedTuple):

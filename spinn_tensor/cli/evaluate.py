@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,13 @@ from spinn_tensor.cli.arguments import (
     choose_device,
     given_limits,
 )
+from spinn_tensor.cli.predictions import ReadSplit, predictions
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
 from spinn_tensor.cli.sentences import TextReader, chosen_branching, needs_parses
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
-from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, stored_splits
-from spinn_tensor.data_prep.files import Skipped, write_json
+from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, read_stored, renumbered
+from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.training.checkpoint import run_of
@@ -50,6 +54,9 @@ examples:
 
   spinn evaluate runs/pi --data snli_1.0.zip --split test
 
+  spinn evaluate runs/pi --data mine.jsonl --predictions predictions.jsonl
+      what is said of every line, for looking at mistakes
+
   spinn evaluate runs/spinn --data texts.jsonl
       pairs of raw text with their labels, for a model that parses for itself
 
@@ -74,6 +81,13 @@ def add_parser(subparsers: Any) -> None:
         help="which part of an official zip: train, dev, test; mismatched of MultiNLI",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as JSON, too")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="write a JSON line an example, in the order of its file: file, line, id, gold, predicted, probabilities, "
+        "and of each sentence its words and its tree, the model's own where it parses",
+    )
     add_inference(parser, "for a model that parses, the trees that its own are scored against")
     parser.set_defaults(run=run)
 
@@ -84,17 +98,19 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
     data = _data(args, checkpoint)
-    skipped = Skipped()
-    if (stored := _stored(args, data)) is not None:
-        corpora = stored_splits(stored, checkpoint.vocabulary, checkpoint.config.model.labels, skipped)
-        evaluations = {
-            name: evaluate(checkpoint.model, corpus) for name, corpus in corpora.items() if name != "train"
-        }
-    else:
-        evaluations = {
-            name: _evaluate(name, source, data, checkpoint, skipped)
-            for name, source in _sources(args, data).items()
-        }
+    skipped, evaluations = Skipped(), dict[str, Evaluation]()
+    with nullcontext() if args.predictions is None else atomic_write(args.predictions) as file:
+        for read in _splits(args, data, checkpoint, skipped):
+            corpus = renumbered(read.split.columns, checkpoint.vocabulary.encode(read.words))
+            evaluation = evaluate(checkpoint.model, corpus)
+            if read.n_without_trees and evaluation.parse_scores is not None:
+                n = f"{read.n_without_trees:,} sentences have none"
+                print(f"spinn: {read.name}: trees are not scored: {n}", file=sys.stderr)
+                evaluation = evaluation._replace(parse_scores=None)
+            evaluations[read.name] = evaluation
+            if file is not None:
+                for record in predictions(checkpoint, read, corpus):
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
     print_skipped(skipped)
     if args.json is not None:
         write_json(args.json, {name: evaluation.to_dict() for name, evaluation in evaluations.items()})
@@ -102,22 +118,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(
-    name: str, source: Source, data: DataConfig, checkpoint: Checkpoint, skipped: Skipped
-) -> Evaluation:
-    """Score a source; trees only where its sentences come with trees to compare with, or --branching does."""
+def _splits(
+    args: argparse.Namespace, data: DataConfig, checkpoint: Checkpoint, skipped: Skipped
+) -> Iterator[ReadSplit]:
+    """Read what is to be scored, a split at a time."""
     model = checkpoint.config.model
+    if (stored := _stored(args, data)) is not None:
+        corpus = read_stored(stored, model.labels, skipped)
+        for name, split in corpus.splits.items():
+            if name != "train":
+                yield ReadSplit(name, split, corpus.words)
+        return
     reads_text = not needs_parses(checkpoint) and model.task != "parse"
-    reader = TextReader(checkpoint.tokenizer) if reads_text else None
-    sentences = None if reader is None else SentenceReader(reader, checkpoint.config.text.binarize)
-    corpus = read_source(source, data, checkpoint.vocabulary, model.labels, skipped, sentences)
-    evaluation = evaluate(checkpoint.model, corpus)
-    if evaluation.parse_scores is None or reader is None:
-        return evaluation
-    if not reader.n_sentences or data.branching is not None:
-        return evaluation
-    print(f"spinn: {name}: trees are not scored: {reader.n_sentences:,} sentences have none", file=sys.stderr)
-    return evaluation._replace(parse_scores=None)
+    for name, source in _sources(args, data).items():
+        reader = TextReader(checkpoint.tokenizer)
+        sentences = SentenceReader(reader, checkpoint.config.text.binarize) if reads_text else None
+        split, words = read_source(source, data, model.labels, skipped, sentences)
+        # trees are scored only where all sentences come with trees to compare with, or --branching makes them
+        n_without_trees = 0 if data.branching is not None else reader.n_sentences
+        yield ReadSplit(name, split, words, source.paths, n_without_trees)
 
 
 def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:

@@ -1,0 +1,69 @@
+"""What a model says of every example of a split, beside what the file says: records to look at mistakes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, n_sentences, node_offsets
+from spinn_tensor.data_prep.corpora.store import Split
+from spinn_tensor.data_prep.trees import Tree, format_binary
+from spinn_tensor.inference import predict_probabilities, predict_transitions
+from spinn_tensor.model.classifiers import Checkpoint
+
+SIDES = {1: [""], 2: ["premise_", "hypothesis_"]}  # before "text" and "tree"
+
+
+class ReadSplit(NamedTuple):
+    """Hold a split whose words are as they were read, whatever the model knows."""
+
+    name: str
+    split: Split
+    words: tuple[str, ...]  # by number
+    paths: tuple[Path, ...] = ()  # of its files
+    n_without_trees: int = 0  # sentences that have none to score a model's own against
+
+
+def predictions(
+    checkpoint: Checkpoint,
+    read: ReadSplit,  # n examples
+    corpus: Corpus,  # the same examples with the ids of the model's vocabulary
+) -> Iterator[dict[str, Any]]:  # n JSON objects
+    """Give the record of each example, in the order of the split."""
+    model, labels = checkpoint.model, checkpoint.config.model.labels
+    probabilities = predict_probabilities(model, corpus).tolist() if labels else []
+    sentences = corpus.sentences
+    if model.encoder.config.parses:
+        sentences = sentences._replace(transitions=predict_transitions(model.encoder, sentences))
+    words, n_examples = read.split.columns.sentences.token_ids, len(corpus.labels)
+    offsets, nodes = sentences.token_offsets, node_offsets(sentences)
+    has_trees = model.encoder.table_kind != "sequence"
+    assert n_sentences(sentences) == corpus.n_sides * n_examples
+    for row in range(n_examples):
+        record = _place(read, row)
+        if labels:
+            gold, shares = int(corpus.labels[row]), probabilities[row]
+            record["gold"] = None if gold == NO_LABEL else labels[gold]
+            record["predicted"] = labels[max(range(len(labels)), key=shares.__getitem__)]
+            record["probabilities"] = {
+                label: round(share, 6) for label, share in zip(labels, shares, strict=True)
+            }
+        for side, prefix in enumerate(SIDES[corpus.n_sides]):
+            i = row + side * n_examples
+            tokens = tuple(read.words[word] for word in words[offsets[i] : offsets[i + 1]].tolist())
+            tree = Tree(tokens, sentences.transitions[nodes[i] : nodes[i + 1]])
+            record[f"{prefix}text"] = " ".join(tokens)
+            record[f"{prefix}tree"] = format_binary(tree) if has_trees else None
+        yield record
+
+
+def _place(read: ReadSplit, row: int) -> dict[str, Any]:
+    """Say which example it is; file and line are None in a store."""
+    file, line = (None, None) if read.split.places is None else read.split.places[row].tolist()
+    return {
+        "split": read.name,
+        "file": None if file is None else str(read.paths[file]),
+        "line": line,
+        "id": read.split.names[row].as_py() or None,
+    }
