@@ -1,0 +1,191 @@
+"""`spinn parse` and `spinn encode` as filters: a line in is a line out, in order, and before the input ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spinn_tensor.data_prep import stream
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import open_text
+from spinn_tensor.data_prep.stream import line_blocks
+from spinn_tensor.encoding import read_manifest, read_shards
+
+pytest.importorskip("datasets")
+
+ROOT = Path(__file__).resolve().parents[1]
+WAIT = 120  # seconds that a test waits at most for what comes at once
+
+
+def lines_with_faults(n_lines: int) -> list[bytes]:
+    """Every 97th blank, every 101st broken, each other one with its number in it."""
+    lines = []
+    for number in range(1, n_lines + 1):
+        line = f"( dogs ( bark {number} ) )".encode()
+        if number % 97 == 0:
+            line = b""
+        elif number % 101 == 0:
+            line = (b"( dogs", b"\xff", b"(S (NP dogs)")[number // 101 % 3]
+        lines.append(line)
+    return lines
+
+
+def process(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-m", "spinn_tensor", *map(str, arguments)],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        cwd=ROOT,
+        env=environment,
+    )
+
+
+@contextmanager
+def ended(running: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """End a process that hangs, so that the test fails."""
+    killer = threading.Timer(WAIT, running.kill)
+    killer.start()
+    try:
+        yield running
+    finally:
+        killer.cancel()
+        running.kill()
+        running.communicate()
+
+
+def test_parse_gives_a_line_for_every_line(parser_run: Path) -> None:
+    lines = lines_with_faults(3_000)
+    running = process("parse", "--model", parser_run, "--input", "-", "--on-error", "empty")
+    out, err = running.communicate(b"\n".join(lines) + b"\n", timeout=WAIT)
+    got = out.decode().splitlines()
+    assert len(got) == len(lines)
+    for number, (line, text) in enumerate(zip(got, lines, strict=True), start=1):
+        is_bad = number % 97 == 0 or number % 101 == 0
+        words = [] if is_bad else ["dogs", "bark", str(number)]
+        assert line.replace("(", "").replace(")", "").split() == words, text
+    assert err.decode().startswith("spinn: 59 lines have no tree: 30 x a blank line; ")
+    assert running.returncode == 0
+
+
+def test_encode_gives_a_row_for_every_line(pair_run: Path, tmp_path: Path) -> None:
+    lines = lines_with_faults(3_000)
+    running = process(
+        *("encode", pair_run, "--input", "-", "--output", tmp_path / "out", "--shard-size", "1000"),
+        *("--on-error", "nan"),
+    )
+    out, err = running.communicate(b"\n".join(lines) + b"\n", timeout=WAIT)
+    assert out.decode() == f"3,000 encodings of width 8 in {tmp_path / 'out'}, 3 shards\n"
+    rows = np.concatenate(list(read_shards(tmp_path / "out")))
+    bad = [number for number in range(1, 3_001) if number % 97 == 0 or number % 101 == 0]
+    assert (1 + np.flatnonzero(np.isnan(rows).any(1))).tolist() == bad
+    manifest = read_manifest(tmp_path / "out")
+    assert [line for shard in manifest["shards"] for line in shard["nan_lines"]] == bad
+    assert "spinn: 59 of 3,000 rows are NaN: 30 x a blank line; " in err.decode()
+
+
+@pytest.mark.parametrize("form, first", [("binary", "( dogs bark )"), ("json", '{"text": "dogs bark"')])
+def test_the_first_result_comes_before_the_input_ends(form: str, first: str, parser_run: Path) -> None:
+    with ended(process("parse", "--model", parser_run, "--input", "-", "--format", form)) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        for line in (b"dogs bark\n", b"(S (NP dogs) (VP bark))\n"):
+            running.stdin.write(line)
+            running.stdin.flush()
+            assert running.stdout.readline().decode().startswith(first if line[:1] == b"d" else first[:3])
+        running.stdin.write(b"a good film")
+        rest, err = running.communicate(timeout=WAIT)
+        assert rest.count(b"\n") == 1
+        assert (running.returncode, err) == (0, b"")
+
+
+def test_an_error_ends_it_while_the_input_goes_on(parser_run: Path) -> None:
+    with ended(process("parse", "--model", parser_run, "--input", "-")) as running:
+        assert running.stdin is not None
+        running.stdin.write(b"dogs bark\n\xe2\x80\x8b\n")
+        running.stdin.flush()
+        assert running.wait(timeout=WAIT) == 1
+        assert running.stdout is not None
+        assert running.stdout.read() == b"( dogs bark )\n"
+        assert running.stderr is not None
+        assert running.stderr.read() == b"spinn: error: /dev/stdin:2: a sentence without words\n"
+
+
+def test_whoever_reads_no_further_ends_it(parser_run: Path) -> None:
+    with ended(process("parse", "--model", parser_run, "--input", "-")) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(b"dogs bark\n")
+        running.stdin.flush()
+        running.stdout.readline()
+        running.stdout.close()
+        running.stdin.write(b"dogs bark\n")
+        running.stdin.flush()
+        assert running.wait(timeout=WAIT) == 1
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_blocks_of_a_pipe_are_what_is_there(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BLOCK_LINES", 4)
+    blocks = line_blocks(pipe, lambda: open_text(pipe))
+    # for reading, too, or it would wait for who reads
+    with os.fdopen(os.open(pipe, os.O_RDWR), "wb", buffering=0) as file:
+        for _ in range(3):
+            file.write(b"a\n")
+            assert next(blocks) == ["a\n"]  # each is given before the next is written
+        file.write(b"b\n" * 100)
+        many: list[str] = []
+        while len(many) < 100:
+            block = next(blocks)
+            assert 1 <= len(block) <= 4
+            many += block
+    assert many == ["b\n"] * 100
+    assert list(blocks) == []
+
+
+@pytest.mark.parametrize("n_lines", [0, 1, 4, 9])
+def test_blocks_of_a_file_are_full(n_lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BLOCK_LINES", 4)
+    path = tmp_path / "in.txt"
+    path.write_text("a\n" * n_lines + "b")
+    blocks = list(line_blocks(path, lambda: open_text(path)))
+    assert [len(block) for block in blocks[:-1]] == [4] * (n_lines // 4)
+    assert [line for block in blocks for line in block] == ["a\n"] * n_lines + ["b"]
+
+
+def test_lines_before_an_error_are_given(pipe: Path) -> None:
+    given: list[list[str]] = []
+    with os.fdopen(os.open(pipe, os.O_RDWR), "wb", buffering=0) as file:
+        file.write(b"a\nb\n\xff\n")
+        with pytest.raises(DataError, match="pipe:3: not UTF-8"):
+            given.extend(line_blocks(pipe, lambda: open_text(pipe)))
+    assert [line for block in given for line in block] == ["a\n", "b\n"]
+
+
+def test_whoever_takes_no_more_lines_ends_the_reading(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread does not wait for ever for room."""
+    monkeypatch.setattr(stream, "BLOCK_LINES", 4)
+    before = set(threading.enumerate())
+    with os.fdopen(os.open(pipe, os.O_RDWR), "wb", buffering=0) as file:
+        file.write(b"a\n" * 100)
+        blocks = line_blocks(pipe, lambda: open_text(pipe))
+        next(blocks)
+        (reader,) = set(threading.enumerate()) - before
+        blocks.close()
+    reader.join(WAIT)
+    assert not reader.is_alive()
