@@ -23,6 +23,7 @@ from spinn_tensor.data_prep.brackets import (
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import SHIFT, parse_binary
+from tests.nested_trees import Nested, nested, spans
 from tests.strategies import (
     all_transitions,
     batches_of_transitions,
@@ -30,32 +31,6 @@ from tests.strategies import (
     right_branching,
     transitions_from_choices,
 )
-
-Nested = int | tuple["Nested", "Nested"]
-
-
-def nested(transitions: np.ndarray) -> Nested:
-    """Return the tree as pairs of pairs, its words numbered from 0."""
-    stack: list[Nested] = []
-    n_words = 0
-    for transition in transitions.tolist():
-        if transition == SHIFT:
-            stack.append(n_words)
-            n_words += 1
-        else:
-            right, left = stack.pop(), stack.pop()
-            stack.append((left, right))
-    return stack[0]
-
-
-def words(tree: Nested) -> list[int]:
-    return [tree] if isinstance(tree, int) else words(tree[0]) + words(tree[1])
-
-
-def spans(tree: Nested) -> set[tuple[int, int]]:
-    if isinstance(tree, int):
-        return set()
-    return {(words(tree)[0], words(tree)[-1] + 1)} | spans(tree[0]) | spans(tree[1])
 
 
 def depths(tree: Nested, depth: int = 0) -> list[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,8 @@ from spinn_tensor.data_prep.penn import (
 from spinn_tensor.data_prep.text import SentenceReader, Words, notation
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
-from tests.machines import SHARED, needs_shared
+from tests.machines import needs_shared
+from tests.nested_trees import snli_parses
 from tests.strategies import binary_transitions, tree_of
 
 READER = SentenceReader(Tokenizer().tokenize)
@@ -196,13 +195,6 @@ def test_a_tree_that_is_never_closed_takes_no_more_than_the_limit(tmp_path: Path
     joined = list(join_trees(["(S (NP a)\n", *["  (NP b)\n"] * 100], 50))
     assert len(joined) == 101
     assert max(map(len, joined)) < 70
-
-
-def snli_parses() -> list[tuple[str, str]]:
-    with gzip.open(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", "rt") as lines:
-        records = list(map(json.loads, lines))
-    names = ("sentence1", "sentence2")
-    return sorted({(r[f"{name}_parse"], r[f"{name}_binary_parse"]) for r in records for name in names})
 
 
 @needs_shared

@@ -20,10 +20,9 @@ from spinn_tensor.data_prep.penn import parse_penn, to_binary
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.trees import Tree, parse_binary
 from tests.machines import needs_shared
+from tests.nested_trees import nested, snli_parses
+from tests.nested_trees import spans as spans_of
 from tests.strategies import binary_transitions
-from tests.test_brackets import nested
-from tests.test_brackets import spans as spans_of
-from tests.test_penn import snli_parses
 
 pytest.importorskip("datasets")
 
