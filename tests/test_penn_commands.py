@@ -91,8 +91,8 @@ def test_records_with_penn_trees(pair_run: Path, tree_run: Path, tmp_path: Path,
     trees = FORMS["a tree a line"].splitlines()
     forms = {"parse": trees, "binary_parse": BINARY}
     printed = {}
-    capsys.readouterr()  # of the runs
     for ending, (first, second) in forms.items():
+        capsys.readouterr()
         source = tmp_path / f"{ending}.jsonl"
         record = {
             "pairID": "a",
