@@ -178,8 +178,8 @@ def flops_left(case: Case) -> int:
     tracker = case.weights.tracker
     assert tables.hoisted is not None
     offsets = tables.step_offsets if isinstance(tables, ForestTables) else tables.reduce_offsets
-    has_left, has_both, has_right = tables.hoisted.kind_offsets.t()
-    n_multiplied = int((has_right - has_left).sum() + (offsets[1:] - has_both).sum())
+    has_left, has_both, has_right = tables.hoisted.kind_offsets.tensor.t()
+    n_multiplied = int((has_right - has_left).sum() + (offsets.tensor[1:] - has_both).sum())
     n_multiplied += len(tables.hoisted.left_leaf_index) + len(tables.hoisted.right_leaf_index)
     flops = n_multiplied * 2 * n_hidden * 5 * n_hidden
     if tracker is not None and isinstance(tables, LaneTables):

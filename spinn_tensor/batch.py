@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, to_torch
+from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, bundle_of, to_torch
 from spinn_tensor.bundles import move as move
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, lengths
 from spinn_tensor.data_prep.segments import places
@@ -51,6 +51,10 @@ class SentenceBatch(NamedTuple):
     transitions: Tensor  # (M,) int64, SHIFT or REDUCE, of the trees that came with the sentences
     shared: SharedWords | None = None  # None where nothing is shared
 
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SentenceBatch:
+        """Bring the batch to a device; what the host reads stays there. See `Batch.to`."""
+        return move(self, device, non_blocking=non_blocking)
+
 
 class Batch(NamedTuple):
     """Hold B examples, whose sentences are one batch: of pairs the B premises, then the B hypotheses."""
@@ -59,6 +63,13 @@ class Batch(NamedTuple):
     labels: Tensor  # (B,) int64, NO_LABEL (-100) where there is none
     node_labels: Tensor | None = None  # (M,) int64 in the order of the transitions, or NO_LABEL
     row_mask: Tensor | None = None  # (B,) bool, False for examples that only fill a batch of fixed shape
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Bring the batch to a device, as a tensor's `to`; the offsets of the steps, which the host reads, stay there.
+
+        Lightning, Accelerate and `tree_map` do the same by themselves: to them the offsets are no tensors.
+        """
+        return move(self, device, non_blocking=non_blocking)
 
 
 def make_sentence_batch(
@@ -138,4 +149,4 @@ def sequence_tables(
     rank[sorted_order] = np.arange(len(n_tokens))
     packed_order = np.argsort(time * len(n_tokens) + rank[sentence])
     tables = (packed_order, np.argsort(packed_order), np.bincount(time), sorted_order, rank, sentence)
-    return SequenceTables(*map(torch.from_numpy, tables))
+    return bundle_of(SequenceTables, map(torch.from_numpy, tables))

@@ -2,19 +2,37 @@
 
 A bundle is a NamedTuple of tensors, so that it passes `torch.compile`, `torch.export` and `torch.jit.script` alike. The
 tables are those of `data_prep.tables`, field by field; what they mean is said there. Step offsets stay on the host,
-where the loop over the steps reads them; everything else lives with the model.
+where the loop over the steps reads them, as `OnHost`; everything else lives with the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, overload
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spinn_tensor.data_prep import tables as numpy_tables
+
+
+class OnHost:
+    """Keep a tensor on the host. It is no tensor itself, so that whatever moves those of a bundle passes it by."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def to(self, *_: object, **__: object) -> Self:
+        """Return itself: movers that know nothing of it call this."""
+        return self
+
+    def tolist(self) -> list:
+        """Return the numbers, which needs no waiting for a device."""
+        return self.tensor.tolist()
+
+    def __repr__(self) -> str:
+        return f"OnHost({self.tensor!r})"
 
 
 class ComposeWeights(NamedTuple):
@@ -43,7 +61,7 @@ class TransitionWeights(NamedTuple):
 class HoistedLeaves(NamedTuple):
     """Hold `data_prep.tables.HoistedLeaves` in torch."""
 
-    kind_offsets: Tensor  # (S, 3) int64, on the CPU
+    kind_offsets: OnHost  # (S, 3) int64
     left_leaf_index: Tensor  # (U_l,) int64
     right_leaf_index: Tensor  # (U_r,) int64
     start_index: Tensor  # (C, 2) int64
@@ -56,7 +74,7 @@ class ForestTables(NamedTuple):
 
     left_index: Tensor  # (C,) int64
     right_index: Tensor  # (C,) int64
-    step_offsets: Tensor  # (S + 1,) int64, on the CPU
+    step_offsets: OnHost  # (S + 1,) int64
     root_index: Tensor  # (B,) int64
     node_index: Tensor  # (M,) int64
     hoisted: HoistedLeaves | None = None
@@ -69,11 +87,11 @@ class LaneTables(NamedTuple):
     stack1_index: Tensor  # (A,) int64
     stack2_index: Tensor  # (A,) int64
     previous_index: Tensor  # (A,) int64
-    entry_offsets: Tensor  # (S + 1,) int64, on the CPU
+    entry_offsets: OnHost  # (S + 1,) int64
     left_index: Tensor  # (C,) int64
     right_index: Tensor  # (C,) int64
     tracker_index: Tensor  # (C,) int64
-    reduce_offsets: Tensor  # (S + 1,) int64, on the CPU
+    reduce_offsets: OnHost  # (S + 1,) int64
     root_index: Tensor  # (B,) int64
     node_index: Tensor  # (M,) int64
     entry_index: Tensor  # (M,) int64
@@ -86,7 +104,7 @@ class OwnTables(NamedTuple):
     first_index: Tensor  # (P,) int64
     last_index: Tensor  # (P,) int64
     previous_index: Tensor  # (A,) int64
-    entry_offsets: Tensor  # (S + 1,) int64, on the CPU
+    entry_offsets: OnHost  # (S + 1,) int64
     transition_index: Tensor  # (A,) int64
     entry_index: Tensor  # (M,) int64
     root_entry_index: Tensor  # (P,) int64
@@ -98,7 +116,7 @@ class SequenceTables(NamedTuple):
 
     packed_order: Tensor  # (L,) int64, tokens by time, longest sentence first
     unpacked_order: Tensor  # (L,) int64, its inverse
-    batch_sizes: Tensor  # (N,) int64, sentences that still have a token at each time; on the CPU
+    batch_sizes: OnHost  # (N,) int64, sentences that still have a token at each time
     sorted_order: Tensor  # (B,) int64, sentences longest first
     unsorted_order: Tensor  # (B,) int64, its inverse
     sentence_index: Tensor  # (L,) int64, the sentence of each token
@@ -110,7 +128,7 @@ KIND_OF: dict[type, type] = {
     numpy_tables.OwnTables: OwnTables,
     numpy_tables.HoistedLeaves: HoistedLeaves,
 }
-HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "kind_offsets", "batch_sizes"})
+_HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "kind_offsets", "batch_sizes"})
 
 
 @overload
@@ -131,20 +149,32 @@ def _as_tensors(tables):
     """Make a bundle of torch tensors of one of NumPy arrays; None stays None."""
     if tables is None or isinstance(tables, np.ndarray):
         return None if tables is None else torch.from_numpy(np.ascontiguousarray(tables))
-    return KIND_OF[type(tables)](*map(_as_tensors, tables))
+    return bundle_of(KIND_OF[type(tables)], map(_as_tensors, tables))
+
+
+Bundle = TypeVar("Bundle", bound=tuple)
+
+
+def bundle_of(
+    kind: type[Bundle],  # of tables
+    tensors: Iterable,  # of its fields, of which those at the end may be missing, or None
+) -> Bundle:
+    """Make tables of their fields, those that stay on the host becoming `OnHost`."""
+    named = zip(kind._fields, tensors, strict=False)  # type: ignore[attr-defined]
+    return kind(*(OnHost(value) if name in _HOST_FIELDS else value for name, value in named))  # type: ignore[arg-type]
 
 
 def flatten(
     bundle,  # any nesting of tuples of tensors, or None
     *,
-    host: bool = True,  # host fields among them
+    host: bool = True,  # what is `OnHost` among them
 ) -> list[Tensor]:
     """List the tensors of a bundle, field after field, without what is None."""
+    if isinstance(bundle, OnHost):
+        return [bundle.tensor] if host else []
     if bundle is None or isinstance(bundle, Tensor):
         return [] if bundle is None else [bundle]
-    fields = getattr(bundle, "_fields", range(len(bundle)))
-    parts = (value for name, value in zip(fields, bundle, strict=True) if host or name not in HOST_FIELDS)
-    return [tensor for part in parts for tensor in flatten(part, host=host)]
+    return [tensor for part in bundle for tensor in flatten(part, host=host)]
 
 
 def move(
@@ -153,7 +183,7 @@ def move(
     *,
     non_blocking: bool = False,
 ):
-    """Bring a bundle to a device; host fields stay where they are."""
+    """Bring a bundle to a device; what is `OnHost` stays where it is."""
     return map_tensors(bundle, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
@@ -161,13 +191,10 @@ def map_tensors(
     bundle,  # any nesting of tuples of tensors, or None
     function: Callable[[Tensor], Tensor],
 ):
-    """Apply a function to every tensor of a bundle that lives with the model; host fields stay as they are."""
-    if bundle is None or isinstance(bundle, Tensor):
-        return None if bundle is None else function(bundle)
-    fields = getattr(bundle, "_fields", None)
-    names = range(len(bundle)) if fields is None else fields
-    parts = [
-        value if name in HOST_FIELDS else map_tensors(value, function)
-        for name, value in zip(names, bundle, strict=True)
-    ]
-    return tuple(parts) if fields is None else type(bundle)(*parts)
+    """Apply a function to every tensor of a bundle that lives with the model; what is `OnHost` stays as it is."""
+    if bundle is None or isinstance(bundle, OnHost):
+        return bundle
+    if isinstance(bundle, Tensor):
+        return function(bundle)
+    parts = [map_tensors(part, function) for part in bundle]
+    return type(bundle)(*parts) if hasattr(bundle, "_fields") else tuple(parts)

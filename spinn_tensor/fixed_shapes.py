@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spinn_tensor.batch import Batch, SentenceBatch
-from spinn_tensor.bundles import SequenceTables, to_torch
+from spinn_tensor.bundles import SequenceTables, bundle_of, to_torch
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
@@ -311,7 +311,7 @@ def _lay(columns: Corpus, tables: ForestTables | LaneTables, shape: Shape) -> Ba
     batch = SentenceBatch(
         token_ids=F.pad(token_ids, (0, shape.n_leaf_rows - n_tokens)),
         token_mask=torch.arange(shape.n_leaf_rows) < n_tokens,
-        sequence=SequenceTables(*(torch.empty(0, dtype=torch.int64) for _ in SequenceTables._fields)),
+        sequence=bundle_of(SequenceTables, [torch.empty(0, dtype=torch.int64)] * len(SequenceTables._fields)),
         tables=to_torch(tables),
         transitions=F.pad(transitions, (0, 2 * shape.n_leaf_rows - len(transitions))),
     )

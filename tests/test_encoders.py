@@ -209,8 +209,8 @@ def test_a_batch_moves_as_a_whole_but_for_what_the_host_reads() -> None:
     moved = move(batch, "meta")
     assert moved.labels.device.type == moved.sentences.token_ids.device.type == "meta"
     assert moved.sentences.tables.left_index.device.type == "meta"
-    assert moved.sentences.tables.entry_offsets.device.type == "cpu"
-    assert moved.sentences.sequence.batch_sizes.device.type == "cpu"
+    assert moved.sentences.tables.entry_offsets.tensor.device.type == "cpu"
+    assert moved.sentences.sequence.batch_sizes.tensor.device.type == "cpu"
 
 
 def test_premises_and_hypotheses_are_one_batch() -> None:

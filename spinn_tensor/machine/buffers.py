@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import ForestTables, LaneTables
+from spinn_tensor.bundles import ForestTables, LaneTables, OnHost
 
 Tables = ForestTables | LaneTables
 
@@ -44,18 +44,18 @@ class StepBuffer:
         return self._rows[slots] if self._save else self._rows[: slots.stop - slots.start]
 
 
-def counts_of(offsets: Tensor) -> list[int]:
+def counts_of(offsets: OnHost) -> list[int]:
     """Count the slots of each step, on the host."""
-    return offsets.diff().tolist()
+    return offsets.tensor.diff().tolist()
 
 
-def slices_of(offsets: Tensor) -> list[slice]:
+def slices_of(offsets: OnHost) -> list[slice]:
     """Return the slots of each step as slices, on the host."""
     bounds = offsets.tolist()
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
-def composition_offsets(tables: Tables) -> Tensor:  # (S + 1,) int64
+def composition_offsets(tables: Tables) -> OnHost:  # (S + 1,) int64
     """Return where the compositions of each step begin."""
     return tables.step_offsets if isinstance(tables, ForestTables) else tables.reduce_offsets
 

@@ -135,14 +135,14 @@ def run_own(
         weights,
         list(tracker),
         [weight.detach() for weight in transition],  # a choice has no gradient
-        list(tables),
+        flatten(tables),
         noise.detach().to(leaves.dtype),
         every_node,
         dense,
         save,
         dtype,
     )
-    return _parse(encodings, Tape(*tape), transition, found_tables(list(tables), found))
+    return _parse(encodings, Tape(*tape), transition, found_tables(flatten(tables), found))
 
 
 def logistic_noise(

@@ -23,6 +23,7 @@ from spinn_tensor.bundles import (
     OwnTables,
     TrackerWeights,
     TransitionWeights,
+    bundle_of,
     flatten,
 )
 from spinn_tensor.machine.buffers import Tables, Tape
@@ -55,9 +56,9 @@ def _as_written(tensor: Tensor) -> torch.autocast:
 
 def _tables(kind: type[AnyTables], tensors: list[Tensor]) -> AnyTables:
     """Make tables from what `flatten` makes of them: at the end the hoisted leaves, if there are any."""
-    n_own = len(kind._fields) - 1
-    hoisted = HoistedLeaves(*tensors[n_own:]) if len(tensors) > n_own else None
-    return kind(*tensors[:n_own], hoisted)  # type: ignore[arg-type, call-arg]
+    n_own: int = len(kind._fields) - 1
+    hoisted = bundle_of(HoistedLeaves, tensors[n_own:]) if len(tensors) > n_own else None
+    return bundle_of(kind, [*tensors[:n_own], hoisted])
 
 
 @torch.library.custom_op("spinn_tensor::stack_machine", mutates_args=())
@@ -115,7 +116,7 @@ def stack_machine_own(
 
     Raises ScoreError for scores that are not numbers, except with `dense`, where nobody looks and they choose SHIFT.
     """
-    own = OwnTables(*tables)
+    own = bundle_of(OwnTables, tables)
     schedule = OwnSchedule(own, TransitionWeights(*transition), noise, leaves.shape[0], dense)
     weights = ComposeWeights(*compose), TrackerWeights(*tracker)
     with _as_written(leaves):
@@ -125,7 +126,7 @@ def stack_machine_own(
         raise ScoreError(f"transition {bad} of the batch: its score is not a number")
     found = schedule.lane_tables()
     output = tape.memory[0].index_select(0, found.node_index if every_node else found.root_index)
-    return output, list(tape), [getattr(found, name) for name in FOUND]
+    return output, list(tape), flatten([getattr(found, name) for name in FOUND])
 
 
 @stack_machine_own.register_fake
@@ -141,18 +142,19 @@ def _(
     save: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    own = OwnTables(*tables)
+    own = bundle_of(OwnTables, tables)
+    offsets = own.entry_offsets.tensor
     n_entries, n_lanes = own.previous_index.shape[0], own.first_index.shape[0]
     n_compositions = own_compositions(n_entries, n_lanes, dense)
     length_of = {
-        "reduce_offsets": own.entry_offsets.shape[0],
+        "reduce_offsets": offsets.shape[0],
         "root_index": n_lanes,
         "node_index": n_entries,
         **dict.fromkeys(("buffer_index", "stack1_index", "stack2_index"), n_entries),
         **dict.fromkeys(("left_index", "right_index", "tracker_index"), n_compositions),
     }
     found = [own.first_index.new_empty(length_of[name]) for name in FOUND]
-    found[FOUND.index("reduce_offsets")] = own.entry_offsets.new_empty(own.entry_offsets.shape[0])
+    found[FOUND.index("reduce_offsets")] = offsets.new_empty(offsets.shape[0])
     output = leaves.new_empty(n_entries if every_node else n_lanes, leaves.shape[1] // 2)
     return output, _fake_tape(leaves, tracker, n_compositions, n_entries, save), found
 
@@ -298,8 +300,8 @@ def found_tables(
     found: list[Tensor],  # what `stack_machine_own` found
 ) -> LaneTables:
     """Return the tables of the transitions chosen."""
-    known = OwnTables(*tables)._asdict() | dict(zip(FOUND, found, strict=True))
-    return LaneTables(*(known.get(name) for name in LaneTables._fields))  # type: ignore[arg-type]
+    known = dict(zip(OwnTables._fields, tables, strict=True)) | dict(zip(FOUND, found, strict=True))
+    return bundle_of(LaneTables, [known.get(name) for name in LaneTables._fields])
 
 
 stack_machine.register_autograd(_backward_given, setup_context=_setup_given)

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import LaneTables, OwnTables, TransitionWeights
+from spinn_tensor.bundles import LaneTables, OnHost, OwnTables, TransitionWeights
 from spinn_tensor.machine.buffers import Tables, counts_of, slices_of
 from spinn_tensor.machine.compose import BOTH, CompositionSteps, StepProduct
 from spinn_tensor.machine.tracker import projection_layout, projection_rows
@@ -234,7 +234,7 @@ class OwnSchedule:
             left_index=_alone(left),
             right_index=_alone(right),
             tracker_index=torch.cat(self._trackers),
-            reduce_offsets=torch.tensor(self._slot_offsets),
+            reduce_offsets=OnHost(torch.tensor(self._slot_offsets)),
             root_index=self._row.index_select(0, own.root_entry_index),
             node_index=self._row.index_select(0, own.entry_index),
             entry_index=own.entry_index,

@@ -32,10 +32,12 @@ def run_lstm(
     with torch.autocast(x.device.type, enabled=False):
         words = x.index_select(0, tables.packed_order)
         if x.device.type != "cpu":
-            packed = PackedSequence(words, tables.batch_sizes, tables.sorted_order, tables.unsorted_order)
+            packed = PackedSequence(
+                words, tables.batch_sizes.tensor, tables.sorted_order, tables.unsorted_order
+            )
             outputs, (h, _) = lstm(packed)
             return outputs.data, h
-        sizes, counts = torch.unique_consecutive(tables.batch_sizes, return_counts=True)
+        sizes, counts = torch.unique_consecutive(tables.batch_sizes.tensor, return_counts=True)
         spans = list(zip(counts.tolist(), sizes.tolist(), strict=True))
         suffixes = ("", "_reverse") if lstm.bidirectional else ("",)
         outputs, h = zip(*(_run_spans(lstm, words, spans, suffix) for suffix in suffixes), strict=True)

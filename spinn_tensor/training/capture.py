@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import HOST_FIELDS, flatten, map_tensors
+from spinn_tensor.bundles import OnHost, flatten, map_tensors
 
 N_WARM_UP = 3  # runs before recording, as torch's notes on CUDA graphs ask for
 Step = Callable[[Any], Tensor]  # of a bundle of tensors; gives a tensor and may change the model
@@ -108,17 +108,14 @@ def preserved(tensors: Iterable[Tensor], device: torch.device) -> Iterator[None]
 
 
 def signature(bundle: Any) -> Signature:
-    """Return what two bundles share if one recording serves both: kinds, shapes, and the values of host fields."""
+    """Return what two bundles share if one recording serves both: kinds, shapes, and the values of what is `OnHost`."""
     if bundle is None or isinstance(bundle, Tensor):
         return () if bundle is None else (tuple(bundle.shape), bundle.dtype)
-    fields = getattr(bundle, "_fields", range(len(bundle)))
-    parts = (
-        tuple(value.tolist()) if name in HOST_FIELDS else signature(value)
-        for name, value in zip(fields, bundle, strict=True)
-    )
-    return type(bundle), *parts
+    if isinstance(bundle, OnHost):
+        return tuple(bundle.tolist())
+    return type(bundle), *map(signature, bundle)
 
 
 def pinned(bundle: Any) -> Any:
-    """Copy a bundle to pinned memory, from where copying to a device waits for nothing; host fields as they are."""
+    """Copy a bundle to pinned memory, from where copying to a device waits for nothing; what is `OnHost` as it is."""
     return map_tensors(bundle, Tensor.pin_memory)
