@@ -3,76 +3,40 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from spinn_tensor import ConfigError, EncoderConfig, SentenceEncoder, make_sentence_batch
+from spinn_tensor import ConfigError
 from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.trees import Tree, parse_binary
-from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.encoding import (
     EncodingOptions,
     Part,
     encode_to_array,
-    encode_to_shards,
     read_manifest,
     read_shards,
-    shards,
 )
 from spinn_tensor.inference import encode_columns
 from tests.closeness import FLOAT16, FLOAT32, assert_close
+from tests.tiny_encoding import BAD, VOCABULARY, contents, encode, encoder_of, one_by_one
 from tests.tiny_sentences import N_LINES, WORDS, trees, write_parses
 
 pytestmark = pytest.mark.numerical
 
 pytest.importorskip("pyarrow")
 
-VOCABULARY = Vocabulary.build([WORDS[:-1]])
-BAD = {4: "( a )", 11: "", 18: "a b"}  # by line
-
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that shards have several blocks, and blocks several batches."""
     monkeypatch.setattr("spinn_tensor.encoding.run.BLOCK_LINES", 4)
-
-
-def encoder_of(kind: str = "spinn-pi-nt", seed: int = 0) -> SentenceEncoder:
-    torch.manual_seed(seed)
-    return SentenceEncoder(EncoderConfig(len(VOCABULARY), kind, 6, 8, tracker_dim=4)).eval()
-
-
-def one_by_one(encoder: SentenceEncoder, sentences: list[Tree]) -> np.ndarray:
-    """Encodings without batches, blocks or files."""
-    with torch.no_grad():
-        alone = [
-            encoder(make_sentence_batch(sentence_columns([tree], VOCABULARY), encoder.table_kind))
-            for tree in sentences
-        ]
-    return torch.cat(alone).numpy()
-
-
-def encode(source: Path, folder: Path, **arguments: Any) -> dict[str, Any] | None:
-    """Shards of 5 lines with a small encoder."""
-    options = {name: arguments.pop(name) for name in list(arguments) if name in EncodingOptions().to_dict()}
-    made = EncodingOptions(**{"shard_size": 5, **options})
-    encoder = arguments.pop("encoder", encoder_of())
-    return encode_to_shards(encoder, VOCABULARY, source, folder, made, **arguments)
-
-
-def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below the folder, and when it was written."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
@@ -234,16 +198,6 @@ def test_a_finished_job_is_not_begun_again(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "unfinished").exists()
 
 
-@pytest.mark.parametrize("left", [".job.json.0123abcd.tmp", ""])
-def test_a_job_that_ended_before_it_signed_its_folder_is_begun_again(left: str, tmp_path: Path) -> None:
-    write_parses(tmp_path / "in.txt")
-    folder = tmp_path / "out"
-    (folder / "unfinished").mkdir(parents=True)
-    if left:
-        (folder / "unfinished" / left).write_text("{")
-    assert encode(tmp_path / "in.txt", folder) == read_manifest(folder)
-
-
 def test_shards_of_an_earlier_version_have_the_defaults_of_later_options(tmp_path: Path) -> None:
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     write_parses(source)
@@ -301,32 +255,6 @@ def test_another_job_is_refused_or_replaces_the_encodings(
     }
 
 
-def test_a_job_without_a_whole_shard_is_in_nobodys_way(tmp_path: Path) -> None:
-    source, folder = tmp_path / "in.txt", tmp_path / "out"
-    write_parses(source, {2: "( a )"})
-    with pytest.raises(DataError, match=r"in.txt:2: token 3 '\)': a node with one child"):
-        encode(source, folder)
-    write_parses(source)
-    manifest = encode(source, folder)
-    assert manifest is not None
-    assert manifest["count"] == N_LINES
-
-
-def test_a_folder_with_anything_else_is_refused(tmp_path: Path) -> None:
-    write_parses(tmp_path / "in.txt")
-    with pytest.raises(ConfigError, match="holds files, but no encodings"):
-        encode(tmp_path / "in.txt", tmp_path, overwrite=True)
-    with pytest.raises(ConfigError, match="a file, expected a folder"):
-        encode(tmp_path / "in.txt", tmp_path / "in.txt", overwrite=True)
-    for name in ("links", "folders"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "links" / "link").symlink_to("nowhere")
-    (tmp_path / "folders" / "mine").mkdir()
-    for name in ("links", "folders"):
-        with pytest.raises(ConfigError, match="holds files, but no encodings"):
-            encode(tmp_path / "in.txt", tmp_path / name)
-
-
 def test_a_file_without_a_sentence_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("\n( a )\n")
     for on_error, message in (
@@ -347,74 +275,6 @@ def test_a_file_without_a_sentence_is_an_error(tmp_path: Path) -> None:
 def test_options_are_checked(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^{next(iter(setting))}: expected "):
         EncodingOptions(**setting)
-
-
-@pytest.mark.parametrize("n_parts", [2, 3, 7])
-def test_parts_share_the_shards_without_overlap_or_loss(n_parts: int, tmp_path: Path) -> None:
-    """One after another, the first part last: whichever ends last joins the shards."""
-    sentences, source = write_parses(tmp_path / "in.txt", BAD), tmp_path / "in.txt"
-    done: list[int] = []
-    notes: list[str] = []
-    for number in range(n_parts, 1, -1):
-        part = Part(number, n_parts)
-        made = encode(
-            source, tmp_path / "out", part=part, on_error="skip", advance=done.append, note=notes.append
-        )
-        assert made is None
-        assert notes.pop().startswith(f"part {number} of {n_parts} is done, ")
-    last = Part(1, n_parts)
-    manifest = encode(source, tmp_path / "out", part=last, on_error="skip", advance=done.append)
-    assert sum(done) == len(sentences)
-    encode(source, tmp_path / "alone", on_error="skip")
-    assert manifest == read_manifest(tmp_path / "alone")
-    assert {name: data for name, (data, _) in contents(tmp_path / "out").items()} == {
-        name: data for name, (data, _) in contents(tmp_path / "alone").items()
-    }
-    assert encode(source, tmp_path / "out", part=Part(2, n_parts), on_error="skip") == manifest
-
-
-def test_the_whole_command_does_what_parts_left(tmp_path: Path) -> None:
-    sentences, source = write_parses(tmp_path / "in.txt"), tmp_path / "in.txt"
-    done: list[int] = []
-    assert encode(source, tmp_path / "out", part=Part(2, 3), advance=done.append) is None
-    manifest = encode(source, tmp_path / "out", advance=done.append)
-    assert manifest is not None
-    assert sum(done) == len(sentences) == manifest["count"]
-
-
-def test_a_part_that_is_overtaken_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process does the same shards and ends the job between a shard and its entry."""
-    source, folder = tmp_path / "in.txt", tmp_path / "out"
-    write_parses(source)
-    write_array, overtaken = shards.write_array, []
-
-    def overtake(path: Path, array: np.ndarray) -> None:
-        write_array(path, array)
-        if not overtaken:
-            overtaken.append(path)
-            encode(source, folder)
-
-    monkeypatch.setattr(shards, "write_array", overtake)
-    assert encode(source, folder) == read_manifest(folder)
-    assert overtaken
-    assert not (folder / "unfinished").exists()
-
-
-def test_parts_that_begin_at_once_replace_another_job_once(tmp_path: Path) -> None:
-    """Threads stand for processes: each opens the folder, and its lock, by itself."""
-    sentences, source, folder = write_parses(tmp_path / "in.txt"), tmp_path / "in.txt", tmp_path / "out"
-    encode(source, folder, dtype="float16")
-
-    def run(number: int) -> dict[str, Any] | None:
-        return encode(source, folder, encoder=encoder, part=Part(number, 4), overwrite=True)
-
-    encoder = encoder_of()
-    with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(run, range(1, 5)))
-    manifest = read_manifest(folder)
-    assert manifest in made
-    assert manifest["count"] == len(sentences)
-    assert_close(np.concatenate(list(read_shards(folder))), one_by_one(encoder, sentences))
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/", "/", "-1/2"])

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,12 @@ from spinn_tensor.encoding.job import difference
 FORMAT_VERSION = 1  # of a manifest; rises when an older reader would misread it
 MANIFEST, UNFINISHED, JOB, ENTRIES = "manifest.json", "unfinished", "job.json", "[0-9]*.json"
 TENSOR = "encodings"
+# what readers need of what is in the files
+JOB_KINDS = {"model_sha256": str, "input": dict, "options": dict}
+INPUT_KINDS = {"path": str, "form": str, "sha256": str | None}
+MANIFEST_KINDS = {"job": dict, "count": int, "width": int, "lines": int, "skipped": dict, "shards": list}
+SHARD_KINDS = {"file": str, "lines": int, "rows": int, "left_out": list}
+ENTRY_KINDS = {**SHARD_KINDS, "width": int, "skipped": dict}
 
 
 class EncodedBlock(NamedTuple):
@@ -90,7 +96,9 @@ class ShardFolder:
 
     def count_whole(self) -> int:
         """Count the shards of the job that need no second look."""
-        return sum(self.is_whole(int(path.stem)) for path in self._unfinished.glob(ENTRIES))
+        return sum(
+            path.stem.isdecimal() and self.is_whole(int(path.stem)) for path in self._unfinished.glob(ENTRIES)
+        )
 
     def write(self, shard: int, encoded: EncodedBlock) -> None:
         """Write a whole shard, then its entry."""
@@ -123,13 +131,21 @@ class ShardFolder:
                 return manifest
             if not all(map(self.is_whole, range(n_shards))):
                 return None
-            write_json(self.folder / MANIFEST, self._joined(n_shards, skipped))
+            try:
+                joined = self._joined(n_shards, skipped)
+            except DataError:
+                if (manifest := self._manifest()) is not None:  # it came between: there are no locks here
+                    return manifest
+                raise
+            write_json(self.folder / MANIFEST, joined)
             self._tidy()
             return self._manifest()
 
     def _joined(self, n_shards: int, skipped: Skipped) -> dict[str, Any]:
         """Return the manifest of all entries."""
-        entries = [read_json_object(self._entry(shard)) for shard in range(n_shards)]
+        entries = [
+            _checked(read_json_object(path), ENTRY_KINDS, path) for path in map(self._entry, range(n_shards))
+        ]
         widths = [entry.pop("width") for entry in entries]
         words = {name: sum(entry.pop(name, 0) for entry in entries) for name in ("words", "unknown_words")}
         for entry in entries:
@@ -163,7 +179,7 @@ class ShardFolder:
             job: dict[str, Any] = manifest["job"]
             return job
         signature = self._unfinished / JOB
-        return read_json_object(signature) if signature.exists() else None
+        return _checked_job(read_json_object(signature), signature) if signature.exists() else None
 
     def _is_signed(self, overwrite: bool) -> bool:
         """Tell whether the folder is this job's. Raises ConfigError if it is another's, and nobody may overwrite it."""
@@ -199,7 +215,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format_version") != FORMAT_VERSION:
         got = manifest.get("format_version")
         raise DataError(f"format version {got!r}, expected {FORMAT_VERSION}", path=folder / MANIFEST)
+    _checked_job(_checked(manifest, MANIFEST_KINDS, folder / MANIFEST)["job"], folder / MANIFEST)
+    for entry in manifest["shards"]:
+        _checked(entry, SHARD_KINDS, folder / MANIFEST)
     return manifest
+
+
+def _checked_job(job: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a job as `describe_job` makes one. Raises DataError."""
+    _checked(_checked(job, JOB_KINDS, path)["input"], INPUT_KINDS, path)
+    return job
+
+
+def _checked(values: Any, kinds: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return an object that has values of these types. Raises DataError naming the file and the first other one."""
+    for name, kind in kinds.items():
+        if not isinstance(values, dict) or name not in values or not isinstance(values[name], kind):
+            raise DataError("not what spinn encode writes", path=path, field=name)
+    return values
 
 
 def read_shards(folder: Path) -> Iterator[np.ndarray]:  # (rows, D) each

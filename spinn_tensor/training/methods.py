@@ -30,6 +30,8 @@ N_LOSSES = 2  # that a supervised step is observed by: of the task, and of the t
 class Method:
     """Says how to train one model; a subclass says what a batch is made of and what its loss is."""
 
+    later = frozenset({"losses"})  # of `tensors`, those that the states of older runs have not
+
     def __init__(self, model: Model, class_weights: Tensor | None = None) -> None:
         self.model = model
         self.class_weights = class_weights  # (C,) float, in the loss; None = all 1
@@ -166,8 +168,7 @@ class Supervise(Method):
         return {"losses": self._losses}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        if "losses" in tensors:  # older runs have none
-            self._losses = tensors["losses"].to(self._losses.device)
+        self._losses = tensors["losses"].to(self._losses.device)
 
 
 class Reinforce(Supervise):

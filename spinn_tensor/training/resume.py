@@ -183,8 +183,10 @@ def restore(
                     "step": values["step"],
                     "square_avg": values["square_avg"].to(device),
                 }
-        check_tensors(path, state.method, method.tensors())
-        method.restore(state.method)
+        expected = method.tensors()
+        values = {**{name: expected[name] for name in method.later & expected.keys()}, **state.method}
+        check_tensors(path, values, expected)
+        method.restore(values)
         if not ranks.rank or state.n_processes == ranks.size:
             own = state.generators[ranks.rank]
             torch.set_rng_state(own["cpu"])
