@@ -42,7 +42,12 @@ class SharedWords(NamedTuple):
 
 
 class SentenceBatch(NamedTuple):
-    """Hold B sentences of L tokens in all; M = 2L - B transitions."""
+    """Hold B sentences of L tokens in all; M = 2L - B transitions. `make_sentence_batch` makes one.
+
+    >>> batch = make_sentence_batch(columns, "sequence")
+    >>> batch.token_ids.shape, batch.transitions.shape  # of 4 and of 2 tokens
+    (torch.Size([6]), torch.Size([10]))
+    """
 
     token_ids: Tensor  # (L,) int64, or (V,) the distinct words
     token_mask: Tensor | None  # (L,) bool, False in padding; None where there is none
@@ -57,7 +62,14 @@ class SentenceBatch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Hold B examples, whose sentences are one batch: of pairs the B premises, then the B hypotheses."""
+    """Hold B examples, whose sentences are one batch: of pairs the B premises, then the B hypotheses.
+
+    `make_batch` makes one of a corpus; one of your own may be put together of its fields.
+
+    >>> sentences = make_sentence_batch(columns, "lanes")
+    >>> SentenceClassifier(config)(Batch(sentences, labels=torch.tensor([0, 1]))).shape
+    torch.Size([2, 2])
+    """
 
     sentences: SentenceBatch  # B sentences, or 2B of pairs
     labels: Tensor  # (B,) int64, NO_LABEL (-100) where there is none
@@ -74,15 +86,31 @@ class Batch(NamedTuple):
 
 def make_sentence_batch(
     columns: SentenceColumns,
-    table_kind: TableKind,  # what the encoder asks for: SentenceEncoder.table_kind
+    table_kind: TableKind,
     *,
-    n_samples: int = 1,  # lanes of each sentence; "own" only
-    share: Sharing = "nothing",  # SentenceEncoder.sharing(table_kind)
+    n_samples: int = 1,
+    share: Sharing = "nothing",
 ) -> SentenceBatch:
     """Compile sentences for an encoder.
 
-    Raises DataError for transitions that are not trees, ValueError for an unknown table_kind or share, shared states
-    of another kind of tables than "forest" and "lanes", and several samples of what is not "own".
+    Args:
+        columns: B sentences, of `data_prep.sentence_columns`.
+        table_kind: what the encoder asks for, `SentenceEncoder.table_kind`.
+        n_samples: lanes of each sentence, so many parses of it; for "own" alone.
+        share: how much is done once for equal words and trees: "nothing", "projections" or "states", at most what
+            `SentenceEncoder.sharing(table_kind)` says.
+
+    Returns:
+        The batch, on the CPU.
+
+    Raises:
+        DataError: for transitions that are not trees.
+        ValueError: for an unknown `table_kind` or `share`, shared states of another kind of tables than "forest" and
+            "lanes", and several samples of what is not "own".
+
+    >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="spinn-pi", hidden_dim=8))
+    >>> encoder(make_sentence_batch(columns, encoder.table_kind)).shape
+    torch.Size([2, 8])
     """
     _check(table_kind, n_samples, share)
     n_tokens = lengths(columns)
@@ -128,7 +156,19 @@ def make_batch(
 ) -> Batch:
     """Compile examples for a model, with the labels of their nodes where the corpus has them.
 
-    Arguments and errors are those of `make_sentence_batch`.
+    Args:
+        corpus: B sentences or pairs with their labels, of `data_prep`.
+        table_kind, n_samples, share: as in `make_sentence_batch`.
+
+    Returns:
+        The batch, on the CPU.
+
+    Raises:
+        DataError, ValueError: as `make_sentence_batch`.
+
+    >>> model = SentenceClassifier(config)
+    >>> corpus = Corpus(columns, labels=np.array([0, 1]))
+    >>> loss = torch.nn.functional.cross_entropy(model(batch := make_batch(corpus, "lanes")), batch.labels)
     """
     node_labels = corpus.sentences.node_labels
     return Batch(

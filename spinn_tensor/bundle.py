@@ -61,7 +61,11 @@ class CheckpointConfig(NamedTuple):
 
 
 class Provenance(NamedTuple):
-    """Hold what a bundle holds beside the model; a loaded model has it as `model.provenance`."""
+    """Hold what a bundle holds beside the model; a loaded model has it as `model.provenance`.
+
+    >>> PairClassifier.from_pretrained(folder / "pairs").provenance.metrics
+    {'accuracy': 0.5}
+    """
 
     vocabulary: Vocabulary
     run: Run

@@ -36,7 +36,10 @@ class OnHost:
 
 
 class ComposeWeights(NamedTuple):
-    """Hold the weights of the binary TreeLSTM; gates in rows a, i, f_left, f_right, o."""
+    """Hold the weights of the binary TreeLSTM; gates in rows a, i, f_left, f_right, o.
+
+    >>> weights = ComposeWeights(torch.zeros(40, 16), torch.zeros(40))  # H = 8, without tracker
+    """
 
     weight: Tensor  # (5H, 2H), columns [h_left; h_right]
     bias: Tensor  # (5H,)
@@ -44,7 +47,10 @@ class ComposeWeights(NamedTuple):
 
 
 class TrackerWeights(NamedTuple):
-    """Hold the weights of the tracker LSTM; gates in rows i, f, g, o."""
+    """Hold the weights of the tracker LSTM; gates in rows i, f, g, o.
+
+    >>> weights = TrackerWeights(torch.zeros(12, 24), torch.zeros(12, 3), torch.zeros(12))  # H = 8, K = 3
+    """
 
     weight_input: Tensor  # (4K, 3H), columns [h_buffer; h_stack1; h_stack2]
     weight_hidden: Tensor  # (4K, K)
@@ -52,7 +58,10 @@ class TrackerWeights(NamedTuple):
 
 
 class TransitionWeights(NamedTuple):
-    """Hold the parser's last layer, which scores SHIFT and REDUCE from the tracker's h."""
+    """Hold the parser's last layer, which scores SHIFT and REDUCE from the tracker's h.
+
+    >>> weights = TransitionWeights(torch.zeros(2, 3), torch.zeros(2))  # K = 3
+    """
 
     weight: Tensor  # (2, K)
     bias: Tensor  # (2,)
@@ -70,7 +79,11 @@ class HoistedLeaves(NamedTuple):
 
 
 class ForestTables(NamedTuple):
-    """Hold `data_prep.tables.ForestTables` in torch."""
+    """Hold `data_prep.tables.ForestTables` in torch.
+
+    >>> make_sentence_batch(columns, "forest").tables.left_index.shape  # of the compositions
+    torch.Size([4])
+    """
 
     left_index: Tensor  # (C,) int64
     right_index: Tensor  # (C,) int64
@@ -81,7 +94,11 @@ class ForestTables(NamedTuple):
 
 
 class LaneTables(NamedTuple):
-    """Hold `data_prep.tables.LaneTables` in torch."""
+    """Hold `data_prep.tables.LaneTables` in torch.
+
+    >>> make_sentence_batch(columns, "lanes").tables.buffer_index.shape  # of the tracker's steps
+    torch.Size([10])
+    """
 
     buffer_index: Tensor  # (A,) int64
     stack1_index: Tensor  # (A,) int64
@@ -99,7 +116,11 @@ class LaneTables(NamedTuple):
 
 
 class OwnTables(NamedTuple):
-    """Hold `data_prep.tables.OwnTables` in torch."""
+    """Hold `data_prep.tables.OwnTables` in torch.
+
+    >>> make_sentence_batch(columns, "own", n_samples=3).tables.first_index.shape  # of the lanes
+    torch.Size([6])
+    """
 
     first_index: Tensor  # (P,) int64
     last_index: Tensor  # (P,) int64
@@ -141,7 +162,19 @@ def to_torch(
     tables: numpy_tables.ForestTables | numpy_tables.LaneTables | numpy_tables.OwnTables,
     device: torch.device | str = "cpu",
 ) -> ForestTables | LaneTables | OwnTables:
-    """Make torch tensors of the tables, sharing memory with NumPy's on the CPU."""
+    """Make torch tensors of the tables, sharing memory with NumPy's on the CPU.
+
+    Args:
+        tables: those of `data_prep.tables`.
+        device: where they go.
+
+    Returns:
+        The same fields as tensors.
+
+    >>> from spinn_tensor.data_prep.tables import own_tables
+    >>> to_torch(own_tables(np.array([4, 2]))).last_index
+    tensor([4, 6])
+    """
     return move(_as_tensors(tables), device)
 
 
@@ -183,7 +216,19 @@ def move(
     *,
     non_blocking: bool = False,
 ):
-    """Bring a bundle to a device; what is `OnHost` stays where it is."""
+    """Bring a bundle to a device; what is `OnHost` stays where it is.
+
+    Args:
+        bundle: a batch, tables, weights, or any nesting of tuples of tensors.
+        device: where it goes.
+        non_blocking: as in `Tensor.to`.
+
+    Returns:
+        The bundle, of tensors on that device.
+
+    >>> move(make_sentence_batch(columns, "lanes"), "cpu").token_ids.device
+    device(type='cpu')
+    """
     return map_tensors(bundle, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 

@@ -120,8 +120,8 @@ class Pipeline(TextModel):
                 what the model was trained with), a parser's folder or hub id; or "left", "right", "balanced" or
                 "random" for trees made without a parser, which replace those given, too.
             max_words: of a sentence at most; more is an error.
-            revision: branch, tag or commit on the hub; the keywords that follow are those of
-                `huggingface_hub.snapshot_download`.
+            revision: branch, tag or commit on the hub.
+            cache_dir, force_download, local_files_only, token: as `huggingface_hub.snapshot_download` has them.
 
         Returns:
             The pipeline, its model in eval mode.

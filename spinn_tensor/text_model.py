@@ -47,11 +47,21 @@ Advance = Callable[[int], object]  # told of the sentences or pairs just done
 
 
 class Prediction(NamedTuple):
-    """Hold what a classifier says of a sentence or a pair."""
+    """Hold what a classifier says of a sentence or a pair.
 
-    label: str  # the most probable
-    probabilities: dict[str, float]  # of every label, in the order of the model's
-    unknown: tuple[str, ...] = ()  # words that are not in the model's vocabulary, which are all one to it
+    Args:
+        label: the most probable.
+        probabilities: of every label, in the order of the model's.
+        unknown: words that are not in the model's vocabulary, which are all one to it.
+
+    >>> pipeline = Pipeline.from_pretrained(folder / "sentences")
+    >>> pipeline.classify("the dog barks the cats sing the dog barks A zebra barks").unknown
+    ('zebra',)
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    unknown: tuple[str, ...] = ()
 
 
 class TreeMaker(NamedTuple):

@@ -24,7 +24,13 @@ from spinn_tensor.machine.schedule import can_reduce, can_shift
 
 
 class Parse(NamedTuple):
-    """Hold a run of the machine and what its trackers thought of the M transitions, lane after lane."""
+    """Hold a run of the machine and what its trackers thought of the M transitions, lane after lane.
+
+    >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="spinn", hidden_dim=8))
+    >>> parse = encoder.parse(make_sentence_batch(columns, "own"))
+    >>> parse.encodings.shape, parse.transitions.shape, parse.log_probabilities().shape
+    (torch.Size([2, 8]), torch.Size([10]), torch.Size([10]))
+    """
 
     encodings: Tensor  # (P, H) h of the roots, or (M, H) of every node
     transitions: Tensor  # (M,) int64, SHIFT or REDUCE
@@ -43,29 +49,60 @@ class Parse(NamedTuple):
 
 
 def run_forest(
-    leaves: Tensor,  # (L, 2H) [h; c] of the words of all sentences
-    compose: ComposeWeights,  # without tracker_weight
+    leaves: Tensor,
+    compose: ComposeWeights,
     tables: ForestTables,
-    output_index: Tensor | None = None,  # (Q,) int64 rows to return
-) -> Tensor:  # (Q, H)
+    output_index: Tensor | None = None,
+) -> Tensor:
     """Run SPINN-PI-NT: all compositions of all trees, in the steps of the forest's schedule.
 
-    Returns h of the roots (B, H), or of the rows `output_index`, e.g. `tables.node_index` for every node in the order
-    of the transitions. Differentiable once in `leaves` and the weights.
+    Args:
+        leaves: (L, 2H) [h; c] of the words of all sentences.
+        compose: without `tracker_weight`.
+        tables: of the B trees.
+        output_index: (Q,) int64 rows to return: `tables.node_index` for every node in the order of the transitions;
+            None: the roots.
+
+    Returns:
+        (Q, H) or (B, H), h; differentiable once in `leaves` and the weights.
+
+    Raises:
+        TypeError: for tables of another kind and for leaves and weights of more than one dtype.
+
+    >>> tables = make_sentence_batch(columns, "forest").tables
+    >>> run_forest(torch.randn(6, 16), ComposeWeights(torch.randn(40, 16), torch.zeros(40)), tables).shape
+    torch.Size([2, 8])
     """
     return _run(leaves, compose, None, tables, output_index)[0]
 
 
 def run_given(
-    leaves: Tensor,  # (L, 2H) [h; c] of the words of all sentences
+    leaves: Tensor,
     compose: ComposeWeights,
     tracker: TrackerWeights | None,
     tables: LaneTables,
-    output_index: Tensor | None = None,  # (Q,) int64 rows to return
-) -> Tensor:  # (Q, H)
+    output_index: Tensor | None = None,
+) -> Tensor:
     """Run SPINN-PI: step after step, the tracker of every lane and the compositions of the lanes that reduce.
 
-    Without tracker it computes what `run_forest` does, in the order of the transitions. Returns as `run_forest`.
+    Args:
+        leaves: (L, 2H) [h; c] of the words of all sentences.
+        compose: with `tracker_weight`, where there is a tracker.
+        tracker: None: it computes what `run_forest` does, in the order of the transitions.
+        tables: of the B trees.
+        output_index: (Q,) int64 rows to return, as in `run_forest`.
+
+    Returns:
+        (Q, H) or (B, H), h; differentiable once in `leaves` and the weights.
+
+    Raises:
+        TypeError: for tables of another kind and for leaves and weights of more than one dtype.
+
+    >>> compose = ComposeWeights(torch.randn(40, 16), torch.zeros(40), torch.randn(40, 3))
+    >>> tracker = TrackerWeights(torch.randn(12, 24), torch.randn(12, 3), torch.zeros(12))
+    >>> tables = make_sentence_batch(columns, "lanes").tables
+    >>> run_given(torch.randn(6, 16), compose, tracker, tables, tables.node_index).shape
+    torch.Size([10, 8])
     """
     if tracker is not None:
         return _run(leaves, compose, tracker, tables, output_index)[0]
@@ -81,7 +118,7 @@ def run_given(
 
 
 def run_taught(
-    leaves: Tensor,  # (L, 2H) [h; c] of the words of all sentences
+    leaves: Tensor,
     compose: ComposeWeights,
     tracker: TrackerWeights,
     transition: TransitionWeights,
@@ -91,7 +128,24 @@ def run_taught(
 ) -> Parse:
     """Run SPINN under teacher forcing: `run_given`, and what the trackers would have chosen at every transition.
 
-    Raises TypeError for tables of another kind and for weights of more than one dtype.
+    Args:
+        leaves: (L, 2H) [h; c] of the words of all sentences.
+        compose, tracker, transition: the weights.
+        tables: of the B trees.
+        every_node: whether the encodings are those of every node, (M, H).
+
+    Returns:
+        The run, its `logits` being what a transition loss is taken of.
+
+    Raises:
+        TypeError: for tables of another kind and for weights of more than one dtype.
+
+    >>> compose = ComposeWeights(torch.randn(40, 16), torch.zeros(40), torch.randn(40, 3))
+    >>> tracker = TrackerWeights(torch.randn(12, 24), torch.randn(12, 3), torch.zeros(12))
+    >>> transition, batch = TransitionWeights(torch.randn(2, 3), torch.zeros(2)), make_sentence_batch(columns, "lanes")
+    >>> parse = run_taught(torch.randn(6, 16), compose, tracker, transition, batch.tables)
+    >>> torch.equal(parse.transitions, batch.transitions), parse.logits.shape
+    (True, torch.Size([10, 2]))
     """
     _check_dtypes(compose.weight, transition)
     output_index = tables.node_index if every_node else None
@@ -100,12 +154,12 @@ def run_taught(
 
 
 def run_own(
-    leaves: Tensor,  # (L, 2H) [h; c] of the words of all sentences
+    leaves: Tensor,
     compose: ComposeWeights,
     tracker: TrackerWeights,
     transition: TransitionWeights,
     tables: OwnTables,
-    noise: Tensor | None = None,  # (M,) added to logit(REDUCE) - logit(SHIFT); None = 0
+    noise: Tensor | None = None,
     *,
     every_node: bool = False,
 ) -> Parse:
@@ -115,9 +169,27 @@ def run_own(
     What is impossible is never chosen, so that any scores give trees. Encodings are differentiable through the states,
     log-probabilities through the trackers and the transition's weights, the choices not at all.
 
-    Raises ScoreError, a ValueError, for scores that are not numbers; on CUDA, where looking would mean waiting, they
-    choose SHIFT, and their log-probabilities are not numbers. Raises TypeError for tables of another kind and for
-    weights of more than one dtype, ValueError for noise of another shape.
+    Args:
+        leaves: (L, 2H) [h; c] of the words of all sentences.
+        compose, tracker, transition: the weights.
+        tables: of the P lanes.
+        noise: (M,), added to logit(REDUCE) - logit(SHIFT); None: 0.
+        every_node: whether the encodings are those of every node, (M, H).
+
+    Returns:
+        The run.
+
+    Raises:
+        ScoreError: for scores that are not numbers; on CUDA, where looking would mean waiting, they choose SHIFT, and
+            their log-probabilities are not numbers.
+        TypeError: for tables of another kind and for weights of more than one dtype.
+        ValueError: for noise of another shape.
+
+    >>> compose = ComposeWeights(torch.randn(40, 16), torch.zeros(40), torch.randn(40, 3))
+    >>> tracker = TrackerWeights(torch.randn(12, 24), torch.randn(12, 3), torch.zeros(12))
+    >>> transition, batch = TransitionWeights(torch.randn(2, 3), torch.zeros(2)), make_sentence_batch(columns, "own")
+    >>> run_own(torch.randn(6, 16), compose, tracker, transition, batch.tables).encodings.shape
+    torch.Size([2, 8])
     """
     leaves, save, dtype = _prepare(leaves, compose, tracker)
     _check_dtypes(compose.weight, transition)
@@ -146,17 +218,37 @@ def run_own(
 
 
 def logistic_noise(
-    uniform: Tensor,  # (M,) in [0, 1)
-) -> Tensor:  # (M,)
-    """Return the noise that makes `run_own` sample REDUCE with probability σ(logit(REDUCE) - logit(SHIFT))."""
+    uniform: Tensor,
+) -> Tensor:
+    """Return the noise that makes `run_own` sample REDUCE with probability σ(logit(REDUCE) - logit(SHIFT)).
+
+    Args:
+        uniform: (M,) in [0, 1), drawn uniformly.
+
+    Returns:
+        (M,), noise of the logistic distribution.
+
+    >>> logistic_noise(torch.tensor([0.5])).item()
+    0.0
+    """
     tiny = torch.finfo(uniform.dtype).tiny
     return uniform.clamp(min=tiny).log() - torch.log1p(-uniform)
 
 
 def forcing_noise(
-    transitions: Tensor,  # (M,) SHIFT or REDUCE
-) -> Tensor:  # (M,) float32
-    """Return the noise that makes `run_own` take these transitions, wherever they are possible."""
+    transitions: Tensor,
+) -> Tensor:
+    """Return the noise that makes `run_own` take these transitions, wherever they are possible.
+
+    Args:
+        transitions: (M,), 0 = SHIFT, 1 = REDUCE.
+
+    Returns:
+        (M,) float32, infinite.
+
+    >>> forcing_noise(torch.tensor([0, 0, 1]))
+    tensor([-inf, -inf, inf])
+    """
     return torch.where(transitions == 0, -torch.inf, torch.inf)
 
 

@@ -46,15 +46,37 @@ class Checkpoint(NamedTuple):
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Return the model of a checkpoint folder or run, in eval mode on `device`, its vocabulary and its settings.
+    """Read a checkpoint. `Pipeline.from_pretrained` does, too, and reads text for it.
 
-    Raises CheckpointError, see `bundle.read_bundle`.
+    Args:
+        path: folder of a checkpoint or bundle, or of a run, whose `best` checkpoint is then taken.
+        device: where the model goes.
+
+    Returns:
+        The model in eval mode, its vocabulary and its settings.
+
+    Raises:
+        CheckpointError: for a folder that is none, or damaged.
+
+    >>> model, vocabulary, config = load_checkpoint(folder / "sentences")
+    >>> config.model.task, len(vocabulary)
+    ('sentence', 9)
     """
     return Checkpoint(*read_bundle(path, device, build_model))
 
 
 def build_model(config: ModelConfig) -> Model:
-    """Return a freshly initialised model."""
+    """Return a freshly initialised model.
+
+    Args:
+        config: what it is made of.
+
+    Returns:
+        A `PairClassifier`, `SentenceClassifier` or `SentenceParser`, as the task is.
+
+    >>> type(build_model(config)).__name__
+    'SentenceClassifier'
+    """
     kinds: tuple[type[Model], ...] = (PairClassifier, SentenceClassifier, SentenceParser)
     return {kind.task: kind for kind in kinds}[config.task](config)
 
@@ -96,7 +118,19 @@ class _Classifier(PretrainedModel):
 
 
 class PairClassifier(_Classifier):
-    """Classify the relation of premise and hypothesis."""
+    """Classify the relation of premise and hypothesis.
+
+    Args:
+        config: of task "pair".
+
+    Raises:
+        ConfigError: for a config of another task.
+
+    >>> model = PairClassifier.from_pretrained(folder / "pairs")
+    >>> corpus = Corpus.of_pairs(columns, columns, labels=np.array([0, 1]))
+    >>> model(make_batch(corpus, model.encoder.table_kind)).shape
+    torch.Size([2, 2])
+    """
 
     task: ClassVar[str] = "pair"
     n_encodings = 4
@@ -109,7 +143,18 @@ class PairClassifier(_Classifier):
 
 
 class SentenceClassifier(_Classifier):
-    """Classify single sentences, or with `config.node_labels` every node of their trees: a root is its tree's last."""
+    """Classify single sentences, or with `config.node_labels` every node of their trees: a root is its tree's last.
+
+    Args:
+        config: of task "sentence".
+
+    Raises:
+        ConfigError: for a config of another task.
+
+    >>> model = SentenceClassifier(config)
+    >>> model(make_batch(Corpus(columns, labels=np.array([0, 1])), model.encoder.table_kind)).shape
+    torch.Size([2, 2])
+    """
 
     task: ClassVar[str] = "sentence"
     n_encodings = 1
@@ -130,7 +175,18 @@ class SentenceClassifier(_Classifier):
 
 
 class SentenceParser(PretrainedModel):
-    """Parse sentences: a SPINN taught by transitions alone."""
+    """Parse sentences: a SPINN taught by transitions alone.
+
+    Args:
+        config: of task "parse".
+
+    Raises:
+        ConfigError: for a config of another task.
+
+    >>> model = SentenceParser(ModelConfig("parse", (), EncoderConfig(len(vocabulary), "spinn"), None))
+    >>> model.encoder.parse(make_sentence_batch(columns, "own")).transitions.shape
+    torch.Size([10])
+    """
 
     task: ClassVar[str] = "parse"
 
@@ -138,7 +194,8 @@ class SentenceParser(PretrainedModel):
         super().__init__(config)
         self.encoder = SentenceEncoder(config.encoder)
 
-    def forward(self, batch: Batch) -> Tensor:  # (M, 2) logits of the transitions
+    def forward(self, batch: Batch) -> Tensor:  # (M, 2)
+        """Return the logits of the transitions."""
         parse = self.run(batch).parse
         assert parse is not None
         return parse.logits

@@ -23,8 +23,20 @@ TABLE_KIND_OF: dict[str, TableKind] = {
 
 
 class SentenceEncoder(nn.Module):
-    """Encode B sentences as B vectors. A sentence's encoding depends on nothing else in its batch, except through batch
-    norm's statistics while training."""
+    """Encode B sentences as B vectors.
+
+    A sentence's encoding depends on nothing else in its batch, except through batch norm's statistics while training.
+
+    Args:
+        config: the kind of encoder and its sizes.
+
+    Raises:
+        ConfigError: for a bidirectional leaf encoder of an odd width.
+
+    >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="spinn-pi", hidden_dim=8)).eval()
+    >>> encoder(make_sentence_batch(columns, encoder.table_kind)).shape
+    torch.Size([2, 8])
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -45,6 +57,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def embedding(self) -> nn.Embedding:
+        """Return the word vectors, (V, E)."""
         return self.leaves.embedding
 
     @property
@@ -54,13 +67,20 @@ class SentenceEncoder(nn.Module):
 
     def sharing(
         self,
-        table_kind: TableKind,  # of the batch, see `make_sentence_batch`
-        training: bool | None = None,  # what the batch is for; None = the mode that the encoder is in
+        table_kind: TableKind,
+        training: bool | None = None,
     ) -> Sharing:
         """Return how much of the work on equal words and trees may be done once, for `make_sentence_batch`.
 
         All of it, where a word's state does not depend on its sentence: not with a bidirectional leaf encoder, and not
         while dropout draws for each token.
+
+        Args:
+            table_kind: of the batch, see `make_sentence_batch`.
+            training: whether the batch is for training; None: as the mode is that the encoder is in.
+
+        Returns:
+            "states" or "projections".
         """
         drops = (self.training if training is None else training) and self.config.embedding_dropout > 0
         alike = self.config.leaf_encoder != "bilstm" and not drops
@@ -71,13 +91,32 @@ class SentenceEncoder(nn.Module):
         """Return the width of an encoding: H, or 2H for "bilstm"."""
         return self.config.hidden_dim * (2 if self.config.kind == "bilstm" else 1)
 
-    def forward(self, batch: SentenceBatch) -> Tensor:  # (B, output_dim)
+    def forward(self, batch: SentenceBatch) -> Tensor:
+        """Encode sentences: h of the root of each tree, or what an encoder without trees has for it.
+
+        Args:
+            batch: B sentences, on tables of this encoder's `table_kind`.
+
+        Returns:
+            (B, output_dim); (P, H) of several samples a sentence.
+
+        Raises:
+            TypeError: for tables of another kind.
+            ScoreError: where transitions are its own and their scores are not numbers.
+        """
         return self.composer(self.leaves(batch), batch)
 
-    def node_states(self, batch: SentenceBatch) -> Tensor:  # (2L - B, H)
+    def node_states(self, batch: SentenceBatch) -> Tensor:
         """Return h of every node, in the order of the transitions; a sentence's last node is its root.
 
-        Raises TypeError for an encoder without trees.
+        Args:
+            batch: B sentences, on tables of this encoder's `table_kind`.
+
+        Returns:
+            (2L - B, H).
+
+        Raises:
+            TypeError: for an encoder without trees, and for tables of another kind.
         """
         if not isinstance(self.composer, StackMachine | ParsingMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} has no tree nodes")
@@ -86,12 +125,20 @@ class SentenceEncoder(nn.Module):
     def parse(
         self,
         batch: SentenceBatch,
-        noise: Tensor | None = None,  # (M,), see `run_own`
+        noise: Tensor | None = None,
     ) -> Parse:
         """Return encodings, and what the trackers thought of the transitions: own ones, or given ones under "lanes".
 
-        Raises TypeError for an encoder that does not parse and for other tables, ValueError for noise beside given
-        transitions.
+        Args:
+            batch: B sentences, on tables of kind "own" or "lanes".
+            noise: (M,), added to what own transitions are chosen by, see `run_own`.
+
+        Returns:
+            The run.
+
+        Raises:
+            TypeError: for an encoder that does not parse and for other tables.
+            ValueError: for noise beside given transitions.
         """
         if not isinstance(self.composer, ParsingMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} does not parse")

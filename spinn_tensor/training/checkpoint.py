@@ -24,17 +24,35 @@ from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, is_file, run
 
 def save_checkpoint(
     folder: Path,
-    model: PretrainedModel,  # or what torch.compile made of one
+    model: PretrainedModel,
     vocabulary: Vocabulary,
-    run: Run,  # a RunConfig, or what a loaded checkpoint has as `config.run`
+    run: Run,
     metrics: Mapping[str, Any],
-    also: Callable[[Path], object] | None = None,  # writes further files into the folder
-    license: str | None = None,  # of the weights, for the model card
-    rules: Rules = PENN,  # that make words of text for the model
+    also: Callable[[Path], object] | None = None,
+    license: str | None = None,
+    rules: Rules = PENN,
 ) -> None:
-    """Replace the folder by a checkpoint of the model as it is now, with further files beside it.
+    """Replace the folder by a checkpoint of a training run, with further files beside it.
 
-    Raises CheckpointError for weights that are not float32, which `load_checkpoint` would refuse.
+    For a model that no `RunConfig` describes there is `model.save_pretrained(folder, vocabulary=...)`.
+
+    Args:
+        folder: what is replaced.
+        model: as it is now; or what torch.compile made of one.
+        vocabulary: that it was trained with.
+        run: a `RunConfig`, or what a loaded checkpoint has as `config.run`.
+        metrics: finite numbers by name.
+        also: writes further files into the folder.
+        license: of the weights, for the model card.
+        rules: that make words of text for the model.
+
+    Raises:
+        CheckpointError: for weights that are not float32, which `load_checkpoint` would refuse.
+
+    >>> checkpoint = load_checkpoint(folder / "pairs")
+    >>> save_checkpoint(folder / "again", *checkpoint[:2], checkpoint.config.run, {"step": 3})
+    >>> load_checkpoint(folder / "again").config.metrics
+    {'step': 3}
     """
     provenance = Provenance(vocabulary, run, metrics, train_command(run), rules)
     write_bundle(folder, model, provenance, also=also, license=license)
