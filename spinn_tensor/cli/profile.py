@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
         print_skipped(skipped)
         for note in notes:
             print(f"note: {note}")
-        if text := without_vectors(settings):
-            print(text)
+        if (lacking := without_vectors(settings)) is not None:
+            print(lacking)
         written = None if trace is None else folder / args.trace.name
         profiled = Profiler(trainer).measure(args.steps, args.warmup, written)
         if trace is not None and written is not None:

@@ -18,13 +18,21 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.cli.report import gold_trees, print_evaluations
+from spinn_tensor.cli.seeds import SUMMARY, check_seeds, folder_of, summarise
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.splits import prepared_from
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
-from spinn_tensor.training.distributed import joined
+from spinn_tensor.training.distributed import Ranks, joined
 from spinn_tensor.training.hardware import missing_to_compile
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, is_file, preset_table, run_config
-from spinn_tensor.training.run import Results, check_same_run, execute, is_own_restart, saved_run
+from spinn_tensor.training.run import (
+    Results,
+    check_same_run,
+    execute,
+    is_own_restart,
+    saved_run,
+    with_corpus,
+)
 
 DESCRIPTION = """\
 Trains a sentence encoder and a classifier, and leaves a folder with the best and the last
@@ -67,6 +75,9 @@ examples:
   spinn train --corpus snli --train text.jsonl --dev dev.jsonl --branching right --preset logic-rl-spinn
       pairs of raw text: the model finds trees of its own that help it to classify
 
+  spinn train --corpus pairs --train all.jsonl --dev-fraction 0.1 --seeds 1 2 3 --class-weights balanced
+      where there is no dev file, and classes are rare; three runs, with mean and spread of their scores
+
   torchrun --nproc-per-node 4 --max-restarts 3 -m spinn_tensor train --corpus snli --data snli_1.0.zip
       on four GPUs (or, without any, by four processes), and again if one fails
 
@@ -105,6 +116,14 @@ def add_parser(subparsers: Any) -> None:
         "not followed",
     )
     either.add_argument("--overwrite", action="store_true", help="delete the run in --output first")
+    group.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="train once with each of these seeds, in OUTPUT/seed-N; mean and spread of the scores are printed and in "
+        f"OUTPUT/{SUMMARY}",
+    )
     add_device(parser)
     add_run_settings(parser, generated="OUTPUT/corpus")
     parser.set_defaults(run=run)
@@ -153,24 +172,47 @@ def run(args: argparse.Namespace) -> int:
         ".toml"
     )
     with joined(choose_device(args)) as ranks:
-        settings, resume, notes = ranks.from_first(lambda: _settings(args, output))
-        gold = gold_trees(settings.data.branching)
-        n_epochs = settings.training.epochs
-        silent = not ranks.is_first
-        with TerminalObserver(gold=gold, silent=silent, n_epochs=n_epochs, notes=notes) as observer:
-            results = execute(
-                settings,
-                output,
-                device=ranks.device,
-                resume=resume,
-                overwrite=args.overwrite and not resume,
-                observer=observer,
-                ranks=ranks,
-            )
-    if ranks.is_first:
-        print_evaluations(results.evaluations, gold)
-        _print_summary(results, output)
+        if args.seeds is None:
+            results, gold = _train(args, output, ranks)
+            if ranks.is_first:
+                print_evaluations(results.evaluations, gold)
+                _print_summary(results, output)
+            return 0
+        check_seeds(args, output, ranks.size)
+        evaluations = {}
+        for seed in args.seeds:
+            folder = folder_of(output, seed)
+            own = argparse.Namespace(**{**vars(args), "seed": seed})
+            results, _ = _train(own, folder, ranks, f"seed {seed}: ", corpus_beside=output)
+            _print_summary(results, folder)
+            evaluations[seed] = results.evaluations
+        summarise(evaluations, output)
     return 0
+
+
+def _train(
+    args: argparse.Namespace,
+    output: Path,
+    ranks: Ranks,
+    title: str = "",
+    corpus_beside: Path | None = None,  # where the corpus is made that several runs share
+) -> tuple[Results, str]:
+    """Train or go on with a run; return its results, and what the trees are that its own are compared with."""
+    settings, resume, notes = ranks.from_first(lambda: _settings(args, output))
+    gold, n_epochs, silent = gold_trees(settings.data.branching), settings.training.epochs, not ranks.is_first
+    with TerminalObserver(title, gold=gold, silent=silent, n_epochs=n_epochs, notes=notes) as observer:
+        if corpus_beside is not None:
+            settings = with_corpus(settings, corpus_beside, args.resume, observer)
+        results = execute(
+            settings,
+            output,
+            device=ranks.device,
+            resume=resume,
+            overwrite=args.overwrite and not resume,
+            observer=observer,
+            ranks=ranks,
+        )
+    return results, gold
 
 
 def _settings(args: argparse.Namespace, output: Path) -> tuple[RunConfig, bool, list[str]]:

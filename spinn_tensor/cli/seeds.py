@@ -1,0 +1,94 @@
+"""One run for each of several seeds: what differs between them is luck, which their mean and spread tell apart.
+
+seed-1/, seed-2/, ...   a run each, as `spinn train --seed` leaves it
+corpus/                 the generated corpus, where they have no files of their own
+seeds.json              for each split each score of every seed, with mean, standard deviation (n - 1) and range
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from spinn_tensor.cli.report import plain_table
+from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.files import write_json
+from spinn_tensor.training.evaluate import Evaluation
+from spinn_tensor.training.run import is_run
+
+SUMMARY = "seeds.json"
+
+
+def folder_of(output: Path, seed: int) -> Path:
+    """Return where the run of a seed is."""
+    return output / f"seed-{seed}"
+
+
+def check_seeds(args: argparse.Namespace, output: Path, n_processes: int) -> None:
+    """Raise ConfigError where the runs of --seeds could not all be made, before the first one is begun."""
+    seeds: Sequence[int] = args.seeds
+    if n_processes > 1:
+        raise ConfigError("--seeds is for one process; under torchrun train a seed a job")
+    if args.seed is not None or any(text.partition("=")[0].strip().endswith("seed") for text in args.set):
+        raise ConfigError("--seeds goes without --seed: it says all seeds")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds: got one twice: {' '.join(map(str, seeds))}")
+    if not (args.resume or args.overwrite):
+        for folder in (folder_of(output, seed) for seed in seeds):
+            if is_run(folder):
+                raise ConfigError(
+                    f"{folder}: holds a run already; --resume goes on with it, --overwrite deletes it"
+                )
+
+
+def summarise(evaluations: Mapping[int, Mapping[str, Evaluation]], output: Path) -> None:
+    """Write and print the mean and the spread of the scores over the seeds."""
+    seeds = list(evaluations)
+    splits = {
+        name: _scores([found[name] for found in evaluations.values()]) for name in evaluations[seeds[0]]
+    }
+    write_json(output / SUMMARY, {"seeds": seeds, "splits": splits})
+    table = plain_table(
+        "split", "score", *(f"seed {seed}" for seed in seeds), "mean", "std", text_columns=(0, 1)
+    )
+    for split, scores in splits.items():
+        for name, score in scores.items():
+            spread = "–" if score["std"] is None else f"{score['std']:.2%}"
+            table.add_row(
+                split, name, *(f"{value:.2%}" for value in score["values"]), f"{score['mean']:.2%}", spread
+            )
+    Console().print(table)
+    print(f"{len(seeds)} seeds: {output / SUMMARY}")
+
+
+def _scores(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
+    """Return each score that all of the evaluations have."""
+    found = [_figures(evaluation) for evaluation in evaluations]
+    return {name: _spread([figures[name] for figures in found]) for name in found[0]}
+
+
+def _figures(evaluation: Evaluation) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    if evaluation.scores is not None:
+        figures |= {"accuracy": evaluation.scores.accuracy, "macro_f1": evaluation.scores.macro_f1}
+    if evaluation.node_scores is not None:
+        figures["node_accuracy"] = evaluation.node_scores.accuracy
+    if evaluation.parse_scores is not None:
+        figures["trees_f1"] = evaluation.parse_scores.gold.sentence_f1
+    return {name: value for name, value in figures.items() if not math.isnan(value)}  # of single words
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "min": min(values),
+        "max": max(values),
+        "values": values,
+    }
