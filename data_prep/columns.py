@@ -140,6 +140,19 @@ def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:
     )
 
 
+def put_transitions(
+    columns: SentenceColumns,
+    rows: np.ndarray,  # (m,) int64, different ones
+    transitions: np.ndarray,  # of these sentences, one after another
+) -> SentenceColumns:
+    """Put some of the sentences under other trees."""
+    nodes = node_offsets(columns)
+    places = ragged_arange(nodes[rows], nodes[rows + 1] - nodes[rows])
+    changed = columns.transitions.copy()
+    changed[places] = transitions
+    return columns._replace(transitions=changed)
+
+
 def concatenate(*parts: SentenceColumns) -> SentenceColumns:
     """Join the sentences of the first part, then those of the next, and so forth; at least one part."""
     node_labels = None

@@ -143,6 +143,7 @@ class TextSettings(NamedTuple):
     branching: str | None  # trees made without a parser, instead of those of the corpus
     fields: tuple[str, ...]  # PART=NAME, what the fields of a record are called, see `PairFields`
     binarize: str = DEFAULT_BINARIZE  # trees of more than two children
+    parser: str | None = None  # a checkpoint, or "packaged": it made all trees
 
     @classmethod
     def of_run(cls, run: Any) -> TextSettings:
@@ -162,7 +163,9 @@ class TextSettings(NamedTuple):
         fields = data.get("fields", [])
         if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
             raise ConfigError(f"fields: expected a list of names, got {fields!r:.80}")
-        return cls(branching, tuple(fields), binarize)
+        if not isinstance(parser := data.get("parser"), str | None):
+            raise ConfigError(f"parser: expected a string, got {parser!r:.80}")
+        return cls(branching, tuple(fields), binarize, parser)
 
 
 def checked_metrics(metrics: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spinn_tensor.data_prep.columns import SentenceColumns, sentence_columns
-from spinn_tensor.data_prep.corpora.formats import LineFormat, PairFields
+from spinn_tensor.data_prep.corpora.formats import LineFormat, PairFields, named_fields
 from spinn_tensor.data_prep.corpora.read import read_examples_as_columns, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
@@ -21,7 +21,7 @@ VOCABULARY = Vocabulary.build(
     [["A", "dog", "runs", "é", "w1", "1", "]", "[MAX", "old", "dogs", "bark", "n't"]]
 )
 CHUNK_VOCABULARY = Vocabulary.build([["w1", "w2", "w3", "a\u00a0b", "é", "((", "Dog", "dog"]])
-OWN = PairFields.named(["premise=text", "hypothesis=claim", "label=verdict", "pair_id=key"])
+OWN = named_fields(PairFields(), ["premise=text", "hypothesis=claim", "label=verdict", "pair_id=key"])
 
 
 def outcome(path: Path, line_format: LineFormat, skip_bad: bool, limit: int = 0, **options: Any) -> Any:

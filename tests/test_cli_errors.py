@@ -160,7 +160,7 @@ def test_nodes_of_trees_that_have_no_labels(tmp_path: Path, capsys: Capture) -> 
     arguments = [*tree_arguments(tmp_path), "--epochs", "1", "--output", run]
     assert_fails_cleanly([*arguments, "--kind", "lstm"], "node_labels: only a SPINN", tmp_path, capsys)
     assert main(arguments) == 0
-    message = "node_labels: the nodes of trees made by --branching have no labels"
+    message = "node_labels: the nodes of trees made by --branching or --parser"
     assert_fails_cleanly(["evaluate", run, "--branching", "left"], message, tmp_path, capsys)
 
 
@@ -273,7 +273,7 @@ def test_a_bad_line_leaves_no_half_written_output(
 WRONG_USE = [
     ("evaluate RUN --split test", "--split goes with --data"),
     ("predict RUN --premise a", "a pair needs both"),
-    ("predict RUN --premise a --hypothesis (", r"--hypothesis: "),
+    ("predict RUN --premise a --hypothesis (S(NP(", r"--hypothesis: "),
     ("predict RUN --sentence a", "this checkpoint classifies pairs"),
     ("predict RUN", "give --premise and --hypothesis, or --sentence, or --input"),
     ("predict RUN --premise a --hypothesis b --output x", "--output goes with --input"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinn_tensor import make_sentence_batch
+from spinn_tensor import Pipeline, make_sentence_batch
 from spinn_tensor.cli.main import main
 from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.data_prep.columns import sentence_columns
@@ -53,17 +53,44 @@ def test_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, capsy
     text = ["--premise", "old dogs bark", "--hypothesis", "( ( old dogs ) bark )"]
     assert main(["predict", str(pair_run), *text, "--branching", "right"]) == 0
     assert "┬──── old     ┬──── old" in capsys.readouterr().out  # whatever the tree was
-    assert main(["predict", str(pair_run), *text]) == 1
-    assert (
-        "--premise: token 2 'dogs': after the end of the tree; text without a parse"
-        in capsys.readouterr().err
-    )
+    assert main(["predict", str(pair_run), *text]) == 0
+    tree = Pipeline.from_pretrained().parse(["old dogs bark"])[0]  # that of the package's parser
+    assert main(["predict", str(pair_run), "--premise", tree, *text[2:]]) == 0
+    lines = capsys.readouterr().out.split("premise")
+    assert lines[1] == lines[2]
+
+
+def test_files_of_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Text has trees of the package's parser, which is told, parses are as given; --parser makes all."""
     source = tmp_path / "in.jsonl"
-    source.write_text('{"pairID": "a", "sentence1": "old dogs bark", "sentence2": "dogs bark"}\n')
-    assert main(["predict", str(pair_run), "--input", str(source), "--branching", "left"]) == 0
-    assert json.loads(capsys.readouterr().out)["pairID"] == "a"
-    assert main(["predict", str(pair_run), "--input", str(source)]) == 1
-    assert "in.jsonl:1: sentence1_binary_parse: missing field; sentence1 is text" in capsys.readouterr().err
+    texts = ["old red dogs bark", "dogs bark"]
+    parses = Pipeline.from_pretrained().parse(texts)
+    records = [
+        {"pairID": "text", "sentence1": texts[0], "sentence2": texts[1]},
+        {"pairID": "parses", "sentence1_binary_parse": parses[0], "sentence2_binary_parse": parses[1]},
+        {
+            "sentence1_binary_parse": "( ( ( old red ) dogs ) bark )",
+            "sentence2_binary_parse": "( dogs bark )",
+        },
+    ]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    command = ["predict", str(pair_run), "--input", str(source)]
+    outcomes = {}
+    for options in ([], ["--parser", "packaged"], ["--branching", "left"]):
+        assert main([*command, *options]) == 0
+        printed = capsys.readouterr()
+        outcomes[options[1] if options else ""] = [
+            json.loads(line)["probabilities"] for line in printed.out.splitlines()
+        ]
+        assert ("2 sentences are text" in printed.err) == (options[:1] != ["--branching"])
+    text, parsed, other = outcomes[""]
+    assert text == parsed != other
+    assert outcomes["packaged"] == [text] * 3
+    assert outcomes["left"] == [other] * 3
+    assert main([*command, "--parser", str(pair_run)]) == 1
+    assert "does not parse" in capsys.readouterr().err
+    assert main([*command, "--parser", "packaged", "--branching", "left"]) == 1
+    assert "--parser: has nothing to do" in capsys.readouterr().err
 
 
 def test_files_of_text_for_a_model_that_parses_for_itself(
@@ -121,12 +148,15 @@ def test_evaluate_reads_text_and_scores_no_trees_of_its_own_making(
     assert found["parse"]["gold"] == found["parse"]["right"]
 
 
-def test_text_is_no_corpus_for_a_model_that_needs_trees(
+def test_evaluating_text_for_a_model_that_needs_trees(
     pair_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     texts = write_texts(tmp_path / "texts.jsonl", 3, seed=7)
-    assert main(["evaluate", str(pair_run), "--data", str(texts)]) == 1
-    assert "sentence1 is text without a parse" in capsys.readouterr().err
+    assert main(["evaluate", str(pair_run), "--data", str(texts)]) == 0
+    assert (
+        "6 sentences are text without a parse: their trees are those of the package's"
+        in capsys.readouterr().err
+    )
 
 
 def write_texts(path: Path, n_pairs: int, seed: int) -> Path:
@@ -171,12 +201,11 @@ def test_training_on_text(preset: str, tmp_path: Path, capsys: Capture) -> None:
     if not parses:
         assert capsys.readouterr().out.startswith(DRAWN)
     assert load_checkpoint(run).config.text.branching == "right"
-    needs_parses = preset == "logic-spinn-pi"
-    assert main(["evaluate", run, "--branching", "none"]) == (1 if needs_parses else 0)
+    assert main(["evaluate", run, "--branching", "none"]) == 0
     said = capsys.readouterr().err
     expected = {
         "logic-rl-spinn": "trees are not scored: 64 sentences have none",
-        "logic-spinn-pi": "sentence1 is text without a parse",
+        "logic-spinn-pi": "64 sentences are text without a parse: their trees are those of the package's parser",
         "logic-lstm": "",  # looks at none
     }[preset]
     assert expected in said

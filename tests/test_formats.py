@@ -25,6 +25,7 @@ from spinn_tensor.data_prep.corpora.formats import (
     SentenceFormat,
     SstFormat,
     TreebankFormat,
+    named_fields,
 )
 from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import corpus_of, read_examples_as_columns, read_line_examples
@@ -90,7 +91,7 @@ def test_fields_and_labels_of_one_s_own(tmp_path: Path) -> None:
         {"text": "a", "claim": "b", "verdict": "-"},
     ]
     labels = LabelNames([], grows=True)
-    fields = PairFields.named(["premise=text", "hypothesis=claim", "label=verdict", "pair_id=key"])
+    fields = named_fields(PairFields(), ["premise=text", "hypothesis=claim", "label=verdict", "pair_id=key"])
     path, skipped = write(tmp_path / "own.jsonl", *lines), Skipped()
     pairs = read(path, PairFormat(labels, fields), skipped)
     assert [labels.names[pair.label] for pair in pairs] == ["1", "0"]
@@ -103,12 +104,12 @@ def test_fields_and_labels_of_one_s_own(tmp_path: Path) -> None:
     [
         (["premise"], "got 'premise', expected premise, hypothesis, label, pair_id = the name of a field"),
         (["sentence=x"], "got 'sentence=x', expected premise"),
-        (["premise=x", "label=x"], "got premise=x, label=x: two parts of a pair in one field"),
+        (["premise=x", "label=x"], "got premise=x, label=x: two parts of a record in one field"),
     ],
 )
 def test_names_of_fields_are_checked(settings: list[str], message: str) -> None:
     with pytest.raises(DataError) as caught:
-        PairFields.named(settings)
+        named_fields(PairFields(), settings)
     assert str(caught.value).startswith(message)
 
 
@@ -263,7 +264,7 @@ BAD: list[tuple[LineFormat, Any, Any, str]] = [
         "sentence_binary_parse: missing field; sentence is text without",
     ),
     (TREE, BARK, "( ( a b )", "token 1 '(': unbalanced"),
-    (TREE, BARK, "a b", "token 2 'b': after the end of the tree; text without a parse: make parses with"),
+    (TREE, BARK, "a b", "token 2 'b': after the end of the tree; text without a parse: --parser packaged"),
     (TREE, BARK, "(3 (2 a) (2 b) (2 c))", "token 15 ')': a node with 3 children"),
     (TREE, BARK, "3\t", "binary_parse: an empty parse"),
     (

@@ -23,6 +23,13 @@ from spinn_tensor.data_prep.settings import (
 )
 from spinn_tensor.data_prep.token_rules import NAMED
 
+PACKAGED = "packaged"  # the name of the parser that comes with the package
+_ONLY_FOR = {
+    "fields": ("pairs", "sentences"),
+    "labels": ("pairs", "sentences"),
+    "binary": ("sst",),
+    "phrases": ("sst",),
+}
 _LISTS = ("train", "dev", "test", "extra", "fields", "labels")
 
 
@@ -74,6 +81,12 @@ class DataConfig(Settings):
         "text then (pairs: sentence1, sentence2; trees: sentence, or a line)",
         one_of(*BRANCHINGS),
     )
+    parser: str | None = setting(
+        None,
+        "trees made by a SPINN that parses, instead of those of the files: packaged, or the folder of a checkpoint "
+        "(default: packaged, for text without a parse, where the model needs trees)",
+        metavar="NAME|FOLDER",
+    )
     tokenizer: str | None = setting(
         None,
         "what makes words of text: penn, whitespace, or a tokenizer.json of HF tokenizers, of which the normalizer and "
@@ -87,12 +100,13 @@ class DataConfig(Settings):
     )
     fields: tuple[str, ...] = setting(
         (),
-        "pairs: what the records call premise, hypothesis, label and pair_id (default: as SNLI does)",
+        "what the records of one's own call premise, hypothesis, label and pair_id (default: as SNLI does), or of "
+        "sentences text, label and sentence_id (default: sentence or text, label, sentenceID)",
         metavar="PART=NAME",
         several=True,
     )
     labels: tuple[str, ...] = setting(
-        (), "pairs: in this order (default: those of --train)", metavar="LABEL", several=True
+        (), "pairs, sentences: in this order (default: those of --train)", metavar="LABEL", several=True
     )
     binary: bool = setting(False, "sst: two classes, neutral sentences left out")
     phrases: bool = setting(False, "sst: every phrase of the training trees is an example")
@@ -116,11 +130,17 @@ class DataConfig(Settings):
             raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"labels: got one twice: {', '.join(self.labels)}")
-        for name, corpus in (("fields", "pairs"), ("labels", "pairs"), ("binary", "sst"), ("phrases", "sst")):
-            if getattr(self, name) and self.corpus != corpus:
-                raise ConfigError(f"{name}: is for --corpus {corpus}, got --corpus {self.corpus}")
-        if self.branching is not None and self.node_labels:
-            raise ConfigError("node_labels: the nodes of trees made by --branching have no labels")
+        for name, corpora in _ONLY_FOR.items():
+            if getattr(self, name) and self.corpus not in corpora:
+                raise ConfigError(
+                    f"{name}: is for --corpus {' or '.join(corpora)}, got --corpus {self.corpus}"
+                )
+        if self.branching is not None and self.parser is not None:
+            raise ConfigError("trees are made by --parser or by --branching, not by both")
+        if self.node_labels and (self.branching or self.parser):
+            raise ConfigError(
+                "node_labels: the nodes of trees made by --branching or --parser have no labels"
+            )
 
     @property
     def limits(self) -> Limits:
@@ -134,8 +154,8 @@ class DataConfig(Settings):
         """Return the fields that hold paths, each path changed."""
         paths: dict[str, Any] = {
             name: change(path)
-            for name in ("data", "vectors", "tokenizer")
-            if (path := getattr(self, name)) is not None and path not in NAMED
+            for name in ("data", "vectors", "tokenizer", "parser")
+            if (path := getattr(self, name)) is not None and path not in (*NAMED, PACKAGED)
         }
         for name in ("train", "dev", "test"):
             paths[name] = tuple(map(change, getattr(self, name)))

@@ -4,6 +4,7 @@
     SstFormat        a tree with a sentiment on every node: (3 (2 It) (4 works))
     ListOpsFormat    a value, a tab and a binary parse: 9<tab>( ( ( [MAX 2 ) 9 ) ] )
     TreebankFormat   a tree and nothing else, in any of these forms, or two of a pair
+    LabelledFormat   a sentence and a label, a JSON object a line: sentences of one's own
     SentenceFormat   a sentence, as parse or text, of which a model is to say something
 
 `read` looks at a line alone and leaves binary parses as text; `corpora.read` makes columns of those of many lines at
@@ -16,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from spinn_tensor.data_prep.corpora.records import (
     SINGLE,
     identifier,
     read_record,
+    sentence_fields,
     sentence_in,
     sentence_in_field,
     sentence_names,
@@ -95,21 +97,32 @@ class PairFields(NamedTuple):
         """Tell whether `sentence1` is never a parse, as in SNLI, whatever it looks like."""
         return (self.premise, self.hypothesis) == PAIR
 
-    @classmethod
-    def named(cls, settings: Iterable[str]) -> PairFields:
-        """Make them from "premise=text_a", "label=relation", ...; raises DataError."""
-        fields = cls()
-        for setting in settings:
-            part, separator, name = setting.partition("=")
-            if part not in cls._fields or not separator or not name:
-                raise DataError(f"got {setting!r}, expected {', '.join(cls._fields)} = the name of a field")
-            fields = fields._replace(**{part: name})
-        if len(set(fields)) < len(fields):
-            raise DataError(f"got {', '.join(settings)}: two parts of a pair in one field")
-        return fields
-
 
 SNLI_FIELDS = PairFields()
+
+
+class SentenceFields(NamedTuple):
+    """Name the fields of a record with one sentence."""
+
+    text: str = SINGLE[0]  # its parse is in TEXT_binary_parse, or in the field itself; else in "text"
+    label: str = "label"
+    sentence_id: str = "sentenceID"
+
+
+OWN_FIELDS = SentenceFields()
+Fields = TypeVar("Fields", PairFields, SentenceFields)
+
+
+def named_fields(fields: Fields, settings: Iterable[str]) -> Fields:
+    """Give parts other names, from "premise=text_a", "label=relation", ...; raises DataError."""
+    for setting in settings:
+        part, separator, name = setting.partition("=")
+        if part not in fields._fields or not separator or not name:
+            raise DataError(f"got {setting!r}, expected {', '.join(fields._fields)} = the name of a field")
+        fields = fields._replace(**{part: name})
+    if len(set(fields)) < len(fields):
+        raise DataError(f"got {', '.join(settings)}: two parts of a record in one field")
+    return fields
 
 
 @dataclass
@@ -118,6 +131,15 @@ class LabelNames:
 
     names: list[str] = field(default_factory=lambda: list(NLI_LABELS))
     grows: bool = False
+
+    def read(self, record: dict[str, Any], field: str, require: bool) -> int:
+        """Return the number of a record's label, or NO_LABEL. Raises DataError where one is required and missing."""
+        if not require and field not in record:
+            return NO_LABEL
+        label = text_or_integer(record, field)
+        is_nli = not self.grows and tuple(self.names) == NLI_LABELS
+        no_labels = (NO_GOLD_LABEL,) if is_nli else NO_OWN_LABELS
+        return NO_LABEL if label in no_labels else self.number(label, field)
 
     def number(self, label: str, name: str) -> int:
         """Return a label's number. Raises DataError naming the field for one that is none of the corpus's."""
@@ -140,8 +162,6 @@ class PairFormat:
 
     def __post_init__(self) -> None:
         self._sentence = sentence_in if self.fields.are_snli else sentence_in_field
-        has_snli_labels = tuple(self.labels.names) == NLI_LABELS
-        self._no_labels = (NO_GOLD_LABEL,) if has_snli_labels else NO_OWN_LABELS
 
     def read(self, line: str, skipped: Skipped) -> LineExample | None:
         """Return the pair in a line; None if it has no gold label and needs one. Raises DataError."""
@@ -149,18 +169,37 @@ class PairFormat:
 
     def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample | None:
         premise_name, hypothesis_name, label_name, pair_id = self.fields
-        number = NO_LABEL
-        if self.require_label or label_name in record:
-            label = text_or_integer(record, label_name)
-            if label not in self._no_labels:
-                number = self.labels.number(label, label_name)
-            elif self.require_label:
-                skipped[f"{label_name} {NO_GOLD_LABEL!r}"] += 1
-                return None
+        number = self.labels.read(record, label_name, self.require_label)
+        if number == NO_LABEL and self.require_label:
+            skipped[f"{label_name} {NO_GOLD_LABEL!r}"] += 1
+            return None
         premise, premise_field = self._sentence(record, premise_name, self.reader)
         hypothesis, hypothesis_field = self._sentence(record, hypothesis_name, self.reader)
         name = text_or_integer(record, pair_id) if pair_id in record else ""
         return LineExample((premise, hypothesis), number, name, (premise_field, hypothesis_field))
+
+
+@dataclass
+class LabelledFormat:
+    """Read sentences of one's own with a label each."""
+
+    labels: LabelNames
+    fields: SentenceFields = OWN_FIELDS
+    require_label: bool = True  # leave out sentences without one
+    reader: SentenceReader = TREES_ONLY
+
+    def read(self, line: str, skipped: Skipped) -> LineExample | None:
+        """Return the sentence in a line; None if it has no label and needs one. Raises DataError."""
+        return read_record(line, self._example, skipped)
+
+    def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample | None:
+        _, label_name, sentence_id = self.fields
+        number = self.labels.read(record, label_name, self.require_label)
+        if number == NO_LABEL and self.require_label:
+            skipped[f"{label_name} {NO_GOLD_LABEL!r}"] += 1
+            return None
+        sentence, place = sentence_in_field(record, _text_field(record, self.fields.text), self.reader)
+        return LineExample((sentence,), number, identifier(record, sentence_id, "id"), (place,))
 
 
 @dataclass
@@ -249,8 +288,15 @@ class SentenceFormat:
 
     def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample:
         name = identifier(record, "sentenceID", "pairID")
-        if self.field is None:
-            sentence, place = sentence_in(record, *SINGLE, self.reader)
+        field = _text_field(record, self.field or SINGLE[0])
+        if field == SINGLE[0]:
+            sentence, place = sentence_in(record, field, self.reader)
         else:
-            sentence, place = sentence_in_field(record, self.field, self.reader)
+            sentence, place = sentence_in_field(record, field, self.reader)
         return LineExample((sentence,), name=name, fields=(place,))
+
+
+def _text_field(record: dict[str, Any], field: str) -> str:
+    """Return the field with the sentence; of one's own it is often "text", where it has the usual name otherwise."""
+    is_missing = field == SINGLE[0] and not any(name in record for name in sentence_fields(field))
+    return "text" if is_missing and "text" in record else field

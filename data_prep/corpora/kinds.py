@@ -14,13 +14,16 @@ from spinn_tensor.data_prep.corpora.formats import (
     NLI_LABELS,
     SST_BINARY_LABELS,
     SST_LABELS,
+    LabelledFormat,
     LabelNames,
     LineFormat,
     ListOpsFormat,
     PairFields,
     PairFormat,
+    SentenceFields,
     SstFormat,
     TreebankFormat,
+    named_fields,
 )
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from spinn_tensor.data_prep.files import is_jsonl
@@ -53,7 +56,12 @@ class Kind(NamedTuple):
 
 
 def _pair_format(file: FileToRead) -> LineFormat:
-    return PairFormat(file.labels, PairFields.named(file.data.fields), reader=file.reader)
+    return PairFormat(file.labels, named_fields(PairFields(), file.data.fields), reader=file.reader)
+
+
+def _labelled_format(file: FileToRead) -> LineFormat:
+    fields = named_fields(SentenceFields(), file.data.fields)
+    return LabelledFormat(file.labels, fields, reader=file.reader)
 
 
 def _nli_labels(data: DataConfig) -> LabelNames:
@@ -93,6 +101,9 @@ KINDS = {
         _nli_labels,
         _pair_format,
         folder="multinli_1.0",
+    ),
+    "sentences": Kind(
+        "sentence", {split: (f"{split}.jsonl",) for split in SPLITS}, _own_labels, _labelled_format
     ),
     "pairs": Kind("pair", {split: (f"{split}.jsonl",) for split in SPLITS}, _own_labels, _pair_format),
     "sst": Kind(

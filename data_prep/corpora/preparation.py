@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +9,6 @@ from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.sources import split_sources
 from spinn_tensor.data_prep.corpora.splits import OnLines, prepare, rules_of
 from spinn_tensor.data_prep.corpora.store import (
-    PreparedCorpus,
     check_files,
     clear_store,
     is_store,
@@ -19,6 +16,7 @@ from spinn_tensor.data_prep.corpora.store import (
     sha256_of,
     write_store,
 )
+from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.limits import Limits
@@ -36,9 +34,7 @@ class Parser(NamedTuple):
     """Say what makes the trees of all sentences, instead of those of the files."""
 
     sha256: str  # of what it is made of
-    load: Callable[
-        [], Callable[[PreparedCorpus], PreparedCorpus]
-    ]  # gives what parses, where there is need to
+    trees: TextTrees  # of all sentences
 
 
 def prepare_store(
@@ -59,12 +55,7 @@ def prepare_store(
         key["options"]["parser"] = parser.sha256
     if (manifest := _whole_store(folder)) is not None and _essence(manifest) == _essence(key):
         return manifest, False
-    if parser is None:
-        corpus = prepare(data, skipped, on_lines)
-    else:
-        parse = parser.load()
-        without_trees = replace(data, branching=data.branching or "right")
-        corpus = parse(prepare(without_trees, skipped, on_lines))
+    corpus = prepare(data, skipped, on_lines, None if parser is None else parser.trees)
     write_store(folder, corpus, {**key, "skipped": skipped.to_dict()})
     return read_manifest(folder), True
 

@@ -16,7 +16,7 @@ read from their text then. Random trees are the same in every run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,6 @@ from spinn_tensor.data_prep.branching import branched
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     Corpus,
-    WordIds,
     n_sentences,
     select,
 )
@@ -44,6 +43,7 @@ from spinn_tensor.data_prep.corpora.store import (
     read_manifest,
     read_store,
 )
+from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
@@ -71,12 +71,12 @@ class Splits(NamedTuple):
     others: dict[str, Corpus]  # test, the logic corpus' long, and every --extra
 
 
-def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
+def load_splits(data: DataConfig, skipped: Skipped, trees: TextTrees | None = None) -> Splits:
     """Read every split of the data. Raises DataError naming file, line and field."""
     if data.data is not None and is_store(data.data):
-        corpus = _from_store(data, Path(data.data), skipped)
+        corpus = _from_store(data, Path(data.data), skipped, trees)
     else:
-        corpus = prepare(data, skipped)
+        corpus = prepare(data, skipped, trees=trees)
     counts = {
         name: count_words(split.columns.sentences.token_ids, len(corpus.words))
         for name, split in corpus.splits.items()
@@ -92,10 +92,15 @@ def load_splits(data: DataConfig, skipped: Skipped) -> Splits:
     return Splits(corpus.task, corpus.labels, vocabulary, train, dev, rules_of(data), splits)
 
 
-def prepare(data: DataConfig, skipped: Skipped, on_lines: OnLines | None = None) -> PreparedCorpus:
+def prepare(
+    data: DataConfig,
+    skipped: Skipped,
+    on_lines: OnLines | None = None,
+    trees: TextTrees | None = None,  # for text without a parse; None: text is refused, but under `branching`
+) -> PreparedCorpus:
     """Read every split from its files, training examples first. Raises DataError naming file, line and field."""
     words, labels = WordList(), KINDS[data.corpus].labels(data)
-    reader, sources = _Reader(data, words, labels, skipped, on_lines), split_sources(data)
+    reader, sources = _Reader(data, words, labels, skipped, on_lines, trees), split_sources(data)
     splits: dict[str, Split] = {}
     whole: dict[tuple[Path, ...], Split] = {}  # files that train and dev are parts of: read once
     for name in sorted(sources, key=lambda name: name != "train"):
@@ -112,12 +117,13 @@ def read_source(
     data: DataConfig,  # all that says how files are read
     labels: tuple[str, ...],  # of the model
     skipped: Skipped,
-    reader: SentenceReader | None = None,  # default: `sentence_reader`
+    trees: TextTrees | None = None,  # as in `prepare`
+    rules: Rules | None = None,  # those of the model, default: those of the data
 ) -> tuple[Split, tuple[str, ...]]:
     """Read examples for a trained model; return them and their words, by number. Raises DataError."""
     words = WordList()
-    split = _Reader(data, words, LabelNames(list(labels)), skipped, sentences=reader).split(source)
-    return split, words.words
+    reader = _Reader(data, words, LabelNames(list(labels)), skipped, trees=trees, rules=rules)
+    return reader.split(source), words.words
 
 
 def with_prepared_options(data: DataConfig) -> DataConfig:
@@ -164,12 +170,6 @@ def read_stored(
     return corpus
 
 
-def sentence_reader(data: DataConfig) -> SentenceReader:
-    """Choose what reads sentences: text is refused, unless trees are made for it."""
-    tokenize = None if data.branching is None else Tokenizer(rules=rules_of(data)).tokenize
-    return SentenceReader(tokenize, data.binarize or DEFAULT_BINARIZE)
-
-
 def rules_of(data: DataConfig) -> Rules:
     """Return the rules that text is made into words by: those of --tokenizer, else of the kind. Raises DataError."""
     return read_rules(KINDS[data.corpus].tokenizer if data.tokenizer is None else data.tokenizer)
@@ -202,7 +202,9 @@ def in_order(
     return PreparedCorpus(task, labels, tuple(words[word] for word in order.tolist()), made)
 
 
-def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCorpus:
+def _from_store(
+    data: DataConfig, folder: Path, skipped: Skipped, trees: TextTrees | None = None
+) -> PreparedCorpus:
     """Read what was prepared, as far as the limit goes, and the files of --extra."""
     if data.train or data.dev or data.test or data.dev_fraction:
         raise DataError(
@@ -213,9 +215,11 @@ def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCor
     corpus = read_store(folder)
     skipped.restore(manifest["skipped"], folder)
     splits = {name: _limited(split, data.limit) for name, split in corpus.splits.items()}
+    if trees is not None:
+        splits = {name: _under(split, trees, corpus.words) for name, split in splits.items()}
     words, labels = WordList(corpus.words), LabelNames(list(corpus.labels))
     for name, source in extra_sources(data, splits).items():
-        splits[name] = _Reader(data, words, labels, skipped).split(source)
+        splits[name] = _Reader(data, words, labels, skipped, trees=trees).split(source)
     if data.branching is not None and data.branching != manifest["options"].get("branching"):
         splits = {
             name: split._replace(columns=branched(split.columns, data.branching))
@@ -224,15 +228,23 @@ def _from_store(data: DataConfig, folder: Path, skipped: Skipped) -> PreparedCor
     return corpus._replace(words=words.words, splits=splits)
 
 
+def _under(split: Split, trees: TextTrees, words: Sequence[str]) -> Split:
+    """Put the sentences of a store, none of which is text any more, under trees where all are to have others."""
+    sentences = split.columns.sentences
+    none = np.zeros(n_sentences(sentences), dtype=bool)
+    return split._replace(columns=split.columns._replace(sentences=trees.put(sentences, words, none)))
+
+
 class _Reader(NamedTuple):
     """Read splits that share words and labels."""
 
     data: DataConfig
-    words: WordIds
+    words: WordList
     labels: LabelNames
     skipped: Skipped
     on_lines: OnLines | None = None
-    sentences: SentenceReader | None = None  # default: `sentence_reader`
+    trees: TextTrees | None = None
+    rules: Rules | None = None
 
     def split(self, source: Source) -> Split:
         """Read a split that is not trained on. Raises DataError."""
@@ -242,6 +254,9 @@ class _Reader(NamedTuple):
         """Read all examples of the files. Raises DataError."""
         parts = self._examples(source)
         examples = join(parts)
+        if self.trees is not None:
+            sentences = self.trees.put(examples.sentences, self.words.words, examples.text_mask)
+            examples = examples._replace(sentences=sentences)
         files = np.repeat(np.arange(len(parts)), [len(part.lines) for part in parts])
         places = np.stack((files, examples.lines), axis=1)
         columns, names = _columns(self.data, examples), examples.names
@@ -269,7 +284,9 @@ class _Reader(NamedTuple):
         """Read the examples of each file, one after another, up to the limit."""
         data, own = self.data, Skipped()
         limit = 0 if source.part is not None else data.limit  # the limit is on what is kept of them
-        reader = self.sentences or sentence_reader(data)
+        takes_text = self.trees is not None or data.branching is not None
+        tokenize = Tokenizer(rules=self.rules or rules_of(data)).tokenize if takes_text else None
+        reader = SentenceReader(tokenize, data.binarize or DEFAULT_BINARIZE)
         parts: list[Examples] = []
         try:
             for path in source.paths:

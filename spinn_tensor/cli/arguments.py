@@ -159,6 +159,12 @@ def add_inference(
         help="trees made without a parser instead of those given; text without a parse is read, too "
         f"(default: as the model was trained; none = the trees that are given); {of_parsers}",
     )
+    parser.add_argument(
+        "--parser",
+        metavar="NAME|FOLDER",
+        help="trees made by this SPINN instead of those given: packaged, or the folder of a checkpoint (default: as "
+        "the model was trained; packaged, for English text without a parse)",
+    )
     if instead:
         add_on_error(parser, instead, "a row of NaN")
     add_skip_bad(parser)

@@ -23,7 +23,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.sentences import composed_branching, sentence_reader_for
+from spinn_tensor.cli.sentences import composed_branching, needs_parses, sentence_reader_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import COMPRESSED, Skipped, is_jsonl, open_text, parse_record
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         shard_size=args.shard_size or EncodingOptions.shard_size,
         **given_limits(args),
     )
-    reader = sentence_reader_for(checkpoint, branching)
+    reader = sentence_reader_for(checkpoint, branching is not None or not needs_parses(checkpoint))
     job = checkpoint.model.encoder, checkpoint.vocabulary, source
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     try:

@@ -20,12 +20,11 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.predictions import ReadSplit, predictions
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
-from spinn_tensor.cli.sentences import TextReader, chosen_branching, needs_parses
+from spinn_tensor.cli.sentences import chosen_branching, needs_parses, trees_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
 from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, read_stored, renumbered
 from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
-from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.training.checkpoint import run_of
 from spinn_tensor.training.config import DataConfig
@@ -100,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     data = _data(args, checkpoint)
     skipped, evaluations = Skipped(), dict[str, Evaluation]()
     with nullcontext() if args.predictions is None else atomic_write(args.predictions) as file:
-        for read in _splits(args, data, checkpoint, skipped):
+        for read in _splits(args, data, checkpoint, device, skipped):
             corpus = renumbered(read.split.columns, checkpoint.vocabulary.encode(read.words))
             evaluation = evaluate(checkpoint.model, corpus)
             if read.n_without_trees and evaluation.parse_scores is not None:
@@ -119,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _splits(
-    args: argparse.Namespace, data: DataConfig, checkpoint: Checkpoint, skipped: Skipped
+    args: argparse.Namespace, data: DataConfig, checkpoint: Checkpoint, device: str, skipped: Skipped
 ) -> Iterator[ReadSplit]:
     """Read what is to be scored, a split at a time."""
     model = checkpoint.config.model
@@ -129,14 +128,15 @@ def _splits(
             if name != "train":
                 yield ReadSplit(name, split, corpus.words)
         return
-    reads_text = not needs_parses(checkpoint) and model.task != "parse"
     for name, source in _sources(args, data).items():
-        reader = TextReader(checkpoint.tokenizer)
-        sentences = SentenceReader(reader, checkpoint.config.text.binarize) if reads_text else None
-        split, words = read_source(source, data, model.labels, skipped, sentences)
+        trees = trees_for(args, checkpoint, data.branching, device)
+        rules = checkpoint.tokenizer.rules
+        split, words = read_source(source, data, model.labels, skipped, trees, rules)
+        n_texts = 0 if trees is None or data.branching is not None else trees.n_sentences
+        if trees is not None and n_texts and needs_parses(checkpoint):
+            print(f"spinn: {name}: {trees.note}", file=sys.stderr)
         # trees are scored only where all sentences come with trees to compare with, or --branching makes them
-        n_without_trees = 0 if data.branching is not None else reader.n_sentences
-        yield ReadSplit(name, split, words, source.paths, n_without_trees)
+        yield ReadSplit(name, split, words, source.paths, n_texts)
 
 
 def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:

@@ -19,7 +19,7 @@ from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
 from spinn_tensor.cli.inspect_tables import Figures, Inspection, percent, sections
 from spinn_tensor.cli.report import plain_table
 from spinn_tensor.cli.train import add_data, add_preset
-from spinn_tensor.data_prep.corpora.splits import Splits, load_splits, prepared_from
+from spinn_tensor.data_prep.corpora.splits import Splits, prepared_from
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.statistics import (
     Coverage,
@@ -38,6 +38,7 @@ from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
 from spinn_tensor.training.loop import Observer
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, run_config
 from spinn_tensor.training.run import with_corpus
+from spinn_tensor.training.text_trees import read_splits
 
 TEXTS = {  # of settings that mean less here than in training
     "seed": "of the batches that are laid into shapes, and of which trees are drawn",
@@ -223,7 +224,7 @@ def _settings(args: argparse.Namespace) -> RunConfig:
 
 def _read(settings: RunConfig, skipped: Skipped) -> Splits:
     with tempfile.TemporaryDirectory() as folder:
-        return load_splits(with_corpus(settings, Path(folder), False, Observer()).data, skipped)
+        return read_splits(with_corpus(settings, Path(folder), False, Observer()), "cpu", skipped)
 
 
 def _title(data: DataConfig) -> str:

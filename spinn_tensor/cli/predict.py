@@ -23,9 +23,12 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import (
     composed_branching,
+    needs_parses,
     parse_argument,
     sentence_reader_for,
+    trees_for,
     trees_of,
+    under_trees,
 )
 from spinn_tensor.cli.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.config import ConfigError
@@ -38,12 +41,14 @@ from spinn_tensor.data_prep.corpora.formats import (
     PairFields,
     PairFormat,
     SentenceFormat,
+    named_fields,
 )
 from spinn_tensor.data_prep.corpora.read import corpus_of, read_examples_as_columns
 from spinn_tensor.data_prep.files import Skipped, write_text
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
+from spinn_tensor.data_prep.words import WordList, renumber
 from spinn_tensor.inference import predict_probabilities, predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 
@@ -94,12 +99,14 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(args.checkpoint, device)
     _check_task(args, checkpoint.config.model.task)
     if args.input is not None:
-        return _predict_file(args, checkpoint)
+        return _predict_file(args, checkpoint, device)
     branching = composed_branching(args, checkpoint)
-    reader = sentence_reader_for(checkpoint, branching)
+    makes_trees = trees_for(args, checkpoint, branching, device)
+    reader = sentence_reader_for(checkpoint, makes_trees is not None)
     names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
     limits = Limits(**given_limits(args))
-    trees = {name: parse_argument(getattr(args, name), f"--{name}", reader, limits) for name in names}
+    given = [parse_argument(getattr(args, name), f"--{name}", reader, limits) for name in names]
+    trees = dict(zip(names, under_trees(given, makes_trees), strict=True))
     show_prediction(checkpoint, trees, branching)
     return 0
 
@@ -135,10 +142,10 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
         console.print(f"{labels[i]:<{max(map(len, labels))}}  {probabilities[i]:6.1%}  {bar}")
 
 
-def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
+def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint, device: str) -> int:
     skipped = Skipped()
     key = "pairID" if checkpoint.config.model.task == "pair" else "sentenceID"
-    names, corpus = _read(args, checkpoint, skipped)
+    names, corpus = _read(args, checkpoint, device, skipped)
     probabilities = predict_probabilities(checkpoint.model, corpus)
     labels = checkpoint.config.model.labels
     with nullcontext(sys.stdout) if args.output is None else write_text(args.output) as file:
@@ -153,24 +160,35 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     return 0
 
 
-def _read(args: argparse.Namespace, checkpoint: Checkpoint, skipped: Skipped) -> tuple[list[str], Corpus]:
+def _read(
+    args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped
+) -> tuple[list[str], Corpus]:
     """Read the identifiers and columns of --input."""
     branching = composed_branching(args, checkpoint)
-    reader = sentence_reader_for(checkpoint, branching)
-    line_format: LineFormat = SentenceFormat(True, args.field, reader)
+    trees = trees_for(args, checkpoint, branching, device)
+    reader = sentence_reader_for(checkpoint, trees is not None)
+    field = args.field or dict(part.split("=", 1) for part in checkpoint.config.text.fields).get("text")
+    line_format: LineFormat = SentenceFormat(True, field, reader)
     if checkpoint.config.model.task == "pair":
         labels = LabelNames(list(checkpoint.config.model.labels))
-        fields = PairFields.named(checkpoint.config.text.fields)
+        fields = named_fields(PairFields(), checkpoint.config.text.fields)
         line_format = PairFormat(labels, fields, require_label=False, reader=reader)
+    words = WordList()
     examples = read_examples_as_columns(
         args.input,
         line_format,
-        checkpoint.vocabulary,
+        words,
         skip_bad=bool(args.skip_bad),
         skipped=skipped,
         limits=Limits(**given_limits(args)),
     )
-    corpus = examples.corpus()
+    sentences = examples.sentences
+    if trees is not None:
+        sentences = trees.put(sentences, words.words, examples.text_mask)
+        if trees.note is not None and needs_parses(checkpoint) and branching is None:
+            print(f"spinn: {trees.note}", file=sys.stderr)
+    sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
+    corpus = examples._replace(sentences=sentences).corpus()
     return examples.names.to_pylist(), corpus if branching is None else branched(corpus, branching)
 
 

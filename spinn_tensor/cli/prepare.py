@@ -73,9 +73,6 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="folder of what is fetched (default: %(default)s)",
     )
-    group.add_argument(
-        "--parser", type=Path, metavar="CHECKPOINT", help="a SPINN of kind spinn, which makes all trees"
-    )
     add_device(parser)
     names = [name for name in settable("data") if name not in OF_TRAINING]
     add_settings(parser.add_argument_group("data"), "data", names, texts=TEXTS)
@@ -84,14 +81,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     data, skipped, start = _data(args), Skipped(), time.perf_counter()
-    if args.parser is not None and data.branching is not None:
-        raise ConfigError("trees are made by --parser or by --branching, not by both")
     with counters("lines", "sentences parsed") as (on_lines, on_sentences):
         manifest, is_new = prepare_store(
             data,
             args.output,
             skipped,
-            parser=args.parser,
             device=choose_device(args),
             on_lines=on_lines,
             on_sentences=on_sentences,

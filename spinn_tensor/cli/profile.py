@@ -17,7 +17,6 @@ from rich.table import Table
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
 from spinn_tensor.cli.report import plain_table, print_skipped
 from spinn_tensor.cli.train import add_preset, add_run_settings, new_run
-from spinn_tensor.data_prep.corpora.splits import load_splits
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.hardware import check_compile, processor
@@ -25,6 +24,7 @@ from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.profiling import Operator, Profiler, StepProfile
 from spinn_tensor.training.run import make_model, with_corpus
+from spinn_tensor.training.text_trees import read_splits
 
 N_OPERATORS = 10  # that are printed
 LONGEST_NAME = 60  # letters of those of kernels, which are C++ types
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 def make_trainer(settings: RunConfig, device: str, skipped: Skipped) -> Trainer:
     """Make what trains a new run, for steps that nobody keeps."""
     with tempfile.TemporaryDirectory() as folder:
-        splits = load_splits(with_corpus(settings, Path(folder), False, Observer()).data, skipped)
+        splits = read_splits(with_corpus(settings, Path(folder), False, Observer()), device, skipped)
     torch.manual_seed(settings.training.seed)
     model = make_model(settings, splits).to(device)
     task = Task(model, splits.vocabulary, splits.train, splits.dev, splits.rules)

@@ -8,15 +8,22 @@ Treebank tokenizer.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+
+import numpy as np
 
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
+from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets, sentence_columns
+from spinn_tensor.data_prep.corpora.config import PACKAGED
+from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
-from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader, Words, tree_of
+from spinn_tensor.data_prep.token_rules import PENN
 from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.data_prep.words import WordList
 from spinn_tensor.model.classifiers import Checkpoint
+from spinn_tensor.training.text_trees import Parser
 
 
 def chosen_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
@@ -37,39 +44,44 @@ def composed_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str 
     return None
 
 
-class TextReader:
-    """Tokenize sentences without a parse, and count them."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.n_sentences = 0
-        self._tokenizer = tokenizer
-
-    def __call__(self, text: str) -> tuple[str, ...]:
-        self.n_sentences += 1
-        return self._tokenizer.tokenize(text)
-
-
 def needs_parses(checkpoint: Checkpoint) -> bool:
     """Tell whether the model composes by the trees that it is given: it neither parses nor reads words in a row."""
     return checkpoint.model.encoder.table_kind not in ("own", "sequence")
 
 
-def sentence_reader_for(checkpoint: Checkpoint, branching: str | None) -> SentenceReader:
-    """Return what reads sentences for this model: no text if it needs trees and none are made."""
-    takes_text = branching is not None or not needs_parses(checkpoint)
-    return SentenceReader(
-        checkpoint.tokenizer.tokenize if takes_text else None, checkpoint.config.text.binarize
-    )
+def trees_for(
+    args: argparse.Namespace, checkpoint: Checkpoint, branching: str | None, device: str
+) -> TextTrees | None:
+    """Return what puts text under trees for this model; None if it needs trees and nothing makes any.
+
+    Raises ConfigError for a --parser that would do nothing.
+    """
+    if not needs_parses(checkpoint) or branching is not None:
+        if args.parser is not None:
+            why = "trees are made by --branching" if branching is not None else "it looks at no given tree"
+            raise ConfigError(f"--parser: has nothing to do for this model: {why}")
+        return TextTrees()
+    parser = args.parser or checkpoint.config.text.parser
+    if parser is not None:
+        return TextTrees(Parser(parser, device), of_all=True)
+    return TextTrees(Parser(PACKAGED, device)) if checkpoint.tokenizer.rules == PENN else None
+
+
+def sentence_reader_for(checkpoint: Checkpoint, takes_text: bool) -> SentenceReader:
+    """Return what reads sentences for this model."""
+    tokenize = checkpoint.tokenizer.tokenize if takes_text else None
+    return SentenceReader(tokenize, checkpoint.config.text.binarize)
 
 
 def parse_argument(
     text: str, name: str, reader: SentenceReader = TREES_ONLY, limits: Limits = DEFAULT_LIMITS
-) -> Tree:
+) -> Tree | Words:
     """Read a parse, or text, given on the command line. Raises DataError naming the option."""
     try:
-        tree = reader.tree(text)
-        limits.check_words(tree.tokens)
-        return tree
+        sentence = reader.read(text)
+        found = sentence if isinstance(sentence, Words) else tree_of(sentence)
+        limits.check_words(found.tokens)
+        return found
     except DataError as error:
         raise error.at(field=name) from None
 
@@ -84,3 +96,16 @@ def trees_of(
         Tree(sentence.tokens, columns.transitions[start:end])
         for sentence, start, end in zip(sentences, bounds, bounds[1:], strict=False)
     ]
+
+
+def under_trees(
+    sentences: Sequence[Tree | Words],
+    trees: TextTrees | None,  # None: none of them is text
+) -> list[Tree]:
+    """Return the sentences under their trees, or those that are made for them."""
+    flat, words = list(map(tree_of, sentences)), WordList()
+    columns = sentence_columns(flat, words)
+    if trees is not None:
+        text_mask = np.array([isinstance(sentence, Words) for sentence in sentences])
+        columns = trees.put(columns, words.words, text_mask)
+    return trees_of(flat, columns)

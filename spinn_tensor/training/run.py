@@ -24,7 +24,7 @@ import torch
 from spinn_tensor.bundle import CONFIG, WEIGHTS, load_weights, read_config, read_object
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.data_prep.corpora.generated import GENERATORS, generate_corpus
-from spinn_tensor.data_prep.corpora.splits import Splits, load_splits, with_prepared_options
+from spinn_tensor.data_prep.corpora.splits import Splits, with_prepared_options
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
 from spinn_tensor.data_prep.folders import readable, recover
@@ -38,6 +38,7 @@ from spinn_tensor.training.hardware import check_compile
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.resume import Progress, read_training_state
+from spinn_tensor.training.text_trees import read_splits
 
 RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
 LAUNCH = ".launch"
@@ -126,9 +127,7 @@ def execute(
         ranks.from_first(lambda: _refuse_run(output))
     observer, skipped = observer or Observer(), Skipped() if skipped is None else skipped
     run, resume = ranks.from_first(lambda: _prepare(run, output, device, resume, observer))
-    splits = load_splits(run.data, skipped)
-    if skipped:
-        observer.note(str(skipped))
+    splits = read_splits(run, device, skipped, observer.note)
     if run.data.dev_fraction:
         how = f"dev_fraction {run.data.dev_fraction:g}, split_seed {run.data.split_seed}"
         observer.note(f"dev: {len(splits.dev.labels):,} examples held out of the training files ({how})")

@@ -35,6 +35,7 @@ DEFAULT_PRESETS = {
     "snli": "spinn-pi-2017",
     "multinli": "spinn-pi-2017",
     "pairs": "spinn-pi-2017",
+    "sentences": "sentences-spinn-pi",
     "sst": "sst-spinn-pi",
     "listops": "listops-spinn-pi-nt",
     "trees": "parser",

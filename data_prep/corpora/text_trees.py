@@ -1,0 +1,47 @@
+"""Trees for the sentences of a corpus that are text: where a parser makes them, or where no model will look at any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from spinn_tensor.data_prep.columns import SentenceColumns, put_transitions, take
+
+# the words by number, and sentences whose trees are not looked at; gives transitions (M,) int8, sentence after sentence
+Parse = Callable[[Sequence[str], SentenceColumns], np.ndarray]
+
+
+class TextTrees:
+    """Put sentences that are text under trees, and count them."""
+
+    def __init__(
+        self,
+        parse: Parse | None = None,  # None: they keep right-branching trees, which no model looks at
+        *,
+        of_all: bool = False,  # of sentences with a tree, too
+    ) -> None:
+        self.n_sentences = 0  # that were text
+        self._parse, self._of_all = parse, of_all
+
+    @property
+    def note(self) -> str | None:
+        """Say how many sentences were text, and what became of them; None where there were none."""
+        if not self.n_sentences:
+            return None
+        by = "no tree is looked at" if self._parse is None else f"their trees are those of {self._parse}"
+        return f"{self.n_sentences:,} sentences are text without a parse: {by}"
+
+    def put(
+        self,
+        sentences: SentenceColumns,  # n
+        words: Sequence[str],  # by number
+        text_mask: np.ndarray,  # (n,) bool, those that are text
+    ) -> SentenceColumns:
+        """Return the sentences under the trees; labels of nodes go with the trees that are replaced."""
+        self.n_sentences += int(text_mask.sum())
+        rows = np.flatnonzero(text_mask | self._of_all)
+        if self._parse is None or not len(rows):
+            return sentences
+        sentences = put_transitions(sentences, rows, self._parse(words, take(sentences, rows)))
+        return sentences._replace(node_labels=None) if self._of_all else sentences
