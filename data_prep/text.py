@@ -21,7 +21,8 @@ from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, LABEL, parse_penn, to_
 from spinn_tensor.data_prep.trees import Tree, parse_binary, right_branching
 
 PARSE = "binary_parse"  # what the name of a field with a parse ends in
-WITHOUT_PARSE = "text without a parse: make parses with spinn parse, or choose --branching"
+PACKAGED = "packaged"  # the name of the parser that comes with the package
+WITHOUT_PARSE = "text without a parse: --parser packaged or --branching makes trees"
 Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`
 Notation = Literal["auto", "text", "parses"]
 

@@ -33,13 +33,12 @@ from spinn_tensor.data_prep.given import is_one
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
+from spinn_tensor.data_prep.text import PACKAGED
 from spinn_tensor.data_prep.token_rules import PENN
 from spinn_tensor.hub import HubOptions
 from spinn_tensor.inference import encode_columns, predict_probabilities, predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, Model, load_checkpoint
 from spinn_tensor.text_model import Advance, TextModel, TreeMaker
-
-PACKAGED = "packaged"  # the name of the package's own parser
 
 
 class Pipeline(TextModel):
@@ -149,7 +148,7 @@ class Pipeline(TextModel):
                 raise ConfigError(f"trees={trees!r}: a model of kind {encoder.kind!r} {why}")
             return make()
         is_penn = checkpoint.tokenizer.rules == PENN  # words such as the package's parser knows
-        trees = trees or text.branching or (PACKAGED if is_penn else None)
+        trees = trees or text.branching or text.parser or (PACKAGED if is_penn else None)
         if trees is None:
             return make()
         if trees in BRANCHINGS:

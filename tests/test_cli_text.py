@@ -267,3 +267,22 @@ def test_branching_of_other_corpora(branching: str, tree_run: Path, tmp_path: Pa
     assert load_checkpoint(tmp_path / "run").config.text.branching == branching
     sentence = ["--sentence", "( a ( good film ) )"]
     assert main(["predict", str(tree_run), *sentence, "--branching", branching]) == 0
+
+
+def test_encoding_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """As in `spinn predict`: text has trees of the package's parser, parses are as given."""
+    source, target = tmp_path / "in.txt", tmp_path / "out.npy"
+    texts = ["old red dogs bark", "dogs bark"]
+    parses = Pipeline.from_pretrained().parse(texts)
+    source.write_text("\n".join([*texts, *parses, "( ( ( old red ) dogs ) bark )"]) + "\n")
+    command = ["encode", str(pair_run), "--input", str(source), "--output", str(target)]
+    assert main(command) == 0
+    assert (
+        "2 sentences are text without a parse: their trees are those of the package's"
+        in capsys.readouterr().err
+    )
+    text, parsed, other = np.load(target)[:2], np.load(target)[2:4], np.load(target)[4]
+    np.testing.assert_allclose(text, parsed, rtol=1e-5)
+    assert np.abs(text[0] - other).max() > 1e-4
+    assert main([*command, "--parser", "packaged"]) == 0
+    np.testing.assert_allclose(np.load(target)[4], text[0], rtol=1e-5)

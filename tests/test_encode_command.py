@@ -101,9 +101,8 @@ PARSES = {"sentence1_binary_parse": "( dogs bark )", "label": 3, "gold_label": "
         ),
         ({"label": 3}, [], "sentence_binary_parse: missing field; the record has no text"),
         ({f"field{i}": "x" for i in range(9)}, [], "field6, field7, …"),
-        ({"sentence": "dogs bark"}, [], "sentence is text without a parse: make parses with spinn parse"),
     ],
-    ids=["no field", "another field", "no text", "many fields", "text"],
+    ids=["no field", "another field", "no text", "many fields"],
 )
 def test_a_record_without_the_field_names_those_that_it_has(
     record: dict[str, Any], options: list[str], message: str, pair_run: Path, tmp_path: Path, capsys: Capture

@@ -19,6 +19,7 @@ from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.encoding import (
     EncodingOptions,
     Part,
+    Reading,
     encode_to_array,
     read_manifest,
     read_shards,
@@ -299,6 +300,8 @@ def test_text_for_a_model_that_parses_for_itself(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("old dogs bark\n( old ( dogs bark ) )\n")
     options = EncodingOptions()
     encoder, reader = encoder_of("spinn"), SentenceReader(Tokenizer().tokenize)
-    got = encode_to_array(encoder, VOCABULARY, tmp_path / "in.txt", options, reader=reader).encodings
+    got = encode_to_array(
+        encoder, VOCABULARY, tmp_path / "in.txt", options, reading=Reading(reader)
+    ).encodings
     assert_close(got[0], got[1])
     assert_close(got, one_by_one(encoder, [parse_binary("( old ( dogs bark ) )")] * 2))

@@ -21,9 +21,9 @@ from spinn_tensor.data_prep.settings import (
     one_of,
     setting,
 )
+from spinn_tensor.data_prep.text import PACKAGED
 from spinn_tensor.data_prep.token_rules import NAMED
 
-PACKAGED = "packaged"  # the name of the parser that comes with the package
 _ONLY_FOR = {
     "fields": ("pairs", "sentences"),
     "labels": ("pairs", "sentences"),

@@ -87,7 +87,7 @@ class ExampleFile:
         self.n_lines = 0  # read so far
         self.skipped = skipped  # of lines that no block has told of: a broken end
         self._path, self._lines, self._format = path, lines, line_format
-        self._words, self._skip_bad, self._limits = words, skip_bad, limits
+        self.words, self._skip_bad, self._limits = words, skip_bad, limits
 
     def block(self, n_lines: int) -> Block | None:
         """Read the next lines, at most so many; None at the end. Raises DataError naming the first bad line."""
@@ -98,7 +98,7 @@ class ExampleFile:
         self.n_lines += len(lines)
         skipped = Skipped()
         found, errors = self._read(lines, skipped)
-        examples, kept = _columns(found, self._words, self._limits)
+        examples, kept = _columns(found, self.words, self._limits)
         rows = np.array(found.rows, dtype=np.int64)
         examples = examples._replace(lines=first_line + rows[kept])
         for row in rows[~kept].tolist():

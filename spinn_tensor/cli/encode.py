@@ -23,15 +23,15 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.sentences import composed_branching, needs_parses, sentence_reader_for
+from spinn_tensor.cli.sentences import composed_branching, needs_parses, sentence_reader_for, trees_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import COMPRESSED, Skipped, is_jsonl, open_text, parse_record
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.data_prep.text import WITHOUT_PARSE, SentenceReader
+from spinn_tensor.data_prep.text import WITHOUT_PARSE
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.encoding import EncodingOptions, Part, encode_to_array, encode_to_shards
+from spinn_tensor.encoding import EncodingOptions, Part, Reading, encode_to_array, encode_to_shards
 from spinn_tensor.encoding.job import DTYPES, FORMATS, STDIN
 from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.inference import BATCH_TOKENS, SHARING_TOKENS
@@ -129,11 +129,13 @@ def run(args: argparse.Namespace) -> int:
     part = _part(args)
     source = STDIN if args.input == "-" else expanded(args.input)
     _check_usage(args, source, part)
-    checkpoint = load_checkpoint(args.checkpoint, _device_of(choose_device(args), part))
+    device = _device_of(choose_device(args), part)
+    checkpoint = load_checkpoint(args.checkpoint, device)
     branching = composed_branching(args, checkpoint)
     options = EncodingOptions(
         field=args.field,
         branching=branching,
+        parser=args.parser or checkpoint.config.text.parser,
         binarize=checkpoint.config.text.binarize,
         on_error=on_error(args),
         format=args.format or EncodingOptions.format,
@@ -141,20 +143,23 @@ def run(args: argparse.Namespace) -> int:
         shard_size=args.shard_size or EncodingOptions.shard_size,
         **given_limits(args),
     )
-    reader = sentence_reader_for(checkpoint, branching is not None or not needs_parses(checkpoint))
+    trees = trees_for(args, checkpoint, branching, device)
+    reading = Reading(sentence_reader_for(checkpoint, trees is not None), trees)
     job = checkpoint.model.encoder, checkpoint.vocabulary, source
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     try:
-        encode(args, job, options, reader)
+        encode(args, job, options, reading)
     except DataError as error:
         raise _with_fields(error, source, options.limits) from None
+    if trees is not None and trees.note is not None and needs_parses(checkpoint) and branching is None:
+        _note(trees.note)
     return 0
 
 
-def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, reader: SentenceReader) -> None:
+def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, reading: Reading) -> None:
     with counters("sentences encoded") as (advance,):
         encoded = encode_to_array(
-            *job, options, reader=reader, batch_tokens=args.batch_tokens, advance=advance
+            *job, options, reading=reading, batch_tokens=args.batch_tokens, advance=advance
         )
     write_array(args.output, encoded.encodings)
     _report_words(encoded.n_words, encoded.n_unknown)
@@ -163,14 +168,14 @@ def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, read
 
 
 def _to_shards(
-    args: argparse.Namespace, job: Job, options: EncodingOptions, reader: SentenceReader, part: Part
+    args: argparse.Namespace, job: Job, options: EncodingOptions, reading: Reading, part: Part
 ) -> None:
     with counters("sentences encoded") as (advance,):
         manifest = encode_to_shards(
             *job,
             args.output,
             options,
-            reader=reader,
+            reading=reading,
             part=part,
             batch_tokens=args.batch_tokens,
             overwrite=bool(args.overwrite),

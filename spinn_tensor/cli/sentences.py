@@ -14,11 +14,10 @@ import numpy as np
 
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets, sentence_columns
-from spinn_tensor.data_prep.corpora.config import PACKAGED
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader, Words, tree_of
+from spinn_tensor.data_prep.text import PACKAGED, TREES_ONLY, SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.token_rules import PENN
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.words import WordList

@@ -2,6 +2,7 @@
 
 from spinn_tensor.encoding.job import EncodingOptions as EncodingOptions
 from spinn_tensor.encoding.job import Part as Part
+from spinn_tensor.encoding.run import Reading as Reading
 from spinn_tensor.encoding.run import encode_to_array as encode_to_array
 from spinn_tensor.encoding.run import encode_to_shards as encode_to_shards
 from spinn_tensor.encoding.shards import EncodedBlock as EncodedBlock

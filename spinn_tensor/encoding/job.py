@@ -34,6 +34,7 @@ class EncodingOptions(Settings):
 
     field: str | None = None  # of records: that with the parse or text
     branching: str | None = setting(None, "trees of this kind instead of those given", one_of(*BRANCHINGS))
+    parser: str | None = None  # a checkpoint that makes all trees
     binarize: str = setting(DEFAULT_BINARIZE, "how Penn trees become binary", one_of(*BINARIZE))
     on_error: str = setting("raise", "what becomes of a line without a sentence", one_of(*ON_ERROR))
     format: str = setting("npy", "of the shards; numpy.load maps npy into memory", one_of(*FORMATS))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.corpora.formats import SentenceFormat
 from spinn_tensor.data_prep.corpora.read import Block, ExampleFile, open_examples
+from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import BLANK, Skipped, is_jsonl
 from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
+from spinn_tensor.data_prep.words import WordList, renumber
 from spinn_tensor.encoding.job import STDIN, EncodingOptions, Part, describe_job
 from spinn_tensor.encoding.shards import EncodedBlock, ShardFolder
 from spinn_tensor.inference import encode_columns
@@ -34,19 +36,30 @@ Advance = Callable[[int], object]  # told of the sentences just encoded
 Note = Callable[[str], object]  # told what there is to remark, once
 
 
+class Reading(NamedTuple):
+    """Say what reads sentences, and what puts those that are text under trees."""
+
+    reader: SentenceReader = TREES_ONLY
+    trees: TextTrees | None = None
+
+
+TREES_GIVEN = Reading()  # text is refused
+
+
 def encode_to_array(
     encoder: SentenceEncoder,
     vocabulary: Vocabulary,
     source: Path,  # jsonl or text, plain or .gz
     options: EncodingOptions,
     *,
-    reader: SentenceReader = TREES_ONLY,
+    reading: Reading = TREES_GIVEN,
     batch_tokens: int | None = None,
     advance: Advance = lambda n_sentences: None,
 ) -> EncodedBlock:  # encodings (n, D) in the order of the lines
     """Return the encodings of a file, all in memory. Raises DataError naming the first bad line."""
-    with _open(vocabulary, source, options, reader) as file:
-        encoded = _encode(encoder, file, sys.maxsize, options, batch_tokens, advance)
+    job = _Job(encoder, vocabulary, options, reading.trees, batch_tokens, advance)
+    with _open(source, options, reading.reader) as file:
+        encoded = job.encode(file, sys.maxsize)
     if encoded is None or len(encoded.encodings) == len(encoded.nan_lines):
         skipped = file.skipped if encoded is None else encoded.skipped
         raise DataError(f"no examples ({skipped})", path=source)
@@ -60,7 +73,7 @@ def encode_to_shards(
     folder: Path,
     options: EncodingOptions,
     *,
-    reader: SentenceReader = TREES_ONLY,
+    reading: Reading = TREES_GIVEN,
     part: Part = Part(),  # noqa: B008  (a tuple, which cannot change)
     batch_tokens: int | None = None,
     overwrite: bool = False,  # replace the encodings of another job
@@ -82,13 +95,14 @@ def encode_to_shards(
         note(f"{n_shards:,} of {n_shards:,} shards were there")
         return manifest
     n_there = output.count_whole()
-    with _open(vocabulary, source, options, reader) as file:
+    job = _Job(encoder, vocabulary, options, reading.trees, batch_tokens, advance)
+    with _open(source, options, reading.reader) as file:
         for shard in count():
             if not part.has(shard) or output.is_whole(shard):
                 if not file.skip(options.shard_size):
                     break
                 continue
-            encoded = _encode(encoder, file, options.shard_size, options, batch_tokens, advance)
+            encoded = job.encode(file, options.shard_size)
             if encoded is None:
                 break
             output.write(shard, encoded)
@@ -105,70 +119,78 @@ def encode_to_shards(
 
 
 def _open(
-    vocabulary: Vocabulary, source: Path, options: EncodingOptions, reader: SentenceReader
+    source: Path, options: EncodingOptions, reader: SentenceReader
 ) -> AbstractContextManager[ExampleFile]:
     line_format = SentenceFormat(is_jsonl(source), options.field, reader)
     return open_examples(
-        source, line_format, vocabulary, skip_bad=options.on_error != "raise", limits=options.limits
+        source, line_format, WordList(), skip_bad=options.on_error != "raise", limits=options.limits
     )
 
 
-def _encode(
-    encoder: SentenceEncoder,
-    file: ExampleFile,
-    n_lines: int,  # at most
-    options: EncodingOptions,
-    batch_tokens: int | None,
-    advance: Advance,
-) -> EncodedBlock | None:
-    """Encode the next lines of a file; None at its end. Raises DataError as `ExampleFile.block`."""
-    parts: list[EncodedBlock] = []
-    while (n_read := sum(part.n_lines for part in parts)) < n_lines:
-        block = file.block(min(n_lines - n_read, BLOCK_LINES))
-        if block is None:
-            break
-        parts.append(_encode_block(encoder, block, options, batch_tokens))
-        advance(len(block.examples.labels))
-    if not parts:
-        return None
-    joined = EncodedBlock(
-        encodings=np.concatenate([part.encodings for part in parts]),
-        n_lines=n_read,
-        left_out=np.concatenate([part.left_out for part in parts]),
-        nan_lines=np.concatenate([part.nan_lines for part in parts]),
-        skipped=Skipped(),
-        n_words=sum(part.n_words for part in parts),
-        n_unknown=sum(part.n_unknown for part in parts),
-    )
-    for skipped in (*(part.skipped for part in parts), file.skipped):  # the last one of a broken end
-        joined.skipped.update(skipped)
-    file.skipped.clear()
-    return joined
+class _Job(NamedTuple):
+    """Hold what encodes blocks of lines."""
 
+    encoder: SentenceEncoder
+    vocabulary: Vocabulary
+    options: EncodingOptions
+    trees: TextTrees | None
+    batch_tokens: int | None
+    advance: Advance
 
-def _encode_block(
-    encoder: SentenceEncoder, block: Block, options: EncodingOptions, batch_tokens: int | None
-) -> EncodedBlock:
-    """Encode the sentences of a block, and put rows of NaN where there are none, unless these lines are left out."""
-    columns = block.examples.sentences
-    if options.branching is not None:  # other random trees for every block, the same ones in every run
-        columns = with_branching(columns, options.branching, seed=block.first_line)
-    encodings = encode_columns(encoder, columns, dtype=options.dtype, batch_tokens=batch_tokens)
-    without_row, nan_lines = block.left_out, block.left_out[:0]
-    if options.on_error != "skip":
-        without_row, nan_lines = block.continued, np.setdiff1d(block.left_out, block.continued)
-        lines = np.setdiff1d(block.first_line + np.arange(block.n_lines), without_row)
-        rows = np.full((len(lines), encodings.shape[1]), np.nan, dtype=encodings.dtype)
-        rows[np.isin(lines, nan_lines, invert=True)] = encodings
-        encodings = rows
-    if block.n_blank:
-        block.skipped[BLANK] += block.n_blank
-    return EncodedBlock(
-        encodings,
-        block.n_lines,
-        without_row,
-        nan_lines,
-        block.skipped,
-        n_words=len(columns.token_ids),
-        n_unknown=int((columns.token_ids == UNKNOWN_ID).sum()),
-    )
+    def encode(
+        self,
+        file: ExampleFile,
+        n_lines: int,  # at most
+    ) -> EncodedBlock | None:
+        """Encode the next lines of a file; None at its end. Raises DataError as `ExampleFile.block`."""
+        parts: list[EncodedBlock] = []
+        while (n_read := sum(part.n_lines for part in parts)) < n_lines:
+            file.words = words = WordList()  # of the block alone: memory does not grow with the file
+            block = file.block(min(n_lines - n_read, BLOCK_LINES))
+            if block is None:
+                break
+            parts.append(self._encode_block(block, words.words))
+            self.advance(len(block.examples.labels))
+        if not parts:
+            return None
+        joined = EncodedBlock(
+            encodings=np.concatenate([part.encodings for part in parts]),
+            n_lines=n_read,
+            left_out=np.concatenate([part.left_out for part in parts]),
+            nan_lines=np.concatenate([part.nan_lines for part in parts]),
+            skipped=Skipped(),
+            n_words=sum(part.n_words for part in parts),
+            n_unknown=sum(part.n_unknown for part in parts),
+        )
+        for skipped in (*(part.skipped for part in parts), file.skipped):  # the last one of a broken end
+            joined.skipped.update(skipped)
+        file.skipped.clear()
+        return joined
+
+    def _encode_block(self, block: Block, words: tuple[str, ...]) -> EncodedBlock:
+        """Encode the sentences of a block, and put rows of NaN for lines without, unless these are left out."""
+        options, columns = self.options, block.examples.sentences
+        if self.trees is not None:
+            columns = self.trees.put(columns, words, block.examples.text_mask)
+        columns = renumber(columns, self.vocabulary.encode(words))
+        if options.branching is not None:  # other random trees for every block, the same ones in every run
+            columns = with_branching(columns, options.branching, seed=block.first_line)
+        encodings = encode_columns(self.encoder, columns, dtype=options.dtype, batch_tokens=self.batch_tokens)
+        without_row, nan_lines = block.left_out, block.left_out[:0]
+        if options.on_error != "skip":
+            without_row, nan_lines = block.continued, np.setdiff1d(block.left_out, block.continued)
+            lines = np.setdiff1d(block.first_line + np.arange(block.n_lines), without_row)
+            rows = np.full((len(lines), encodings.shape[1]), np.nan, dtype=encodings.dtype)
+            rows[np.isin(lines, nan_lines, invert=True)] = encodings
+            encodings = rows
+        if block.n_blank:
+            block.skipped[BLANK] += block.n_blank
+        return EncodedBlock(
+            encodings,
+            block.n_lines,
+            without_row,
+            nan_lines,
+            block.skipped,
+            n_words=len(columns.token_ids),
+            n_unknown=int((columns.token_ids == UNKNOWN_ID).sum()),
+        )

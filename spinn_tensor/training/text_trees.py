@@ -9,10 +9,11 @@ import numpy as np
 
 from spinn_tensor.config import SPINN_KINDS
 from spinn_tensor.data_prep.columns import SentenceColumns
-from spinn_tensor.data_prep.corpora.config import PACKAGED, DataConfig
+from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.splits import Splits, load_splits, rules_of, task_of
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.text import PACKAGED
 from spinn_tensor.data_prep.token_rules import PENN
 from spinn_tensor.data_prep.words import renumber
 from spinn_tensor.inference import predict_transitions
