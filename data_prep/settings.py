@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import inspect
 import textwrap
 import typing
@@ -56,6 +57,8 @@ def required(help: str, allowed: Allowed | None = None) -> Any:
 
 def check_value(item: dataclasses.Field[Any], value: Any) -> None:
     """Raise ConfigError for a value that its field does not allow."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{item.name}: expected a finite number, got {value!r}")
     allowed: Allowed | None = item.metadata.get("allowed")
     if value is not None and allowed is not None and not allowed.holds(value):
         raise ConfigError(f"{item.name}: expected {allowed.text}, got {value!r}")

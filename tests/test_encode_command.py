@@ -149,6 +149,29 @@ def test_several_processes_write_no_one_array(
     assert "standard input is read by one process" in capsys.readouterr().err
 
 
+def test_processes_of_torchrun_have_their_parts_and_one_voice(
+    pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parses(tmp_path / "in.txt")
+    arguments = command(pair_run, tmp_path / "in.txt", tmp_path / "out")
+    report = f"23 encodings of width 8 in {tmp_path / 'out'}, 5 shards\n"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def said_by(rank: int) -> tuple[str, str]:
+        monkeypatch.setenv("RANK", str(rank))
+        assert main(arguments) == 0
+        return capsys.readouterr()
+
+    out, notes = said_by(0)
+    assert out == ""
+    assert "part 1 of 2 is done" in notes
+    assert said_by(1) == (report, "")  # which joins the shards
+    assert said_by(0) == (report, "spinn: 5 of 5 shards were there\n")
+    assert said_by(1) == ("", "")
+    assert main([*arguments, "--shard", "1/2"]) == 1
+    assert "--shard: torchrun gives each process its part" in capsys.readouterr().err
+
+
 def spinn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(

@@ -24,6 +24,7 @@ from spinn_tensor.training.config import (
 from spinn_tensor.training.presets import (
     DEFAULT_PRESETS,
     PRESETS,
+    find_preset,
     preset_table,
     preset_toml,
     run_config,
@@ -121,6 +122,15 @@ def test_a_preset_is_a_file_to_copy(name: str, tmp_path: Path) -> None:
     assert PRESETS[name].summary in copy.read_text(encoding="utf-8")
 
 
+def test_a_summary_may_have_any_character(tmp_path: Path) -> None:
+    own, copy = tmp_path / "own.toml", tmp_path / "copy.toml"
+    own.write_text(
+        """base = "logic-lstm"\nsummary = "déjà \U0001f600 \\u007f \\n \\" \\\\ " """, encoding="utf-8"
+    )
+    copy.write_text(preset_toml(str(own)), encoding="utf-8")
+    assert find_preset(str(copy)).summary == find_preset(str(own)).summary == 'déjà \U0001f600 \x7f \n " \\ '
+
+
 def test_a_file_may_change_another_preset(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text('base = "logic-lstm"\n[training]\nepochs = 2\n[encoder]\nhidden_dim = 7\n')
@@ -136,6 +146,9 @@ def test_a_file_may_change_another_preset(tmp_path: Path) -> None:
         ('base = "logic-lst"', r"own.toml: base: unknown preset 'logic-lst' \(did you mean logic-lstm\?\)"),
         ("training = 3", "own.toml: training: expected a table, got 3"),
         ("base = 3", "own.toml: base: "),
+        ('base = "FOLDER/own"', "own.toml: base: unknown preset"),
+        ("[training]\nlearning_rate = inf", "own.toml: learning_rate: expected a finite number, got inf"),
+        ("[training]\nclip_norm = inf", "own.toml: clip_norm: expected a finite number, got inf"),
         ('[training]\nepochs = "2"', r"own.toml: .*epochs: expected int, got '2'"),
         ("[training]\nepochs = 0", "own.toml: epochs: expected at least 1, got 0"),
         ('[encoder]\nkind = "gru"', "own.toml: kind: expected one of spinn"),
@@ -147,7 +160,7 @@ def test_a_file_may_change_another_preset(tmp_path: Path) -> None:
 )
 def test_a_bad_file_is_named_with_the_key(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:
-        (tmp_path / "own.toml").write_text(content)
+        (tmp_path / "own.toml").write_text(content.replace("FOLDER", str(tmp_path)))
     with pytest.raises(ConfigError, match=message):
         run_config(str(tmp_path / "own.toml"), DataConfig())
 

@@ -170,6 +170,10 @@ def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, read
 def _to_shards(
     args: argparse.Namespace, job: Job, options: EncodingOptions, reading: Reading, part: Part
 ) -> None:
+    is_first = args.shard is not None or part.number == 1
+    unsaid: list[
+        str
+    ] = []  # what another rank of torchrun would say, too: of this one it means that all was there
     with counters("sentences encoded") as (advance,):
         manifest = encode_to_shards(
             *job,
@@ -180,9 +184,9 @@ def _to_shards(
             batch_tokens=args.batch_tokens,
             overwrite=bool(args.overwrite),
             advance=advance,
-            note=_note,
+            note=_note if is_first else unsaid.append,
         )
-    if manifest is not None:
+    if manifest is not None and not unsaid:
         n_shards = len(manifest["shards"])
         where = f"{args.output}, {n_shards:,} shard{'' if n_shards == 1 else 's'}"
         _report_words(manifest.get("words", 0), manifest.get("unknown_words", 0))
@@ -216,8 +220,11 @@ def _check_usage(args: argparse.Namespace, source: Path, part: Part) -> None:
 
 def _part(args: argparse.Namespace) -> Part:
     """Return what this process does: what --shard says, else what torchrun does."""
+    of_torchrun = Part.from_environment()
     if args.shard is None:
-        return Part.from_environment()
+        return of_torchrun
+    if of_torchrun.n_parts > 1:
+        raise ConfigError("--shard: torchrun gives each process its part (WORLD_SIZE is set); leave it out")
     try:
         return Part.parse(args.shard)
     except ConfigError as error:

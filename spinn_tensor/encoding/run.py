@@ -49,7 +49,7 @@ TREES_GIVEN = Reading()  # text is refused
 def encode_to_array(
     encoder: SentenceEncoder,
     vocabulary: Vocabulary,
-    source: Path,  # jsonl or text, plain or .gz
+    source: Path,  # jsonl or text, plain or compressed
     options: EncodingOptions,
     *,
     reading: Reading = TREES_GIVEN,
@@ -69,7 +69,7 @@ def encode_to_array(
 def encode_to_shards(
     encoder: SentenceEncoder,
     vocabulary: Vocabulary,
-    source: Path,  # jsonl or text, plain or .gz
+    source: Path,  # jsonl or text, plain or compressed
     folder: Path,
     options: EncodingOptions,
     *,

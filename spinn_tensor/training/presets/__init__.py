@@ -103,8 +103,9 @@ def _tables(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
     whole: dict[str, Any] = {table: {} for table in (*TABLES, WITHOUT_VECTORS)}
     if (base := own.pop("base", None)) is not None:
-        if not (FOLDER / f"{base}.toml").is_file():
-            raise ConfigError(f"{path}: base: unknown preset {base!r}{did_you_mean(str(base), PRESETS)}")
+        names = [packaged.stem for packaged in FOLDER.glob("*.toml")]
+        if base not in names:
+            raise ConfigError(f"{path}: base: unknown preset {base!r}{did_you_mean(str(base), names)}")
         whole = _tables(FOLDER / f"{base}.toml")
     without_vectors: dict[str, Any] = {}
     for key, value in own.items():
@@ -192,20 +193,25 @@ def preset_table() -> str:
 def preset_toml(name: str) -> str:
     """Write a preset with every value, each with what it is, as a file to copy and change."""
     preset = find_preset(name)
-    lines = [f"summary = {json.dumps(preset.summary)}"]
+    lines = [f"summary = {_toml(preset.summary)}"]
     if preset.corpus is not None:
-        lines.append(f"corpus = {json.dumps(preset.corpus)}")
+        lines.append(f"corpus = {_toml(preset.corpus)}")
     values = _run_config(name, preset, DataConfig(corpus=corpus_of(name))).to_dict()
     for table in TABLES:
         lines += ["", f"[{table}]"]
         for key, item in settable(table).items():
-            value = json.dumps(values[table].get(key, item.default))  # of numbers and names, TOML's too
+            value = _toml(values[table].get(key, item.default))
             lines.append(f"{f'{key} = {value}':<28} # {item.metadata['help']}")
     if preset.without_vectors:
         lines += ["", f"[{WITHOUT_VECTORS}]"]
         for key, value in preset.without_vectors.items():
-            lines.append(f"{json.dumps(key.replace('__', '.'))} = {json.dumps(value)}")
+            lines.append(f"{_toml(key.replace('__', '.'))} = {_toml(value)}")
     return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """Write a number, string or list of these as TOML, which is JSON's but for a character that it escapes."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 PRESETS: dict[str, Preset] = dict(
