@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import inspect
+import math
 import textwrap
 import typing
 from collections.abc import Callable, Iterable, Mapping
