@@ -61,7 +61,8 @@ def check_value(item: dataclasses.Field[Any], value: Any) -> None:
         raise ConfigError(f"{item.name}: expected a finite number, got {value!r}")
     allowed: Allowed | None = item.metadata.get("allowed")
     if value is not None and allowed is not None and not allowed.holds(value):
-        raise ConfigError(f"{item.name}: expected {allowed.text}, got {value!r}")
+        nearest = did_you_mean(str(value), allowed.choices or ())
+        raise ConfigError(f"{item.name}: expected {allowed.text}, got {value!r}{nearest}")
 
 
 class Settings:
@@ -79,6 +80,15 @@ class Settings:
         ]
         parts = [summary, "Args:\n" + "\n".join(entries), *([inspect.cleandoc(more)] if more else [])]
         cls.__doc__ = "\n\n".join(parts)
+
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        """Raises TypeError for an unknown keyword, as every class does, but with the nearest."""
+        known = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in named.keys() - known:
+            raise TypeError(
+                f"{cls.__name__}() got an unexpected keyword argument {name!r}{did_you_mean(name, known)}"
+            )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -113,10 +123,15 @@ def as_values(settings: Settings | Mapping[str, Any]) -> dict[str, Any]:
     return settings.to_dict() if isinstance(settings, Settings) else dict(settings)
 
 
+def nearest_of(name: str, known: Iterable[str]) -> str | None:
+    """Return the nearest of the names that there are; None where none is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Suggest the nearest of the names that there are; "" where none is near."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {nearest[0]}?)" if nearest else ""
+    nearest = nearest_of(name, known)
+    return "" if nearest is None else f" (did you mean {nearest}?)"
 
 
 def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from spinn_tensor.data_prep.settings import as_values as as_values
 from spinn_tensor.data_prep.settings import check_value as check_value
 from spinn_tensor.data_prep.settings import checked_fields as checked_fields
 from spinn_tensor.data_prep.settings import did_you_mean as did_you_mean
+from spinn_tensor.data_prep.settings import nearest_of as nearest_of
 from spinn_tensor.data_prep.settings import one_of as one_of
 from spinn_tensor.data_prep.settings import required as required
 from spinn_tensor.data_prep.settings import setting as setting

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spinn_tensor import ConfigError
+from spinn_tensor import ConfigError, EncoderConfig
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.cli.train import new_run, resumed_run
 from spinn_tensor.data_prep.corpora.kinds import KINDS
@@ -27,6 +27,7 @@ from spinn_tensor.training.presets import (
     find_preset,
     preset_table,
     preset_toml,
+    read_preset,
     run_config,
     without_vectors,
 )
@@ -371,3 +372,33 @@ def test_what_a_file_says_of_all_runs_holds_without_vectors_too(tmp_path: Path) 
         file.write_text(f'base = "spinn-pi"\n[without_vectors]\n{text}\n')
         with pytest.raises(ConfigError, match=r"own\.toml: "):
             run_config(str(file), DataConfig())
+
+
+def in_a_file(text: str, folder: Path) -> None:
+    (folder / "own.toml").write_text(text)
+    read_preset(folder / "own.toml")
+
+
+@pytest.mark.parametrize(
+    "give, nearest",
+    [
+        (lambda folder: parse_setting("lr=1"), "did you mean learning_rate?"),
+        (lambda folder: parse_setting("hiden_dim=1"), "did you mean hidden_dim?"),
+        (lambda folder: parse_setting("classifier_batch_norm=no"), "did you mean classifier.batch_norm?"),
+        (lambda folder: parse_setting("encoder.hidden=1"), "did you mean hidden_dim?"),
+        (lambda folder: run_config("lstm", DataConfig()).changed(mlp_dims=1), "did you mean mlp_dim?"),
+        (lambda folder: TrainingConfig(learning_rte=1), "did you mean learning_rate?"),
+        (lambda folder: EncoderConfig(9, hiden_dim=1), "did you mean hidden_dim?"),
+        (lambda folder: EncoderConfig(9, kind="spin-pi"), "did you mean spinn-pi?"),
+        (lambda folder: DataConfig(corpus="multnli"), "did you mean multinli?"),
+        (lambda folder: TrainingConfig.from_dict({"sed": 1}), "did you mean seed?"),
+        (lambda folder: in_a_file("[encoder]\nlearning_rate = 1", folder), "it is in training"),
+        (lambda folder: in_a_file("[encoder]\nhiden_dim = 1", folder), "did you mean hidden_dim?"),
+        (lambda folder: in_a_file("[whithout_vectors]\nepochs = 1", folder), "did you mean without_vectors?"),
+        (lambda folder: in_a_file("[without_vectors]\nepoch = 1", folder), "did you mean epochs?"),
+    ],
+)
+def test_an_unknown_key_suggests_the_nearest_however_it_is_given(give, nearest, tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, TypeError)) as caught:
+        give(tmp_path)
+    assert nearest in str(caught.value)

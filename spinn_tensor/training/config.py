@@ -23,7 +23,7 @@ from spinn_tensor.config import (
     EncoderConfig,
     Settings,
     checked_fields,
-    did_you_mean,
+    nearest_of,
     one_of,
     setting,
 )
@@ -240,12 +240,24 @@ def locate(key: str) -> tuple[str, str]:
     section, _, name = key.rpartition(".")
     found = [part for part in SECTIONS if section in ("", part) and name in settable(part)]
     if not found:
-        known = [name for part in SECTIONS for name in settable(part)]
-        suggestion = did_you_mean(name, known) or f"; known are {', '.join(known)}"
-        raise ConfigError(f"unknown key {key!r}{suggestion}")
+        names = _names()
+        if nearest := nearest_of(name, names):
+            raise ConfigError(f"unknown key {key!r} (did you mean {names[nearest]}?)")
+        raise ConfigError(f"unknown key {key!r}; known are {', '.join(dict.fromkeys(names.values()))}")
     if len(found) > 1:
         raise ConfigError(f"key {key!r} is ambiguous: {' or '.join(f'{part}.{name}' for part in found)}")
     return found[0], name
+
+
+def _names() -> dict[str, str]:
+    """Return the key of every setting by its name and by those of its flags, such as learning_rate of lr."""
+    keys: dict[str, str] = {}
+    for section in SECTIONS:
+        for name, item in settable(section).items():
+            is_shared = sum(name in settable(other) for other in SECTIONS) > 1
+            flags = (flag.removeprefix("--").replace("-", "_") for flag in item.metadata["flags"])
+            keys |= dict.fromkeys((name, *flags), f"{section}.{name}" if is_shared else name)
+    return keys
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

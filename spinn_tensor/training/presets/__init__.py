@@ -111,7 +111,10 @@ def _tables(path: Path) -> dict[str, Any]:
     for key, value in own.items():
         if key in TABLES and isinstance(value, dict):
             for name in value.keys() - settable(key).keys():
-                suggestion = did_you_mean(name, settable(key))
+                elsewhere = [table for table in TABLES if name in settable(table)]
+                suggestion = did_you_mean(name, settable(key)) or "".join(
+                    f"; it is in {x}" for x in elsewhere
+                )
                 raise ConfigError(f"{path}: {key}: unknown key {name!r}{suggestion}")
             whole[key] = {**whole[key], **value}
             for name in value:  # said for all runs, so that what the base has for some of them ends
