@@ -3,6 +3,7 @@
     model.onnx ...   the artefact, see ARTEFACTS
     export.json      format version, format, task, kind, tables, labels, the vocabulary's sha256, ...: `Exported`
     tokenizer.json   that of the checkpoint: from text to ids
+    parser/          another such folder, of a parser that makes trees for text, where --parser is said
 
 It is read without torch, and strictly, as a checkpoint is. Names and shapes of what goes in and comes out:
 
@@ -33,7 +34,7 @@ from spinn_tensor.data_prep.settings import NOT_NEGATIVE, ConfigError, Settings,
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1  # of export.json and of the metadata inside the artefact
-EXPORT, TOKENIZER = "export.json", "tokenizer.json"
+EXPORT, TOKENIZER, PARSER = "export.json", "tokenizer.json", "parser"
 VERSION_KEY = "spinn_format_version"  # of the metadata inside the artefact
 PRECISIONS = {"onnx-fp16": "float16", "onnx-int8": "int8"}  # of formats; others are in float32
 ARTEFACTS = {  # file of each format

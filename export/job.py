@@ -12,6 +12,7 @@ from spinn_tensor.data_prep.folders import write_folder
 from spinn_tensor.export.artefact import (
     ARTEFACTS,
     EXPORT,
+    PARSER,
     TOKENIZER,
     ArtefactError,
     Exported,
@@ -32,6 +33,7 @@ from spinn_tensor.export.triton import (
 from spinn_tensor.model.classifiers import Checkpoint, Model
 
 OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS, VERSION}  # what an exported folder may hold
+OURS |= {f"{PARSER}/{name}" for name in OURS}
 
 
 def export_folder(
@@ -40,6 +42,7 @@ def export_folder(
     exported: Exported,  # what is to be written, of `describe`
     name: str = "spinn",  # of the model in a Triton repository
     tell: Callable[[str], object] = lambda line: None,  # told what is being done
+    parser: tuple[Checkpoint, Exported] | None = None,  # makes trees for text: a folder in the folder
 ) -> ParityReport:
     """Write the folder: of format "triton" a model of the repository `output`, else `output` itself.
 
@@ -53,22 +56,33 @@ def export_folder(
     report: list[ParityReport] = []
 
     def fill(temporary: Path) -> None:
-        path = temporary / ARTEFACTS[exported.format]
-        path.parent.mkdir(exist_ok=True)
-        tell(f"writing {path.name}")
-        candidate = _write(checkpoint.model, path, exported)
-        write_export(temporary, exported, checkpoint.tokenizer)
-        if exported.format == "triton":
-            _fill_repository(temporary, name, exported, tell)
-        read_export(temporary)  # as whoever uses it will
-        tell("running it against the model")
-        cases = random_cases(checkpoint.model, tables=exported.tables)
-        report.append(compare(checkpoint.model, candidate, cases, tables=exported.tables))
-        require(report[0], TOLERANCES[exported.precision])
+        report.append(_fill(temporary, checkpoint, exported, name, tell))
+        if parser is not None:
+            (temporary / PARSER).mkdir()
+            _fill(temporary / PARSER, *parser, PARSER, tell)
 
     with _whole_or_nothing(folder):
         write_folder(folder, fill)
     return report[0]
+
+
+def _fill(
+    folder: Path, checkpoint: Checkpoint, exported: Exported, name: str, tell: Callable[[str], object]
+) -> ParityReport:
+    """Write an artefact and what describes it into a folder that is there, and hold it against the model."""
+    path = folder / ARTEFACTS[exported.format]
+    path.parent.mkdir(exist_ok=True)
+    tell(f"writing {path.name}" if name != PARSER else f"writing {PARSER}/{path.name}")
+    candidate = _write(checkpoint.model, path, exported)
+    write_export(folder, exported, checkpoint.tokenizer)
+    if exported.format == "triton":
+        _fill_repository(folder, name, exported, tell)
+    read_export(folder)  # as whoever uses it will
+    tell("running it against the model")
+    cases = random_cases(checkpoint.model, tables=exported.tables)
+    report = compare(checkpoint.model, candidate, cases, tables=exported.tables)
+    require(report, TOLERANCES[exported.precision])
+    return report
 
 
 def _write(model: Model, path: Path, exported: Exported) -> Candidate:

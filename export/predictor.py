@@ -8,7 +8,8 @@ composes by depends on its tables:
     given, forest    those given, or those that are made:
         parser=OnnxPredictor(...)       another exported model makes them for text without a parse
         trees="left", "right", ...      such trees replace those given, too
-        neither                         as the model was trained: its own --branching, else only parses are taken
+        neither                         as the model was trained: its own --branching, else the parser in its folder
+                                        (spinn export --parser packaged), else only trees are taken
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.export.artefact import (
     ARTEFACTS,
     FORMAT_VERSION,
+    PARSER,
     VERSION_KEY,
     ArtefactError,
     Exported,
@@ -72,6 +74,8 @@ class OnnxPredictor(TextModel):
             raise ConfigError(f"parser: a model of kind {parser.exported.kind!r} makes no trees")
         if trees is None and parser is None and composes_by == "given":
             trees = self.exported.branching
+            if trees is None and (path.parent / PARSER).is_dir():
+                parser = OnnxPredictor(path.parent / PARSER, provider, threads)
         self.parser = parser
         super().__init__(
             self.exported.task,

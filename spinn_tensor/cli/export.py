@@ -12,8 +12,10 @@ from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_checkpoint, add_command, positive
 from spinn_tensor.config import ConfigError
-from spinn_tensor.export.artefact import ARTEFACTS
-from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.export.artefact import ARTEFACTS, Exported
+from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
+from spinn_tensor.pipeline import load_parser
+from spinn_tensor.training.text_trees import parser_folder
 
 if TYPE_CHECKING:
     from spinn_tensor.export.parity import ParityReport
@@ -44,6 +46,9 @@ examples:
 
   spinn export runs/spinn --format triton --name nli --output models
       then: tritonserver --model-repository models
+
+  spinn export runs/reviews --format onnx --parser packaged --output exported/reviews
+      a model that takes given trees, and the parser that makes them for text
 
   python -c "from spinn_tensor.export.predictor import OnnxPredictor
   print(OnnxPredictor('exported/spinn').classify(['A dog barks.'], ['An animal barks.']))"
@@ -79,6 +84,12 @@ def add_parser(subparsers: Any) -> None:
         choices=("own", "given", "forest"),
         help="what it composes by (default: the model's; a model of kind spinn may also take given transitions)",
     )
+    parser.add_argument(
+        "--parser",
+        metavar="NAME|FOLDER",
+        help="onnx formats, models that take given trees: a SPINN that makes them for text, put into the folder: "
+        "packaged, or the folder of a checkpoint",
+    )
     parser.add_argument("--name", metavar="NAME", help="triton: name of the model (default: spinn)")
     parser.set_defaults(run=run)
 
@@ -103,12 +114,28 @@ def run(args: argparse.Namespace) -> int:
             branching=checkpoint.config.text.branching,
             binarize=checkpoint.config.text.binarize,
         )
-        report = export_folder(checkpoint, args.output, exported, args.name or "spinn", _say)
+        parser = _parser(args, exported)
+        report = export_folder(checkpoint, args.output, exported, args.name or "spinn", _say, parser)
     except (ArtefactError, ExportError, ParityError, ProviderError) as error:
         raise ConfigError(str(error)) from error
     Console(highlight=False, markup=False).print(parity_table(report))
     print(f"{args.format} in {args.output}")
     return 0
+
+
+def _parser(args: argparse.Namespace, exported: Exported) -> tuple[Checkpoint, Exported] | None:
+    """Load the parser that is written beside the model, and describe it. Raises ConfigError where it has no use."""
+    from spinn_tensor.export.interface import describe
+
+    if args.parser is None:
+        return None
+    if not exported.format.startswith("onnx") or exported.tables in ("own", "sequence") or exported.branching:
+        raise ConfigError(
+            "--parser: is for the onnx formats of a model that takes given trees, and no --branching"
+        )
+    parser = load_parser(parser_folder(args.parser), "cpu")
+    digest = parser.vocabulary.sha256
+    return parser, describe(parser.model, "onnx", max_length=args.max_length or 0, vocabulary_sha256=digest)
 
 
 def _say(line: str) -> None:

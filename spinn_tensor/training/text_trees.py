@@ -39,7 +39,7 @@ class Parser:
     @property
     def folder(self) -> Path:
         """Return where the checkpoint is. Raises ConfigError if this installation lacks the package's own."""
-        return packaged_parser() if self.name == PACKAGED else Path(self.name)
+        return parser_folder(self.name)
 
     def __str__(self) -> str:
         return "the package's parser" if self.name == PACKAGED else self.name
@@ -60,6 +60,11 @@ class Parser:
         return predict_transitions(encoder, renumber(sentences, ids), on_batch=self._on_sentences).astype(
             np.int8
         )
+
+
+def parser_folder(name: str) -> Path:
+    """Return where a parser's checkpoint is. Raises ConfigError if this installation lacks the package's own."""
+    return packaged_parser() if name == PACKAGED else Path(name)
 
 
 def read_splits(

@@ -1,0 +1,86 @@
+"""A model that composes by given trees, exported with the parser that makes them: text in, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from spinn_tensor import Pipeline
+from spinn_tensor.cli.main import main
+from spinn_tensor.export.predictor import OnnxPredictor
+
+TEXTS = ["Old dogs bark.", "( ( red cats ) sing )", "The big birds don't sleep in the old tree."]
+OTHERS = ["dogs bark", "cats sing", "( birds ( do ( not sleep ) ) )"]
+
+# a server's whole program; the module torch is not there
+SERVE = """
+import json, sys
+sys.modules["torch"] = None
+from spinn_tensor.export.predictor import OnnxPredictor
+model = OnnxPredictor(sys.argv[1], "cpu", threads=1)
+for line in sys.stdin:
+    premise, hypothesis = json.loads(line)
+    print(json.dumps(model.classify([premise], [hypothesis])[0].probabilities))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(pair_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    command = ["export", str(pair_run), "--format", "onnx", "--output", str(folder), "--parser", "packaged"]
+    assert main(command) == 0
+    return folder
+
+
+def test_text_is_classified_as_by_the_pipeline(exported: Path, pair_run: Path) -> None:
+    expected = Pipeline.from_pretrained(pair_run).classify(TEXTS, OTHERS)
+    lines = "".join(json.dumps(pair) + "\n" for pair in zip(TEXTS, OTHERS, strict=True))
+    served = subprocess.run(
+        [sys.executable, "-c", SERVE, str(exported)], input=lines, capture_output=True, text=True, check=True
+    )
+    for line, prediction in zip(served.stdout.splitlines(), expected, strict=True):
+        found = json.loads(line)
+        assert list(found) == list(prediction.probabilities)
+        np.testing.assert_allclose(list(found.values()), list(prediction.probabilities.values()), atol=1e-4)
+    assert OnnxPredictor(exported, "cpu").parse(TEXTS) == Pipeline.from_pretrained(pair_run).parse(TEXTS)
+
+
+def test_trees_that_are_asked_for_are_taken_instead(exported: Path) -> None:
+    predictor = OnnxPredictor(exported, "cpu", trees="left")
+    assert predictor.parse(["old dogs bark"]) == ["( ( old dogs ) bark )"]
+    assert predictor.parser is None
+
+
+def test_the_folder_is_replaced_whole(exported: Path, pair_run: Path, capsys: Any) -> None:
+    """By one without a parser, too; and not if anybody else's file is in it."""
+    command = ["export", str(pair_run), "--format", "onnx", "--output", str(exported)]
+    (exported / "parser" / "notes.txt").touch()
+    assert main(command) == 1
+    assert "parser/notes.txt" in capsys.readouterr().err
+    (exported / "parser" / "notes.txt").unlink()
+    assert main(command) == 0
+    assert not (exported / "parser").exists()
+    with pytest.raises(ValueError, match="text without a parse"):
+        OnnxPredictor(exported, "cpu").classify(TEXTS, OTHERS)
+
+
+@pytest.mark.parametrize(
+    "run, options",
+    [("spinn_run", ["--format", "onnx"]), ("pair_run", ["--format", "torchscript"])],
+)
+def test_a_parser_that_would_do_nothing(
+    run: str, options: list[str], request: pytest.FixtureRequest, tmp_path: Path, capsys: Any
+) -> None:
+    command = ["export", str(request.getfixturevalue(run)), *options, "--output", str(tmp_path / "x")]
+    assert main([*command, "--parser", "packaged"]) == 1
+    assert "--parser: is for the onnx formats" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
