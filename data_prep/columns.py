@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.trees import Tree, check_all_transitions, check_transitions
@@ -30,6 +31,7 @@ class WordIds(Protocol):
         """Number the tokens, (number of tokens,) int32."""
 
 
+@in_short
 class SentenceColumns(NamedTuple):
     """Hold n sentences of M tokens in all."""
 
@@ -39,6 +41,7 @@ class SentenceColumns(NamedTuple):
     node_labels: np.ndarray | None  # (2M - n,) int64, of the node each pushes, or NO_LABEL
 
 
+@in_short
 class Corpus(NamedTuple):
     """Hold n examples, of one sentence or of two, with a label each.
 

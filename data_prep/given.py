@@ -17,7 +17,6 @@ from typing import Any
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.penn import PennTree, Phrase
 from spinn_tensor.data_prep.token_rules import TREEBANK_BRACKETS
-from spinn_tensor.data_prep.trees import REDUCE, Tree
 
 _WORD = re.compile(r"[^ \t\r\n]+")
 
@@ -103,21 +102,26 @@ def penn_tree(tree: Any) -> PennTree:
     return PennTree(tuple(tokens), tuple(tags), tuple(phrases))
 
 
-def nltk_tree(tree: Tree) -> Any:
-    """Return a binary tree as nltk's, labelled as `--format penn` writes it: X, and ROOT on top.
-
-    Raises ImportError where nltk is not installed.
-    """
+def nltk_tree(tree: PennTree) -> Any:
+    """Return a Penn tree as nltk's. Raises ImportError where nltk is not installed."""
     try:
         from nltk import Tree as NltkTree
     except ImportError as error:
         raise ImportError("trees of nltk need it: pip install nltk") from error
-    stack: list[Any] = []
-    words = iter(tree.tokens)
-    for transition in tree.transitions.tolist():
-        children = [stack.pop(-2), stack.pop()] if transition == REDUCE else [next(words)]
-        stack.append(NltkTree("X", children))
-    return NltkTree("ROOT", stack)
+    opens: list[list[Phrase]] = [[] for _ in tree.tokens]
+    for phrase in tree.phrases:
+        opens[phrase.start].append(phrase)
+    root = NltkTree("", [])
+    stack = [(root, len(tree.tokens) + 1)]  # with the place where each ends
+    for place, (word, tag) in enumerate(zip(tree.tokens, tree.tags, strict=True)):
+        for label, _, end in opens[place]:
+            node = NltkTree(label, [])
+            stack[-1][0].append(node)
+            stack.append((node, end))
+        stack[-1][0].append(NltkTree(tag, [word]) if tag else word)
+        while stack[-1][1] == place + 1:
+            stack.pop()
+    return root[0] if len(root) == 1 and is_nltk_tree(root[0]) else root
 
 
 def not_a_sentence(given: Any) -> DataError:

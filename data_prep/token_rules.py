@@ -85,6 +85,9 @@ class Rules(NamedTuple):
     normalizers: Sequence[dict[str, Any]]
     pre_tokenizer: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"Rules({self.name!r})"
+
     def backend(self, vocabulary: Vocabulary) -> tokenizers.Tokenizer:
         """Make a HF tokenizer, whose `encode` gives the vocabulary's ids. Raises DataError for rules unknown to it."""
         import tokenizers

@@ -49,6 +49,9 @@ class Tokenizer:
         self._pre_tokenize = in_case.pre_tokenizer.pre_tokenize_str
         self._split_remembered = lru_cache(_N_REMEMBERED)(self._split)
 
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.rules.name}, {len(self.vocabulary):,} words)"
+
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[Vocabulary, Rules]]:  # what is remembered stays here
         return Tokenizer, (self.vocabulary, self.rules)
 

@@ -79,6 +79,9 @@ class Vocabulary:
         kept = [token for token, n in merged.items() if n >= min_count and token not in SPECIAL_TOKENS]
         return cls(SPECIAL_TOKENS + tuple(sorted(kept, key=lambda token: (-merged[token], token))), lower)
 
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self):,} words{', in lower case' if self.lower else ''})"
+
     def __len__(self) -> int:
         return len(self.tokens)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, bundle_of, to_torch
 from spinn_tensor.bundles import move as move
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, lengths
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.segments import places
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 
@@ -34,6 +35,7 @@ TABLE_KINDS: tuple[TableKind, ...] = get_args(TableKind)
 SHARING: tuple[Sharing, ...] = get_args(Sharing)
 
 
+@in_short
 class SharedWords(NamedTuple):
     """Say which token is which word, where `token_ids` are the V distinct words of a batch."""
 
@@ -41,6 +43,7 @@ class SharedWords(NamedTuple):
     token_index: Tensor | None  # (L,) int64, the word of each token; None where the words are the leaves
 
 
+@in_short
 class SentenceBatch(NamedTuple):
     """Hold B sentences of L tokens in all; M = 2L - B transitions. `make_sentence_batch` makes one.
 
@@ -61,6 +64,7 @@ class SentenceBatch(NamedTuple):
         return move(self, device, non_blocking=non_blocking)
 
 
+@in_short
 class Batch(NamedTuple):
     """Hold B examples, whose sentences are one batch: of pairs the B premises, then the B hypotheses.
 

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from spinn_tensor.config import ConfigError, ModelConfig, Settings, TextSettings, as_values, checked_metrics
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable, write_folder
@@ -50,6 +51,7 @@ BUNDLE = (WEIGHTS, CONFIG, TOKENIZER, CARD)
 Run = Settings | Mapping[str, Any]  # the settings of a training run, or what its `to_dict` gives
 
 
+@in_short
 class CheckpointConfig(NamedTuple):
     """Hold what config.json says."""
 
@@ -60,6 +62,7 @@ class CheckpointConfig(NamedTuple):
     metrics: dict[str, Any]  # dev accuracy, step, epoch
 
 
+@in_short
 class Provenance(NamedTuple):
     """Hold what a bundle holds beside the model; a loaded model has it as `model.provenance`.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.data_prep import tables as numpy_tables
+from spinn_tensor.data_prep.display import in_short
 
 
 class OnHost:
@@ -35,6 +36,7 @@ class OnHost:
         return f"OnHost({self.tensor!r})"
 
 
+@in_short
 class ComposeWeights(NamedTuple):
     """Hold the weights of the binary TreeLSTM; gates in rows a, i, f_left, f_right, o.
 
@@ -46,6 +48,7 @@ class ComposeWeights(NamedTuple):
     tracker_weight: Tensor | None = None  # (5H, K), columns h_tracker
 
 
+@in_short
 class TrackerWeights(NamedTuple):
     """Hold the weights of the tracker LSTM; gates in rows i, f, g, o.
 
@@ -57,6 +60,7 @@ class TrackerWeights(NamedTuple):
     bias: Tensor  # (4K,)
 
 
+@in_short
 class TransitionWeights(NamedTuple):
     """Hold the parser's last layer, which scores SHIFT and REDUCE from the tracker's h.
 
@@ -67,6 +71,7 @@ class TransitionWeights(NamedTuple):
     bias: Tensor  # (2,)
 
 
+@in_short
 class HoistedLeaves(NamedTuple):
     """Hold `data_prep.tables.HoistedLeaves` in torch."""
 
@@ -78,6 +83,7 @@ class HoistedLeaves(NamedTuple):
     reader_offsets: Tensor  # (U_l + U_r,) int64
 
 
+@in_short
 class ForestTables(NamedTuple):
     """Hold `data_prep.tables.ForestTables` in torch.
 
@@ -93,6 +99,7 @@ class ForestTables(NamedTuple):
     hoisted: HoistedLeaves | None = None
 
 
+@in_short
 class LaneTables(NamedTuple):
     """Hold `data_prep.tables.LaneTables` in torch.
 
@@ -115,6 +122,7 @@ class LaneTables(NamedTuple):
     hoisted: HoistedLeaves | None = None
 
 
+@in_short
 class OwnTables(NamedTuple):
     """Hold `data_prep.tables.OwnTables` in torch.
 
@@ -132,6 +140,7 @@ class OwnTables(NamedTuple):
     lane_index: Tensor  # (M,) int64
 
 
+@in_short
 class SequenceTables(NamedTuple):
     """Lay the sentences of a batch out as sequences, as `torch.nn.utils.rnn.PackedSequence` needs them."""
 

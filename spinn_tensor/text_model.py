@@ -39,8 +39,8 @@ from spinn_tensor.sentences import Sentences, read_sentence, read_sentences, unk
 BATCH = 256  # sentences or pairs at most
 FORMATS: dict[str, Callable[[Tree], Any]] = {  # of trees
     "binary": format_binary,
-    "penn": lambda tree: format_penn(PennTree.of_binary(tree)),
-    "nltk": nltk_tree,
+    "penn": lambda tree: format_penn(tree.penn or PennTree.of_binary(tree)),
+    "nltk": lambda tree: nltk_tree(tree.penn or PennTree.of_binary(tree)),
 }
 
 Advance = Callable[[int], object]  # told of the sentences or pairs just done
@@ -264,8 +264,8 @@ class TextModel(ABC):
 
         Args:
             sentences: sentences, or one of them.
-            format: "binary", a binary parse, "( ( A dog ) barks )"; "penn", the same as the Penn Treebank writes
-                trees; or "nltk", trees of nltk.
+            format: "binary", a binary parse, "( ( A dog ) barks )"; "penn", as the Penn Treebank writes trees; or
+                "nltk", trees of nltk. The last two give a Penn tree that is composed by as it came, labels and all.
             batch_size: sentences of a batch at most.
             show_progress_bar: whether to show how far it is, on stderr.
             on_error: "raise", "nan" (None for a sentence that cannot be used) or "skip" (no result).
@@ -290,8 +290,9 @@ class TextModel(ABC):
             with _progress(show_progress_bar, "parsed", len(read.rows)) as advance:
                 transitions = self._own_transitions(columns, batch_size, advance)
         bounds = node_offsets(columns).tolist()
+        as_given = self._trees == "given" and self.branching is None
         trees = [
-            Tree(tree.tokens, transitions[start:end])
+            Tree(tree.tokens, transitions[start:end], penn=tree.penn if as_given else None)
             for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False)
         ]
         return read.results(list(map(FORMATS[format], trees)), on_error)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves
 from spinn_tensor.data_prep.tables.rows import leaf_rows, pad_steps, state_rows
 from spinn_tensor.data_prep.tables.subtrees import share_subtrees
@@ -26,6 +27,7 @@ PADDING_ALLOWED = 0.10  # padding slots, as a part of the real ones, that keepin
 STEP_OVERHEAD = 8  # slots' worth of time that a step costs besides its slots (docs/decisions.md)
 
 
+@in_short
 class ForestTables(NamedTuple):
     """Hold everything the forest executor reads. C slots in S steps; rows as in `data_prep.tables.rows`."""
 

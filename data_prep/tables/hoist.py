@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.segments import starts
 from spinn_tensor.data_prep.tables.trace import StackTrace
 
@@ -26,6 +27,7 @@ N_FIXED_STARTS = 2  # rows of the starts before those of the leaves: the bias, a
 KINDS = (0, 1, 3, 2)  # place within a step by 2 * (right is composed) + (left is composed)
 
 
+@in_short
 class HoistedLeaves(NamedTuple):
     """Hold what each composition starts from, before the loop adds its composed children. C compositions, S steps.
 

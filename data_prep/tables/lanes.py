@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves, kinds_of
 from spinn_tensor.data_prep.tables.prefixes import first_of_equal, same_entries
 from spinn_tensor.data_prep.tables.rows import leaf_rows, pad_steps, slots, state_rows
 from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, trace_stack
 
 
+@in_short
 class LaneTables(NamedTuple):
     """Hold everything the given-transitions executor reads. A entries and C compositions in S steps.
 
@@ -45,6 +47,7 @@ class LaneTables(NamedTuple):
     hoisted: HoistedLeaves | None  # None where the loop multiplies every child
 
 
+@in_short
 class ThinStackTables(NamedTuple):
     """Hold the same reads laid out as time by batch, padded, to look at in order to understand the machine."""
 
@@ -120,6 +123,7 @@ def _check_sizes(
         raise ValueError(f"n_lanes is {n_lanes}, the batch has {n_sentences} sentences")
 
 
+@in_short
 class _Slots(NamedTuple):
     """Lay transitions into the slots of a schedule, step after step."""
 

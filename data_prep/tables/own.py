@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import places, starts
 
 
+@in_short
 class OwnTables(NamedTuple):
     """Hold everything the own-transitions executor reads. P = n_samples * B lanes of 2N - 1 entries each, A in all.
 

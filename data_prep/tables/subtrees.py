@@ -18,10 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tables.hoist import kind_of_children
 from spinn_tensor.data_prep.tables.trace import NONE, StackTrace
 
 
+@in_short
 class SharedSchedule(NamedTuple):
     """Hold C distinct compositions in S steps, sorted by kind within a step."""
 

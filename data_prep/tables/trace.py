@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import places, starts
 from spinn_tensor.data_prep.trees import REDUCE, check_all_transitions
@@ -22,6 +23,7 @@ from spinn_tensor.data_prep.trees import REDUCE, check_all_transitions
 NONE = -1  # no such state
 
 
+@in_short
 class StackTrace(NamedTuple):
     """Hold the stacks of B sentences; M = sum of 2N - 1 transitions, C = sum of N - 1 REDUCE, L = sum of N SHIFT."""
 

@@ -18,11 +18,13 @@ from spinn_tensor.bundles import (
     TransitionWeights,
     flatten,
 )
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.machine.buffers import Tape
 from spinn_tensor.machine.operators import found_tables, stack_machine, stack_machine_own
 from spinn_tensor.machine.schedule import can_reduce, can_shift
 
 
+@in_short
 class Parse(NamedTuple):
     """Hold a run of the machine and what its trackers thought of the M transitions, lane after lane.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spinn_tensor.batch import Batch, SentenceBatch
 from spinn_tensor.bundle import CheckpointConfig, PretrainedModel, read_bundle
 from spinn_tensor.config import ClassifierConfig, ModelConfig
+from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import Parse
@@ -25,6 +26,7 @@ from spinn_tensor.model.leaves import he_linear
 from spinn_tensor.normalization import MaskedBatchNorm
 
 
+@in_short
 class Outcome(NamedTuple):
     """Hold what a model says of a batch. n = B, or B times the samples of own transitions, sample after sample."""
 
@@ -32,6 +34,7 @@ class Outcome(NamedTuple):
     parse: Parse | None  # None for encoders that do not parse
 
 
+@in_short
 class Checkpoint(NamedTuple):
     """Hold a loaded checkpoint; unpacks as (model, vocabulary, config)."""
 
