@@ -171,6 +171,32 @@ def test_trees_that_are_given_are_written_as_they_are(binarize: str, tmp_path: P
     assert_one_error(capsys, "sentence 1: .*text without a parse")
 
 
+def test_trees_of_records(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Without a text the words of a tree are parsed; with --branching none the tree is kept, SNLI's own or another."""
+    source = tmp_path / "in.jsonl"
+    penn, binary = "(S (NP dogs) (VP (MD do) (RB not) (VP bark)))", "( ( ( dogs do ) not ) bark )"
+    source.write_text(
+        json.dumps({"sentence1_parse": penn, "sentence2_parse": penn, "sentence2_binary_parse": binary})
+    )
+
+    def found(*options: str | Path) -> dict[str, str]:
+        (line,), _ = spinn(capsys, *options, "--input", source)
+        return json.loads(line)
+
+    (own,), _ = spinn(capsys, "--model", parser_run, "dogs do not bark")
+    record = found("--model", parser_run)
+    assert (record["sentence1_binary_parse"], record["sentence2_binary_parse"]) == (own, own)
+    record = found("--branching", "none")
+    assert record["sentence1_binary_parse"] == "( dogs ( ( do not ) bark ) )"
+    assert record["sentence2_binary_parse"] == binary
+    record = found("--branching", "none", "--binarize", "right", "--field", "sentence2_parse")
+    assert record["sentence2_binary_parse"] == "( dogs ( do ( not bark ) ) )"
+    assert "sentence1_binary_parse" not in record
+    source.write_text(json.dumps({"sentence": "( see below )", "text": "( see below )"}))
+    assert found("--branching", "left")["sentence_binary_parse"].startswith("( ( ( -LRB-")
+    assert found("--branching", "left", "--field", "text")["text_binary_parse"] == "( see below )"
+
+
 def test_a_picture_has_all_words(tmp_path: Path, parser_run: Path, capsys: Capture) -> None:
     (tmp_path / "in.txt").write_text("<b> & dogs\n\ncats sing\n" + "x " * 1001 + "\n")
     target = tmp_path / "trees.svg"

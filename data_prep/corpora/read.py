@@ -112,7 +112,7 @@ class ExampleFile:
         self.skipped.clear()
         left_out = first_line + np.setdiff1d(np.arange(len(lines)), rows[kept])
         continued = np.flatnonzero([isinstance(line, Continued) for line in lines])
-        n_blank = sum(type(line) is str and not line.strip() for line in lines)
+        n_blank = sum(type(line) is str and (line.isspace() or not line) for line in lines)
         return Block(examples, first_line, len(lines), left_out, first_line + continued, n_blank, skipped)
 
     def skip(self, n_lines: int) -> int:

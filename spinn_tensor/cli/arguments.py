@@ -181,8 +181,8 @@ def add_on_error(
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip", instead),
-        help=f"a bad line is an error (raise, the default), left out like blank lines (skip; so does --skip-bad), or "
-        f"{what} ({instead}); but for skip, a blank line is {what}; all but raise count and tell them",
+        help=f"a bad line is an error (raise, the default), left out as blank lines are then (skip, as --skip-bad), "
+        f"or {what} ({instead}); unless they are left out, blank lines are {what}; how many is told",
     )
 
 

@@ -40,13 +40,14 @@ from spinn_tensor.model.encoder import SentenceEncoder
 
 DESCRIPTION = """\
 Encodes sentences: h of the root of each tree, (lines, width), in the order of the input. A
-line is a row, of NaN where it is blank; the lines of one Penn tree are one row.
+line is a row, of NaN where it is blank or, with --on-error nan, bad; the lines of one Penn
+tree are one row.
 
 A jsonl file has a parse a line, in the field sentence_binary_parse, binary_parse or
 sentence_parse; --field names another, with or without its ending. Any other file has a parse
-a line, binary or as in the Penn Treebank, and nothing else. For a model that parses for itself or looks at no tree (an
-LSTM, a bag of words), or for any other with --branching, text will do, in the field sentence
-or the one that --field names.
+a line, binary or as in the Penn Treebank, and nothing else. For a model that parses for
+itself or looks at no tree (an LSTM, a bag of words), or for any other with --branching, text
+will do, in the field sentence or the one that --field names.
 
 One array, NAME.npy or NAME.safetensors, is made in memory. A folder takes any number of
 sentences at a constant memory: a shard for every --shard-size lines, and at the end

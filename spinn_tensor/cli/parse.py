@@ -21,7 +21,7 @@ from spinn_tensor.cli.arguments import (
     given_limits,
     on_error,
 )
-from spinn_tensor.cli.parse_lines import LineFile, Read, TreeParser, sentence_of
+from spinn_tensor.cli.parse_lines import LineFile, Sentences, TreeParser
 from spinn_tensor.cli.parse_scores import score
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
@@ -63,7 +63,8 @@ what a tree is written as:
 
 A jsonl file gives its own lines, each with the field NAME_binary_parse added (penn:
 NAME_parse, json: NAME_tree), or replaced where it was there, for the field NAME: sentence1
-and sentence2 where the record has them, else sentence, or what --field names.
+and sentence2 where the record has them, else sentence, or what --field names. Where there is
+no text in it, the words of NAME_binary_parse or NAME_parse are parsed.
 
 With --branching none nothing is parsed: trees that are given are written in another notation,
 Penn trees with their labels, or binarised by --binarize.
@@ -104,7 +105,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="file to write, compressed if its name ends in .gz, .bz2 or .xz (default: stdout)",
     )
-    add("--field", metavar="NAME", help="field of a jsonl --input that has the text")
+    add("--field", metavar="NAME", help="field of a jsonl --input that has the text or tree")
     add("--tokens", action="store_true", help="the sentences are tokenised already, with blanks")
     add("--format", choices=FORMATS, help="what is written of a tree (default: binary)")
     add(
@@ -157,11 +158,13 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = Tokenizer() if model is None else model.tokenizer
     if args.tokens:
         tokenizer = Tokenizer(rules=WHITESPACE)
-    read = sentence_of(_reader(args, tokenizer, model), limits)
-    source = None if args.input is None else _file(args, read, limits)
+    sentences = Sentences(_reader(args, tokenizer, model), limits, args.field)
+    source = None
+    if args.input is not None:
+        source = LineFile(STDIN if args.input == "-" else args.input, sentences, on_error(args))
     with _output(args) as file, _counter(args) as (advance,):
         parser = TreeParser(model, args.branching, advance)
-        lines = iter([_arguments(args, read)]) if source is None else source.blocks()
+        lines = iter([_arguments(args, sentences)]) if source is None else source.blocks()
         _write(file, map(parser, lines), args, lambda text: tokenizer.backend.encode(text).offsets)
     if source is not None:
         print_skipped(source.skipped, "lines skipped" if on_error(args) == "skip" else "lines have no tree")
@@ -187,17 +190,12 @@ def _reader(args: argparse.Namespace, tokenizer: Tokenizer, model: Checkpoint | 
     return SentenceReader(tokenizer.tokenize, binarize, trees="text" if args.tokens else "auto")
 
 
-def _file(args: argparse.Namespace, read: Read, limits: Limits) -> LineFile:
-    path = STDIN if args.input == "-" else args.input
-    return LineFile(path, read, limits, field=args.field, on_error=on_error(args))
-
-
-def _arguments(args: argparse.Namespace, read: Read) -> list[Line]:
+def _arguments(args: argparse.Namespace, sentences: Sentences) -> list[Line]:
     """Read the sentences of the command line. Raises DataError naming the number of the argument."""
     lines = []
     for number, text in enumerate(args.sentences, start=1):
         try:
-            lines.append(Line((read(text, None),)))
+            lines.append(Line((sentences.of_text(text),)))
         except DataError as error:
             raise error.at(field=f"sentence {number}") from None
     return lines

@@ -4,36 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from spinn_tensor.cli.tree_output import Given, Line, Parsed
 from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.columns import node_offsets, sentence_columns
-from spinn_tensor.data_prep.corpora.records import sentence_names, text_field
+from spinn_tensor.data_prep.corpora.records import (
+    sentence_fields,
+    sentence_in,
+    sentence_in_field,
+    sentence_names,
+    text_field,
+)
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import BLANK, BadLine, Skipped, StrPath, is_jsonl, open_text, parse_record
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import Continued, join_trees
 from spinn_tensor.data_prep.stream import line_blocks
-from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
+from spinn_tensor.data_prep.text import Sentence, SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.inference import predict_parses
 from spinn_tensor.model.classifiers import Checkpoint
 
-Read = Callable[[str, str | None], Given]  # a sentence's text, and the field that it is in
 
+@dataclass(frozen=True)
+class Sentences:
+    """Read sentences, of text lines and of records. Every method raises DataError naming the field."""
 
-def sentence_of(reader: SentenceReader, limits: Limits) -> Read:
-    """Return what reads a sentence. It raises DataError naming the field."""
+    reader: SentenceReader  # without a tokenizer: trees are to be kept
+    limits: Limits
+    field: str | None = None  # of records: that with the sentence
 
-    def read(text: str, field: str | None = None) -> Given:
+    def of_text(self, text: str) -> Given:
+        """Return the sentence of a line."""
         text = text.rstrip("\r\n")
-        sentence = reader.read(text, field)
-        tree = tree_of(sentence, field)
-        limits.check_words(tree.tokens)
-        return Given(tree, text if isinstance(sentence, Words) else "")
+        return self._given(self.reader.read(text), text, None)
 
-    return read
+    def names(self, record: dict[str, Any]) -> tuple[str, ...]:
+        """Return the names of a record's sentences, as those of the fields that their trees go to begin."""
+        if self.field is None:
+            return sentence_names(record)
+        return (self.field.removesuffix("_binary_parse").removesuffix("_parse"),)
+
+    def of_record(self, record: dict[str, Any]) -> tuple[Given, ...]:
+        """Return the sentences of a record: their texts, or, where there are none or trees are kept, their trees."""
+        names = self.names(record)
+        if not names:
+            raise DataError("missing field, expected sentence1 and sentence2, or sentence")
+        return tuple(self._of_field(record, name) for name in names)
+
+    def _of_field(self, record: dict[str, Any], name: str) -> Given:
+        place = self.field or name
+        if self.reader.tokenize is not None and place in record and not place.endswith("parse"):
+            text = text_field(record, place)
+            read = self.reader.words if self.field is None else self.reader.read
+            return self._given(read(text, place), text, place)
+        if not any(field in record for field in (place, *sentence_fields(name))):
+            raise DataError("missing field", field=place)
+        if self.field is None:
+            sentence, place = sentence_in(record, name, self.reader)
+        else:
+            sentence, place = sentence_in_field(record, self.field, self.reader)
+        return self._given(sentence, "", place)
+
+    def _given(self, sentence: Sentence, text: str, field: str | None) -> Given:
+        tree = tree_of(sentence, field)
+        self.limits.check_words(tree.tokens)
+        return Given(tree, text if isinstance(sentence, Words) else "")
 
 
 class LineFile:
@@ -42,15 +81,12 @@ class LineFile:
     def __init__(
         self,
         path: StrPath,
-        read: Read,
-        limits: Limits,  # of which that on a line is kept
-        *,
-        field: str | None,  # of records: that with the sentence
+        sentences: Sentences,
         on_error: str,  # "raise", "skip", or "empty"
     ) -> None:
         self.skipped = Skipped()
-        self._path, self._read, self._limits, self._on_error = path, read, limits, on_error
-        self._names = None if field is None else (field,)
+        self._path, self._sentences, self._on_error = path, sentences, on_error
+        self._limits = sentences.limits
         self._unread = Skipped()  # which another thread may count
 
     def blocks(self) -> Iterator[list[Line]]:
@@ -97,12 +133,9 @@ class LineFile:
                 self.skipped[BLANK] += 1
             return Line()
         if not is_jsonl(self._path):
-            return Line((self._read(text, None),))
+            return Line((self._sentences.of_text(text),))
         record = parse_record(text)
-        names = self._names or sentence_names(record)
-        if not names:
-            raise DataError("missing field, expected sentence1 and sentence2, or sentence")
-        return Line(tuple(self._read(text_field(record, name), name) for name in names), names, record)
+        return Line(self._sentences.of_record(record), self._sentences.names(record), record)
 
     def _without_sentence(self, text: str) -> Line:
         """Return a bad line: of records with their fields, if it is one."""
@@ -112,7 +145,7 @@ class LineFile:
             record = parse_record(text)
         except DataError:
             return Line()
-        return Line((), self._names or sentence_names(record), record)
+        return Line((), self._sentences.names(record), record)
 
 
 class TreeParser:
