@@ -129,7 +129,9 @@ def _splits(
                 yield ReadSplit(name, split, corpus.words)
         return
     for name, source in _sources(args, data).items():
-        trees = trees_for(args, checkpoint, data.branching, device)
+        # a parser is scored by its trees alone, for which text has none to compare with
+        is_scored = model.task != "parse" or data.branching is not None
+        trees = trees_for(args, checkpoint, data.branching, device) if is_scored else None
         rules = checkpoint.tokenizer.rules
         split, words = read_source(source, data, model.labels, skipped, trees, rules)
         n_texts = 0 if trees is None or data.branching is not None else trees.n_sentences
