@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import SentenceColumns, put_transitions, take
+from spinn_tensor.data_prep.columns import SentenceColumns, lengths, put_transitions, take
 
 # the words by number, and sentences whose trees are not looked at; gives transitions (M,) int8, sentence after sentence
 Parse = Callable[[Sequence[str], SentenceColumns], np.ndarray]
@@ -21,7 +21,7 @@ class TextTrees:
         *,
         of_all: bool = False,  # of sentences with a tree, too
     ) -> None:
-        self.n_sentences = 0  # that were text
+        self.n_sentences = 0  # that were text, of two words or more
         self._parse, self._of_all = parse, of_all
 
     @property
@@ -39,6 +39,7 @@ class TextTrees:
         text_mask: np.ndarray,  # (n,) bool, those that are text
     ) -> SentenceColumns:
         """Return the sentences under the trees; labels of nodes go with the trees that are replaced."""
+        text_mask = text_mask & (lengths(sentences) > 1)  # one word has one tree
         self.n_sentences += int(text_mask.sum())
         rows = np.flatnonzero(text_mask | self._of_all)
         if self._parse is None or not len(rows):
