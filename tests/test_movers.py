@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -107,6 +109,17 @@ def test_a_model_on_another_device_takes_what_was_moved(
     model = pair_model(kind).to("meta")
     logits = model(MOVERS[mover](make_batch(some_pairs(), model.encoder.table_kind), "meta"))
     assert (logits.shape, logits.device.type) == ((5, 3), "meta")
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda batch: pickle.loads(pickle.dumps(batch))], ids=["copy", "pickle"]
+)
+def test_a_batch_goes_to_other_processes(copied: Callable[[Batch], Batch]) -> None:
+    """As from the workers of a DataLoader."""
+    batch = make_batch(some_pairs(), "lanes", share="states")
+    found = copied(batch)
+    assert [part.tolist() for part in host_parts(found)] == [part.tolist() for part in host_parts(batch)]
+    assert_same(flatten(found), flatten(batch))
 
 
 def loader(kind: Any) -> DataLoader:

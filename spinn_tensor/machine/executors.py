@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from spinn_tensor.bundles import (
@@ -301,8 +302,24 @@ def _prepare(
     if torch.is_autocast_enabled(device_type):
         leaves, dtype = leaves.to(dtype), torch.get_autocast_dtype(device_type)
     _check_dtypes(leaves, weights)
+    _check_transforms((leaves, *weights))
     needs_grad = any(tensor.requires_grad for tensor in (leaves, *weights))
     return leaves, torch.is_grad_enabled() and needs_grad, dtype
+
+
+def _check_transforms(tensors: Iterable[Tensor]) -> None:
+    """Raise NotImplementedError for what a transform follows, of which the operators' derivatives would be zero."""
+    if torch.compiler.is_compiling():
+        return
+    for tensor in tensors:
+        if (
+            torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+            or forward_ad.unpack_dual(tensor).tangent is not None
+        ):
+            raise NotImplementedError(
+                "the stack machine has no torch.func transforms (grad, vmap, jvp, …) and no forward-mode derivatives: "
+                "take gradients by autograd, those of single examples from batches of one"
+            )
 
 
 def _check_dtypes(leaves: Tensor, weights: Iterable[Tensor]) -> None:
