@@ -36,6 +36,7 @@ Example = TypeVar("Example")
 
 
 BLANK = "a blank line"  # as a reason of `Skipped`
+STDIN = Path("/dev/stdin")
 N_PLACES = 3  # of each reason that `Skipped` keeps
 COMPRESSED = {
     ".gz": "gzip",

@@ -13,7 +13,7 @@ parse       token_ids, lengths
 sequence    the same, of an encoder that looks at no tree
 given       and premise_transitions, hypothesis_transitions or transitions (batch, 2 length - 1) int64, -1 padding
 forest      token_ids (tokens,) of all sentences, premises first; left_index, right_index (steps, width) int64 and
-            root_index (sentences,) int64, of `data_prep.tables.forest_tables` with `padded`
+            root_index (sentences,) int64, of `spinn_tensor.data_prep.tables.forest_tables` with `padded`
 
 -> logits (batch, classes), encodings or premise_encodings and hypothesis_encodings (batch, hidden), and of a model
    that parses transitions, or premise_transitions and hypothesis_transitions, as above

@@ -1,7 +1,7 @@
 """Trained models as modules of tensors in and tensors out, for exporters: the loop inside, any batch and any length.
 
 A graph computes what its model computes in evaluation, for any mixture of lengths; what token ids hold beyond a
-sentence's length does not matter. Names and shapes of its inputs and outputs are those of `export.interface`.
+sentence's length does not matter. Names and shapes of its inputs and outputs are those of `export.artefact`.
 """
 
 from __future__ import annotations

@@ -96,12 +96,12 @@ def of_arrays(
 ) -> Candidate:
     """Make what torch runs a function of arrays."""
 
-    def of_arrays(inputs: Arrays) -> Arrays:
+    def candidate(inputs: Arrays) -> Arrays:
         with torch.no_grad():
             outputs = run(**{name: torch.from_numpy(array) for name, array in inputs.items()})
         return {name: output.numpy() for name, output in outputs.items()}
 
-    return of_arrays
+    return candidate
 
 
 @contextmanager

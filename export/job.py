@@ -25,14 +25,13 @@ from spinn_tensor.export.session import onnx_function
 from spinn_tensor.export.triton import (
     CONFIG,
     LABELS,
-    VERSION,
     check_repository,
     has_triton_schema,
     write_repository_files,
 )
 from spinn_tensor.model.classifiers import Checkpoint, Model
 
-OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS, VERSION}  # what an exported folder may hold
+OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS}  # what an exported folder may hold
 OURS |= {f"{PARSER}/{name}" for name in OURS}
 
 
@@ -141,7 +140,7 @@ def _check_output(folder: Path) -> None:
 
 @contextmanager
 def _whole_or_nothing(folder: Path) -> Iterator[None]:
-    """Remove the folders made on the way to `folder` on an error, and has an OSError name it."""
+    """Remove the folders made on the way to `folder` on an error, and have an OSError name it."""
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
         yield

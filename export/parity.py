@@ -65,7 +65,7 @@ class Case(NamedTuple):
     """Hold a batch, and what an artefact reads of it."""
 
     columns: Corpus  # n examples
-    inputs: Arrays  # by name, see `export.interface`
+    inputs: Arrays  # by name, see `export.artefact`
 
 
 class Tolerance(NamedTuple):
@@ -111,7 +111,7 @@ class ParityReport(NamedTuple):
 
 
 class _Choices:
-    """Judges what an artefact chose among options, by the logits of its model."""
+    """Judge what an artefact chose among options, by the logits of its model."""
 
     def __init__(self) -> None:
         self.worst, self.scale = 0.0, 0.0

@@ -1,6 +1,6 @@
 """torch.export programs (.pt2) of a trained model, and packages that AOTInductor compiled from them.
 
-Torch alone reads both. They take any batch and any length, inputs by the names of `export.interface`, and give a dict
+Torch alone reads both. They take any batch and any length, inputs by the names of `export.artefact`, and give a dict
 of outputs by name. The loop in them is one `scan`, which composes in every lane: slower than TorchScript and ONNX,
 which compose those that reduce. A package is machine code for the processor that it was compiled on.
 

@@ -1,6 +1,6 @@
 """TorchScript of a trained model: scripted, so that the loop is in the file, and torch alone loads and runs it.
 
-Inputs are those of `export.interface`, and go in by name or in order; the output is a `Dict[str, Tensor]`,
+Inputs are those of `export.artefact`, and go in by name or in order; the output is a `Dict[str, Tensor]`,
 which Python and C++ read by name. What the file says of itself is in its extra files, `export.json` and `labels.txt`.
 
 The modules here are those of `export.graphs` in the subset of Python that TorchScript reads, which has no

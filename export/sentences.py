@@ -17,7 +17,7 @@ def graph_inputs(
     sides: Sequence[SentenceColumns],  # the sentences, or premises and hypotheses, as many of each; n >= 1
     tables: str,  # "own", "given", "forest" or "sequence"
 ) -> dict[str, np.ndarray]:
-    """Return the inputs of a graph, by name, all int64, as `export.interface` has them."""
+    """Return the inputs of a graph, by name, all int64, as `export.artefact` has them."""
     if tables == "forest":
         return _forest_inputs(concatenate(*sides))
     n_words = max(int(lengths(side).max()) for side in sides)

@@ -116,7 +116,7 @@ def test_standard_input(
     """Here a file stands for it; a process that reads it is in test_cli_limits.py."""
     stdin = tmp_path / "stdin"
     stdin.write_text(text)
-    monkeypatch.setattr(parse, "STDIN", str(stdin))
+    monkeypatch.setattr(parse, "STDIN", stdin)
     assert spinn("--model", parser_run, "--input", "-") == status
     assert capsys.readouterr() == (out, err.format(stdin))
 

@@ -15,7 +15,8 @@ import torch
 from torch.autograd import DeviceType
 
 from spinn_tensor.cli.main import build_parser, main
-from spinn_tensor.cli.profile import LONGEST_NAME, make_trainer, shorten
+from spinn_tensor.cli.profile import LONGEST_NAME, make_trainer
+from spinn_tensor.cli.report import shorten
 from spinn_tensor.cli.train import new_run
 from spinn_tensor.data_prep.corpora import generated
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig

@@ -26,13 +26,13 @@ from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import composed_branching, needs_parses, sentence_reader_for, trees_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import COMPRESSED, Skipped, is_jsonl, open_text, parse_record
+from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped, is_jsonl, open_text, parse_record
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.text import WITHOUT_PARSE
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Part, Reading, encode_to_array, encode_to_shards
-from spinn_tensor.encoding.job import DTYPES, FORMATS, STDIN
+from spinn_tensor.encoding.job import DTYPES, FORMATS
 from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.inference import BATCH_TOKENS, SHARING_TOKENS
 from spinn_tensor.model.classifiers import load_checkpoint

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_command, add_settings, given_data, given_settings
 from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
-from spinn_tensor.cli.inspect_tables import Figures, Inspection, percent, sections
+from spinn_tensor.cli.inspect_tables import MEASURES, Figures, Inspection, percent, sections
 from spinn_tensor.cli.report import plain_table
 from spinn_tensor.cli.train import add_data, add_preset
 from spinn_tensor.data_prep.corpora.splits import Splits, prepared_from
@@ -48,7 +48,6 @@ TEXTS = {  # of settings that mean less here than in training
 WIDTH = 80  # of the bars of a row and what stands beside them
 MOST_BINS = 16
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")
-MEASURES = {"Lengths": ("words", "lengths"), "Trees": ("height", "heights")}  # sections with histograms
 
 DESCRIPTION = """\
 Reads the data of `spinn train` with the same options and says what is in it: how many
@@ -174,9 +173,8 @@ def print_inspection(found: Inspection) -> None:
             console.print(_table(figures))
         for note in section.notes:
             console.print(note)
-        if section.title in MEASURES:
-            what, measure = MEASURES[section.title]
-            console.print(histogram_table(what, found.distributions(measure)))
+        if section.drawn in MEASURES:
+            console.print(histogram_table(MEASURES[section.drawn], found.distributions(section.drawn)))
 
 
 def histogram_table(

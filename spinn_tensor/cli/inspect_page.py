@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spinn_tensor.cli.inspect_tables import Inspection, Section, empty_rows, number, sections
+from spinn_tensor.cli.inspect_tables import MEASURES, Inspection, Section, empty_rows, number, sections
+from spinn_tensor.cli.report import shorten
 from spinn_tensor.cli.tree_view import too_long, tree_grid
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, node_offsets
@@ -135,16 +136,15 @@ def _drawing(side: str, tree: Tree) -> dict[str, Any]:
 
 def _plots(found: Inspection, section: Section) -> list[Plot]:
     """Draw what goes with the tables of a section."""
-    if section.title == "Lengths":
-        return [histogram(side, "words", of) for side, of in found.distributions("lengths").items()]
-    if section.title == "Trees":
-        return [histogram(side, "height", of) for side, of in found.distributions("heights").items()]
-    if section.title == "Classes":
+    if section.drawn in MEASURES:
+        sides = found.distributions(section.drawn)
+        return [histogram(side, MEASURES[section.drawn], of) for side, of in sides.items()]
+    if section.drawn == "classes":
         counts = [
             (split.label_counts / split.n_examples).tolist() for split in list(found.statistics.values())[:2]
         ]
         return [bars("share of train; strokes: of dev", found.labels, *counts)]
-    if section.title == "Padding":
+    if section.drawn == "padding":
         return [
             bars(
                 f"{kind}: empty leaf rows",
@@ -206,7 +206,7 @@ def bars(
         axes.barh(rows, 100 * np.nan_to_num(shares), color=BAR)
         if marks is not None:
             axes.plot(100 * np.nan_to_num(marks), rows, "|", color=MARK, markersize=10, markeredgewidth=2)
-        axes.set_yticks(rows, [_short(name) for name in names])
+        axes.set_yticks(rows, [shorten(_printable(name), LONGEST_NAME) for name in names])
         axes.invert_yaxis()
         axes.set_xlabel("%")
         return Plot(title, f"Bar plot: {title}", _data_uri(figure))
@@ -216,12 +216,6 @@ def _style() -> Any:
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
-
-
-def _short(name: str) -> str:
-    """Shorten a name that would leave no room for the bars."""
-    name = _printable(name)
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def _data_uri(figure: Figure) -> str:

@@ -18,6 +18,7 @@ from spinn_tensor.data_prep.statistics import (
 from spinn_tensor.fixed_shapes import ShapeUse
 
 NONE = "–"
+MEASURES = {"lengths": "words", "heights": "height"}  # what is drawn as histograms, and what its values are
 COUNTS_NOTE = (
     "Examples are equal if their words are, whatever the trees; all words that are not in the vocabulary count as "
     "one word."
@@ -42,6 +43,7 @@ class Section(NamedTuple):
     title: str
     tables: list[Figures]
     notes: list[str]
+    drawn: str = ""  # what of it is drawn beside the tables: lengths, heights, classes or padding
 
 
 class Inspection(NamedTuple):
@@ -79,11 +81,16 @@ def sections(found: Inspection) -> list[Section]:
             [skipped_table(found.skipped)] if found.skipped else [],
             [by_file] if by_file else [],
         ),
-        Section("Lengths", [lengths_table(found)], []),
-        Section("Trees", [trees_table(found)], [TREES_NOTE]),
-        Section("Classes", [labels_table(found), *([nodes] if nodes else [])] if found.labels else [], []),
+        Section("Lengths", [lengths_table(found)], [], "lengths"),
+        Section("Trees", [trees_table(found)], [TREES_NOTE], "heights"),
+        Section(
+            "Classes",
+            [labels_table(found), *([nodes] if nodes else [])] if found.labels else [],
+            [],
+            "classes",
+        ),
         Section("Vectors", [coverage_table(found)] if found.coverages else [], []),
-        Section("Padding", padding, [_padding_note(found), *misfits]),
+        Section("Padding", padding, [_padding_note(found), *misfits], "padding"),
     ]
     return [section for section in laid_out if section.tables]
 

@@ -31,7 +31,7 @@ from spinn_tensor.cli.tree_view import MOST_WORDS
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import is_jsonl, write_text
+from spinn_tensor.data_prep.files import STDIN, is_jsonl, write_text
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import SentenceReader
@@ -41,7 +41,6 @@ from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.pipeline import load_parser, packaged_parser
 
-STDIN = "/dev/stdin"
 MOST_DRAWN = 1_000  # trees of a picture
 
 DESCRIPTION = """\

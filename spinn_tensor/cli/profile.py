@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
-from spinn_tensor.cli.report import plain_table, print_skipped
+from spinn_tensor.cli.report import plain_table, print_skipped, shorten
 from spinn_tensor.cli.train import add_preset, add_run_settings, new_run
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.training.config import RunConfig
@@ -183,7 +183,3 @@ def _operator_table(profiled: StepProfile, of_gpu: bool) -> Table:
 
 def _megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:,.0f} MB"
-
-
-def shorten(name: str, longest: int) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"

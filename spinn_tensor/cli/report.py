@@ -29,6 +29,11 @@ def plain_table(*columns: str, text_columns: Collection[int] = (0,), **options: 
     return table
 
 
+def shorten(name: str, longest: int) -> str:
+    """Return a name of at most so many characters, cut at its end."""
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
 def gold_trees(branching: str | None) -> str:
     """Say what the trees are that those of a model are compared with."""
     return CORPUS_TREES if branching is None else f"trees made by --branching {branching}"

@@ -14,7 +14,7 @@ import torch
 
 from spinn_tensor.config import AT_LEAST_1, ConfigError, Settings, one_of, setting
 from spinn_tensor.data_prep.branching import BRANCHINGS
-from spinn_tensor.data_prep.files import is_jsonl, open_text
+from spinn_tensor.data_prep.files import STDIN, is_jsonl, open_text
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -25,7 +25,6 @@ DTYPES = ("float32", "float16")
 # at a bad line an error, or no row, for blank ones neither, or a row of NaN; with the first and last, blank lines are
 # rows of NaN
 ON_ERROR = ("raise", "skip", "nan")
-STDIN = Path("/dev/stdin")
 
 
 @dataclass(frozen=True)

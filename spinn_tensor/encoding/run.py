@@ -21,11 +21,11 @@ from spinn_tensor.data_prep.corpora.formats import SentenceFormat
 from spinn_tensor.data_prep.corpora.read import Block, ExampleFile, open_examples
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import BLANK, Skipped, is_jsonl
+from spinn_tensor.data_prep.files import BLANK, STDIN, Skipped, is_jsonl
 from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.data_prep.words import WordList, renumber
-from spinn_tensor.encoding.job import STDIN, EncodingOptions, Part, describe_job
+from spinn_tensor.encoding.job import EncodingOptions, Part, describe_job
 from spinn_tensor.encoding.shards import EncodedBlock, ShardFolder
 from spinn_tensor.inference import encode_columns
 from spinn_tensor.model.encoder import SentenceEncoder
