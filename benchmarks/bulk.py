@@ -164,7 +164,7 @@ def make_setup(folder: Path, text: Text, options: argparse.Namespace) -> Setup:
 
 def first_block(setup: Setup) -> SentenceColumns:
     """Read the first block of lines."""
-    with open_examples(setup.source, SentenceFormat(is_jsonl=False), setup.vocabulary) as file:
+    with open_examples(setup.source, SentenceFormat(), setup.vocabulary) as file:
         block = file.block(BLOCK_LINES)
     assert block is not None
     return block.examples.sentences
@@ -206,7 +206,7 @@ def encode_file_dynamically(setup: Setup) -> None:
     """Encode by dynamic batching, from the file to the same shards."""
     with (
         tempfile.TemporaryDirectory(dir=setup.folder) as folder,
-        open_examples(setup.source, SentenceFormat(is_jsonl=False), setup.vocabulary) as file,
+        open_examples(setup.source, SentenceFormat(), setup.vocabulary) as file,
     ):
         while block := file.block(min(BLOCK_LINES, setup.options.shard_size)):
             encodings = encode_dynamically(setup.encoder, block.examples.sentences)

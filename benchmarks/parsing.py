@@ -132,7 +132,7 @@ def write_split(folder: Path, snli: str = "auto") -> dict[str, Path]:
 
 def read_trees(path: Path) -> list[Tree]:
     """Read the trees of a file with a parse a line."""
-    return [example.trees[0] for example in read_line_examples(path, TreebankFormat(is_jsonl=False))]
+    return [example.trees[0] for example in read_line_examples(path, TreebankFormat())]
 
 
 def split(pairs: Iterable[Example]) -> dict[str, list[Tree]]:

@@ -15,13 +15,13 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar, cast
+from typing import IO, Any, Literal, cast
 
+from spinn_tensor.data_prep.encodings import in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.paths import StrPath as StrPath
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.data_prep.penn import join_trees
 from spinn_tensor.data_prep.temporary import real_path, shared_descriptor, temporary_beside
 
 try:
@@ -32,7 +32,8 @@ except ImportError:  # a Python that was built without it, which reads no .xz
         pass
 
 
-Example = TypeVar("Example")
+Record = dict[str, Any]
+Line = str | Record  # text, JSON that is not read yet, or a record
 
 
 BLANK = "a blank line"  # as a reason of `Skipped`
@@ -148,11 +149,6 @@ def unpacked_name(path: StrPath) -> str:
     return name if suffix in COMPRESSED else os.fspath(path)
 
 
-def is_jsonl(path: StrPath) -> bool:
-    """Tells whether a file's name says that it has a JSON object a line, plain or compressed."""
-    return unpacked_name(path).endswith(".jsonl")
-
-
 @contextmanager
 def open_text(
     path: StrPath,
@@ -161,10 +157,10 @@ def open_text(
     skipped: Skipped | None = None,  # counts bad lines, not raising: too long, not UTF-8, a broken end
     limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept
 ) -> Iterator[Iterator[str]]:
-    """Open a UTF-8 text file, plain, .gz, .bz2, .xz or in a .zip, whose lines are read as they are asked for.
+    """Open a text file, plain, .gz, .bz2, .xz or in a .zip, whose lines are read as they are asked for.
 
-    Lines end at "\\n" alone, so that they count as other tools count them; one that is left out is given as an
-    empty one, so that the others keep their numbers.
+    Text is UTF-8, or UTF-16 or UTF-32 as a byte order mark says. Lines end at "\\n" alone, so that they count as
+    other tools count them; one that is left out is given as an empty one, so that the others keep their numbers.
 
     Raises DataError, on entry or on the line where it happens, for a missing file or folder, a folder, an
     empty file, a truncated or damaged archive, a missing member, a line that is too long, and text that is not
@@ -172,8 +168,8 @@ def open_text(
     """
     if member is not None and Path(path).suffix != ".zip":
         raise DataError(f"expected a .zip file to read {member} from", path=path)
-    with open_bytes(path, partial(_require_member, member)) as file:
-        yield _lines(file, path, skipped, limits)
+    with open_bytes(path, partial(only_member, member)) as file:
+        yield text_lines(file, path, skipped, limits)
 
 
 def open_bytes(
@@ -218,7 +214,11 @@ def _module_of(suffix: str) -> Any:
         ) from error
 
 
-def _require_member(member: str | None, names: Sequence[str]) -> str:
+def only_member(member: str | None, names: Sequence[str]) -> str:
+    """Return the file of a .zip that is named, or the only one. Raises DataError."""
+    if member is None:
+        own = [name for name in names if not name.startswith("__MACOSX/")]
+        member = own[0] if len(own) == 1 else None
     if member is None or member not in names:
         wanted = "say which file of it to read" if member is None else f"no {member} in it"
         raise DataError(f"{wanted}; it holds {', '.join(names[:8])}")
@@ -232,10 +232,11 @@ def unreadable(error: Exception) -> str:
     return f"cannot be read: {error}"
 
 
-def _lines(file: IO[bytes], path: StrPath, skipped: Skipped | None, limits: Limits) -> Iterator[str]:
-    read_line = partial(file.readline, min(limits.max_line_bytes, sys.maxsize - 1) + 1)
+def text_lines(file: IO[bytes], path: StrPath, skipped: Skipped | None, limits: Limits) -> Iterator[str]:
+    """Yield the lines of a file that is open, as `open_text` does."""
     n_lines = 0
     try:
+        read_line = partial(in_utf8(file).readline, min(limits.max_line_bytes, sys.maxsize - 1) + 1)
         for line in iter(read_line, b""):
             try:
                 text = _decoded(line, n_lines == 0, limits)
@@ -249,6 +250,8 @@ def _lines(file: IO[bytes], path: StrPath, skipped: Skipped | None, limits: Limi
                 text = BadLine("\n")
             n_lines += 1
             yield text
+    except DataError as error:
+        raise error.at(path=path, line=n_lines + 1) from error.__cause__
     except UNREADABLE as error:
         bad = DataError(unreadable(error), path=path, line=n_lines + 1)
         if skipped is None or not n_lines or not isinstance(error, EOFError):
@@ -278,55 +281,23 @@ def _reason(path: StrPath, error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def next_lines(lines: Iterator[str], n_lines: int, most_characters: int | None = None) -> list[str]:
-    """Take the next lines, at most so many, and fewer where they are long; [] at the end."""
-    block: list[str] = []
+def next_lines(lines: Iterator[Line], n_lines: int, most_characters: int | None = None) -> list[Line]:
+    """Take the next lines or records, at most so many, and fewer where they are long; [] at the end."""
+    block: list[Line] = []
     n_characters = 0
     for line in islice(lines, n_lines):
         block.append(line)
-        n_characters += len(line)
+        n_characters += characters_in(line)
         if n_characters >= (most_characters or BLOCK_CHARACTERS):
             break
     return block
 
 
-def read_examples(
-    path: StrPath,
-    parse: Callable[
-        [str, Skipped], Example | None
-    ],  # example of a line; None for one left out, which it counts
-    *,
-    skip_bad: bool = False,  # count a line that parse refuses instead of raising
-    skipped: Skipped | None = None,  # gets the counts when the file has been read
-    member: str | None = None,  # file inside a .zip
-    limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept; `parse` keeps the other
-) -> Iterator[Example]:
-    """Yield the examples of a text file with one a line; blank lines are none, and a Penn tree may go over several.
-
-    Raises DataError naming the line that `parse` refuses, what `open_text` raises, and DataError if no
-    example is left.
-    """
-    n_examples = 0
-    with (
-        (Skipped() if skipped is None else skipped).of_file(path) as own,
-        open_text(path, member=member, skipped=own if skip_bad else None, limits=limits) as lines,
-    ):
-        for number, line in enumerate(join_trees(lines, limits.max_line_bytes), start=1):
-            if not line.strip():
-                continue
-            try:
-                example = parse(line, own)
-            except DataError as error:
-                bad = error.at(path=path, line=number)
-                if not skip_bad:
-                    raise bad from None
-                own.count_error(bad)
-                continue
-            if example is not None:
-                n_examples += 1
-                yield example
-        if not n_examples:
-            raise DataError(f"no examples ({own})", path=path)
+def characters_in(line: Line) -> int:
+    """Return how long a line, or the text in a record, is."""
+    if isinstance(line, str):
+        return len(line)
+    return sum(len(value) for value in line.values() if isinstance(value, str))
 
 
 @contextmanager

@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from spinn_tensor.data_prep.files import StrPath, next_lines
+from spinn_tensor.data_prep.files import Line, StrPath, characters_in, next_lines
 
 BLOCK_LINES = 4_096
 BLOCK_CHARACTERS = 1 << 21  # beside the last line
 
-OpenLines = Callable[[], AbstractContextManager[Iterator[str]]]
+OpenLines = Callable[[], AbstractContextManager[Iterator[Line]]]
 
 
 def line_blocks(
     path: StrPath,  # of what is opened
     open_lines: OpenLines,
-) -> Iterator[list[str]]:
+) -> Iterator[list[Line]]:
     """Yield all lines in blocks, none of them empty.
 
     Raises what `open_lines` and reading on raise, when the lines before have been given.
@@ -46,7 +46,7 @@ class _ReadAhead:
     """Hold the lines that a thread has read and nobody has taken."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._lines: list[Line] = []
         self._n_characters = 0
         self._is_over = False  # the file, or the interest in it
         self._error: BaseException | None = None
@@ -64,7 +64,7 @@ class _ReadAhead:
         finally:
             self.leave()
 
-    def take(self) -> list[str]:
+    def take(self) -> list[Line]:
         """Return the lines that are there, waiting for one; [] at the end. Raises what reading on raised."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._is_over)
@@ -80,11 +80,11 @@ class _ReadAhead:
             self._is_over = True
             self._changed.notify_all()
 
-    def _put(self, line: str) -> bool:
+    def _put(self, line: Line) -> bool:
         with self._changed:
             self._changed.wait_for(lambda: self._has_room() or self._is_over)
             self._lines.append(line)
-            self._n_characters += len(line)
+            self._n_characters += characters_in(line)
             self._changed.notify_all()
             return not self._is_over
 

@@ -120,7 +120,7 @@ def test_the_baselines_over_a_sentence_with_a_mark_and_one_without() -> None:
 def test_final_marks_in_the_slice_of_snli() -> None:
     """The share of SNLI's brackets that right-branching trees have, as the module says."""
     path = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
-    trees = [tree for example in read_line_examples(path, TreebankFormat(True)) for tree in example.trees]
+    trees = [tree for example in read_line_examples(path, TreebankFormat()) for tree in example.trees]
     gold = np.concatenate([tree.transitions for tree in trees])
     n_tokens = np.array([tree.n_tokens for tree in trees])
     final_mark = np.array([tree.tokens[-1] in FINAL_MARKS for tree in trees])

@@ -17,14 +17,13 @@ from spinn_tensor.data_prep.files import (
     N_PLACES,
     Skipped,
     atomic_write,
-    is_jsonl,
     open_text,
-    read_examples,
     read_json_object,
     shorter_path,
     unpacked_name,
     write_json,
 )
+from spinn_tensor.data_prep.record_files import read_examples
 from spinn_tensor.data_prep.trees import Tree, parse_binary
 from tests.fuzzing import packed
 
@@ -75,8 +74,6 @@ def test_a_file_in_a_zip_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["", ".gz", ".bz2", ".xz"])
 def test_a_name_tells_the_form_beneath_the_compression(ending: str) -> None:
     assert unpacked_name(f"folder.d/v.bin{ending}") == "folder.d/v.bin"
-    assert is_jsonl(Path(f"a.jsonl{ending}"))
-    assert not is_jsonl(Path(f"a.txt{ending}"))
 
 
 @pytest.mark.parametrize("ending", [".bz2", ".xz"])
@@ -143,13 +140,14 @@ def test_missing_files_folders_and_members(tmp_path: Path) -> None:
     (tmp_path / "folder.gz").mkdir()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as writer:
         writer.writestr("folder/a.txt", TEXT)
+        writer.writestr("c.txt", TEXT)
     for path, member, message in [
         (tmp_path / "a.txt", None, "a.txt: no such file"),
         (tmp_path / "nowhere" / "a.txt", None, f"a.txt: no such folder: {tmp_path / 'nowhere'}"),
         (tmp_path, None, "a folder, expected a file"),
         (tmp_path / "folder.gz", None, "a folder, expected a file"),
-        (tmp_path / "a.zip", "b.txt", "a.zip: no b.txt in it; it holds folder/a.txt"),
-        (tmp_path / "a.zip", None, "a.zip: say which file of it to read; it holds folder/a.txt"),
+        (tmp_path / "a.zip", "b.txt", "a.zip: no b.txt in it; it holds folder/a.txt, c.txt"),
+        (tmp_path / "a.zip", None, "a.zip: say which file of it to read; it holds folder/a.txt, c.txt"),
         (tmp_path / "a.txt", "b.txt", "a.txt: expected a .zip file to read b.txt from"),
     ]:
         with pytest.raises(DataError) as caught:

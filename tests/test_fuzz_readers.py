@@ -117,11 +117,11 @@ def pairs(
 
 
 def trees(file: str, lines: list[bytes], reader: Any = TREES_ONLY) -> Case:
-    return Case(file, lines, lambda: TreebankFormat("jsonl" in file, reader))
+    return Case(file, lines, lambda: TreebankFormat(reader))
 
 
 def sentences(file: str, lines: list[bytes], field: str | None = None, reader: Any = TREES_ONLY) -> Case:
-    return Case(file, lines, lambda: SentenceFormat("jsonl" in file, field, reader))
+    return Case(file, lines, lambda: SentenceFormat(field, reader))
 
 
 SNLI_LABELS = list(LabelNames().names)
@@ -221,7 +221,7 @@ LEFT, RIGHT = "( " * DEEP + "a" + " a )" * DEEP, "( a " * DEEP + "a" + " )" * DE
 DEEP_LINES: list[tuple[Callable[[], LineFormat], str, int]] = [
     (SstFormat, "(3 " * DEEP + "(2 a)" + " (2 a))" * DEEP, 1),
     (ListOpsFormat, "3\t" + LEFT, 1),
-    (partial(TreebankFormat, False), RIGHT, 1),
+    (TreebankFormat, RIGHT, 1),
     (
         PairFormat,
         json.dumps({"gold_label": "neutral", **dict(zip(PARSE_FIELDS, (LEFT, RIGHT), strict=True))}),

@@ -79,7 +79,7 @@ def by_columns(line_format: LineFormat, sides: int = 1) -> Read:
 
 def by_blocks(path: Path, skip_bad: bool, skipped: Skipped, limits: Limits) -> list[int]:
     line_format, vocabulary = (
-        SentenceFormat("jsonl" in path.name, None, READER),
+        SentenceFormat(None, READER),
         Vocabulary.build([["dog"]]),
     )
     columns: list[SentenceColumns] = []
@@ -99,9 +99,9 @@ READERS: dict[str, tuple[Read, str, Callable[[int], str]]] = {
         "a.jsonl",
         lambda n: json.dumps({"gold_label": "neutral", "sentence1": "dog " * n, "sentence2": "dog"}),
     ),
-    "trees by columns": (by_columns(TreebankFormat(False)), "a.txt", lambda n: format_binary(words(n))),
-    "records by columns": (by_columns(TreebankFormat(True)), "a.jsonl", record),
-    "text": (by_line(TreebankFormat(False, READER)), "a.txt", lambda n: "dog " * n),
+    "trees by columns": (by_columns(TreebankFormat()), "a.txt", lambda n: format_binary(words(n))),
+    "records by columns": (by_columns(TreebankFormat()), "a.jsonl", record),
+    "text": (by_line(TreebankFormat(READER)), "a.txt", lambda n: "dog " * n),
     "labelled by columns": (by_columns(SstFormat()), "a.txt", labelled),
     "expressions": (by_line(ListOpsFormat()), "a.tsv", lambda n: f"3\t{format_binary(words(n))}"),
     "sentences": (by_blocks, "a.txt", lambda n: format_binary(words(n))),
@@ -139,6 +139,10 @@ class Counted(io.BytesIO):
     """A file that tells how much was asked of it at a time, and in all."""
 
     most = n_read = 0
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """As of a file on disk."""
+        return self.getvalue()[self.tell() :][:size]
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)

@@ -184,7 +184,7 @@ def test_trees_over_several_lines(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.mrg").write_text("\n".join(LINES) + "\n(S (NP (DT A)\n(S (NP b) (VP c))\n")
     skipped = Skipped()
-    for line_format in (TreebankFormat(False), SentenceFormat(False)):
+    for line_format in (TreebankFormat(), SentenceFormat()):
         examples = read_line_examples(tmp_path / "a.mrg", line_format, skip_bad=True, skipped=skipped)
         trees = [format_binary(example.trees[0]) for example in examples]
         assert trees == ["( ( A dog ) barks )", "( ( The dog ) ( barks . ) )", "( I see )", "( b c )"]

@@ -125,18 +125,18 @@ SINGLES = st.builds(
     PARSES,
 )
 LINE_FORMATS: list[tuple[Any, Callable[[], LineFormat]]] = [
-    (TREES, lambda: TreebankFormat(False)),
-    (TREES, lambda: TreebankFormat(False, SentenceReader(Tokenizer().tokenize))),
-    (records(PairFields()) | SINGLES, lambda: TreebankFormat(True)),
+    (TREES, lambda: TreebankFormat()),
+    (TREES, lambda: TreebankFormat(SentenceReader(Tokenizer().tokenize))),
+    (records(PairFields()) | SINGLES, lambda: TreebankFormat()),
     (TREES, SstFormat),
     (TREES, ListOpsFormat),
-    (TREES, lambda: SentenceFormat(False)),
-    (TREES, lambda: SentenceFormat(False, None, SentenceReader(Tokenizer().tokenize))),
+    (TREES, lambda: SentenceFormat()),
+    (TREES, lambda: SentenceFormat(None, SentenceReader(Tokenizer().tokenize))),
     (
         records(PairFields()) | SINGLES,
-        lambda: SentenceFormat(True, "sentence1", SentenceReader(Tokenizer().tokenize)),
+        lambda: SentenceFormat("sentence1", SentenceReader(Tokenizer().tokenize)),
     ),
-    (records(PairFields()) | SINGLES, lambda: SentenceFormat(True)),
+    (records(PairFields()) | SINGLES, lambda: SentenceFormat()),
 ]
 
 
@@ -181,7 +181,7 @@ def test_blocks_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def blocks_of(path: Path, size: int) -> tuple[list[Block], Skipped]:
     """All blocks of a file of sentences, and everything that was skipped."""
-    with open_examples(path, SentenceFormat(False), VOCABULARY, skip_bad=True) as file:
+    with open_examples(path, SentenceFormat(), VOCABULARY, skip_bad=True) as file:
         blocks = list(iter(lambda: file.block(size), None))
         skipped = Skipped(file.skipped)
     for block in blocks:
@@ -213,7 +213,7 @@ def test_a_broken_end_is_counted_once_wherever_the_blocks_end(size: int, tmp_pat
 def test_lines_that_are_skipped_are_not_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_bytes(b"( a )\n" * 2 + b"\xff\n" + b"( old dogs )\n" + b"( a )\n" * 2)
-    with open_examples(path, SentenceFormat(False), VOCABULARY, skip_bad=True) as file:
+    with open_examples(path, SentenceFormat(), VOCABULARY, skip_bad=True) as file:
         assert file.skip(3) == 3
         block = file.block(1)
         assert block is not None

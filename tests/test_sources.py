@@ -96,7 +96,7 @@ def test_listops_as_published(tmp_path: Path) -> None:
     for name in ("train_d20s.tsv", "test_d20s.tsv"):
         (tmp_path / name).write_text("9\t( ( ( [MAX 2 ) 9 ) ] )\n1\t1\n", encoding="utf-8")
     with pytest.raises(
-        DataError, match=r"no dev\.tsv \(nor \.gz, \.bz2, \.xz\) in it; --dev FILE names another"
+        DataError, match=r"no dev\.tsv \(nor \.gz, \.bz2, \.xz, \.zip of it\) in it; --dev FILE names another"
     ):
         split_sources(DataConfig(corpus="listops", data=str(tmp_path)))
     dev = tmp_path / "part"
@@ -140,7 +140,7 @@ def test_integers_and_names_of_other_corpora(tmp_path: Path, names: tuple[str, s
     splits = load_splits(data, skipped)
     assert splits.labels == ("1", "2", "10")
     assert splits.train.labels.tolist() == [2, 1, 0, 1]
-    assert skipped == {"label '-'": 2}
+    assert skipped == {"label '-1'": 2}
     prepared = prepare(data, Skipped())
     assert prepared.splits["train"].names.to_pylist() == ["0", "1", "3", "4"]
 

@@ -12,6 +12,7 @@ from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.penn import BINARIZE
+from spinn_tensor.data_prep.row_sources import is_hub_name
 from spinn_tensor.data_prep.settings import (
     AT_LEAST_1,
     NOT_NEGATIVE,
@@ -148,7 +149,7 @@ class DataConfig(Settings):
         return Limits(self.max_line_bytes, self.max_words)
 
     def with_absolute_paths(self) -> DataConfig:
-        return dataclasses.replace(self, **self._paths(os.path.abspath))
+        return dataclasses.replace(self, **self._paths(_absolute))
 
     def _paths(self, change: Callable[[str], str]) -> dict[str, Any]:
         """Return the fields that hold paths, each path changed."""
@@ -161,3 +162,7 @@ class DataConfig(Settings):
             paths[name] = tuple(map(change, getattr(self, name)))
         extra = [entry.partition("=") for entry in self.extra]
         return {**paths, "extra": tuple(f"{name}={change(file)}" for name, _, file in extra)}
+
+
+def _absolute(path: str) -> str:
+    return path if is_hub_name(path) else os.path.abspath(path)

@@ -1,15 +1,15 @@
 """What is in a line of each kind of corpus.
 
-    PairFormat       two sentences and a label, a JSON object a line: SNLI, MultiNLI and files in their schema
+    PairFormat       two sentences and a label in a record: SNLI, MultiNLI and files in their schema
     SstFormat        a tree with a sentiment on every node: (3 (2 It) (4 works))
-    ListOpsFormat    a value, a tab and a binary parse: 9<tab>( ( ( [MAX 2 ) 9 ) ] )
+    ListOpsFormat    a value, a tab and a binary parse: 9<tab>( ( ( [MAX 2 ) 9 ) ] ); or fields Source and Target
     TreebankFormat   a tree and nothing else, in any of these forms, or two of a pair
-    LabelledFormat   a sentence and a label, a JSON object a line: sentences of one's own
+    LabelledFormat   a sentence and a label in a record: sentences of one's own
     SentenceFormat   a sentence, as parse or text, of which a model is to say something
 
-`read` looks at a line alone and leaves binary parses as text; `corpora.read` makes columns of those of many lines at
-once, and where one is no parse, or `read` raises, names the line. A new kind is a class with `read`, and an entry of
-`kinds.KINDS`.
+`read` looks at a line of text alone, `read_record` at a record, whatever it is from; binary parses are left as text.
+`corpora.read` makes columns of those of many lines at once, and where one is no parse, or a method raises, names the
+line. A new kind is a class with one of the two, or both, and an entry of `kinds.KINDS`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,21 +26,22 @@ from spinn_tensor.data_prep.corpora.records import (
     PAIR,
     SINGLE,
     identifier,
-    read_record,
+    is_missing,
     sentence_fields,
     sentence_in,
     sentence_in_field,
     sentence_names,
+    text_field,
     text_or_integer,
 )
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.files import Record, Skipped
 from spinn_tensor.data_prep.text import PARSE, TREES_ONLY, Sentence, SentenceReader
 from spinn_tensor.data_prep.trees import Tree, parse_labelled
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
-NO_GOLD_LABEL = "-"  # the annotators did not agree
-NO_OWN_LABELS = (NO_GOLD_LABEL, "-1")  # of files of one's own: HF's datasets have -1 where there is none
+# of none: the annotators did not agree, HF's datasets have none, MultiNLI's are withheld
+NO_LABELS = ("-", "-1", "hidden")
 SST_LABELS = ("very negative", "negative", "neutral", "positive", "very positive")
 SST_BINARY_LABELS = ("negative", "positive")
 DIGITS = tuple("0123456789")  # the labels of ListOps
@@ -77,11 +78,19 @@ class Example(NamedTuple):
         return self.trees[1]
 
 
-class LineFormat(Protocol):
-    """Read the lines of a format."""
+class LineFormat:
+    """Read the lines, or records, of a format: one of the two methods, or both."""
+
+    takes_text: ClassVar[bool] = True
+    takes_records: ClassVar[bool] = True
 
     def read(self, line: str, skipped: Skipped) -> LineExample | None:
-        """Return the example; None if it is not wanted, which is counted. Raises DataError."""
+        """Return the example in a line of text; None if it is not wanted, which is counted. Raises DataError."""
+        raise NotImplementedError
+
+    def read_record(self, record: Record, skipped: Skipped) -> LineExample | None:
+        """Return the example in a record, as `read` does."""
+        raise NotImplementedError
 
 
 class PairFields(NamedTuple):
@@ -132,14 +141,22 @@ class LabelNames:
     names: list[str] = field(default_factory=lambda: list(NLI_LABELS))
     grows: bool = False
 
-    def read(self, record: dict[str, Any], field: str, require: bool) -> int:
-        """Return the number of a record's label, or NO_LABEL. Raises DataError where one is required and missing."""
-        if not require and field not in record:
-            return NO_LABEL
-        label = text_or_integer(record, field)
-        is_nli = not self.grows and tuple(self.names) == NLI_LABELS
-        no_labels = (NO_GOLD_LABEL,) if is_nli else NO_OWN_LABELS
-        return NO_LABEL if label in no_labels else self.number(label, field)
+    def read(self, record: Record, field: str, is_needed: bool, skipped: Skipped) -> int | None:
+        """Return the number of a record's label, NO_LABEL for none; None for none that is needed, which is counted.
+
+        `gold_label` stands for `label`, too, where there is no `gold_label`. Raises DataError naming the field, if a
+        label is needed.
+        """
+        if field == SNLI_FIELDS.label and field not in record and OWN_FIELDS.label in record:
+            field = OWN_FIELDS.label
+        if not is_needed:
+            given = record.get(field)
+            return self.names.index(given) if given in self.names else NO_LABEL
+        label = "" if field in record and is_missing(record[field]) else text_or_integer(record, field)
+        if label and (label not in NO_LABELS or (label in self.names and not self.grows)):
+            return self.number(label, field)
+        skipped[f"{field} {label!r}"] += 1
+        return None
 
     def number(self, label: str, name: str) -> int:
         """Return a label's number. Raises DataError naming the field for one that is none of the corpus's."""
@@ -152,63 +169,61 @@ class LabelNames:
 
 
 @dataclass
-class PairFormat:
+class PairFormat(LineFormat):
     """Reads pairs of SNLI's schema, or with fields and labels of one's own."""
 
+    takes_text: ClassVar[bool] = False
     labels: LabelNames = field(default_factory=LabelNames)
     fields: PairFields = SNLI_FIELDS
-    require_label: bool = True  # leave out pairs without a gold label
+    require_label: bool = (
+        True  # leave out pairs without a gold label; else no label is looked at that is not known
+    )
     reader: SentenceReader = TREES_ONLY
 
     def __post_init__(self) -> None:
         self._sentence = sentence_in if self.fields.are_snli else sentence_in_field
 
-    def read(self, line: str, skipped: Skipped) -> LineExample | None:
-        """Return the pair in a line; None if it has no gold label and needs one. Raises DataError."""
-        return read_record(line, self._example, skipped)
-
-    def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample | None:
+    def read_record(self, record: Record, skipped: Skipped) -> LineExample | None:
+        """Return the pair in a record; None if it has no gold label and needs one. Raises DataError."""
         premise_name, hypothesis_name, label_name, pair_id = self.fields
-        number = self.labels.read(record, label_name, self.require_label)
-        if number == NO_LABEL and self.require_label:
-            skipped[f"{label_name} {NO_GOLD_LABEL!r}"] += 1
+        number = self.labels.read(record, label_name, self.require_label, skipped)
+        if number is None:
             return None
         premise, premise_field = self._sentence(record, premise_name, self.reader)
         hypothesis, hypothesis_field = self._sentence(record, hypothesis_name, self.reader)
-        name = text_or_integer(record, pair_id) if pair_id in record else ""
-        return LineExample((premise, hypothesis), number, name, (premise_field, hypothesis_field))
+        return LineExample(
+            (premise, hypothesis), number, identifier(record, pair_id), (premise_field, hypothesis_field)
+        )
 
 
 @dataclass
-class LabelledFormat:
+class LabelledFormat(LineFormat):
     """Read sentences of one's own with a label each."""
 
+    takes_text: ClassVar[bool] = False
     labels: LabelNames
     fields: SentenceFields = OWN_FIELDS
     require_label: bool = True  # leave out sentences without one
     reader: SentenceReader = TREES_ONLY
 
-    def read(self, line: str, skipped: Skipped) -> LineExample | None:
-        """Return the sentence in a line; None if it has no label and needs one. Raises DataError."""
-        return read_record(line, self._example, skipped)
-
-    def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample | None:
+    def read_record(self, record: Record, skipped: Skipped) -> LineExample | None:
+        """Return the sentence in a record; None if it has no label and needs one. Raises DataError."""
         _, label_name, sentence_id = self.fields
-        number = self.labels.read(record, label_name, self.require_label)
-        if number == NO_LABEL and self.require_label:
-            skipped[f"{label_name} {NO_GOLD_LABEL!r}"] += 1
+        number = self.labels.read(record, label_name, self.require_label, skipped)
+        if number is None:
             return None
         sentence, place = sentence_in_field(record, _text_field(record, self.fields.text), self.reader)
         return LineExample((sentence,), number, identifier(record, sentence_id, "id"), (place,))
 
 
 @dataclass
-class SstFormat:
+class SstFormat(LineFormat):
     """Reads the Stanford Sentiment Treebank (Socher et al., EMNLP 2013): labelled binary trees.
 
     Five classes, or two: then "very" is dropped, neutral nodes have no label and neutral sentences are left out.
     """
 
+    takes_records: ClassVar[bool] = False
     binary: bool = False
 
     def read(self, line: str, skipped: Skipped) -> LineExample | None:
@@ -225,7 +240,7 @@ class SstFormat:
         return LineExample((tree._replace(labels=labels),), root)
 
 
-class ListOpsFormat:
+class ListOpsFormat(LineFormat):
     """Reads ListOps: a value and the binary parse of an expression, with any words in it."""
 
     def read(self, line: str, skipped: Skipped) -> LineExample:
@@ -233,33 +248,40 @@ class ListOpsFormat:
         label, tab, parse = line.partition("\t")
         if not tab:
             raise DataError("no tab, expected a label, a tab and a binary parse")
+        return self._example(label, parse, "label", PARSE)
+
+    def read_record(self, record: Record, skipped: Skipped) -> LineExample:
+        """Return the expression in a record, as Long Range Arena names its fields. Raises DataError."""
+        return self._example(
+            text_or_integer(record, "Target"), text_field(record, "Source"), "Target", "Source"
+        )
+
+    def _example(self, label: str, parse: str, label_field: str, field: str) -> LineExample:
         if label not in DIGITS:
-            raise DataError(f"got {label[:40]!r}, expected 0 to 9", field="label")
-        return LineExample((parse,), int(label), fields=(PARSE,))
+            raise DataError(f"got {label[:40]!r}, expected 0 to 9", field=label_field)
+        return LineExample((parse,), int(label), fields=(field,))
 
 
 @dataclass
-class TreebankFormat:
+class TreebankFormat(LineFormat):
     """Reads sentences with their trees and nothing else: what a parser learns from, in whatever form the trees come.
 
     Of records those of SNLI's schema, or with one sentence; two sentences of a line are one example. Labels are
     dropped, and a sentence that comes twice is two sentences.
     """
 
-    is_jsonl: bool
     reader: SentenceReader = TREES_ONLY
 
     def read(self, line: str, skipped: Skipped) -> LineExample:
         """Return the sentence, or the two sentences, in a line. Raises DataError."""
-        if self.is_jsonl:
-            return read_record(line, self._example, skipped)
         if _LABELLED_TREE.match(line):
             return LineExample((parse_labelled(line, n_labels=10)._replace(labels=None),))
         if label := _LABEL.match(line):
             return LineExample((line[label.end() :],), fields=(PARSE,))
         return LineExample((self.reader.read(line),))
 
-    def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample:
+    def read_record(self, record: Record, skipped: Skipped) -> LineExample:
+        """Return the sentence, or the two sentences, in a record. Raises DataError."""
         names = sentence_names(record)
         if not names:
             expected = "sentence1_binary_parse, sentence_binary_parse or binary_parse"
@@ -271,10 +293,9 @@ class TreebankFormat:
 
 
 @dataclass
-class SentenceFormat:
+class SentenceFormat(LineFormat):
     """Reads a sentence a line: a record's, named by sentenceID or pairID, or a binary parse or text itself."""
 
-    is_jsonl: bool
     field: str | None = (
         None  # of records: that with the parse or text, with or without its ending `_binary_parse`
     )
@@ -282,11 +303,10 @@ class SentenceFormat:
 
     def read(self, line: str, skipped: Skipped) -> LineExample:
         """Return the sentence in a line. Raises DataError."""
-        if self.is_jsonl:
-            return read_record(line, self._example, skipped)
         return LineExample((self.reader.read(line),))
 
-    def _example(self, record: dict[str, Any], skipped: Skipped) -> LineExample:
+    def read_record(self, record: Record, skipped: Skipped) -> LineExample:
+        """Return the sentence in a record. Raises DataError."""
         name = identifier(record, "sentenceID", "pairID")
         field = _text_field(record, self.field or SINGLE[0])
         if field == SINGLE[0]:
@@ -296,7 +316,7 @@ class SentenceFormat:
         return LineExample((sentence,), name=name, fields=(place,))
 
 
-def _text_field(record: dict[str, Any], field: str) -> str:
+def _text_field(record: Record, field: str) -> str:
     """Return the field with the sentence; of one's own it is often "text", where it has the usual name otherwise."""
-    is_missing = field == SINGLE[0] and not any(name in record for name in sentence_fields(field))
-    return "text" if is_missing and "text" in record else field
+    is_own = field == SINGLE[0] and not any(name in record for name in sentence_fields(field))
+    return "text" if is_own and "text" in record else field

@@ -26,7 +26,6 @@ from spinn_tensor.data_prep.corpora.formats import (
     named_fields,
 )
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
-from spinn_tensor.data_prep.files import is_jsonl
 from spinn_tensor.data_prep.text import SentenceReader
 
 if TYPE_CHECKING:
@@ -53,6 +52,12 @@ class Kind(NamedTuple):
     line_format: Callable[[FileToRead], LineFormat]
     tokenizer: str = "penn"  # what makes words of texts like its sentences, of `token_rules.NAMED`
     folder: str = ""  # that the publisher's archive unpacks to; "" for files that stand alone
+
+
+def _named(split: str, ending: str, start: str = "") -> tuple[str, ...]:
+    """Return the names of a file that people call the split by."""
+    names = ("dev", "validation", "valid", "val") if split == "dev" else (split,)
+    return tuple(f"{start}{name}{ending}" for name in names)
 
 
 def _pair_format(file: FileToRead) -> LineFormat:
@@ -103,9 +108,12 @@ KINDS = {
         folder="multinli_1.0",
     ),
     "sentences": Kind(
-        "sentence", {split: (f"{split}.jsonl",) for split in SPLITS}, _own_labels, _labelled_format
+        "sentence",
+        {split: _named(split, ".jsonl") for split in SPLITS},
+        _own_labels,
+        _labelled_format,
     ),
-    "pairs": Kind("pair", {split: (f"{split}.jsonl",) for split in SPLITS}, _own_labels, _pair_format),
+    "pairs": Kind("pair", {split: _named(split, ".jsonl") for split in SPLITS}, _own_labels, _pair_format),
     "sst": Kind(
         "sentence",
         {split: (f"{split}.txt",) for split in SPLITS},
@@ -115,15 +123,18 @@ KINDS = {
     ),
     "listops": Kind(
         "sentence",
-        {split: (f"{split}.tsv", f"{split}_d20s.tsv") for split in SPLITS},
+        {
+            split: (*_named(split, ".tsv"), f"{split}_d20s.tsv", *_named(split, ".tsv", "basic_"))
+            for split in SPLITS
+        },
         lambda data: LabelNames(list(DIGITS)),
         lambda file: ListOpsFormat(),
         tokenizer="whitespace",
     ),
     "trees": Kind(
         "parse",
-        {split: (f"{split}.txt", f"{split}.jsonl") for split in SPLITS},
+        {split: (*_named(split, ".txt"), *_named(split, ".jsonl")) for split in SPLITS},
         lambda data: LabelNames([]),
-        lambda file: TreebankFormat(is_jsonl(file.path), file.reader),
+        lambda file: TreebankFormat(file.reader),
     ),
 }

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -25,16 +26,20 @@ from spinn_tensor.data_prep.columns import (
     take,
 )
 from spinn_tensor.data_prep.corpora.formats import Example, LineExample, LineFormat
+from spinn_tensor.data_prep.corpora.records import read_record
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, StrPath, next_lines, open_text, read_examples
+from spinn_tensor.data_prep.files import Line, Skipped, StrPath, next_lines
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.parse_chunks import parse_chunk
-from spinn_tensor.data_prep.penn import Continued, join_trees
+from spinn_tensor.data_prep.penn import Continued
+from spinn_tensor.data_prep.record_files import Lines, name_of, open_lines, read_examples
 from spinn_tensor.data_prep.text import Sentence, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Source = StrPath | Iterable[Any]  # a path, or an object that has records
 
 BLOCK = 1024  # lines read at a time
 
@@ -77,8 +82,8 @@ class ExampleFile:
     def __init__(
         self,
         path: StrPath,
-        lines: Iterator[str],  # of the file
-        skipped: Skipped,  # to which `lines` adds what it leaves out itself
+        opened: Lines,
+        skipped: Skipped,  # to which the lines add what it leaves out itself
         line_format: LineFormat,
         words: WordIds,
         skip_bad: bool,
@@ -86,7 +91,9 @@ class ExampleFile:
     ) -> None:
         self.n_lines = 0  # read so far
         self.skipped = skipped  # of lines that no block has told of: a broken end
-        self._path, self._lines, self._format = path, lines, line_format
+        self.has_records = opened.has_records
+        self._path, self._lines = path, opened.lines
+        self._read_line = _read_line(line_format, opened.has_records)
         self.words, self._skip_bad, self._limits = words, skip_bad, limits
 
     def block(self, n_lines: int) -> Block | None:
@@ -123,13 +130,13 @@ class ExampleFile:
             self.skipped.clear()
         return n_passed
 
-    def _read(self, lines: Sequence[str], skipped: Skipped) -> tuple[_Found, dict[int, DataError]]:
+    def _read(self, lines: Sequence[Line], skipped: Skipped) -> tuple[_Found, dict[int, DataError]]:
         """Read the lines up to the first bad one, or all; what is in them, and errors by the number in the block."""
         found = _Found()
         errors: dict[int, DataError] = {}
-        read = self._format.read
+        read = self._read_line
         for row, line in enumerate(lines):
-            if line.isspace() or not line:
+            if isinstance(line, str) and (line.isspace() or not line):
                 continue
             try:
                 example = read(line, skipped)
@@ -142,9 +149,9 @@ class ExampleFile:
                 found.add(row, example)
         return found, errors
 
-    def _error(self, line: str) -> DataError:
+    def _error(self, line: Line) -> DataError:
         """Return what is wrong with a line of which a sentence is no tree, or too long."""
-        example = self._format.read(line, Skipped())
+        example = self._read_line(line, Skipped())
         try:
             assert example is not None, "a line that is wanted but not a second time"
             _trees(example, self._limits)
@@ -155,7 +162,7 @@ class ExampleFile:
 
 @contextmanager
 def open_examples(
-    path: StrPath,
+    source: Source,
     line_format: LineFormat,
     words: WordIds,
     *,
@@ -163,15 +170,21 @@ def open_examples(
     skip_bad: bool = False,  # leave bad lines out, and count them, instead of raising
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[ExampleFile]:
-    """Open a file to be read by blocks of lines; raises as `open_text`."""
+    """Open a file, or whatever `record_files` reads, by blocks of lines; raises as `open_lines`."""
     skipped = Skipped()
-    with open_text(path, member=member, skipped=skipped if skip_bad else None, limits=limits) as lines:
-        lines = join_trees(lines, limits.max_line_bytes)
-        yield ExampleFile(path, lines, skipped, line_format, words, skip_bad, limits)
+    with open_lines(
+        source,
+        member=member,
+        skipped=skipped if skip_bad else None,
+        limits=limits,
+        takes_text=line_format.takes_text,
+        takes_records=line_format.takes_records,
+    ) as opened:
+        yield ExampleFile(name_of(source), opened, skipped, line_format, words, skip_bad, limits)
 
 
 def read_examples_as_columns(
-    path: StrPath,
+    source: Source,
     line_format: LineFormat,
     words: WordIds,
     *,
@@ -183,12 +196,21 @@ def read_examples_as_columns(
     on_lines: Callable[[int], object] | None = None,  # told of so many lines when they are read
     limits: Limits = DEFAULT_LIMITS,
 ) -> Examples:
-    """Read all examples of a file. Raises DataError naming the first bad line, and if no example is left."""
+    """Read all examples of a file, a dataset or a table, whatever `record_files` reads, into columns.
+
+    Raises DataError naming the first bad line or row, and if no example is left.
+
+    >>> reviews = [{"sentence": "( a film )"}, {"sentence_binary_parse": "( ( a film ) . )"}]
+    >>> words = Vocabulary.build([["a", "film"]])
+    >>> read_examples_as_columns(reviews, SentenceFormat("sentence"), words).sentences.token_ids.tolist()
+    [2, 3, 2, 3, 1]
+    """
+    path = name_of(source)
     parts = [_columns(_Found(), words, limits)[0]]
     n_examples = 0
     with (
         (Skipped() if skipped is None else skipped).of_file(path) as own,
-        open_examples(path, line_format, words, member=member, skip_bad=skip_bad, limits=limits) as file,
+        open_examples(source, line_format, words, member=member, skip_bad=skip_bad, limits=limits) as file,
     ):
         # never more lines than examples that are wanted still: what comes after them is not looked at
         while block := file.block(min(BLOCK, limit - n_examples) if limit else BLOCK):
@@ -206,7 +228,7 @@ def read_examples_as_columns(
 
 
 def read_line_examples(
-    path: StrPath,
+    source: Source,
     line_format: LineFormat,
     *,
     member: str | None = None,  # file inside a .zip
@@ -214,13 +236,29 @@ def read_line_examples(
     skipped: Skipped | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Example]:
-    """Read the examples of a file one by one, as they are asked for; errors as in `files.read_examples`."""
+    """Read the examples of a file one by one, as they are asked for; errors as in `record_files.read_examples`."""
 
-    def read(line: str, own: Skipped) -> Example | None:
-        example = line_format.read(line, own)
+    def read(line: Line, own: Skipped) -> Example | None:
+        example = _read_line(line_format, not isinstance(line, str))(line, own)
         return None if example is None else Example(_trees(example, limits), example.label, example.name)
 
-    return read_examples(path, read, skip_bad=skip_bad, skipped=skipped, member=member, limits=limits)
+    return read_examples(
+        source,
+        read,
+        skip_bad=skip_bad,
+        skipped=skipped,
+        member=member,
+        limits=limits,
+        takes_text=line_format.takes_text,
+        takes_records=line_format.takes_records,
+    )
+
+
+def _read_line(line_format: LineFormat, has_records: bool) -> Callable[[Line, Skipped], LineExample | None]:
+    """Return what reads the lines of a file."""
+    if has_records:
+        return partial(read_record, read=line_format.read_record)
+    return cast(Callable[[Line, Skipped], LineExample | None], line_format.read)
 
 
 def corpus_of(examples: Iterable[Example], words: WordIds) -> Corpus:

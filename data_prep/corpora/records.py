@@ -1,9 +1,9 @@
-"""The record in a line of a jsonl file, and the sentences in it: which fields are looked at, in one order for all.
+"""A record, or the JSON of one, and the sentences in it: which fields are looked at, in one order for all.
 
     sentence1, sentence2    of a record that has a field of either: a pair
     sentence                of any other
 
-The sentence NAME is in the first of these fields that the record has:
+The sentence NAME is in the first of these fields that has something, not null nor "":
 
     NAME_binary_parse       its tree
     binary_parse            its tree, if NAME is `sentence`
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import orjson
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, parse_record
+from spinn_tensor.data_prep.files import Line, Record, Skipped, parse_record
 from spinn_tensor.data_prep.text import PARSE, WITHOUT_PARSE, Sentence, SentenceReader
 
 PAIR, SINGLE = ("sentence1", "sentence2"), ("sentence",)
@@ -28,15 +28,17 @@ PAIR, SINGLE = ("sentence1", "sentence2"), ("sentence",)
 Result = TypeVar("Result")
 
 
-Read = Callable[[dict[str, Any], Skipped], Result]
+Read = Callable[[Record, Skipped], Result]
 
 
-def read_record(line: str, read: Read[Result], skipped: Skipped) -> Result:
-    """Return what `read` makes of the record in a line. Raises DataError.
+def read_record(line: Line, skipped: Skipped, read: Read[Result]) -> Result:
+    """Return what `read` makes of a record, or of the JSON of one. Raises DataError.
 
     orjson is quick, but takes integers of more than 64 bits for floats and refuses NaN and halves of surrogate pairs.
     So it is believed where all is well; else Python's `json` reads the line again, and says what is wrong.
     """
+    if isinstance(line, dict):
+        return read(line, skipped)
     try:
         record = orjson.loads(line)
         if isinstance(record, dict):
@@ -44,6 +46,11 @@ def read_record(line: str, read: Read[Result], skipped: Skipped) -> Result:
     except ValueError:  # of orjson, or a DataError
         pass
     return read(parse_record(line), skipped)
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a field has nothing in it: null, an empty string, or NaN, as tables have it."""
+    return value is None or value == "" or value != value
 
 
 def text_field(record: dict[str, Any], field: str) -> str:
@@ -67,6 +74,8 @@ def text_or_integer(record: dict[str, Any], field: str) -> str:
     value = record.get(field)
     if isinstance(value, str) and value.isascii():
         return value
+    if isinstance(value, float) and value.is_integer():  # as pandas has integers, some of which are missing
+        value = int(value)
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_integer else text_field(record, field)
 
@@ -74,7 +83,7 @@ def text_or_integer(record: dict[str, Any], field: str) -> str:
 def identifier(record: dict[str, Any], *fields: str) -> str:
     """Return the text, or integer, of the first of these fields that is there; "" if none is. Raises DataError."""
     for field in fields:
-        if field in record:
+        if not is_missing(record.get(field)):
             return text_or_integer(record, field)
     return ""
 
@@ -99,12 +108,13 @@ def sentence_in(
     """Return the parse of the sentence NAME or, with a tokenizer, its words. Raises DataError naming the field."""
     fields = sentence_fields(name)
     for field in fields[:-1]:
-        if field in record:
+        if not is_missing(record.get(field)):
             return reader.read_parse(text_field(record, field), field), field
-    if name not in record:
-        raise DataError("missing field", field=fields[0])
+    lacks = "no parse" if fields[0] in record else "missing field"
+    if is_missing(record.get(name)) and (name not in record or reader.tokenize is None):
+        raise DataError(lacks, field=fields[0])
     if reader.tokenize is None:
-        raise DataError(f"missing field; {name} is {WITHOUT_PARSE}", field=fields[0])
+        raise DataError(f"{lacks}; {name} is {WITHOUT_PARSE}", field=fields[0])
     return reader.words(text_field(record, name), name), name
 
 
@@ -116,8 +126,9 @@ def sentence_in_field(
     Raises DataError naming the field.
     """
     places = (field,) if field.endswith("parse") else sentence_fields(field)
-    place = next((place for place in places if place in record), None)
-    if place is None:
+    there = [place for place in places if place in record]
+    if not there:
         raise DataError(f"missing field, expected {' or '.join(places)}")
+    place = next((place for place in there if not is_missing(record[place])), there[-1])
     read = reader.read_parse if place.endswith("parse") else reader.read
     return read(text_field(record, place), place), place

@@ -1,6 +1,7 @@
 """Which files are which split of a corpus.
 
---data FOLDER     the files that the corpus's publisher, or its generator, put there, plain or compressed
+--data FOLDER     the files that the corpus's publisher, or its generator, put there, plain or compressed, and of
+                  records in any form; or a folder of several datasets that `datasets` has saved
 --data FILE.zip   the publisher's own archive
 --train FILE ...  any files in the corpus's format, instead
 --dev-fraction    a part of the training files is dev, where there is no dev file
@@ -8,6 +9,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +20,12 @@ from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import COMPRESSED
+from spinn_tensor.data_prep.record_files import FORMS
+from spinn_tensor.data_prep.row_sources import splits_in
 
 NEEDED = ("train", "dev")
+PACKED = (*COMPRESSED, ".zip")
+_DATASET_SPLITS = {"validation": "dev", "valid": "dev"}  # what others call the splits
 
 
 class Source(NamedTuple):
@@ -41,10 +48,10 @@ def split_sources(data: DataConfig) -> dict[str, Source]:
     for name in NEEDED:
         if name not in sources and data.data is not None:
             expected = KINDS[data.corpus].files[name][0]
-            compressed = ", ".join(COMPRESSED)
-            reason = (
-                f"no {expected} (nor {compressed}) in it; --{name} FILE names another{_or_fraction(name)}"
+            others = (
+                f"{', '.join(PACKED)} of it{', nor a table of records' * bool(_other_endings(data.corpus))}"
             )
+            reason = f"no {expected} (nor {others}) in it; --{name} FILE names another{_or_fraction(name)}"
             raise DataError(reason, path=data.data)
         if name not in sources:
             other = f", or --data with the folder of the corpus{_or_fraction(name)}"
@@ -95,16 +102,28 @@ def _published(corpus: str, path: Path) -> dict[str, Source]:
         return {split: archive_source(corpus, path, split) for split in _splits_in(corpus, path)}
     if not path.is_dir():
         raise DataError("no such folder" if not path.exists() else "expected a folder", path=path)
-    folder, files = KINDS[corpus].folder, KINDS[corpus].files
+    kind = KINDS[corpus]
+    if datasets := splits_in(path):
+        return {_DATASET_SPLITS.get(name, name): Source((path / name,)) for name in datasets}
     found = {}
-    for split, names in files.items():
-        places = [place / name for place in dict.fromkeys((path, path / folder)) for name in names]
+    for split, names in kind.files.items():
+        stems = [os.path.splitext(name)[0] for name in names]
+        in_other_forms = [stem + ending for stem in stems for ending in _other_endings(corpus)]
         candidates = [
-            place.with_name(place.name + ending) for place in places for ending in ("", *COMPRESSED)
+            place / (name + ending)
+            for place in dict.fromkeys((path, path / kind.folder))
+            for name in dict.fromkeys((*names, *in_other_forms))
+            for ending in ("", *PACKED)
         ]
         if existing := [candidate for candidate in candidates if candidate.is_file()]:
             found[split] = Source((existing[0],))
     return found
+
+
+def _other_endings(corpus: str) -> tuple[str, ...]:
+    """Return the endings of files that may be there instead, where the corpus is made of records."""
+    names = itertools.chain.from_iterable(KINDS[corpus].files.values())
+    return (*FORMS, ".txt") if any(name.endswith(".jsonl") for name in names) else ()
 
 
 def _splits_in(corpus: str, path: Path) -> list[str]:

@@ -43,6 +43,7 @@ from spinn_tensor.data_prep.columns import (
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import read_json, read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable, recover, write_folder
+from spinn_tensor.data_prep.row_sources import is_dataset_folder, is_hub_name, sha256_of_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -179,7 +180,9 @@ def _of_all_splits(
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hex digest of a file. Raises DataError if it cannot be read."""
+    """Return the hex digest of a file, or of a dataset's folder or name. Raises DataError if it cannot be read."""
+    if is_hub_name(path) or is_dataset_folder(path):
+        return sha256_of_rows(path)
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

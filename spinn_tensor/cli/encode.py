@@ -26,9 +26,10 @@ from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import composed_branching, needs_parses, sentence_reader_for, trees_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped, is_jsonl, open_text, parse_record
+from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped, parse_record
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
+from spinn_tensor.data_prep.record_files import has_records, open_lines
 from spinn_tensor.data_prep.text import WITHOUT_PARSE
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Part, Reading, encode_to_array, encode_to_shards
@@ -43,11 +44,12 @@ Encodes sentences: h of the root of each tree, (lines, width), in the order of t
 line is a row, of NaN where it is blank or, with --on-error nan, bad; the lines of one Penn
 tree are one row.
 
-A jsonl file has a parse a line, in the field sentence_binary_parse, binary_parse or
-sentence_parse; --field names another, with or without its ending. Any other file has a parse
-a line, binary or as in the Penn Treebank, and nothing else. For a model that parses for
-itself or looks at no tree (an LSTM, a bag of words), or for any other with --branching, text
-will do, in the field sentence or the one that --field names.
+A jsonl file, or any other of records, has a parse a line, in the field
+sentence_binary_parse, binary_parse or sentence_parse; --field names another, with or
+without its ending. Any other file has a parse a line, binary or as in the Penn Treebank, and
+nothing else. For a model that parses for itself or looks at no tree (an LSTM, a bag of
+words), or for any other with --branching, text will do, in the field sentence or the one that
+--field names.
 
 One array, NAME.npy or NAME.safetensors, is made in memory. A folder takes any number of
 sentences at a constant memory: a shard for every --shard-size lines, and at the end
@@ -96,10 +98,10 @@ def add_parser(subparsers: Any) -> None:
         "--input",
         required=True,
         metavar="FILE",
-        help="jsonl or text, plain or compressed; - = text from stdin",
+        help="records (jsonl, csv, parquet, …) or text, plain or compressed; - = stdin",
     )
     add("--output", type=Path, required=True, metavar="PATH", help="NAME.npy, NAME.safetensors, or a folder")
-    add("--field", metavar="NAME", help="field of a jsonl --input that has the parse or text, e.g. sentence1")
+    add("--field", metavar="NAME", help="field of records that has the parse or text, e.g. sentence1")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="of the vectors (default: float32)")
     add("--format", choices=FORMATS, help="of the shards in a folder (default: npy)")
     add(
@@ -201,8 +203,8 @@ def _is_one_array(output: Path) -> bool:
 
 def _check_usage(args: argparse.Namespace, source: Path, part: Part) -> None:
     """Raise ConfigError for options that would do nothing, DataError for a folder that is not there."""
-    if args.field is not None and not is_jsonl(source):
-        raise ConfigError("--field goes with a jsonl --input")
+    if args.field is not None and source != STDIN and not has_records(source):
+        raise ConfigError("--field goes with a jsonl --input, or another of records")
     if not _is_one_array(args.output):
         if args.output.suffix.lower() in NO_FOLDER:
             raise ConfigError(
@@ -242,10 +244,11 @@ def _device_of(device: str, part: Part) -> str:
 def _with_fields(error: DataError, source: Path, limits: Limits) -> DataError:
     """Return the error; where a record lacks the field, with those that it has, one of which may be meant."""
     is_missing = error.reason.startswith("missing field") and not error.reason.endswith(WITHOUT_PARSE)
-    if not is_missing or error.line is None or not is_jsonl(source):
+    if not is_missing or error.line is None or source == STDIN:
         return error
-    with open_text(source, limits=limits) as lines:
-        record = parse_record(next(islice(lines, error.line - 1, None)))
+    with open_lines(source, limits=limits) as opened:
+        line = next(islice(opened.lines, error.line - 1, None))
+    record = parse_record(line) if isinstance(line, str) else line
     names = [name[:40] for name, value in record.items() if isinstance(value, str)]
     there = ", ".join(names[:N_FIELDS]) + (", …" if len(names) > N_FIELDS else "")
     hint = f"--field names another; the record has {there}" if names else "the record has no text"

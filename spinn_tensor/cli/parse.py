@@ -31,9 +31,10 @@ from spinn_tensor.cli.tree_view import MOST_WORDS
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import STDIN, is_jsonl, write_text
+from spinn_tensor.data_prep.files import STDIN, write_text
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
+from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Tokenizer
@@ -60,10 +61,11 @@ what a tree is written as:
   draw    drawn with box characters, a word a line; --draw is short for it
   svg     one picture of all trees
 
-A jsonl file gives its own lines, each with the field NAME_binary_parse added (penn:
-NAME_parse, json: NAME_tree), or replaced where it was there, for the field NAME: sentence1
-and sentence2 where the record has them, else sentence, or what --field names. Where there is
-no text in it, the words of NAME_binary_parse or NAME_parse are parsed.
+A jsonl file, or any other of records, gives its records as jsonl, each with the field
+NAME_binary_parse added (penn: NAME_parse, json: NAME_tree), or replaced where it was there,
+for the field NAME: sentence1 and sentence2 where the record has them, else sentence, or what
+--field names. Where there is no text in it, the words of NAME_binary_parse or NAME_parse are
+parsed.
 
 With --branching none nothing is parsed: trees that are given are written in another notation,
 Penn trees with their labels, or binarised by --binarize.
@@ -97,14 +99,18 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "parse", "sentences to trees", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("sentences", nargs="*", metavar="SENTENCE", help="raw text of a sentence, or a tree")
-    add("--input", metavar="FILE", help="text, trees or jsonl, plain or compressed; - = text from stdin")
+    add(
+        "--input",
+        metavar="FILE",
+        help="text, trees or records (jsonl, csv, parquet, …), plain or compressed; - = stdin",
+    )
     add(
         "--output",
         type=Path,
         metavar="FILE",
         help="file to write, compressed if its name ends in .gz, .bz2 or .xz (default: stdout)",
     )
-    add("--field", metavar="NAME", help="field of a jsonl --input that has the text or tree")
+    add("--field", metavar="NAME", help="field of records that has the text or tree")
     add("--tokens", action="store_true", help="the sentences are tokenised already, with blanks")
     add("--format", choices=FORMATS, help="what is written of a tree (default: binary)")
     add(
@@ -238,11 +244,6 @@ def _check_usage(args: argparse.Namespace) -> None:
     given = [bool(args.sentences), args.input is not None, args.gold is not None]
     if given.count(True) != 1:
         raise ConfigError("give sentences, or --input, or --gold")
-    has_records = args.input is not None and is_jsonl(args.input)
-    if args.field is not None and not has_records:
-        raise ConfigError("--field goes with a jsonl --input")
-    if args.format in ("draw", "svg") and has_records:
-        raise ConfigError(f"--format {args.format}: a jsonl --input gives jsonl")
     if args.gold is not None and (args.tokens or args.format or args.output is not None):
         raise ConfigError(
             "--gold prints scores only: it goes without --tokens, --format, --draw and --output"
@@ -255,9 +256,14 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("--branching none writes trees that are given: it goes without --tokens")
     if args.gold is None and args.model is not None and len(args.model) > 1:
         raise ConfigError("several --model are compared with --gold; one of them parses")
-    if args.sentences and on_error(args) != "raise":
+    if on_error(args) != "raise" and args.sentences:
         raise ConfigError("--on-error and --skip-bad go with --input or --gold")
     if args.gold is not None and on_error(args) == "empty":
         raise ConfigError("--on-error empty goes with --input: --gold prints scores only")
     if args.max_line_bytes is not None and args.sentences:
         raise ConfigError("--max-line-bytes goes with --input or --gold")
+    gives_records = args.input not in (None, "-") and has_records(args.input)
+    if args.field is not None and not gives_records:
+        raise ConfigError("--field goes with a jsonl --input, or another of records")
+    if args.format in ("draw", "svg") and gives_records:
+        raise ConfigError(f"--format {args.format}: a jsonl --input, or another of records, gives jsonl")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spinn_tensor.cli.tree_output import Given, Line, Parsed
+from spinn_tensor.data_prep import files
 from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.columns import node_offsets, sentence_columns
 from spinn_tensor.data_prep.corpora.records import (
@@ -18,9 +19,10 @@ from spinn_tensor.data_prep.corpora.records import (
     text_field,
 )
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import BLANK, BadLine, Skipped, StrPath, is_jsonl, open_text, parse_record
+from spinn_tensor.data_prep.files import BLANK, BadLine, Skipped, StrPath, parse_record
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.penn import Continued, join_trees
+from spinn_tensor.data_prep.penn import Continued
+from spinn_tensor.data_prep.record_files import open_lines
 from spinn_tensor.data_prep.stream import line_blocks
 from spinn_tensor.data_prep.text import Sentence, SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
@@ -87,6 +89,7 @@ class LineFile:
         self.skipped = Skipped()
         self._path, self._sentences, self._on_error = path, sentences, on_error
         self._limits = sentences.limits
+        self._has_records = False
         self._unread = Skipped()  # which another thread may count
 
     def blocks(self) -> Iterator[list[Line]]:
@@ -119,30 +122,31 @@ class LineFile:
             raise DataError(f"no examples ({self.skipped})", path=self._path)
 
     @contextmanager
-    def _open(self) -> Iterator[Iterator[str]]:
+    def _open(self) -> Iterator[Iterator[files.Line]]:
         unread = None if self._on_error == "raise" else self._unread
-        with open_text(self._path, skipped=unread, limits=self._limits) as lines:
-            yield join_trees(lines, self._limits.max_line_bytes)
+        with open_lines(self._path, skipped=unread, limits=self._limits) as opened:
+            self._has_records = opened.has_records
+            yield opened.lines
 
-    def _line(self, text: str) -> Line | None:
+    def _line(self, text: files.Line) -> Line | None:
         """Return what is in a line; None for one that went to the tree of a line before it."""
         if isinstance(text, Continued):
             return None
-        if not text.strip():
+        if isinstance(text, str) and not text.strip():
             if not isinstance(text, BadLine):  # which is counted
                 self.skipped[BLANK] += 1
             return Line()
-        if not is_jsonl(self._path):
+        if isinstance(text, str) and not self._has_records:
             return Line((self._sentences.of_text(text),))
-        record = parse_record(text)
+        record = parse_record(text) if isinstance(text, str) else text
         return Line(self._sentences.of_record(record), self._sentences.names(record), record)
 
-    def _without_sentence(self, text: str) -> Line:
+    def _without_sentence(self, text: files.Line) -> Line:
         """Return a bad line: of records with their fields, if it is one."""
-        if not is_jsonl(self._path):
+        if isinstance(text, str) and not self._has_records:
             return Line()
         try:
-            record = parse_record(text)
+            record = parse_record(text) if isinstance(text, str) else text
         except DataError:
             return Line()
         return Line((), self._sentences.names(record), record)

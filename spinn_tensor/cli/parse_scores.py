@@ -30,7 +30,7 @@ from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.corpora.formats import TreebankFormat
 from spinn_tensor.data_prep.corpora.read import read_line_examples
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, is_jsonl
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import PennTree
 from spinn_tensor.data_prep.text import SentenceReader
@@ -62,7 +62,7 @@ def score(
 
 def _trees(path: Path, binarize: str, skip_bad: bool, limits: Limits) -> list[Tree]:
     skipped = Skipped()
-    line_format = TreebankFormat(is_jsonl(path), SentenceReader(binarize=binarize))
+    line_format = TreebankFormat(SentenceReader(binarize=binarize))
     examples = read_line_examples(path, line_format, skip_bad=skip_bad, skipped=skipped, limits=limits)
     trees = [tree for example in examples for tree in example.trees]
     print_skipped(skipped)

@@ -55,7 +55,7 @@ from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
 given as binary parses is printed with its trees and the probability of each label. A
-jsonl file gives a jsonl file: pairID, label and probabilities of every line, in its
+jsonl file, or any other of records, gives a jsonl file: pairID, label and probabilities of every line, in its
 order. A parse brackets every two constituents: ( ( all dogs ) run ). A model that parses
 for itself takes raw text as well, and is drawn with its own trees, whatever trees are given.
 So does one that looks at no tree (an LSTM, a bag of words): its words are listed. Any other
@@ -82,7 +82,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--premise", metavar="PARSE", help="binary parse (or text, see above) of the premise")
     parser.add_argument("--hypothesis", metavar="PARSE", help="the same of the hypothesis")
     parser.add_argument("--sentence", metavar="PARSE", help="the same, for a model of sentences")
-    parser.add_argument("--input", type=Path, metavar="FILE", help="jsonl, plain or compressed")
+    parser.add_argument(
+        "--input", type=Path, metavar="FILE", help="records (jsonl, csv, parquet, …), or sentences a line"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="jsonl with the predictions (default: stdout)"
     )
@@ -168,7 +170,7 @@ def _read(
     trees = trees_for(args, checkpoint, branching, device)
     reader = sentence_reader_for(checkpoint, trees is not None)
     field = args.field or dict(part.split("=", 1) for part in checkpoint.config.text.fields).get("text")
-    line_format: LineFormat = SentenceFormat(True, field, reader)
+    line_format: LineFormat = SentenceFormat(field, reader)
     if checkpoint.config.model.task == "pair":
         labels = LabelNames(list(checkpoint.config.model.labels))
         fields = named_fields(PairFields(), checkpoint.config.text.fields)

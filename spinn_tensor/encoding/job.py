@@ -14,9 +14,11 @@ import torch
 
 from spinn_tensor.config import AT_LEAST_1, ConfigError, Settings, one_of, setting
 from spinn_tensor.data_prep.branching import BRANCHINGS
-from spinn_tensor.data_prep.files import STDIN, is_jsonl, open_text
+from spinn_tensor.data_prep.corpora.store import sha256_of
+from spinn_tensor.data_prep.files import STDIN, Skipped
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
+from spinn_tensor.data_prep.record_files import open_lines
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.encoder import SentenceEncoder
 
@@ -119,11 +121,9 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 def _identity(source: Path) -> dict[str, Any]:
     """Tell what the input is; of stdin, which cannot be read twice, nothing is known."""
-    form = "jsonl" if is_jsonl(source) else "text"
     if source == STDIN:
-        return {"path": "-", "form": form, "bytes": None, "sha256": None}
-    with open_text(source):  # says what is wrong with it
-        pass
-    with open(source, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"path": str(source), "form": form, "bytes": file.tell(), "sha256": digest}
+        return {"path": "-", "form": "text", "bytes": None, "sha256": None}
+    with open_lines(source, skipped=Skipped()) as opened:  # says what is wrong with all of it
+        form = opened.form
+    n_bytes = None if form == "rows" else source.stat().st_size
+    return {"path": str(source), "form": form, "bytes": n_bytes, "sha256": sha256_of(source)}

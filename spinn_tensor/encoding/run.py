@@ -7,8 +7,8 @@ grow with the file: the lines of a block, a batch, and the encodings of a shard.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from spinn_tensor.data_prep.corpora.formats import SentenceFormat
 from spinn_tensor.data_prep.corpora.read import Block, ExampleFile, open_examples
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import BLANK, STDIN, Skipped, is_jsonl
+from spinn_tensor.data_prep.files import BLANK, STDIN, Skipped
 from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.data_prep.words import WordList, renumber
@@ -49,7 +49,7 @@ TREES_GIVEN = Reading()  # text is refused
 def encode_to_array(
     encoder: SentenceEncoder,
     vocabulary: Vocabulary,
-    source: Path,  # jsonl or text, plain or compressed
+    source: Path,  # whatever `record_files` reads
     options: EncodingOptions,
     *,
     reading: Reading = TREES_GIVEN,
@@ -69,7 +69,7 @@ def encode_to_array(
 def encode_to_shards(
     encoder: SentenceEncoder,
     vocabulary: Vocabulary,
-    source: Path,  # jsonl or text, plain or compressed
+    source: Path,  # whatever `record_files` reads
     folder: Path,
     options: EncodingOptions,
     *,
@@ -118,13 +118,14 @@ def encode_to_shards(
     return manifest
 
 
-def _open(
-    source: Path, options: EncodingOptions, reader: SentenceReader
-) -> AbstractContextManager[ExampleFile]:
-    line_format = SentenceFormat(is_jsonl(source), options.field, reader)
-    return open_examples(
-        source, line_format, WordList(), skip_bad=options.on_error != "raise", limits=options.limits
-    )
+@contextmanager
+def _open(source: Path, options: EncodingOptions, reader: SentenceReader) -> Iterator[ExampleFile]:
+    line_format, skip_bad = SentenceFormat(options.field, reader), options.on_error != "raise"
+    with open_examples(source, line_format, WordList(), skip_bad=skip_bad, limits=options.limits) as file:
+        if options.field is not None and not file.has_records:
+            reason = f"--field goes with a jsonl --input, or another of records; {source} is read as text"
+            raise ConfigError(reason)
+        yield file
 
 
 class _Job(NamedTuple):

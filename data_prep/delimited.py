@@ -1,0 +1,181 @@
+r"""Records in delimited text, csv and tsv: a header that names the fields, and a row a record.
+
+    .csv    Python's `csv`, strictly: cells in quotes may hold the delimiter, line ends and doubled quotes. The
+            delimiter is the one of , ; and the tab that the header has most of.
+    .tsv    cells end at tabs, and a quote is a character like any other, as in GLUE's files. Quotes are taken off where
+            `csv` would have written them: in every row if the header's names are in quotes, else in a row that `csv`
+            makes again, exactly, of what it reads there.
+
+A row comes in the place of its first line, and `Continued` in that of the header and of every other line of a row, so
+that all keep their numbers; a blank line is no row.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from io import StringIO
+
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import BadLine, Line, Record
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.penn import Continued
+
+DELIMITERS = (",", ";", "\t")
+N_NAMES = 8  # of fields that an error names
+
+Bad = Callable[
+    [int, DataError], None
+]  # told of a bad row and the number of its first line: raises, or counts it
+
+
+def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
+    """Yield the records of a .csv. Raises DataError for a bad header, and what `bad` does."""
+    first = next(lines)
+    counts = Counter(first)
+    delimiter = max(DELIMITERS, key=lambda mark: counts[mark])
+    # a global setting, which is only ever made wider: by default a cell may have 131,072 characters
+    csv.field_size_limit(max(csv.field_size_limit(), min(limits.max_line_bytes, 2**31 - 1)))
+    feed = _Feed(first, lines, limits)
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    while True:
+        number, feed.n_characters = feed.n_lines + 1, 0
+        line: Line | None = None
+        try:
+            cells = next(reader)
+            if names is None:
+                names = _header(cells)
+            elif cells:
+                line = _record(names, cells)
+            elif isinstance(feed.last, BadLine):
+                line = feed.last
+        except StopIteration:
+            return
+        except (csv.Error, DataError) as error:
+            n_lines = feed.n_lines - number + 1
+            problem = _of_quotes(error, n_lines) if isinstance(error, csv.Error) else error
+            if names is None:
+                raise problem.at(line=number) from None
+            bad(number, problem)
+            line = BadLine("\n")
+        yield Continued("\n") if line is None else line
+        yield from itertools.repeat(Continued("\n"), feed.n_lines - number)
+
+
+class _Feed:
+    """Give the lines of a file and count them; a row that goes on for too long is an error."""
+
+    def __init__(self, first: str, rest: Iterator[str], limits: Limits) -> None:
+        self.n_lines = self.n_characters = 0  # given, of the file and of the row
+        self._first: str | None = first
+        self.last = ""
+        self._rest, self._limits = rest, limits
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        if self.n_characters > self._limits.max_line_bytes:
+            raise csv.Error("no end")
+        self.last, self._first = (next(self._rest) if self._first is None else self._first), None
+        self.n_lines += 1
+        self.n_characters += len(self.last)
+        return self.last
+
+
+def _of_quotes(error: csv.Error, n_lines: int) -> DataError:
+    if str(error) in ("no end", "unexpected end of data"):
+        return DataError(f"a quote that is not closed, in this line or the {n_lines - 1:,} after it")
+    return DataError(f"not CSV: {error}")
+
+
+def read_tsv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
+    """Yield the records of a .tsv, as `read_csv` does."""
+    first = next(lines)
+    if first.startswith('"'):
+        yield from read_csv(_chained(first, lines), limits, bad)
+        return
+    names = _header(_cells(first))
+    yield Continued("\n")
+    ahead: deque[str] = deque()  # lines that were looked at
+    number = 1
+    while line := ahead.popleft() if ahead else next(lines, ""):
+        number += 1
+        if not line.strip("\r\n"):
+            yield line if isinstance(line, BadLine) else Continued("\n")
+            continue
+        cells, n_more = _row(line, len(names), lines, ahead, limits)
+        try:
+            yield _record(names, cells)
+        except DataError as error:
+            bad(number, error)
+            yield BadLine("\n")
+        for _ in range(n_more):
+            ahead.popleft()
+            yield Continued("\n")
+        number += n_more
+
+
+def _row(
+    line: str, n_names: int, lines: Iterator[str], ahead: deque[str], limits: Limits
+) -> tuple[list[str], int]:  # its cells, and of how many lines of `ahead` it is as well
+    plain = _cells(line)
+    if '"' not in line:
+        return plain, 0
+    if len(plain) >= n_names or not plain[-1].startswith('"'):
+        return _unquoted(line, n_names) or plain, 0
+    row, n_more = line, 0  # a cell in quotes that may go on in the lines after it
+    while len(row) <= limits.max_line_bytes:
+        if n_more == len(ahead):
+            if (more := next(lines, None)) is None:
+                break
+            ahead.append(more)
+        row += ahead[n_more]
+        n_more += 1
+        if '"' in ahead[n_more - 1] and (cells := _unquoted(row, n_names)):
+            return cells, n_more
+        if len(_cells(ahead[n_more - 1])) >= n_names:  # a row of its own
+            break
+    return plain, 0
+
+
+def _unquoted(row: str, n_names: int) -> list[str] | None:
+    """Return the cells of a row that `csv` has written with quotes; None for any other."""
+    row = row.rstrip("\r\n")
+    try:
+        found = list(csv.reader([row], delimiter="\t", strict=True))
+    except csv.Error:
+        return None
+    if len(found) != 1 or len(found[0]) != n_names:
+        return None
+    again = StringIO()
+    csv.writer(again, delimiter="\t").writerow(found[0])
+    return found[0] if again.getvalue() == row + "\r\n" else None
+
+
+def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _cells(line: str) -> list[str]:
+    return line.rstrip("\r\n").split("\t")
+
+
+def _header(cells: list[str]) -> list[str]:
+    names = [name.strip() for name in cells]
+    if twice := [name for name, n in Counter(names).items() if name and n > 1]:
+        raise DataError(f"two columns {twice[0][:40]!r}", line=1)
+    if not any(names):
+        raise DataError("no header: expected the names of the columns", line=1)
+    return names
+
+
+def _record(names: list[str], cells: list[str]) -> Record:
+    if len(cells) != len(names):
+        named = ", ".join(name[:40] for name in names[:N_NAMES]) + (", …" if len(names) > N_NAMES else "")
+        raise DataError(f"{len(cells)} cells, expected {len(names)} as in the header: {named}")
+    return dict(zip(names, cells, strict=True))

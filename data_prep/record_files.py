@@ -1,0 +1,333 @@
+"""Whatever holds records, or lines of text, as one stream of them, at a bounded memory.
+
+    .jsonl .ndjson         a JSON object a line
+    .json                  a list of objects, or an object a line
+    .csv .tsv              a header and rows, see `delimited`
+    .parquet               rows; so have .arrow and .feather, either of Arrow's forms
+    a folder               of `datasets.save_to_disk`, one dataset
+    hf://NAME:SPLIT        a split of a dataset of the Hugging Face Hub; hf://NAME/CONFIG:SPLIT of a configuration
+    an object              `datasets.Dataset`, pandas or Arrow table, or any iterable of dicts
+    any other name         text; if it begins with a header of known fields between tabs, as SNLI's .txt, that table;
+                           without an ending, as a pipe, whatever the first line shows
+
+A file may be compressed (.gz, .bz2, .xz, or alone in a .zip), and its text be UTF-16 or UTF-32 with a byte order mark.
+The name says what it is and the content is held against it: JSON or CSV under another name is an error that says so.
+
+Lines and rows are counted from 1, rows where there are no lines. Labels of `datasets`' ClassLabel come by name.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, TypeVar, cast
+
+from spinn_tensor.data_prep.delimited import Bad, read_csv, read_tsv
+from spinn_tensor.data_prep.encodings import first_bytes, in_utf8
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import (
+    UNREADABLE,
+    BadLine,
+    Line,
+    Record,
+    Skipped,
+    StrPath,
+    only_member,
+    open_bytes,
+    parse_record,
+    text_lines,
+    unpacked_name,
+    unreadable,
+)
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.penn import Continued, join_trees
+from spinn_tensor.data_prep.row_sources import is_dataset_folder, is_hub_name, rows_in_arrow, rows_of
+
+Form = Literal["text", "jsonl", "json", "csv", "tsv", "arrow", "rows"]
+Example = TypeVar("Example")
+
+FORMS: dict[str, Form] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "arrow",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+# fields of which a header has one, in small letters, where the name does not say that there is a header
+HEADER = {
+    "gold_label",
+    "label",
+    "sentence",
+    "sentence1",
+    "sentence2",
+    "text",
+    "premise",
+    "hypothesis",
+    "source",
+    "target",
+}
+HEADER |= {"sentence1_binary_parse", "sentence_binary_parse", "binary_parse"}
+_ARROW_MARKS = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
+_NAME_IN_CSV = re.compile(r'"?[\w .-]{1,40}"?')
+_BEGINS_OBJECT = re.compile(r'\s*\{\s*"')
+_LABEL_AND_TREE = re.compile(r"[^\t]*\t\s*\(\s")  # a line of ListOps, whose files end in .tsv, too
+_CHUNK = 1 << 16
+_BETWEEN = re.compile(r"[\s,]*")  # two objects of a list
+
+
+class Lines(NamedTuple):
+    """Hold what is read: every line of a file, or every row."""
+
+    lines: Iterator[Line]
+    form: Form
+
+    @property
+    def has_records(self) -> bool:
+        """Tell whether each line is a record, or the JSON of one; else it is text."""
+        return self.form != "text"
+
+
+@contextmanager
+def open_lines(
+    source: StrPath | Iterable[Any],  # a path, a name of the hub, or an object that has rows
+    *,
+    member: str | None = None,  # file inside a .zip; needed where there are several
+    skipped: Skipped | None = None,  # counts bad lines, not raising
+    limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept
+    takes_text: bool = True,  # if not, a name that says nothing stands for jsonl
+    takes_records: bool = True,
+) -> Iterator[Lines]:
+    """Open whatever holds lines or records; they are read as they are asked for.
+
+    A line that is left out is given as a blank one. Raises DataError as `open_text` does, for a file that is not what
+    its name says, and for one that holds what is not taken.
+    """
+    bad = _bad(name_of(source), skipped)
+    if not isinstance(source, (str, os.PathLike)) or is_hub_name(source) or is_dataset_folder(source):
+        if not takes_records:
+            raise DataError("holds records, expected lines of text", path=name_of(source))
+        yield Lines(_checked(rows_of(source), name_of(source), limits, bad), "rows")
+        return
+    name = [os.fspath(source)]
+
+    def choose(names: Any) -> str:
+        name.append(only_member(member, names))
+        return name[-1]
+
+    if member is not None and Path(source).suffix != ".zip":
+        raise DataError(f"expected a .zip file to read {member} from", path=source)
+    with open_bytes(source, choose) as file:
+        try:
+            opened = _opened(file, name[-1], source, skipped, limits, bad, (takes_text, takes_records))
+        except DataError as error:
+            raise error.at(path=source) from error.__cause__
+        except UNREADABLE as error:
+            raise DataError(unreadable(error), path=source, line=1) from error
+        yield opened
+
+
+def name_of(source: Any) -> StrPath:
+    """Return what an error calls a source: its path, or the type of an object."""
+    return source if isinstance(source, (str, os.PathLike)) else f"<{type(source).__name__}>"
+
+
+def has_records(source: StrPath) -> bool:
+    """Tell whether a file holds records; of a pipe, which cannot be read twice, by its name. Raises DataError."""
+    if Path(source).exists() and not (Path(source).is_file() or Path(source).is_dir()):
+        return _form_by_name(os.fspath(source)) not in (None, "text")
+    with open_lines(source, skipped=Skipped()) as opened:
+        return opened.has_records
+
+
+def read_examples(
+    source: StrPath | Iterable[Any],
+    parse: Callable[
+        [Any, Skipped], Example | None
+    ],  # of a line of text, or a record; None: left out, and counted
+    *,
+    skip_bad: bool = False,  # count a line that parse refuses instead of raising
+    skipped: Skipped | None = None,  # gets the counts when the file has been read
+    member: str | None = None,  # file inside a .zip
+    limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept; `parse` keeps the other
+    takes_text: bool = True,
+    takes_records: bool = True,
+) -> Iterator[Example]:
+    """Yield the examples of a file with one a line, or row; blank lines are none, a Penn tree may go over several.
+
+    Raises DataError naming the line that `parse` refuses, what `open_lines` raises, and DataError if no
+    example is left.
+    """
+    n_examples, path = 0, name_of(source)
+    taken = {"takes_text": takes_text, "takes_records": takes_records}
+    with (
+        (Skipped() if skipped is None else skipped).of_file(path) as own,
+        open_lines(
+            source, member=member, skipped=own if skip_bad else None, limits=limits, **taken
+        ) as opened,
+    ):
+        for number, line in enumerate(opened.lines, start=1):
+            if isinstance(line, str) and not line.strip():
+                continue
+            try:
+                is_json = opened.has_records and isinstance(line, str)
+                example = parse(parse_record(cast(str, line)) if is_json else line, own)
+            except DataError as error:
+                bad = error.at(path=path, line=number)
+                if not skip_bad:
+                    raise bad from None
+                own.count_error(bad)
+                continue
+            if example is not None:
+                n_examples += 1
+                yield example
+        if not n_examples:
+            raise DataError(f"no examples ({own})", path=path)
+
+
+def _bad(name: StrPath, skipped: Skipped | None) -> Bad:
+    """Return what raises an error of a row, or counts it."""
+
+    def bad(number: int, error: DataError) -> None:
+        error = error.at(path=name, line=number)
+        if skipped is None:
+            raise error
+        skipped.count_error(error)
+
+    return bad
+
+
+def _opened(
+    file: IO[bytes],
+    name: str,
+    path: StrPath,
+    skipped: Skipped | None,
+    limits: Limits,
+    bad: Bad,
+    takes: tuple[bool, bool],  # text, and records
+) -> Lines:
+    head = first_bytes(file)
+    by_name = _form_by_name(name)
+    if head.startswith(_ARROW_MARKS) and by_name != "arrow":
+        raise DataError("Parquet or Arrow: its name should end in .parquet or .arrow")
+    if by_name is not None and not takes[1]:
+        if by_name != "tsv":
+            raise DataError("holds records by its name, expected lines of text")
+        by_name = None
+    if by_name == "arrow":
+        return Lines(_checked(rows_in_arrow(file, head), path, limits, bad), "arrow")
+    if by_name == "json":
+        file = in_utf8(file)
+        if first_bytes(file).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            return Lines(_checked(_json_list(file, limits), path, limits, bad), "json")
+        by_name = "jsonl"
+    lines = text_lines(file, path, skipped, limits)
+    first = next(lines)
+    form = _form(by_name, first, not os.path.splitext(unpacked_name(name))[1], *takes)
+    lines = chain([first], lines)
+    if form == "csv" or form == "tsv":
+        read = read_csv if form == "csv" else read_tsv
+        return Lines(_checked(read(lines, limits, bad), path, limits, bad), form)
+    return Lines(join_trees(lines, limits.max_line_bytes) if form == "text" else lines, form)
+
+
+def _form_by_name(name: str) -> Form | None:
+    return FORMS.get(os.path.splitext(unpacked_name(name))[1].lower())
+
+
+def _form(by_name: Form | None, first: str, is_pipe: bool, takes_text: bool, takes_records: bool) -> Form:
+    """Tell the form of a text by its name and its first line. Raises DataError where these do not go together.
+
+    Where a name has no ending, as that of a pipe, the first line tells.
+    """
+    if by_name is not None and (by_name != "tsv" or not (takes_text and _LABEL_AND_TREE.match(first))):
+        return by_name
+    if _is_header(first.rstrip("\r\n").split("\t")) and takes_records:
+        return "tsv"
+    cells = first.rstrip("\r\n").split(",")
+    if _is_header(cells) and all(map(_NAME_IN_CSV.fullmatch, cells)):
+        if is_pipe and takes_records:
+            return "csv"
+        raise DataError("CSV: its name should end in .csv", line=1)
+    if not takes_text:
+        return "jsonl"
+    if _BEGINS_OBJECT.match(first):
+        if is_pipe and takes_records:
+            return "jsonl"
+        raise DataError("JSON: its name should end in .jsonl, or .json if it is a list", line=1)
+    return "text"
+
+
+def _is_header(cells: list[str]) -> bool:
+    names = [cell.strip().strip('"').lower() for cell in cells]
+    return len(names) > 1 and len(set(names)) == len(names) and not HEADER.isdisjoint(names)
+
+
+def _checked(rows: Iterable[Line], path: StrPath, limits: Limits, bad: Bad) -> Iterator[Line]:
+    """Yield rows, of which none has a longer text than a line may have. Raises DataError where they cannot be read."""
+    number = 0
+    try:
+        for number, row in enumerate(rows, start=1):
+            if isinstance(row, dict):
+                if any(isinstance(cell, str) and len(cell) > limits.max_line_bytes for cell in row.values()):
+                    bad(number, limits.long_line())
+                    row = BadLine("\n")
+            elif not isinstance(row, Continued | BadLine):
+                raise DataError(f"got {type(row).__name__}, expected a dict", line=number)
+            yield row
+    except DataError as error:
+        raise error.at(path=path) from error.__cause__
+    except UNREADABLE as error:
+        raise DataError(unreadable(error), path=path, line=number + 1) from error
+    if not number:
+        raise DataError("no rows", path=path)
+
+
+def _json_list(file: IO[bytes], limits: Limits) -> Iterator[Record]:
+    """Yield the objects of a JSON list. Raises DataError."""
+    number = 0
+    try:
+        for number, value in enumerate(_values(file, limits), start=1):
+            if not isinstance(value, dict):
+                raise DataError(f"got a JSON {type(value).__name__}, expected an object", line=number)
+            yield value
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8 text", line=number + 1) from error
+    except DataError as error:
+        raise error.at(line=number + 1) from error.__cause__
+    except (ValueError, RecursionError) as error:
+        raise DataError("not JSON, expected a list of objects", line=number + 1) from error
+
+
+def _values(file: IO[bytes], limits: Limits) -> Iterator[Any]:
+    """Yield the values of a JSON list. Raises ValueError, and DataError for one that is too long."""
+    decoder, start = json.JSONDecoder(), 1
+    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+    buffer = decode(file.read(_CHUNK)).lstrip()
+    if not buffer.startswith("["):
+        raise ValueError("not a list")
+    while True:
+        between = _BETWEEN.match(buffer, start)
+        start = start if between is None else between.end()
+        if buffer.startswith("]", start):
+            return
+        try:
+            value, start = decoder.raw_decode(buffer, start)
+        except ValueError:
+            buffer, start = buffer[start:], 0
+            if len(buffer) > limits.max_line_bytes:
+                raise limits.long_line() from None
+            more = file.read(_CHUNK)
+            buffer += decode(more, not more)
+            if not more:
+                raise
+            continue
+        yield value
