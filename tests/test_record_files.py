@@ -23,6 +23,7 @@ from spinn_tensor.data_prep.corpora.formats import (
     SentenceFormat,
     SstFormat,
     TreebankFormat,
+    named_fields,
 )
 from spinn_tensor.data_prep.corpora.read import read_examples_as_columns, read_line_examples
 from spinn_tensor.data_prep.corpora.store import sha256_of
@@ -407,7 +408,7 @@ OBJECTS: dict[str, Any] = {
 @pytest.mark.parametrize("kind", OBJECTS)
 def test_objects_of_python(kind: str) -> None:
     source = OBJECTS[kind] if kind != "a generator" else (dict(row) for row in OBJECTS["dicts"])
-    own = PairFormat(LabelNames([], grows=True), PairFields.named(["label=label"]), reader=READER)
+    own = PairFormat(LabelNames([], grows=True), named_fields(PairFields(), ["label=label"]), reader=READER)
     skipped = Skipped()
     examples = read_examples_as_columns(source, own, WordList(), skipped=skipped)
     assert examples.names.to_pylist() == ["7"]
