@@ -55,6 +55,7 @@ def test_train_and_dev_are_the_file_in_its_order(tmp_path: Path) -> None:
     assert sorted(split["train"] + split["dev"]) == sorted(names)
     for part in split.values():
         assert part == [name for name in names if name in part]
+    assert names_of(DataConfig(**{**data.to_dict(), "split_seed": 2}))["dev"] != split["dev"]
     limited = names_of(DataConfig(**{**data.to_dict(), "limit": 7}))
     assert limited == {name: part[:7] for name, part in split.items()}
 

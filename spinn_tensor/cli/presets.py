@@ -14,7 +14,7 @@ PyTorch version published (the last column says which), baselines beside them, a
 for the generated corpus. Whatever is not said to be published was chosen here. With a name,
 prints every value of it as a file of TOML, to be copied and changed: `spinn train --preset
 FILE` takes it. Such a file may be shorter: what it leaves out is as in the preset that it
-names as its base.
+names as its base. Its table without_vectors holds where a run has no word vectors.
 """
 
 EPILOG = """\

@@ -3,7 +3,8 @@
 A run's folder holds
 
     run.json         its RunConfig
-    metrics.jsonl    one JSON object a line: "train" every `log_every` steps, "dev" at every evaluation
+    metrics.jsonl    one JSON object a line: "train" every `log_every` steps, "dev" at every evaluation, and "epoch"; a
+                     SPINN's "train" has `task_loss` and `transition_loss`, means over the same steps as `loss`
     best/, last/     checkpoints; `last` can be resumed
 
 Losses stay on the device and are read every `log_every` steps, and before anything is evaluated or written:
