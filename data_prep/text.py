@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, LABEL, parse_penn, to_binary
+from spinn_tensor.data_prep.settings import ConfigError
 from spinn_tensor.data_prep.trees import Tree, parse_binary, right_branching
 
 PARSE = "binary_parse"  # what the name of a field with a parse ends in
@@ -25,6 +26,7 @@ PACKAGED = "packaged"  # the name of the parser that comes with the package
 WITHOUT_PARSE = "text without a parse: --parser packaged or --branching makes trees"
 Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`
 Notation = Literal["auto", "text", "parses"]
+NOTATIONS: tuple[Notation, ...] = get_args(Notation)
 
 # the outer bracket, the first label, and a second bracket with its label; brackets of binary parses stand alone
 _PENN = re.compile(rf"\((?:\s*\()?{LABEL}\s*\({LABEL}[\s(]")
@@ -38,6 +40,14 @@ class Words(NamedTuple):
 
 
 Sentence = str | Tree | Words  # a binary parse may still be text: many are read at once by `parse_chunks`
+
+
+def one_notation(name: str) -> Notation:
+    """Return the notation of this name. Raises ConfigError for any other."""
+    for known in NOTATIONS:
+        if name == known:
+            return known
+    raise ConfigError(f"notation: expected one of {', '.join(NOTATIONS)}, got {name!r}")
 
 
 def notation(text: str) -> Literal["binary", "penn", "text"]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spinn_tensor.data_prep.folders import write_folder
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.export.artefact import (
     ARTEFACTS,
     EXPORT,
@@ -49,7 +50,7 @@ def export_folder(
     has no such artefact, ParityError for an artefact that disagrees, ArtefactError for an output that holds other
     files or a package that is missing; OSError names the folder.
     """
-    folder = Path(os.path.realpath(output / name if exported.format == "triton" else output))
+    folder = Path(os.path.realpath(expanded(output) / (name if exported.format == "triton" else ".")))
     _check_packages(exported.format)
     _check_output(folder)
     report: list[ParityReport] = []

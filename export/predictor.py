@@ -48,23 +48,37 @@ TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sente
 
 
 class OnnxPredictor(TextModel):
-    """Run an exported model on one provider, for sentences in any number and of any lengths."""
+    """Run an exported model on one provider, for sentences in any number and of any lengths.
+
+    Threads may share it. Its methods are those of `spinn_tensor.Pipeline`, without torch (but for tensors).
+    """
 
     def __init__(
         self,
-        folder: str
-        | Path,  # of `spinn export`, of one of the onnx formats, or a model of a Triton repository
-        provider: str = "auto",  # "cpu", "cuda", "tensorrt"; "auto": cuda where it is granted, else cpu
-        threads: int | None = None,  # of the CPU; None = onnxruntime's choice
+        folder: str | Path,
+        provider: str = "auto",
+        threads: int | None = None,
         *,
-        trees: str | None = None,  # one of BRANCHINGS, see the top of this module
-        parser: OnnxPredictor | None = None,  # makes trees for text without a parse
-        max_words: int = DEFAULT_LIMITS.max_words,  # of a sentence; the model may take fewer
+        trees: str | None = None,
+        parser: OnnxPredictor | None = None,
+        notation: str = "auto",
+        max_words: int = DEFAULT_LIMITS.max_words,
     ) -> None:
         """Open the model.
 
-        Raises ArtefactError for a folder that cannot be used, ProviderError for a provider that is not granted,
-        ConfigError for trees that the model has no use for.
+        Args:
+            folder: of `spinn export`, of one of the onnx formats, or a model of a Triton repository.
+            provider: "cpu", "cuda" or "tensorrt"; "auto": cuda where it is granted, else cpu.
+            threads: of the CPU; None: onnxruntime's choice.
+            trees: "left", "right", "balanced" or "random", see the top of this module.
+            parser: makes trees for text without a parse.
+            notation: what strings are: "text", "parses", or "auto": what they look like, see `data_prep.text`.
+            max_words: of a sentence at most; the model may take fewer.
+
+        Raises:
+            ArtefactError: for a folder that cannot be used.
+            ProviderError: for a provider that is not granted.
+            ConfigError: for trees that the model has no use for.
         """
         self.exported, tokenizer, path = read_export(folder)
         if not ARTEFACTS[self.exported.format].endswith(".onnx"):
@@ -85,6 +99,7 @@ class OnnxPredictor(TextModel):
             branching=trees,
             tree_maker=None if parser is None else parser._as_tree_maker(),
             binarize=self.exported.binarize,
+            notation=notation,
             max_words=max_words,
             max_length=self.exported.max_length,
         )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.export.artefact import EXPORT, VERSION_KEY, Exported, input_axes
 from spinn_tensor.export.graphs import Graph, LaneGraph, build_graph, traced
 from spinn_tensor.export.interface import (
@@ -93,7 +94,7 @@ def load_program(path: str | Path) -> Candidate:
     """
     extra = {EXPORT: ""}
     with reading(path, "torch.export program"):
-        exported = torch.export.load(str(path), extra_files=extra)
+        exported = torch.export.load(str(expanded(path)), extra_files=extra)
     require_ours(path, extra[EXPORT], EXPORT)
     return of_arrays(exported.module())
 
@@ -131,6 +132,6 @@ def load_aoti(path: str | Path) -> Candidate:
     Raises ExportError for a file that is none.
     """
     with reading(path, "AOTInductor package"):
-        package = torch._inductor.aoti_load_package(str(path))
+        package = torch._inductor.aoti_load_package(str(expanded(path)))
     require_ours(path, VERSION_KEY in package.get_metadata(), VERSION_KEY)
     return of_arrays(package)

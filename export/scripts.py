@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.export.artefact import EXPORT, Exported
 from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Lstm, SequenceGraph, build_graph
 from spinn_tensor.export.interface import (
@@ -286,6 +287,6 @@ def load_torchscript(path: str | Path) -> Candidate:
     """
     extra = {EXPORT: ""}
     with reading(path, "TorchScript file"):
-        scripted = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+        scripted = torch.jit.load(str(expanded(path)), map_location="cpu", _extra_files=extra)
     require_ours(path, extra[EXPORT], EXPORT)
     return of_arrays(scripted)

@@ -94,7 +94,7 @@ class PretrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,  # folder of a bundle, checkpoint or run, or a hub id
+        pretrained_model_name_or_path: str | Path,
         *,
         device: str | torch.device = "cpu",
         revision: str | None = None,
@@ -103,10 +103,23 @@ class PretrainedModel(nn.Module):
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> Self:
-        """Return the model in eval mode, with its `vocabulary` and `tokenizer`.
+        """Read a model. `Pipeline.from_pretrained` does, too, and reads text for it.
 
-        A `str` that is no folder here but could be a hub id is looked for on the hub. Raises CheckpointError of one
-        line for a bundle that cannot be had, is damaged, or is that of another class of models.
+        Args:
+            pretrained_model_name_or_path: the folder of a bundle, checkpoint or run; a `str` that is none here, but
+                could be a hub id, is looked for on the Hugging Face Hub.
+            device: where it goes.
+            revision: branch, tag or commit on the hub.
+            cache_dir, force_download, local_files_only, token: as `huggingface_hub.snapshot_download` has them.
+
+        Returns:
+            The model in eval mode, with its `vocabulary` and `tokenizer`.
+
+        Raises:
+            CheckpointError: for a bundle that cannot be had, is damaged, or is that of another class of models.
+
+        >>> PairClassifier.from_pretrained(folder / "pairs").tokenizer.tokenize("A dog barks.")
+        ('A', 'dog', 'barks', '.')
         """
         options = HubOptions(revision, cache_dir, force_download, local_files_only, token)
         return read_bundle(bundle_folder(pretrained_model_name_or_path, options), device, cls)[0]

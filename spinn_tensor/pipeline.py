@@ -61,6 +61,7 @@ class Pipeline(TextModel):
         branching: str | None = None,
         parser: Model | None = None,
         binarize: str = DEFAULT_BINARIZE,
+        notation: str = "auto",
         max_words: int = DEFAULT_LIMITS.max_words,
     ) -> None:
         """Put the model in eval mode. `Pipeline.from_pretrained` reads one.
@@ -70,6 +71,7 @@ class Pipeline(TextModel):
             branching: "left", "right", "balanced" or "random": trees that replace those given.
             parser: a model that parses, which makes trees for text without a parse.
             binarize: how trees of more than two children are read: "head", "right" or "left".
+            notation: what strings are: "text", "parses", or "auto": what they look like, see `data_prep.text`.
             max_words: of a sentence at most.
 
         Raises:
@@ -92,6 +94,7 @@ class Pipeline(TextModel):
             branching=branching,
             tree_maker=maker,
             binarize=binarize,
+            notation=notation,
             max_words=max_words,
         )
 
@@ -102,6 +105,7 @@ class Pipeline(TextModel):
         *,
         device: str | torch.device = "auto",
         trees: str | Path | None = None,
+        notation: str = "auto",
         max_words: int = DEFAULT_LIMITS.max_words,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
@@ -118,6 +122,7 @@ class Pipeline(TextModel):
             trees: what a model composes by that needs given trees, where text has none: "packaged" (the default, or
                 what the model was trained with), a parser's folder or hub id; or "left", "right", "balanced" or
                 "random" for trees made without a parser, which replace those given, too.
+            notation: what strings are: "text", "parses", or "auto": what they look like, see `data_prep.text`.
             max_words: of a sentence at most; more is an error.
             revision: branch, tag or commit on the hub.
             cache_dir, force_download, local_files_only, token: as `huggingface_hub.snapshot_download` has them.
@@ -141,7 +146,7 @@ class Pipeline(TextModel):
 
         checkpoint = load_checkpoint(folder_of(path_or_hub_id, options), device)
         encoder, text = checkpoint.config.model.encoder, checkpoint.config.text
-        make = partial(cls, checkpoint.model, binarize=text.binarize, max_words=max_words)
+        make = partial(cls, checkpoint.model, binarize=text.binarize, notation=notation, max_words=max_words)
         if encoder.kind not in GIVEN_KINDS:
             if trees is not None:
                 why = "makes trees of its own" if encoder.parses else "looks at no tree"

@@ -94,15 +94,14 @@ def read_sentences(
 
 def read_sentence(sentence: Any, reader: SentenceReader) -> Tree | Words:
     """Return a sentence's tree, or the words of one without a parse. Raises DataError."""
+    if isinstance(sentence, str):
+        read = reader.read(sentence)
+        return read if isinstance(read, Words) else tree_of(read)
     if given.is_nltk_tree(sentence):
         return to_binary(given.penn_tree(sentence), reader.binarize)
-    words = given.words_of(sentence)
-    if words is not None:
-        return Words(words)
-    if not isinstance(sentence, str):
+    if (words := given.words_of(sentence)) is None:
         raise given.not_a_sentence(sentence)
-    read = reader.read(sentence)
-    return read if isinstance(read, Words) else tree_of(read)
+    return Words(words)
 
 
 def _sentences_of(side: Any, name: str) -> list[Any]:

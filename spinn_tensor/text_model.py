@@ -30,7 +30,7 @@ from spinn_tensor.data_prep.given import nltk_tree
 from spinn_tensor.data_prep.limits import Limits, LongSentence
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, PennTree, format_penn
 from spinn_tensor.data_prep.segments import ragged_arange
-from spinn_tensor.data_prep.text import SentenceReader, Words
+from spinn_tensor.data_prep.text import SentenceReader, Words, one_notation
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -92,6 +92,7 @@ class TextModel(ABC):
         branching: str | None,  # one of BRANCHINGS: such trees replace those given
         tree_maker: TreeMaker | None,  # makes trees for text without a parse
         binarize: str = DEFAULT_BINARIZE,  # Penn trees
+        notation: str = "auto",  # one of NOTATIONS: what strings are
         max_words: int,  # of a sentence
         max_length: int = 0,  # the same, as the model was made for it; 0 = any number
     ) -> None:
@@ -105,7 +106,7 @@ class TextModel(ABC):
         self.branching, self.max_words = branching, max_words
         self._task, self._kind, self._trees = task, kind, trees
         self._tokenizer, self._tree_maker = tokenizer, tree_maker
-        self._reader = SentenceReader(tokenizer.tokenize, binarize)
+        self._reader = SentenceReader(tokenizer.tokenize, binarize, one_notation(notation))
         limits = (max_length, 0 if tree_maker is None else tree_maker.max_length)
         self._max_length = min(filter(None, limits), default=0)
 

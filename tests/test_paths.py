@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep import Vocabulary, read_vectors, save_vectors
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.files import atomic_write, open_text, read_json
 from spinn_tensor.data_prep.paths import expanded
@@ -36,6 +37,10 @@ def test_files_are_found_and_written(home) -> None:
         file.write('["a"]')
     assert (home / "a.json").is_file()
     assert read_json("~/a.json") == ["a"]
+    vocabulary = Vocabulary.build([["dog"]])
+    (home / "v.txt").write_text("dog 1 2\n")
+    save_vectors("~/v.safetensors", vocabulary, read_vectors("~/v.txt", vocabulary, 2))
+    assert read_vectors("~/v.safetensors", vocabulary, 2).matrix[2].tolist() == [1, 2]
     with open_text("~/a.json") as lines:
         assert list(lines) == ['["a"]']
 

@@ -62,6 +62,19 @@ def test_one_sentence_gives_one_result(pipeline, pairs) -> None:
     assert pairs.classify(KNOWN[0], KNOWN[2]).label == expected.label
 
 
+def test_what_strings_are_may_be_said() -> None:
+    model, unsure = tiny_model("spinn", "sentence"), "( a dog ) barks"
+    texts, parses = (Pipeline(model, notation=notation) for notation in ("text", "parses"))
+    with pytest.warns(DataWarning):
+        tree = texts.parse("( ( a dog ) barks )")
+    assert parse_binary(tree).tokens == ("-LRB-", "-LRB-", "a", "dog", "-RRB-", "barks", "-RRB-")
+    assert parse_binary(parses.parse("( ( a dog ) barks )")).tokens == ("a", "dog", "barks")
+    with pytest.raises(DataError, match="example 0: sentences: token 5 'barks': after the end of the tree"):
+        parses.encode([unsure])
+    with pytest.raises(ConfigError, match="notation: expected one of auto, text, parses, got 'trees'"):
+        Pipeline(model, notation="trees")
+
+
 def test_one_sentence_beside_a_list_is_refused(pairs) -> None:
     for sides in ((KNOWN[0], KNOWN), (KNOWN[:1], KNOWN[0])):
         with pytest.raises(DataError, match=r"^premises and hypotheses: got one sentence and a list"):

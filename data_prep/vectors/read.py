@@ -37,6 +37,7 @@ from spinn_tensor.data_prep.files import (
     unpacked_name,
     unreadable,
 )
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.vectors.words import WantedWords, WordVectors, spelling
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 
@@ -283,7 +284,7 @@ def _read_tensors(path: StrPath, words: WantedWords) -> None:
 
     open_bytes(path, lambda names: names[0]).close()  # for the error of a file that cannot be opened
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(expanded(path), framework="numpy") as file:
             vectors = _tensor(file, VECTORS, _FLOATS, 2)
             names = _tensor(file, WORDS, ("U8",), 1)
             n_words, dim = vectors.get_shape()

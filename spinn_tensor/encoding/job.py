@@ -17,6 +17,7 @@ from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.corpora.store import sha256_of
 from spinn_tensor.data_prep.files import STDIN, Skipped
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.record_files import open_lines
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -123,6 +124,7 @@ def _identity(source: Path) -> dict[str, Any]:
     """Tell what the input is; of stdin, which cannot be read twice, nothing is known."""
     if source == STDIN:
         return {"path": "-", "form": "text", "bytes": None, "sha256": None}
+    source = expanded(source)
     with open_lines(source, skipped=Skipped()) as opened:  # says what is wrong with all of it
         form = opened.form
     n_bytes = None if form == "rows" else source.stat().st_size
