@@ -290,6 +290,7 @@ def test_coverage_of_words_and_of_tokens(files: list[str], capsys: Capture) -> N
     after = printed[printed.index("with a vector") :]
     trains = [cells for name, *cells in map(_cells, after.splitlines()) if name == "train"]
     assert trains[0] == ["6", "3 (50.0%)", "13", "10 (76.9%)"]
+    assert "3 as spelt, 0 in lower case, 0 unescaped" in " ".join(after.split())
     assert "<h2>Vectors</h2>" in Path("page.html").read_text(encoding="utf-8")
 
 

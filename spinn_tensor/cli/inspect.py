@@ -142,7 +142,7 @@ def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
             name: overlap(splits.train, corpus) for name, corpus in corpora.items() if name != "train"
         }
         say("looking for vectors")
-        coverages = _coverages(settings, splits.vocabulary, statistics)
+        coverages, vectors = _coverages(settings, splits.vocabulary, statistics)
         say("laying batches into shapes")
         size, budget, seed = (
             settings.training.batch_size,
@@ -157,6 +157,7 @@ def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
         overlaps=overlaps,
         skipped=skipped,
         coverages=coverages,
+        vectors=vectors,
         uses=uses,
         batch_size=size,
         n_batches=-(-len(splits.train.labels) // size),
@@ -236,12 +237,13 @@ def _title(data: DataConfig) -> str:
 
 def _coverages(
     settings: RunConfig, vocabulary: Vocabulary, statistics: dict[str, SplitStatistics]
-) -> dict[str, Coverage]:
+) -> tuple[dict[str, Coverage], str]:
     if settings.data.vectors is None:
-        return {}
+        return {}, ""
     dim = encoder_config(settings.encoder, len(vocabulary)).embedding_dim
-    found_mask = read_vectors(settings.data.vectors, vocabulary, dim).found_mask
-    return {name: coverage(split.word_counts, found_mask) for name, split in statistics.items()}
+    vectors = read_vectors(settings.data.vectors, vocabulary, dim)
+    found = {name: coverage(split.word_counts, vectors.found_mask) for name, split in statistics.items()}
+    return found, str(vectors)
 
 
 @contextmanager

@@ -55,6 +55,7 @@ class Inspection(NamedTuple):
     overlaps: dict[str, Overlap]  # of every other split with train
     skipped: Skipped
     coverages: dict[str, Coverage]  # of every split, where there are vectors
+    vectors: str  # says how many words have one, and in which spelling; "" where there are none
     uses: dict[str, list[ShapeUse]]  # for an epoch, by kind of tables
     batch_size: int
     n_batches: int  # of an epoch
@@ -89,7 +90,7 @@ def sections(found: Inspection) -> list[Section]:
             [],
             "classes",
         ),
-        Section("Vectors", [coverage_table(found)] if found.coverages else [], []),
+        Section("Vectors", [coverage_table(found)] if found.coverages else [], [found.vectors]),
         Section("Padding", padding, [_padding_note(found), *misfits], "padding"),
     ]
     return [section for section in laid_out if section.tables]
