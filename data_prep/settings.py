@@ -7,9 +7,12 @@ import difflib
 import inspect
 import math
 import textwrap
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Self
+
+_SCALARS = frozenset({int, float, bool, str, types.NoneType})
 
 
 class ConfigError(ValueError):
@@ -143,8 +146,10 @@ def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(f"{cls.__name__}: unknown key {key!r}{did_you_mean(key, fields)}")
-        if hints[key] in (int, float, bool, str) and not _is_a(value, hints[key]):
-            raise ConfigError(f"{cls.__name__}.{key}: expected {hints[key].__name__}, got {value!r}")
+        kinds = typing.get_args(hints[key]) if isinstance(hints[key], types.UnionType) else (hints[key],)
+        if _SCALARS.issuperset(kinds) and not any(_is_a(value, kind) for kind in kinds):
+            names = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
+            raise ConfigError(f"{cls.__name__}.{key}: expected {names}, got {value!r}")
     for name, item in fields.items():
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and name not in values:

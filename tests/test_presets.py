@@ -236,6 +236,27 @@ def test_bad_values_name_their_key(key: str, value: object) -> None:
         run_config("logic-spinn-pi", DataConfig()).changed(**{key: value})
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("train", "a.txt"),
+        ("train", 5),
+        ("labels", {"a": 1}),
+        ("fields", [1]),
+        ("extra", [["a", "b"]]),
+        ("data", 5),
+        ("vectors", ["glove.txt"]),
+        ("tokenizer", True),
+        ("branching", 0),
+        ("limit", None),
+    ],
+)
+def test_values_of_another_type_are_one_error(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"(^|\.){key}: expected .*, got "):
+        DataConfig.from_dict({key: value})
+    assert DataConfig.from_dict({"data": None, "train": ["a"]}) == DataConfig(train=("a",))
+
+
 @pytest.mark.parametrize("section", [None, "data", "encoder", "classifier", "training"])
 def test_unknown_keys_are_refused(section: str | None) -> None:
     values = run_config("logic-bow", DataConfig()).to_dict()

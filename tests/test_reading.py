@@ -31,10 +31,11 @@ from spinn_tensor.data_prep.corpora.read import (
     read_examples_as_columns,
     read_line_examples,
 )
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.trees import format_binary
+from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.data_prep.words import WordList, by_frequency
 from tests.machines import SHARED, needs_shared
 from tests.reading import OWN, VOCABULARY, assert_as_by_the_line, outcome
@@ -221,6 +222,16 @@ def test_lines_that_are_skipped_are_not_looked_at(tmp_path: Path) -> None:
         assert found == (4, 1, 2, {})
         assert [file.skip(3), file.skip(3)] == [2, 0]
         assert not file.skipped
+
+
+@pytest.mark.parametrize("n_sides", [1, 2])
+def test_a_bad_example_at_hand_is_named_by_its_own_number(n_sides: int) -> None:
+    good, bad = Tree(("a",), np.array([0])), Tree(("a",), np.array([0, 1]))
+    examples = [read.Example((good,) * n_sides) for _ in range(5)]
+    examples[3] = read.Example((*(good,) * (n_sides - 1), bad))
+    with pytest.raises(DataError) as caught:
+        read.corpus_of(examples, WordList())
+    assert caught.value.example == 3
 
 
 def test_words_are_numbered_as_they_come_and_ordered_at_the_end() -> None:

@@ -163,6 +163,7 @@ NAN = np.array([1, np.nan], "<f4").tobytes()
         (b"2 2\nbird " + NAN + b"dog " + NAN, "word 2 at byte 18: a number that is not finite"),
         (b"1 2\nbird " + ROW, "none of the 5 words"),
         (b"0 2\n", "none of the 5 words"),
+        (b"0 2", "expected a first line of two numbers"),
         (
             b"\xba\x16\x4f\x2f\x0c\0\0\0" * 9,
             "a model of fastText's, expected word2vec's form; its .vec file is",
@@ -177,6 +178,11 @@ def test_a_bad_binary_file_is_refused_by_word(
         read_vectors(path, VOCABULARY, 2)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_binary_file_of_vectors_of_one_number_is_held_against_its_first_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="its vectors have 2 numbers, expected 1"):
+        read_vectors(write(tmp_path / "v.bin", b"1 2\ndog " + ROW), VOCABULARY, 1)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ class DataConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in _LISTS:
-            if isinstance(value := getattr(self, name), str):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
                 raise ConfigError(f"{name}: expected a tuple of strings, got {value!r}")
         for entry in self.extra:
             name, _, file = entry.partition("=")

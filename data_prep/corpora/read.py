@@ -262,11 +262,19 @@ def _read_line(line_format: LineFormat, has_records: bool) -> Callable[[Line, Sk
 
 
 def corpus_of(examples: Iterable[Example], words: WordIds) -> Corpus:
-    """Return the corpus of examples that are at hand, at least one, with as many trees each."""
+    """Return the corpus of examples that are at hand, at least one, with as many trees each.
+
+    Raises DataError naming the example whose transitions or labels do not fit.
+    """
     found = _Found()
     for row, example in enumerate(examples):
         found.add(row, LineExample(*example))
-    columns, _ = _columns(found, words, Limits(max_words=sys.maxsize))
+    try:
+        columns, _ = _columns(found, words, Limits(max_words=sys.maxsize))
+    except DataError as error:
+        if isinstance(error.example, int):  # the number of a sentence
+            error.example = int(np.searchsorted(np.cumsum(found.n_sentences), error.example, side="right"))
+        raise
     return columns.corpus()
 
 

@@ -5,8 +5,8 @@ GloVe's text is a word and its D numbers a line, separated by one blank each:
     the 0.27204 -0.06203 -0.1884 …
 
 word2vec's text has a first line besides with the number of words and D; fastText has published files that count wrong,
-and so does what `head` leaves of any. Lines end at "\\n" alone, for words hold other
-line ends of Unicode; a few words of glove.840B hold blanks (`. . .`), and so numbers are counted from the right.
+and so does what `head` leaves of any. Lines end at "\\n" alone, for words hold other line ends of Unicode; a few words of
+glove.840B hold blanks (`. . .`), and so numbers are counted from the right.
 
 word2vec's binary form is "V D\\n", then V times a word, a blank and D little-endian float32. Some writers end each
 vector with a newline, which is then taken off the next word.
@@ -149,7 +149,9 @@ def _read_text(file: io.BufferedReader, words: WantedWords) -> str | None:
         for number, line in enumerate(_lines(file, _MAX_WORD + _MAX_NUMBER * dim), start=1):
             if number == 1:
                 line = _without_mark(line)
-                if (n_words := _header(line, dim)) is not None:
+                header = _header(line)
+                if header is not None and (dim != 1 or header[1] == 1):  # else a number and its vector
+                    n_words = _words_of(header, dim)
                     continue
             line = line.rstrip(b"\r\n ")
             end = line.find(b" ") if line.count(b" ") == dim else _end_of_word(line, dim)
@@ -186,17 +188,18 @@ def _lines(file: IO[bytes], limit: int) -> Iterator[bytes]:
         yield line
 
 
-def _header(line: bytes, dim: int) -> int | None:
-    """Return how many words the first line says there are; None if it is no header. Raises DataError."""
+def _header(line: bytes) -> tuple[int, int] | None:
+    """Return how many words the first line says there are, and of how many numbers; None if it is no header."""
     match = _HEADER.fullmatch(line)
-    if match is None:
-        return None
-    n_words, n_numbers = map(int, match.groups())
-    if n_numbers == dim:
-        return n_words
-    if dim == 1:
-        return None  # a number that has a vector of one number
-    raise DataError(f"the file says that its vectors have {n_numbers} numbers, expected {dim}")
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def _words_of(header: tuple[int, int], dim: int) -> int:
+    """Return how many words there are. Raises DataError for vectors of another dimension."""
+    n_words, n_numbers = header
+    if n_numbers != dim:
+        raise DataError(f"the file says that its vectors have {n_numbers} numbers, expected {dim}")
+    return n_words
 
 
 def _end_of_word(line: bytes, dim: int) -> int:
@@ -239,11 +242,12 @@ def _read_word2vec(file: io.BufferedReader, words: WantedWords) -> None:
     if file.peek(len(_FASTTEXT)).startswith(_FASTTEXT):
         raise DataError("a model of fastText's, expected word2vec's form; its .vec file is read")
     line = next(_lines(file, _MAX_HEADER), b"")
-    n_words = _header(line, words.dim)
-    if n_words is None:
+    header = _header(line) if line.endswith(b"\n") else None
+    if header is None:
         raise DataError(
             'expected a first line of two numbers, "words dimension"' if line else "an empty file"
         )
+    n_words = _words_of(header, words.dim)
     position = len(line)
     n_bytes = 4 * words.dim
     block_bytes = max(BLOCK_BYTES, _MAX_WORD + n_bytes)
