@@ -22,6 +22,7 @@ from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.trees import Tree, check_all_transitions, check_transitions
 
 NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
+SIDES = {1: ("sentence",), 2: ("premise", "hypothesis")}  # what the sentences of an example are called
 
 
 class WordIds(Protocol):

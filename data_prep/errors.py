@@ -6,6 +6,11 @@ import os
 from typing import Self
 
 
+def one_line(error: object) -> str:  # or a text
+    """Return the text of an error on one line."""
+    return " ".join(str(error).split())
+
+
 class DataWarning(UserWarning):
     """Issued for input that is read although something in it is odd. Its text names the place."""
 

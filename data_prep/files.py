@@ -71,7 +71,7 @@ class Skipped(Counter[str]):
 
     @contextmanager
     def of_file(self, path: StrPath) -> Iterator[Skipped]:
-        """Gives counts for one file alone, and adds them up here when it has been read, or given up."""
+        """Give counts for one file alone, and add them up here when it has been read, or given up."""
         own = Skipped()
         try:
             yield own
@@ -81,7 +81,7 @@ class Skipped(Counter[str]):
                 self.files[os.fspath(path)] += n_lines
 
     def by_file(self) -> str:
-        """Says how many are in which file, "2 in a.txt, 3 in b.txt"; "" where all are in one."""
+        """Say how many are in which file, "2 in a.txt, 3 in b.txt"; "" where all are in one."""
         if len(self.files) < 2:
             return ""
         counts = list(self.files.items())
@@ -113,7 +113,7 @@ class Skipped(Counter[str]):
         values: Mapping[str, Any],
         path: StrPath,  # of what they are told by: the lines count as left out of it
     ) -> None:
-        """Adds what `to_dict` gave."""
+        """Add what `to_dict` gave."""
         with self.of_file(path) as own:
             for reason, entry in values.items():
                 own[reason] += int(entry["lines"])
@@ -139,7 +139,7 @@ class BadLine(str):
 
 
 def shorter_path(place: str) -> str:
-    """Gives a path as it is, or from the working folder, whichever is shorter."""
+    """Give a path as it is, or from the working folder, whichever is shorter."""
     return min(place, os.path.relpath(place), key=len)
 
 
@@ -262,7 +262,7 @@ def text_lines(file: IO[bytes], path: StrPath, skipped: Skipped | None, limits: 
 
 
 def _decoded(line: bytes, is_first: bool, limits: Limits) -> str:
-    """Decodes a line. Raises DataError."""
+    """Decode a line. Raises DataError."""
     if len(line) > limits.max_line_bytes and not line.endswith(b"\n"):
         raise limits.long_line()
     try:

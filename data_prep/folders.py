@@ -22,7 +22,7 @@ from spinn_tensor.data_prep.temporary import clear_temporaries, delete_old, real
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Replaces `folder` by what `fill(temporary)` writes into an empty temporary folder beside it."""
+    """Replace `folder` by what `fill(temporary)` writes into an empty temporary folder beside it."""
     folder = real_path(folder)
     old = _old(folder)
     recover(folder)
@@ -46,7 +46,7 @@ def readable(folder: Path) -> Path:
 
 
 def recover(folder: Path) -> None:
-    """Puts whole what a killed writer left: deletes its temporaries, puts the predecessor back where NAME is missing.
+    """Put whole what a killed writer left: delete its temporaries, put the predecessor back where NAME is missing.
 
     Where another writer is at work, the predecessor stays: NAME may be missing between that one's renames.
     """

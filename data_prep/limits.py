@@ -13,29 +13,29 @@ from spinn_tensor.data_prep.errors import DataError
 
 
 class LongLine(DataError):
-    """Says that a line is too long; `limit` names the field of `Limits` that allows more."""
+    """Say that a line is too long; `limit` names the field of `Limits` that allows more."""
 
     limit = "max_line_bytes"
 
 
 class LongSentence(DataError):
-    """Says that a sentence is too long, as `LongLine` does of a line."""
+    """Say that a sentence is too long, as `LongLine` does of a line."""
 
     limit = "max_words"
 
 
 class Limits(NamedTuple):
-    """Says how long the longest line and the longest sentence may be."""
+    """Say how long the longest line and the longest sentence may be."""
 
     max_line_bytes: int = 1_000_000  # of a file, its end not counted
     max_words: int = 100_000  # of a sentence
 
     def long_line(self) -> LongLine:
-        """Makes the error for a line that is longer."""
+        """Make the error for a line that is longer."""
         return LongLine(f"a line of more than {self.max_line_bytes:,} bytes")
 
     def check_words(self, *sentences: Sequence[str]) -> None:
-        """Raises LongSentence naming the first word of a sentence that is one too many."""
+        """Raise LongSentence naming the first word of a sentence that is one too many."""
         for words in sentences:
             if len(words) > self.max_words:
                 first = (self.max_words + 1, words[self.max_words])

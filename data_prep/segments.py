@@ -18,3 +18,10 @@ def places(counts: np.ndarray) -> np.ndarray:
 def ragged_arange(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Count on from each first number: counts[0] numbers from first[0] on, counts[1] from first[1] on, ..."""
     return np.arange(int(counts.sum())) + np.repeat(first - starts(counts), counts)
+
+
+def mixed_bits(x: np.ndarray) -> np.ndarray:
+    """Mix bits as SplitMix64 ends (Steele, Lea & Flood 2014), uint64: every bit depends on all of x."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return x ^ (x >> np.uint64(31))

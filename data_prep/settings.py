@@ -85,7 +85,7 @@ class Settings:
         cls.__doc__ = "\n\n".join(parts)
 
     def __new__(cls, *values: Any, **named: Any) -> Self:
-        """Raises TypeError for an unknown keyword, as every class does, but with the nearest."""
+        """Raise TypeError for an unknown keyword, as every class does, but with the nearest."""
         known = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in named.keys() - known:
             raise TypeError(
@@ -104,7 +104,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Raises ConfigError for an unknown or missing key and for a value of another type."""
+        """Read what `to_dict` gave. Raises ConfigError for an unknown or missing key and a value of another type."""
         return cls(**checked_fields(cls, values))
 
 

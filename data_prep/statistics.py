@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.columns import (
+    SIDES,
     Corpus,
     SentenceColumns,
     lengths,
@@ -35,12 +36,12 @@ from spinn_tensor.data_prep.columns import (
     node_offsets,
 )
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.segments import places, starts
+from spinn_tensor.data_prep.segments import mixed_bits, places, starts
 from spinn_tensor.data_prep.tables.trace import trace_stack
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 
 _BLOCK = 1 << 16  # sentences whose stacks are followed at a time: the trace takes some 150 bytes a transition
-_GOLDEN, _MIX1, _MIX2 = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _WIDTHS = (1, 2, 5)  # of a histogram's bins, times a power of ten
 
 
@@ -195,21 +196,20 @@ def split_statistics(
 
 def corpus_sides(corpus: Corpus) -> dict[str, SentenceColumns]:
     """Return the sentences of a corpus, by what they are called."""
-    names = ("premise", "hypothesis") if corpus.n_sides == 2 else ("sentence",)
-    return dict(zip(names, corpus.sides, strict=True))
+    return dict(zip(SIDES[corpus.n_sides], corpus.sides, strict=True))
 
 
 def sentence_keys(columns: SentenceColumns) -> np.ndarray:
     """Number each sentence, (n,) uint64, equal for equal words in equal order."""
     place = places(lengths(columns)).astype(np.uint64)
-    keys = _mix(columns.token_ids.astype(np.uint64) + place * _GOLDEN)
+    keys = mixed_bits(columns.token_ids.astype(np.uint64) + place * _GOLDEN)
     return np.add.reduceat(keys, columns.token_offsets[:-1])
 
 
 def example_keys(corpus: Corpus) -> np.ndarray:
     """Number each example, (n,) uint64, whatever its label; a pair has another one the other way round."""
     *first, last = sentence_keys(corpus.sentences).reshape(corpus.n_sides, -1)
-    return last + _mix(first[0]) if first else last
+    return last + mixed_bits(first[0]) if first else last
 
 
 def overlap(
@@ -241,13 +241,6 @@ def coverage(
 def share(part: float, whole: float) -> float:
     """Return part / whole, NaN of nothing."""
     return part / whole if whole else math.nan
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """Mix bits as SplitMix64 ends (Steele, Lea & Flood 2014), uint64: every bit depends on all of x."""
-    x = (x ^ (x >> np.uint64(30))) * _MIX1
-    x = (x ^ (x >> np.uint64(27))) * _MIX2
-    return x ^ (x >> np.uint64(31))
 
 
 def _count_labels(labels: np.ndarray, n_labels: int) -> tuple[np.ndarray, int]:

@@ -29,7 +29,7 @@ def temporary_beside(
     path: Path,
     create: Callable[[Path], object],  # makes an empty file or folder of a name
 ) -> Iterator[Path]:
-    """Makes a file or folder to be renamed to `path` within the block; one that was not is deleted."""
+    """Make a file or folder to be renamed to `path` within the block; one that was not is deleted."""
     clear_temporaries(path.parent, escape(path.name))
     with ExitStack() as stack:
         while True:
@@ -50,7 +50,7 @@ def clear_temporaries(
     folder: Path,
     names: str,  # a pattern of `glob`
 ) -> bool:
-    """Deletes what killed writers of such names left; returns whether there are others, in use."""
+    """Delete what killed writers of such names left; return whether there are others, in use."""
     in_use = False
     for path in list(folder.glob(f".{names}.{'[0-9a-f]' * 8}.tmp")):
         try:
@@ -69,21 +69,21 @@ def clear_temporaries(
 
 
 def delete_old(path: Path) -> None:
-    """Deletes a file or folder if it, and all in it, is older than a day."""
+    """Delete a file or folder if it, and all in it, is older than a day."""
     with suppress(OSError):  # it is gone, or somebody else's
         if max(part.stat().st_mtime for part in (path, *path.rglob("*"))) < time.time() - DAY:
             _delete(path)
 
 
 def real_path(path: Path) -> Path:
-    """Follows ~ and a link to what is to be replaced; gives the path itself if it is no link, or one to no file."""
+    """Follow ~ and a link to what is to be replaced; give the path itself if it is no link, or one to no file."""
     path = expanded(path)
     real = Path(os.path.realpath(path)) if path.is_symlink() else path
     return path if path.exists() and not real.exists() else real  # /dev/stdout that is a pipe
 
 
 def shared_descriptor(path: Path) -> int | None:
-    """Opens what `path` stands for once more where it must not be replaced; None where it may be.
+    """Open what `path` stands for once more where it must not be replaced; None where it may be.
 
     That is a descriptor by name, /dev/stdout and the like, and the file that standard output or errors go to.
     """
@@ -105,7 +105,7 @@ def shared_descriptor(path: Path) -> int | None:
 
 
 def _locked(path: Path) -> int | None:
-    """Opens and locks; gives None where another has the lock, or the path is gone. OSError: there are no locks."""
+    """Open and lock; give None where another has the lock, or the path is gone. OSError: there are no locks."""
     try:
         import fcntl
     except ImportError as error:
@@ -125,7 +125,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _delete(path: Path) -> None:
-    """Deletes what can be deleted; the rest is left to the next writer."""
+    """Delete what can be deleted; the rest is left to the next writer."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

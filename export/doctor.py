@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple
 
+from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.export.session import has_nvidia_driver
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def cuda_provider_error() -> str | None:
     """Have a process of its own load onnxruntime's CUDA provider; return what the loader says where it cannot."""
     command = [sys.executable, "-c", LOAD_PROVIDER]
     said = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout
-    return " ".join(said.partition(ERROR)[2].split()) or None
+    return one_line(said.partition(ERROR)[2]) or None
 
 
 def _package_problems(facts: Facts) -> Iterator[Problem]:
@@ -225,7 +226,7 @@ def _runtime_facts(versions: Mapping[str, str | None]) -> tuple[str | None, str 
         runtime = importlib.import_module("onnxruntime")
         providers = list(runtime.get_available_providers())
     except (ImportError, AttributeError) as error:
-        return " ".join(str(error).split()), None, []
+        return one_line(error), None, []
     return None, getattr(runtime, "cuda_version", "") or None, providers
 
 

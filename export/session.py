@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.export.artefact import ArtefactError
 
 PROVIDERS = {
@@ -130,7 +131,7 @@ def _open(runtime: Any, path: Path, provider: str, threads: int | None) -> Any:
             str(path), options, providers=[name for name in wanted if name in offered]
         )
     except Exception as error:  # its exceptions have no base of their own
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if provider != "cpu" and type(error).__name__ not in (
             "InvalidProtobuf",
             "InvalidGraph",

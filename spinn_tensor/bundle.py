@@ -26,7 +26,7 @@ from torch import nn
 
 from spinn_tensor.config import ConfigError, ModelConfig, Settings, TextSettings, as_values, checked_metrics
 from spinn_tensor.data_prep.display import in_short
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, one_line
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable, write_folder
 from spinn_tensor.data_prep.paths import expanded
@@ -37,7 +37,6 @@ from spinn_tensor.hub import HUB_ID, HubOptions
 from spinn_tensor.tensor_files import (
     CheckpointError,
     check_tensors,
-    one_line,
     plain_name,
     plain_names,
     read_tensors,

@@ -124,7 +124,7 @@ class ModelConfig(Settings):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Raises ConfigError for an unknown or missing key and for a value of another type."""
+        """Read what `to_dict` gave. Raises ConfigError for an unknown or missing key and a value of another type."""
         fields = checked_fields(cls, values)
         labels = fields["labels"]
         if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):

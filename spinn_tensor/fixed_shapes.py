@@ -54,7 +54,7 @@ FIXED_KINDS = ("forest", "lanes")  # of tables that have a fixed shape
 
 
 class Shape(NamedTuple):
-    """Says what a batch of `n_examples` examples is laid into."""
+    """Say what a batch of `n_examples` examples is laid into."""
 
     n_examples: int  # pairs or sentences
     n_leaf_rows: int  # L
@@ -63,7 +63,7 @@ class Shape(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """Says what a batch takes at least."""
+    """Say what a batch takes at least."""
 
     n_examples: int
     n_tokens: int
@@ -79,7 +79,7 @@ class Demand(NamedTuple):
 
 
 class ShapeUse(NamedTuple):
-    """Counts what the batches of an epoch that are laid into one shape leave empty of it."""
+    """Count what the batches of an epoch that are laid into one shape leave empty of it."""
 
     shape: Shape
     n_batches: int

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from spinn_tensor.tensor_files import CheckpointError, one_line
+from spinn_tensor.data_prep.errors import one_line
+from spinn_tensor.tensor_files import CheckpointError
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # "owner/name", or "name"
 

@@ -23,7 +23,7 @@ MOMENTUM = 0.1  # of the running statistics
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Normalises (n, D) as `nn.BatchNorm1d`, told which rows count. Padding rows come out as zeros.
+    """Normalise (n, D) as `nn.BatchNorm1d`, told which rows count. Padding rows come out as zeros.
 
     A training batch of a single row has no variance: it is normalised by the running statistics and leaves them alone.
     """

@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from spinn_tensor.data_prep.errors import one_line
+
 COMPILED = "_orig_mod."  # before the names of what torch.compile was given
 
 
@@ -62,8 +64,3 @@ def plain_names(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if plain.setdefault(plain_name(name), tensor) is not tensor:
             raise CheckpointError(f"{path}: tensor {plain_name(name)!r} is there twice, compiled and not")
     return plain
-
-
-def one_line(error: Exception) -> str:
-    """Return the text of an error on one line."""
-    return " ".join(str(error).split())

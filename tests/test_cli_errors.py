@@ -73,7 +73,7 @@ OF_TRAINING: dict[str, tuple[list[str], str]] = {
     "bad value": (["--dropout", "2"], r"embedding_dropout: expected a probability"),
     "unknown preset": (["--preset", "x"], r"unknown preset 'x'"),
     "bad preset": (["--preset", "own.toml"], r"own.toml: training: unknown key 'epoch'"),
-    "node labels of pairs": (["--node-labels"], r"node_labels: only"),
+    "node labels of pairs": (["--node-labels"], r"node_labels: is for --corpus sst"),
     "extra without a file": (["--extra", "long"], r"extra: expected NAME=FILE"),
     "extra named like a split": (["--extra", "dev=dev.jsonl"], r"has a split 'dev' already"),
     "compiled LSTM": (["--compile", "--kind", "lstm"], r"compile: torch.compile cannot take an LSTM"),

@@ -30,6 +30,7 @@ _ONLY_FOR = {
     "labels": ("pairs", "sentences"),
     "binary": ("sst",),
     "phrases": ("sst",),
+    "node_labels": ("sst",),
 }
 _LISTS = ("train", "dev", "test", "extra", "fields", "labels")
 
@@ -128,8 +129,6 @@ class DataConfig(Settings):
                 raise ConfigError(f"extra: expected NAME=FILE, got {entry!r}")
         for name, value in self._paths(os.path.expanduser).items():
             object.__setattr__(self, name, value)
-        if self.node_labels and self.corpus != "sst":
-            raise ConfigError("node_labels: only the trees of --corpus sst have labels on every node")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"labels: got one twice: {', '.join(self.labels)}")
         for name, corpora in _ONLY_FOR.items():
@@ -146,7 +145,7 @@ class DataConfig(Settings):
 
     @property
     def limits(self) -> Limits:
-        """Tells how long a line and a sentence may be."""
+        """Tell how long a line and a sentence may be."""
         return Limits(self.max_line_bytes, self.max_words)
 
     def with_absolute_paths(self) -> DataConfig:

@@ -170,7 +170,7 @@ class LabelNames:
 
 @dataclass
 class PairFormat(LineFormat):
-    """Reads pairs of SNLI's schema, or with fields and labels of one's own."""
+    """Read pairs of SNLI's schema, or with fields and labels of one's own."""
 
     takes_text: ClassVar[bool] = False
     labels: LabelNames = field(default_factory=LabelNames)
@@ -218,7 +218,7 @@ class LabelledFormat(LineFormat):
 
 @dataclass
 class SstFormat(LineFormat):
-    """Reads the Stanford Sentiment Treebank (Socher et al., EMNLP 2013): labelled binary trees.
+    """Read the Stanford Sentiment Treebank (Socher et al., EMNLP 2013): labelled binary trees.
 
     Five classes, or two: then "very" is dropped, neutral nodes have no label and neutral sentences are left out.
     """
@@ -241,7 +241,7 @@ class SstFormat(LineFormat):
 
 
 class ListOpsFormat(LineFormat):
-    """Reads ListOps: a value and the binary parse of an expression, with any words in it."""
+    """Read ListOps: a value and the binary parse of an expression, with any words in it."""
 
     def read(self, line: str, skipped: Skipped) -> LineExample:
         """Return the expression in a line. Raises DataError."""
@@ -264,7 +264,7 @@ class ListOpsFormat(LineFormat):
 
 @dataclass
 class TreebankFormat(LineFormat):
-    """Reads sentences with their trees and nothing else: what a parser learns from, in whatever form the trees come.
+    """Read sentences with their trees and nothing else: what a parser learns from, in whatever form the trees come.
 
     Of records those of SNLI's schema, or with one sentence; two sentences of a line are one example. Labels are
     dropped, and a sentence that comes twice is two sentences.
@@ -294,7 +294,7 @@ class TreebankFormat(LineFormat):
 
 @dataclass
 class SentenceFormat(LineFormat):
-    """Reads a sentence a line: a record's, named by sentenceID or pairID, or a binary parse or text itself."""
+    """Read a sentence a line: a record's, named by sentenceID or pairID, or a binary parse or text itself."""
 
     field: str | None = (
         None  # of records: that with the parse or text, with or without its ending `_binary_parse`

@@ -81,7 +81,7 @@ def preparation_key(data: DataConfig) -> dict[str, Any]:
 
 
 def preparation_options(data: DataConfig) -> dict[str, Any]:
-    """Picks the options that a store depends on."""
+    """Pick the options that a store depends on."""
     values = data.to_dict()
     return {name: values[name] for name in PREPARED_WITH}
 

@@ -89,12 +89,12 @@ def extra_sources(data: DataConfig, others: Mapping[str, object]) -> dict[str, S
 
 def archive_source(corpus: str, path: Path, split: str) -> Source:
     """Find a split in the publisher's archive. Raises DataError for a corpus, or a split, that has none."""
-    folder, files = KINDS[corpus].folder, KINDS[corpus].files
-    if not folder:
+    kind = KINDS[corpus]
+    if not kind.folder:
         raise DataError(f"--corpus {corpus} is not read from an archive", path=path)
-    if split not in files:
-        raise DataError(f"no split {split!r}, expected one of {', '.join(files)}", path=path)
-    return Source((path,), f"{folder}/{files[split][0]}")
+    if split not in kind.files:
+        raise DataError(f"no split {split!r}, expected one of {', '.join(kind.files)}", path=path)
+    return Source((path,), f"{kind.folder}/{kind.files[split][0]}")
 
 
 def _published(corpus: str, path: Path) -> dict[str, Source]:
@@ -128,10 +128,14 @@ def _other_endings(corpus: str) -> tuple[str, ...]:
 
 def _splits_in(corpus: str, path: Path) -> list[str]:
     """Find those splits that training needs, and what else is there."""
-    folder, files = KINDS[corpus].folder, KINDS[corpus].files
+    kind = KINDS[corpus]
     try:
         with zipfile.ZipFile(path) as archive:
             members = set(archive.namelist())
     except (OSError, zipfile.BadZipFile):
-        return list(files)  # whoever reads it says what is wrong
-    return [split for split, names in files.items() if split in NEEDED or f"{folder}/{names[0]}" in members]
+        return list(kind.files)  # whoever reads it says what is wrong
+    return [
+        split
+        for split, names in kind.files.items()
+        if split in NEEDED or f"{kind.folder}/{names[0]}" in members
+    ]

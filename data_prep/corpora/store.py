@@ -34,6 +34,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
+    SIDES,
     Corpus,
     SentenceColumns,
     check_columns,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 KIND = "spinn_tensor corpus"  # other folders have a manifest.json, too
 FORMAT_VERSION = 1  # rises when an older reader would misread a store, or a newer one reads more
 MANIFEST, WORDS = "manifest.json", "words.json"
-_SIDES = {1: ("sentence",), 2: ("premise", "hypothesis")}
 _ARROW_UNLABELLED = -1  # what HF's ClassLabel takes for no label
 _MOST_SHORT = 1 << 16
 Value = TypeVar("Value")
@@ -238,7 +238,7 @@ def _dataset(split: Split, corpus: PreparedCorpus) -> datasets.Dataset:
 
     word_type = "uint16" if len(corpus.words) <= _MOST_SHORT else "int32"
     columns: dict[str, pa.Array] = {}
-    for side, sentences in zip(_SIDES[split.columns.n_sides], split.columns.sides, strict=True):
+    for side, sentences in zip(SIDES[split.columns.n_sides], split.columns.sides, strict=True):
         nodes = node_offsets(sentences)
         columns[f"{side}_words"] = _lists(sentences.token_ids.astype(word_type), sentences.token_offsets)
         columns[f"{side}_transitions"] = _lists(sentences.transitions.astype(bool), nodes)
@@ -262,7 +262,7 @@ def _lists(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
 def _split(table: pa.Table, n_words: int, n_labels: int) -> Split:
     import pyarrow as pa
 
-    names = _SIDES[1] if f"{_SIDES[1][0]}_words" in table.column_names else _SIDES[2]
+    names = SIDES[1] if f"{SIDES[1][0]}_words" in table.column_names else SIDES[2]
     sentences = concatenate(*(_sentences(table, side, n_words, n_labels) for side in names))
     labels = _from_arrow(_integers(table.column("label"), "label"), n_labels, "label")
     examples = pa.concat_arrays([pa.array([], pa.string()), *table.column("name").chunks])

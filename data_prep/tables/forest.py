@@ -21,7 +21,7 @@ from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves
 from spinn_tensor.data_prep.tables.rows import leaf_rows, pad_steps, state_rows
 from spinn_tensor.data_prep.tables.subtrees import share_subtrees
-from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, trace_stack
+from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, parents, trace_stack
 
 PADDING_ALLOWED = 0.10  # padding slots, as a part of the real ones, that keeping S at the height may cost
 STEP_OVERHEAD = 8  # slots' worth of time that a step costs besides its slots (docs/decisions.md)
@@ -61,7 +61,7 @@ def forest_tables(
     n_leaf_rows = leaf_rows(trace, n_leaf_rows, leaf_index)
     if leaf_index is not None:
         return _shared_tables(trace, n_leaf_rows, leaf_index)
-    parent = _parents(trace)
+    parent = parents(trace)
     level = _levels(parent)
     if width is None:
         width = choose_width(np.bincount(level))
@@ -121,18 +121,7 @@ def count_levels(
     lengths: np.ndarray,  # (B,) tokens of each sentence
 ) -> np.ndarray:  # (E,) int64
     """Count the compositions at each distance from the root, as many levels as the tallest tree is high."""
-    return np.bincount(_levels(_parents(trace_stack(transitions, lengths))))
-
-
-def _parents(trace: StackTrace) -> np.ndarray:  # (C,) int64
-    """Find the REDUCE that consumes each REDUCE's state, NONE for roots, all counted among the REDUCEs."""
-    n_reduces = len(trace.reduces)
-    number = np.full(len(trace.time), NONE, dtype=np.int64)
-    number[trace.reduces] = np.arange(n_reduces)
-    parent = np.full(n_reduces + 1, NONE, dtype=np.int64)  # leaves, NONE, write to the spare last entry
-    parent[number[trace.left]] = np.arange(n_reduces)
-    parent[number[trace.right]] = np.arange(n_reduces)
-    return parent[:n_reduces]
+    return np.bincount(_levels(parents(trace_stack(transitions, lengths))))
 
 
 def _levels(

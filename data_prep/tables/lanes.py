@@ -194,7 +194,7 @@ def thin_stack_tables(
 
 
 def _reads(trace: StackTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States read before each transition: stack top, second entry and next word, as flat positions or NONE."""
+    """Find what is read before each transition: stack top, second entry and next word, as flat positions or NONE."""
     position = np.arange(len(trace.time))
     top = np.where(trace.time > 0, position - 1, NONE)
     second = np.where(trace.time > 0, trace.below[position - 1], NONE)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spinn_tensor.data_prep.segments import mixed_bits
 from spinn_tensor.data_prep.tables.trace import StackTrace
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that its powers are invertible modulo 2**64
@@ -50,10 +51,7 @@ def _read_codes(trace: StackTrace, leaf_index: np.ndarray) -> np.ndarray:  # (M,
 
 def _prefix_hashes(trace: StackTrace, read: np.ndarray) -> np.ndarray:  # (M,) uint64
     """Sum over the prefix of mixed codes times powers of a base, modulo 2**64."""
-    mixed = read.astype(np.uint64) + np.uint64(1)
-    # splitmix64 (Steele et al. 2014)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed = mixed_bits(read.astype(np.uint64) + np.uint64(1))
     powers = np.cumprod(np.full(int(trace.time.max()) + 1, _BASE), dtype=np.uint64)
     sums = np.cumsum(mixed * powers[trace.time], dtype=np.uint64)
     starts = np.flatnonzero(trace.time == 0)

@@ -64,7 +64,7 @@ def pad_steps(
 
 
 def slots(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Step and place within its step of every slot of a ragged schedule, each (n,) int64."""
+    """Find step and place within its step of every slot of a ragged schedule, each (n,) int64."""
     counts = np.diff(offsets)
     step = np.repeat(np.arange(len(counts)), counts)
     return step, places(counts)

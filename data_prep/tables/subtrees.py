@@ -20,7 +20,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tables.hoist import kind_of_children
-from spinn_tensor.data_prep.tables.trace import NONE, StackTrace
+from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, parents
 
 
 @in_short
@@ -66,11 +66,5 @@ def _consumers(trace: StackTrace) -> tuple[np.ndarray, np.ndarray]:
 
     Roots report to NONE, a spare last entry, which never becomes ready.
     """
-    n_reduces = len(trace.reduces)
-    number = np.full(len(trace.time), n_reduces)
-    number[trace.reduces] = np.arange(n_reduces)
-    parent = np.full(n_reduces + 1, NONE)  # leaves write to the spare last entry
-    parent[number[trace.left]] = np.arange(n_reduces)
-    parent[number[trace.right]] = np.arange(n_reduces)
     composed = trace.reduce_mask[trace.left].astype(np.int64) + trace.reduce_mask[trace.right]
-    return parent[:n_reduces], np.append(composed, n_reduces + 1)
+    return parents(trace), np.append(composed, len(composed) + 1)

@@ -88,3 +88,14 @@ def trace_stack(
         right=reduces - 1,
         roots=ends - 1,
     )
+
+
+def parents(trace: StackTrace) -> np.ndarray:  # (C,) int64
+    """Find the REDUCE that consumes each REDUCE's state, NONE for roots, all counted among the REDUCEs."""
+    n_reduces = len(trace.reduces)
+    number = np.full(len(trace.time), NONE, dtype=np.int64)
+    number[trace.reduces] = np.arange(n_reduces)
+    parent = np.full(n_reduces + 1, NONE, dtype=np.int64)  # leaves, NONE, write to the spare last entry
+    parent[number[trace.left]] = np.arange(n_reduces)
+    parent[number[trace.right]] = np.arange(n_reduces)
+    return parent[:n_reduces]

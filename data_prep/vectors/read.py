@@ -5,8 +5,8 @@ GloVe's text is a word and its D numbers a line, separated by one blank each:
     the 0.27204 -0.06203 -0.1884 …
 
 word2vec's text has a first line besides with the number of words and D; fastText has published files that count wrong,
-and so does what `head` leaves of any. Lines end at "\\n" alone, for words hold other line ends of Unicode; a few words of
-glove.840B hold blanks (`. . .`), and so numbers are counted from the right.
+and so does what `head` leaves of any. Lines end at "\\n" alone, for words hold other line ends of Unicode; a few words
+of glove.840B hold blanks (`. . .`), and so numbers are counted from the right.
 
 word2vec's binary form is "V D\\n", then V times a word, a blank and D little-endian float32. Some writers end each
 vector with a newline, which is then taken off the next word.

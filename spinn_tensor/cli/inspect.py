@@ -36,7 +36,7 @@ from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import FIXED_KINDS, shape_use
 from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
 from spinn_tensor.training.loop import Observer
-from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, run_config
+from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of_preset, run_config
 from spinn_tensor.training.run import with_corpus
 from spinn_tensor.training.text_trees import read_splits
 
@@ -215,7 +215,7 @@ def bar(part: float, length: int) -> str:
 def _settings(args: argparse.Namespace) -> RunConfig:
     """Return settings, of which data, batch size, seed and width matter here. Raises ConfigError and DataError."""
     given = given_data(args)
-    corpus = prepared_from(given.get("data")) or corpus_of(args.preset)
+    corpus = prepared_from(given.get("data")) or corpus_of_preset(args.preset)
     data = DataConfig(**{"corpus": corpus, "skip_bad": True, **given})
     settings = run_config(args.preset or DEFAULT_PRESETS[data.corpus], data)
     return settings.changed(**given_settings(args, "training", "encoder"))

@@ -36,7 +36,7 @@ from spinn_tensor.cli import (
 from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.errors import DataError, DataWarning
+from spinn_tensor.data_prep.errors import DataError, DataWarning, one_line
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.tensor_files import CheckpointError
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ERRORS as error:
         if args.debug:
             raise
-        print(f"spinn: {_rank()}error: {_one_line(error)}{_remedy(error, args)}", file=sys.stderr)
+        print(f"spinn: {_rank()}error: {_reason(error)}{_remedy(error, args)}", file=sys.stderr)
         return 1
 
 
@@ -163,7 +163,7 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
     return ""
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or "out of memory"  # a MemoryError has no text
+    return one_line(error) or "out of memory"  # a MemoryError has no text

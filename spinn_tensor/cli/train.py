@@ -24,7 +24,7 @@ from spinn_tensor.data_prep.corpora.splits import prepared_from
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
 from spinn_tensor.training.distributed import Ranks, joined
 from spinn_tensor.training.hardware import missing_to_compile
-from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of, is_file, preset_table, run_config
+from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of_preset, is_file, preset_table, run_config
 from spinn_tensor.training.run import (
     Results,
     check_same_run,
@@ -246,7 +246,9 @@ def new_run(args: argparse.Namespace, note: Note = lambda text: None) -> RunConf
     `note` is told what the run does for want of something, as a line for its user.
     """
     given = given_data(args)
-    data = DataConfig(**{"corpus": prepared_from(given.get("data")) or corpus_of(args.preset), **given})
+    data = DataConfig(
+        **{"corpus": prepared_from(given.get("data")) or corpus_of_preset(args.preset), **given}
+    )
     return _of_preset(args.preset or DEFAULT_PRESETS[data.corpus], data, args, note)
 
 

@@ -25,7 +25,7 @@ def run_lstm(
 ) -> tuple[
     Tensor, Tensor
 ]:  # (L, directions * H) in packed order; the last h of each direction, (directions, B, H)
-    """Runs an LSTM of one layer over the words of each sentence, in the type of its weights.
+    """Run an LSTM of one layer over the words of each sentence, in the type of its weights.
 
     Autocast is off inside: on CUDA it would have cuDNN compute in float16, whatever type was asked for.
     """

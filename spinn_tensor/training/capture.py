@@ -25,7 +25,7 @@ Signature = tuple[Any, ...]
 
 
 class CapturedSteps:
-    """Runs one step function over bundles of few shapes."""
+    """Run one step function over bundles of few shapes."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class CapturedSteps:
 
 
 class Recording:
-    """Runs the step on buffers of one shape."""
+    """Run the step on buffers of one shape."""
 
     def __init__(self, step: Step, bundle: Any, device: torch.device, pool: Any) -> None:
         self.inputs = map_tensors(bundle, lambda tensor: torch.empty_like(tensor, device=device))

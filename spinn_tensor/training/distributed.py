@@ -26,6 +26,7 @@ import torch.distributed
 from torch import Tensor
 
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.errors import one_line
 
 # Longer than any wait for rank 0, which reads, evaluates and writes while the others stand still.
 PATIENCE = timedelta(hours=2)
@@ -35,11 +36,11 @@ T = TypeVar("T")
 
 
 class LostRank(RuntimeError):
-    """Says that another process of the job is gone; its text is one line."""
+    """Say that another process of the job is gone; its text is one line."""
 
 
 class Interrupted(Exception):
-    """Says that a signal asked the run to end; its last checkpoint is written. All ranks raise it at the same step."""
+    """Say that a signal asked the run to end; its last checkpoint is written. All ranks raise it at the same step."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -48,7 +49,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Ranks:
-    """Says which of the processes that train together this is; without torchrun the only one."""
+    """Say which of the processes that train together this is; without torchrun the only one."""
 
     rank: int = 0
     size: int = 1
@@ -92,7 +93,7 @@ ALONE = Ranks()
 
 
 class SignalPoll:
-    """Finds which signal asks the job to end: any rank's, known to all ranks at the same step.
+    """Find which signal asks the job to end: any rank's, known to all ranks at the same step.
 
     The ranks' answers of one step are collected while the next one runs, so that no step waits for them.
     """
@@ -142,7 +143,7 @@ def joined(
             raise
         if launch_id():
             time.sleep(SECONDS_TO_BE_ENDED)
-        lost = LostRank(f"another process of the job is gone ({_one_line(error)})")
+        lost = LostRank(f"another process of the job is gone ({one_line(error)})")
         _tell_torchrun(lost)
         raise lost from None
 
@@ -248,11 +249,7 @@ def _is_of_a_lost_rank(error: Exception) -> bool:
 def _tell_torchrun(error: Exception) -> None:
     """Leave the cause for the report with which torchrun ends."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        text = f"{type(error).__name__}: {_one_line(error)}"
+        text = f"{type(error).__name__}: {one_line(error)}"
         extra = {"py_callstack": text, "timestamp": str(int(time.time()))}  # it prints the former
         cause = {"message": {"message": text, "extraInfo": extra}}
         Path(path).write_text(json.dumps(cause), encoding="utf-8")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

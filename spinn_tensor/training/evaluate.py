@@ -20,7 +20,7 @@ from spinn_tensor.training.objective import targets
 
 
 class ClassScores(NamedTuple):
-    """Tells how well one class was found; None where there is nothing to divide by."""
+    """Tell how well one class was found; None where there is nothing to divide by."""
 
     precision: float | None  # of the examples predicted so
     recall: float | None  # of the examples with this gold label
@@ -29,7 +29,7 @@ class ClassScores(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Tells how often the model was right, from counts of (gold label, predicted label)."""
+    """Tell how often the model was right, from counts of (gold label, predicted label)."""
 
     labels: tuple[str, ...]
     confusion: list[list[int]]  # [gold][predicted]
@@ -85,7 +85,7 @@ class Scores(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Holds the scores of the examples, of all nodes where the model learnt their labels, and of its own trees."""
+    """Hold the scores of the examples, of all nodes where the model learnt their labels, and of its own trees."""
 
     scores: Scores | None  # None for a model that only parses
     node_scores: Scores | None
@@ -112,7 +112,7 @@ class Evaluation(NamedTuple):
 
 
 class _Tally:
-    """Adds up the batches of an evaluation."""
+    """Add up the batches of an evaluation."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.labels = model, model.config.labels

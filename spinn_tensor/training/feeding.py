@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 
 class Feed(NamedTuple):
-    """Holds what one step of one rank runs on, on the host; pinned where the model is on a GPU."""
+    """Hold what one step of one rank runs on, on the host; pinned where the model is on a GPU."""
 
     rows: np.ndarray  # (B,) int64, of the whole step
     batches: list[Batch]  # this rank's, one a microbatch

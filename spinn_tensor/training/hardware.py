@@ -32,6 +32,7 @@ from typing import NamedTuple
 import torch
 
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.errors import one_line
 
 SECONDS_OF_A_LOOK = 60.0  # a compiler that takes longer to read a header is none
 OLDEST_GPU = (7, 0)  # that Triton compiles for
@@ -60,7 +61,7 @@ def keep_freed_memory() -> bool:
 
 
 class Missing(NamedTuple):
-    """Names something that torch.compile needs and does not find."""
+    """Name something that torch.compile needs and does not find."""
 
     what: str
     remedy: str
@@ -103,7 +104,7 @@ def _missing_triton() -> Missing | None:
     try:
         importlib.import_module("triton")
     except Exception as error:  # a broken installation may raise anything
-        return Missing(f"Triton cannot be imported: {_one_line(str(error))}", "pip install triton")
+        return Missing(f"Triton cannot be imported: {one_line(error)}", "pip install triton")
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST_GPU:
         name = torch.cuda.get_device_name()
         return Missing(f"Triton does not know a GPU as old as {name}", "train without --compile")
@@ -138,16 +139,12 @@ def _missing_headers(compiler: str, language: str) -> Missing | None:
             timeout=SECONDS_OF_A_LOOK,
         )
     except (OSError, subprocess.TimeoutExpired) as failure:
-        return Missing(f"{compiler} does not run: {_one_line(str(failure))}", "name another in CC or CXX")
+        return Missing(f"{compiler} does not run: {one_line(failure)}", "name another in CC or CXX")
     if done.returncode == 0:
         return None
     said = done.stderr.splitlines() or [""]
     error = next((line for line in said if "error" in line), said[0])
-    what = f"{compiler} cannot read Python.h, looked for in {folder}: {_one_line(error)}"
+    what = f"{compiler} cannot read Python.h, looked for in {folder}: {one_line(error)}"
     return Missing(
         what, "apt install python3-dev libc6-dev, or the headers of this Python from where it came"
     )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

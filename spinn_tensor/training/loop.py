@@ -68,7 +68,7 @@ class Observer:
         """Is called before the first step of a session; `unit` is what an example is: "pairs" or "sentences"."""
 
     def note(self, text: str) -> None:
-        """Takes a remark."""
+        """Take a remark."""
 
     def trained(self, progress: Progress, batch_size: int) -> None:
         """Is called after each step; `progress` lags behind in nothing but the losses."""
@@ -95,7 +95,7 @@ class Observer:
 
 
 class Task(NamedTuple):
-    """Says what is trained on what."""
+    """Say what is trained on what."""
 
     model: Model
     vocabulary: Vocabulary
@@ -105,7 +105,7 @@ class Task(NamedTuple):
 
 
 class Trainer:
-    """Trains a model; `fit` returns when the epochs are done or early stopping ends the run.
+    """Train a model; `fit` returns when the epochs are done or early stopping ends the run.
 
     Raises TrainingError where no evaluation could be the best one.
     """
@@ -305,7 +305,8 @@ class Trainer:
         progress = self.progress
         now = time.perf_counter()
         loss = progress.window_loss / max(progress.window_steps, 1)
-        speed = self._window_examples / max(now - self._window_start, 1e-9)
+        seconds = max(now - self._window_start, 1e-9)
+        speed, waiting = self._window_examples / seconds, self._window_waited / seconds  # waiting: for data
         rate = learning_rate(self.config, progress.step - 1, progress.epoch)
         figures = {name: value.item() for name, value in self.method.figures().items()}
         self.log.write(
@@ -316,9 +317,7 @@ class Trainer:
             learning_rate=rate,
             **figures,
             examples_per_second=round(speed, 1),
-            waiting=round(
-                self._window_waited / max(now - self._window_start, 1e-9), 4
-            ),  # for data, of the time
+            waiting=round(waiting, 4),
             seconds=round(now - self._session_start, 3),
         )
         self.observer.measured(progress, loss, rate, speed, figures)

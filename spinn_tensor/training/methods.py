@@ -28,7 +28,7 @@ N_LOSSES = 2  # that a supervised step is observed by: of the task, and of the t
 
 
 class Method:
-    """Says how to train one model; a subclass says what a batch is made of and what its loss is."""
+    """Say how to train one model; a subclass says what a batch is made of and what its loss is."""
 
     later = frozenset({"losses"})  # of `tensors`, those that the states of older runs have not
 
@@ -86,7 +86,7 @@ class Method:
 
 
 class Classify(Method):
-    """Trains by the classification loss on given trees, or on none."""
+    """Train by the classification loss on given trees, or on none."""
 
     def __init__(self, model: Model, compiled: bool, class_weights: Tensor | None = None) -> None:
         super().__init__(model, class_weights)
@@ -117,7 +117,7 @@ class Classify(Method):
 
 
 class Supervise(Method):
-    """Trains by the transition loss beside the classification loss."""
+    """Train by the transition loss beside the classification loss."""
 
     def __init__(
         self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None
@@ -172,7 +172,7 @@ class Supervise(Method):
 
 
 class Reinforce(Supervise):
-    """Trains by the policy gradient, after `warmup_steps` under supervision."""
+    """Train by the policy gradient, after `warmup_steps` under supervision."""
 
     def __init__(
         self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None

@@ -9,7 +9,7 @@ from typing import IO, Any, Self
 
 
 class MetricsLog:
-    """Appends to metrics.jsonl of a run, one JSON object a line.
+    """Append to metrics.jsonl of a run, one JSON object a line.
 
     A checkpoint remembers `position`; a resumed run cuts off what was written after it, so that every step
     is in the file once.

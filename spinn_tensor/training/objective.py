@@ -28,7 +28,7 @@ from spinn_tensor.model.classifiers import Model
 
 
 class Totals(NamedTuple):
-    """Counts what the means of a step's losses are over: all its examples, in all microbatches on all ranks."""
+    """Count what the means of a step's losses are over: all its examples, in all microbatches on all ranks."""
 
     examples: Tensor  # () float
     labels: Tensor  # () float, labelled pairs, sentences or nodes, by the weights of their classes; 1 if there are none

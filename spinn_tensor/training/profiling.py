@@ -206,9 +206,8 @@ def operators_of(
 ) -> list[Operator]:
     """Return what each operator, or on a GPU each kernel and copy, cost in a step; dearest first."""
     rows = [row for row in averages if not row.is_user_annotation and not row.key.startswith(MARK)]
-    if (
-        of_gpu
-    ):  # operators have their kernels' time beside the kernels themselves, which alone a replay leaves
+    if of_gpu:
+        # operators have their kernels' time beside the kernels themselves, which alone a replay leaves
         rows = [row for row in rows if row.device_type != DeviceType.CPU]
     microseconds = [row.self_device_time_total if of_gpu else row.self_cpu_time_total for row in rows]
     total = sum(microseconds) or 1.0

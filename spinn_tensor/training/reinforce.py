@@ -37,7 +37,7 @@ from spinn_tensor.model.classifiers import Model
 
 
 class Moments(NamedTuple):
-    """Holds the running mean and mean square of the rewards, corrected for having begun at nothing."""
+    """Hold the running mean and mean square of the rewards, corrected for having begun at nothing."""
 
     weight: Tensor  # () float
     first: Tensor  # () float, weight times the mean
@@ -62,7 +62,7 @@ class Moments(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """Holds what the samples of a batch came to."""
+    """Hold what the samples of a batch came to."""
 
     rewards: Tensor  # (S, E), differentiable; 0 for examples without a label
     log_probabilities: Tensor  # (S, E) of all choices of the sample

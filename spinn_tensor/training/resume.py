@@ -32,8 +32,9 @@ from torch import Tensor
 
 from spinn_tensor.bundle import read_object
 from spinn_tensor.data_prep.columns import Corpus
+from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.data_prep.settings import checked_fields
-from spinn_tensor.tensor_files import CheckpointError, check_tensors, one_line, read_tensors
+from spinn_tensor.tensor_files import CheckpointError, check_tensors, read_tensors
 from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.methods import Method
 
@@ -43,7 +44,7 @@ OLD_STATE_JSON, OLD_STATE_TENSORS = "training_state.json", "training_state.safet
 
 @dataclass
 class Progress:
-    """Says where a run is. Sums of losses are floats of finished readings, so that they are exact."""
+    """Say where a run is. Sums of losses are floats of finished readings, so that they are exact."""
 
     step: int = 0  # optimiser steps done
     epoch: int = 0  # epochs finished
@@ -63,7 +64,7 @@ class Progress:
 
 
 class TrainingState(NamedTuple):
-    """Holds what of a checkpoint only resuming reads."""
+    """Hold what of a checkpoint only resuming reads."""
 
     progress: Progress
     optimizer: Mapping[str, dict[str, Tensor]]  # of each parameter: "square_avg" and "step", or none

@@ -49,7 +49,7 @@ CHANGEABLE = ("training.epochs", "training.save_every", "training.log_every", "t
 
 
 class Results(NamedTuple):
-    """Tells what a finished run achieved."""
+    """Tell what a finished run achieved."""
 
     progress: Progress
     evaluations: dict[str, Evaluation]  # of the best checkpoint: dev, test, …

@@ -48,7 +48,7 @@ from spinn_tensor.training.phases import Phase
 
 
 class TrainStep:
-    """Takes a step: zero_grad, loss, backward, reduction, clip, optimiser; nothing waits for the device."""
+    """Take a step: zero_grad, loss, backward, reduction, clip, optimiser; nothing waits for the device."""
 
     def __init__(
         self,

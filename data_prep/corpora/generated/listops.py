@@ -24,11 +24,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from spinn_tensor.data_prep.corpora.formats import DIGITS
 from spinn_tensor.data_prep.corpora.generated.draw import Draw
 
-VERSION = 1  # of the generator: another version gives other bytes for the same configuration
+VERSION = 1  # of the generator: another version gives other examples for the same configuration
 SPLITS = ("train", "dev", "test")
-LABELS = tuple("0123456789")
+LABELS = DIGITS
 OPERATORS = MIN, MAX, MED, SUM = ("[MIN", "[MAX", "[MED", "[SM")
 END = "]"
 NESTED = 0.25  # of the arguments are expressions
@@ -37,7 +38,7 @@ N_ARGUMENTS = (2, 3, 4, 5)  # one of these at random
 
 @dataclass(frozen=True)
 class ListOpsConfig:
-    """Say what is generated; the same configuration gives the same bytes."""
+    """Say what is generated; the same configuration gives the same examples."""
 
     seed: int = 0
     n_train: int = 90_000

@@ -172,7 +172,7 @@ def _run_config(name: str, preset: Preset, data: DataConfig) -> RunConfig:
     return RunConfig(name, data, encoder, classifier, preset.training, preset.parsing)
 
 
-def corpus_of(preset: str | None) -> str:
+def corpus_of_preset(preset: str | None) -> str:
     """Return the corpus that a preset is made for; "logic" for those made for any, and for none."""
     return (None if preset is None else find_preset(preset).corpus) or "logic"
 
@@ -199,7 +199,7 @@ def preset_toml(name: str) -> str:
     lines = [f"summary = {_toml(preset.summary)}"]
     if preset.corpus is not None:
         lines.append(f"corpus = {_toml(preset.corpus)}")
-    values = _run_config(name, preset, DataConfig(corpus=corpus_of(name))).to_dict()
+    values = _run_config(name, preset, DataConfig(corpus=corpus_of_preset(name))).to_dict()
     for table in TABLES:
         lines += ["", f"[{table}]"]
         for key, item in settable(table).items():

@@ -17,6 +17,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
 from spinn_tensor.data_prep.corpora.generated.draw import Draw
 from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     NounPhrase,
@@ -35,8 +36,8 @@ from spinn_tensor.data_prep.corpora.generated.logic.sampling import (
 )
 from spinn_tensor.data_prep.corpora.generated.logic.semantics import DOMAIN_SIZE, label
 
-VERSION = 1  # of the generator: another version gives other bytes for the same configuration
-LABELS = ENTAILMENT, NEUTRAL, CONTRADICTION = ("entailment", "neutral", "contradiction")
+VERSION = 1  # of the generator: another version gives other examples for the same configuration
+LABELS = ENTAILMENT, NEUTRAL, CONTRADICTION = NLI_LABELS
 SPLITS = ("train", "dev", "test", "long")
 SHORT = Shape(adjective=0.25, clause=0.35, object_clause=0.15, transitive=0.35, negated=0.2)
 LONG = Shape(adjective=0.5, clause=0.6, object_clause=0.5, transitive=0.6, negated=0.2)
@@ -49,7 +50,7 @@ SLACK = 0.004  # of a pool: how far a label may be ahead of another among pairs 
 
 @dataclass(frozen=True)
 class LogicConfig:
-    """Say what is generated; the same configuration gives the same bytes."""
+    """Say what is generated; the same configuration gives the same examples."""
 
     seed: int = 0
     n_train: int = 18_000
@@ -140,7 +141,7 @@ def _cut(pairs: list[Pair], sizes: dict[str, Counter[str]]) -> dict[str, list[Pa
 
 
 class _Pool:
-    """Collects new pairs until every label has its number of single pairs and of pairs from contrast sets."""
+    """Collect new pairs until every label has its number of single pairs and of pairs from contrast sets."""
 
     def __init__(self, config: LogicConfig, wanted: Counter[str], seen: set[tuple[str, str]]) -> None:
         n_sets = int(config.contrast * wanted.total() / 4)  # with each of the two other labels
