@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from spinn_tensor.cli import train
-from spinn_tensor.cli.main import main
+from spinn_tensor.cli.main import build_parser, main
+from spinn_tensor.cli.seeds import check_seeds
+from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from tests.tiny_runs import PRESET, SMALL, TINY_LOGIC, assert_same_run, pair_arguments, same_threads
 from tests.tiny_training import Stop
@@ -97,3 +99,10 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--seeds", "3"]
     assert main([*arguments, "--output", str(output)]) == 0
     assert json.loads((output / "seeds.json").read_text())["splits"]["dev"]["accuracy"]["std"] is None
+
+
+def test_seeds_are_for_one_process(tmp_path: Path) -> None:
+    args = build_parser().parse_args(["train", "--seeds", "1", "2"])
+    with pytest.raises(ConfigError, match="one process"):
+        check_seeds(args, tmp_path, n_processes=2)
+    check_seeds(args, tmp_path, n_processes=1)

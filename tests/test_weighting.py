@@ -17,7 +17,7 @@ from spinn_tensor.training.checkpoint import train_command
 from spinn_tensor.training.config import DataConfig, ParsingConfig, TrainingConfig
 from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.methods import make_method
-from spinn_tensor.training.objective import Totals, count_rows, training_loss
+from spinn_tensor.training.objective import Totals, count_rows, supervised_loss, training_loss
 from spinn_tensor.training.presets import read_preset, run_config
 from spinn_tensor.training.reinforce import roll_out
 from spinn_tensor.training.weighting import class_weights
@@ -152,3 +152,14 @@ def test_progress_shows_both_losses(tmp_path: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().err
     assert "(task " in shown
     assert "transitions " in shown
+
+
+@pytest.mark.parametrize("kind", ["bow", "spinn"])
+def test_a_weighted_loss_is_one_compiled_graph(kind: str, tmp_path: Path) -> None:
+    vocabulary, corpus = pairs(tmp_path, n_pairs=6)
+    model, weights = pair_model(kind, vocabulary).eval(), torch.tensor([0.5, 1.0, 4.0])
+    batch = make_batch(corpus, "lanes" if kind == "spinn" else model.encoder.table_kind)
+    loss = supervised_loss if kind == "spinn" else training_loss
+    inputs = (model, batch, None, 2.5, None, weights) if kind == "spinn" else (model, batch, None, weights)
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*inputs), loss(*inputs))
