@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +111,21 @@ def test_the_first_result_comes_before_the_input_ends(form: str, first: str, par
         assert (running.returncode, err) == (0, b"")
 
 
+def test_the_first_shard_comes_before_the_input_ends(pair_run: Path, tmp_path: Path) -> None:
+    first = tmp_path / "out" / "shard-00000.npy"
+    arguments = ["encode", pair_run, "--input", "-", "--output", tmp_path / "out", "--shard-size", "2"]
+    with ended(process(*arguments)) as running:
+        assert running.stdin is not None
+        running.stdin.write(b"dogs\n\n")
+        running.stdin.flush()
+        while not first.exists() and running.poll() is None:
+            time.sleep(0.05)
+        assert running.poll() is None
+        assert np.isnan(np.load(first)).any(1).tolist() == [False, True]
+        running.communicate(b"cats\n", timeout=WAIT)
+        assert running.returncode == 0
+
+
 def test_an_error_ends_it_while_the_input_goes_on(parser_run: Path) -> None:
     with ended(process("parse", "--model", parser_run, "--input", "-")) as running:
         assert running.stdin is not None
@@ -135,9 +152,18 @@ def test_whoever_reads_no_further_ends_it(parser_run: Path) -> None:
 
 
 @pytest.fixture
-def pipe(tmp_path: Path) -> Path:
+def pipe(tmp_path: Path) -> Iterator[Path]:
+    """A pipe by name; a test that waits for it for ever fails."""
     os.mkfifo(tmp_path / "pipe")
-    return tmp_path / "pipe"
+
+    def fail(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(WAIT)
+    yield tmp_path / "pipe"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def test_blocks_of_a_pipe_are_what_is_there(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +182,23 @@ def test_blocks_of_a_pipe_are_what_is_there(pipe: Path, monkeypatch: pytest.Monk
             many += block
     assert many == ["b\n"] * 100
     assert list(blocks) == []
+
+
+def test_blocks_of_long_lines_have_few(pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BLOCK_CHARACTERS", 100)
+    lines = ["a" * 59 + "\n"] * 9
+    (tmp_path / "file").write_text("".join(lines))
+    with os.fdopen(os.open(pipe, os.O_RDWR), "wb", buffering=0) as file:
+        file.write("".join(lines).encode())
+        blocks = line_blocks(pipe, lambda: open_text(pipe))
+        of_pipe: list[str] = []
+        while len(of_pipe) < 9:
+            block = next(blocks)
+            assert len(block) <= 2
+            of_pipe += block
+    assert of_pipe == lines
+    of_file = list(line_blocks(tmp_path / "file", lambda: open_text(tmp_path / "file")))
+    assert list(map(len, of_file)) == [2, 2, 2, 2, 1]
 
 
 @pytest.mark.parametrize("n_lines", [0, 1, 4, 9])
