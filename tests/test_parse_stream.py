@@ -230,5 +230,5 @@ def test_whoever_takes_no_more_lines_ends_the_reading(pipe: Path, monkeypatch: p
         next(blocks)
         (reader,) = set(threading.enumerate()) - before
         blocks.close()
-    reader.join(WAIT)
-    assert not reader.is_alive()
+        reader.join(WAIT / 2)
+        assert not reader.is_alive()
