@@ -6,7 +6,7 @@
     A dog (really) barks.                   text: all else, also where the bracket that it begins with is closed and no
                                             other ends it: ( Laughs ) That is funny .
 
-This rule holds wherever a sentence is read; `trees` of a `SentenceReader` says "text" or "parses" where it is wrong.
+This rule holds wherever a sentence is read; `notation` says "text" or "parses" where it is wrong.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def one_notation(name: str) -> Notation:
     raise ConfigError(f"notation: expected one of {', '.join(NOTATIONS)}, got {name!r}")
 
 
-def notation(text: str) -> Literal["binary", "penn", "text"]:
+def notation_of(text: str) -> Literal["binary", "penn", "text"]:
     """Tell what a text is, as the top of this module says."""
     if not text.startswith("("):
         text = text.lstrip()
@@ -78,11 +78,11 @@ class SentenceReader:
 
     tokenize: Tokenize | None = None  # None: text is refused
     binarize: str = DEFAULT_BINARIZE
-    trees: Notation = "auto"  # "text" or "parses" where `notation` is not asked
+    notation: Notation = "auto"  # "text" or "parses" where `notation_of` is not asked
 
     def read(self, text: str, field: str | None = None) -> Sentence:
         """Return a tree, a binary parse as it is, or words. Raises DataError naming the field."""
-        found = notation(text) if self.trees == "auto" else self.trees
+        found = notation_of(text) if self.notation == "auto" else self.notation
         if found == "penn" or (found == "parses" and _PENN.match(text.lstrip())):
             return self._binarized(text, field)
         if found == "text" and self.tokenize is not None:
@@ -124,6 +124,6 @@ def tree_of(sentence: Sentence, field: str | None = None) -> Tree:
     try:
         return parse_binary(sentence)
     except DataError as error:
-        is_text = not (field or "").endswith(PARSE) and notation(sentence) == "text"
+        is_text = not (field or "").endswith(PARSE) and notation_of(sentence) == "text"
         reason = f"{error.reason}; {WITHOUT_PARSE}" if is_text else error.reason
         raise DataError(reason, field=field, token=error.token) from None

@@ -286,3 +286,43 @@ def test_encoding_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Pa
     assert np.abs(text[0] - other).max() > 1e-4
     assert main([*command, "--parser", "packaged"]) == 0
     np.testing.assert_allclose(np.load(target)[4], text[0], rtol=1e-5)
+
+
+def test_what_looks_like_a_tree_is_text_where_it_is_said(
+    spinn_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """The brackets of a text that is wholly in them are words then, in every command and in Python."""
+    text, tree = "( dogs bark )", "( -LRB- ( dogs ( bark -RRB- ) ) )"
+    assert Pipeline.from_pretrained(notation="text").parse(text).count("-LRB-") == 1
+    assert "-LRB-" not in Pipeline.from_pretrained().parse(text)
+    for options, expected in (([], 0), (["--notation", "text"], 1)):
+        assert main(["parse", text, *options]) == 0
+        assert capsys.readouterr().out.count("-LRB-") == expected
+    vectors = {}
+    for name, sentence, options in (
+        ("text", text, ["--notation", "text"]),
+        ("tree", tree, []),
+        ("auto", text, []),
+    ):
+        (tmp_path / "in.txt").write_text(sentence + "\n")
+        target = tmp_path / f"{name}.npy"
+        assert (
+            main(
+                [
+                    "encode",
+                    str(spinn_run),
+                    "--input",
+                    str(tmp_path / "in.txt"),
+                    "--output",
+                    str(target),
+                    *options,
+                ]
+            )
+            == 0
+        )
+        vectors[name] = np.load(target)[0]
+    np.testing.assert_allclose(vectors["text"], vectors["tree"], rtol=1e-5)
+    assert np.abs(vectors["text"] - vectors["auto"]).max() > 1e-6
+    command = ["predict", str(spinn_run), "--premise", text, "--hypothesis", "dogs"]
+    assert [main([*command, "--notation", choice]) for choice in ("text", "parses")] == [0, 0]
+    assert capsys.readouterr().out.count("─ -LRB-") == 1

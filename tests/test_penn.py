@@ -24,7 +24,7 @@ from spinn_tensor.data_prep.penn import (
     to_binary,
     without_traces,
 )
-from spinn_tensor.data_prep.text import SentenceReader, Words, notation
+from spinn_tensor.data_prep.text import SentenceReader, Words, notation_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from tests.machines import needs_shared
@@ -125,7 +125,7 @@ def test_a_tree_of_traces_has_no_words() -> None:
 def test_binary_trees_as_penn_trees(transitions: np.ndarray) -> None:
     tree = tree_of(transitions)
     text = format_penn(PennTree.of_binary(tree))
-    assert notation(text) == "penn"
+    assert notation_of(text) == "penn"
     for binarize in BINARIZE:
         assert binary(text, binarize) == format_binary(tree)
 
@@ -150,15 +150,15 @@ def test_trees_as_deep_as_they_are_long() -> None:
     ],
 )
 def test_brackets_in_a_text(text: str) -> None:
-    """One rule for Python and the commands; `trees` says otherwise."""
+    """One rule for Python and the commands; `notation` says otherwise."""
     assert isinstance(READER.read(text), Words)
-    assert READER.read(text) == SentenceReader(Tokenizer().tokenize, trees="text").read(text)
+    assert READER.read(text) == SentenceReader(Tokenizer().tokenize, notation="text").read(text)
 
 
 @pytest.mark.parametrize("text", ["( see below )", "(S (NP (DT A) (NN dog)) (VP barks))"])
 def test_what_looks_like_a_tree_is_text_if_it_is_said(text: str) -> None:
     assert not isinstance(READER.read(text), Words)
-    assert isinstance(SentenceReader(Tokenizer().tokenize, trees="text").read(text), Words)
+    assert isinstance(SentenceReader(Tokenizer().tokenize, notation="text").read(text), Words)
 
 
 LINES = [

@@ -22,7 +22,7 @@ from spinn_tensor.data_prep.settings import (
     one_of,
     setting,
 )
-from spinn_tensor.data_prep.text import PACKAGED
+from spinn_tensor.data_prep.text import NOTATIONS, PACKAGED
 from spinn_tensor.data_prep.token_rules import NAMED
 
 _ONLY_FOR = {
@@ -94,6 +94,11 @@ class DataConfig(Settings):
         "what makes words of text: penn, whitespace, or a tokenizer.json of HF tokenizers, of which the normalizer and "
         "pre-tokenizer are used (default: penn; whitespace for listops)",
         metavar="NAME|FILE",
+    )
+    notation: str | None = setting(
+        None,
+        "what sentences are: text or parses, whatever they begin with (default: auto, a tree where it begins like one)",
+        one_of(*NOTATIONS),
     )
     binarize: str | None = setting(
         None,

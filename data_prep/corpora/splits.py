@@ -47,7 +47,7 @@ from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
-from spinn_tensor.data_prep.text import SentenceReader
+from spinn_tensor.data_prep.text import SentenceReader, one_notation
 from spinn_tensor.data_prep.token_rules import Rules, read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -56,7 +56,7 @@ from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, re
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
 # Those that say how further files of the same kind are read: a run on the store has them, too.
-KEPT = ("corpus", "branching", "binarize", "tokenizer", "fields", "labels", "binary", "phrases")
+KEPT = ("corpus", "branching", "binarize", "notation", "tokenizer", "fields", "labels", "binary", "phrases")
 
 
 class Splits(NamedTuple):
@@ -286,7 +286,9 @@ class _Reader(NamedTuple):
         limit = 0 if source.part is not None else data.limit  # the limit is on what is kept of them
         takes_text = self.trees is not None or data.branching is not None
         tokenize = Tokenizer(rules=self.rules or rules_of(data)).tokenize if takes_text else None
-        reader = SentenceReader(tokenize, data.binarize or DEFAULT_BINARIZE)
+        reader = SentenceReader(
+            tokenize, data.binarize or DEFAULT_BINARIZE, one_notation(data.notation or "auto")
+        )
         parts: list[Examples] = []
         try:
             for path in source.paths:

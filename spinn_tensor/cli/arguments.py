@@ -167,6 +167,7 @@ def add_inference(
     )
     if instead:
         add_on_error(parser, instead, "a row of NaN")
+    add_notation(parser)
     add_skip_bad(parser)
     add_limits(parser)
     add_device(parser)
@@ -191,6 +192,11 @@ def on_error(args: argparse.Namespace) -> str:
     if args.skip_bad and args.on_error not in (None, "skip"):
         raise ConfigError(f"--skip-bad is --on-error skip: it goes without --on-error {args.on_error}")
     return args.on_error or ("skip" if args.skip_bad else "raise")
+
+
+def add_notation(parser: argparse._ActionsContainer) -> None:
+    """Add what a sentence is where its beginning does not tell."""
+    add_settings(parser, "data", ("notation",))
 
 
 def add_skip_bad(parser: argparse._ActionsContainer) -> None:

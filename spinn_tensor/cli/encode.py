@@ -140,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         branching=branching,
         parser=args.parser or checkpoint.config.text.parser,
         binarize=checkpoint.config.text.binarize,
+        notation=args.notation or "auto",
         on_error=on_error(args),
         format=args.format or EncodingOptions.format,
         dtype=args.dtype,
@@ -147,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         **given_limits(args),
     )
     trees = trees_for(args, checkpoint, branching, device)
-    reading = Reading(sentence_reader_for(checkpoint, trees is not None), trees)
+    reading = Reading(sentence_reader_for(args, checkpoint, trees is not None), trees)
     job = checkpoint.model.encoder, checkpoint.vocabulary, source
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     try:

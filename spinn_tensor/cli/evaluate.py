@@ -149,6 +149,7 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
     return replace(
         data,
         branching=chosen_branching(args, checkpoint),
+        notation=args.notation or data.notation,
         skip_bad=skip_bad,
         limit=data.limit if is_own else 0,
         **given_limits(args),

@@ -35,7 +35,7 @@ from spinn_tensor.data_prep.files import STDIN, write_text
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.record_files import has_records
-from spinn_tensor.data_prep.text import SentenceReader
+from spinn_tensor.data_prep.text import SentenceReader, one_notation
 from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
@@ -141,7 +141,7 @@ def add_parser(subparsers: Any) -> None:
         choices=(*BRANCHINGS, "none"),
         help="no model: trees of this kind (none = those that are given)",
     )
-    add_settings(parser, "data", ("binarize",))
+    add_settings(parser, "data", ("binarize", "notation"))
     add_on_error(parser, "empty", "a blank line")
     add_skip_bad(parser)
     add_limits(parser)
@@ -192,7 +192,11 @@ def _reader(args: argparse.Namespace, tokenizer: Tokenizer, model: Checkpoint | 
     binarize = args.binarize or (DEFAULT_BINARIZE if model is None else model.config.text.binarize)
     if args.branching == "none":
         return SentenceReader(binarize=binarize)
-    return SentenceReader(tokenizer.tokenize, binarize, trees="text" if args.tokens else "auto")
+    return SentenceReader(
+        tokenizer.tokenize,
+        binarize,
+        notation="text" if args.tokens else one_notation(args.notation or "auto"),
+    )
 
 
 def _arguments(args: argparse.Namespace, sentences: Sentences) -> list[Line]:

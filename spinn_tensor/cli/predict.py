@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         return _predict_file(args, checkpoint, device)
     branching = composed_branching(args, checkpoint)
     makes_trees = trees_for(args, checkpoint, branching, device)
-    reader = sentence_reader_for(checkpoint, makes_trees is not None)
+    reader = sentence_reader_for(args, checkpoint, makes_trees is not None)
     names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
     limits = Limits(**given_limits(args))
     given = [parse_argument(getattr(args, name), f"--{name}", reader, limits) for name in names]
@@ -168,7 +168,7 @@ def _read(
     """Read the identifiers and columns of --input."""
     branching = composed_branching(args, checkpoint)
     trees = trees_for(args, checkpoint, branching, device)
-    reader = sentence_reader_for(checkpoint, trees is not None)
+    reader = sentence_reader_for(args, checkpoint, trees is not None)
     field = args.field or dict(part.split("=", 1) for part in checkpoint.config.text.fields).get("text")
     line_format: LineFormat = SentenceFormat(field, reader)
     if checkpoint.config.model.task == "pair":

@@ -17,7 +17,7 @@ from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets, senten
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.text import PACKAGED, TREES_ONLY, SentenceReader, Words, tree_of
+from spinn_tensor.data_prep.text import PACKAGED, TREES_ONLY, SentenceReader, Words, one_notation, tree_of
 from spinn_tensor.data_prep.token_rules import PENN
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.words import WordList
@@ -66,10 +66,10 @@ def trees_for(
     return TextTrees(Parser(PACKAGED, device)) if checkpoint.tokenizer.rules == PENN else None
 
 
-def sentence_reader_for(checkpoint: Checkpoint, takes_text: bool) -> SentenceReader:
+def sentence_reader_for(args: argparse.Namespace, checkpoint: Checkpoint, takes_text: bool) -> SentenceReader:
     """Return what reads sentences for this model."""
     tokenize = checkpoint.tokenizer.tokenize if takes_text else None
-    return SentenceReader(tokenize, checkpoint.config.text.binarize)
+    return SentenceReader(tokenize, checkpoint.config.text.binarize, one_notation(args.notation or "auto"))
 
 
 def parse_argument(

@@ -20,6 +20,7 @@ from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.record_files import open_lines
+from spinn_tensor.data_prep.text import NOTATIONS
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.encoder import SentenceEncoder
 
@@ -37,6 +38,7 @@ class EncodingOptions(Settings):
     field: str | None = None  # of records: that with the parse or text
     branching: str | None = setting(None, "trees of this kind instead of those given", one_of(*BRANCHINGS))
     parser: str | None = None  # a checkpoint that makes all trees
+    notation: str = setting("auto", "what a sentence is", one_of(*NOTATIONS))
     binarize: str = setting(DEFAULT_BINARIZE, "how Penn trees become binary", one_of(*BINARIZE))
     on_error: str = setting("raise", "what becomes of a line without a sentence", one_of(*ON_ERROR))
     format: str = setting("npy", "of the shards; numpy.load maps npy into memory", one_of(*FORMATS))
