@@ -51,6 +51,7 @@ QUICK = {
     "export": ([], "| pairs | 1 | 4 | 14 |"),
     "gpu": (["--device", "cpu", "--workers", "1"], "| spinn-pi | float32 | 16 | 40 of 40 |"),
 }
+SLOW = "export", "compiled", "gpu", "bulk"  # which compile, or start processes
 ON_SNLI = [name for name in QUICK if name not in ("vectors", "export")]
 
 
@@ -72,7 +73,7 @@ def module_of(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "export" else []) for name in QUICK]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in QUICK]
 )
 def test_it_runs_and_prints_its_table_and_writes_what_it_is_told_to(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
@@ -210,7 +211,9 @@ def test_operators_are_counted_inside_and_without_views() -> None:
     assert harness.count_operators(lambda: torch.autograd.grad(x.tanh().sum(), x)) == 4
 
 
-@pytest.mark.parametrize("name, tracker", [(encoders.GIVEN, 3), (encoders.FOREST, 0)])
+@pytest.mark.parametrize(
+    "name, tracker", [pytest.param(encoders.GIVEN, 3, marks=pytest.mark.slow), (encoders.FOREST, 0)]
+)
 def test_peak_memory_is_measured(name: str, tracker: int) -> None:
     states = 1024 * 11 * 2 * 256 * 4  # bytes, too many to be lost in how the kernel counts pages
     sizes = 6, 1024, 256, tracker, torch.get_num_threads()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -223,32 +224,39 @@ def test_a_disk_that_fills_up_leaves_no_store(tmp_path: Path, kept: str) -> None
     folder = tmp_path / "store"
     if kept == "a store":
         write_store(folder, random_corpus(5), {})
+    limits = 1, 700, 5_000, 12_000  # of one process: it may raise its own again
     program = """
-import resource, signal, sys
+import json, os, resource, signal, sys
 from tests.stores import random_corpus
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.corpora.store import write_store
 from pathlib import Path
-corpus = random_corpus(2_000)
+corpus, folder = random_corpus(2_000), Path(sys.argv[1])
 import datasets, pyarrow
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-try:
-    write_store(Path(sys.argv[1]), corpus, {})
-except DataError as error:
-    print(error)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+for limit in map(int, sys.argv[2:]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    try:
+        write_store(folder, corpus, {})
+        said = ""
+    except DataError as error:
+        said = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    print(json.dumps([said, sorted(os.listdir(folder.parent))]))
 """
-    for limit in (1, 700, 5_000, 12_000):
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(folder), str(limit)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(f"{folder}: cannot be written: "), done.stdout
-        assert len(done.stdout.splitlines()) == 1
-        left = sorted(path.name for path in tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder), *map(str, limits)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(limits)
+    for said, left in map(json.loads, lines):
+        assert said.startswith(f"{folder}: cannot be written: ")
+        assert len(said.splitlines()) == 1
         assert left == ([] if kept == "nothing" else ["store"])
     if kept == "a store":
         assert_same(read_store(folder), random_corpus(5))
