@@ -9,7 +9,7 @@
 
 `read` looks at a line of text alone, `read_record` at a record, whatever it is from; binary parses are left as text.
 `corpora.read` makes columns of those of many lines at once, and where one is no parse, or a method raises, names the
-line. A new kind is a class with one of the two, or both, and an entry of `kinds.KINDS`.
+line. docs/code.md says how to add one.
 """
 
 from __future__ import annotations

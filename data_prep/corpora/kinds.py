@@ -1,6 +1,6 @@
 """The kinds of corpora: what one learns from, which files it has, what its labels are, and what reads a line of it.
 
-A new kind is a class with `read` in `formats`, and an entry of `KINDS` here.
+docs/code.md says how to add one.
 """
 
 from __future__ import annotations

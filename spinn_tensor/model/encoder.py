@@ -237,8 +237,5 @@ class SumOfWords(nn.Module):
         leaves: Tensor,  # (L, H)
         batch: SentenceBatch,
     ) -> Tensor:  # (B, H)
-        n_sentences = batch.sequence.sorted_order.shape[0]
-        sentence_index = batch.sequence.sentence_index
-        return leaves.new_zeros(n_sentences, leaves.shape[1]).index_add(
-            0, sentence_index, leaves[: sentence_index.shape[0]]
-        )
+        sums = leaves.new_zeros(len(batch.sequence.sorted_order), leaves.shape[1])
+        return sums.index_add(0, batch.sequence.sentence_index, leaves)
