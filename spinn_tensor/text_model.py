@@ -163,6 +163,10 @@ class TextModel(ABC):
                 longer than the model or `max_words` takes.
             TypeError: where the model is not one of pairs, or of sentences.
             ConfigError: for another `on_error` and a `batch_size` below 1.
+
+        >>> pipeline = Pipeline.from_pretrained(folder / "pairs")
+        >>> [prediction.label in pipeline.labels for prediction in pipeline.classify(["A dog barks."], ["cats sing"])]
+        [True]
         """
         if self._task == "parse":
             raise TypeError("a model that only parses has no labels")
@@ -217,6 +221,10 @@ class TextModel(ABC):
         Raises:
             DataError: as `classify`.
             ConfigError: for another `on_error` and a `batch_size` below 1.
+
+        >>> pipeline = Pipeline.from_pretrained(folder / "sentences")
+        >>> pipeline.encode("cats sing").shape, pipeline.encode(["cats sing", ["the", "dog"]], on_error="nan").shape
+        ((8,), (2, 8))
         """
         read = self._read(on_error, batch_size, sentences=sentences)
         columns = self._composed(read)
@@ -243,6 +251,9 @@ class TextModel(ABC):
 
         Raises:
             DataError: as `classify`.
+
+        >>> Pipeline.from_pretrained(folder / "sentences").similarity("cats sing", ["the dog", "A dog", "cats"]).shape
+        (3,)
         """
         first, second = (
             _normalized(np.asarray(one))
@@ -279,6 +290,9 @@ class TextModel(ABC):
             TypeError: for a model that looks at no tree.
             ConfigError: for another `format` or `on_error`, and a `batch_size` below 1.
             ImportError: for "nltk" where it is not installed.
+
+        >>> Pipeline.from_pretrained().parse("The dog barks.", format="penn")
+        '(ROOT (X (X (X The) (X dog)) (X (X barks) (X .))))'
         """
         if format not in FORMATS:
             raise ConfigError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")

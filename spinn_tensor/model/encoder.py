@@ -81,6 +81,10 @@ class SentenceEncoder(nn.Module):
 
         Returns:
             "states" or "projections".
+
+        >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary)))
+        >>> encoder.sharing("lanes"), encoder.sharing("lanes", training=False)
+        ('projections', 'states')
         """
         drops = (self.training if training is None else training) and self.config.embedding_dropout > 0
         alike = self.config.leaf_encoder != "bilstm" and not drops
@@ -103,6 +107,10 @@ class SentenceEncoder(nn.Module):
         Raises:
             TypeError: for tables of another kind.
             ScoreError: where transitions are its own and their scores are not numbers.
+
+        >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="bilstm", hidden_dim=8))
+        >>> encoder(make_sentence_batch(columns, encoder.table_kind)).shape
+        torch.Size([2, 16])
         """
         return self.composer(self.leaves(batch), batch)
 
@@ -117,6 +125,10 @@ class SentenceEncoder(nn.Module):
 
         Raises:
             TypeError: for an encoder without trees, and for tables of another kind.
+
+        >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="spinn-pi-nt", hidden_dim=8))
+        >>> encoder.node_states(make_sentence_batch(columns, encoder.table_kind)).shape
+        torch.Size([10, 8])
         """
         if not isinstance(self.composer, StackMachine | ParsingMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} has no tree nodes")
@@ -139,6 +151,10 @@ class SentenceEncoder(nn.Module):
         Raises:
             TypeError: for an encoder that does not parse and for other tables.
             ValueError: for noise beside given transitions.
+
+        >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="spinn", hidden_dim=8))
+        >>> encoder.parse(make_sentence_batch(columns, encoder.table_kind)).transitions.shape
+        torch.Size([10])
         """
         if not isinstance(self.composer, ParsingMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} does not parse")
