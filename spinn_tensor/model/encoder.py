@@ -253,5 +253,5 @@ class SumOfWords(nn.Module):
         leaves: Tensor,  # (L, H)
         batch: SentenceBatch,
     ) -> Tensor:  # (B, H)
-        sums = leaves.new_zeros(len(batch.sequence.sorted_order), leaves.shape[1])
+        sums = leaves.new_zeros(batch.sequence.sorted_order.shape[0], leaves.shape[1])
         return sums.index_add(0, batch.sequence.sentence_index, leaves)
