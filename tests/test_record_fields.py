@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +258,21 @@ def test_parse_adds_a_field_to_a_table(parser_run: Path, tmp_path: Path, capsys:
     (tmp_path / "reviews.txt").write_text("text,label\na dog,1\n")
     assert main(["parse", "--model", str(parser_run), "--input", str(tmp_path / "reviews.txt")]) == 1
     assert "reviews.txt:1: CSV: its name should end in .csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["id,text\n1,old dogs bark\n", '{"text": "old dogs bark", "id": "1"}\n'], ids=["csv", "jsonl"]
+)
+def test_records_from_a_pipe(text: str, parser_run: Path, tmp_path: Path) -> None:
+    """It has no name: its first line tells what it is."""
+    spinn = [sys.executable, "-m", "spinn_tensor"]
+    parse = [*spinn, "parse", "--model", str(parser_run), "--input", "-", "--field", "text"]
+    done = subprocess.run(parse, input=text, capture_output=True, text=True, check=True)
+    (record,) = map(json.loads, done.stdout.splitlines())
+    assert (record["id"], record["text"]) == ("1", "old dogs bark")
+    assert record["text_binary_parse"].count("(") == 2
+    done = subprocess.run(parse, input="old dogs bark\n", capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        "--field goes with a jsonl --input, or another of records; /dev/stdin is read as text" in done.stderr
+    )

@@ -42,6 +42,7 @@ from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.pipeline import load_parser, packaged_parser
 
+DRAWN = ("draw", "svg")  # formats that no record can hold
 MOST_DRAWN = 1_000  # trees of a picture
 
 DESCRIPTION = """\
@@ -166,7 +167,8 @@ def run(args: argparse.Namespace) -> int:
     sentences = Sentences(_reader(args, tokenizer, model), limits, args.field)
     source = None
     if args.input is not None:
-        source = LineFile(STDIN if args.input == "-" else args.input, sentences, on_error(args))
+        path, is_drawn = STDIN if args.input == "-" else args.input, args.format in DRAWN
+        source = LineFile(path, sentences, on_error(args), takes_records=not is_drawn)
     with _output(args) as file, _counter(args) as (advance,):
         parser = TreeParser(model, args.branching, advance)
         lines = iter([_arguments(args, sentences)]) if source is None else source.blocks()
@@ -266,8 +268,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("--on-error empty goes with --input: --gold prints scores only")
     if args.max_line_bytes is not None and args.sentences:
         raise ConfigError("--max-line-bytes goes with --input or --gold")
-    gives_records = args.input not in (None, "-") and has_records(args.input)
-    if args.field is not None and not gives_records:
+    if args.field is not None and args.input is None:
         raise ConfigError("--field goes with a jsonl --input, or another of records")
-    if args.format in ("draw", "svg") and gives_records:
+    if args.format in DRAWN and args.input not in (None, "-") and has_records(args.input):
         raise ConfigError(f"--format {args.format}: a jsonl --input, or another of records, gives jsonl")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spinn_tensor.cli.tree_output import Given, Line, Parsed
+from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep import files
 from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.columns import node_offsets, sentence_columns
@@ -85,8 +86,10 @@ class LineFile:
         path: StrPath,
         sentences: Sentences,
         on_error: str,  # "raise", "skip", or "empty"
+        takes_records: bool = True,
     ) -> None:
         self.skipped = Skipped()
+        self._takes_records = takes_records
         self._path, self._sentences, self._on_error = path, sentences, on_error
         self._limits = sentences.limits
         self._has_records = False
@@ -124,8 +127,13 @@ class LineFile:
     @contextmanager
     def _open(self) -> Iterator[Iterator[files.Line]]:
         unread = None if self._on_error == "raise" else self._unread
-        with open_lines(self._path, skipped=unread, limits=self._limits) as opened:
+        with open_lines(
+            self._path, skipped=unread, limits=self._limits, takes_records=self._takes_records
+        ) as opened:
             self._has_records = opened.has_records
+            if self._sentences.field is not None and not self._has_records:
+                reason = "--field goes with a jsonl --input, or another of records"
+                raise ConfigError(f"{reason}; {self._path} is read as text")
             yield opened.lines
 
     def _line(self, text: files.Line) -> Line | None:
