@@ -24,7 +24,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeVar, cast
 
@@ -144,7 +143,7 @@ def has_records(source: StrPath) -> bool:
     """Tell whether a file holds records; of a pipe, which cannot be read twice, by its name. Raises DataError."""
     if Path(source).exists() and not (Path(source).is_file() or Path(source).is_dir()):
         return _form_by_name(os.fspath(source)) not in (None, "text")
-    with open_lines(source, skipped=Skipped()) as opened:
+    with open_lines(source) as opened:
         return opened.has_records
 
 
@@ -224,15 +223,15 @@ def _opened(
         by_name = None
     if by_name == "arrow":
         return Lines(_checked(rows_in_arrow(file, head), path, limits, bad), "arrow")
+    file = in_utf8(file)
     if by_name == "json":
-        file = in_utf8(file)
         if first_bytes(file).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
             return Lines(_checked(_json_list(file, limits), path, limits, bad), "json")
         by_name = "jsonl"
-    lines = text_lines(file, path, skipped, limits)
-    first = next(lines)
+    head = first_bytes(file)  # no line is read yet: it may have no end
+    first = head.decode("utf-8", "ignore").removeprefix("\ufeff").partition("\n")[0]
     form = _form(by_name, first, not os.path.splitext(unpacked_name(name))[1], *takes)
-    lines = chain([first], lines)
+    lines = text_lines(file, path, skipped, limits)
     if form == "csv" or form == "tsv":
         read = read_csv if form == "csv" else read_tsv
         return Lines(_checked(read(lines, limits, bad), path, limits, bad), form)
@@ -244,7 +243,7 @@ def _form_by_name(name: str) -> Form | None:
 
 
 def _form(by_name: Form | None, first: str, is_pipe: bool, takes_text: bool, takes_records: bool) -> Form:
-    """Tell the form of a text by its name and its first line. Raises DataError where these do not go together.
+    """Tell the form of a text by its name and the beginning of its first line. Raises DataError if these do not fit.
 
     Where a name has no ending, as that of a pipe, the first line tells.
     """

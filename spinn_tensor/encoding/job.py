@@ -15,7 +15,7 @@ import torch
 from spinn_tensor.config import AT_LEAST_1, ConfigError, Settings, one_of, setting
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.corpora.store import sha256_of
-from spinn_tensor.data_prep.files import STDIN, Skipped
+from spinn_tensor.data_prep.files import STDIN
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
@@ -127,7 +127,7 @@ def _identity(source: Path) -> dict[str, Any]:
     if source == STDIN:
         return {"path": "-", "form": "text", "bytes": None, "sha256": None}
     source = expanded(source)
-    with open_lines(source, skipped=Skipped()) as opened:  # says what is wrong with all of it
+    with open_lines(source) as opened:  # says what is wrong with it
         form = opened.form
     n_bytes = None if form == "rows" else source.stat().st_size
     return {"path": str(source), "form": form, "bytes": n_bytes, "sha256": sha256_of(source)}
