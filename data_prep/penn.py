@@ -25,6 +25,7 @@ from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, symbol_error
 
 BINARIZE = ("head", "right", "left")
 DEFAULT_BINARIZE = BINARIZE[0]
+WITHOUT_WORD = "a bracket without a word (those of words are written -LRB- and -RRB-)"
 TRACE = "-NONE-"  # the tag of a word that is not there: what was moved, or left out
 
 LABEL = r"[A-Z0-9$.,:`'#-][^\s()]*"
@@ -107,7 +108,7 @@ def parse_penn(text: str) -> PennTree:
         elif symbol == ")":
             bracket = open_brackets.pop()
             if len(tokens) == bracket.start:
-                raise symbol_error("a bracket without a word", symbols, position)
+                raise symbol_error(WITHOUT_WORD, symbols, position)
             if bracket.label and (bracket.n_words, bracket.n_brackets) == (1, 0):
                 tags[-1] = bracket.label
                 phrases.pop()
