@@ -226,6 +226,8 @@ def test_a_short_row_of_glue_takes_no_others(tmp_path: Path) -> None:
     x, y = {"sentence": "x", "label": "1"}, {"sentence": '"y', "label": "0"}
     assert stream(path, skipped) == [Continued, BadLine, x, y, BadLine]
     assert skipped.total() == 2
+    closed = write_bytes(tmp_path / "b.tsv", b'sentence\tlabel\n"open\nx\t1\nclosed"\t0\n')
+    assert stream(closed, Skipped())[:3] == [Continued, BadLine, x]
     with pytest.raises(DataError, match=r"a\.tsv:2: 1 cells, expected 2 as in the header: sentence, label"):
         stream(path)
 
