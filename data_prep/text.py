@@ -30,6 +30,8 @@ NOTATIONS: tuple[Notation, ...] = get_args(Notation)
 
 # the outer bracket, the first label, and a second bracket with its label; brackets of binary parses stand alone
 _PENN = re.compile(rf"\((?:\s*\()?{LABEL}\s*\({LABEL}[\s(]")
+_LABELLED = re.compile(r"\s*\((?:\s*\()*[^\s()]")  # of what is known to be a tree, as one of a single word
+_BRACKETS = re.compile(r"[()\s]+\Z")  # a piece of a tree, never words
 _BLANKS = (" ", "\t", "\r", "\n")
 
 
@@ -54,10 +56,12 @@ def notation_of(text: str) -> Literal["binary", "penn", "text"]:
     """Tell what a text is, as the top of this module says."""
     if not text.startswith("("):
         text = text.lstrip()
-        if not text.startswith("("):
+        if not text.startswith(("(", ")")):
             return "text"
-    if _PENN.match(text):
+    if _PENN.match(text) or _BRACKETS.match(text):
         return "penn"
+    if text.startswith(")"):
+        return "text"
     is_binary = text[1:2] in _BLANKS and (text.rstrip().endswith(")") or not _closes(text))
     return "binary" if is_binary else "text"
 
@@ -83,7 +87,7 @@ class SentenceReader:
     def read(self, text: str, field: str | None = None) -> Sentence:
         """Return a tree, a binary parse as it is, or words. Raises DataError naming the field."""
         found = notation_of(text) if self.notation == "auto" else self.notation
-        if found == "penn" or (found == "parses" and _PENN.match(text.lstrip())):
+        if found == "penn" or (found == "parses" and _LABELLED.match(text)):
             return self._binarized(text, field)
         if found == "text" and self.tokenize is not None:
             return self.words(text, field)
@@ -91,7 +95,9 @@ class SentenceReader:
 
     def read_parse(self, text: str, field: str | None = None) -> Sentence:
         """Return what `read` does of a field that has parses, never text."""
-        return self._binarized(text, field) if _PENN.match(text.lstrip()) else text
+        is_binary = (field or "").endswith(PARSE)
+        is_penn = _PENN.match(text.lstrip()) if is_binary else _LABELLED.match(text)
+        return self._binarized(text, field) if is_penn else text
 
     def words(self, text: str, field: str | None = None) -> Words:
         """Return the words of a text, whatever it looks like. Raises DataError naming the field."""

@@ -101,7 +101,7 @@ def _template() -> Template:
 def without_folders(run: Mapping[str, Any]) -> dict[str, Any]:
     """Name the files of a run's settings by their last part: where they lay is nobody's business."""
     data = dict(run.get("data", {}))
-    for name in ("data", "vectors"):
+    for name in ("data", "vectors", "parser", "tokenizer"):
         data |= {name: _last_part(data[name])} if data.get(name) else {}
     for name in ("train", "dev", "test"):
         data |= {name: list(map(_last_part, data[name]))} if name in data else {}

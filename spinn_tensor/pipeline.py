@@ -60,6 +60,7 @@ class Pipeline(TextModel):
         *,
         branching: str | None = None,
         parser: Model | None = None,
+        parser_of_all: bool = False,
         binarize: str = DEFAULT_BINARIZE,
         notation: str = "auto",
         max_words: int = DEFAULT_LIMITS.max_words,
@@ -70,6 +71,7 @@ class Pipeline(TextModel):
             model: with a vocabulary: one that was loaded, or saved with `vocabulary=`.
             branching: "left", "right", "balanced" or "random": trees that replace those given.
             parser: a model that parses, which makes trees for text without a parse.
+            parser_of_all: whether it makes those of all sentences: the model was trained with its trees.
             binarize: how trees of more than two children are read: "head", "right" or "left".
             notation: what strings are: "text", "parses", or "auto": what they look like, see `data_prep.text`.
             max_words: of a sentence at most.
@@ -85,7 +87,8 @@ class Pipeline(TextModel):
         self.parser = parser
         maker = None
         if parser is not None:
-            maker = TreeMaker(parser.vocabulary, partial(predict_transitions, parser.encoder))
+            parse = partial(predict_transitions, parser.encoder)
+            maker = TreeMaker(parser.vocabulary, parse, of_all=parser_of_all)
         super().__init__(
             model.task,
             encoder.kind,
@@ -153,6 +156,7 @@ class Pipeline(TextModel):
                 raise ConfigError(f"trees={trees!r}: a model of kind {encoder.kind!r} {why}")
             return make()
         is_penn = checkpoint.tokenizer.rules == PENN  # words such as the package's parser knows
+        of_all = trees is None and text.branching is None and text.parser is not None
         trees = trees or text.branching or text.parser or (PACKAGED if is_penn else None)
         if trees is None:
             return make()
@@ -161,7 +165,8 @@ class Pipeline(TextModel):
         if trees != PACKAGED and "/" not in str(trees) and not expanded(trees).is_dir():
             known = ", ".join((PACKAGED, *BRANCHINGS))
             raise ConfigError(f"trees={str(trees)!r}: expected {known}, a folder, or owner/name on the hub")
-        return make(parser=load_parser(folder_of(trees, options._replace(revision=None)), device).model)
+        parser = load_parser(folder_of(trees, options._replace(revision=None)), device)
+        return make(parser=parser.model, parser_of_all=of_all)
 
     @property
     def labels(self) -> tuple[str, ...]:

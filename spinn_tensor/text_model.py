@@ -70,6 +70,7 @@ class TreeMaker(NamedTuple):
     vocabulary: Vocabulary
     parse: Callable[[SentenceColumns], np.ndarray]  # transitions (M,) int8, sentence after sentence
     max_length: int = 0  # words of a sentence at most; 0 = any number
+    of_all: bool = False  # instead of trees that are given, too: the model was trained with these
 
 
 class TextModel(ABC):
@@ -305,7 +306,8 @@ class TextModel(ABC):
             with _progress(show_progress_bar, "parsed", len(read.rows)) as advance:
                 transitions = self._own_transitions(columns, batch_size, advance)
         bounds = node_offsets(columns).tolist()
-        as_given = self._trees == "given" and self.branching is None
+        replaces = self.branching is not None or (self._tree_maker is not None and self._tree_maker.of_all)
+        as_given = self._trees == "given" and not replaces
         trees = [
             Tree(tree.tokens, transitions[start:end], penn=tree.penn if as_given else None)
             for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False)
@@ -360,7 +362,8 @@ class TextModel(ABC):
         warn_of_unknown(read.trees, columns)
         if self.branching is not None:
             return with_branching(columns, self.branching)
-        rows = np.flatnonzero(read.has_no_parse)
+        of_all = self._tree_maker is not None and self._tree_maker.of_all
+        rows = np.flatnonzero(np.array(read.has_no_parse, dtype=bool) | of_all)
         if self._tree_maker is None or not len(rows):
             return columns
         words = sentence_columns((read.trees[row] for row in rows), self._tree_maker.vocabulary)

@@ -16,9 +16,10 @@ from spinn_tensor.data_prep.columns import NO_LABEL
 from spinn_tensor.data_prep.corpora.formats import LabelledFormat, LabelNames, SentenceFields, named_fields
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.text import SentenceReader
+from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import format_binary
+from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.text_trees import Parser
 from tests.tiny_runs import SMALL
 
@@ -135,3 +136,67 @@ def test_trees_of_another_parser_replace_those_given(parser_run: Path, tmp_path:
     assert main(["train", *data, "--epochs", "1", *SMALL, "--output", str(run)]) == 0
     command = ["predict", str(run), "--sentence"]
     assert [main([*command, text]) for text in texts + trees] == [0] * 4
+
+
+def test_a_store_keeps_its_tokenizer_and_takes_other_trees_everywhere(tmp_path: Path) -> None:
+    """What a run on a store is trained with, it is scored with; what is the default may be said."""
+    write(tmp_path / "train.jsonl", *[{"text": "it doesn't bark", "label": label} for label in "ab" * 8])
+    write(tmp_path / "dev.jsonl", {"text": "it doesn't bark", "label": "a"})
+    store = str(tmp_path / "store")
+    data = [
+        "--corpus",
+        "sentences",
+        "--data",
+        str(tmp_path),
+        "--tokenizer",
+        "whitespace",
+        "--branching",
+        "left",
+    ]
+    assert main(["prepare", *data, "--output", store]) == 0
+    run = tmp_path / "run"
+    options = ["--binarize", "head", "--notation", "auto", "--epochs", "1", *SMALL, "--output", str(run)]
+    assert main(["train", "--data", store, *options]) == 0
+    assert Pipeline.from_pretrained(run).parse("it doesn't bark") == "( ( it doesn't ) bark )"
+
+
+def test_a_run_on_a_store_is_scored_under_the_trees_of_its_parser(tmp_path: Path, capsys: Any) -> None:
+    record = {"sentence_binary_parse": "( ( ( the red ) dog ) barks )", "label": "a"}
+    write(tmp_path / "train.jsonl", *[record, {**record, "label": "b"}] * 8)
+    write(tmp_path / "dev.jsonl", record)
+    store, run, said = str(tmp_path / "store"), tmp_path / "run", tmp_path / "said.jsonl"
+    assert main(["prepare", "--corpus", "sentences", "--data", str(tmp_path), "--output", store]) == 0
+    options = ["--parser", "packaged", "--epochs", "1", *SMALL, "--output", str(run)]
+    assert main(["train", "--data", store, *options]) == 0
+    assert main(["evaluate", str(run), "--predictions", str(said)]) == 0
+    tree = Pipeline.from_pretrained().parse("the red dog barks")
+    assert json.loads(said.read_text())["tree"] == tree != record["sentence_binary_parse"]
+    # and so it is in Python: the model knows the parser's trees
+    assert Pipeline.from_pretrained(run).parse(record["sentence_binary_parse"]) == tree
+    load_checkpoint(run).model.save_pretrained(tmp_path / "again")
+    assert Pipeline.from_pretrained(tmp_path / "again").parse(record["sentence_binary_parse"]) == tree
+    assert main(["evaluate", str(run), "--parser", str(tmp_path / "nothing")]) == 1
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("text", ["( (NN dog) )", "(NN dog)", "(FRAG (NN dog))", "(sn (n dog))"])
+def test_trees_of_one_word_where_a_tree_is_expected(text: str) -> None:
+    for reader in (SentenceReader(notation="parses"), READER):
+        read = reader.read if reader is not READER else reader.read_parse
+        assert format_binary(tree_of(read(text, "sentence_parse"))) == "dog"
+
+
+def test_a_piece_of_a_tree_is_no_word() -> None:
+    for text in ("))", ")", "( ("):
+        with pytest.raises(DataError):
+            tree_of(READER.read(text))
+    assert isinstance(READER.read(") he said"), Words)
+
+
+@pytest.mark.parametrize("options", [["--train", "a.csv"], ["--data", "folder"], ["--resume"]])
+def test_it_is_asked_what_a_file_holds(options: list[str], tmp_path: Path, capsys: Any) -> None:
+    """Instead of being read as the generated corpus of logic, or of generating one."""
+    assert main(["train", *options, "--output", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert "--corpus" in error or "nothing that says what to train" in error
+    assert not (tmp_path / "run").exists()

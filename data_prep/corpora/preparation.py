@@ -31,6 +31,7 @@ PREPARED_WITH = (
         "branching",
         "binarize",
         "notation",
+        "tokenizer",
         "fields",
         "labels",
         "binary",

@@ -59,6 +59,9 @@ OnLines = Callable[[int], object]  # told of so many lines when they are read
 KEPT = ("corpus", "branching", "binarize", "notation", "tokenizer", "fields", "labels", "binary", "phrases")
 
 
+_BY_DEFAULT = {"binarize": DEFAULT_BINARIZE, "notation": "auto"}  # what None means, where it may be named
+
+
 class Splits(NamedTuple):
     """Hold a corpus ready for training."""
 
@@ -140,7 +143,7 @@ def with_prepared_options(data: DataConfig) -> DataConfig:
         was = options[name]
         if name == "branching" and data.branching is not None:
             continue  # made anew, of whatever trees there were
-        if given[name] and given[name] != was:
+        if given[name] and given[name] not in (was, _BY_DEFAULT.get(name) if was is None else was):
             raise DataError(f"was prepared with {name} = {was!r}, got {given[name]!r}", path=folder)
         changes[name] = tuple(was) if isinstance(was, list) else was
     return replace(data, **changes)
@@ -160,10 +163,11 @@ def read_stored(
     data: DataConfig,
     labels: tuple[str, ...],  # of the model
     skipped: Skipped,
+    trees: TextTrees | None = None,  # as in `prepare`
 ) -> PreparedCorpus:
     """Read the store that `data` names, for a trained model. Raises DataError, for other labels too."""
     assert data.data is not None
-    corpus = _from_store(data, Path(data.data), skipped)
+    corpus = _from_store(data, Path(data.data), skipped, trees)
     if labels and corpus.labels != labels:
         reason = f"has the labels {', '.join(corpus.labels)}, the model {', '.join(labels)}"
         raise DataError(reason, path=data.data)

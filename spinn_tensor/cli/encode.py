@@ -47,9 +47,8 @@ tree are one row.
 A jsonl file, or any other of records, has a parse a line, in the field
 sentence_binary_parse, binary_parse or sentence_parse; --field names another, with or
 without its ending. Any other file has a parse a line, binary or as in the Penn Treebank, and
-nothing else. For a model that parses for itself or looks at no tree (an LSTM, a bag of
-words), or for any other with --branching, text will do, in the field sentence or the one that
---field names.
+nothing else. Text will do as well, in the field sentence or the one that --field names: the
+package's parser makes its trees where the model needs them, or --parser or --branching does.
 
 One array, NAME.npy or NAME.safetensors, is made in memory. A folder takes any number of
 sentences at a constant memory: a shard for every --shard-size lines, and at the end

@@ -37,10 +37,9 @@ Without --data it takes the dev, test and extra files of the run that trained th
 checkpoint, under its limit; with --data any files in the format of its corpus (SNLI's for
 a model of pairs), plain or compressed, or the official SNLI zip.
 A model that parses for itself is also scored on its trees: unlabelled bracketing F1 against
-those of the files, or those of --branching. A classifier of pairs that does, or that looks
-at no tree (an LSTM, a bag of words), takes raw text as well, in the fields sentence1 and
-sentence2; where a sentence of a file is text, the file has no trees to score against, and
-only the labels are scored.
+those of the files, or those of --branching. Text will do as well: the package's parser makes
+its trees where the model needs them, or --parser or --branching does. Where a sentence of a
+file is text, the file has no trees to score against, and only the labels are scored.
 """
 
 EPILOG = """\
@@ -123,7 +122,8 @@ def _splits(
     """Read what is to be scored, a split at a time."""
     model = checkpoint.config.model
     if (stored := _stored(args, data)) is not None:
-        corpus = read_stored(stored, model.labels, skipped)
+        trees = trees_for(args, checkpoint, data.branching, device)
+        corpus = read_stored(stored, model.labels, skipped, trees)
         for name, split in corpus.splits.items():
             if name != "train":
                 yield ReadSplit(name, split, corpus.words)

@@ -41,6 +41,7 @@ from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.pipeline import load_parser, packaged_parser
+from spinn_tensor.training.text_trees import parser_folder
 
 DRAWN = ("draw", "svg")  # formats that no record can hold
 MOST_DRAWN = 1_000  # trees of a picture
@@ -158,7 +159,9 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(**given_limits(args))
     if args.gold is not None:
         skip_bad = on_error(args) == "skip"
-        score(args.gold, args.predicted, models, args.binarize or DEFAULT_BINARIZE, skip_bad, limits)
+        ways = {model.config.text.binarize for model in models.values()}
+        binarize = args.binarize or (ways.pop() if len(ways) == 1 else DEFAULT_BINARIZE)
+        score(args.gold, args.predicted, models, binarize, skip_bad, limits)
         return 0
     model = next(iter(models.values()), None)
     tokenizer = Tokenizer() if model is None else model.tokenizer
@@ -184,9 +187,9 @@ def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
     """Load the parsers to use, by the name to print. Raises CheckpointError and ConfigError."""
     if not args.model:
         return {"the package's parser": load_parser(packaged_parser(), device)}
-    if len({checkpoint_folder(path).resolve() for path in args.model}) < len(args.model):
+    if len({checkpoint_folder(parser_folder(str(path))).resolve() for path in args.model}) < len(args.model):
         raise ConfigError("--model: a checkpoint is given twice")
-    return {str(path): load_parser(path, device) for path in args.model}
+    return {str(path): load_parser(parser_folder(str(path)), device) for path in args.model}
 
 
 def _reader(args: argparse.Namespace, tokenizer: Tokenizer, model: Checkpoint | None) -> SentenceReader:

@@ -56,10 +56,10 @@ DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
 given as binary parses is printed with its trees and the probability of each label. A
 jsonl file, or any other of records, gives a jsonl file: pairID, label and probabilities of every line, in its
-order. A parse brackets every two constituents: ( ( all dogs ) run ). A model that parses
-for itself takes raw text as well, and is drawn with its own trees, whatever trees are given.
-So does one that looks at no tree (an LSTM, a bag of words): its words are listed. Any other
-takes raw text with --branching, whose trees replace those that are given.
+order. A parse brackets every two constituents: ( ( all dogs ) run ). Text will do as well: the
+package's parser makes its trees where the model needs them, or --parser or --branching does.
+A model that parses for itself is drawn with its own trees, whatever trees are given; of one
+that looks at no tree (an LSTM, a bag of words) the words are listed.
 """
 
 EPILOG = """\

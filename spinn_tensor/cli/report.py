@@ -47,11 +47,17 @@ def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TRE
         for title, scores in tables.items():
             if scores is not None:
                 accuracy = f"accuracy {scores.accuracy:.2%} of {scores.n_examples:,}"
-                print(f"{title}: {accuracy}, macro-F1 {scores.macro_f1:.2%}")
+                print(f"{title}: {accuracy}, macro-F1 {scores.macro_f1:.2%}{_most_frequent(scores)}")
                 console.print(class_table(scores), confusion_table(scores))
         if evaluation.parse_scores is not None:
             print(f"{name}: {parse_summary(evaluation.parse_scores, gold)}")
             console.print(parse_table(evaluation.parse_scores, gold))
+
+
+def _most_frequent(scores: Scores) -> str:
+    """Say what whoever always says the most frequent label would score."""
+    most = max(map(sum, scores.confusion)) / max(scores.n_examples, 1)
+    return f" (always the most frequent label: {most:.2%})"
 
 
 def class_table(scores: Scores) -> Table:

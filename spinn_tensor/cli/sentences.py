@@ -1,8 +1,8 @@
-"""Sentences that a command is given: parses where a model needs them, else text, in arguments and in files.
+"""Sentences that a command is given: trees or text, in arguments and in files.
 
-A model that parses for itself needs no parse, nor one that looks at no tree (LSTM, BiLSTM, bag of words), nor one whose
-trees are made by --branching. For these, what is no tree by the rule of `data_prep.text` is read through the Penn
-Treebank tokenizer.
+What is no tree by the rule of `data_prep.text` is read through the checkpoint's tokenizer. A model that parses for
+itself needs no tree, nor one that looks at none (LSTM, BiLSTM, bag of words); for others --branching or a parser makes
+those of text.
 """
 
 from __future__ import annotations
