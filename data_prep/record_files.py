@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeVar, cast
 
-from spinn_tensor.data_prep.delimited import Bad, read_csv, read_tsv
+from spinn_tensor.data_prep.delimited import DELIMITERS, Bad, read_csv, read_tsv
 from spinn_tensor.data_prep.encodings import first_bytes, in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
@@ -77,10 +77,11 @@ HEADER = {
 HEADER |= {"sentence1_binary_parse", "sentence_binary_parse", "binary_parse"}
 _ARROW_MARKS = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 _NAME_IN_CSV = re.compile(r'"?[\w .-]{1,40}"?')
-_BEGINS_OBJECT = re.compile(r'\s*\{\s*"')
+_BEGINS_JSON = re.compile(r'\s*(\[?)\s*\{\s*"')  # of a list, or of an object a line
 _LABEL_AND_TREE = re.compile(r"[^\t]*\t\s*\(\s")  # a line of ListOps, whose files end in .tsv, too
 _CHUNK = 1 << 16
-_BETWEEN = re.compile(r"[\s,]*")  # two objects of a list
+# of a JSON list: what is before its first value, before any other, and after the last
+_BEGIN, _BETWEEN, _END = re.compile(r"\s*"), re.compile(r"\s*,\s*"), re.compile(r"\s*\]")
 
 
 class Lines(NamedTuple):
@@ -224,13 +225,13 @@ def _opened(
     if by_name == "arrow":
         return Lines(_checked(rows_in_arrow(file, head), path, limits, bad), "arrow")
     file = in_utf8(file)
-    if by_name == "json":
-        if first_bytes(file).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+    # no line is read yet: it may have no end
+    begin = first_bytes(file).decode("utf-8", "ignore").removeprefix("\ufeff")
+    form = _form(by_name, begin, not os.path.splitext(unpacked_name(name))[1], *takes)
+    if form == "json":
+        if begin.lstrip().startswith("["):
             return Lines(_checked(_json_list(file, limits), path, limits, bad), "json")
-        by_name = "jsonl"
-    head = first_bytes(file)  # no line is read yet: it may have no end
-    first = head.decode("utf-8", "ignore").removeprefix("\ufeff").partition("\n")[0]
-    form = _form(by_name, first, not os.path.splitext(unpacked_name(name))[1], *takes)
+        form = "jsonl"
     lines = text_lines(file, path, skipped, limits)
     if form == "csv" or form == "tsv":
         read = read_csv if form == "csv" else read_tsv
@@ -242,27 +243,29 @@ def _form_by_name(name: str) -> Form | None:
     return FORMS.get(os.path.splitext(unpacked_name(name))[1].lower())
 
 
-def _form(by_name: Form | None, first: str, is_pipe: bool, takes_text: bool, takes_records: bool) -> Form:
-    """Tell the form of a text by its name and the beginning of its first line. Raises DataError if these do not fit.
+def _form(by_name: Form | None, begin: str, is_pipe: bool, takes_text: bool, takes_records: bool) -> Form:
+    """Tell the form of a text by its name and its beginning. Raises DataError if these do not fit.
 
-    Where a name has no ending, as that of a pipe, the first line tells.
+    Where a name has no ending, as that of a pipe, the beginning tells.
     """
+    first = begin.partition("\n")[0].rstrip("\r")
     if by_name is not None and (by_name != "tsv" or not (takes_text and _LABEL_AND_TREE.match(first))):
         return by_name
-    if _is_header(first.rstrip("\r\n").split("\t")) and takes_records:
-        return "tsv"
-    cells = first.rstrip("\r\n").split(",")
-    if _is_header(cells) and all(map(_NAME_IN_CSV.fullmatch, cells)):
-        if is_pipe and takes_records:
-            return "csv"
-        raise DataError("CSV: its name should end in .csv", line=1)
-    if not takes_text:
-        return "jsonl"
-    if _BEGINS_OBJECT.match(first):
-        if is_pipe and takes_records:
-            return "jsonl"
+    for delimiter in DELIMITERS:
+        cells = first.split(delimiter)
+        if not _is_header(cells):
+            continue
+        if delimiter == "\t" and takes_records:
+            return "tsv"
+        if delimiter != "\t" and all(map(_NAME_IN_CSV.fullmatch, cells)):
+            if is_pipe and takes_records:
+                return "csv"
+            raise DataError("CSV: its name should end in .csv", line=1)
+    if json_begins := _BEGINS_JSON.match(begin):
+        if (is_pipe or not takes_text) and takes_records:
+            return "json" if json_begins[1] else "jsonl"
         raise DataError("JSON: its name should end in .jsonl, or .json if it is a list", line=1)
-    return "text"
+    return "text" if takes_text else "jsonl"
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -307,19 +310,19 @@ def _json_list(file: IO[bytes], limits: Limits) -> Iterator[Record]:
 
 
 def _values(file: IO[bytes], limits: Limits) -> Iterator[Any]:
-    """Yield the values of a JSON list. Raises ValueError, and DataError for one that is too long."""
-    decoder, start = json.JSONDecoder(), 1
+    """Yield the values of a JSON list. Raises ValueError; DataError for a long one, and for what follows the list."""
+    decoder, start, before = json.JSONDecoder(), 1, _BEGIN
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
     buffer = decode(file.read(_CHUNK)).lstrip()
     if not buffer.startswith("["):
         raise ValueError("not a list")
     while True:
-        between = _BETWEEN.match(buffer, start)
-        start = start if between is None else between.end()
-        if buffer.startswith("]", start):
-            return
+        if end := _END.match(buffer, start):
+            break
         try:
-            value, start = decoder.raw_decode(buffer, start)
+            if not (between := before.match(buffer, start)):
+                raise ValueError("no comma")
+            value, start = decoder.raw_decode(buffer, between.end())
         except ValueError:
             buffer, start = buffer[start:], 0
             if len(buffer) > limits.max_line_bytes:
@@ -329,4 +332,11 @@ def _values(file: IO[bytes], limits: Limits) -> Iterator[Any]:
             if not more:
                 raise
             continue
+        before = _BETWEEN
         yield value
+    rest = buffer[end.end() :]
+    while not rest.strip():
+        if not (more := file.read(_CHUNK)):
+            return
+        rest = decode(more)
+    raise DataError("something follows the JSON list, expected one list in a file")

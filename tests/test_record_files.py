@@ -272,6 +272,14 @@ NOT_AS_NAMED: list[tuple[str, bytes, str]] = [
     ("a.json", b'[{"a": 1}, [2]]', ":2: got a JSON list, expected an object"),
     ("a.json", b'[{"a": 1}, {"b', ":2: not JSON, expected a list of objects"),
     ("a.json", b"[]", ": no rows"),
+    ("a.json", b'[{"a": 1}]\n[{"a": 2}]', ":2: something follows the JSON list"),
+    ("a.json", b'[{"a": 1}]' + b" " * 70_000 + b"x", ":2: something follows the JSON list"),
+    ("a.json", b'[{"a": 1} {"a": 2}]', ":2: not JSON"),
+    ("a.json", b'[{"a": 1}, , {"a": 2}]', ":2: not JSON"),
+    ("a.json", b'[{"a": 1}, {"a": 2},,]', ":3: not JSON"),
+    ("a.txt", b"text;label\nx;1\n", ":1: CSV: its name should end in .csv"),
+    ("a.txt", b'[{"text": "x"}]', ":1: JSON: its name should end in"),
+    ("a.txt", b'[\n  {"text": "x"}\n]', ":1: JSON: its name should end in"),
     ("a.csv", b"text,text\nx,1\n", ":1: two columns 'text'"),
     ("a.csv", b"\n\n", ":1: no header"),
     ("a.csv", b"", ": an empty file"),
@@ -290,7 +298,15 @@ def test_content_is_held_against_the_name(name: str, content: bytes, message: st
 
 
 @pytest.mark.parametrize(
-    "content", [b"text,label\nx,1\n", b'{"text": "x", "label": "1"}\n', b"text\tlabel\nx\t1\n"]
+    "content",
+    [
+        b"text,label\nx,1\n",
+        b"text;label\nx;1\n",
+        b"text\tlabel\nx\t1\n",
+        b'{"text": "x", "label": "1"}\n',
+        b'[{"text": "x", "label": "1"}]\n',
+        b'\n[\n  {\n "text": "x",\n "label": "1"}\n]\n\n',
+    ],
 )
 def test_without_an_ending_the_content_tells(content: bytes, tmp_path: Path) -> None:
     assert records_in(write_bytes(tmp_path / "fd", content)) == [{"text": "x", "label": "1"}]
