@@ -238,17 +238,21 @@ def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
     """Yield lines, those of a tree that goes over several as one, and `Continued` for the others of it.
 
     A tree goes on in lines that begin with a blank or a closing bracket, until its brackets are closed. What is longer
-    than the limit is left as it is then: a tree that is never closed.
+    than the limit is left as it is then: a tree that is never closed. Blank lines after a tree of several lines set it
+    apart from the next one, and are `Continued`, too.
     """
     tree: list[str] = []
     depth = n_characters = 0
+    is_after_tree = False  # of several lines
     for line in lines:
         goes_on = line[:1] in (" ", "\t", ")") and not line.isspace()
         if tree and not (goes_on and depth > 0 and n_characters < max_characters):
             yield from _as_one_line(tree)
+            is_after_tree = len(tree) > 1
             tree = []
         if not tree and not _BEGINS_TREE.match(line):
-            yield line
+            is_after_tree = is_after_tree and line.isspace()
+            yield Continued(line) if is_after_tree else line
             continue
         if not tree:
             depth = n_characters = 0
@@ -257,6 +261,7 @@ def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
         n_characters += len(line)
         if depth <= 0:  # it is whole: who waits for it need not wait for the line after it
             yield from _as_one_line(tree)
+            is_after_tree = len(tree) > 1
             tree = []
     if tree:
         yield from _as_one_line(tree)

@@ -17,6 +17,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.penn import (
     BINARIZE,
+    Continued,
     PennTree,
     format_penn,
     join_trees,
@@ -189,6 +190,15 @@ def test_trees_over_several_lines(tmp_path: Path) -> None:
         trees = [format_binary(example.trees[0]) for example in examples]
         assert trees == ["( ( A dog ) barks )", "( ( The dog ) ( barks . ) )", "( I see )", "( b c )"]
     assert skipped.places == {next(iter(skipped)): [f"{tmp_path}/a.mrg:10"] * 2}
+
+
+def test_blank_lines_between_trees_of_several_lines_are_no_lines() -> None:
+    """So that row i is tree i; after a tree of one line, as after text, a blank line is a line."""
+    several = ["(S (NP a)\n", "  (VP b))\n", "\n", "\n"]
+    joined = list(join_trees([*several, *several, DOG + "\n", "\n", "text\n", "\n"], 1000))
+    assert len(joined) == 12
+    kept = [line for line in joined if not isinstance(line, Continued)]
+    assert [line.strip() for line in kept] == ["(S (NP a) (VP b))"] * 2 + [DOG, "", "text", ""]
 
 
 def test_a_tree_that_is_never_closed_takes_no_more_than_the_limit(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from spinn_tensor.bundle import WEIGHTS, checkpoint_folder
 from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_command,
@@ -25,6 +26,7 @@ from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import composed_branching, needs_parses, sentence_reader_for, trees_for
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.corpora.store import sha256_of
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped, parse_record
 from spinn_tensor.data_prep.limits import Limits
@@ -38,6 +40,7 @@ from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.inference import BATCH_TOKENS, SHARING_TOKENS
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.model.encoder import SentenceEncoder
+from spinn_tensor.training.text_trees import parser_folder
 
 DESCRIPTION = """\
 Encodes sentences: h of the root of each tree, (lines, width), in the order of the input. A
@@ -137,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     options = EncodingOptions(
         field=args.field,
         branching=branching,
-        parser=args.parser or checkpoint.config.text.parser,
+        parser=_parser_sha256(args.parser or checkpoint.config.text.parser),
         binarize=checkpoint.config.text.binarize,
         notation=args.notation or "auto",
         on_error=on_error(args),
@@ -157,6 +160,16 @@ def run(args: argparse.Namespace) -> int:
     if trees is not None and trees.note is not None and needs_parses(checkpoint) and branching is None:
         _note(trees.note)
     return 0
+
+
+def _parser_sha256(name: str | None) -> str | None:
+    """Return the digest of the weights of the parser that makes all trees: two of one name give other vectors."""
+    if name is None:
+        return None
+    try:
+        return sha256_of(checkpoint_folder(parser_folder(name)) / WEIGHTS)
+    except DataError:  # whoever loads it says what is wrong
+        return name
 
 
 def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, reading: Reading) -> None:

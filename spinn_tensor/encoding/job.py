@@ -37,7 +37,7 @@ class EncodingOptions(Settings):
 
     field: str | None = None  # of records: that with the parse or text
     branching: str | None = setting(None, "trees of this kind instead of those given", one_of(*BRANCHINGS))
-    parser: str | None = None  # a checkpoint that makes all trees
+    parser: str | None = None  # the SHA-256 of the weights of what makes all trees
     notation: str = setting("auto", "what a sentence is", one_of(*NOTATIONS))
     binarize: str = setting(DEFAULT_BINARIZE, "how Penn trees become binary", one_of(*BINARIZE))
     on_error: str = setting("raise", "what becomes of a line without a sentence", one_of(*ON_ERROR))
