@@ -10,7 +10,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
-	@echo "make test    run the tests (6 to 10 minutes)"
+	@echo "make test    run the tests (7 to 10 minutes)"
 	@echo "make test-all   those that take longer, too (slow)"
 	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (3 minutes; all: 20)"
 	@echo "make check   formatter, linter, type checker, then the tests"

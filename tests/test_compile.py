@@ -129,7 +129,7 @@ def check_parsing(learning: str, batches: list[Corpus]) -> None:
 
 
 @pytest.mark.usefixtures("quick_compiler")
-@pytest.mark.parametrize("learning", ["supervised", "reinforce"])
+@pytest.mark.parametrize("learning", ["supervised", pytest.param("reinforce", marks=pytest.mark.slow)])
 def test_a_compiled_parsing_step_is_the_eager_one(learning: str) -> None:
     """By scheduled sampling, or by samples."""
     check_parsing(learning, corpora()[::FEW])

@@ -47,7 +47,9 @@ def operators(name: str, n_tracker: int, batch: list[np.ndarray]) -> int:
 
 
 @needs_shared
-@pytest.mark.parametrize("start", [300, 1200, 2300])
+@pytest.mark.parametrize(
+    "start", [300, *(pytest.param(start, marks=pytest.mark.slow) for start in (1200, 2300))]
+)
 @pytest.mark.parametrize(
     "ours, n_tracker, part", [(candidates.FOREST, 0, 1 / 3), (candidates.GIVEN, 4, 1 / 8)]
 )
@@ -99,7 +101,10 @@ def slice_pairs() -> tuple[Corpus, int]:
 
 
 @needs_shared
-@pytest.mark.parametrize("kind", SPINN_KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind == "spinn-pi" else pytest.param(kind, marks=pytest.mark.slow) for kind in SPINN_KINDS],
+)
 def test_few_compilations_over_all_lengths_of_the_slice(kind, slice_pairs) -> None:
     """aot_eager captures the graphs that inductor would compile."""
     columns, n_words = slice_pairs
