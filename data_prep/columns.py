@@ -12,6 +12,7 @@ needed. M is the number of tokens of all sentences.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -155,6 +156,17 @@ def put_transitions(
     changed = columns.transitions.copy()
     changed[places] = transitions
     return columns._replace(transitions=changed)
+
+
+def number_distinct(corpus: Corpus) -> np.ndarray:  # (n,) int64
+    """Number the examples of which the words of all sentences differ; those of the same words have the same number."""
+    ids, offsets, n_examples = corpus.sentences.token_ids, corpus.sentences.token_offsets, len(corpus.labels)
+    words = [ids[start:end].tobytes() for start, end in pairwise(offsets.tolist())]
+    numbers: dict[tuple[bytes, ...], int] = {}
+    examples = (tuple(words[example::n_examples]) for example in range(n_examples))
+    return np.fromiter(
+        (numbers.setdefault(example, len(numbers)) for example in examples), np.int64, n_examples
+    )
 
 
 def concatenate(*parts: SentenceColumns) -> SentenceColumns:

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinn_tensor.cli.main import main
-from spinn_tensor.data_prep.columns import NO_LABEL
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, number_distinct, sentence_columns
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.preparation import prepare_store
 from spinn_tensor.data_prep.corpora.splits import held_out, load_splits, prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
+from spinn_tensor.data_prep.words import WordList
 from tests.tiny_runs import PRESET, SMALL, same_threads, write_own_pairs, write_pairs, write_trees
 
 pytest.importorskip("datasets")
@@ -27,8 +29,9 @@ Capture = pytest.CaptureFixture[str]
 @given(st.lists(st.sampled_from([NO_LABEL, 0, 1, 2]), min_size=20, max_size=300), st.integers(0, 9))
 def test_of_every_label_alike(labels: list[int], seed: int) -> None:
     array = np.array(labels)
-    is_dev = held_out(array, 0.2, seed)
-    assert np.array_equal(held_out(array, 0.2, seed), is_dev)
+    distinct = np.arange(len(labels))
+    is_dev = held_out(array, distinct, 0.2, seed)
+    assert np.array_equal(held_out(array, distinct, 0.2, seed), is_dev)
     assert abs(is_dev.sum() - 0.2 * len(labels)) <= 0.5
     for label in set(labels):
         assert abs(is_dev[array == label].sum() - 0.2 * (array == label).sum()) <= 1
@@ -38,8 +41,41 @@ CHOSEN = [16, 17, 26, 35]  # of 40, by seed 1
 
 
 def test_the_choice_is_the_same_with_every_version() -> None:
-    assert np.flatnonzero(held_out(np.zeros(40, np.int64), 0.1, seed=1)).tolist() == CHOSEN
-    assert np.flatnonzero(held_out(np.zeros(40, np.int64), 0.1, seed=2)).tolist() != CHOSEN
+    labels, distinct = np.zeros(40, np.int64), np.arange(40)
+    assert np.flatnonzero(held_out(labels, distinct, 0.1, seed=1)).tolist() == CHOSEN
+    assert np.flatnonzero(held_out(labels, distinct, 0.1, seed=2)).tolist() != CHOSEN
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=60, max_size=200), st.integers(0, 9)
+)
+def test_the_same_sentences_go_to_one_side(examples: list[tuple[int, int]], seed: int) -> None:
+    trees = [Tree((str(word // 5), str(word)), np.array([SHIFT, SHIFT, REDUCE])) for word, _ in examples]
+    labels = np.array([label for _, label in examples])
+    halves = sentence_columns(trees, WordList()), sentence_columns(trees[::-1], WordList())
+    for corpus in (Corpus(halves[0], labels), Corpus.of_pairs(*halves, labels)):
+        keys = [
+            tuple(tuple(side.token_ids[2 * row : 2 * row + 2].tolist()) for side in corpus.sides)
+            for row in range(len(trees))
+        ]
+        distinct = number_distinct(corpus)
+        assert distinct.tolist() == [list(dict.fromkeys(keys)).index(key) for key in keys]
+    distinct = number_distinct(Corpus(halves[0], labels))
+    try:
+        is_dev = held_out(labels, distinct, 0.3, seed)
+    except DataError:
+        assert np.bincount(distinct).max() > 0.3 * len(labels)
+        return
+    assert all(len(set(is_dev[distinct == number].tolist())) == 1 for number in range(distinct.max() + 1))
+    assert abs(is_dev.sum() - 0.3 * len(labels)) <= np.bincount(distinct).max() / 2 + 0.5
+
+
+def test_what_comes_twice_is_not_scored_on_what_it_was_trained_on(tmp_path: Path) -> None:
+    train = write_pairs(tmp_path / "train.jsonl", 40, seed=1)
+    train.write_text(train.read_text() * 2)
+    split = names_of(DataConfig(corpus="snli", train=(str(train),), dev_fraction=0.25))
+    assert abs(len(split["dev"]) - 20) <= 2
+    assert not set(split["dev"]) & set(split["train"])
 
 
 def names_of(data: DataConfig) -> dict[str, list[str]]:
@@ -89,12 +125,12 @@ def test_a_run_is_resumed_and_evaluated_on_the_same_dev(tmp_path: Path, capsys: 
     assert "--dev-fraction" in capsys.readouterr().err
     split = ["--dev-fraction", "0.2", "--split-seed", "5"]
     assert main([*files, *split, "--epochs", "1", "--output", str(run)]) == 0
-    assert "20 examples held out" in capsys.readouterr().err
+    assert "19 examples held out" in capsys.readouterr().err  # the next pair comes twice, and stays together
     assert main(["train", "--resume", "--epochs", "2", "--output", str(run), "--threads", "1"]) == 0
     assert main(["train", "--resume", "--dev-fraction", "0.1", "--output", str(run)]) == 1
     assert main(["evaluate", str(run), "--json", str(tmp_path / "scores.json")]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())["dev"]
-    assert scores["n_examples"] == 20
+    assert scores["n_examples"] == 19
     assert scores == json.loads((run / "results.json").read_text())["splits"]["dev"]
 
 

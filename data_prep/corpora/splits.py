@@ -28,6 +28,7 @@ from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     Corpus,
     n_sentences,
+    number_distinct,
     select,
 )
 from spinn_tensor.data_prep.corpora.config import DataConfig
@@ -274,7 +275,8 @@ class _Reader(NamedTuple):
     def finished(self, split: Split, part: str | None, is_train: bool = False) -> Split:
         """Return those of the examples that are the split, as the settings want them. Raises DataError."""
         if part is not None:
-            is_dev = held_out(split.columns.labels, self.data.dev_fraction, self.data.split_seed)
+            labels, distinct = split.columns.labels, number_distinct(split.columns)
+            is_dev = held_out(labels, distinct, self.data.dev_fraction, self.data.split_seed)
             split = _taken(split, np.flatnonzero(is_dev == (part == "dev")))
         if is_train and self.data.phrases:
             columns = phrases(split.columns)
@@ -342,23 +344,28 @@ def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:
 
 def held_out(
     labels: np.ndarray,  # (n,) int64
+    distinct: np.ndarray,  # (n,) int64, of 0, 1, ..., in the order in which they come first
     fraction: float,
     seed: int,
 ) -> np.ndarray:  # (n,) bool
-    """Choose the examples that become dev, of each label its part but for one at most. Raises DataError for too few.
+    """Choose the examples that become dev, those with one number in `distinct` together. Raises DataError for too few.
 
-    In the order of labels, and of random numbers among equal ones, every (1 / fraction)-th is taken. The numbers are
-    PCG64's raw ones, which no version of NumPy changes.
+    In the order of labels, and of random numbers among equal ones, every (1 / fraction)-th is taken: of each label its
+    part but for one at most, if all are distinct. Those that are not have the place of the first, and are taken when
+    that is nearer to the part than not. The numbers are PCG64's raw ones, which no version of NumPy changes.
     """
     n_examples = len(labels)
-    order = np.lexsort((np.random.PCG64(seed).random_raw(n_examples), labels))
-    n_taken = np.floor(np.arange(n_examples + 1) * fraction + 0.5)
-    if not 0 < n_taken[-1] < n_examples:
+    _, first, sizes = np.unique(distinct, return_index=True, return_counts=True)
+    order = np.lexsort((np.random.PCG64(seed).random_raw(n_examples)[first], labels[first]))
+    is_taken, n_taken = np.zeros(len(first), dtype=bool), 0
+    wanted = np.floor(np.cumsum(sizes[order]) * fraction + 0.5)
+    for group, size, n_wanted in zip(order.tolist(), sizes[order].tolist(), wanted.tolist(), strict=True):
+        if 2 * n_taken + size < 2 * n_wanted:
+            is_taken[group], n_taken = True, n_taken + size
+    if not 0 < n_taken < n_examples:
         reason = f"{fraction:g} of {n_examples:,} training examples leaves no train or no dev"
         raise DataError(reason, field="--dev-fraction")
-    is_dev = np.empty(n_examples, dtype=bool)
-    is_dev[order] = np.diff(n_taken) > 0
-    return is_dev
+    return is_taken[distinct]
 
 
 def _taken(split: Split, rows: np.ndarray) -> Split:
