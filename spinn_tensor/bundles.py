@@ -1,8 +1,9 @@
 """The tensors that travel together: weights of the two cells, and the index tables as torch tensors.
 
-A bundle is a NamedTuple of tensors, so that it passes `torch.compile`, `torch.export` and `torch.jit.script` alike. The
-tables are those of `data_prep.tables`, field by field; what they mean is said there. Step offsets stay on the host,
-where the loop over the steps reads them, as `OnHost`; everything else lives with the model.
+A bundle is a NamedTuple of tensors, so that it passes `torch.compile` and `torch.jit.script` alike. (`torch.export`
+takes no batch: `OnHost` is no pytree node; `spinn export` makes programs.) The tables are those of
+`data_prep.tables`, field by field; what they mean is said there. Step offsets stay on the host, where the loop over the
+steps reads them, as `OnHost`; everything else lives with the model.
 """
 
 from __future__ import annotations

@@ -257,9 +257,7 @@ class TextModel(ABC):
         (3,)
         """
         first, second = (
-            _normalized(np.asarray(one))
-            if _is_encodings(one)
-            else self.encode(one, normalize_embeddings=True)
+            _normalized(_array(one)) if _is_encodings(one) else self.encode(one, normalize_embeddings=True)
             for one in (a, b)
         )
         return first @ second.T
@@ -377,6 +375,11 @@ def _is_encodings(given: Any) -> bool:
     """Tell whether it is an array or tensor of numbers, not of sentences."""
     dtype = str(getattr(given, "dtype", ""))
     return "float" in dtype and hasattr(given, "ndim")
+
+
+def _array(encodings: Any) -> np.ndarray:
+    """Return the array of a tensor, wherever and in whatever precision it is, or of an array."""
+    return np.asarray(encodings.detach().float().cpu() if hasattr(encodings, "detach") else encodings)
 
 
 def _normalized(encodings: np.ndarray) -> np.ndarray:  # (..., D)

@@ -159,3 +159,17 @@ def test_a_store_has_the_split_that_it_was_prepared_with(tmp_path: Path) -> None
     assert stored.dev.labels.tolist() == read.dev.labels.tolist()
     assert stored.dev.sentences.token_ids.tolist() == read.dev.sentences.token_ids.tolist()
     assert prepare_store(DataConfig(**{**data.to_dict(), "split_seed": 2}), folder, Skipped())[1]
+
+
+@pytest.mark.parametrize(
+    "options", [["--max-words", "2"], ["--max-line-bytes", "99"], ["--skip-bad"], ["--notation", "text"]]
+)
+def test_its_dev_is_not_read_in_another_way(options: list[str], tmp_path: Path, capsys: Capture) -> None:
+    train, run = str(write_pairs(tmp_path / "train.jsonl", 60, seed=1)), str(tmp_path / "run")
+    files = ["--corpus", "snli", "--train", train, "--dev-fraction", "0.2"]
+    assert main(["train", *files, *SMALL, *PRESET, "--epochs", "1", "--output", run]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", run, *options]) == 1
+    assert f"{options[0]}: the run's dev" in capsys.readouterr().err
+    assert main(["evaluate", run, *options, "--data", train]) in (0, 1)
+    assert "the run's dev" not in capsys.readouterr().err

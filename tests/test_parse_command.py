@@ -232,6 +232,11 @@ BAD: dict[str, tuple[list[str], str]] = {
     "drawn jsonl": (["--draw", "--input", "FOLDER/other.jsonl"], "--format draw: a jsonl"),
     "a picture of jsonl": (["--format", "svg", "--input", "FOLDER/other.jsonl"], "--format svg: a jsonl"),
     "drawn scores": (["--draw", "--gold", "FOLDER/bad.txt"], "--gold prints scores only"),
+    "notation of scores": (
+        ["--gold", "FOLDER/a.txt", "--notation", "text"],
+        "--notation goes without --gold",
+    ),
+    "notation of tokens": (["--tokens", "--notation", "parses", "dogs"], "--notation goes without"),
     "two models": (["dogs", "--model", "x"], "several --model are compared with --gold"),
     "model and branching": (["dogs", "--branching", "left"], "--branching goes without --model"),
     "gold text": (["--gold", "FOLDER/text.txt"], "text.txt:1: token 2 'bark': after the end"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import subprocess
 import sys
@@ -276,3 +277,19 @@ def test_records_from_a_pipe(text: str, parser_run: Path, tmp_path: Path) -> Non
     assert (
         "--field goes with a jsonl --input, or another of records; /dev/stdin is read as text" in done.stderr
     )
+
+
+def test_what_json_has_not_is_written_as_it_can(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    values = {"text": ["dogs bark"], "raw": [b"x"], "score": [np.nan]}
+    dataset = datasets.Dataset.from_dict({**values, "day": [datetime.date(2024, 5, 6)]})
+    dataset.to_parquet(tmp_path / "in.parquet")
+    arguments = ["parse", "--model", str(parser_run), "--input", str(tmp_path / "in.parquet")]
+    assert main([*arguments, "--field", "text"]) == 0
+    (record,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert record == {
+        "text": "dogs bark",
+        "day": "2024-05-06",
+        "raw": "b'x'",
+        "score": None,
+        "text_binary_parse": "( dogs bark )",
+    }

@@ -190,6 +190,15 @@ def test_resuming_where_nothing_is_begins_a_run(
     assert f"nothing to resume in {output}: beginning a new run" in capsys.readouterr().out
 
 
+def test_states_without_the_parameters_that_are_not_trained(last: Path) -> None:
+    change(lambda state: state["optimizer"].pop("encoder.leaves.embedding.weight"))(last / STATE)
+    vocabulary, corpus = pairs(last.parent)
+    model = pair_model("spinn-pi", vocabulary)
+    model.encoder.leaves.embedding.weight.requires_grad_(False)
+    trainer = Trainer(Task(model, vocabulary, corpus, corpus), settings(epochs=3), last.parent, Notes())
+    trainer.resume(read_training_state(last), last)
+
+
 @pytest.fixture
 def last(few_steps: Path, tmp_path: Path) -> Path:
     """A copy of the last checkpoint of a run, to be damaged."""

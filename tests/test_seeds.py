@@ -94,6 +94,11 @@ def test_seeds_that_contradict(options: list[str], tmp_path: Path) -> None:
     assert not output.exists()
 
 
+def test_other_seeds_may_be_set(tmp_path: Path) -> None:
+    args = build_parser().parse_args(["train", "--seeds", "1", "2", "--set", "split_seed=3"])
+    check_seeds(args, tmp_path, n_processes=1)
+
+
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     output = tmp_path / "runs"
     arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--seeds", "3"]

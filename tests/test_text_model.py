@@ -319,6 +319,8 @@ def test_similarity_is_the_cosine(pipeline) -> None:
     # what encode gave will do, as an array or a tensor
     assert_close(pipeline.similarity(encodings, KNOWN[:2]), normal @ normal[:2].T)
     assert_close(pipeline.similarity(KNOWN, torch.from_numpy(encodings[1])), normal @ normal[1])
+    half = torch.from_numpy(encodings).bfloat16().requires_grad_()
+    assert_close(pipeline.similarity(half, KNOWN[:2]), normal @ normal[:2].T, bound=0.02)
 
 
 def test_unknown_words_are_told(pipeline, pairs) -> None:

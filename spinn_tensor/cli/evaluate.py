@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from spinn_tensor.cli.arguments import (
     given_limits,
 )
 from spinn_tensor.cli.predictions import ReadSplit, predictions
-from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
+from spinn_tensor.cli.report import gold_trees, json_line, print_evaluations, print_skipped
 from spinn_tensor.cli.sentences import chosen_branching, needs_parses, trees_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
@@ -108,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             evaluations[read.name] = evaluation
             if file is not None:
                 for record in predictions(checkpoint, read, corpus):
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    file.write(json_line(record))
     print_skipped(skipped)
     if args.json is not None:
         write_json(args.json, {name: evaluation.to_dict() for name, evaluation in evaluations.items()})
@@ -146,7 +145,7 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
     data = run_of(checkpoint.config, args.checkpoint).data
     is_own = args.data is None
     skip_bad = (is_own and data.skip_bad) if args.skip_bad is None else args.skip_bad
-    return replace(
+    given = replace(
         data,
         branching=chosen_branching(args, checkpoint),
         notation=args.notation or data.notation,
@@ -154,6 +153,15 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
         limit=data.limit if is_own else 0,
         **given_limits(args),
     )
+    if is_own and data.dev_fraction:
+        for name in ("max_words", "max_line_bytes", "skip_bad", "notation"):
+            if getattr(given, name) != getattr(data, name):
+                option, why = (
+                    name.replace("_", "-"),
+                    "the run's dev is a part of its training files, read as then",
+                )
+                raise ConfigError(f"--{option}: {why}; give --data")
+    return given
 
 
 def _stored(args: argparse.Namespace, data: DataConfig) -> DataConfig | None:

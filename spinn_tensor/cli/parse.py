@@ -257,6 +257,10 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError(
             "--gold prints scores only: it goes without --tokens, --format, --draw and --output"
         )
+    if args.notation is not None and (args.gold is not None or args.tokens):
+        raise ConfigError(
+            "--notation goes without --gold, whose files are trees, and --tokens, which are none"
+        )
     if args.predicted and args.gold is None:
         raise ConfigError("--predicted goes with --gold")
     if args.branching is not None and (args.model or args.gold is not None):

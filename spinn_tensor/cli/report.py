@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Collection
@@ -154,3 +155,21 @@ def print_skipped(skipped: Skipped, what: str = "lines skipped") -> None:
     """Say on stderr how many lines were left out, or became what else, if any were."""
     if skipped:
         print(f"spinn: {skipped.told(what)}", file=sys.stderr)
+
+
+def json_line(record: Any) -> str:
+    """Return a value as a line of JSON: NaN and infinity become null, and what JSON has not, a date say, its text."""
+    try:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        text = json.dumps(_finite(record), ensure_ascii=False, default=str)
+    return text + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON value with null for the numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

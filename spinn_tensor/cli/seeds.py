@@ -19,6 +19,7 @@ from rich.console import Console
 from spinn_tensor.cli.report import plain_table
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.files import write_json
+from spinn_tensor.training.config import parse_setting
 from spinn_tensor.training.evaluate import Evaluation
 from spinn_tensor.training.run import is_run
 
@@ -35,7 +36,7 @@ def check_seeds(args: argparse.Namespace, output: Path, n_processes: int) -> Non
     seeds: Sequence[int] = args.seeds
     if n_processes > 1:
         raise ConfigError("--seeds is for one process; under torchrun train a seed a job")
-    if args.seed is not None or any(text.partition("=")[0].strip().endswith("seed") for text in args.set):
+    if args.seed is not None or any(parse_setting(text)[0] == "training__seed" for text in args.set):
         raise ConfigError("--seeds goes without --seed: it says all seeds")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds: got one twice: {' '.join(map(str, seeds))}")

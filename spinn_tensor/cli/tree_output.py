@@ -9,10 +9,10 @@ svg     one picture of all                          see `svg`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from spinn_tensor.cli.report import json_line
 from spinn_tensor.cli.tree_view import drawn
 from spinn_tensor.data_prep.penn import PennTree, format_penn
 from spinn_tensor.data_prep.trees import Tree, format_binary
@@ -58,10 +58,10 @@ def written(
     values = [_value(sentence, form, offsets_in) for sentence in parsed]
     if line.record is not None:
         made = dict.fromkeys(line.fields) | dict(zip(line.fields, values, strict=False))
-        return json.dumps({**line.record, **{f"{name}_{FIELDS[form]}": made[name] for name in made}}) + "\n"
+        return json_line({**line.record, **{f"{name}_{FIELDS[form]}": made[name] for name in made}})
     if not values:
         return EMPTY[form] + "\n"
-    return (json.dumps(values[0], ensure_ascii=False) if form == "json" else values[0]) + "\n"
+    return json_line(values[0]) if form == "json" else values[0] + "\n"
 
 
 def _value(parsed: Parsed, form: str, offsets_in: Callable[[str], Offsets]) -> Any:

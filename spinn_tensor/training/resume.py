@@ -177,7 +177,9 @@ def restore(
         if unknown := state.optimizer.keys() - parameters.keys():
             raise LookupError(f"no parameter {min(unknown)!r}")
         for name, parameter in parameters.items():
-            if values := state.optimizer[name]:
+            # older states have no entry for a parameter that is not trained
+            named = state.optimizer
+            if values := named[name] if parameter.requires_grad else named.get(name):
                 expected = {f"step of {name}": torch.zeros(()), f"square_avg of {name}": parameter}
                 check_tensors(path, {f"{kind} of {name}": value for kind, value in values.items()}, expected)
                 optimizer.state[parameter] = {
