@@ -127,17 +127,19 @@ def _row(
         return plain, 0
     if len(plain) >= n_names or not plain[-1].startswith('"'):
         return _unquoted(line, n_names) or plain, 0
-    row, n_more = line, 0  # a cell in quotes that may go on in the lines after it
-    while len(row) <= limits.max_line_bytes:
-        if n_more == len(ahead):
+    row, n_characters = [line], len(line)  # a cell in quotes that may go on in the lines after it
+    is_open = line.count('"') % 2 == 1
+    while is_open and n_characters <= limits.max_line_bytes:
+        if len(row) > len(ahead):
             if (more := next(lines, None)) is None:
                 break
             ahead.append(more)
-        row += ahead[n_more]
-        n_more += 1
-        if '"' in ahead[n_more - 1] and (cells := _unquoted(row, n_names)):
-            return cells, n_more
-        if len(_cells(ahead[n_more - 1])) >= n_names:  # a row of its own
+        row.append(ahead[len(row) - 1])
+        n_characters += len(row[-1])
+        is_open = row[-1].count('"') % 2 == 0
+        if not is_open and (cells := _unquoted("".join(row), n_names)):
+            return cells, len(row) - 1
+        if len(_cells(row[-1])) >= n_names:  # a row of its own
             break
     return plain, 0
 

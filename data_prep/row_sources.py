@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -48,6 +49,8 @@ def rows_of(source: Any) -> Iterator[Any]:
         yield from _rows_of_dataset(
             _from_hub(source) if is_hub_name(source) else _from_folder(expanded(source))
         )
+    elif hasattr(source, "iloc") and not hasattr(source, "columns"):  # a column of pandas
+        yield from source
     elif hasattr(source, "iloc"):  # pandas, whose columns may have values of several types
         for start in range(0, len(source), N_ROWS):
             part = source.iloc[start : start + N_ROWS]
@@ -119,13 +122,33 @@ def _rows(
     schema: Any,
     batches: Iterable[Any],  # record batches, or tables
 ) -> Iterator[Record]:
-    classes = class_names(schema)
+    classes, number = class_names(schema), 0
     for batch in batches:
         for start in range(0, batch.num_rows, N_ROWS):
-            for row in batch.slice(start, N_ROWS).to_pylist():
+            part = batch.slice(start, N_ROWS)
+            try:
+                rows = part.to_pylist()
+            except (ValueError, OverflowError) as error:
+                raise _not_in_python(part, number, error) from error
+            number += len(rows)
+            for row in rows:
                 for field, names in classes.items():
                     row[field] = _class_name(row.get(field), names)
                 yield row
+
+
+def _not_in_python(
+    part: Any,  # a record batch, or table
+    number: int,  # of the row before it
+    error: Exception,
+) -> DataError:
+    """Name the first cell that Python has no value for, as a time in the year 10000, or no text in UTF-8."""
+    for row, field in itertools.product(range(part.num_rows), part.schema.names):
+        try:
+            part.column(field)[row].as_py()
+        except (ValueError, OverflowError) as found:
+            return DataError(f"cannot be read: {found}", line=number + row + 1, field=field)
+    return DataError(f"cannot be read: {error}")
 
 
 def _class_name(label: Any, names: list[str]) -> Any:

@@ -46,7 +46,7 @@ def labels_of(records: list[dict[str, Any]], line_format: LineFormat, skipped: S
     return found.labels.tolist()
 
 
-WITHHELD: list[Any] = ["hidden", "-", -1, "-1", "", None, float("nan")]
+WITHHELD: list[Any] = ["hidden", "-", -1, "-1", "-1.0", "", None, float("nan"), pd.NA, pd.NaT]
 
 
 @pytest.mark.parametrize("label", WITHHELD)
@@ -65,6 +65,35 @@ def test_no_label_stops_a_file_that_needs_none(label: Any) -> None:
     skipped = Skipped()
     assert labels_of(records, PairFormat(require_label=False), skipped) == [NO_LABEL, 1, NO_LABEL]
     assert not skipped
+
+
+def test_minus_one_is_a_label_where_it_is_named() -> None:
+    records, skipped = [{"gold_label": label, **PARSES} for label in ("-1", "0", "1")], Skipped()
+    assert labels_of(records, PairFormat(LabelNames([], grows=True)), skipped) == [0, 1]
+    [(reason, count)] = skipped.items()
+    assert count == 1
+    assert reason.startswith("gold_label '-1' (no label, unless --labels names it")
+    skipped = Skipped()
+    assert labels_of(records, PairFormat(LabelNames(["-1", "0", "1"])), skipped) == [0, 1, 2]
+    assert not skipped
+
+
+def test_integers_with_a_point_are_integers() -> None:
+    labels = ["5", "5.0", 5.0, "-2.00", "0.0", "5.5", "1.0e3"]
+    records, own = [{"gold_label": label, **PARSES} for label in labels], LabelNames([], grows=True)
+    assert labels_of(records, PairFormat(own), Skipped()) == [0, 0, 0, 1, 2, 3, 4]
+    assert own.names == ["5", "-2", "0", "5.5", "1.0e3"]
+    assert labels_of(
+        [{"gold_label": "1.0", **PARSES}], PairFormat(LabelNames(["1.0", "2.0"])), Skipped()
+    ) == [0]
+
+
+@pytest.mark.parametrize("cell", [np.array([1, 2]), np.array([]), np.array([1])])
+def test_an_array_is_no_label(cell: np.ndarray) -> None:
+    records = [{"gold_label": cell, **PARSES}]
+    with pytest.raises(DataError, match="gold_label: got ndarray, expected a string"):
+        labels_of(records, PairFormat(), Skipped())
+    assert labels_of(records, PairFormat(require_label=False), Skipped()) == [NO_LABEL]
 
 
 def test_a_label_of_ones_own_may_be_called_hidden() -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
 
+from spinn_tensor.data_prep import delimited
 from spinn_tensor.data_prep.corpora.formats import (
     LabelNames,
     PairFields,
@@ -27,6 +28,7 @@ from spinn_tensor.data_prep.corpora.formats import (
 )
 from spinn_tensor.data_prep.corpora.read import read_examples_as_columns, read_line_examples
 from spinn_tensor.data_prep.corpora.store import sha256_of
+from spinn_tensor.data_prep.delimited import _unquoted
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import BadLine, Skipped
 from spinn_tensor.data_prep.limits import Limits
@@ -230,6 +232,22 @@ def test_a_short_row_of_glue_takes_no_others(tmp_path: Path) -> None:
     assert stream(closed, Skipped())[:3] == [Continued, BadLine, x]
     with pytest.raises(DataError, match=r"a\.tsv:2: 1 cells, expected 2 as in the header: sentence, label"):
         stream(path)
+
+
+def test_quotes_that_balance_end_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def unquoted(row: str, n_names: int) -> list[str] | None:
+        read.append(len(row))
+        return _unquoted(row, n_names)
+
+    monkeypatch.setattr(delimited, "_unquoted", unquoted)
+    content = b"id\tsentence\tlabel\n" + b'1\t"so\n' * 300 + b'say "a"\n' * 300 + b'2\t"a\nb"\t1\n'
+    skipped = Skipped()
+    records = records_in(write_bytes(tmp_path / "a.tsv", content), skip_bad=True, skipped=skipped)
+    assert records == [{"id": "2", "sentence": "a\nb", "label": "1"}]
+    assert skipped.total() == 600
+    assert sum(read) < 2 * len(content)
 
 
 def test_a_quote_that_is_never_closed_is_bounded(tmp_path: Path) -> None:
@@ -440,6 +458,23 @@ def test_objects_of_python(kind: str) -> None:
 def test_objects_that_are_no_table(source: Any) -> None:
     with pytest.raises(DataError, match=r"^<\w+>(:1)?: got \w+, expected"):
         read_examples_as_columns(source, SentenceFormat(), WordList())
+
+
+def test_a_column_of_pandas() -> None:
+    assert records_in(pd.Series(AS_TEXT)) == AS_TEXT
+    with pytest.raises(DataError, match="<Series>:1: got str, expected a dict"):
+        records_in(pd.Series(["a b"]))
+
+
+@pytest.mark.parametrize("value, kind", [(2**62, pa.timestamp("s")), (b"\xff", pa.string())])
+def test_a_value_that_python_has_not_is_named(value: Any, kind: pa.DataType, tmp_path: Path) -> None:
+    cells = pa.array([value], pa.binary() if kind == pa.string() else pa.int64()).view(kind)
+    column = pa.concat_arrays([pa.nulls(1500, kind), cells])
+    path = tmp_path / "a.arrow"
+    feather.write_feather(pa.table({"text": ["x"] * 1501, "on": column}), path)
+    with pytest.raises(DataError) as caught:
+        records_in(path)
+    assert str(caught.value).startswith(f"{path}:1501: on: cannot be read")
 
 
 def test_an_object_has_rows_in_errors() -> None:

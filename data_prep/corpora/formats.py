@@ -49,6 +49,7 @@ DIGITS = tuple("0123456789")  # the labels of ListOps
 _TO_BINARY = np.array([0, 0, NO_LABEL, 1, 1])
 _LABELLED_TREE = re.compile(r"\s*\(\d\s")
 _LABEL = re.compile(r"\d\t")
+_INTEGER = re.compile(r"(0|-?[1-9][0-9]*)\.0+")  # as pandas writes integers, some of which are missing
 
 
 class LineExample(NamedTuple):
@@ -151,11 +152,14 @@ class LabelNames:
             field = OWN_FIELDS.label
         if not is_needed:
             given = record.get(field)
-            return self.names.index(given) if given in self.names else NO_LABEL
+            return self.names.index(given) if isinstance(given, str) and given in self.names else NO_LABEL
         label = "" if field in record and is_missing(record[field]) else text_or_integer(record, field)
+        if label not in self.names and (integer := _INTEGER.fullmatch(label)):
+            label = integer[1]
         if label and (label not in NO_LABELS or (label in self.names and not self.grows)):
             return self.number(label, field)
-        skipped[f"{field} {label!r}"] += 1
+        why = " (no label, unless --labels names it)" if label and self.grows else ""
+        skipped[f"{field} {label!r}{why}"] += 1
         return None
 
     def number(self, label: str, name: str) -> int:

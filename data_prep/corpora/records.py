@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import orjson
 
 from spinn_tensor.data_prep.errors import DataError
@@ -49,8 +50,11 @@ def read_record(line: Line, skipped: Skipped, read: Read[Result]) -> Result:
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a field has nothing in it: null, an empty string, or NaN, as tables have it."""
-    return value is None or value == "" or value != value
+    """Tell whether a field has nothing in it: null, an empty string, or NaN, NaT or NA, as tables have it."""
+    if value is None or isinstance(value, str):
+        return not value
+    differs = value != value  # as NaN does from itself; of pandas' NA it is NA, of an array another one
+    return bool(differs) if isinstance(differs, (bool, np.bool_)) else differs is value
 
 
 def text_field(record: dict[str, Any], field: str) -> str:
