@@ -249,6 +249,30 @@ def test_predict_a_file_keeps_its_order(pair_run: Path, tmp_path: Path, capsys: 
     assert capsys.readouterr().out == target.read_text()
 
 
+def test_a_blank_line_is_a_prediction_of_nothing(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    source = write_pairs(tmp_path / "in.jsonl", 3, seed=5)
+    first, *others = source.read_text().splitlines()
+    source.write_text("\n".join([first, " ", "", *others, "", ""]))
+    command = ["predict", str(pair_run), "--input", str(source)]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    predictions = [json.loads(line) for line in printed.out.splitlines()]
+    assert [p["label"] is None for p in predictions] == [False, True, True, False, False, True]
+    assert predictions[1] == {"pairID": "", "label": None, "probabilities": None}
+    assert [p["pairID"] for p in predictions if p["label"]] == [
+        json.loads(x)["pairID"] for x in (first, *others)
+    ]
+    assert "3 lines have no label: 3 x a blank line" in printed.err
+    source.write_text(source.read_text() + "bad\n")
+    assert main([*command, "--skip-bad"]) == 0
+    printed = capsys.readouterr()
+    assert [json.loads(line) for line in printed.out.splitlines()] == [p for p in predictions if p["label"]]
+    assert "4 lines skipped: 3 x a blank line; 1 x" in printed.err
+    source.write_text("\n\n")
+    assert main(command) == 1
+    assert "no examples" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
 def test_predictions_are_compressed_as_they_are_named(
     ending: str, pair_run: Path, tmp_path: Path, capsys: Capture

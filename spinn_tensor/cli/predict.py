@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -20,7 +20,7 @@ from spinn_tensor.cli.arguments import (
     choose_device,
     given_limits,
 )
-from spinn_tensor.cli.report import print_skipped
+from spinn_tensor.cli.report import json_line, print_skipped
 from spinn_tensor.cli.sentences import (
     composed_branching,
     needs_parses,
@@ -43,8 +43,9 @@ from spinn_tensor.data_prep.corpora.formats import (
     SentenceFormat,
     named_fields,
 )
-from spinn_tensor.data_prep.corpora.read import corpus_of, read_examples_as_columns
-from spinn_tensor.data_prep.files import Skipped, write_text
+from spinn_tensor.data_prep.corpora.read import BLOCK, Examples, corpus_of, join, open_examples
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import BLANK, Skipped, write_text
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
@@ -56,7 +57,7 @@ DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
 given as binary parses is printed with its trees and the probability of each label. A
 jsonl file, or any other of records, gives a jsonl file: pairID, label and probabilities of every line, in its
-order. A parse brackets every two constituents: ( ( all dogs ) run ). Text will do as well: the
+order, null for a blank one. A parse brackets every two constituents: ( ( all dogs ) run ). Text will do as well: the
 package's parser makes its trees where the model needs them, or --parser or --branching does.
 A model that parses for itself is drawn with its own trees, whatever trees are given; of one
 that looks at no tree (an LSTM, a bag of words) the words are listed.
@@ -147,24 +148,34 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
 def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint, device: str) -> int:
     skipped = Skipped()
     key = "pairID" if checkpoint.config.model.task == "pair" else "sentenceID"
-    names, corpus = _read(args, checkpoint, device, skipped)
-    probabilities = predict_probabilities(checkpoint.model, corpus)
+    lines = _read(args, checkpoint, device, skipped)
+    found = iter(
+        zip(lines.names, predict_probabilities(checkpoint.model, lines.corpus).tolist(), strict=True)
+    )
     labels = checkpoint.config.model.labels
     with nullcontext(sys.stdout) if args.output is None else write_text(args.output) as file:
-        for name, row in zip(names, probabilities.tolist(), strict=True):
-            shares = {label: round(share, 6) for label, share in zip(labels, row, strict=True)}
-            best = labels[int(np.argmax(row))]
-            record = {key: name, "label": best, "probabilities": shares}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    print_skipped(skipped)
+        for is_example in lines.example_mask.tolist():
+            record: dict[str, Any] = {key: "", "label": None, "probabilities": None}
+            if is_example:
+                name, row = next(found)
+                shares = {label: round(share, 6) for label, share in zip(labels, row, strict=True)}
+                record = {key: name, "label": labels[int(np.argmax(row))], "probabilities": shares}
+            file.write(json_line(record))
+    print_skipped(skipped, "lines skipped" if args.skip_bad else "lines have no label")
     if args.output is not None:
-        print(f"{len(names):,} predictions in {args.output}")
+        print(f"{len(lines.names):,} predictions in {args.output}")
     return 0
 
 
-def _read(
-    args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped
-) -> tuple[list[str], Corpus]:
+class _Lines(NamedTuple):
+    """Hold m lines of a file, of which n are examples."""
+
+    names: list[str]  # n
+    corpus: Corpus  # n
+    example_mask: np.ndarray  # (m,) bool
+
+
+def _read(args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped) -> _Lines:
     """Read the identifiers and columns of --input."""
     branching = composed_branching(args, checkpoint)
     trees = trees_for(args, checkpoint, branching, device)
@@ -176,14 +187,7 @@ def _read(
         fields = named_fields(PairFields(), checkpoint.config.text.fields)
         line_format = PairFormat(labels, fields, require_label=False, reader=reader)
     words = WordList()
-    examples = read_examples_as_columns(
-        args.input,
-        line_format,
-        words,
-        skip_bad=bool(args.skip_bad),
-        skipped=skipped,
-        limits=Limits(**given_limits(args)),
-    )
+    examples, example_mask = _read_lines(args, line_format, words, skipped)
     sentences = examples.sentences
     if trees is not None:
         sentences = trees.put(sentences, words.words, examples.text_mask)
@@ -191,7 +195,30 @@ def _read(
             print(f"spinn: {trees.note}", file=sys.stderr)
     sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
     corpus = examples._replace(sentences=sentences).corpus()
-    return examples.names.to_pylist(), corpus if branching is None else branched(corpus, branching)
+    corpus = corpus if branching is None else branched(corpus, branching)
+    return _Lines(examples.names.to_pylist(), corpus, example_mask)
+
+
+def _read_lines(
+    args: argparse.Namespace, line_format: LineFormat, words: WordList, skipped: Skipped
+) -> tuple[Examples, np.ndarray]:  # (m,) bool
+    """Read the n examples of --input, and which of the m lines of the output they are."""
+    skip_bad, limits = bool(args.skip_bad), Limits(**given_limits(args))
+    with open_examples(args.input, line_format, words, skip_bad=skip_bad, limits=limits) as file:
+        blocks = list(iter(partial(file.block, BLOCK), None))
+        skipped.update(file.skipped)
+    for block in blocks:
+        skipped.update(block.skipped)
+        if block.n_blank:
+            skipped[BLANK] += block.n_blank
+    if not any(len(block.examples.labels) for block in blocks):
+        raise DataError(f"no examples ({skipped})", path=args.input)
+    examples = join([block.examples for block in blocks])
+    if skip_bad:
+        return examples, np.ones(len(examples.lines), dtype=bool)
+    continued = np.concatenate([block.continued for block in blocks])
+    lines = np.setdiff1d(1 + np.arange(blocks[-1].first_line + blocks[-1].n_lines - 1), continued)
+    return examples, np.isin(lines, examples.lines)
 
 
 def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
