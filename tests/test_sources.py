@@ -140,7 +140,7 @@ def test_integers_and_names_of_other_corpora(tmp_path: Path, names: tuple[str, s
     splits = load_splits(data, skipped)
     assert splits.labels == ("1", "2", "10")
     assert splits.train.labels.tolist() == [2, 1, 0, 1]
-    assert skipped == {"label '-1'": 2}
+    assert skipped == {"label '-1' (no label, unless --labels names it)": 2}
     prepared = prepare(data, Skipped())
     assert prepared.splits["train"].names.to_pylist() == ["0", "1", "3", "4"]
 

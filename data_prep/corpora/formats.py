@@ -142,6 +142,9 @@ class LabelNames:
     names: list[str] = field(default_factory=lambda: list(NLI_LABELS))
     grows: bool = False
 
+    def __post_init__(self) -> None:
+        self._are_found = self.grows  # also when all are known and it grows no more
+
     def read(self, record: Record, field: str, is_needed: bool, skipped: Skipped) -> int | None:
         """Return the number of a record's label, NO_LABEL for none; None for none that is needed, which is counted.
 
@@ -158,7 +161,7 @@ class LabelNames:
             label = integer[1]
         if label and (label not in NO_LABELS or (label in self.names and not self.grows)):
             return self.number(label, field)
-        why = " (no label, unless --labels names it)" if label and self.grows else ""
+        why = " (no label, unless --labels names it)" if label and self._are_found else ""
         skipped[f"{field} {label!r}{why}"] += 1
         return None
 
