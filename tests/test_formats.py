@@ -96,7 +96,7 @@ def test_fields_and_labels_of_one_s_own(tmp_path: Path) -> None:
     pairs = read(path, PairFormat(labels, fields), skipped)
     assert [labels.names[pair.label] for pair in pairs] == ["1", "0"]
     assert parses_of(path, PairFormat(labels, fields)) == ["( a b )", "( c d )", "( a b )", "c"]
-    assert skipped == {"verdict '-'": 1}
+    assert skipped == {"verdict '-' (no label, unless --labels names it)": 1}
 
 
 @pytest.mark.parametrize(
