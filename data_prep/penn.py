@@ -251,7 +251,7 @@ def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
             is_after_tree = len(tree) > 1
             tree = []
         if not tree and not _BEGINS_TREE.match(line):
-            is_after_tree = is_after_tree and line.isspace()
+            is_after_tree = is_after_tree and line.isspace() and type(line) is str  # and no bad line
             yield Continued(line) if is_after_tree else line
             continue
         if not tree:

@@ -99,8 +99,8 @@ def records(draw: Any, names: PairFields) -> str:
     return line
 
 
-def assert_lines(folder: Any, lines: list[str], make: Callable[[], LineFormat]) -> None:
-    path = folder.mktemp("lines") / "in"
+def assert_lines(folder: Any, lines: list[str], make: Callable[[], LineFormat], name: str = "in") -> None:
+    path = folder.mktemp("lines") / name
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert_as_by_the_line(path, make)
 
@@ -114,7 +114,7 @@ def test_pairs(tmp_path_factory: Any, names: PairFields, grows: bool, require_la
     def make() -> PairFormat:
         return PairFormat(LabelNames([] if grows else ["neutral", "1"], grows), names, require_label)
 
-    assert_lines(tmp_path_factory, lines, make)
+    assert_lines(tmp_path_factory, lines, make, "in.jsonl")
 
 
 TREES = st.one_of(
@@ -144,7 +144,8 @@ LINE_FORMATS: list[tuple[Any, Callable[[], LineFormat]]] = [
 @pytest.mark.parametrize("lines, make", LINE_FORMATS)
 @given(data=st.data())
 def test_other_formats(tmp_path_factory: Any, lines: Any, make: Callable[[], LineFormat], data: Any) -> None:
-    assert_lines(tmp_path_factory, data.draw(st.lists(lines, min_size=1, max_size=8)), make)
+    name = "in" if lines is TREES else "in.jsonl"
+    assert_lines(tmp_path_factory, data.draw(st.lists(lines, min_size=1, max_size=8)), make, name)
 
 
 def test_sst(tmp_path: Path) -> None:

@@ -163,6 +163,10 @@ def json_line(record: Any) -> str:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError:
         text = json.dumps(_finite(record), ensure_ascii=False, default=str)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        text = json.dumps(
+            _finite(record), default=str
+        )  # half of a surrogate pair is no text, but may be JSON
     return text + "\n"
 
 

@@ -20,6 +20,7 @@ from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.cli.report import gold_trees, print_evaluations
 from spinn_tensor.cli.seeds import SUMMARY, check_seeds, folder_of, summarise
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.corpora.generated import MANIFEST
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.corpora.splits import prepared_from
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
@@ -249,7 +250,8 @@ def new_run(args: argparse.Namespace, note: Note = lambda text: None) -> RunConf
     given = given_data(args)
     known = given.get("corpus") or prepared_from(given.get("data"))
     if known is None and args.preset is None:
-        if named := next((name for name in ("train", "dev", "data") if given.get(name)), None):
+        named = next((name for name in ("train", "dev", "data") if given.get(name)), None)
+        if named is not None and not (Path(given.get("data") or "") / MANIFEST).is_file():
             raise ConfigError(f"--{named}: say what is in it: --corpus {', '.join(KINDS)}")
         if getattr(args, "resume", False):
             raise ConfigError("--resume: no run to go on with, and nothing that says what to train")
