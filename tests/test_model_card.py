@@ -129,3 +129,11 @@ def test_a_command_that_we_did_not_write_is_not_kept(command, tmp_path) -> None:
 def test_a_score_that_there_is_not_yet() -> None:
     card = model_card(tiny_model().config, tiny_run().to_dict(), {"step": 3, "best_dev_score": -1.0}, 1)
     assert "| accuracy on dev, the best of the run | not evaluated yet |" in card
+
+
+def test_folders_of_parser_and_tokenizer_are_not_published() -> None:
+    """As those of data files: where they lay is nobody's business. Names that are no paths stay."""
+    data = {"parser": "/home/me/par", "tokenizer": "/home/me/hf.json"}
+    assert without_folders({"data": data})["data"] == {"parser": "par", "tokenizer": "hf.json"}
+    names = {"parser": "packaged", "tokenizer": "whitespace"}
+    assert without_folders({"data": names})["data"] == names
