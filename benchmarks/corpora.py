@@ -125,8 +125,8 @@ def prepare(folder: Path) -> dict[str, Any]:
 
     For a process of its own.
     """
+    from spinn_tensor.data_prep.corpora.preparation import prepare_store
     from spinn_tensor.data_prep.corpora.splits import load_splits
-    from spinn_tensor.training.preparation import prepare_store
 
     store = folder / "store"
     shutil.rmtree(store, ignore_errors=True)  # of the round before

@@ -3,7 +3,7 @@
     model.onnx ...   the artefact, see ARTEFACTS
     export.json      format version, format, task, kind, tables, labels, the vocabulary's sha256, ...: `Exported`
     tokenizer.json   that of the checkpoint: from text to ids
-    parser/          another such folder, of a parser that makes trees for text, where --parser is said
+    parser/          another such folder, of a parser that makes trees, where there is one
 
 It is read without torch, and strictly, as a checkpoint is. Names and shapes of what goes in and comes out:
 
@@ -47,7 +47,7 @@ ARTEFACTS = {  # file of each format
     "triton": "1/model.onnx",
 }
 
-OF_FOLDER = ("format", "branching", "binarize")  # what the artefact itself does not say
+OF_FOLDER = ("format", "branching", "parser_of_all", "binarize")  # what the artefact itself does not say
 
 
 class ArtefactError(ValueError):
@@ -72,6 +72,8 @@ class Exported(Settings):
     hidden_dim: int = field(metadata={"allowed": NOT_NEGATIVE})  # width of an encoding: H, of a bilstm 2H
     precision: str  # "float32", "float16" or "int8"
     folded: bool  # whether the words' leaf states are one table
+    # whether a parser made all trees that it was trained with: the one beside it does, else of text alone
+    parser_of_all: bool = False
     # how it reads Penn trees; folders of before the option have none in them
     binarize: str = field(default=DEFAULT_BINARIZE, metadata={"allowed": one_of(*BINARIZE)})
 

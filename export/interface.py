@@ -65,7 +65,8 @@ def describe(
     fold_leaves: bool = False,  # embedding, projection and batch norm as one table
     max_length: int = 0,  # tokens of a sentence at most, for those who read it; 0 = any number
     vocabulary_sha256: str = "",
-    branching: str | None = None,  # see `Exported`
+    branching: str | None = None,  # this and what follows: see `Exported`
+    parser_of_all: bool = False,
     binarize: str = DEFAULT_BINARIZE,
 ) -> Exported:
     """Return the description of an artefact of a model, which says all that its exporter has to know.
@@ -82,6 +83,7 @@ def describe(
         tables=tables,
         labels=list(config.labels),
         branching=branching,
+        parser_of_all=parser_of_all,
         binarize=binarize,
         vocabulary_sha256=vocabulary_sha256,
         max_length=max_length,

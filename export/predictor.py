@@ -86,10 +86,12 @@ class OnnxPredictor(TextModel):
         composes_by = {"own": "own", "sequence": "none"}.get(self.exported.tables, "given")
         if parser is not None and parser.exported.tables != "own":
             raise ConfigError(f"parser: a model of kind {parser.exported.kind!r} makes no trees")
+        of_all = False
         if trees is None and parser is None and composes_by == "given":
             trees = self.exported.branching
             if trees is None and (path.parent / PARSER).is_dir():
                 parser = OnnxPredictor(path.parent / PARSER, provider, threads)
+                of_all = self.exported.parser_of_all
         self.parser = parser
         super().__init__(
             self.exported.task,
@@ -97,7 +99,7 @@ class OnnxPredictor(TextModel):
             tokenizer,
             trees=composes_by,
             branching=trees,
-            tree_maker=None if parser is None else parser._as_tree_maker(),
+            tree_maker=None if parser is None else parser._as_tree_maker(of_all),
             binarize=self.exported.binarize,
             notation=notation,
             max_words=max_words,
@@ -141,8 +143,9 @@ class OnnxPredictor(TextModel):
             advance(len(rows))
         return transitions
 
-    def _as_tree_maker(self) -> TreeMaker:
-        return TreeMaker(self._tokenizer.vocabulary, self._own_transitions, self.exported.max_length)
+    def _as_tree_maker(self, of_all: bool) -> TreeMaker:
+        max_length = self.exported.max_length
+        return TreeMaker(self._tokenizer.vocabulary, self._own_transitions, max_length, of_all)
 
     def _of_sentences(
         self,

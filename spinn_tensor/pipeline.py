@@ -9,6 +9,7 @@ What a model composes by depends on its kind; the methods, and what a sentence i
         trees="packaged"            the package's parser makes them for text without a parse
         trees=FOLDER or hub id      another parser does
         trees="left", "right", ...  such trees replace those given, too, as `--branching` does
+        trees="none"                given ones are kept, whatever the model was trained with
         trees=None                  as the model was trained: its own --branching, else "packaged", but where its words
                                     are other than the Penn Treebank's: then only trees are taken
 """
@@ -16,7 +17,6 @@ What a model composes by depends on its kind; the methods, and what a sentence i
 from __future__ import annotations
 
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundle import CONFIG, bundle_folder
+from spinn_tensor.bundle import bundle_folder
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
@@ -34,10 +34,10 @@ from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import PACKAGED
-from spinn_tensor.data_prep.token_rules import PENN
 from spinn_tensor.hub import HubOptions
 from spinn_tensor.inference import encode_columns, predict_probabilities, predict_transitions
-from spinn_tensor.model.classifiers import Checkpoint, Model, load_checkpoint
+from spinn_tensor.model.classifiers import Model, load_checkpoint
+from spinn_tensor.parsers import GIVEN, load_parser, packaged_parser, tree_source
 from spinn_tensor.text_model import Advance, TextModel, TreeMaker
 
 
@@ -124,7 +124,8 @@ class Pipeline(TextModel):
             device: where it computes; "auto": cuda where there is one, else cpu.
             trees: what a model composes by that needs given trees, where text has none: "packaged" (the default, or
                 what the model was trained with), a parser's folder or hub id; or "left", "right", "balanced" or
-                "random" for trees made without a parser, which replace those given, too.
+                "random" for trees made without a parser, which replace those given, too; or "none": not as the model
+                was trained.
             notation: what strings are: "text", "parses", or "auto": what they look like, see `data_prep.text`.
             max_words: of a sentence at most; more is an error.
             revision: branch, tag or commit on the hub.
@@ -155,18 +156,15 @@ class Pipeline(TextModel):
                 why = "makes trees of its own" if encoder.parses else "looks at no tree"
                 raise ConfigError(f"trees={trees!r}: a model of kind {encoder.kind!r} {why}")
             return make()
-        is_penn = checkpoint.tokenizer.rules == PENN  # words such as the package's parser knows
-        of_all = trees is None and text.branching is None and text.parser is not None
-        trees = trees or text.branching or text.parser or (PACKAGED if is_penn else None)
-        if trees is None:
-            return make()
-        if trees in BRANCHINGS:
-            return make(branching=str(trees))
-        if trees != PACKAGED and "/" not in str(trees) and not expanded(trees).is_dir():
-            known = ", ".join((PACKAGED, *BRANCHINGS))
-            raise ConfigError(f"trees={str(trees)!r}: expected {known}, a folder, or owner/name on the hub")
-        parser = load_parser(folder_of(trees, options._replace(revision=None)), device)
-        return make(parser=parser.model, parser_of_all=of_all)
+        asked = None if trees is None else str(trees)
+        source = tree_source(text, checkpoint.tokenizer.rules, asked)
+        if (name := source.parser) is None:
+            return make(branching=source.branching)
+        if name != PACKAGED and "/" not in name and not expanded(name).is_dir():
+            known = ", ".join((PACKAGED, *BRANCHINGS, GIVEN))
+            raise ConfigError(f"trees={name!r}: expected {known}, a folder, or owner/name on the hub")
+        parser = load_parser(folder_of(name, options._replace(revision=None)), device)
+        return make(parser=parser.model, parser_of_all=source.of_all)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -222,25 +220,6 @@ class LazyPipeline:
         state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
         state.pop("_loaded", None)
         return state
-
-
-def packaged_parser() -> Path:
-    """Return the folder of the package's own checkpoint. Raises ConfigError if this installation lacks it."""
-    folder = Path(str(resources.files("spinn_tensor"))) / "pretrained" / "parser"
-    if not (folder / CONFIG).is_file():
-        raise ConfigError(
-            "the package's parser is missing here; train one with spinn train --corpus trees and give its folder"
-        )
-    return folder
-
-
-def load_parser(path: str | Path, device: str | torch.device) -> Checkpoint:
-    """Read a checkpoint that parses. Raises CheckpointError, and ConfigError for one that does not."""
-    checkpoint = load_checkpoint(path, device)
-    encoder = checkpoint.config.model.encoder
-    if not encoder.parses:
-        raise ConfigError(f"{path}: an encoder of kind {encoder.kind} does not parse; those of kind spinn do")
-    return checkpoint
 
 
 def _device(device: str | torch.device) -> torch.device:

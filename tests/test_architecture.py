@@ -37,6 +37,7 @@ LAYERS = [
     "bundle",
     "model",
     "inference",
+    "parsers",
     "encoding",
     "pipeline",
     "batch_encoder",

@@ -105,6 +105,7 @@ def test_the_folder_says_what_it_holds(bundle, good) -> None:
         "tables": "own",
         "labels": list(checkpoint.config.model.labels),
         "branching": None,
+        "parser_of_all": False,
         "binarize": "head",
         "vocabulary_sha256": checkpoint.vocabulary.sha256,
         "max_length": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,20 @@ def test_trees_that_are_asked_for_are_taken_instead(exported: Path) -> None:
     assert predictor.parser is None
 
 
+def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Path) -> None:
+    """It made all trees that the model was trained with, and makes all of the export's."""
+    run, folder = tmp_path / "run", tmp_path / "model"
+    shutil.copytree(pair_run / "best", run)
+    config = json.loads((run / "config.json").read_text())
+    config["run"]["data"]["parser"] = "packaged"
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["export", str(run), "--format", "onnx", "--output", str(folder)]) == 0
+    given = ["( ( the dog ) ( barks . ) )", "( the ( dog ( barks . ) ) )"]
+    assert Pipeline.from_pretrained(run).parse(given) == [given[0]] * 2
+    assert OnnxPredictor(folder, "cpu").parse(given) == [given[0]] * 2
+    assert Pipeline.from_pretrained(run, trees="none").parse(given) == given
+
+
 def test_the_folder_is_replaced_whole(exported: Path, pair_run: Path, capsys: Any) -> None:
     """By one without a parser, too; and not if anybody else's file is in it."""
     command = ["export", str(pair_run), "--format", "onnx", "--output", str(exported)]
@@ -67,7 +82,9 @@ def test_the_folder_is_replaced_whole(exported: Path, pair_run: Path, capsys: An
     assert main(command) == 1
     assert "parser/notes.txt" in capsys.readouterr().err
     (exported / "parser" / "notes.txt").unlink()
+    capsys.readouterr()
     assert main(command) == 0
+    assert "--parser packaged" in capsys.readouterr().out  # what makes trees of text
     assert not (exported / "parser").exists()
     with pytest.raises(ValueError, match="text without a parse"):
         OnnxPredictor(exported, "cpu").classify(TEXTS, OTHERS)

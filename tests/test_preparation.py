@@ -14,13 +14,15 @@ import spinn_tensor
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.branching import branched
 from spinn_tensor.data_prep.columns import Corpus, lengths
+from spinn_tensor.data_prep.corpora.preparation import prepare_store
 from spinn_tensor.data_prep.corpora.splits import load_splits, prepare, prepared_from
 from spinn_tensor.data_prep.corpora.store import is_store, read_store
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.trees import Tree, format_binary
+from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.parsers import Parser
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.preparation import prepare_store
 from tests.stores import assert_same, break_json, truncate
 from tests.tiny_runs import SMALL, write_own_pairs, write_pairs, write_trees
 
@@ -251,8 +253,10 @@ def test_a_store_with_other_labels_is_not_scored(tmp_path: Path, capsys: pytest.
     assert "has the labels no, perhaps, yes, the model entailment, " in capsys.readouterr().err
 
 
-def test_a_parser_makes_the_trees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of text, too; the trees are those that `spinn parse` prints."""
+def test_a_parser_makes_the_trees(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of text, too; the trees are those that `spinn parse` prints, and runs on the store have the parser."""
     pair = {"gold_label": "neutral", "sentence1": "The dog runs away.", "sentence2": "It's a small dog."}
     path = tmp_path / "text.jsonl"
     path.write_text(json.dumps(pair) + "\n", encoding="utf-8")
@@ -280,6 +284,23 @@ def test_a_parser_makes_the_trees(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main([*command, "--parser", PARSER]) == 0
     assert "up to date" in capsys.readouterr().out
     assert main([*command, "--parser", PARSER, "--branching", "left"]) == 1
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(Parser, "__call__", None)  # the store has its trees
+        run = ["--preset", "logic-spinn", "--epochs", "1", "--output", str(tmp_path / "run")]
+        assert main(["train", "--corpus", "snli", "--data", str(folder), *run]) == 0
+    assert load_checkpoint(tmp_path / "run").config.text.parser == PARSER
+    gold = f"as in trees made by --parser {PARSER}"
+    assert gold in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(path)]) == 0
+    assert gold in capsys.readouterr().out  # of text
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(path), "--branching", "none"]) == 0
+    assert "not scored" in capsys.readouterr().err
+    assert main([*command[:-1], str(folder), "--parser", str(tmp_path / "run")]) == 0
+    moved = tmp_path / "moved"  # a store needs no parser that is not here any more
+    (tmp_path / "run").rename(moved)
+    again = [*run[:-1], str(tmp_path / "again")]
+    assert main(["train", "--corpus", "snli", "--data", str(folder), *again]) == 0
 
 
 def test_usage_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

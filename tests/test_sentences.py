@@ -20,7 +20,7 @@ from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.model.classifiers import load_checkpoint
-from spinn_tensor.training.text_trees import Parser
+from spinn_tensor.parsers import Parser
 from tests.tiny_runs import SMALL
 
 READER = SentenceReader(Tokenizer().tokenize)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.sources import split_sources
@@ -42,19 +42,12 @@ PREPARED_WITH = (
 )
 
 
-class Parser(NamedTuple):
-    """Say what makes the trees of all sentences, instead of those of the files."""
-
-    sha256: str  # of what it is made of
-    trees: TextTrees  # of all sentences
-
-
 def prepare_store(
     data: DataConfig,
     folder: Path,
     skipped: Skipped,
     *,
-    parser: Parser | None = None,  # sentences need no trees then
+    trees: TextTrees | None = None,  # makes those of all sentences, which need none then
     on_lines: OnLines | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Make the folder the store of this corpus; return its manifest, and whether it had to be written.
@@ -63,12 +56,13 @@ def prepare_store(
     """
     clear_store(folder)
     key = preparation_key(data)
-    if parser is not None:
-        key["options"]["parser"] = parser.sha256
+    if trees is not None:
+        key["options"]["parser"] = trees.sha256
     if (manifest := _whole_store(folder)) is not None and _essence(manifest) == _essence(key):
         return manifest, False
-    corpus = prepare(data, skipped, on_lines, None if parser is None else parser.trees)
-    write_store(folder, corpus, {**key, "skipped": skipped.to_dict()})
+    corpus = prepare(data, skipped, on_lines, trees)
+    parser = data.with_absolute_paths().parser
+    write_store(folder, corpus, {**key, "parser": parser, "skipped": skipped.to_dict()})
     return read_manifest(folder), True
 
 

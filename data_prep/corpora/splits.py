@@ -57,8 +57,10 @@ from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, re
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
 # Those that say how further files of the same kind are read: a run on the store has them, too.
-KEPT = ("corpus", "branching", "binarize", "notation", "tokenizer", "fields", "labels", "binary", "phrases")
-
+KEPT = (
+    *("corpus", "branching", "parser", "binarize", "notation", "tokenizer"),
+    *("fields", "labels", "binary", "phrases"),
+)
 
 _BY_DEFAULT = {"binarize": DEFAULT_BINARIZE, "notation": "auto"}  # what None means, where it may be named
 
@@ -137,12 +139,14 @@ def with_prepared_options(data: DataConfig) -> DataConfig:
     """
     if data.data is None or not is_store(data.data):
         return data
-    folder, options = Path(data.data), read_manifest(Path(data.data))["options"]
-    options = {**DataConfig().to_dict(), **options}  # a later option was what it is by default
+    folder = Path(data.data)
+    manifest = read_manifest(folder)
+    # a later option was what it is by default
+    options = {**DataConfig().to_dict(), **manifest["options"], "parser": manifest.get("parser")}
     given, changes = data.to_dict(), dict[str, Any]()
     for name in KEPT:
         was = options[name]
-        if name == "branching" and data.branching is not None:
+        if name in ("branching", "parser") and (data.branching, data.parser) != (None, None):
             continue  # made anew, of whatever trees there were
         if given[name] and given[name] not in (was, _BY_DEFAULT.get(name) if was is None else was):
             raise DataError(f"was prepared with {name} = {was!r}, got {given[name]!r}", path=folder)
@@ -220,7 +224,7 @@ def _from_store(
     corpus = read_store(folder)
     skipped.restore(manifest["skipped"], folder)
     splits = {name: _limited(split, data.limit) for name, split in corpus.splits.items()}
-    if trees is not None:
+    if trees is not None and not _has_trees_of(manifest, data.parser, trees):
         splits = {name: _under(split, trees, corpus.words) for name, split in splits.items()}
     words, labels = WordList(corpus.words), LabelNames(list(corpus.labels))
     for name, source in extra_sources(data, splits).items():
@@ -231,6 +235,16 @@ def _from_store(
             for name, split in splits.items()
         }
     return corpus._replace(words=words.words, splits=splits)
+
+
+def _has_trees_of(manifest: dict[str, Any], parser: str | None, trees: TextTrees) -> bool:
+    """Tell whether a store's trees are those already, or are to stay as they are."""
+    try:
+        return trees.sha256 in (None, manifest["options"].get("parser"))
+    except ValueError:  # the parser is not here any more
+        if parser != manifest.get("parser"):
+            raise
+        return True
 
 
 def _under(split: Split, trees: TextTrees, words: Sequence[str]) -> Split:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, put_transitions, take
 
-# the words by number, and sentences whose trees are not looked at; gives transitions (M,) int8, sentence after sentence
-Parse = Callable[[Sequence[str], SentenceColumns], np.ndarray]
+
+class Parse(Protocol):
+    """Find the trees of sentences."""
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of what it is made of."""
+
+    def __call__(
+        self,
+        words: Sequence[str],  # by number
+        sentences: SentenceColumns,  # n; their trees are not looked at
+        /,
+    ) -> np.ndarray:
+        """Return transitions (M,) int8, sentence after sentence."""
 
 
 class TextTrees:
@@ -23,6 +37,11 @@ class TextTrees:
     ) -> None:
         self.n_sentences = 0  # that were text, of two words or more
         self._parse, self._of_all = parse, of_all
+
+    @property
+    def sha256(self) -> str | None:
+        """Return the digest of the parser whose trees all sentences get; None where those that come are kept."""
+        return self._parse.sha256 if self._parse is not None and self._of_all else None
 
     @property
     def note(self) -> str | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from spinn_tensor.bundle import WEIGHTS, checkpoint_folder
 from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_command,
@@ -24,9 +23,8 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.sentences import composed_branching, needs_parses, sentence_reader_for, trees_for
+from spinn_tensor.cli.sentences import sentence_reader_for, source_for
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.corpora.store import sha256_of
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped, parse_record
 from spinn_tensor.data_prep.limits import Limits
@@ -40,7 +38,6 @@ from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.inference import BATCH_TOKENS, SHARING_TOKENS
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.model.encoder import SentenceEncoder
-from spinn_tensor.training.text_trees import parser_folder
 
 DESCRIPTION = """\
 Encodes sentences: h of the root of each tree, (lines, width), in the order of the input. A
@@ -136,11 +133,12 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(args, source, part)
     device = _device_of(choose_device(args), part)
     checkpoint = load_checkpoint(args.checkpoint, device)
-    branching = composed_branching(args, checkpoint)
+    made = source_for(args, checkpoint)
+    trees = made.text_trees(device)
     options = EncodingOptions(
         field=args.field,
-        branching=branching,
-        parser=_parser_sha256(args.parser or checkpoint.config.text.parser),
+        branching=made.branching,
+        parser=None if trees is None else trees.sha256,
         binarize=checkpoint.config.text.binarize,
         notation=args.notation or "auto",
         on_error=on_error(args),
@@ -149,7 +147,6 @@ def run(args: argparse.Namespace) -> int:
         shard_size=args.shard_size or EncodingOptions.shard_size,
         **given_limits(args),
     )
-    trees = trees_for(args, checkpoint, branching, device)
     reading = Reading(sentence_reader_for(args, checkpoint, trees is not None), trees)
     job = checkpoint.model.encoder, checkpoint.vocabulary, source
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
@@ -157,19 +154,9 @@ def run(args: argparse.Namespace) -> int:
         encode(args, job, options, reading)
     except DataError as error:
         raise _with_fields(error, source, options.limits) from None
-    if trees is not None and trees.note is not None and needs_parses(checkpoint) and branching is None:
+    if trees is not None and trees.note is not None and made.parser is not None:
         _note(trees.note)
     return 0
-
-
-def _parser_sha256(name: str | None) -> str | None:
-    """Return the digest of the weights of the parser that makes all trees: two of one name give other vectors."""
-    if name is None:
-        return None
-    try:
-        return sha256_of(checkpoint_folder(parser_folder(name)) / WEIGHTS)
-    except DataError:  # whoever loads it says what is wrong
-        return name
 
 
 def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, reading: Reading) -> None:

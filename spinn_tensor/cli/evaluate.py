@@ -19,12 +19,13 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.predictions import ReadSplit, predictions
 from spinn_tensor.cli.report import gold_trees, json_line, print_evaluations, print_skipped
-from spinn_tensor.cli.sentences import chosen_branching, needs_parses, trees_for
+from spinn_tensor.cli.sentences import source_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
 from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, read_stored, renumbered
 from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
+from spinn_tensor.parsers import TreeSource
 from spinn_tensor.training.checkpoint import run_of
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.evaluate import Evaluation, evaluate
@@ -94,10 +95,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--split goes with --data: it names a part of an official zip")
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
-    data = _data(args, checkpoint)
+    made = source_for(args, checkpoint, are_scored=True)
+    data = _data(args, checkpoint, made)
     skipped, evaluations = Skipped(), dict[str, Evaluation]()
     with nullcontext() if args.predictions is None else atomic_write(args.predictions) as file:
-        for read in _splits(args, data, checkpoint, device, skipped):
+        for read in _splits(args, data, checkpoint, made, device, skipped):
             corpus = renumbered(read.split.columns, checkpoint.vocabulary.encode(read.words))
             evaluation = evaluate(checkpoint.model, corpus)
             if read.n_without_trees and evaluation.parse_scores is not None:
@@ -111,17 +113,22 @@ def run(args: argparse.Namespace) -> int:
     print_skipped(skipped)
     if args.json is not None:
         write_json(args.json, {name: evaluation.to_dict() for name, evaluation in evaluations.items()})
-    print_evaluations(evaluations, gold_trees(data.branching))
+    print_evaluations(evaluations, gold_trees(made.branching, made.parser))
     return 0
 
 
 def _splits(
-    args: argparse.Namespace, data: DataConfig, checkpoint: Checkpoint, device: str, skipped: Skipped
+    args: argparse.Namespace,
+    data: DataConfig,
+    checkpoint: Checkpoint,
+    made: TreeSource,
+    device: str,
+    skipped: Skipped,
 ) -> Iterator[ReadSplit]:
     """Read what is to be scored, a split at a time."""
     model = checkpoint.config.model
     if (stored := _stored(args, data)) is not None:
-        trees = trees_for(args, checkpoint, data.branching, device)
+        trees = made.text_trees(device)
         corpus = read_stored(stored, model.labels, skipped, trees)
         for name, split in corpus.splits.items():
             if name != "train":
@@ -129,25 +136,24 @@ def _splits(
         return
     for name, source in _sources(args, data).items():
         # a parser is scored by its trees alone, for which text has none to compare with
-        is_scored = model.task != "parse" or data.branching is not None
-        trees = trees_for(args, checkpoint, data.branching, device) if is_scored else None
+        trees = made.text_trees(device) if model.task != "parse" or made.replaces else None
         rules = checkpoint.tokenizer.rules
         split, words = read_source(source, data, model.labels, skipped, trees, rules)
-        n_texts = 0 if trees is None or data.branching is not None else trees.n_sentences
-        if trees is not None and n_texts and needs_parses(checkpoint):
+        if trees is not None and trees.note is not None and made.parser is not None:
             print(f"spinn: {name}: {trees.note}", file=sys.stderr)
-        # trees are scored only where all sentences come with trees to compare with, or --branching makes them
+        # trees are scored only where all sentences come with trees to compare with, or all are made
+        n_texts = 0 if trees is None or made.replaces else trees.n_sentences
         yield ReadSplit(name, split, words, source.paths, n_texts)
 
 
-def _data(args: argparse.Namespace, checkpoint: Checkpoint) -> DataConfig:
+def _data(args: argparse.Namespace, checkpoint: Checkpoint, made: TreeSource) -> DataConfig:
     """Return the settings of the run that bear on the files that are scored, and those given now."""
     data = run_of(checkpoint.config, args.checkpoint).data
     is_own = args.data is None
     skip_bad = (is_own and data.skip_bad) if args.skip_bad is None else args.skip_bad
     given = replace(
         data,
-        branching=chosen_branching(args, checkpoint),
+        branching=made.branching,
         notation=args.notation or data.notation,
         skip_bad=skip_bad,
         limit=data.limit if is_own else 0,

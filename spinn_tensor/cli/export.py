@@ -14,8 +14,7 @@ from spinn_tensor.cli.arguments import add_checkpoint, add_command, positive
 from spinn_tensor.config import ConfigError
 from spinn_tensor.export.artefact import ARTEFACTS, Exported
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
-from spinn_tensor.pipeline import load_parser
-from spinn_tensor.training.text_trees import parser_folder
+from spinn_tensor.parsers import load_parser, parser_folder
 
 if TYPE_CHECKING:
     from spinn_tensor.export.parity import ParityReport
@@ -112,9 +111,10 @@ def run(args: argparse.Namespace) -> int:
             max_length=args.max_length or 0,
             vocabulary_sha256=checkpoint.vocabulary.sha256,
             branching=checkpoint.config.text.branching,
+            parser_of_all=checkpoint.config.text.parser is not None,
             binarize=checkpoint.config.text.binarize,
         )
-        parser = _parser(args, exported)
+        parser = _parser(args, checkpoint.config.text.parser, exported)
         report = export_folder(checkpoint, args.output, exported, args.name or "spinn", _say, parser)
     except (ArtefactError, ExportError, ParityError, ProviderError) as error:
         raise ConfigError(str(error)) from error
@@ -123,17 +123,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser(args: argparse.Namespace, exported: Exported) -> tuple[Checkpoint, Exported] | None:
+def _parser(
+    args: argparse.Namespace,
+    trained: str | None,  # the parser that made the trees of its run
+    exported: Exported,
+) -> tuple[Checkpoint, Exported] | None:
     """Load the parser that is written beside the model, and describe it. Raises ConfigError where it has no use."""
     from spinn_tensor.export.interface import describe
 
-    if args.parser is None:
-        return None
-    if not exported.format.startswith("onnx") or exported.tables in ("own", "sequence") or exported.branching:
+    takes_trees = exported.tables not in ("own", "sequence") and exported.branching is None
+    if not exported.format.startswith("onnx") or not takes_trees:
+        if args.parser is None:
+            return None
         raise ConfigError(
             "--parser: is for the onnx formats of a model that takes given trees, and no --branching"
         )
-    parser = load_parser(parser_folder(args.parser), "cpu")
+    if (name := args.parser or trained) is None:
+        _say("takes sentences with their trees; --parser packaged puts a parser beside it for those of text")
+        return None
+    parser = load_parser(parser_folder(name), "cpu")
     digest = parser.vocabulary.sha256
     return parser, describe(parser.model, "onnx", max_length=args.max_length or 0, vocabulary_sha256=digest)
 

@@ -40,8 +40,7 @@ from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.model.classifiers import Checkpoint
-from spinn_tensor.pipeline import load_parser, packaged_parser
-from spinn_tensor.training.text_trees import parser_folder
+from spinn_tensor.parsers import load_parser, packaged_parser, parser_folder
 
 DRAWN = ("draw", "svg")  # formats that no record can hold
 MOST_DRAWN = 1_000  # trees of a picture

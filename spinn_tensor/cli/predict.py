@@ -22,11 +22,9 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.report import json_line, print_skipped
 from spinn_tensor.cli.sentences import (
-    composed_branching,
-    needs_parses,
     parse_argument,
     sentence_reader_for,
-    trees_for,
+    source_for,
     trees_of,
     under_trees,
 )
@@ -103,14 +101,14 @@ def run(args: argparse.Namespace) -> int:
     _check_task(args, checkpoint.config.model.task)
     if args.input is not None:
         return _predict_file(args, checkpoint, device)
-    branching = composed_branching(args, checkpoint)
-    makes_trees = trees_for(args, checkpoint, branching, device)
+    source = source_for(args, checkpoint)
+    makes_trees = source.text_trees(device)
     reader = sentence_reader_for(args, checkpoint, makes_trees is not None)
     names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
     limits = Limits(**given_limits(args))
     given = [parse_argument(getattr(args, name), f"--{name}", reader, limits) for name in names]
     trees = dict(zip(names, under_trees(given, makes_trees), strict=True))
-    show_prediction(checkpoint, trees, branching)
+    show_prediction(checkpoint, trees, source.branching)
     return 0
 
 
@@ -177,8 +175,8 @@ class _Lines(NamedTuple):
 
 def _read(args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped) -> _Lines:
     """Read the identifiers and columns of --input."""
-    branching = composed_branching(args, checkpoint)
-    trees = trees_for(args, checkpoint, branching, device)
+    source = source_for(args, checkpoint)
+    trees = source.text_trees(device)
     reader = sentence_reader_for(args, checkpoint, trees is not None)
     field = args.field or dict(part.split("=", 1) for part in checkpoint.config.text.fields).get("text")
     line_format: LineFormat = SentenceFormat(field, reader)
@@ -191,11 +189,11 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped
     sentences = examples.sentences
     if trees is not None:
         sentences = trees.put(sentences, words.words, examples.text_mask)
-        if trees.note is not None and needs_parses(checkpoint) and branching is None:
+        if trees.note is not None and source.parser is not None:
             print(f"spinn: {trees.note}", file=sys.stderr)
     sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
     corpus = examples._replace(sentences=sentences).corpus()
-    corpus = corpus if branching is None else branched(corpus, branching)
+    corpus = corpus if source.branching is None else branched(corpus, source.branching)
     return _Lines(examples.names.to_pylist(), corpus, example_mask)
 
 

@@ -16,9 +16,10 @@ from spinn_tensor.cli.report import plain_table, print_skipped
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
+from spinn_tensor.data_prep.corpora.preparation import prepare_store
 from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.parsers import TreeSource
 from spinn_tensor.training.config import DataConfig, settable
-from spinn_tensor.training.preparation import prepare_store
 
 OF_TRAINING = (
     "vectors",
@@ -81,15 +82,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     data, skipped, start = _data(args), Skipped(), time.perf_counter()
+    device = choose_device(args)
     with counters("lines", "sentences parsed") as (on_lines, on_sentences):
-        manifest, is_new = prepare_store(
-            data,
-            args.output,
-            skipped,
-            device=choose_device(args),
-            on_lines=on_lines,
-            on_sentences=on_sentences,
-        )
+        trees = TreeSource(parser=data.parser, of_all=True).text_trees(device, on_sentences)
+        manifest, is_new = prepare_store(data, args.output, skipped, trees=trees, on_lines=on_lines)
     if is_new:
         print_skipped(skipped)
     _print(manifest)

@@ -35,9 +35,11 @@ def shorten(name: str, longest: int) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
-def gold_trees(branching: str | None) -> str:
+def gold_trees(branching: str | None, parser: str | None) -> str:
     """Say what the trees are that those of a model are compared with."""
-    return CORPUS_TREES if branching is None else f"trees made by --branching {branching}"
+    if branching is not None:
+        return f"trees made by --branching {branching}"
+    return CORPUS_TREES if parser is None else f"trees made by --parser {parser}"
 
 
 def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TREES) -> None:

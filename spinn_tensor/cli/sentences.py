@@ -13,34 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets, sentence_columns
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.text import PACKAGED, TREES_ONLY, SentenceReader, Words, one_notation, tree_of
-from spinn_tensor.data_prep.token_rules import PENN
+from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader, Words, one_notation, tree_of
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.words import WordList
 from spinn_tensor.model.classifiers import Checkpoint
-from spinn_tensor.training.text_trees import Parser
-
-
-def chosen_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
-    """Return what --branching says, by default what the checkpoint's run had; None for the trees that are given."""
-    chosen = checkpoint.config.text.branching if args.branching is None else args.branching
-    return None if chosen == "none" else chosen
-
-
-def composed_branching(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
-    """Return the same for a model that composes by the trees; None for one that parses for itself.
-
-    Raises ConfigError for one that parses where --branching would do nothing.
-    """
-    if not checkpoint.config.model.encoder.parses:
-        return chosen_branching(args, checkpoint)
-    if args.branching not in (None, "none"):
-        raise ConfigError(f"--branching {args.branching}: {args.checkpoint} composes by trees of its own")
-    return None
+from spinn_tensor.parsers import TreeSource, tree_source
 
 
 def needs_parses(checkpoint: Checkpoint) -> bool:
@@ -48,22 +30,29 @@ def needs_parses(checkpoint: Checkpoint) -> bool:
     return checkpoint.model.encoder.table_kind not in ("own", "sequence")
 
 
-def trees_for(
-    args: argparse.Namespace, checkpoint: Checkpoint, branching: str | None, device: str
-) -> TextTrees | None:
-    """Return what puts text under trees for this model; None if it needs trees and nothing makes any.
+def source_for(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    are_scored: bool = False,  # a model's own trees are held against the trees of the sentences
+) -> TreeSource:
+    """Return who makes the trees of the sentences of this command, as --branching and --parser say.
 
-    Raises ConfigError for a --parser that would do nothing.
+    Raises ConfigError for either where it would do nothing.
     """
-    if not needs_parses(checkpoint) or branching is not None:
-        if args.parser is not None:
-            why = "trees are made by --branching" if branching is not None else "it looks at no given tree"
-            raise ConfigError(f"--parser: has nothing to do for this model: {why}")
-        return TextTrees()
-    parser = args.parser or checkpoint.config.text.parser
-    if parser is not None:
-        return TextTrees(Parser(parser, device), of_all=True)
-    return TextTrees(Parser(PACKAGED, device)) if checkpoint.tokenizer.rules == PENN else None
+    parses = checkpoint.model.encoder.table_kind == "own"
+    are_looked_at = needs_parses(checkpoint) or (parses and are_scored)
+    asked = args.parser or args.branching
+    if asked in BRANCHINGS and parses and not are_scored:
+        raise ConfigError(f"--branching {asked}: {args.checkpoint} composes by trees of its own")
+    if args.parser is not None and (args.branching in BRANCHINGS or not are_looked_at):
+        why = "it looks at no given tree" if not are_looked_at else "trees are made by --branching"
+        raise ConfigError(f"--parser: has nothing to do for this model: {why}")
+    text, rules = checkpoint.config.text, checkpoint.tokenizer.rules
+    source = tree_source(text, rules, asked, are_looked_at=are_looked_at)
+    source = source._replace(of_all=source.of_all or args.parser is not None)
+    if parses and not source.replaces:  # text has no trees to score against
+        return TreeSource(are_looked_at=False)
+    return source
 
 
 def sentence_reader_for(args: argparse.Namespace, checkpoint: Checkpoint, takes_text: bool) -> SentenceReader:

@@ -22,7 +22,7 @@ from spinn_tensor.cli.seeds import SUMMARY, check_seeds, folder_of, summarise
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import MANIFEST
 from spinn_tensor.data_prep.corpora.kinds import KINDS
-from spinn_tensor.data_prep.corpora.splits import prepared_from
+from spinn_tensor.data_prep.corpora.splits import prepared_from, with_prepared_options
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
 from spinn_tensor.training.distributed import Ranks, joined
 from spinn_tensor.training.hardware import missing_to_compile
@@ -201,7 +201,9 @@ def _train(
 ) -> tuple[Results, str]:
     """Train or go on with a run; return its results, and what the trees are that its own are compared with."""
     settings, resume, notes = ranks.from_first(lambda: _settings(args, output))
-    gold, n_epochs, silent = gold_trees(settings.data.branching), settings.training.epochs, not ranks.is_first
+    data = with_prepared_options(settings.data)
+    gold = gold_trees(data.branching, data.parser)
+    n_epochs, silent = settings.training.epochs, not ranks.is_first
     with TerminalObserver(title, gold=gold, silent=silent, n_epochs=n_epochs, notes=notes) as observer:
         if corpus_beside is not None:
             settings = with_corpus(settings, corpus_beside, args.resume, observer)

@@ -20,7 +20,6 @@ run          all of it, from settings to results
 
 config       RunConfig = data + encoder + classifier + training settings
 presets      named settings, files to copy and change
-preparation  a corpus under the trees of a trained parser
 hardware     memory that is kept between steps, and what torch.compile needs of the machine
 phases       the parts of a step, marked for a profile
 profiling    where a step's time goes
