@@ -28,12 +28,21 @@ from spinn_tensor.config import ConfigError, ModelConfig, Settings, TextSettings
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError, one_line
 from spinn_tensor.data_prep.files import read_json_object, write_json
-from spinn_tensor.data_prep.folders import readable, write_folder
+from spinn_tensor.data_prep.folders import write_folder
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.token_rules import PENN, Rules, read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.hub import HUB_ID, HubOptions
+from spinn_tensor.hub import (
+    BUNDLE,
+    CARD,
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    HubOptions,
+    bundle_folder,
+    checkpoint_folder,
+)
 from spinn_tensor.tensor_files import (
     CheckpointError,
     check_tensors,
@@ -44,8 +53,6 @@ from spinn_tensor.tensor_files import (
 )
 
 FORMAT_VERSION = 2  # of a bundle, the only one that is read; rises with every change of the files
-WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
-BUNDLE = (WEIGHTS, CONFIG, TOKENIZER, CARD)
 
 Run = Settings | Mapping[str, Any]  # the settings of a training run, or what its `to_dict` gives
 
@@ -297,7 +304,6 @@ def read_bundle(
             f"{folder / CONFIG}: a model of task {config.model.task!r}; {build.__name__} reads those of {expected!r}"
         )
     tokenizer = _read_tokenizer(folder, config)
-    vocabulary = tokenizer.vocabulary
     weights = folder / WEIGHTS
     tensors = plain_names(weights, read_tensors(weights))
     try:
@@ -313,34 +319,8 @@ def read_bundle(
     from spinn_tensor.card import read_command
 
     command = read_command(folder / CARD)
-    model.provenance = Provenance(vocabulary, config.run, config.metrics, command, tokenizer.rules)
-    return model.eval(), vocabulary, config
-
-
-def checkpoint_folder(path: Path) -> Path:
-    """Return the folder that holds the checkpoint meant by `path`. Raises CheckpointError."""
-    for candidate in (path, path / "best", path / "last"):
-        folder = readable(candidate)
-        if (folder / CONFIG).is_file():
-            return folder
-    if not readable(path).is_dir():
-        raise CheckpointError(f"{path}: no such checkpoint folder")
-    runs = sorted(child.name for child in readable(path).iterdir() if (child / "best" / CONFIG).is_file())
-    hint = f"; there is one in {' and '.join(runs)}" if runs else ""
-    raise CheckpointError(f"{path}: no checkpoint here ({CONFIG} is missing){hint}")
-
-
-def bundle_folder(
-    path_or_hub_id: str | Path,  # a Path is never a hub id
-    options: HubOptions = HubOptions(),  # noqa: B008  (a tuple, which cannot change)
-) -> Path:
-    """Return the local folder of a bundle, downloaded where it has to be. Raises CheckpointError."""
-    path = expanded(path_or_hub_id)
-    if readable(path).is_dir():
-        return path
-    if isinstance(path_or_hub_id, Path) or HUB_ID.fullmatch(path_or_hub_id) is None:
-        raise CheckpointError(f"{path_or_hub_id}: no such checkpoint folder")
-    return options.download(path_or_hub_id, BUNDLE)
+    model.provenance = Provenance(tokenizer.vocabulary, config.run, config.metrics, command, tokenizer.rules)
+    return model.eval(), tokenizer.vocabulary, config
 
 
 def read_config(path: Path) -> CheckpointConfig:
@@ -402,11 +382,9 @@ def _read_tokenizer(folder: Path, config: CheckpointConfig) -> Tokenizer:
 
 def _check_replaceable(folder: Path) -> None:
     """Raise CheckpointError for a folder that holds anything but a bundle."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: a file, expected a folder")
-    names = sorted(os.listdir(folder))
+    names = sorted(os.listdir(folder)) if folder.exists() else []
     if others := [name for name in names if name not in BUNDLE]:
         raise CheckpointError(f"{folder}: holds other files ({others[0]}); name a new folder")
     if names and not _is_ours(folder / CONFIG):  # a transformers model has files of these names, too

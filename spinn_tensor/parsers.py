@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from spinn_tensor.bundle import CONFIG, WEIGHTS, checkpoint_folder
 from spinn_tensor.config import ConfigError, TextSettings
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import SentenceColumns
@@ -19,6 +18,7 @@ from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.text import PACKAGED
 from spinn_tensor.data_prep.token_rules import PENN, Rules
 from spinn_tensor.data_prep.words import renumber
+from spinn_tensor.hub import CONFIG, WEIGHTS, checkpoint_folder
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 

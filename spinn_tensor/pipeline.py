@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundle import bundle_folder
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
@@ -34,7 +33,7 @@ from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import PACKAGED
-from spinn_tensor.hub import HubOptions
+from spinn_tensor.hub import HubOptions, bundle_folder
 from spinn_tensor.inference import encode_columns, predict_probabilities, predict_transitions
 from spinn_tensor.model.classifiers import Model, load_checkpoint
 from spinn_tensor.parsers import GIVEN, load_parser, packaged_parser, tree_source

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
-from spinn_tensor.bundle import checkpoint_folder
 from spinn_tensor.cli.arguments import (
     add_command,
     add_device,
@@ -39,6 +38,7 @@ from spinn_tensor.data_prep.text import SentenceReader, one_notation
 from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.hub import checkpoint_folder
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.parsers import load_parser, packaged_parser, parser_folder
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from spinn_tensor.bundle import CONFIG, WEIGHTS, load_weights, read_config, read_object
+from spinn_tensor.bundle import load_weights, read_config, read_object
 from spinn_tensor.config import ConfigError, ModelConfig
 from spinn_tensor.data_prep.corpora.generated import GENERATORS, generate_corpus
 from spinn_tensor.data_prep.corpora.splits import Splits, with_prepared_options
@@ -29,6 +29,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
 from spinn_tensor.data_prep.folders import readable, recover
 from spinn_tensor.data_prep.vectors import read_vectors
+from spinn_tensor.hub import CONFIG, WEIGHTS
 from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
