@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.parsing import read_trees, write_split
-from spinn_tensor import SentenceParser, make_sentence_batch, pipeline
+from spinn_tensor import SentenceParser, make_sentence_batch, parsers
 from spinn_tensor.cli import parse
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.brackets import score_parses
@@ -175,7 +175,7 @@ def test_trees_without_a_model(kind: str, tree: str, capsys: Capture) -> None:
 def test_the_parser_of_the_package(
     parser_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(parsers.resources, "files", lambda package: tmp_path)
     assert spinn("dogs bark") == 1
     assert_one_error(
         capsys, "the package's parser is missing here; train one with spinn train --corpus trees"
