@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spinn_tensor.answers import Advance
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.batching import length_batches
 from spinn_tensor.data_prep.columns import (
@@ -42,7 +43,7 @@ from spinn_tensor.export.artefact import (
 )
 from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.export.session import open_session
-from spinn_tensor.text_model import BATCH, Advance, TextModel, TreeMaker
+from spinn_tensor.text_model import BATCH, TextModel, TreeMaker
 
 TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sentences may have any length
 
@@ -113,15 +114,12 @@ class OnnxPredictor(TextModel):
         """Return the names of the classes; () for a model that only parses."""
         return tuple(self.exported.labels)
 
-    def _probabilities(
-        self, corpus: Corpus, batch_size: int, advance: Advance
-    ) -> np.ndarray:  # (n, C) float32
+    def _logits(self, corpus: Corpus, batch_size: int, advance: Advance) -> np.ndarray:  # (n, C) float32
         logits = np.empty((len(corpus.labels), len(self.labels)), dtype=np.float32)
         for rows, (answer,) in self._answers(corpus.sides, ["logits"], batch_size):
             logits[rows] = answer
             advance(len(rows))
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        return shares / shares.sum(axis=1, keepdims=True)
+        return logits
 
     def _encodings(
         self, sentences: SentenceColumns, batch_size: int | None, advance: Advance
@@ -132,20 +130,22 @@ class OnnxPredictor(TextModel):
             advance(len(rows))
         return encodings
 
-    def _own_transitions(
+    def _own_parses(
         self, sentences: SentenceColumns, batch_size: int = BATCH, advance: Advance = lambda n: None
-    ) -> np.ndarray:  # (M,) int8, sentence after sentence
+    ) -> tuple[np.ndarray, None]:  # (M,) int8, sentence after sentence
         transitions = np.empty_like(sentences.transitions)
         starts, n_steps = node_offsets(sentences), 2 * lengths(sentences) - 1
         for rows, answer in self._of_sentences(sentences, "transitions", batch_size):
             real_mask = np.arange(answer.shape[1]) < n_steps[rows][:, None]
             transitions[ragged_arange(starts[rows], n_steps[rows])] = answer[real_mask]
             advance(len(rows))
-        return transitions
+        return transitions, None  # the graph does not say how probable they are
 
     def _as_tree_maker(self, of_all: bool) -> TreeMaker:
-        max_length = self.exported.max_length
-        return TreeMaker(self._tokenizer.vocabulary, self._own_transitions, max_length, of_all)
+        def parse(words: SentenceColumns) -> np.ndarray:
+            return self._own_parses(words)[0]
+
+        return TreeMaker(self._tokenizer.vocabulary, parse, self.exported.max_length, of_all)
 
     def _of_sentences(
         self,

@@ -1,3 +1,4 @@
+from .answers import Prediction as Prediction
 from .batch import Batch as Batch
 from .batch import SentenceBatch as SentenceBatch
 from .batch import make_batch as make_batch
@@ -32,7 +33,6 @@ from .model.classifiers import load_checkpoint as load_checkpoint
 from .model.encoder import SentenceEncoder as SentenceEncoder
 from .pipeline import Pipeline as Pipeline
 from .tensor_files import CheckpointError as CheckpointError
-from .text_model import Prediction as Prediction
 from .training.checkpoint import save_checkpoint as save_checkpoint
 from .transformer import SpinnTransformer as SpinnTransformer
 

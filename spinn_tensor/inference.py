@@ -20,10 +20,11 @@ from spinn_tensor.data_prep.columns import (
     SentenceColumns,
     lengths,
     n_sentences,
+    node_offsets,
     select,
     take,
 )
-from spinn_tensor.data_prep.segments import starts
+from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.model.encoder import SentenceEncoder
 
@@ -40,7 +41,18 @@ def predict_probabilities(
     batch_size: int = EVALUATION_BATCH,
     on_batch: Advance = lambda n: None,
 ) -> np.ndarray:  # (n, C) float32, in the order of the corpus
-    """Return the probabilities of the labels; those of the root where the model labels every node."""
+    """Return the probabilities of the labels, as `predict_logits`."""
+    logits = torch.from_numpy(predict_logits(model, corpus, batch_size, on_batch))
+    return logits.softmax(1).numpy()
+
+
+def predict_logits(
+    model: Model,
+    corpus: Corpus,
+    batch_size: int = EVALUATION_BATCH,
+    on_batch: Advance = lambda n: None,
+) -> np.ndarray:  # (n, C) float32, in the order of the corpus
+    """Return what the softmax is taken of; that of the root where the model labels every node."""
     result = np.empty((len(corpus.labels), len(model.config.labels)), dtype=np.float32)
     n_tokens = corpus.lengths_key
     model.eval()
@@ -51,7 +63,7 @@ def predict_probabilities(
                 raise TypeError("a model that only parses predicts no labels")
             if model.config.node_labels:
                 logits = logits[root_rows(n_tokens[rows]).to(logits.device)]
-            result[rows] = logits.float().softmax(1).cpu().numpy()
+            result[rows] = logits.float().cpu().numpy()
             on_batch(len(rows))
     return result
 
@@ -60,9 +72,8 @@ class OwnParses(NamedTuple):
     """Hold the trees that a model finds for n sentences."""
 
     transitions: np.ndarray  # (M,) int8, sentence after sentence
-    log_probabilities: (
-        np.ndarray
-    )  # (n,) float64, of each tree: the sum over its transitions, each among those possible
+    step_log_probabilities: np.ndarray  # (M,) float64, of each transition, among those possible
+    log_probabilities: np.ndarray  # (n,) float64, of each tree: the sum over its transitions
 
 
 def predict_transitions(
@@ -85,20 +96,18 @@ def predict_parses(
 
     Raises TypeError for an encoder that does not parse.
     """
-    order, parses = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int8)]
-    log_probabilities = np.empty(n_sentences(sentences))
+    transitions = np.empty_like(sentences.transitions)
+    steps = np.empty(len(transitions))
+    first, n_steps = node_offsets(sentences)[:-1], 2 * lengths(sentences) - 1
     encoder.eval()
     with torch.inference_mode():
         for rows, batch in sentence_batches(encoder, sentences, "own", BATCH_TOKENS, batch_size):
             parse = encoder.parse(batch)
-            order.append(rows)
-            parses.append(parse.transitions.to(torch.int8).cpu().numpy())
-            first = starts(2 * lengths(sentences)[rows] - 1)
-            log_probabilities[rows] = np.add.reduceat(parse.log_probabilities().double().cpu().numpy(), first)
+            places = ragged_arange(first[rows], n_steps[rows])
+            transitions[places] = parse.transitions.to(torch.int8).cpu().numpy()
+            steps[places] = parse.log_probabilities().double().cpu().numpy()
             on_batch(len(rows))
-    rows = np.concatenate(order)
-    parsed = take(sentences, rows)._replace(transitions=np.concatenate(parses), node_labels=None)
-    return OwnParses(take(parsed, np.argsort(rows)).transitions, log_probabilities)
+    return OwnParses(transitions, steps, np.add.reduceat(steps, first))
 
 
 def encode_columns(

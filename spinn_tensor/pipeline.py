@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spinn_tensor.answers import Advance
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
@@ -34,10 +35,10 @@ from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import PACKAGED
 from spinn_tensor.hub import HubOptions, bundle_folder
-from spinn_tensor.inference import encode_columns, predict_probabilities, predict_transitions
+from spinn_tensor.inference import encode_columns, predict_logits, predict_parses, predict_transitions
 from spinn_tensor.model.classifiers import Model, load_checkpoint
 from spinn_tensor.parsers import GIVEN, load_parser, packaged_parser, tree_source
-from spinn_tensor.text_model import Advance, TextModel, TreeMaker
+from spinn_tensor.text_model import TextModel, TreeMaker
 
 
 class Pipeline(TextModel):
@@ -170,18 +171,18 @@ class Pipeline(TextModel):
         """Return the names of the classes; () for a model that only parses."""
         return self.model.config.labels
 
-    def _probabilities(self, corpus: Corpus, batch_size: int, advance: Advance) -> np.ndarray:  # (n, C)
-        return predict_probabilities(self.model, corpus, batch_size, advance)
+    def _logits(self, corpus: Corpus, batch_size: int, advance: Advance) -> np.ndarray:  # (n, C)
+        return predict_logits(self.model, corpus, batch_size, advance)
 
     def _encodings(
         self, sentences: SentenceColumns, batch_size: int | None, advance: Advance
     ) -> np.ndarray:  # (n, D) float32
         return encode_columns(self.model.encoder, sentences, batch_size=batch_size, on_batch=advance)
 
-    def _own_transitions(
+    def _own_parses(
         self, sentences: SentenceColumns, batch_size: int, advance: Advance
-    ) -> np.ndarray:  # (M,) int8
-        return predict_transitions(self.model.encoder, sentences, advance, batch_size)
+    ) -> tuple[np.ndarray, np.ndarray | None]:  # (M,) int8 and float64
+        return predict_parses(self.model.encoder, sentences, advance, batch_size)[:2]
 
     def _tensor(self, encodings: np.ndarray) -> Tensor:
         return torch.from_numpy(encodings).to(next(self.model.parameters()).device)

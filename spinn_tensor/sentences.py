@@ -94,6 +94,8 @@ def read_sentences(
 
 def read_sentence(sentence: Any, reader: SentenceReader) -> Tree | Words:
     """Return a sentence's tree, or the words of one without a parse. Raises DataError."""
+    if isinstance(sentence, Tree | Words):  # which was read before
+        return sentence
     if isinstance(sentence, str):
         read = reader.read(sentence)
         return read if isinstance(read, Words) else tree_of(read)

@@ -9,12 +9,21 @@ sentence gives one result; a list of them, or a column of a table, gives a list 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from spinn_tensor.answers import (
+    FORMATS,
+    Advance,
+    Parsed,
+    Prediction,
+    as_array,
+    is_encodings,
+    normalized,
+    progress,
+)
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS, with_branching
 from spinn_tensor.data_prep.columns import (
@@ -26,42 +35,16 @@ from spinn_tensor.data_prep.columns import (
     sentence_columns,
 )
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.given import nltk_tree
 from spinn_tensor.data_prep.limits import Limits, LongSentence
-from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, PennTree, format_penn
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.text import SentenceReader, Words, one_notation
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.trees import Tree, format_binary
+from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.sentences import Sentences, read_sentence, read_sentences, unknown_words, warn_of_unknown
 
 BATCH = 256  # sentences or pairs at most
-FORMATS: dict[str, Callable[[Tree], Any]] = {  # of trees
-    "binary": format_binary,
-    "penn": lambda tree: format_penn(tree.penn or PennTree.of_binary(tree)),
-    "nltk": lambda tree: nltk_tree(tree.penn or PennTree.of_binary(tree)),
-}
-
-Advance = Callable[[int], object]  # told of the sentences or pairs just done
-
-
-class Prediction(NamedTuple):
-    """Hold what a classifier says of a sentence or a pair.
-
-    Args:
-        label: the most probable.
-        probabilities: of every label, in the order of the model's.
-        unknown: words that are not in the model's vocabulary, which are all one to it.
-
-    >>> pipeline = Pipeline.from_pretrained(folder / "sentences")
-    >>> pipeline.classify("the dog barks the cats sing the dog barks A zebra barks").unknown
-    ('zebra',)
-    """
-
-    label: str
-    probabilities: dict[str, float]
-    unknown: tuple[str, ...] = ()
 
 
 class TreeMaker(NamedTuple):
@@ -117,7 +100,7 @@ class TextModel(ABC):
         """Return the names of the classes; () for a model that only parses."""
 
     @abstractmethod
-    def _probabilities(self, corpus: Corpus, batch_size: int, advance: Advance) -> np.ndarray:  # (n, C)
+    def _logits(self, corpus: Corpus, batch_size: int, advance: Advance) -> np.ndarray:  # (n, C)
         """Return those of the labels of n sentences or pairs."""
 
     @abstractmethod
@@ -127,10 +110,13 @@ class TextModel(ABC):
         """Return one vector a sentence."""
 
     @abstractmethod
-    def _own_transitions(
+    def _own_parses(
         self, sentences: SentenceColumns, batch_size: int, advance: Advance
-    ) -> np.ndarray:  # (M,) int8, sentence after sentence
-        """Return those that a model chooses which parses; the trees of the sentences are not looked at."""
+    ) -> tuple[np.ndarray, np.ndarray | None]:  # (M,) int8, sentence after sentence, and (M,) float64
+        """Return the transitions that a model chooses which parses, and their log-probabilities, if it tells them.
+
+        The trees of the sentences are not looked at.
+        """
 
     def _tensor(self, encodings: np.ndarray) -> Any:
         """Return a torch tensor of encodings."""
@@ -180,15 +166,18 @@ class TextModel(ABC):
         read = self._read(on_error, batch_size, **sides)
         labels = np.full(len(read.rows), NO_LABEL, dtype=np.int64)
         sentences = self._composed(read)
-        with _progress(show_progress_bar, "classified", len(labels)) as advance:
+        with progress(show_progress_bar, "classified", len(labels)) as advance:
             corpus = Corpus(sentences, labels, len(sides))
-            probabilities = self._probabilities(corpus, batch_size, advance)
+            logits = self._logits(corpus, batch_size, advance)
+        probabilities = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
         unknown = unknown_words(read.trees, sentences)
         predictions = [
             Prediction(
                 self.labels[best],
                 dict(zip(self.labels, row, strict=True)),
                 tuple(dict.fromkeys(word for words in unknown[number :: len(labels)] for word in words)),
+                tuple(logits[number].tolist()),
             )
             for number, (best, row) in enumerate(
                 zip(probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True)
@@ -229,10 +218,10 @@ class TextModel(ABC):
         """
         read = self._read(on_error, batch_size, sentences=sentences)
         columns = self._composed(read)
-        with _progress(show_progress_bar, "encoded", len(read.rows)) as advance:
+        with progress(show_progress_bar, "encoded", len(read.rows)) as advance:
             encodings = self._encodings(columns, batch_size, advance)
         if normalize_embeddings:
-            encodings = _normalized(encodings)
+            encodings = normalized(encodings)
         encodings = read.results(encodings, on_error)
         return self._tensor(encodings) if convert_to_tensor else encodings
 
@@ -257,7 +246,7 @@ class TextModel(ABC):
         (3,)
         """
         first, second = (
-            _normalized(_array(one)) if _is_encodings(one) else self.encode(one, normalize_embeddings=True)
+            normalized(as_array(one)) if is_encodings(one) else self.encode(one, normalize_embeddings=True)
             for one in (a, b)
         )
         return first @ second.T
@@ -295,22 +284,43 @@ class TextModel(ABC):
         """
         if format not in FORMATS:
             raise ConfigError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
+        read = self._read(on_error, batch_size, sentences=sentences)
+        parsed = self._parsed(read, self._composed(read), batch_size, show_progress_bar)
+        return read.results([FORMATS[format](one.tree) for one in parsed], on_error)
+
+    def parses(
+        self,
+        sentences: Any,  # n, or one
+        *,
+        batch_size: int = BATCH,
+        show_progress_bar: bool = False,
+        on_error: str = "raise",
+    ) -> Any:
+        """Return what `parse` does as `Parsed`: trees, and how probable a model finds them that parses."""
+        read = self._read(on_error, batch_size, sentences=sentences)
+        parsed = self._parsed(read, self._composed(read), batch_size, show_progress_bar)
+        return read.results(parsed, on_error)
+
+    def _parsed(
+        self, read: Sentences, columns: SentenceColumns, batch_size: int, show_progress_bar: bool
+    ) -> list[Parsed]:
+        """Return the sentences under the trees that the model composes them by. Raises TypeError where it does not."""
         if self._trees == "none":
             raise TypeError(f"a model of kind {self._kind!r} looks at no tree")
-        read = self._read(on_error, batch_size, sentences=sentences)
-        columns = self._composed(read)
-        transitions = columns.transitions
+        transitions, steps = columns.transitions, None
         if self._trees == "own":
-            with _progress(show_progress_bar, "parsed", len(read.rows)) as advance:
-                transitions = self._own_transitions(columns, batch_size, advance)
+            with progress(show_progress_bar, "parsed", len(read.rows)) as advance:
+                transitions, steps = self._own_parses(columns, batch_size, advance)
         bounds = node_offsets(columns).tolist()
         replaces = self.branching is not None or (self._tree_maker is not None and self._tree_maker.of_all)
         as_given = self._trees == "given" and not replaces
-        trees = [
-            Tree(tree.tokens, transitions[start:end], penn=tree.penn if as_given else None)
+        return [
+            Parsed(
+                Tree(tree.tokens, transitions[start:end], penn=tree.penn if as_given else None),
+                None if steps is None else steps[start:end],
+            )
             for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False)
         ]
-        return read.results(list(map(FORMATS[format], trees)), on_error)
 
     def __repr__(self) -> str:
         trees = {"own": "its own", "none": "none"}.get(self._trees) or self.branching
@@ -328,10 +338,17 @@ class TextModel(ABC):
         """Return trees or words of the sentences. Raises DataError naming one that the model cannot take."""
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
-        return read_sentences(sides, self._tree_of, on_error)
+        return read_sentences(sides, self.read, on_error)
 
-    def _tree_of(self, sentence: Any, name: str) -> Tree | Words:
-        """Return a sentence's tree, or its words. Raises DataError for one that the model cannot take."""
+    def read(
+        self,
+        sentence: Any,
+        name: str = "sentence",  # what an error calls it
+    ) -> Tree | Words:
+        """Return a sentence's tree, or its words, which all methods take in its place.
+
+        Raises DataError for one that the model cannot take.
+        """
         try:
             found = read_sentence(sentence, self._reader)
             Limits(max_words=self.max_words).check_words(found.tokens)
@@ -369,34 +386,3 @@ class TextModel(ABC):
         places = ragged_arange(node_offsets(columns)[rows], 2 * lengths(words) - 1)
         transitions[places] = self._tree_maker.parse(words)
         return columns._replace(transitions=transitions)
-
-
-def _is_encodings(given: Any) -> bool:
-    """Tell whether it is an array or tensor of numbers, not of sentences."""
-    dtype = str(getattr(given, "dtype", ""))
-    return "float" in dtype and hasattr(given, "ndim")
-
-
-def _array(encodings: Any) -> np.ndarray:
-    """Return the array of a tensor, wherever and in whatever precision it is, or of an array."""
-    return np.asarray(encodings.detach().float().cpu() if hasattr(encodings, "detach") else encodings)
-
-
-def _normalized(encodings: np.ndarray) -> np.ndarray:  # (..., D)
-    """Return the vectors at length 1; one of zeros stays as it is."""
-    norms = np.linalg.norm(encodings, axis=-1, keepdims=True)
-    return encodings / np.maximum(norms, np.finfo(encodings.dtype).tiny)
-
-
-@contextmanager
-def _progress(show: bool, what: str, total: int) -> Iterator[Advance]:
-    """Show a bar on stderr, and yield what moves it."""
-    if not show:
-        yield lambda n: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)

@@ -27,6 +27,7 @@ LAYERS = [
     "config",
     "tensor_files",
     "sentences",
+    "answers",
     "text_model",
     "machine",
     "batch",

@@ -12,8 +12,8 @@ import torch
 
 from spinn_tensor import Pipeline, make_sentence_batch
 from spinn_tensor.cli.main import main
-from spinn_tensor.cli.tree_view import side_by_side, tree_lines
 from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.tree_view import side_by_side, tree_lines
 from spinn_tensor.data_prep.trees import Tree, parse_binary
 from spinn_tensor.model.classifiers import load_checkpoint
 from tests.tiny_runs import (

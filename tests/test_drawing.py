@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spinn_tensor.cli.main import main
-from spinn_tensor.cli.tree_view import side_by_side, tree_lines
+from spinn_tensor.data_prep.tree_view import side_by_side, tree_lines
 from spinn_tensor.data_prep.trees import Tree, format_binary, parse_binary, right_branching
 from tests.tiny_bundles import tiny_bundle
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from spinn_tensor.cli.inspect import bar, histogram_table
 from spinn_tensor.cli.inspect_page import Plot, _printable, bars, histogram, samples, tree_at
 from spinn_tensor.cli.inspect_tables import padding_table
-from spinn_tensor.cli.tree_view import tree_grid
 from spinn_tensor.data_prep.columns import Corpus, sentence_columns
 from spinn_tensor.data_prep.statistics import Distribution
+from spinn_tensor.data_prep.tree_view import tree_grid
 from spinn_tensor.data_prep.trees import REDUCE, Tree, parse_binary, parse_labelled
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import Shape, ShapeUse

@@ -18,6 +18,7 @@ from spinn_tensor.cli import parse
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.columns import node_offsets, sentence_columns, take
 from spinn_tensor.data_prep.penn import BINARIZE, parse_penn, to_binary
+from spinn_tensor.data_prep.tree_json import nested
 from spinn_tensor.data_prep.trees import REDUCE, format_binary, parse_binary, right_branching
 from spinn_tensor.inference import predict_parses
 from spinn_tensor.machine import reference
@@ -272,3 +273,17 @@ def test_the_log_probability_is_that_of_one_tree_alone(spinn_run: Path) -> None:
     np.testing.assert_allclose(found.log_probabilities, expected, rtol=1e-10, atol=1e-12)
     assert found.log_probabilities[0] == 0
     assert (found.log_probabilities[[3, 6]] < 0).all()
+
+
+@pytest.mark.parametrize(
+    "parse", ["cats", '( ( The "dog" ) ( barks é ) )', "( a ( b ( c d ) ) )", "( ( ( a b ) c ) d )"]
+)
+def test_nested_lists_are_the_tree(parse: str) -> None:
+    def binary(value: object) -> str:
+        return f"( {binary(value[0])} {binary(value[1])} )" if isinstance(value, list) else str(value)
+
+    assert binary(json.loads(nested(parse_binary(parse)))) == parse
+
+
+def test_nested_lists_of_a_deep_tree_need_no_recursion() -> None:
+    assert nested(right_branching(["a"] * 5000)).count("[") == 4999

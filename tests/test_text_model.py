@@ -14,7 +14,7 @@ import torch
 from spinn_tensor import BatchEncoder, Pipeline, SpinnTransformer
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError, DataWarning
-from spinn_tensor.data_prep.trees import parse_binary
+from spinn_tensor.data_prep.trees import format_binary, parse_binary
 from tests.closeness import assert_close
 from tests.tiny_bundles import tiny_bundle, tiny_model
 
@@ -363,3 +363,32 @@ def test_a_batch_encoder_and_a_transformer_keep_their_rows(tmp_path) -> None:
             encode(KNOWN, on_error="skip")
         with pytest.raises(DataError, match="example 0"):
             encode([None], on_error="raise")
+
+
+def test_what_was_read_is_taken_in_place_of_the_sentence() -> None:
+    pipeline = Pipeline(tiny_model("spinn-pi", "sentence"), branching="left")
+    sentences = [KNOWN[0], PENN[0], "( The ( dogs bark ) )", WORDS[0]]
+    read = [pipeline.read(sentence) for sentence in sentences]
+    assert pipeline.parse(read, format="penn") == pipeline.parse(sentences, format="penn")
+    assert_close(pipeline.encode(read), pipeline.encode(sentences))
+    with pytest.raises(DataError, match=r"^inputs: a sentence without words"):
+        pipeline.read(" ", "inputs")
+
+
+def test_probabilities_are_the_softmax_of_the_logits(pipeline) -> None:
+    prediction = pipeline.classify(KNOWN[0])
+    exponentials = np.exp(prediction.logits)
+    assert_close(exponentials / exponentials.sum(), list(prediction.probabilities.values()))
+
+
+def test_a_model_that_parses_says_how_probable_each_transition_is(pipeline) -> None:
+    parsed = pipeline.parses(KNOWN)
+    assert [format_binary(one.tree) for one in parsed] == pipeline.parse(KNOWN)
+    for one in parsed:
+        steps = one.step_log_probabilities
+        assert steps.shape == one.tree.transitions.shape
+        assert (steps <= 0).all()
+        assert (steps[:2] == 0).all()  # there is no choice
+        assert one.log_probability == pytest.approx(steps.sum())
+    given = Pipeline(tiny_model("spinn-pi", "sentence"))
+    assert given.parses("( The dogs )").log_probability is None

@@ -17,10 +17,10 @@ import numpy as np
 
 from spinn_tensor.cli.inspect_tables import MEASURES, Inspection, Section, empty_rows, number, sections
 from spinn_tensor.cli.report import shorten
-from spinn_tensor.cli.tree_view import too_long, tree_grid
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, node_offsets
 from spinn_tensor.data_prep.statistics import Distribution, corpus_sides
+from spinn_tensor.data_prep.tree_view import too_long, tree_grid
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 

@@ -24,9 +24,7 @@ from spinn_tensor.cli.parse_lines import LineFile, Sentences, TreeParser
 from spinn_tensor.cli.parse_scores import score
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.tree_output import FORMATS, Line, Offsets, Parsed, written
-from spinn_tensor.cli.tree_svg import svg
-from spinn_tensor.cli.tree_view import MOST_WORDS
+from spinn_tensor.cli.tree_output import FORMATS, Line, Parsed, written
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
@@ -37,6 +35,9 @@ from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.text import SentenceReader, one_notation
 from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.tree_json import Offsets
+from spinn_tensor.data_prep.tree_svg import svg
+from spinn_tensor.data_prep.tree_view import MOST_WORDS
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.hub import checkpoint_folder
 from spinn_tensor.model.classifiers import Checkpoint

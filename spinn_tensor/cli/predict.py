@@ -28,7 +28,6 @@ from spinn_tensor.cli.sentences import (
     trees_of,
     under_trees,
 )
-from spinn_tensor.cli.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import branched
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
@@ -45,6 +44,7 @@ from spinn_tensor.data_prep.corpora.read import BLOCK, Examples, corpus_of, join
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import BLANK, Skipped, write_text
 from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.data_prep.words import WordList, renumber

@@ -13,16 +13,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from spinn_tensor.cli.report import json_line
-from spinn_tensor.cli.tree_view import drawn
 from spinn_tensor.data_prep.penn import PennTree, format_penn
+from spinn_tensor.data_prep.tree_json import Offsets, tree_object
+from spinn_tensor.data_prep.tree_view import drawn
 from spinn_tensor.data_prep.trees import Tree, format_binary
 
 # of each format what a line without a sentence becomes, and the ending of the field of records that has the tree
 EMPTY = {"binary": "", "penn": "", "json": "null", "draw": ""}
 FIELDS = {"binary": "binary_parse", "penn": "parse", "json": "tree"}
 FORMATS = (*EMPTY, "svg")
-
-Offsets = list[tuple[int, int]]  # of each token in the text, [start, end)
 
 
 class Given(NamedTuple):
@@ -69,7 +68,9 @@ def _value(parsed: Parsed, form: str, offsets_in: Callable[[str], Offsets]) -> A
         return format_penn(penn_tree(parsed))
     if form == "draw":
         return "\n".join([*drawn(parsed.tree), ""])
-    return _object(parsed, offsets_in) if form == "json" else format_binary(parsed.tree)
+    if form == "json":
+        return tree_object(parsed.tree, parsed.given.text, offsets_in, parsed.log_probability)
+    return format_binary(parsed.tree)
 
 
 def penn_tree(parsed: Parsed) -> PennTree:
@@ -88,30 +89,3 @@ def penn_tree(parsed: Parsed) -> PennTree:
 
 def _without_brackets(token: str) -> str:
     return token.replace("(", "-LRB-").replace(")", "-RRB-")
-
-
-def _object(parsed: Parsed, offsets_in: Callable[[str], Offsets]) -> dict[str, Any]:
-    text, tree = parsed.given.text, parsed.tree
-    offsets = offsets_in(text) if text else _joined(tree.tokens)
-    return {
-        "text": text or " ".join(tree.tokens),
-        "tokens": tree.tokens,
-        "offsets": offsets,
-        "tree": format_binary(tree),
-        "spans": [
-            {"words": (start, end), "characters": (offsets[start][0], offsets[end - 1][1])}
-            for _, start, end in PennTree.of_binary(tree).phrases[
-                1:
-            ]  # the first is that of the whole once more
-        ],
-        "log_probability": None if parsed.log_probability is None else round(parsed.log_probability, 6),
-    }
-
-
-def _joined(tokens: tuple[str, ...]) -> Offsets:
-    """Return the offsets of tokens that blanks join."""
-    offsets, start = [], 0
-    for token in tokens:
-        offsets.append((start, start + len(token)))
-        start += len(token) + 1
-    return offsets

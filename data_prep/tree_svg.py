@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
-from spinn_tensor.cli.tree_view import too_long, tree_grid
+from spinn_tensor.data_prep.tree_view import too_long, tree_grid
 from spinn_tensor.data_prep.trees import Tree
 
 LETTER, GAP, LEVEL, MARGIN = (

@@ -1,0 +1,87 @@
+"""What a model says of sentences: predictions, trees and encodings, as a program gets them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spinn_tensor.data_prep.given import nltk_tree
+from spinn_tensor.data_prep.penn import PennTree, format_penn
+from spinn_tensor.data_prep.trees import Tree, format_binary
+
+FORMATS: dict[str, Callable[[Tree], Any]] = {  # of trees
+    "binary": format_binary,
+    "penn": lambda tree: format_penn(tree.penn or PennTree.of_binary(tree)),
+    "nltk": lambda tree: nltk_tree(tree.penn or PennTree.of_binary(tree)),
+}
+
+Advance = Callable[[int], object]  # told of the sentences or pairs just done
+
+
+class Prediction(NamedTuple):
+    """Hold what a classifier says of a sentence or a pair.
+
+    Args:
+        label: the most probable.
+        probabilities: of every label, in the order of the model's.
+        unknown: words that are not in the model's vocabulary, which are all one to it.
+        logits: what the probabilities are the softmax of.
+
+    >>> pipeline = Pipeline.from_pretrained(folder / "sentences")
+    >>> pipeline.classify("the dog barks the cats sing the dog barks A zebra barks").unknown
+    ('zebra',)
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    unknown: tuple[str, ...] = ()
+    logits: tuple[float, ...] = ()
+
+
+class Parsed(NamedTuple):
+    """Hold a sentence under the tree that a model composes it by."""
+
+    tree: Tree
+    # (2N-1,) float64, of its transitions, each among those possible; None: the model did not choose them, or is an
+    # exported one, which does not tell
+    step_log_probabilities: np.ndarray | None = None
+
+    @property
+    def log_probability(self) -> float | None:
+        """Return that of the tree."""
+        steps = self.step_log_probabilities
+        return None if steps is None else float(steps.sum())
+
+
+def is_encodings(given: Any) -> bool:
+    """Tell whether it is an array or tensor of numbers, not of sentences."""
+    dtype = str(getattr(given, "dtype", ""))
+    return "float" in dtype and hasattr(given, "ndim")
+
+
+def as_array(encodings: Any) -> np.ndarray:
+    """Return the array of a tensor, wherever and in whatever precision it is, or of an array."""
+    return np.asarray(encodings.detach().float().cpu() if hasattr(encodings, "detach") else encodings)
+
+
+def normalized(encodings: np.ndarray) -> np.ndarray:  # (..., D)
+    """Return the vectors at length 1; one of zeros stays as it is."""
+    norms = np.linalg.norm(encodings, axis=-1, keepdims=True)
+    return encodings / np.maximum(norms, np.finfo(encodings.dtype).tiny)
+
+
+@contextmanager
+def progress(show: bool, what: str, total: int) -> Iterator[Advance]:
+    """Show a bar on stderr, and yield what moves it."""
+    if not show:
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda n: bar.advance(task, n)
