@@ -56,8 +56,8 @@ class PennTree(NamedTuple):
         return any(phrase.label not in ("", _ROOT, _UNLABELLED) for phrase in self.phrases)
 
     @classmethod
-    def of_binary(cls, tree: Tree) -> PennTree:
-        """Return a binary tree as phrases and words that are all labelled X, under a ROOT."""
+    def of_binary(cls, tree: Tree, given: PennTree | None = None) -> PennTree:
+        """Return a binary tree as phrases that are all labelled X, under a ROOT; words keep their tags, else X."""
         stack: list[int] = []  # first word of each tree on the stack
         phrases = [Phrase(_ROOT, 0, tree.n_tokens)]
         n_words = 0
@@ -69,7 +69,8 @@ class PennTree(NamedTuple):
                 stack.append(n_words)
                 n_words += 1
         phrases[1:] = sorted(phrases[1:], key=lambda phrase: (phrase.start, -phrase.end))
-        return cls(tree.tokens, (_UNLABELLED,) * n_words, tuple(phrases))
+        tags = ("",) * n_words if given is None else given.tags
+        return cls(tree.tokens, tuple(tag or _UNLABELLED for tag in tags), tuple(phrases))
 
 
 @dataclass(slots=True)
@@ -133,7 +134,8 @@ def format_penn(tree: PennTree) -> str:
         opens[start].append(label)
         n_closes[end - 1] += 1
     parts = []
-    for word, tag, labels, n in zip(tree.tokens, tree.tags, opens, n_closes, strict=True):
+    for token, tag, labels, n in zip(tree.tokens, tree.tags, opens, n_closes, strict=True):
+        word = token.replace("(", "-LRB-").replace(")", "-RRB-")
         parts += [f" ({label}" for label in labels]
         parts += [f" ({tag} {word})" if tag else f" {word}", ")" * n]
     return "".join(parts).lstrip()

@@ -36,7 +36,7 @@ from spinn_tensor.data_prep.columns import (
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import Limits, LongSentence
-from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, PennTree
 from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.text import SentenceReader, Words, one_notation
 from spinn_tensor.data_prep.tokenizer import Tokenizer
@@ -265,7 +265,8 @@ class TextModel(ABC):
         Args:
             sentences: sentences, or one of them.
             format: "binary", a binary parse, "( ( A dog ) barks )"; "penn", as the Penn Treebank writes trees; or
-                "nltk", trees of nltk. The last two give a Penn tree that is composed by as it came, labels and all.
+                "nltk", trees of nltk. The last two give a Penn tree that is composed by as it came, labels and all;
+                under other trees its words keep their tags.
             batch_size: sentences of a batch at most.
             show_progress_bar: whether to show how far it is, on stderr.
             on_error: "raise", "nan" (None for a sentence that cannot be used) or "skip" (no result).
@@ -314,13 +315,12 @@ class TextModel(ABC):
         bounds = node_offsets(columns).tolist()
         replaces = self.branching is not None or (self._tree_maker is not None and self._tree_maker.of_all)
         as_given = self._trees == "given" and not replaces
-        return [
-            Parsed(
-                Tree(tree.tokens, transitions[start:end], penn=tree.penn if as_given else None),
-                None if steps is None else steps[start:end],
-            )
-            for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False)
-        ]
+        parsed = []
+        for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False):
+            made = Tree(tree.tokens, transitions[start:end])
+            penn = tree.penn if as_given or tree.penn is None else PennTree.of_binary(made, tree.penn)
+            parsed.append(Parsed(made._replace(penn=penn), None if steps is None else steps[start:end]))
+        return parsed
 
     def __repr__(self) -> str:
         trees = {"own": "its own", "none": "none"}.get(self._trees) or self.branching

@@ -78,14 +78,4 @@ def penn_tree(parsed: Parsed) -> PennTree:
     given = parsed.given.tree.penn
     if given is not None and parsed.tree is parsed.given.tree:
         return given
-    made = PennTree.of_binary(parsed.tree)
-    tags = (
-        made.tags
-        if given is None
-        else (tag or unknown for tag, unknown in zip(given.tags, made.tags, strict=True))
-    )
-    return made._replace(tokens=tuple(map(_without_brackets, made.tokens)), tags=tuple(tags))
-
-
-def _without_brackets(token: str) -> str:
-    return token.replace("(", "-LRB-").replace(")", "-RRB-")
+    return PennTree.of_binary(parsed.tree, given)
