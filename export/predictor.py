@@ -145,7 +145,7 @@ class OnnxPredictor(TextModel):
         def parse(words: SentenceColumns) -> np.ndarray:
             return self._own_parses(words)[0]
 
-        return TreeMaker(self._tokenizer.vocabulary, parse, self.exported.max_length, of_all)
+        return TreeMaker(self.tokenizer.vocabulary, parse, self.exported.max_length, of_all)
 
     def _of_sentences(
         self,

@@ -88,11 +88,11 @@ class TextModel(ABC):
         if branching not in (None, *BRANCHINGS):
             raise ConfigError(f"trees: expected one of {', '.join(BRANCHINGS)}, got {branching!r}")
         self.branching, self.max_words = branching, max_words
-        self._task, self._kind, self._trees = task, kind, trees
-        self._tokenizer, self._tree_maker = tokenizer, tree_maker
+        self.task, self.kind, self.composes_by = task, kind, trees
+        self.tokenizer, self._tree_maker = tokenizer, tree_maker
         self._reader = SentenceReader(tokenizer.tokenize, binarize, one_notation(notation))
         limits = (max_length, 0 if tree_maker is None else tree_maker.max_length)
-        self._max_length = min(filter(None, limits), default=0)
+        self.max_length = min(filter(None, limits), default=0)
 
     @property
     @abstractmethod
@@ -155,11 +155,11 @@ class TextModel(ABC):
         >>> [prediction.label in pipeline.labels for prediction in pipeline.classify(["A dog barks."], ["cats sing"])]
         [True]
         """
-        if self._task == "parse":
+        if self.task == "parse":
             raise TypeError("a model that only parses has no labels")
-        if (self._task == "pair") != (hypotheses is not None):
-            expected = "premises and hypotheses" if self._task == "pair" else "sentences alone"
-            raise TypeError(f"a model of task {self._task!r} classifies {expected}")
+        if (self.task == "pair") != (hypotheses is not None):
+            expected = "premises and hypotheses" if self.task == "pair" else "sentences alone"
+            raise TypeError(f"a model of task {self.task!r} classifies {expected}")
         sides = {"sentences": premises}
         if hypotheses is not None:
             sides = {"premises": premises, "hypotheses": hypotheses}
@@ -306,15 +306,15 @@ class TextModel(ABC):
         self, read: Sentences, columns: SentenceColumns, batch_size: int, show_progress_bar: bool
     ) -> list[Parsed]:
         """Return the sentences under the trees that the model composes them by. Raises TypeError where it does not."""
-        if self._trees == "none":
-            raise TypeError(f"a model of kind {self._kind!r} looks at no tree")
+        if self.composes_by == "none":
+            raise TypeError(f"a model of kind {self.kind!r} looks at no tree")
         transitions, steps = columns.transitions, None
-        if self._trees == "own":
+        if self.composes_by == "own":
             with progress(show_progress_bar, "parsed", len(read.rows)) as advance:
                 transitions, steps = self._own_parses(columns, batch_size, advance)
         bounds = node_offsets(columns).tolist()
         replaces = self.branching is not None or (self._tree_maker is not None and self._tree_maker.of_all)
-        as_given = self._trees == "given" and not replaces
+        as_given = self.composes_by == "given" and not replaces
         parsed = []
         for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False):
             made = Tree(tree.tokens, transitions[start:end])
@@ -323,11 +323,11 @@ class TextModel(ABC):
         return parsed
 
     def __repr__(self) -> str:
-        trees = {"own": "its own", "none": "none"}.get(self._trees) or self.branching
+        trees = {"own": "its own", "none": "none"}.get(self.composes_by) or self.branching
         trees = trees or ("given" if self._tree_maker is None else "given or a parser's")
         labels = f", labels {', '.join(self.labels)}" if self.labels else ""
-        words = len(self._tokenizer.vocabulary)
-        return f"{type(self).__name__}({self._kind}, {self._task}{labels}, {words:,} words, trees: {trees})"
+        words = len(self.tokenizer.vocabulary)
+        return f"{type(self).__name__}({self.kind}, {self.task}{labels}, {words:,} words, trees: {trees})"
 
     def _read(
         self,
@@ -344,6 +344,7 @@ class TextModel(ABC):
         self,
         sentence: Any,
         name: str = "sentence",  # what an error calls it
+        truncate: bool = False,  # whether of text that is too long the beginning is taken
     ) -> Tree | Words:
         """Return a sentence's tree, or its words, which all methods take in its place.
 
@@ -351,17 +352,19 @@ class TextModel(ABC):
         """
         try:
             found = read_sentence(sentence, self._reader)
+            if truncate and isinstance(found, Words):
+                found = Words(found.tokens[: min(self.max_words, self.max_length or self.max_words)])
             Limits(max_words=self.max_words).check_words(found.tokens)
             n_words = len(found.tokens)
-            if self._max_length and n_words > self._max_length:
-                raise DataError(f"{n_words} tokens; this model was exported for at most {self._max_length}")
-            needs_parse = self._trees == "given" and self.branching is None and self._tree_maker is None
+            if self.max_length and n_words > self.max_length:
+                raise DataError(f"{n_words} tokens; this model was exported for at most {self.max_length}")
+            needs_parse = self.composes_by == "given" and self.branching is None and self._tree_maker is None
             if needs_parse and isinstance(found, Words) and n_words > 1:  # one word has one tree
                 raise DataError(
                     "text without a parse; this model composes by given trees: trees= or parser= makes them"
                 )
         except LongSentence as error:
-            raise DataError(
+            raise LongSentence(
                 f"{error.reason}; max_words= allows more", field=name, token=error.token
             ) from None
         except DataError as error:
@@ -373,7 +376,7 @@ class TextModel(ABC):
 
         Issues a DataWarning where many of their words are unknown.
         """
-        columns = sentence_columns(read.trees, self._tokenizer.vocabulary)
+        columns = sentence_columns(read.trees, self.tokenizer.vocabulary)
         warn_of_unknown(read.trees, columns)
         if self.branching is not None:
             return with_branching(columns, self.branching)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +50,26 @@ def test_the_downstream_example_runs(tmp_path: Path) -> None:
     for line in predictions:
         assert line.split()[0] in LABELS["pair"]
     assert "( " in parses
+
+
+def test_the_lines_for_the_server_are_answered(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("uvicorn")
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl")
+    from tests.serving import running
+
+    bundle = tiny_bundle(tmp_path / "bundle", "spinn")
+    assert main(["export", str(bundle), "--format", "onnx", "--output", str(tmp_path / "exported")]) == 0
+    lines = re.findall(
+        r"^    (curl 127\.0\.0\.1:3000.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert len(lines) >= 5
+    with running(str(tmp_path / "exported")) as server:
+        for line in lines:
+            command = shlex.split(line.replace("127.0.0.1:3000", server.url))
+            done = subprocess.run([*command, "--silent", "--fail"], capture_output=True, check=True)
+            assert json.loads(done.stdout)
 
 
 def test_the_onnxruntime_example_runs_without_torch(tmp_path: Path) -> None:

@@ -375,6 +375,11 @@ def test_what_was_read_is_taken_in_place_of_the_sentence() -> None:
     assert_close(pipeline.encode(read), pipeline.encode(sentences))
     with pytest.raises(DataError, match=r"^inputs: a sentence without words"):
         pipeline.read(" ", "inputs")
+    pipeline.max_words = 3
+    assert pipeline.read(KNOWN[0], truncate=True).tokens == ("The", "dogs", "bark")
+    for sentence, truncate in ((KNOWN[0], False), ("( ( ( a b ) c ) d )", True)):
+        with pytest.raises(DataError, match="a sentence of more than 3 words"):
+            pipeline.read(sentence, truncate=truncate)
 
 
 def test_probabilities_are_the_softmax_of_the_logits(pipeline) -> None:

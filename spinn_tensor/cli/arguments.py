@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_origin
+from typing import Any
 
 import torch
 
-from spinn_tensor.config import Allowed, ConfigError, check_value, did_you_mean
+from spinn_tensor.config import ConfigError, did_you_mean
 from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.flags import add_flag, with_default
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.training.config import SECTIONS, kind_of, parse_value, settable
+from spinn_tensor.training.config import SECTIONS, kind_of, settable
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -49,39 +49,12 @@ def add_settings(
         flags = item.metadata["flags"]
         if not flags or not flags[0].endswith(name.replace("_", "-")):  # two sections have one of that name
             flags = (f"--{name.replace('_', '-')}", *flags)
-        text = texts.get(name, item.metadata["help"]).replace("%", "%%")
-        if not (default or name in texts or "(default" in text or item.default in (None, (), False)):
-            shown = f"{item.default:,}" if isinstance(item.default, int) else item.default
-            text += f" (default: {shown})"
-        kind = kind_of(section, name)
-        options: dict[str, Any] = {"dest": _destination(section, name), "help": (text + default).rstrip()}
-        allowed: Allowed | None = item.metadata["allowed"]
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif allowed is not None and allowed.choices is not None:
-            options["choices"] = allowed.choices
-        elif get_origin(kind) is tuple:
-            options |= {"nargs": "+"} if item.metadata["several"] else {"action": "append"}
-            options["metavar"] = item.metadata["metavar"]
+        text = item.metadata["help"]
+        if default or name in texts:
+            text = texts.get(name, text).replace("%", "%%") + default
         else:
-            options |= {"type": _checked(item, kind), "metavar": item.metadata["metavar"]}
-        group.add_argument(*flags, **options)
-
-
-def _checked(item: dataclasses.Field[Any], kind: Any) -> Callable[[str], Any]:
-    """Return what makes a value of a flag's text, in its field's bounds."""
-
-    def convert(text: str) -> Any:
-        try:
-            value = parse_value(kind, text, item.name)
-            check_value(item, value)
-        except ConfigError as error:
-            raise argparse.ArgumentTypeError(
-                str(error).partition(": ")[2]
-            ) from None  # argparse names the flag
-        return value
-
-    return convert
+            text = with_default(text, item)
+        add_flag(group, item, kind_of(section, name), _destination(section, name), flags, text)
 
 
 def _destination(section: str, name: str) -> str:

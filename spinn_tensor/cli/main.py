@@ -31,6 +31,7 @@ from spinn_tensor.cli import (
     prepare,
     presets,
     profile,
+    serve,
     train,
 )
 from spinn_tensor.cli.arguments import CommandParser
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         parse,
         encode,
         export,
+        serve,
         prepare,
         inspect,
         generate,

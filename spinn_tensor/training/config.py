@@ -7,7 +7,6 @@ It is stored in the run's folder (`run.json`) and in every checkpoint, and resum
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from spinn_tensor.config import (
     setting,
 )
 from spinn_tensor.data_prep.corpora.config import DataConfig as DataConfig
+from spinn_tensor.data_prep.flags import parse_value
 from spinn_tensor.training.weighting import as_entries
 
 CRITERIA = ("accuracy", "macro_f1", "f1")
@@ -272,23 +272,6 @@ def parse_setting(text: str) -> tuple[str, Any]:
 def kind_of(section: str, name: str) -> Any:
     """Return the annotated type of a setting."""
     return typing.get_type_hints(SECTIONS[section][0])[name]
-
-
-def parse_value(kind: Any, text: str, key: str) -> Any:
-    """Read a text as a value of the annotated type of a field. Raises ConfigError naming the key."""
-    if isinstance(kind, types.UnionType):
-        return None if text.lower() == "none" else parse_value(typing.get_args(kind)[0], text, key)
-    if kind is bool:
-        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() not in known:
-            raise ConfigError(f"{key}={text}: expected true or false")
-        return known[text.lower()]
-    if typing.get_origin(kind) is tuple:
-        return tuple(item for item in text.split(",") if item)
-    try:
-        return kind(text)
-    except ValueError:
-        raise ConfigError(f"{key}={text}: expected {kind.__name__}") from None
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:

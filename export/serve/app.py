@@ -1,0 +1,285 @@
+"""The application: routes, what is refused before they are asked, and what is told of what fails.
+
+A request holds its place among `max_concurrent_requests` from its head to its answer; its body is counted while it
+arrives. One whose client has gone is dropped, before it runs if it still waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from spinn_tensor.export.serve import openai, tei, trees, workers
+from spinn_tensor.export.serve.engine import Engine
+from spinn_tensor.export.serve.errors import Refused, invalid, overloaded, unhealthy
+from spinn_tensor.export.serve.page import page
+from spinn_tensor.export.serve.schema import Route, docs_page, openapi
+from spinn_tensor.export.serve.service import Call, Service
+from spinn_tensor.export.serve.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
+
+WATCH_AFTER = (
+    0.05  # seconds after which it is looked whether the client is still there; most requests take fewer
+)
+JSON = (b"content-type", b"application/json")
+TEXT, TEXTS = {"inputs": "A dog barks."}, {"inputs": ["A dog barks.", "Cats sing."]}
+PREDICT = Route(
+    "/predict", tei.PredictRequest, tei.predict, list[tei.LabelScore | list[tei.LabelScore]], TEXT
+)
+EMBED = Route("/embed", tei.EmbedRequest, tei.embed, list[list[float]], TEXTS)
+OPENAI = Route(
+    "/v1/embeddings",
+    openai.EmbeddingsRequest,
+    openai.embeddings,
+    openai.Embeddings,
+    {"input": ["A dog barks."], "encoding_format": "float"},
+)
+DETAIL = {"premise": "A dog barks.", "hypothesis": "An animal barks."}
+COMPARED = {"inputs": {"source_sentence": "A dog barks.", "sentences": ["Cats sing."]}}
+ROUTES = [
+    EMBED,
+    PREDICT,
+    Route("/parse", trees.ParseRequest, trees.parse, list[trees.ScoredTree | Any], TEXT),
+    Route("/detail", trees.DetailRequest, trees.detail, trees.Detail, DETAIL),
+    Route("/tokenize", tei.TokenizeRequest, tei.tokenize, list[list[tei.SimpleToken]], TEXT),
+    Route("/decode", tei.DecodeRequest, tei.decode, list[str], {"ids": [2, 3]}),
+    Route("/similarity", tei.SimilarityRequest, tei.similarity, list[float], COMPARED),
+    OPENAI,
+]
+NOT_OFFERED = ("/rerank", "/embed_sparse", "/embed_all")  # 424
+PUBLIC = frozenset({"/health", "/ping", "/metrics", "/docs", "/openapi.json", "/api-doc/openapi.json", "/ui"})
+
+
+class Endpoint:
+    """Answer the requests to one route."""
+
+    def __init__(self, service: Service, route: Callable[[], Route]) -> None:
+        self._service, self._route = service, route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, or why there is none."""
+        service, call = self._service, Call(self._service)
+        try:
+            if service.n_active >= service.settings.max_concurrent_requests:
+                raise overloaded()
+            service.n_active += 1
+            try:
+                given = await self._answer(call, receive)
+            finally:
+                service.n_active -= 1
+            service.metrics.request_success.labels(call.method).inc()
+            await _send(send, 200, orjson.dumps(given, option=orjson.OPT_SERIALIZE_NUMPY), call.headers())
+        except _Gone:
+            service.metrics.request_failure.labels("gone").inc()
+        except Refused as refused:
+            service.metrics.request_failure.labels(refused.metric).inc()
+            await _refuse(scope, send, refused)
+        except Exception:
+            logger.exception("a request failed")
+            await _refuse(scope, send, Refused(500, "Backend", "internal error"))
+
+    async def _answer(self, call: Call, receive: Receive) -> Any:
+        route = self._route()
+        body = await _body(receive, call.service.settings.payload_limit)
+        try:
+            asked = msgspec.json.decode(body, type=route.asked)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid(f"the body is not what {route.path} takes: {error}") from None
+        return await _unless_gone(receive, call, partial(route.answer, call, asked))
+
+
+class _Gone(Exception):
+    """Raised where nobody waits for the answer any more."""
+
+
+async def _unless_gone(receive: Receive, call: Call, answer: Callable[[], Any]) -> Any:
+    """Await an answer. Raises _Gone as soon as its client has gone, and cancels what it waits for."""
+    this, watch, gone = asyncio.current_task(), None, False
+    assert this is not None
+
+    async def wait_for_end() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        this.cancel()
+
+    def begin() -> None:
+        nonlocal watch
+        watch = asyncio.ensure_future(wait_for_end())
+
+    timer = asyncio.get_running_loop().call_later(WATCH_AFTER, begin)
+    try:
+        given = await answer()
+        call.service.metrics.request_count.labels(call.method).inc()
+        return given
+    except asyncio.CancelledError:
+        if gone:
+            raise _Gone from None
+        raise
+    finally:
+        timer.cancel()
+        if watch is not None:
+            watch.cancel()
+
+
+async def _body(receive: Receive, limit: int) -> bytes:
+    """Return the body of a request. Raises Refused as soon as it is too large."""
+    parts, n_bytes, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        parts.append(message.get("body", b""))
+        n_bytes += len(parts[-1])
+        more = message.get("more_body", False)
+        if n_bytes > limit:
+            raise Refused(413, "Validation", f"the body is larger than {limit:,} bytes", "payload")
+    return b"".join(parts)
+
+
+async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers = [JSON, (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse(scope: Scope, send: Send, refused: Refused) -> None:
+    headers = [(b"retry-after", b"1")] if refused.status in (429, 503) else []
+    if any(name == b"expect" for name, _ in scope["headers"]):
+        headers.append((b"connection", b"close"))  # its client may not send the body any more
+    await _send(send, refused.status, orjson.dumps(refused.body(scope["path"])), headers)
+
+
+class ApiKey:
+    """Refuse what has no key, but for PUBLIC paths. The time that it takes does not depend on the key."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app, self._expected = app, b"Bearer " + key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on what may be."""
+        is_public = scope["type"] != "http" or scope["path"] in PUBLIC or scope["method"] == "OPTIONS"
+        if not is_public and not (scope["path"] == "/" and scope["method"] in ("GET", "HEAD")):
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not hmac.compare_digest(given, self._expected):
+                reason = "expected Authorization: Bearer KEY, with this server's key"
+                await _refuse(scope, send, Refused(401, "Unauthorized", reason))
+                return
+        await self._app(scope, receive, send)
+
+
+def make_app(
+    settings: ServeSettings,
+    engine: Engine | None = None,  # in place of the one that the settings name
+    on_failure: Callable[[Exception], None] | None = None,  # told why a model cannot be loaded
+) -> Starlette:
+    """Return the application; it is ready some time after its start."""
+    service = Service(settings)
+
+    async def load() -> None:
+        try:
+            await service.start(engine)
+            workers.announce()
+        except Exception as error:
+            if on_failure is None:
+                raise
+            on_failure(error)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        loading = asyncio.create_task(load())
+        yield
+        loading.cancel()
+        await service.close()
+
+    middleware = []
+    if settings.cors_allow_origin:
+        headers = ["Content-Type", "Authorization"]
+        origins = list(settings.cors_allow_origin)
+        middleware.append(
+            Middleware(
+                CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers
+            )
+        )
+    if settings.api_key is not None:
+        middleware.append(Middleware(ApiKey, key=settings.api_key))
+    handlers: dict[Any, Any] = {HTTPException: _not_found, Refused: _refused}
+    app = Starlette(
+        routes=_routes(service), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
+    )
+    app.state.service = service
+    return app
+
+
+def _routes(service: Service) -> list[StarletteRoute]:
+    def by_kind() -> Route:
+        return PREDICT if "classify" in service.engine.kinds else EMBED
+
+    def post(path: str, route: Callable[[], Route]) -> StarletteRoute:
+        return StarletteRoute(path, Endpoint(service, route), methods=["POST"])
+
+    def get(path: str, answer: Callable[[], Response]) -> StarletteRoute:
+        async def endpoint(request: Request) -> Response:
+            return answer()
+
+        return StarletteRoute(path, endpoint, methods=["GET"])
+
+    def health() -> Response:
+        if not service.is_ready:
+            raise unhealthy("not ready: the model is being loaded")
+        return _json({"status": "ready", **workers.census()})
+
+    def metrics() -> Response:
+        return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    refused = Route("", tei.AnyRequest, tei.not_offered, None, {})
+    document = openapi(ROUTES, service.settings.api_key is not None)
+    return [
+        *(get(path, health) for path in ("/health", "/ping", "/")),
+        get("/info", lambda: _json(tei.info(service))),
+        get("/metrics", metrics),
+        *(get(path, lambda: _json(document)) for path in ("/openapi.json", "/api-doc/openapi.json")),
+        get("/docs", lambda: HTMLResponse(docs_page(document))),
+        get("/ui", lambda: HTMLResponse(page())),
+        *(post(route.path, partial(_same, route)) for route in ROUTES),
+        *(post(path, partial(_same, refused)) for path in NOT_OFFERED),
+        post("/embeddings", lambda: OPENAI),
+        *(post(path, by_kind) for path in ("/", "/invocations")),
+    ]
+
+
+def _same(route: Route) -> Route:
+    return route
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return Response(orjson.dumps(error.body(request.url.path)), error.status, media_type="application/json")
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    body = {"error": error.detail, "error_type": "Validation"}
+    return Response(orjson.dumps(body), error.status_code, error.headers, "application/json")

@@ -1,0 +1,72 @@
+"""What is counted, under the names that text-embeddings-inference gives it, for Prometheus.
+
+Of several workers each keeps files in one folder, which prometheus_client joins: whichever worker is asked, the answer
+is that of all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # in the environment of workers
+SECONDS = [1e-5 * 1.5**power for power in range(1, 36)]
+TOKENS = [2**power for power in range(21)]
+PHASES = ("duration", "tokenization_duration", "queue_duration", "inference_duration")
+
+
+class Metrics:
+    """Count the requests of one server."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()
+        self._registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=self._registry)
+
+        def histogram(name: str, text: str, buckets: list[float]) -> Histogram:
+            return Histogram(name, text, buckets=buckets, registry=self._registry)
+
+        self.request_count = counter("te_request_count", "requests for inference", "method")
+        self.request_success = counter("te_request_success", "those that were answered", "method")
+        self.request_failure = counter("te_request_failure", "those that were refused, and why", "err")
+        self.tokens = counter("spinn_token_count", "tokens of the inputs")
+        self.unknown = counter("spinn_unknown_token_count", "those that the model does not know")
+        self.count = {kind: counter(f"te_{kind}_count", "inputs") for kind in ("embed", "predict", "parse")}
+        self.success = {
+            kind: counter(f"te_{kind}_success", "inputs that were answered")
+            for kind in ("embed", "predict", "parse")
+        }
+        self.phases = [histogram(f"te_request_{phase}", "seconds", SECONDS) for phase in PHASES]
+        self.input_length = histogram("te_request_input_length", "tokens of an input", TOKENS)
+        self.batch_size = histogram("te_batch_next_size", "requests of a batch", TOKENS[:13])
+        self.batch_tokens = histogram("te_batch_next_tokens", "tokens of a batch", TOKENS)
+
+    def watch(self, name: str, text: str, count: Callable[[], int]) -> None:
+        """Count something whenever Prometheus asks; of several workers, which cannot ask each other, nothing."""
+        if FOLDER not in os.environ:
+            Gauge(name, text, registry=self._registry).set_function(count)
+
+    def on_batch(self, n_jobs: int, n_tokens: int) -> None:
+        """Count a batch."""
+        self.batch_size.observe(n_jobs)
+        self.batch_tokens.observe(n_tokens)
+
+    def exposition(self) -> bytes:
+        """Return the text for Prometheus. Its counters end in _total by convention, which TEI's do not."""
+        registry = self._registry
+        if FOLDER in os.environ:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)
+        return generate_latest(registry).replace(b"_total", b"")

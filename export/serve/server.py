@@ -1,0 +1,200 @@
+"""The processes of the server, their signals and their connections, by uvicorn.
+
+SIGTERM and Ctrl-C: no new requests; those that were taken are answered; exit status 0. Of several workers a supervisor
+starts another for one that dies. A model that cannot be loaded ends all, with one line and status 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+from spinn_tensor.data_prep.errors import DataWarning, one_line
+from spinn_tensor.export.serve.app import make_app
+from spinn_tensor.export.serve.errors import Refused
+from spinn_tensor.export.serve.metrics import FOLDER
+from spinn_tensor.export.serve.settings import ServeSettings
+
+BACKLOG = 4_096  # connections that wait to be accepted
+HEALTH_CHECK = 30  # seconds in which a worker must answer its supervisor
+TOO_SLOW = Refused(408, "Validation", "the request did not arrive in time")
+
+logger = logging.getLogger("spinn_tensor.export.serve")
+
+
+class Config(uvicorn.Config):
+    """Hold uvicorn's options, and one that it has not."""
+
+    request_timeout = 30  # seconds for a request to arrive whole
+
+
+class Protocol(HttpToolsProtocol):
+    """Cut off whoever sends nothing, or a request too slowly, which uvicorn would wait for."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the first byte as long as for that of another request."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._stop_counting()
+        seconds = getattr(self.config, "request_timeout", Config.request_timeout)
+        self._deadline = self.loop.call_later(seconds, self._too_slow)
+
+    def on_message_complete(self) -> None:
+        """Count no more: all of it is here."""
+        self._stop_counting()
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count no more."""
+        self._stop_counting()
+        super().connection_lost(exc)
+
+    def _stop_counting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or not self.cycle.response_started:
+            body = orjson.dumps(TOO_SLOW.body(""))
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
+                body
+            )
+            self.transport.write(STATUS_LINE[TOO_SLOW.status] + head + body)
+        self.transport.close()
+
+
+class Formatter(logging.Formatter):
+    """Write a record as lines without control characters, whoever they come from; of a traceback each begins alike."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        lines = super().format(record).split("\n") if record.exc_info else [super().format(record)]
+        return "\n  | ".join(map(_printable, lines))
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def serve(settings: ServeSettings) -> int:
+    """Serve until a signal ends it, and return the exit status. Raises OSError where it cannot listen."""
+    listener = _listener(settings)
+    _more_files()
+    _log()
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    print(f"spinn serve: http://{host}:{port} (docs: /docs, page: /ui)", file=sys.stderr)
+    if settings.is_local:
+        print("spinn serve: this machine alone can reach it; --hostname 0.0.0.0 lets others", file=sys.stderr)
+    elif settings.api_key is None:
+        print("spinn serve: whoever reaches this machine may ask; --api-key restricts it", file=sys.stderr)
+    config = Config(
+        partial(_worker, settings),
+        factory=True,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        workers=settings.workers,
+        timeout_worker_healthcheck=HEALTH_CHECK,
+    )
+    config.request_timeout = settings.request_timeout
+    if settings.workers == 1:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _done)  # uvicorn raises it anew when all is answered
+        uvicorn.Server(config).run([listener])
+        return 0
+    with tempfile.TemporaryDirectory(prefix="spinn-serve-") as folder:
+        os.environ[FOLDER] = folder
+        supervisor = Multiprocess(config, [listener])
+        supervisor.run()
+        return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
+
+
+def _done(number: int, frame: Any) -> None:
+    """Do nothing: the server has stopped already."""
+
+
+def _listener(settings: ServeSettings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            settings.hostname, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        where = f"{settings.hostname}:{settings.port}"
+        raise OSError(error.errno, f"cannot listen there: {error.strerror}", where) from None
+
+
+def _more_files() -> None:
+    """Take as many connections as the system lets a process have."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _log() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("spinn serve: %(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def _worker(settings: ServeSettings) -> Starlette:
+    """Return the application of a process."""
+    _log()
+    warnings.simplefilter("ignore", DataWarning)  # of unknown words, which are counted
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
+    return make_app(settings, on_failure=_fail)
+
+
+def _end_with(wait: Callable[[], object]) -> None:
+    """End this process when its supervisor has gone, however it went."""
+    wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """End this process, and with it its supervisor: there is nothing to serve."""
+    print(f"spinn: error: {_printable(one_line(error))}", file=sys.stderr, flush=True)
+    os._exit(1 if multiprocessing.parent_process() is None else STARTUP_FAILURE)

@@ -1,0 +1,239 @@
+"""The server as processes: what it loads, its signals, its workers, and clients that are too many or too slow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import numpy as np
+import orjson
+import pytest
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("onnxscript")
+if sys.platform == "win32":
+    pytest.skip("signals of POSIX", allow_module_level=True)
+
+from spinn_tensor.cli.main import main
+from spinn_tensor.export.predictor import OnnxPredictor
+from tests.serving import TEXTS, Server, running, until
+from tests.tiny_bundles import tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"), "spinn", "pair")
+
+
+@pytest.fixture(scope="module")
+def exported(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    assert main(["export", str(bundle), "--format", "onnx", "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def server(exported: Path) -> Iterator[Server]:
+    with running(str(exported), "--request-timeout=2", "--max-concurrent-requests=20") as server:
+        yield server
+
+
+def connected(server: Server) -> socket.socket:
+    parts = urlsplit(server.url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=20)
+
+
+def test_an_export_is_served_without_torch_and_ends_in_peace(exported: Path) -> None:
+    """As by `spinn serve`, which becomes another process."""
+    server = Server(str(exported), command=("-m", "spinn_tensor", "serve"))
+    server.wait()
+    maps = Path(f"/proc/{server.process.pid}/maps")
+    if maps.exists():
+        assert "libtorch" not in maps.read_text()
+        assert "onnxruntime" in maps.read_text()
+    body = {"inputs": ["A dog barks.", "cats"]}
+    scores = httpx2.post(f"{server.url}/predict", json=body).json()
+    assert scores[0]["label"] == OnnxPredictor(exported, "cpu").classify(*body["inputs"]).label
+    status, said = server.end()
+    assert status == 0
+    assert "--hostname 0.0.0.0 lets others" in said
+    assert "Traceback" not in said
+
+
+def test_a_checkpoint_is_served(bundle: Path) -> None:
+    with running(str(bundle)) as server:
+        body = {"inputs": "A dog barks.", "log_probability": True}
+        (scored,) = httpx2.post(f"{server.url}/parse", json=body).json()
+        assert scored["log_probability"] < 0
+        assert server.end(signal.SIGINT)[0] == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_is_not_there_ends_it_with_one_line(workers: int, tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text("{")
+    server = Server(str(tmp_path), f"--workers={workers}")
+    assert server.process.wait(timeout=60) == 1
+    said = server.said()
+    assert "spinn: error: " in said
+    assert "Traceback" not in said
+
+
+def test_a_port_that_is_taken(server: Server, capfd) -> None:
+    port = str(urlsplit(server.url).port)
+    command = [sys.executable, "-m", "spinn_tensor.export.serve", "--port", port]
+    assert os.waitstatus_to_exitcode(os.system(" ".join(command) + " 2>&1")) == 1
+    assert f"127.0.0.1:{port}: cannot listen there" in capfd.readouterr().out
+
+
+def test_what_was_taken_is_answered_after_sigterm(exported: Path) -> None:
+    """Of many that still wait when it comes, and others that are half here; then there is nobody to connect to."""
+    texts = ["the dogs " * 100, "cats"]
+    expected = OnnxPredictor(exported, "cpu").encode(texts, normalize_embeddings=True)
+    bodies = [orjson.dumps({"inputs": [texts[number % 2]] * 8}) for number in range(80)]
+    with running(str(exported)) as server, ExitStack() as stack:
+        clients = [stack.enter_context(connected(server)) for _ in bodies]
+        for client, body in zip(clients, bodies, strict=True):
+            client.sendall(
+                b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:-9]
+            )
+        for client, body in list(zip(clients, bodies, strict=True))[:60]:
+            client.sendall(body[-9:])
+        until(
+            lambda: (
+                server.metric("spinn_active_requests") + server.metric('te_request_success{method="batch"}')
+                >= 80
+            )
+        )
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        for client, body in list(zip(clients, bodies, strict=True))[60:]:
+            client.sendall(body[-9:])
+        with pytest.raises(OSError):  # noqa: PT011
+            connected(server)
+        for number, client in enumerate(clients):
+            head, _, answer = client.makefile("rb").read().partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            vectors = np.array(orjson.loads(answer))
+            np.testing.assert_allclose(vectors, expected[[number % 2] * 8], rtol=0, atol=1e-6)
+        assert server.process.wait(timeout=30) == 0
+
+
+def test_a_worker_that_was_killed_is_replaced_and_health_tells(exported: Path) -> None:
+    with running(str(exported), n_workers=2) as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+        assert len(workers) == 2
+        for number in range(10):
+            httpx2.post(f"{server.url}/embed", json={"inputs": TEXTS[number % 3]})
+        os.kill(int(workers[0]), signal.SIGKILL)
+        until(lambda: server.health() == {"status": "ready", "workers": 2, "died": 1})
+        assert httpx2.post(f"{server.url}/embed", json={"inputs": "cats"}).status_code == 200
+        assert (
+            'te_request_count{method="single"} 11.0' in server.get("/metrics").text
+        )  # of both, the dead one too
+        status, _ = server.end()
+        assert status == 0
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"POST /em", b'POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"inp'],
+)
+def test_a_slow_client_is_cut_off(sent: bytes, server: Server) -> None:
+    begin, got = time.monotonic(), b""
+    with connected(server) as client:
+        client.sendall(sent)
+        for _ in range(20):
+            time.sleep(0.5)
+            try:
+                if sent:
+                    client.sendall(b"a")
+                client.settimeout(0.01)
+                got += client.recv(1000)
+                break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert time.monotonic() - begin < 9
+    if sent:
+        assert got.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b'"error_type":"Validation"' in got
+    assert server.health() == {"status": "ready", "workers": 1, "died": 0}
+
+
+def test_too_many_at_once_are_refused_and_health_answers(server: Server) -> None:
+    head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: 19\r\n\r\n"
+    clients = [connected(server) for _ in range(60)]
+    for client in clients:
+        client.sendall(head)
+    until(lambda: sum(_has_answer(client) for client in clients) == 40)
+    begin = time.monotonic()
+    assert server.health()["status"] == "ready"
+    assert time.monotonic() - begin < 1
+    statuses = []
+    for client in clients:
+        client.sendall(b'{"inputs": "cats"}\n')
+        statuses.append(client.recv(12)[-3:])
+        client.close()
+    assert statuses.count(b"200") == 20
+    assert statuses.count(b"429") == 40
+
+
+def _has_answer(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return bool(client.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        client.settimeout(20)
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 50000000", b"Transfer-Encoding: chunked"])
+def test_a_body_that_is_too_large_is_refused_while_it_comes(head: bytes, server: Server) -> None:
+    with connected(server) as client:
+        client.sendall(b"POST /embed HTTP/1.1\r\nHost: a\r\n" + head + b"\r\n\r\n")
+        part = b"0" * 100_000
+        if b"chunked" in head:
+            part = b"%x\r\n%s\r\n" % (len(part), part)
+        for _ in range(40):
+            client.sendall(part)
+        assert client.recv(12) == b"HTTP/1.1 413"
+    assert server.health()["status"] == "ready"
+
+
+def test_whose_client_has_gone_is_dropped(server: Server) -> None:
+    body = b'{"inputs": "%s"}' % (b"the dogs " * 250)
+    head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+    clients = [connected(server) for _ in range(20)]
+    for client in clients:
+        client.sendall(head + body)
+    for client in clients:
+        client.close()
+    until(lambda: server.metric("te_queue_size") == server.metric("spinn_active_requests") == 0)
+    assert httpx2.post(f"{server.url}/embed", json={"inputs": "cats"}).status_code == 200
+
+
+def test_no_control_character_of_a_client_reaches_the_log(exported: Path) -> None:
+    with running(str(exported)) as server:
+        for sent in (
+            b"GET /\x1b[31m HTTP/1.1\r\n\r\n",
+            b"\x1b[31m\r\n\r\n",
+            b"GET /%1b%0aINFO HTTP/1.1\r\nA: \x1b[31m\r\n\r\n",
+        ):
+            with connected(server) as client:
+                client.sendall(sent)
+                assert client.recv(12).startswith(b"HTTP/1.1 4")
+        _, said = server.end()
+    assert "\x1b" not in said
+    assert "INFO" not in said
