@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 
 from spinn_tensor import __version__, make_sentence_batch
+from spinn_tensor.cli import arguments
 from spinn_tensor.cli.main import main
 from spinn_tensor.cli.report import comparison_table, parse_table
 from spinn_tensor.data_prep.brackets import score_parses
@@ -234,7 +235,9 @@ def test_predict_a_sentence(tree_run: Path, capsys: Capture) -> None:
     assert re.search(r"^very positive +\d+\.\d%", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_predict_a_file_keeps_its_order(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_predict_a_file_keeps_its_order(
+    pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write_pairs(tmp_path / "in.jsonl", 30, seed=5)
     records = [json.loads(line) for line in source.read_text().splitlines()]
     records[3]["gold_label"] = "-"
@@ -248,8 +251,10 @@ def test_predict_a_file_keeps_its_order(pair_run: Path, tmp_path: Path, capsys: 
     assert all(p["label"] == max(p["probabilities"], key=p["probabilities"].get) for p in predictions)
     right = [p["label"] == record.get("gold_label") for p, record in zip(predictions, records, strict=True)]
     assert sum(right) >= 24
-    assert main(["predict", str(pair_run), "--input", str(source)]) == 0
-    assert capsys.readouterr().out == target.read_text()
+    monkeypatch.setattr(arguments, "STDIN", source)
+    for name in (str(source), "-"):
+        assert main(["predict", str(pair_run), "--input", name]) == 0
+        assert capsys.readouterr().out == target.read_text()
 
 
 def test_a_blank_line_is_a_prediction_of_nothing(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -261,7 +266,8 @@ def test_a_blank_line_is_a_prediction_of_nothing(pair_run: Path, tmp_path: Path,
     printed = capsys.readouterr()
     predictions = [json.loads(line) for line in printed.out.splitlines()]
     assert [p["label"] is None for p in predictions] == [False, True, True, False, False, True]
-    assert predictions[1] == {"pairID": "", "label": None, "probabilities": None}
+    assert predictions[1] == {"line": 2, "pairID": "", "label": None, "probabilities": None}
+    assert [p["line"] for p in predictions] == [1, 2, 3, 4, 5, 6]
     assert [p["pairID"] for p in predictions if p["label"]] == [
         json.loads(x)["pairID"] for x in (first, *others)
     ]
@@ -271,6 +277,18 @@ def test_a_blank_line_is_a_prediction_of_nothing(pair_run: Path, tmp_path: Path,
     printed = capsys.readouterr()
     assert [json.loads(line) for line in printed.out.splitlines()] == [p for p in predictions if p["label"]]
     assert "4 lines skipped: 3 x a blank line; 1 x" in printed.err
+    assert main([*command, "--on-error", "skip"]) == 0
+    assert capsys.readouterr() == printed
+    assert main([*command, "--on-error", "empty"]) == 0
+    printed = capsys.readouterr()
+    assert [json.loads(line) for line in printed.out.splitlines()] == [
+        *predictions,
+        {**predictions[1], "line": 7},
+    ]
+    assert "4 lines have no label: 3 x a blank line; 1 x" in printed.err
+    assert main([*command, "--on-error", "empty", "--skip-bad"]) == 1
+    assert main(command) == 1
+    assert f"{source}:7: " in capsys.readouterr().err
     source.write_text("\n\n")
     assert main(command) == 1
     assert "no examples" in capsys.readouterr().err
@@ -291,9 +309,10 @@ def test_predictions_are_compressed_as_they_are_named(
 
 def test_predict_a_file_of_sentences(tree_run: Path, tmp_path: Path, capsys: Capture) -> None:
     source = tmp_path / "in.jsonl"
-    source.write_text('{"sentenceID": "s1", "binary_parse": "( a film )"}\n')
-    assert main(["predict", str(tree_run), "--input", str(source)]) == 0
-    assert json.loads(capsys.readouterr().out)["sentenceID"] == "s1"
+    for name in ("sentenceID", "pairID", "id"):
+        source.write_text(f'{{"{name}": "s1", "binary_parse": "( a film )"}}\n')
+        assert main(["predict", str(tree_run), "--input", str(source)]) == 0
+        assert json.loads(capsys.readouterr().out)["sentenceID"] == "s1"
 
 
 def test_the_parse_is_the_first_field_that_a_record_has(pair_run: Path, tmp_path: Path) -> None:

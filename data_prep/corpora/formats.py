@@ -199,7 +199,10 @@ class PairFormat(LineFormat):
         premise, premise_field = self._sentence(record, premise_name, self.reader)
         hypothesis, hypothesis_field = self._sentence(record, hypothesis_name, self.reader)
         return LineExample(
-            (premise, hypothesis), number, identifier(record, pair_id), (premise_field, hypothesis_field)
+            (premise, hypothesis),
+            number,
+            identifier(record, pair_id, "id"),
+            (premise_field, hypothesis_field),
         )
 
 
@@ -301,12 +304,13 @@ class TreebankFormat(LineFormat):
 
 @dataclass
 class SentenceFormat(LineFormat):
-    """Read a sentence a line: a record's, named by sentenceID or pairID, or a binary parse or text itself."""
+    """Read a sentence a line: a record's, or a binary parse or text itself."""
 
     field: str | None = (
         None  # of records: that with the parse or text, with or without its ending `_binary_parse`
     )
     reader: SentenceReader = TREES_ONLY
+    sentence_id: str = OWN_FIELDS.sentence_id  # of records: that with its name; else "pairID" or "id"
 
     def read(self, line: str, skipped: Skipped) -> LineExample:
         """Return the sentence in a line. Raises DataError."""
@@ -314,7 +318,7 @@ class SentenceFormat(LineFormat):
 
     def read_record(self, record: Record, skipped: Skipped) -> LineExample:
         """Return the sentence in a record. Raises DataError."""
-        name = identifier(record, "sentenceID", "pairID")
+        name = identifier(record, self.sentence_id, "pairID", "id")
         field = _text_field(record, self.field or SINGLE[0])
         if field == SINGLE[0]:
             sentence, place = sentence_in(record, field, self.reader)

@@ -13,6 +13,7 @@ import torch
 
 from spinn_tensor.config import ConfigError, did_you_mean
 from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.files import STDIN
 from spinn_tensor.data_prep.flags import add_flag, with_default
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
@@ -111,6 +112,11 @@ def add_device(parser: argparse.ArgumentParser, threads: int | None = None) -> N
     )
 
 
+def source_file(name: str) -> Path:
+    """Return the file that sentences are read from; - is standard input."""
+    return STDIN if name == "-" else expanded(name)
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
@@ -123,7 +129,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_inference(
     parser: argparse.ArgumentParser,
     of_parsers: str,  # what --branching does for models that parse
-    instead: str = "",  # "nan": what --on-error offers; "": there is --skip-bad alone
+    instead: tuple[str, str] | None = None,  # as in `add_on_error`; None: there is --skip-bad alone
 ) -> None:
     """Add how commands that use a checkpoint read their sentences, and where they compute."""
     parser.add_argument(
@@ -138,8 +144,8 @@ def add_inference(
         help="trees made by this SPINN instead of those given: packaged, or the folder of a checkpoint (default: as "
         "the model was trained; packaged, for English text without a parse)",
     )
-    if instead:
-        add_on_error(parser, instead, "a row of NaN")
+    if instead is not None:
+        add_on_error(parser, *instead)
     add_notation(parser)
     add_skip_bad(parser)
     add_limits(parser)

@@ -20,6 +20,7 @@ from spinn_tensor.cli.arguments import (
     given_limits,
     on_error,
     positive,
+    source_file,
 )
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
@@ -28,7 +29,6 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped, parse_record
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.record_files import has_records, open_lines
 from spinn_tensor.data_prep.text import WITHOUT_PARSE
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -95,6 +95,7 @@ def add_parser(subparsers: Any) -> None:
     add_checkpoint(parser)
     add(
         "--input",
+        type=source_file,
         required=True,
         metavar="FILE",
         help="records (jsonl, csv, parquet, …) or text, plain or compressed; - = stdin",
@@ -123,14 +124,13 @@ def add_parser(subparsers: Any) -> None:
         help=f"words of a batch, which memory grows with (default: {SHARING_TOKENS:,} for given trees, else "
         f"{BATCH_TOKENS:,})",
     )
-    add_inference(parser, "not for a model that parses for itself", instead="nan")
+    add_inference(parser, "not for a model that parses for itself", instead=("nan", "a row of NaN"))
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     part = _part(args)
-    source = STDIN if args.input == "-" else expanded(args.input)
-    _check_usage(args, source, part)
+    _check_usage(args, part)
     device = _device_of(choose_device(args), part)
     checkpoint = load_checkpoint(args.checkpoint, device)
     made = source_for(args, checkpoint)
@@ -148,12 +148,12 @@ def run(args: argparse.Namespace) -> int:
         **given_limits(args),
     )
     reading = Reading(sentence_reader_for(args, checkpoint, trees is not None), trees)
-    job = checkpoint.model.encoder, checkpoint.vocabulary, source
+    job = checkpoint.model.encoder, checkpoint.vocabulary, args.input
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     try:
         encode(args, job, options, reading)
     except DataError as error:
-        raise _with_fields(error, source, options.limits) from None
+        raise _with_fields(error, args.input, options.limits) from None
     if trees is not None and trees.note is not None and made.parser is not None:
         _note(trees.note)
     return 0
@@ -201,9 +201,9 @@ def _is_one_array(output: Path) -> bool:
     return output.suffix in [f".{name}" for name in FORMATS]
 
 
-def _check_usage(args: argparse.Namespace, source: Path, part: Part) -> None:
+def _check_usage(args: argparse.Namespace, part: Part) -> None:
     """Raise ConfigError for options that would do nothing, DataError for a folder that is not there."""
-    if args.field is not None and source != STDIN and not has_records(source):
+    if args.field is not None and args.input != STDIN and not has_records(args.input):
         raise ConfigError("--field goes with a jsonl --input, or another of records")
     if not _is_one_array(args.output):
         if args.output.suffix.lower() in NO_FOLDER:

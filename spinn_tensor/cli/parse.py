@@ -19,6 +19,7 @@ from spinn_tensor.cli.arguments import (
     choose_device,
     given_limits,
     on_error,
+    source_file,
 )
 from spinn_tensor.cli.parse_lines import LineFile, Sentences, TreeParser
 from spinn_tensor.cli.parse_scores import score
@@ -103,6 +104,7 @@ def add_parser(subparsers: Any) -> None:
     add("sentences", nargs="*", metavar="SENTENCE", help="raw text of a sentence, or a tree")
     add(
         "--input",
+        type=source_file,
         metavar="FILE",
         help="text, trees or records (jsonl, csv, parquet, …), plain or compressed; - = stdin",
     )
@@ -170,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
     sentences = Sentences(_reader(args, tokenizer, model), limits, args.field)
     source = None
     if args.input is not None:
-        path, is_drawn = STDIN if args.input == "-" else args.input, args.format in DRAWN
+        path, is_drawn = args.input, args.format in DRAWN
         source = LineFile(path, sentences, on_error(args), takes_records=not is_drawn)
     with _output(args) as file, _counter(args) as (advance,):
         parser = TreeParser(model, args.branching, advance)
@@ -277,5 +279,5 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("--max-line-bytes goes with --input or --gold")
     if args.field is not None and args.input is None:
         raise ConfigError("--field goes with a jsonl --input, or another of records")
-    if args.format in DRAWN and args.input not in (None, "-") and has_records(args.input):
+    if args.format in DRAWN and args.input not in (None, STDIN) and has_records(args.input):
         raise ConfigError(f"--format {args.format}: a jsonl --input, or another of records, gives jsonl")

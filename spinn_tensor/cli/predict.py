@@ -19,6 +19,8 @@ from spinn_tensor.cli.arguments import (
     add_inference,
     choose_device,
     given_limits,
+    on_error,
+    source_file,
 )
 from spinn_tensor.cli.report import json_line, print_skipped
 from spinn_tensor.cli.sentences import (
@@ -54,9 +56,10 @@ from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
 given as binary parses is printed with its trees and the probability of each label. A
-jsonl file, or any other of records, gives a jsonl file: pairID, label and probabilities of every line, in its
-order, null for a blank one. A parse brackets every two constituents: ( ( all dogs ) run ). Text will do as well: the
-package's parser makes its trees where the model needs them, or --parser or --branching does.
+jsonl file, or any other of records, gives a jsonl file: line, pairID (or sentenceID), label
+and probabilities of every line, in its order, null for a blank one. A parse brackets every
+two constituents: ( ( all dogs ) run ). Text will do as well: the package's parser makes its
+trees where the model needs them, or --parser or --branching does.
 A model that parses for itself is drawn with its own trees, whatever trees are given; of one
 that looks at no tree (an LSTM, a bag of words) the words are listed.
 """
@@ -82,7 +85,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--hypothesis", metavar="PARSE", help="the same of the hypothesis")
     parser.add_argument("--sentence", metavar="PARSE", help="the same, for a model of sentences")
     parser.add_argument(
-        "--input", type=Path, metavar="FILE", help="records (jsonl, csv, parquet, …), or sentences a line"
+        "--input",
+        type=source_file,
+        metavar="FILE",
+        help="records (jsonl, csv, parquet, …), or sentences a line, plain or compressed; - = stdin",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="jsonl with the predictions (default: stdout)"
@@ -90,7 +96,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--field", metavar="NAME", help="sentence models: field of --input that has the parse or text"
     )
-    add_inference(parser, "not for a model that parses for itself")
+    add_inference(
+        parser, "not for a model that parses for itself", instead=("empty", "a record without a label")
+    )
     parser.set_defaults(run=run)
 
 
@@ -101,14 +109,14 @@ def run(args: argparse.Namespace) -> int:
     _check_task(args, checkpoint.config.model.task)
     if args.input is not None:
         return _predict_file(args, checkpoint, device)
-    source = source_for(args, checkpoint)
-    makes_trees = source.text_trees(device)
+    made = source_for(args, checkpoint)
+    makes_trees = made.text_trees(device)
     reader = sentence_reader_for(args, checkpoint, makes_trees is not None)
     names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
     limits = Limits(**given_limits(args))
     given = [parse_argument(getattr(args, name), f"--{name}", reader, limits) for name in names]
     trees = dict(zip(names, under_trees(given, makes_trees), strict=True))
-    show_prediction(checkpoint, trees, source.branching)
+    show_prediction(checkpoint, trees, made.branching)
     return 0
 
 
@@ -152,14 +160,15 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint, device: str)
     )
     labels = checkpoint.config.model.labels
     with nullcontext(sys.stdout) if args.output is None else write_text(args.output) as file:
-        for is_example in lines.example_mask.tolist():
-            record: dict[str, Any] = {key: "", "label": None, "probabilities": None}
+        for line, is_example in zip(lines.lines.tolist(), lines.example_mask.tolist(), strict=True):
+            record: dict[str, Any] = {"line": line, key: "", "label": None, "probabilities": None}
             if is_example:
                 name, row = next(found)
                 shares = {label: round(share, 6) for label, share in zip(labels, row, strict=True)}
-                record = {key: name, "label": labels[int(np.argmax(row))], "probabilities": shares}
+                said = {key: name, "label": labels[int(np.argmax(row))], "probabilities": shares}
+                record.update(said)
             file.write(json_line(record))
-    print_skipped(skipped, "lines skipped" if args.skip_bad else "lines have no label")
+    print_skipped(skipped, "lines skipped" if on_error(args) == "skip" else "lines have no label")
     if args.output is not None:
         print(f"{len(lines.names):,} predictions in {args.output}")
     return 0
@@ -170,38 +179,40 @@ class _Lines(NamedTuple):
 
     names: list[str]  # n
     corpus: Corpus  # n
+    lines: np.ndarray  # (m,) int64, their numbers
     example_mask: np.ndarray  # (m,) bool
 
 
 def _read(args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped) -> _Lines:
     """Read the identifiers and columns of --input."""
-    source = source_for(args, checkpoint)
-    trees = source.text_trees(device)
+    made = source_for(args, checkpoint)
+    trees = made.text_trees(device)
     reader = sentence_reader_for(args, checkpoint, trees is not None)
-    field = args.field or dict(part.split("=", 1) for part in checkpoint.config.text.fields).get("text")
-    line_format: LineFormat = SentenceFormat(field, reader)
+    names = dict(part.split("=", 1) for part in checkpoint.config.text.fields)
+    sentence_id = names.get("sentence_id", SentenceFormat.sentence_id)
+    line_format: LineFormat = SentenceFormat(args.field or names.get("text"), reader, sentence_id)
     if checkpoint.config.model.task == "pair":
         labels = LabelNames(list(checkpoint.config.model.labels))
         fields = named_fields(PairFields(), checkpoint.config.text.fields)
         line_format = PairFormat(labels, fields, require_label=False, reader=reader)
     words = WordList()
-    examples, example_mask = _read_lines(args, line_format, words, skipped)
+    examples, lines = _read_lines(args, line_format, words, skipped)
     sentences = examples.sentences
     if trees is not None:
         sentences = trees.put(sentences, words.words, examples.text_mask)
-        if trees.note is not None and source.parser is not None:
+        if trees.note is not None and made.parser is not None:
             print(f"spinn: {trees.note}", file=sys.stderr)
     sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
     corpus = examples._replace(sentences=sentences).corpus()
-    corpus = corpus if source.branching is None else branched(corpus, source.branching)
-    return _Lines(examples.names.to_pylist(), corpus, example_mask)
+    corpus = corpus if made.branching is None else branched(corpus, made.branching)
+    return _Lines(examples.names.to_pylist(), corpus, lines, np.isin(lines, examples.lines))
 
 
 def _read_lines(
     args: argparse.Namespace, line_format: LineFormat, words: WordList, skipped: Skipped
-) -> tuple[Examples, np.ndarray]:  # (m,) bool
-    """Read the n examples of --input, and which of the m lines of the output they are."""
-    skip_bad, limits = bool(args.skip_bad), Limits(**given_limits(args))
+) -> tuple[Examples, np.ndarray]:  # (m,) int64
+    """Read the n examples of --input, and return the numbers of the m lines that the output has."""
+    skip_bad, limits = on_error(args) != "raise", Limits(**given_limits(args))
     with open_examples(args.input, line_format, words, skip_bad=skip_bad, limits=limits) as file:
         blocks = list(iter(partial(file.block, BLOCK), None))
         skipped.update(file.skipped)
@@ -212,11 +223,10 @@ def _read_lines(
     if not any(len(block.examples.labels) for block in blocks):
         raise DataError(f"no examples ({skipped})", path=args.input)
     examples = join([block.examples for block in blocks])
-    if skip_bad:
-        return examples, np.ones(len(examples.lines), dtype=bool)
+    if on_error(args) == "skip":
+        return examples, examples.lines
     continued = np.concatenate([block.continued for block in blocks])
-    lines = np.setdiff1d(1 + np.arange(blocks[-1].first_line + blocks[-1].n_lines - 1), continued)
-    return examples, np.isin(lines, examples.lines)
+    return examples, np.setdiff1d(1 + np.arange(blocks[-1].first_line + blocks[-1].n_lines - 1), continued)
 
 
 def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
@@ -239,7 +249,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("a pair needs both --premise and --hypothesis")
     if [pair, args.sentence is not None, args.input is not None].count(True) != 1:
         raise ConfigError("give --premise and --hypothesis, or --sentence, or --input")
-    for option in ("output", "field", "skip_bad", "max_line_bytes"):
+    for option in ("output", "field", "on_error", "skip_bad", "max_line_bytes"):
         if getattr(args, option) not in (None, False) and args.input is None:
             raise ConfigError(f"--{option.replace('_', '-')} goes with --input")
 
