@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.parsing import read_trees, write_split
 from spinn_tensor import SentenceParser, make_sentence_batch, parsers
-from spinn_tensor.cli import parse
+from spinn_tensor.cli import arguments
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import lengths, sentence_columns, take
@@ -116,7 +116,7 @@ def test_standard_input(
     """Here a file stands for it; a process that reads it is in test_cli_limits.py."""
     stdin = tmp_path / "stdin"
     stdin.write_text(text)
-    monkeypatch.setattr(parse, "STDIN", stdin)
+    monkeypatch.setattr(arguments, "STDIN", stdin)
     assert spinn("--model", parser_run, "--input", "-") == status
     assert capsys.readouterr() == (out, err.format(stdin))
 
@@ -420,7 +420,7 @@ def test_the_parser_that_comes_with_the_package(capsys: Capture) -> None:
 def test_the_parser_that_comes_with_the_package_is_the_one_measured(tmp_path: Path) -> None:
     """On sentences that it did not learn from: benchmarks/results/parsing.md."""
     gold = read_trees(write_split(tmp_path)["test"])
-    model, vocabulary, _ = load_checkpoint(parse.packaged_parser())
+    model, vocabulary, _ = load_checkpoint(parsers.packaged_parser())
     columns = sentence_columns(gold, vocabulary)
     predicted = predict_transitions(model.encoder, columns)
     scores = score_parses(predicted, columns.transitions, lengths(columns))

@@ -254,7 +254,9 @@ def test_predict_encode_and_inspect_read_tables(pair_run: Path, tmp_path: Path, 
     for name, path in write_inputs(tmp_path).items():
         output = tmp_path / "out.jsonl"
         assert main(["predict", str(pair_run), "--input", str(path), "--output", str(output)]) == 0
-        predicted[name] = output.read_bytes()
+        predicted[name] = [json.loads(line) for line in output.read_text().splitlines()]
+        first = 2 if name == ".csv" else 1  # the line after the header
+        assert [record.pop("line") for record in predicted[name]] == list(range(first, first + 7))
         arguments = ["encode", str(pair_run), "--input", str(path), "--field", "sentence1"]
         assert main([*arguments, "--output", str(tmp_path / "out.npy")]) == 0
         encoded[name] = np.load(tmp_path / "out.npy")
