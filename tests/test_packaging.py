@@ -100,6 +100,7 @@ def test_a_wheel_holds_one_package_and_its_licences(wheels: list[Path], number: 
             "cli/templates/inspect.html.j2",
             "training/presets/spinn-pi.toml",
             "export/cpp/classify.cpp",
+            "export/serve/ui/app.js",
         ):
             assert f"spinn_tensor/{file}" in names
         (metadata,) = [name for name in names if name.endswith(".dist-info/METADATA")]

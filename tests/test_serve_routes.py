@@ -118,29 +118,6 @@ def test_parse_gives_lists_objects_and_pictures(client) -> None:
     assert "<b>" not in pictures[0]
 
 
-def test_detail_has_each_step(client, pairs) -> None:
-    got = asked(client, "/detail", premise="A dog sleeps.", hypothesis="zebras sleep")
-    first, second = got["sentences"]
-    parsed = pairs.model.parses("A dog sleeps.")
-    assert first["tokens"] == ["A", "dog", "sleeps", "."]
-    assert second["unknown"] == [True, False]
-    assert first["transitions"] == parsed.tree.transitions.tolist()
-    close(np.log(first["probabilities"]), parsed.step_log_probabilities)
-    prediction = pairs.model.classify("A dog sleeps.", "zebras sleep")
-    close([one["score"] for one in got["labels"]], list(prediction.probabilities.values()))
-    assert got["similarity"] == pytest.approx(
-        pairs.model.similarity("A dog sleeps.", "zebras sleep"), abs=1e-6
-    )
-    alone = asked(client, "/detail", premise="cats")
-    assert (alone["labels"], alone["similarity"], alone["sentences"][0]["transitions"]) == (None, None, [0])
-
-
-def test_detail_of_a_model_without_trees(sentences) -> None:
-    got = asked(sentences, "/detail", premise="cats sleep")
-    assert got["sentences"][0]["tree"] is None
-    assert len(got["labels"]) == 3
-
-
 def test_tokenize_and_decode(client, pairs) -> None:
     text = 'He said "dogs bark", don’t (the) cats?'
     (tokens,) = asked(client, "/tokenize", inputs=text)

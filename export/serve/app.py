@@ -26,9 +26,10 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spinn_tensor.export.serve import openai, tei, trees, workers
+from spinn_tensor.export.serve.detail import Detail, DetailRequest, detail
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.errors import Refused, invalid, overloaded, unhealthy
-from spinn_tensor.export.serve.page import page
+from spinn_tensor.export.serve.page import FILES, page_routes
 from spinn_tensor.export.serve.schema import Route, docs_page, openapi
 from spinn_tensor.export.serve.service import Call, Service
 from spinn_tensor.export.serve.settings import ServeSettings
@@ -51,20 +52,21 @@ OPENAI = Route(
     openai.Embeddings,
     {"input": ["A dog barks."], "encoding_format": "float"},
 )
-DETAIL = {"premise": "A dog barks.", "hypothesis": "An animal barks."}
 COMPARED = {"inputs": {"source_sentence": "A dog barks.", "sentences": ["Cats sing."]}}
 ROUTES = [
     EMBED,
     PREDICT,
     Route("/parse", trees.ParseRequest, trees.parse, list[trees.ScoredTree | Any], TEXT),
-    Route("/detail", trees.DetailRequest, trees.detail, trees.Detail, DETAIL),
+    Route("/detail", DetailRequest, detail, Detail, TEXTS),
     Route("/tokenize", tei.TokenizeRequest, tei.tokenize, list[list[tei.SimpleToken]], TEXT),
     Route("/decode", tei.DecodeRequest, tei.decode, list[str], {"ids": [2, 3]}),
     Route("/similarity", tei.SimilarityRequest, tei.similarity, list[float], COMPARED),
     OPENAI,
 ]
 NOT_OFFERED = ("/rerank", "/embed_sparse", "/embed_all")  # 424
-PUBLIC = frozenset({"/health", "/ping", "/metrics", "/docs", "/openapi.json", "/api-doc/openapi.json", "/ui"})
+PUBLIC = frozenset(
+    {"/health", "/ping", "/metrics", "/docs", "/openapi.json", "/api-doc/openapi.json", *FILES}
+)
 
 
 class Endpoint:
@@ -258,7 +260,7 @@ def _routes(service: Service) -> list[StarletteRoute]:
         get("/metrics", metrics),
         *(get(path, lambda: _json(document)) for path in ("/openapi.json", "/api-doc/openapi.json")),
         get("/docs", lambda: HTMLResponse(docs_page(document))),
-        get("/ui", lambda: HTMLResponse(page())),
+        *page_routes(),
         *(post(route.path, partial(_same, route)) for route in ROUTES),
         *(post(path, partial(_same, refused)) for path in NOT_OFFERED),
         post("/embeddings", lambda: OPENAI),

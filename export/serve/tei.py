@@ -130,9 +130,9 @@ async def predict(call: Call, asked: PredictRequest) -> Any:
     sides = [tuple(flat[row : row + n]) for row in range(0, len(flat), n)]
     predictions: Sequence[Prediction] = await call.run("classify", sides)
     raw = asked.raw_scores or (asked.parameters is not None and asked.parameters.function_to_apply == "none")
-    scored = [_scores(prediction, bool(raw)) for prediction in predictions]
+    scored = [scores(prediction, bool(raw)) for prediction in predictions]
     if asked.parameters is not None:  # its client takes a list for each of its texts, one as it is
-        return [scores[: asked.parameters.top_k] for scores in scored]
+        return [one[: asked.parameters.top_k] for one in scored]
     return scored if call.method == "batch" else scored[0]
 
 
@@ -154,7 +154,8 @@ def _examples(call: Call, inputs: str | list[str | list[str]]) -> list[list[str]
     return [texts]
 
 
-def _scores(prediction: Prediction, raw: bool) -> list[LabelScore]:
+def scores(prediction: Prediction, raw: bool = False) -> list[LabelScore]:
+    """Return probabilities or logits of the labels, the best first."""
     values = prediction.logits if raw else prediction.probabilities.values()
     scored = zip(values, prediction.probabilities, strict=True)
     return [{"score": score, "label": label} for score, label in sorted(scored, key=lambda one: -one[0])]
