@@ -285,6 +285,10 @@ def test_the_machine_is_played(seen: Seen) -> None:
             assert seen.texts(f"{panel} .buffer li:not(.none)") == buffer
             waiting = seen.page.locator(f"{panel} svg.tree .waiting").count()
             assert waiting == len(history) - min(step, len(history))
+            marked = [str(step)] if 0 < step <= len(history) else []
+            for place in ("svg.tree", ".transitions"):
+                now = seen.page.locator(f"{panel} {place} .now")
+                assert now.evaluate_all("marked => marked.map((one) => one.dataset.step)") == marked
             assert seen.texts(f"{panel} .action")[0].strip().rstrip(".") in seen.texts("#told")[0]
 
     check(n_steps)
