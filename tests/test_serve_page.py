@@ -26,7 +26,8 @@ from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.export.serve.detail import MachineStep, machine_steps
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.page import FILES
-from tests.serving import Server, running, served, tiny_engine, until
+from spinn_tensor.export.serve.settings import ServeSettings
+from tests.serving import ROOT, Server, running, served, tiny_engine, until
 from tests.tiny_bundles import tiny_bundle, tiny_model
 
 PAIR = ["The big old cat sings.", "A zebra sleeps"]
@@ -120,6 +121,15 @@ def test_detail_of_models_that_do_not_choose_their_trees() -> None:
     assert given["log_probability"] is None
 
 
+def test_an_export_tells_the_steps_without_probabilities() -> None:
+    pytest.importorskip("onnxruntime")
+    with served(Engine.open(ServeSettings(folder=str(ROOT / "tests" / "formats" / "2" / "onnx")))) as client:
+        for sentence in asked(client, *PAIR)["sentences"]:
+            assert len(sentence["steps"]) == 2 * len(sentence["tokens"]) - 1
+            assert {step["probability"] for step in sentence["steps"]} == {None}
+            assert sentence["log_probability"] is None
+
+
 def test_the_page_may_load_its_own_files_alone() -> None:
     with served(tiny_engine("spinn", "parse"), api_key="secret") as client:
         for path, (_, media_type) in FILES.items():
@@ -137,8 +147,9 @@ def test_the_page_may_load_its_own_files_alone() -> None:
             assert not re.search(
                 r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|<style|style=", answer.text
             )
-        for href in re.findall(r'(?:src|href)="(ui/[^"]+)"', client.get("/ui").text):
-            assert f"/{href}" in FILES
+        loaded = re.findall(r'(?:src|href)="(ui/[^"]+)"', client.get("/ui").text)
+        loaded += re.findall(r'from "\./([^"]+)"', client.get("/ui/app.js").text)
+        assert {"/ui", *(f"/ui/{path.removeprefix('ui/')}" for path in loaded)} == set(FILES)
         assert [
             client.post("/detail", json={"inputs": "cats"}).status_code,
             client.get("/info").status_code,
@@ -261,6 +272,11 @@ def test_trees_and_bars_are_those_of_the_answer(seen: Seen) -> None:
         "bars => bars.map((bar) => bar.offsetWidth / bar.parentElement.offsetWidth)"
     )
     np.testing.assert_allclose(shares, [one["score"] for one in answer["labels"]], atol=0.02)
+    assert seen.texts("#told")[0].startswith(answer["labels"][0]["label"])
+    with seen.page.expect_download() as download:
+        seen.page.click("article:nth-of-type(2) .save")
+    picture = download.value.path().read_text(encoding="utf-8")
+    assert re.findall(r"<text[^>]*>([^<]+)</text>", picture) == answer["sentences"][1]["tokens"]
     assert f"{answer['similarity']:.3f}".replace("-", "−") in seen.texts("#answer li > :last-child")
     seen.check()
 

@@ -1,4 +1,4 @@
-"""The page `GET /ui`, where a model is tried in a browser: three files of `ui/`, which load nothing else.
+"""The page `GET /ui`, where a model is tried in a browser: the files of `ui/`, which load nothing else.
 
 It asks `GET /info` for the kind of model and `POST /detail` for what that says.
 """
@@ -14,6 +14,7 @@ from starlette.routing import Route
 FILES = {  # by path: a file of ui/, and its type
     "/ui": ("index.html", "text/html"),
     "/ui/app.js": ("app.js", "text/javascript"),
+    "/ui/tree.js": ("tree.js", "text/javascript"),
     "/ui/style.css": ("style.css", "text/css"),
 }
 HEADERS = {

@@ -1,5 +1,6 @@
 // Asks the server what its model says of one sentence or two, and draws it. Text only ever becomes text (textContent).
-"use strict";
+
+import { drawTree, phrase } from "./tree.js";
 
 const KINDS = { // by the model's task: what the fields are called, and sentences to try
   pair: {
@@ -23,7 +24,6 @@ const KINDS = { // by the model's task: what the fields are called, and sentence
   },
 };
 const MOST_LABELS = 8;
-const SVG = "http://www.w3.org/2000/svg";
 
 const at = (id) => document.getElementById(id);
 const fields = [at("text-0"), at("text-1")];
@@ -39,13 +39,6 @@ function make(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   element.append(...children); // strings become text
-  return element;
-}
-
-function makeSvg(name, attributes = {}, ...children) {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
   return element;
 }
 
@@ -119,6 +112,7 @@ async function read(keepLink = false, atStep = null) {
     if (!keepLink) link(null, true);
     settle();
     go(atStep ?? shown.last);
+    if (answer.labels) at("told").prepend(`${answer.labels[0].label}, ${percent(answer.labels[0].score)}. `);
   } catch (error) {
     if (error.name !== "AbortError") fail(error.message);
   } finally {
@@ -210,8 +204,9 @@ function panel(sentence, name) {
   }
   article.querySelector(".brackets").textContent = sentence.tree;
   article.querySelector(".tree").setAttribute("aria-label", `Tree: ${sentence.tree}`);
-  drawTree(one);
+  one.nodes = drawTree(article.querySelector(".tree"), sentence);
   drawTransitions(one);
+  article.querySelector(".save").addEventListener("click", () => save(shown.panels.indexOf(one)));
   article.addEventListener("click", (event) => {
     const target = event.target.closest("[data-step]");
     if (target) jump(Number(target.dataset.step));
@@ -219,13 +214,20 @@ function panel(sentence, name) {
   return one;
 }
 
+async function save(number) {
+  try {
+    const [picture] = await ask("parse", { inputs: [shown.texts[number]], format: "svg" });
+    const address = URL.createObjectURL(new Blob([picture], { type: "image/svg+xml" }));
+    make("a", { href: address, download: "tree.svg" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 1000);
+  } catch (error) {
+    at("error").textContent = error.message;
+  }
+}
+
 function note(element, text) {
   element.hidden = !text;
   element.textContent = text || "";
-}
-
-function phrase(sentence, { first, end }) {
-  return sentence.tokens.slice(first, end).join(" ");
 }
 
 function inShort(words) {
@@ -258,74 +260,6 @@ function chance({ probability, is_forced }) {
   return probability === null ? "" : `probability ${percent(probability)}`;
 }
 
-// A tree: words in a row below it where they fit, else one below the other, beside it.
-function drawTree(one) {
-  const { sentence, article } = one;
-  const svg = article.querySelector(".tree");
-  svg.replaceChildren();
-  one.nodes = sentence.steps.map((node, t) => {
-    const isWord = node.transition === "SHIFT";
-    const group = makeSvg("g", { "data-step": t + 1, class: isWord ? "word" : "joined" });
-    if (isWord) {
-      group.append(makeSvg("text", {}, sentence.tokens[node.first]));
-      if (sentence.unknown[node.first]) group.classList.add("unknown");
-    } else {
-      group.append(makeSvg("path"), makeSvg("circle", { r: 2.4 }), makeSvg("title", {}, phrase(sentence, node)));
-    }
-    svg.append(group);
-    return group;
-  });
-  for (const group of one.nodes) if (group.classList.contains("joined")) svg.prepend(group); // lines below words
-  const widths = one.nodes.map((group) => group.querySelector("text")?.getComputedTextLength() ?? 0);
-  const { places, width, height, isBeside } = layout(sentence.steps, widths, svg.parentElement.clientWidth);
-  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  svg.setAttribute("width", width);
-  svg.setAttribute("height", height);
-  sentence.steps.forEach((node, t) => {
-    const [x, y] = places[t];
-    const group = one.nodes[t];
-    if (node.transition === "SHIFT") {
-      const text = group.querySelector("text");
-      text.setAttribute("x", isBeside ? x + 8 : x);
-      text.setAttribute("y", isBeside ? y + 5 : y + 20);
-      text.setAttribute("text-anchor", isBeside ? "start" : "middle");
-      return;
-    }
-    const [left, right] = [places[node.left], places[node.right]];
-    const line = isBeside ? `M${left}H${x}V${right[1]}H${right[0]}` : `M${left}L${[x, y]}L${right}`;
-    group.querySelector("path").setAttribute("d", line);
-    group.querySelector("circle").setAttribute("cx", x);
-    group.querySelector("circle").setAttribute("cy", y);
-  });
-}
-
-function layout(steps, widths, room) {
-  const GAP = 18, LINE = 25, EDGE = 4;
-  const heights = [];
-  steps.forEach((node, t) => { heights[t] = node.transition === "SHIFT" ? 0 : 1 + Math.max(heights[node.left], heights[node.right]); });
-  const levels = heights.at(-1);
-  const words = widths.filter((_, t) => steps[t].transition === "SHIFT");
-  const across = words.reduce((sum, width) => sum + width + GAP, 2 * EDGE - GAP);
-  const isBeside = across > room;
-  const side = room - Math.max(...words) - 8 - EDGE; // where words begin, beside the tree
-  const most = (isBeside ? Math.max(side, room / 3) : 480) / Math.max(levels, 1);
-  const level = isBeside ? Math.min(26, most) : Math.max(8, Math.min(32, most));
-  let along = isBeside ? LINE / 2 : EDGE;
-  const middles = [];
-  const places = steps.map((node, t) => {
-    if (node.transition === "SHIFT") {
-      middles[t] = isBeside ? along : along + widths[t] / 2;
-      along += isBeside ? LINE : widths[t] + GAP;
-    } else {
-      middles[t] = (middles[node.left] + middles[node.right]) / 2;
-    }
-    const depth = (levels - heights[t]) * level + EDGE;
-    return isBeside ? [depth, middles[t]] : [middles[t], depth];
-  });
-  if (isBeside) return { places, width: levels * level + 2 * EDGE + 8 + Math.max(...words), height: along - LINE / 2 + EDGE, isBeside };
-  return { places, width: across, height: levels * level + 2 * EDGE + 24, isBeside };
-}
-
 // what changes with each step
 
 function go(to) {
@@ -333,8 +267,8 @@ function go(to) {
   at("step").value = step;
   at("step").setAttribute("aria-valuetext", `${step} of ${shown.last}`);
   at("count").textContent = `${step} of ${shown.last}`;
-  at("back").disabled = step === 0;
-  at("forward").disabled = step === shown.last;
+  at("back").setAttribute("aria-disabled", step === 0); // "disabled" would take the focus away
+  at("forward").setAttribute("aria-disabled", step === shown.last);
   const told = shown.panels.map((one) => {
     const text = show(one);
     return shown.panels.length === 1 ? text : `${one.title.textContent}: ${text}`;
@@ -444,7 +378,7 @@ let width = innerWidth;
 window.addEventListener("resize", () => {
   if (innerWidth === width || !shown) return;
   width = innerWidth;
-  for (const one of shown.panels) if (one.sentence.steps) drawTree(one);
+  for (const one of shown.panels) if (one.sentence.steps) one.nodes = drawTree(one.article.querySelector(".tree"), one.sentence);
   const here = step;
   settle();
   go(here);
