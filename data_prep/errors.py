@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Self
 
+N_FIELDS = 8  # of a record that are named
+
 
 def one_line(error: object) -> str:  # or a text
     """Return the text of an error on one line."""
@@ -31,6 +33,7 @@ class DataError(ValueError):
         example: int | str | None = None,  # row, counted from 0, or the example's own name
         field: str | None = None,  # of the record
         token: tuple[int, str] | None = None,  # position counted from 1, and the token there
+        there: tuple[str, ...] = (),  # of a record that lacks a field: those that it has
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -39,6 +42,7 @@ class DataError(ValueError):
         self.example = example
         self.field = field
         self.token = token
+        self.there = there
 
     def at(
         self,
@@ -56,6 +60,7 @@ class DataError(ValueError):
             example=example if self.example is None else self.example,
             field=field if self.field is None else self.field,
             token=self.token,
+            there=self.there,
         )
 
     def __str__(self) -> str:
@@ -72,5 +77,9 @@ class DataError(ValueError):
         if self.token is not None:
             position, token = self.token
             places.append(f"token {position} {token[:40]!r}")
+        reason = self.reason
+        if self.there:
+            more = ", …" if len(self.there) > N_FIELDS else ""
+            reason += f"; the record has {', '.join(name[:40] for name in self.there[:N_FIELDS])}{more}"
         # Names and reasons may quote the input: whatever line ends they hold, the message stays one line.
-        return " ".join(": ".join([*places, self.reason]).splitlines())
+        return " ".join(": ".join([*places, reason]).splitlines())

@@ -28,7 +28,7 @@ def add_flag(
     elif allowed is not None and allowed.choices is not None:
         options["choices"] = allowed.choices
     elif typing.get_origin(kind) is tuple:
-        options |= {"nargs": "+"} if item.metadata["several"] else {"action": "append"}
+        options |= {"nargs": "+", "action": "extend"} if item.metadata["several"] else {"action": "append"}
         options["metavar"] = item.metadata["metavar"]
     else:
         options |= {"type": _checked(item, kind), "metavar": item.metadata["metavar"]}

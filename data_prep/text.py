@@ -6,7 +6,9 @@
     A dog (really) barks.                   text: all else, also where the bracket that it begins with is closed and no
                                             other ends it: ( Laughs ) That is funny .
 
-This rule holds wherever a sentence is read; `notation` says "text" or "parses" where it is wrong.
+This rule holds wherever a sentence is read; `notation` says "text" or "parses" where it is wrong. A text that is
+written as a tree in all but its labels, which begin with small letters, is an error until `notation` says what it is;
+where text is refused it is a tree.
 """
 
 from __future__ import annotations
@@ -76,6 +78,17 @@ def _closes(text: str) -> bool:
     return False
 
 
+def _is_tree(text: str) -> bool:
+    """Tell whether a text is written as a Penn tree of two words or more, whatever its labels begin with."""
+    if _LABELLED.match(text) is None:
+        return False
+    try:
+        tree = parse_penn(text)
+    except DataError:
+        return False
+    return len(tree.tokens) > 1 and all(tree.tags)
+
+
 @dataclass(frozen=True)
 class SentenceReader:
     """Read sentences: trees, binarised where they are not, and text where there is a tokenizer."""
@@ -89,6 +102,11 @@ class SentenceReader:
         found = notation_of(text) if self.notation == "auto" else self.notation
         if found == "penn" or (found == "parses" and _LABELLED.match(text)):
             return self._binarized(text, field)
+        if found == "text" and self.notation == "auto" and _is_tree(text):
+            if self.tokenize is None:
+                return self._binarized(text, field)
+            reason = "a tree with labels in small letters, or text? Say so: notation parses, or text"
+            raise DataError(reason, field=field)
         if found == "text" and self.tokenize is not None:
             return self.words(text, field)
         return text

@@ -74,6 +74,7 @@ _FIRST_HALF = (
     r"(?i)\A(?:can(?=not\z)|d(?='ye\z)|gim(?=me\z)|gon(?=na\z)|got(?=ta\z)|lem(?=me\z)|more(?='n\z)|wan(?=na\z)"
     r"|'t(?=(?:is|was)\z))"
 )
+LOWERCASE = {"type": "Lowercase"}  # as the last normalizer: the vocabulary is in lower case
 OWN = {"type": "Fuse"}  # the decoder of rules of one's own
 TREEBANK_BRACKETS = {"(": "-LRB-", ")": "-RRB-"}  # of trees; the others are words like any
 
@@ -100,7 +101,7 @@ class Rules(NamedTuple):
     def content(self, vocabulary: Vocabulary) -> dict[str, Any]:
         """Make the JSON object of a `tokenizer.json`. Its decoder, which nothing uses, tells rules of one's own."""
         ids = {token: i for i, token in enumerate(vocabulary.tokens)}
-        normalizers = [*self.normalizers, *([{"type": "Lowercase"}] if vocabulary.lower else [])]
+        normalizers = [*self.normalizers, *([LOWERCASE] if vocabulary.lower else [])]
         return {
             "version": "1.0",
             "truncation": None,
@@ -180,8 +181,10 @@ def read_rules(name_or_path: StrPath) -> Rules:
         known = " or ".join(NAMED)
         reason = f"no pre-tokenizer, which would split text into words; expected {known}, or a tokenizer.json with one"
         raise DataError(reason, path=name_or_path, field="pre_tokenizer")
-    normalizer = content.get("normalizer")
-    rules = Rules("own", [] if normalizer is None else [normalizer], content["pre_tokenizer"])
+    normalizers = [] if (normalizer := content.get("normalizer")) is None else [normalizer]
+    if normalizers == [LOWERCASE]:  # else it would be taken for the vocabulary's
+        normalizers = [{"type": "Sequence", "normalizers": normalizers}]
+    rules = Rules("own", normalizers, content["pre_tokenizer"])
     try:
         rules.backend(Vocabulary.build([]))
     except DataError as error:

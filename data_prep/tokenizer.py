@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import StrPath, atomic_write, open_text
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.token_rules import NAMED, OWN, PENN, Rules
+from spinn_tensor.data_prep.token_rules import LOWERCASE, NAMED, OWN, PENN, Rules
 from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _read(content: Any) -> tuple[Vocabulary, Rules]:
     steps = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
     if not isinstance(steps, list) or not isinstance(content["pre_tokenizer"], dict):
         raise DataError("not the rules of this version, nor any others", field="normalizer")
-    lower = steps[-1:] == [{"type": "Lowercase"}]
+    lower = steps[-1:] == [LOWERCASE]
     rules = Rules("own", steps[:-1] if lower else steps, content["pre_tokenizer"])
     if content["decoder"] != OWN:
         is_whitespace = content["pre_tokenizer"] == NAMED["whitespace"].pre_tokenizer

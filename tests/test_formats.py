@@ -267,7 +267,7 @@ BAD: list[tuple[LineFormat, Any, Any, str]] = [
     (TREE, BARK, "( ( a b )", "token 1 '(': unbalanced"),
     (TREE, BARK, "a b", "token 2 'b': after the end of the tree; text without a parse: --parser packaged"),
     (TREE, BARK, "(3 (2 a) (2 b) (2 c))", "token 15 ')': a node with 3 children"),
-    (TREE, BARK, "3\t", "binary_parse: an empty parse"),
+    (TREE, BARK, "3\t", "an empty parse"),
     (
         TreebankFormat(READER),
         GOOD,
@@ -285,9 +285,9 @@ BAD: list[tuple[LineFormat, Any, Any, str]] = [
     ),
     (ListOpsFormat(), LISTOPS, "10\t( ( ( [MAX 2 ) 9 ) ] )", "label: got '10', expected 0 to 9"),
     (ListOpsFormat(), LISTOPS, "\t( ( ( [MAX 2 ) 9 ) ] )", "label: got '', expected 0 to 9"),
-    (ListOpsFormat(), LISTOPS, "9\t( ( ( [MAX 2 ) 9 ) ]", "binary_parse: token 1 '(': unbalanced"),
-    (ListOpsFormat(), LISTOPS, "9\t( ( ( [MAX 2 ) 9 ) ] ) 3", "binary_parse: token 11 '3': after the end"),
-    (ListOpsFormat(), LISTOPS, "9\t( [MAX 2 9 ] )", "binary_parse: token 6 ')': "),
+    (ListOpsFormat(), LISTOPS, "9\t( ( ( [MAX 2 ) 9 ) ]", "token 1 '(': unbalanced"),
+    (ListOpsFormat(), LISTOPS, "9\t( ( ( [MAX 2 ) 9 ) ] ) 3", "token 11 '3': after the end"),
+    (ListOpsFormat(), LISTOPS, "9\t( [MAX 2 9 ] )", "token 6 ')': "),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -268,9 +269,7 @@ def test_predict_encode_and_inspect_read_tables(pair_run: Path, tmp_path: Path, 
         np.testing.assert_array_equal(encoded[name], encoded["jsonl"])
     arguments = ["encode", str(pair_run), "--output", str(tmp_path / "x.npy"), "--input"]
     assert main([*arguments, str(tmp_path / "in.csv")]) == 1
-    expected = (
-        "in.csv:2: sentence_binary_parse: missing field; --field names another; the record has gold_label"
-    )
+    expected = "in.csv:2: sentence_binary_parse: missing field; the record has gold_label"
     assert expected in capsys.readouterr().err
 
 
@@ -324,3 +323,30 @@ def test_what_json_has_not_is_written_as_it_can(parser_run: Path, tmp_path: Path
         "score": None,
         "text_binary_parse": "( dogs bark )",
     }
+
+
+def test_fields_are_named_where_a_model_is_used(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Records that call them otherwise than those that it was trained on."""
+    usual, other = write_pairs(tmp_path / "usual.jsonl", 9, seed=4), tmp_path / "other.jsonl"
+    names = {"sentence1_binary_parse": "a", "sentence2_binary_parse": "b", "gold_label": "y"}
+    records = [
+        {names.get(name, name): value for name, value in record.items()} for record in records_of(usual)
+    ]
+    other.write_text("".join(json.dumps(record) + "\n" for record in records))
+    said = []
+    for path, fields in (
+        (usual, ()),
+        (other, ("--fields", "premise=a", "hypothesis=b", "--fields", "label=y")),
+    ):
+        scores = tmp_path / "scores.json"
+        assert main(["evaluate", str(pair_run), "--data", str(path), *fields, "--json", str(scores)]) == 0
+        capsys.readouterr()
+        assert main(["predict", str(pair_run), "--input", str(path), *fields]) == 0
+        said.append((list(json.loads(scores.read_text()).values()), capsys.readouterr().out))
+    assert said[0] == said[1]
+    for command in (["evaluate", str(pair_run), "--data"], ["predict", str(pair_run), "--input"]):
+        assert main([*command, str(other)]) == 1
+        error = capsys.readouterr().err
+        assert re.search(r"missing field; the record has .*a, .*; --fields says what they are called$", error)
+        assert main([*command, str(other), "--fields", "premise=a,hypothesis=b"]) == 1
+        assert "expected blanks between" in capsys.readouterr().err

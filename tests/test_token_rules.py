@@ -23,10 +23,10 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from tests.tiny_runs import SMALL
 
 
-def chinese(path: Path) -> Path:
+def chinese(path: Path, normalizer: Any = None) -> Path:
     """A tokenizer as those of Chinese BERTs are: a word for every character, and pieces of other words."""
     made = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "狗": 1}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=False)
+    made.normalizer = normalizer or normalizers.BertNormalizer(lowercase=False)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.save(str(path))
     return path
@@ -62,9 +62,11 @@ def test_rules_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lower", [False, True])
-@pytest.mark.parametrize("name", ["penn", "whitespace", "own"])
+@pytest.mark.parametrize("name", ["penn", "whitespace", "own", "small letters"])
 def test_saved_loaded_and_pickled(name: str, lower: bool, tmp_path: Path) -> None:
-    rules = read_rules(chinese(tmp_path / "hf.json")) if name == "own" else read_rules(name)
+    normalizer = normalizers.Lowercase() if name == "small letters" else None
+    file = chinese(tmp_path / "hf.json", normalizer)
+    rules = read_rules(name if name in ("penn", "whitespace") else file)
     texts = [text for text in TEXTS if name != "whitespace" or " (" not in text]
     vocabulary = Vocabulary.build(map(Tokenizer(rules=rules).tokenize, texts), lower=lower)
     tokenizer = Tokenizer(vocabulary, rules)

@@ -36,7 +36,7 @@ from spinn_tensor.data_prep.corpora.records import (
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Record, Skipped
-from spinn_tensor.data_prep.text import PARSE, TREES_ONLY, Sentence, SentenceReader
+from spinn_tensor.data_prep.text import TREES_ONLY, Sentence, SentenceReader
 from spinn_tensor.data_prep.trees import Tree, parse_labelled
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -127,6 +127,8 @@ def named_fields(fields: Fields, settings: Iterable[str]) -> Fields:
     """Give parts other names, from "premise=text_a", "label=relation", ...; raises DataError."""
     for setting in settings:
         part, separator, name = setting.partition("=")
+        if "," in setting and "=" in name:
+            raise DataError(f"got {setting!r}, expected blanks between PART=NAME and PART=NAME")
         if part not in fields._fields or not separator or not name:
             raise DataError(f"got {setting!r}, expected {', '.join(fields._fields)} = the name of a field")
         fields = fields._replace(**{part: name})
@@ -250,15 +252,18 @@ class SstFormat(LineFormat):
         return LineExample((tree._replace(labels=labels),), root)
 
 
+@dataclass
 class ListOpsFormat(LineFormat):
-    """Read ListOps: a value and the binary parse of an expression, with any words in it."""
+    """Read ListOps: a value and the binary parse of an expression, or its words; any words will do."""
+
+    reader: SentenceReader = TREES_ONLY
 
     def read(self, line: str, skipped: Skipped) -> LineExample:
         """Return the expression in a line. Raises DataError."""
         label, tab, parse = line.partition("\t")
         if not tab:
             raise DataError("no tab, expected a label, a tab and a binary parse")
-        return self._example(label, parse, "label", PARSE)
+        return self._example(label, parse, "label")
 
     def read_record(self, record: Record, skipped: Skipped) -> LineExample:
         """Return the expression in a record, as Long Range Arena names its fields. Raises DataError."""
@@ -266,10 +271,12 @@ class ListOpsFormat(LineFormat):
             text_or_integer(record, "Target"), text_field(record, "Source"), "Target", "Source"
         )
 
-    def _example(self, label: str, parse: str, label_field: str, field: str) -> LineExample:
+    def _example(
+        self, label: str, expression: str, label_field: str, field: str | None = None
+    ) -> LineExample:
         if label not in DIGITS:
             raise DataError(f"got {label[:40]!r}, expected 0 to 9", field=label_field)
-        return LineExample((parse,), int(label), fields=(field,))
+        return LineExample((self.reader.read(expression, field),), int(label), fields=(field,))
 
 
 @dataclass
@@ -287,7 +294,7 @@ class TreebankFormat(LineFormat):
         if _LABELLED_TREE.match(line):
             return LineExample((parse_labelled(line, n_labels=10)._replace(labels=None),))
         if label := _LABEL.match(line):
-            return LineExample((line[label.end() :],), fields=(PARSE,))
+            line = line[label.end() :]
         return LineExample((self.reader.read(line),))
 
     def read_record(self, record: Record, skipped: Skipped) -> LineExample:
@@ -295,7 +302,7 @@ class TreebankFormat(LineFormat):
         names = sentence_names(record)
         if not names:
             expected = "sentence1_binary_parse, sentence_binary_parse or binary_parse"
-            raise DataError(f"missing field, expected {expected}")
+            raise DataError(f"missing field, expected {expected}", there=tuple(record))
         found = [sentence_in(record, name, self.reader) for name in names]
         return LineExample(
             tuple(sentence for sentence, _ in found), fields=tuple(place for _, place in found)

@@ -128,7 +128,7 @@ KINDS = {
             for split in SPLITS
         },
         lambda data: LabelNames(list(DIGITS)),
-        lambda file: ListOpsFormat(),
+        lambda file: ListOpsFormat(file.reader),
         tokenizer="whitespace",
     ),
     "trees": Kind(

@@ -24,6 +24,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Line, Record, Skipped, parse_record
 from spinn_tensor.data_prep.text import PARSE, WITHOUT_PARSE, Sentence, SentenceReader
 
+NO_PARSE = "no parse"  # in a field that is there
 PAIR, SINGLE = ("sentence1", "sentence2"), ("sentence",)
 
 Result = TypeVar("Result")
@@ -63,7 +64,7 @@ def text_field(record: dict[str, Any], field: str) -> str:
     if isinstance(value, str) and value.isascii():  # as nearly all are
         return value
     if field not in record:
-        raise DataError("missing field", field=field)
+        raise DataError("missing field", field=field, there=tuple(record))
     if not isinstance(value, str):
         raise DataError(f"got {type(value).__name__}, expected a string", field=field)
     try:
@@ -114,9 +115,9 @@ def sentence_in(
     for field in fields[:-1]:
         if not is_missing(record.get(field)):
             return reader.read_parse(text_field(record, field), field), field
-    lacks = "no parse" if fields[0] in record else "missing field"
+    lacks = NO_PARSE if fields[0] in record else "missing field"
     if is_missing(record.get(name)) and (name not in record or reader.tokenize is None):
-        raise DataError(lacks, field=fields[0])
+        raise DataError(lacks, field=fields[0], there=() if lacks == NO_PARSE else tuple(record))
     if reader.tokenize is None:
         raise DataError(f"{lacks}; {name} is {WITHOUT_PARSE}", field=fields[0])
     return reader.words(text_field(record, name), name), name
@@ -132,7 +133,7 @@ def sentence_in_field(
     places = (field,) if field.endswith("parse") else sentence_fields(field)
     there = [place for place in places if place in record]
     if not there:
-        raise DataError(f"missing field, expected {' or '.join(places)}")
+        raise DataError(f"missing field, expected {' or '.join(places)}", there=tuple(record))
     place = next((place for place in there if not is_missing(record[place])), there[-1])
     read = reader.read_parse if place.endswith("parse") else reader.read
     return read(text_field(record, place), place), place

@@ -19,6 +19,10 @@ from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.training.config import SECTIONS, kind_of, settable
 
+FIELDS = {
+    "fields": "what records call premise, hypothesis, label and pair_id, or of sentences text, label and sentence_id"
+}
+
 
 class CommandParser(argparse.ArgumentParser):
     """Take whole names of options alone, and answer unknown arguments with the usage of their own subcommand."""
@@ -176,6 +180,13 @@ def on_error(args: argparse.Namespace) -> str:
 def add_notation(parser: argparse._ActionsContainer) -> None:
     """Add what a sentence is where its beginning does not tell."""
     add_settings(parser, "data", ("notation",))
+
+
+def add_fields(parser: argparse._ActionsContainer) -> None:
+    """Add what the fields of records are called, for a model that knows how those it was trained on call them."""
+    add_settings(
+        parser, "data", ("fields",), " (default: as of the records that the model was trained on)", FIELDS
+    )
 
 
 def add_skip_bad(parser: argparse._ActionsContainer) -> None:

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,8 @@ from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import sentence_reader_for, source_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped, parse_record
-from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.record_files import has_records, open_lines
-from spinn_tensor.data_prep.text import WITHOUT_PARSE
+from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped
+from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Part, Reading, encode_to_array, encode_to_shards
 from spinn_tensor.encoding.job import DTYPES, FORMATS
@@ -84,7 +81,6 @@ _NO_FOLDER = """
     .zip
 """
 NO_FOLDER = frozenset((*_NO_FOLDER.split(), *COMPRESSED))
-N_FIELDS = 8  # of a record that are named
 
 Job = tuple[SentenceEncoder, Vocabulary, Path]  # and the input
 
@@ -150,10 +146,7 @@ def run(args: argparse.Namespace) -> int:
     reading = Reading(sentence_reader_for(args, checkpoint, trees is not None), trees)
     job = checkpoint.model.encoder, checkpoint.vocabulary, args.input
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
-    try:
-        encode(args, job, options, reading)
-    except DataError as error:
-        raise _with_fields(error, args.input, options.limits) from None
+    encode(args, job, options, reading)
     if trees is not None and trees.note is not None and made.parser is not None:
         _note(trees.note)
     return 0
@@ -239,20 +232,6 @@ def _device_of(device: str, part: Part) -> str:
     if device != "cuda" or part.n_parts == 1:
         return device
     return f"cuda:{int(os.environ.get('LOCAL_RANK', part.number - 1)) % torch.cuda.device_count()}"
-
-
-def _with_fields(error: DataError, source: Path, limits: Limits) -> DataError:
-    """Return the error; where a record lacks the field, with those that it has, one of which may be meant."""
-    is_missing = error.reason.startswith("missing field") and not error.reason.endswith(WITHOUT_PARSE)
-    if not is_missing or error.line is None or source == STDIN:
-        return error
-    with open_lines(source, limits=limits) as opened:
-        line = next(islice(opened.lines, error.line - 1, None))
-    record = parse_record(line) if isinstance(line, str) else line
-    names = [name[:40] for name, value in record.items() if isinstance(value, str)]
-    there = ", ".join(names[:N_FIELDS]) + (", …" if len(names) > N_FIELDS else "")
-    hint = f"--field names another; the record has {there}" if names else "the record has no text"
-    return DataError(f"{error.reason}; {hint}", path=error.path, line=error.line, field=error.field)
 
 
 def _note(text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_command,
+    add_fields,
     add_inference,
     choose_device,
     given_limits,
@@ -86,6 +87,7 @@ def add_parser(subparsers: Any) -> None:
         help="write a JSON line an example, in the order of its file: file, line, id, gold, predicted, probabilities, "
         "and of each sentence its words and its tree, the model's own where it parses",
     )
+    add_fields(parser)
     add_inference(parser, "for a model that parses, the trees that its own are scored against")
     parser.set_defaults(run=run)
 
@@ -155,12 +157,13 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint, made: TreeSource) ->
         data,
         branching=made.branching,
         notation=args.notation or data.notation,
+        fields=tuple(args.fields or data.fields),
         skip_bad=skip_bad,
         limit=data.limit if is_own else 0,
         **given_limits(args),
     )
     if is_own and data.dev_fraction:
-        for name in ("max_words", "max_line_bytes", "skip_bad", "notation"):
+        for name in ("max_words", "max_line_bytes", "skip_bad", "notation", "fields"):
             if getattr(given, name) != getattr(data, name):
                 option, why = (
                     name.replace("_", "-"),

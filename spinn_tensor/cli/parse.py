@@ -197,13 +197,8 @@ def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
 def _reader(args: argparse.Namespace, tokenizer: Tokenizer, model: Checkpoint | None) -> SentenceReader:
     """Return what reads a sentence: no text where its tree is to be kept."""
     binarize = args.binarize or (DEFAULT_BINARIZE if model is None else model.config.text.binarize)
-    if args.branching == "none":
-        return SentenceReader(binarize=binarize)
-    return SentenceReader(
-        tokenizer.tokenize,
-        binarize,
-        notation="text" if args.tokens else one_notation(args.notation or "auto"),
-    )
+    notation = "text" if args.tokens else one_notation(args.notation or "auto")
+    return SentenceReader(None if args.branching == "none" else tokenizer.tokenize, binarize, notation)
 
 
 def _arguments(args: argparse.Namespace, sentences: Sentences) -> list[Line]:

@@ -16,6 +16,7 @@ from rich.console import Console
 from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_command,
+    add_fields,
     add_inference,
     choose_device,
     given_limits,
@@ -39,6 +40,7 @@ from spinn_tensor.data_prep.corpora.formats import (
     LineFormat,
     PairFields,
     PairFormat,
+    SentenceFields,
     SentenceFormat,
     named_fields,
 )
@@ -96,6 +98,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--field", metavar="NAME", help="sentence models: field of --input that has the parse or text"
     )
+    add_fields(parser)
     add_inference(
         parser, "not for a model that parses for itself", instead=("empty", "a record without a label")
     )
@@ -188,12 +191,14 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped
     made = source_for(args, checkpoint)
     trees = made.text_trees(device)
     reader = sentence_reader_for(args, checkpoint, trees is not None)
-    names = dict(part.split("=", 1) for part in checkpoint.config.text.fields)
-    sentence_id = names.get("sentence_id", SentenceFormat.sentence_id)
-    line_format: LineFormat = SentenceFormat(args.field or names.get("text"), reader, sentence_id)
-    if checkpoint.config.model.task == "pair":
+    names = tuple(args.fields or checkpoint.config.text.fields)
+    if checkpoint.config.model.task == "sentence":
+        own = named_fields(SentenceFields(), names)
+        field = args.field or (own.text if own.text != SentenceFields().text else None)
+        line_format: LineFormat = SentenceFormat(field, reader, own.sentence_id)
+    else:
         labels = LabelNames(list(checkpoint.config.model.labels))
-        fields = named_fields(PairFields(), checkpoint.config.text.fields)
+        fields = named_fields(PairFields(), names)
         line_format = PairFormat(labels, fields, require_label=False, reader=reader)
     words = WordList()
     examples, lines = _read_lines(args, line_format, words, skipped)
@@ -249,7 +254,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("a pair needs both --premise and --hypothesis")
     if [pair, args.sentence is not None, args.input is not None].count(True) != 1:
         raise ConfigError("give --premise and --hypothesis, or --sentence, or --input")
-    for option in ("output", "field", "on_error", "skip_bad", "max_line_bytes"):
+    for option in ("output", "field", "fields", "on_error", "skip_bad", "max_line_bytes"):
         if getattr(args, option) not in (None, False) and args.input is None:
             raise ConfigError(f"--{option.replace('_', '-')} goes with --input")
 
