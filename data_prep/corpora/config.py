@@ -26,7 +26,7 @@ from spinn_tensor.data_prep.text import NOTATIONS, PACKAGED
 from spinn_tensor.data_prep.token_rules import NAMED
 
 _ONLY_FOR = {
-    "fields": ("pairs", "sentences"),
+    "fields": ("pairs", "sentences", "snli", "multinli", "logic"),
     "labels": ("pairs", "sentences"),
     "binary": ("sst",),
     "phrases": ("sst",),
