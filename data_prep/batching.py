@@ -45,9 +45,38 @@ def length_batches(
     tokens: int,  # of a batch at most; a longer row is a batch by itself
     rows: int | None = None,  # of a batch at most
     padded: bool = False,  # each row counts as long as the longest of its batch
+    overhead: int | None = None,  # where padded: rows that a batch costs besides its own; None: any number
 ) -> Iterator[np.ndarray]:
     """Yield the rows of each batch, (B,) int64, the longest first; every row comes exactly once."""
-    return _cut(np.argsort(-lengths, kind="stable"), rows, lengths, tokens, padded)
+    order = np.argsort(-lengths, kind="stable")
+    ends = [len(order)] if overhead is None else _ends_of_like_lengths(lengths[order], overhead)
+    for like in np.split(order, ends[:-1]):
+        yield from _cut(like, rows, lengths, tokens, padded)
+
+
+def _ends_of_like_lengths(
+    lengths: np.ndarray,  # (n,) int64, n >= 0, the longest first
+    overhead: int,
+) -> list[int]:
+    """Cut rows where padding them to one length costs more than another batch; return where each part ends.
+
+    A part of B rows, the longest of which has L, costs L (B + overhead); the sum is the least there is.
+    """
+    first = np.flatnonzero(np.diff(lengths, prepend=0))  # of the rows of each length
+    bounds = np.append(first, len(lengths))
+    least = np.zeros(len(bounds))  # cost of the rows from each bound on
+    following = np.zeros(
+        len(bounds), dtype=np.int64
+    )  # where the part that begins there ends, among the bounds
+    for i in reversed(range(len(first))):
+        costs = lengths[first[i]] * (bounds[i + 1 :] - bounds[i] + overhead) + least[i + 1 :]
+        following[i] = i + 1 + int(costs.argmin())
+        least[i] = costs.min()
+    ends, i = [], 0
+    while i < len(first):
+        i = int(following[i])
+        ends.append(int(bounds[i]))
+    return ends or [0]
 
 
 def _cut(

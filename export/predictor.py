@@ -46,6 +46,7 @@ from spinn_tensor.export.session import open_session
 from spinn_tensor.text_model import BATCH, TextModel, TreeMaker
 
 TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sentences may have any length
+OVERHEAD = 6  # sentences that a batch costs besides its own, measured at H = 300 on one core
 
 
 class OnnxPredictor(TextModel):
@@ -174,7 +175,9 @@ class OnnxPredictor(TextModel):
         """Yield rows and their outputs of each batch, the longest sentences first; each row once."""
         longer = np.maximum.reduce([lengths(side) for side in sides])
         # all sides are padded to the longest
-        for rows in length_batches(len(sides) * longer, tokens=TOKENS, rows=batch_size, padded=True):
+        overhead = None if self.exported.tables == "forest" else OVERHEAD  # a forest is not padded
+        n_tokens = len(sides) * longer
+        for rows in length_batches(n_tokens, tokens=TOKENS, rows=batch_size, padded=True, overhead=overhead):
             inputs = graph_inputs([take(side, rows) for side in sides], self.exported.tables)
             yield rows, self._session.run(outputs, inputs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -122,3 +122,20 @@ def test_a_corpus_of_long_sentences_is_scored_in_small_batches(of_pairs: bool) -
     assert max(len(batch.sentences.token_ids) for _, batch in found) <= BATCH_TOKENS
     probabilities = predict_probabilities(model, corpus)
     assert_close(probabilities, predict_probabilities(model, corpus, batch_size=1))
+
+
+@given(lengths=st.lists(st.integers(1, 9), max_size=8), overhead=st.integers(0, 5))
+def test_rows_are_parted_by_length_at_the_least_cost(lengths: list[int], overhead: int) -> None:
+    """Held against all ways to cut the sorted rows."""
+    rows = np.array(lengths, dtype=np.int64)
+    batches = list(length_batches(rows, tokens=1000, padded=True, overhead=overhead))
+    assert np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *batches])).tolist() == list(range(len(rows)))
+    in_order = sorted(lengths, reverse=True)
+
+    def cost(parts: list[list[int]]) -> int:
+        return sum(max(part) * (len(part) + overhead) for part in parts if part)
+
+    cuts = [combinations(range(1, len(lengths)), n) for n in range(len(lengths) + 1)]
+    every = [np.split(np.array(in_order), cut) for some in cuts for cut in some]
+    least = min((cost([part.tolist() for part in parts]) for parts in every), default=0)
+    assert cost([rows[batch].tolist() for batch in batches]) == least

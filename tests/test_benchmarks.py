@@ -49,9 +49,10 @@ QUICK = {
     "vectors": ([], "| word2vec binary |"),
     "corpora": ([], "| peak memory, MB | "),
     "export": ([], "| pairs | 1 | 4 | 14 |"),
+    "serve": ([], "| spinn serve | 4 | "),
     "gpu": (["--device", "cpu", "--workers", "1"], "| spinn-pi | float32 | 16 | 40 of 40 |"),
 }
-SLOW = "export", "compiled", "gpu", "bulk"  # which compile, or start processes
+SLOW = "export", "compiled", "gpu", "bulk", "serve"  # which compile, or start processes
 ON_SNLI = [name for name in QUICK if name not in ("vectors", "export")]
 
 
@@ -66,7 +67,9 @@ def pairs_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def module_of(name: str) -> ModuleType:
-    if name == "export":
+    if name == "serve":
+        pytest.importorskip("uvicorn")
+    if name in ("export", "serve"):
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     return import_module(f"benchmarks.{name}")

@@ -49,6 +49,7 @@ class Batcher:
         self._run, self._max_tokens, self._on_batch = run, max_tokens, on_batch
         self._loop = asyncio.get_running_loop()
         self._arrived: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None ends it
+        self._just_come: list[Job] = []  # in this turn of the event loop
         self._held: deque[Job] = deque()  # came before, and are still to run
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
@@ -57,7 +58,7 @@ class Batcher:
     @property
     def n_waiting(self) -> int:
         """Count the jobs that wait, about."""
-        return self._arrived.qsize() + len(self._held)
+        return self._arrived.qsize() + len(self._held) + len(self._just_come)
 
     @property
     def is_alive(self) -> bool:
@@ -67,11 +68,19 @@ class Batcher:
     async def submit(self, kind: str, examples: Sequence[Any], n_tokens: int) -> Done:
         """Return the results of the examples; whoever is cancelled while it waits is not run."""
         future: asyncio.Future[Done] = self._loop.create_future()
-        self._arrived.put(Job(kind, examples, n_tokens, future, time.perf_counter()))
+        if not self._just_come:  # the thread would begin with the first of those that come at once
+            self._loop.call_soon(self._hand_over)
+        self._just_come.append(Job(kind, examples, n_tokens, future, time.perf_counter()))
         return await future
+
+    def _hand_over(self) -> None:
+        for job in self._just_come:
+            self._arrived.put(job)
+        self._just_come.clear()
 
     async def close(self) -> None:
         """Run what waits, and end the thread."""
+        self._hand_over()
         self._arrived.put(None)
         await asyncio.to_thread(self._thread.join)
 
