@@ -45,7 +45,9 @@ def request(path: str, body: Any) -> bytes:
 class _Client(asyncio.Protocol):
     """Send requests over one connection, the next one when the last is answered."""
 
-    def __init__(self, take: Callable[[], int | None], requests: Sequence[bytes], tally: _Tally) -> None:
+    def __init__(
+        self, take: Callable[[], tuple[int, float] | None], requests: Sequence[bytes], tally: _Tally
+    ) -> None:
         self._take, self._requests, self._tally = take, requests, tally
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._got, self._body_at, self._length = bytearray(), 0, 0
@@ -55,14 +57,21 @@ class _Client(asyncio.Protocol):
         self._next()
 
     def _next(self) -> None:
-        number = self._take()
-        if number is None:
+        taken = self._take()
+        if taken is None:
             self._transport.close()
             if not self.done.done():
                 self.done.set_result(None)
             return
-        self._number, self._begin = number, time.perf_counter()
-        self._transport.write(self._requests[number % len(self._requests)])
+        self._number, wait = taken
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._send)
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        self._begin = time.perf_counter()
+        self._transport.write(self._requests[self._number % len(self._requests)])
 
     def data_received(self, data: bytes) -> None:
         self._got += data
@@ -117,12 +126,14 @@ def closed_loop(
         loop = asyncio.get_running_loop()
         tally, begin, n_begun = _Tally(check), time.perf_counter(), 0
 
-        def take() -> int | None:
+        def take() -> tuple[int, float] | None:
+            """Return the number of the next request, and how long to wait before it."""
             nonlocal n_begun
-            if n_begun == n_requests or time.perf_counter() - begin > seconds:
+            now = time.perf_counter() - begin
+            if n_begun == n_requests or now > seconds:
                 return None
             n_begun += 1
-            return n_begun - 1
+            return n_begun - 1, (n_begun - 1) / rate - now
 
         made = [
             await loop.create_connection(lambda: _Client(take, requests, tally), host, port)
