@@ -80,6 +80,16 @@ def test_what_waits_goes_together_up_to_the_budget_the_first_to_come_first() -> 
     ]
 
 
+def test_what_comes_at_once_is_one_batch_though_the_thread_is_idle() -> None:
+    runner = Recorder()
+
+    async def body(batcher: Batcher) -> None:
+        await asyncio.gather(*(batcher.submit("a", [number], 1) for number in range(5)))
+
+    run(body, runner)
+    assert runner.batches == [[0, 1, 2, 3, 4]]
+
+
 def test_a_job_is_never_split_and_one_that_is_too_large_runs_alone() -> None:
     runner = Recorder()
 

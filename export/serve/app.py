@@ -83,7 +83,7 @@ class Endpoint:
                 raise overloaded()
             service.n_active += 1
             try:
-                given = await self._answer(call, receive)
+                given = await self._answer(call, scope, receive)
             finally:
                 service.n_active -= 1
             service.metrics.request_success.labels(call.method).inc()
@@ -96,22 +96,24 @@ class Endpoint:
         except Exception:
             logger.exception("a request failed")
             await _refuse(scope, send, Refused(500, "Backend", "internal error"))
+        finally:
+            service.metrics.request_count.labels(call.method).inc()
 
-    async def _answer(self, call: Call, receive: Receive) -> Any:
+    async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Any:
         route = self._route()
-        body = await _body(receive, call.service.settings.payload_limit)
+        body = await _body(scope, receive, call.service.settings.payload_limit)
         try:
             asked = msgspec.json.decode(body, type=route.asked)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid(f"the body is not what {route.path} takes: {error}") from None
-        return await _unless_gone(receive, call, partial(route.answer, call, asked))
+        return await _unless_gone(receive, partial(route.answer, call, asked))
 
 
 class _Gone(Exception):
     """Raised where nobody waits for the answer any more."""
 
 
-async def _unless_gone(receive: Receive, call: Call, answer: Callable[[], Any]) -> Any:
+async def _unless_gone(receive: Receive, answer: Callable[[], Any]) -> Any:
     """Await an answer. Raises _Gone as soon as its client has gone, and cancels what it waits for."""
     this, watch, gone = asyncio.current_task(), None, False
     assert this is not None
@@ -129,9 +131,7 @@ async def _unless_gone(receive: Receive, call: Call, answer: Callable[[], Any]) 
 
     timer = asyncio.get_running_loop().call_later(WATCH_AFTER, begin)
     try:
-        given = await answer()
-        call.service.metrics.request_count.labels(call.method).inc()
-        return given
+        return await answer()
     except asyncio.CancelledError:
         if gone:
             raise _Gone from None
@@ -142,9 +142,14 @@ async def _unless_gone(receive: Receive, call: Call, answer: Callable[[], Any]) 
             watch.cancel()
 
 
-async def _body(receive: Receive, limit: int) -> bytes:
-    """Return the body of a request. Raises Refused as soon as it is too large."""
-    parts, n_bytes, more = [], 0, True
+async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return the body of a request. Raises Refused as soon as it is too large, or is said to be."""
+    parts, more = [], True
+    n_bytes = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+    too_large = Refused(413, "Validation", f"the body is larger than {limit:,} bytes", "payload")
+    if n_bytes > limit:
+        raise too_large
+    n_bytes = 0
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -153,7 +158,7 @@ async def _body(receive: Receive, limit: int) -> bytes:
         n_bytes += len(parts[-1])
         more = message.get("more_body", False)
         if n_bytes > limit:
-            raise Refused(413, "Validation", f"the body is larger than {limit:,} bytes", "payload")
+            raise too_large
     return b"".join(parts)
 
 

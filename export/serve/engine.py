@@ -102,6 +102,7 @@ class Engine:
         words = self.model.tokenizer.vocabulary.tokens[2:] or ("a",)
         sentences = [right_branching([words[i % len(words)] for i in range(n)]) for n in (1, 7, 30)]
         self.read("( A dog )", "warm-up")
+        self.encoding("A dog", "warm-up")
         for kind in self.kinds:
             n_sides = self.n_sides if kind == "classify" else 1
             for some in (sentences, sentences[:1]):

@@ -34,6 +34,7 @@ from spinn_tensor.export.serve.metrics import FOLDER
 from spinn_tensor.export.serve.settings import ServeSettings
 
 BACKLOG = 4_096  # connections that wait to be accepted
+DRAIN = 60  # seconds after a signal in which clients must have read their answers
 HEALTH_CHECK = 30  # seconds in which a worker must answer its supervisor
 TOO_SLOW = Refused(408, "Validation", "the request did not arrive in time")
 
@@ -50,6 +51,7 @@ class Protocol(HttpToolsProtocol):
     """Cut off whoever sends nothing, or a request too slowly, which uvicorn would wait for."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _previous: Any = None  # what handled the request before, whose answer says nothing of this one
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first byte as long as for that of another request."""
@@ -62,6 +64,7 @@ class Protocol(HttpToolsProtocol):
         """Begin to count."""
         super().on_message_begin()
         self._stop_counting()
+        self._previous = self.cycle
         seconds = getattr(self.config, "request_timeout", Config.request_timeout)
         self._deadline = self.loop.call_later(seconds, self._too_slow)
 
@@ -83,7 +86,7 @@ class Protocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         if self.transport.is_closing():
             return
-        if self.cycle is None or not self.cycle.response_started:
+        if self.cycle is self._previous or not self.cycle.response_started:
             body = orjson.dumps(TOO_SLOW.body(""))
             head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
                 body
@@ -131,6 +134,7 @@ def serve(settings: ServeSettings) -> int:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
+        timeout_graceful_shutdown=DRAIN,
         workers=settings.workers,
         timeout_worker_healthcheck=HEALTH_CHECK,
     )
