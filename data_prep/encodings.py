@@ -16,6 +16,17 @@ _MARKS = {  # the first that fits: the mark of UTF-32 begins as one of UTF-16 do
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_NO_TEXT = {  # what begins so
+    b"\x28\xb5\x2f\xfd": "packed by Zstandard, which is not read: unpack it",
+    b"7z\xbc\xaf\x27\x1c": "packed by 7-Zip, which is not read: unpack it",
+    b"Rar!\x1a\x07": "packed by RAR, which is not read: unpack it",
+    b"\x1f\x8b": "packed by gzip: its name should end in .gz",
+    b"BZh": "packed by bzip2: its name should end in .bz2",
+    b"\xfd7zXZ\x00": "packed by xz: its name should end in .xz",
+    b"PK\x03\x04": "a .zip file or a document of an office program, expected text",
+    b"\x93NUMPY": "an array of NumPy, expected text",
+    b"%PDF-": "a PDF, expected text",
+}
 
 
 def first_bytes(file: IO[bytes]) -> bytes:
@@ -26,9 +37,12 @@ def first_bytes(file: IO[bytes]) -> bytes:
 def in_utf8(file: IO[bytes]) -> IO[bytes]:
     """Return the file itself, or what gives its text in UTF-8 where a byte order mark says that it is UTF-16 or UTF-32.
 
-    Raises DataError for what looks like UTF-16 without a mark; what is read raises it for text that is none.
+    Raises DataError for what is of another kind, or looks like UTF-16 without a mark; what is read raises it for text
+    that is none.
     """
     head = first_bytes(file)
+    if kind := next((kind for mark, kind in _NO_TEXT.items() if head.startswith(mark)), None):
+        raise DataError(kind)
     if encoding := next((name for mark, name in _MARKS.items() if head.startswith(mark)), None):
         return io.BufferedReader(_Recoded(file, encoding))
     if head[:2].count(0) == 1:

@@ -37,6 +37,7 @@ Line = str | Record  # text, JSON that is not read yet, or a record
 
 
 BLANK = "a blank line"  # as a reason of `Skipped`
+NOT_UTF_8 = "not UTF-8 text (of Windows? iconv -f cp1252 -t utf-8 makes it)"
 STDIN = Path("/dev/stdin")
 N_PLACES = 3  # of each reason that `Skipped` keeps
 COMPRESSED = {
@@ -268,7 +269,7 @@ def _decoded(line: bytes, is_first: bool, limits: Limits) -> str:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text") from error
+        raise DataError(NOT_UTF_8) from error
     return text.removeprefix("\ufeff") if is_first else text  # a byte order mark is none of the text
 
 
@@ -277,7 +278,8 @@ def _reason(path: StrPath, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file" if folder.is_dir() else f"no such folder: {folder}"
     if isinstance(error, IsADirectoryError):
-        return "a folder, expected a file"
+        hint = "; name those in it" if any(Path(path).glob("*.parquet")) else ""
+        return f"a folder, expected a file{hint}"
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 

@@ -32,8 +32,9 @@ def is_nltk_tree(given: Any) -> bool:
 
 
 def is_one(given: Any) -> bool:
-    """Tell whether it is one sentence; a list of strings is as many sentences, and words only among others."""
-    return isinstance(given, str) or is_document(given) or is_nltk_tree(given)
+    """Tell whether it is one sentence, or a missing one; a list of strings is as many, and words only among others."""
+    is_missing = given is None or isinstance(given, float)
+    return isinstance(given, str) or is_missing or is_document(given) or is_nltk_tree(given)
 
 
 def sentences_of(given: Any) -> list[Any]:
@@ -70,7 +71,7 @@ def _word(word: Any, position: int) -> str:
         raise DataError("expected a word without blanks", token=(position, word))
     if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
         raise DataError("half of a surrogate pair", token=(position, word))
-    return TREEBANK_BRACKETS.get(word, word)
+    return TREEBANK_BRACKETS.get(word, str(word))  # one of NumPy's is shown as such
 
 
 def penn_tree(tree: Any) -> PennTree:

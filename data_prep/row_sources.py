@@ -19,6 +19,7 @@ N_ROWS = 1024  # that are Python objects at a time
 HUB = "hf:/"  # of hf://, as `pathlib` leaves it
 _DICT = "dataset_dict.json"
 _DATASET = ("state.json", "dataset_info.json", _DICT)  # of which `save_to_disk` writes one
+_HUB_BEGIN = re.compile(r"hf:/+")
 _HUB_NAME = re.compile(r"hf:/+([\w.-]+/[\w.-]+|[\w.-]+)(?:/([\w.-]+))?:([\w.-]+)")
 
 
@@ -185,10 +186,13 @@ def _from_hub(name: StrPath) -> Any:
     import datasets
 
     if not (found := _HUB_NAME.fullmatch(os.fspath(name))):
-        raise DataError("expected hf://NAME:SPLIT, or hf://NAME/CONFIG:SPLIT", path=name)
+        shown = _HUB_BEGIN.sub("hf://", os.fspath(name))
+        raise DataError("expected hf://NAME:SPLIT, or hf://NAME/CONFIG:SPLIT", path=shown)
     dataset, config, split = found.groups()
     try:
         return datasets.load_dataset(dataset, config, split=split)
     except Exception as error:  # of the network, the hub, or for a name that it does not have
         first = str(error).strip().partition("\n")[0]
-        raise DataError(f"cannot be loaded: {first}", path=name) from error
+        raise DataError(
+            f"cannot be loaded: {first}", path=_HUB_BEGIN.sub("hf://", os.fspath(name))
+        ) from error

@@ -26,6 +26,7 @@ from spinn_tensor.data_prep.trees import Tree, parse_binary, right_branching
 PARSE = "binary_parse"  # what the name of a field with a parse ends in
 PACKAGED = "packaged"  # the name of the parser that comes with the package
 WITHOUT_PARSE = "text without a parse: --parser packaged or --branching makes trees"
+PERHAPS_TEXT = "if it is no tree, notation says text"
 Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`
 Notation = Literal["auto", "text", "parses"]
 NOTATIONS: tuple[Notation, ...] = get_args(Notation)
@@ -148,6 +149,9 @@ def tree_of(sentence: Sentence, field: str | None = None) -> Tree:
     try:
         return parse_binary(sentence)
     except DataError as error:
-        is_text = not (field or "").endswith(PARSE) and notation_of(sentence) == "text"
-        reason = f"{error.reason}; {WITHOUT_PARSE}" if is_text else error.reason
+        is_parse = (field or "").endswith(PARSE)
+        is_text = not is_parse and notation_of(sentence) == "text"
+        is_over = not is_parse and error.reason.startswith("after the end")  # as of ( Applause ) ( Laughter )
+        hint = WITHOUT_PARSE if is_text else PERHAPS_TEXT if is_over else ""
+        reason = f"{error.reason}; {hint}" if hint else error.reason
         raise DataError(reason, field=field, token=error.token) from None

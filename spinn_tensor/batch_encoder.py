@@ -49,6 +49,9 @@ class BatchEncoder(LazyPipeline):
         self.column, self.output = column, output
         self.normalize_embeddings, self.on_error = normalize_embeddings, on_error
 
+    def __repr__(self) -> str:
+        return f"BatchEncoder({str(self.path_or_hub_id)!r}, column={self.column!r}, output={self.output!r})"
+
     def __call__(
         self,
         batch: Mapping[str, Iterable[Any]],  # lists or arrays of n values by column

@@ -125,9 +125,9 @@ def unknown_words(trees: list[Tree], columns: SentenceColumns) -> list[tuple[str
 
 
 def warn_of_unknown(trees: list[Tree], columns: SentenceColumns) -> None:
-    """Issue a DataWarning where more than a tenth of the words are unknown."""
+    """Issue a DataWarning where more than a tenth of the words are unknown, and more than one, or all are."""
     n_words, n_unknown = len(columns.token_ids), int((columns.token_ids == UNKNOWN_ID).sum())
-    if n_unknown <= MANY_UNKNOWN * n_words:
+    if n_unknown <= MANY_UNKNOWN * n_words or (n_unknown == 1 and n_words > 1):
         return
     words = dict.fromkeys(word for words in unknown_words(trees, columns) for word in words)
     first = ", ".join(map(repr, list(words)[:3])) + (", ..." if len(words) > 3 else "")

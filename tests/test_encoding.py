@@ -13,6 +13,7 @@ from spinn_tensor import ConfigError
 from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import NOT_UTF_8
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import parse_binary
@@ -111,7 +112,7 @@ def test_rows_are_the_lines(shard_size: int, tmp_path: Path) -> None:
     assert len(got) == manifest["count"] == 7
     for name, numbers in {"left_out": [5, 6], "nan_lines": [2, 3, 7, 9]}.items():
         assert [line for entry in manifest["shards"] for line in entry[name]] == numbers
-    assert manifest["skipped"] == {"a blank line": 2, "a node with one child": 1, "not UTF-8 text": 1}
+    assert manifest["skipped"] == {"a blank line": 2, "a node with one child": 1, NOT_UTF_8: 1}
     array = encode_to_array(encoder_of(), VOCABULARY, source, EncodingOptions(on_error="nan"))
     np.testing.assert_array_equal(np.isnan(array.encodings), np.isnan(got))
     assert (array.left_out.tolist(), array.nan_lines.tolist()) == ([5, 6], [2, 3, 7, 9])

@@ -15,6 +15,7 @@ from spinn_tensor.data_prep.corpora import PairFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
     N_PLACES,
+    NOT_UTF_8,
     Skipped,
     atomic_write,
     open_text,
@@ -114,6 +115,8 @@ def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
         ("a.txt.bz2", packed(b"abc\n" * 9, ".bz2")[:20], "a.txt.bz2:1: truncated"),
         ("a.txt.xz", packed(b"abc\n" * 9, ".xz")[:20], "a.txt.xz:1: truncated"),
         ("a.txt", b"one\n\xff\xfe\n", "a.txt:2: not UTF-8 text"),
+        ("a.txt", b"\x28\xb5\x2f\xfd..", "a.txt: packed by Zstandard"),
+        ("a.txt", gzip.compress(b"abc\n", mtime=0), "a.txt: packed by gzip: its name should end in .gz"),
         ("a.zip", b"PK\x03\x04 cut short", "a.zip: truncated or not a .zip file"),
     ],
 )
@@ -190,7 +193,7 @@ def test_a_line_that_is_not_utf_8_with_skip_bad_is_one_bad_line(tmp_path: Path, 
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     skipped = Skipped()
     assert list(read_examples(path, even, skip_bad=True, skipped=skipped)) == [2, 6, *[8] * 9_999, 10]
-    assert skipped == {"not UTF-8 text": 2}
+    assert skipped == {NOT_UTF_8: 2}
     with pytest.raises(DataError, match=f"{name}:2: not UTF-8 text"):
         list(read_examples(path, even))
 
@@ -365,4 +368,4 @@ def test_a_line_that_is_not_utf_8_has_a_place(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"( a b )\n\xff\n")
     skipped = Skipped()
     list(read_examples(tmp_path / "a", parse, skip_bad=True, skipped=skipped))
-    assert skipped.places == {"not UTF-8 text": [f"{tmp_path}/a:2"]}
+    assert skipped.places == {NOT_UTF_8: [f"{tmp_path}/a:2"]}

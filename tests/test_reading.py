@@ -32,7 +32,7 @@ from spinn_tensor.data_prep.corpora.read import (
     read_line_examples,
 )
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped
+from spinn_tensor.data_prep.files import NOT_UTF_8, Skipped
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
@@ -200,7 +200,7 @@ def test_lines_without_a_sentence_are_named(tmp_path: Path) -> None:
         (1, 4, [2, 3]),
         (5, 2, [5]),
     ]
-    assert skipped == {"a node with one child": 1, "not UTF-8 text": 1}
+    assert skipped == {"a node with one child": 1, NOT_UTF_8: 1}
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])

@@ -61,7 +61,10 @@ def test_names_of_classes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="several: holds several datasets, train: name one"):
         records_in(tmp_path / "several")
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="none: a folder, expected a file"):
+    with pytest.raises(DataError, match=r"none: a folder, expected a file$"):
+        records_in(tmp_path / "none")
+    (tmp_path / "none" / "train-00000-of-00002.parquet").touch()
+    with pytest.raises(DataError, match=r"none: a folder, expected a file; name those in it$"):
         records_in(tmp_path / "none")
 
 

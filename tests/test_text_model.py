@@ -210,12 +210,16 @@ def test_what_has_no_order_or_is_a_table_is_refused(pipeline) -> None:
         ({"text": KNOWN}, "got a table"),
         (set(KNOWN), "got a set, whose sentences have no order"),
         (b"a dog", "got bytes, expected a sentence or a list"),
-        (None, "got NoneType, expected a sentence or a list"),
         (np.array("a dog"), "got ndarray, expected"),
         (7, "got int, expected"),
     ):
         with pytest.raises(DataError, match=f"^sentences: {message}"):
             pipeline.encode(given)
+    for missing in (None, float("nan")):  # one sentence, as `Series.apply` gives it
+        with pytest.raises(DataError, match=r"got (NoneType|a missing value)"):
+            pipeline.encode(missing)
+        with pytest.warns(DataWarning, match="1 of 1 sentences cannot be used"):
+            assert np.isnan(pipeline.encode(missing, on_error="nan")).all()
 
 
 BAD = [KNOWN[0], "", KNOWN[1], float("nan"), None, "( ( a dog )", KNOWN[2]]
@@ -344,6 +348,9 @@ def test_many_unknown_words_are_warned_of(pipeline) -> None:
         with pytest.warns(DataWarning, match=message) as caught:
             method(exactly_a_tenth.replace("a dog", "a okapi"))
         assert caught[0].filename == __file__
+        method("the zebra")  # one word of a short sentence
+        with pytest.warns(DataWarning, match="1 of 1 words"):
+            method("zebra")
 
 
 def test_a_batch_encoder_and_a_transformer_keep_their_rows(tmp_path) -> None:
