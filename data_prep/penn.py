@@ -31,6 +31,7 @@ TRACE = "-NONE-"  # the tag of a word that is not there: what was moved, or left
 LABEL = r"[A-Z0-9$.,:`'#-][^\s()]*"
 # the outer bracket, which may be without a label, and what follows it in its line
 _BEGINS_TREE = re.compile(rf"\((?:\s*$|(?:\s*\()?{LABEL}\s*(?:\(|$))")
+_WORD = re.compile(rf"\({LABEL}[ \t]+[^\s()]+\)")  # with its tag
 _SYMBOL = re.compile(r"[()]|[^() \t\r\n]+")
 _ROOT, _UNLABELLED = "ROOT", "X"  # of binary trees, when they are written
 
@@ -239,15 +240,18 @@ class Continued(str):
 def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
     """Yield lines, those of a tree that goes over several as one, and `Continued` for the others of it.
 
-    A tree goes on in lines that begin with a blank or a closing bracket, until its brackets are closed. What is longer
-    than the limit is left as it is then: a tree that is never closed. Blank lines after a tree of several lines set it
-    apart from the next one, and are `Continued`, too.
+    Until its brackets are closed, a tree goes on in lines that begin with a blank, a closing bracket or a word with its
+    tag, and in those that close more brackets than they open: all others begin anew, so that a tree that is never closed
+    takes nothing with it. What is longer than the limit is left as it is then. Blank lines after a tree of several lines
+    set it apart from the next one, and are `Continued`, too.
     """
     tree: list[str] = []
     depth = n_characters = 0
     is_after_tree = False  # of several lines
     for line in lines:
-        goes_on = line[:1] in (" ", "\t", ")") and not line.isspace()
+        goes_on = not line.isspace() and (
+            line[:1] in (" ", "\t", ")") or line.count(")") > line.count("(") or _WORD.match(line) is not None
+        )
         if tree and not (goes_on and depth > 0 and n_characters < max_characters):
             yield from _as_one_line(tree)
             is_after_tree = len(tree) > 1

@@ -115,8 +115,8 @@ def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
         ("a.txt.bz2", packed(b"abc\n" * 9, ".bz2")[:20], "a.txt.bz2:1: truncated"),
         ("a.txt.xz", packed(b"abc\n" * 9, ".xz")[:20], "a.txt.xz:1: truncated"),
         ("a.txt", b"one\n\xff\xfe\n", "a.txt:2: not UTF-8 text"),
-        ("a.txt", b"\x28\xb5\x2f\xfd..", "a.txt: packed by Zstandard"),
-        ("a.txt", gzip.compress(b"abc\n", mtime=0), "a.txt: packed by gzip: its name should end in .gz"),
+        ("a.txt", b"\x28\xb5\x2f\xfd..", "packed by Zstandard"),
+        ("a.txt", gzip.compress(b"abc\n", mtime=0), "packed by gzip: its name should end in .gz"),
         ("a.zip", b"PK\x03\x04 cut short", "a.zip: truncated or not a .zip file"),
     ],
 )

@@ -192,6 +192,21 @@ def test_trees_over_several_lines(tmp_path: Path) -> None:
     assert skipped.places == {next(iter(skipped)): [f"{tmp_path}/a.mrg:10"] * 2}
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["(S (NP (DT The)", "(NN dog))", "(VP (VBZ barks)))"],
+        ["(S", "(NP (DT The) (NN dog)) (VP (VBZ barks)))"],
+        ["(S (NP (DT The) (NN", "dog)) (VP (VBZ barks)))"],
+    ],
+)
+def test_lines_that_are_not_indented(lines: list[str]) -> None:
+    whole = " ".join(lines)
+    joined = list(join_trees([line + "\n" for line in [*lines, DOG, lines[0], DOG, "text"]], 1000))
+    assert [line.strip() for line in joined if line.strip()] == [whole, DOG, lines[0], DOG, "text"]
+    assert len(joined) == len(lines) + 4
+
+
 def test_blank_lines_between_trees_of_several_lines_are_no_lines() -> None:
     """So that row i is tree i; after a tree of one line, as after text, a blank line is a line."""
     several = ["(S (NP a)\n", "  (VP b))\n", "\n", "\n"]
