@@ -20,8 +20,9 @@ scripts/parse_comparison.py of nyu-mll/spinn), with one difference: there a sent
 induction since Klein (2005) leaves trivial brackets out; Kim, Dyer & Rush (ACL 2019) take the mean without them.
 
 **Punctuation.** EVALB leaves out words whose tag is , : `` '' or . before it counts; `is_punctuation` does so by the
-tags of a Penn tree and, where there are none, by the tokens that have these tags in the Treebank. A binary tree without
-some of its words is a binary tree again, and all of the above holds.
+tags of a Penn tree, other treebanks' among them, and, where there are none, by the tokens that have these tags in the
+Treebank, or are Unicode's punctuation beyond ASCII. A binary tree without some of its words is a binary tree again, and
+all of the above holds.
 
 **Trees as they are.** Trees of a treebank have phrases of more than two words that are not split further, and a binary
 tree that is right about all of them has brackets inside them that nobody marked. So their own brackets are compared,
@@ -48,6 +49,7 @@ them; M = sum of 2N-1, C = sum of N-1. Where there is nothing to average a score
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
@@ -62,8 +64,8 @@ from spinn_tensor.data_prep.penn import PennTree
 from spinn_tensor.data_prep.tables.trace import trace_stack
 from spinn_tensor.data_prep.trees import Tree
 
-# the tags that EVALB leaves out, and words that have them
-PUNCTUATION_TAGS = frozenset((",", ":", "``", "''", "."))
+# the tags that EVALB leaves out, those of other treebanks (Chinese, French, TIGER, UD), and words that have the first
+PUNCTUATION_TAGS = frozenset((",", ":", "``", "''", ".", "PU", "PONCT", "$,", "$.", "$(", "PUNCT"))
 MARKS = frozenset((",", ":", ";", "-", "--", "...", "`", "``", "''", '"', ".", "!", "?"))
 _OUTERMOST = frozenset(("", "ROOT", "TOP", "S1"))
 
@@ -159,9 +161,14 @@ def is_punctuation(tree: Tree) -> list[bool]:  # N
     """Tell which words of a tree EVALB leaves out: by their tags, or where they have none by themselves."""
     tags = ("",) * tree.n_tokens if tree.penn is None else tree.penn.tags
     return [
-        tag in PUNCTUATION_TAGS if tag else token in MARKS
+        tag in PUNCTUATION_TAGS if tag else token in MARKS or _is_mark(token)
         for token, tag in zip(tree.tokens, tags, strict=True)
     ]
+
+
+def _is_mark(token: str) -> bool:
+    """Tell whether a word is nothing but punctuation of other writing than ASCII's, whose marks are EVALB's."""
+    return not token.isascii() and all(unicodedata.category(character)[0] == "P" for character in token)
 
 
 def phrase_scores(

@@ -240,10 +240,10 @@ class Continued(str):
 def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
     """Yield lines, those of a tree that goes over several as one, and `Continued` for the others of it.
 
-    Until its brackets are closed, a tree goes on in lines that begin with a blank, a closing bracket or a word with its
-    tag, and in those that close more brackets than they open: all others begin anew, so that a tree that is never closed
-    takes nothing with it. What is longer than the limit is left as it is then. Blank lines after a tree of several lines
-    set it apart from the next one, and are `Continued`, too.
+    Until its brackets are closed, a tree goes on in lines that begin with a blank, a closing bracket or a word with
+    its tag, and in those that close more brackets than they open: all others begin anew, so that a tree that is never
+    closed takes nothing with it. What is longer than the limit is left as it is then. Blank lines after a tree of
+    several lines set it apart from the next one, and are `Continued`, too.
     """
     tree: list[str] = []
     depth = n_characters = 0

@@ -75,6 +75,7 @@ _FIRST_HALF = (
     r"|'t(?=(?:is|was)\z))"
 )
 LOWERCASE = {"type": "Lowercase"}  # as the last normalizer: the vocabulary is in lower case
+_SAMPLE = "Ä dog barks."
 OWN = {"type": "Fuse"}  # the decoder of rules of one's own
 TREEBANK_BRACKETS = {"(": "-LRB-", ")": "-RRB-"}  # of trees; the others are words like any
 
@@ -171,8 +172,8 @@ def read_rules(name_or_path: StrPath) -> Rules:
     """Return the rules of a name of `NAMED`, or those in a `tokenizer.json` of HF `tokenizers`.
 
     Of a file its normalizer and pre-tokenizer are taken, which make words. Pieces of words, which its model may make of
-    them, are not: the leaves of a tree are words. Raises DataError for a file that has no pre-tokenizer, or that
-    `tokenizers` cannot read.
+    them, are not: the leaves of a tree are words. Raises DataError for a file that has no pre-tokenizer or one that
+    makes no words, and for one that `tokenizers` cannot read.
     """
     if name_or_path in NAMED:
         return NAMED[str(name_or_path)]
@@ -186,7 +187,14 @@ def read_rules(name_or_path: StrPath) -> Rules:
         normalizers = [{"type": "Sequence", "normalizers": normalizers}]
     rules = Rules("own", normalizers, content["pre_tokenizer"])
     try:
-        rules.backend(Vocabulary.build([]))
+        backend = rules.backend(Vocabulary.build([]))
     except DataError as error:
         raise error.at(path=name_or_path) from error.__cause__
+    text = backend.normalizer.normalize_str(_SAMPLE)
+    for token, _ in backend.pre_tokenizer.pre_tokenize_str(text):
+        if token not in text or " " in token:  # as GPT-2's bytes and SentencePiece's blanks
+            reason = (
+                f"makes {token!r} of {_SAMPLE!r}; expected one that makes words, as they stand in the text"
+            )
+            raise DataError(reason, path=name_or_path, field="pre_tokenizer")
     return rules

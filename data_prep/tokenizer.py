@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from functools import cached_property, lru_cache
@@ -22,6 +23,7 @@ from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, Vocabulary
 if TYPE_CHECKING:
     import tokenizers
 
+_BLANK = re.compile(r"[ \t\r\n]")
 # English repeats its words: one that was seen is looked up instead of split again. The bounds keep this to some 10 MB.
 _N_REMEMBERED = 1 << 15
 _LONGEST_REMEMBERED = 40
@@ -93,6 +95,10 @@ class Tokenizer:
                 self.rules.bracket(token, position) if token in "()" else token
                 for position, token in enumerate(tokens, start=1)
             )
+        if self.rules.name == "own":
+            for position, token in enumerate(tokens, start=1):
+                if _BLANK.search(token):
+                    raise DataError("a blank in a word, which no tree can hold", token=(position, token))
         return tokens
 
     def save(self, path: StrPath) -> None:

@@ -144,6 +144,15 @@ def test_punctuation_is_told_by_tags_else_by_words() -> None:
     tagged = penn("(S (NP (NN .) (NN a)) (: -) (POS '') (NP b ;))")
     assert is_punctuation(tagged) == [False, False, True, False, False, True]
     assert is_punctuation(parse_binary("( a ( -- ( 's ( b ! ) ) ) )")) == [False, True, False, False, True]
+    assert is_punctuation(parse_binary("( « ( 狗 ( ， ( é ( ¿a 。 ) ) ) ) )")) == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert is_punctuation(penn("(IP (NN 狗) (PU 。))")) == [False, True]
 
 
 # Another parser's trees, the treebank's, and what EVALB counts with COLLINS.prm: brackets that match, predicted, gold.

@@ -82,6 +82,14 @@ def test_saved_loaded_and_pickled(name: str, lower: bool, tmp_path: Path) -> Non
             assert backend.encode(text).ids == vocabulary.encode(tokens).tolist()
 
 
+def test_a_word_with_a_blank_is_refused() -> None:
+    digits = {"type": "Split", "pattern": {"Regex": "[a-z]+"}, "behavior": "Isolated", "invert": False}
+    tokenizer = Tokenizer(rules=Rules("own", [], digits))
+    assert tokenizer.tokenize("a1b") == ("a", "1", "b")
+    with pytest.raises(DataError, match="token 2 ' 1 ': a blank in a word"):
+        tokenizer.tokenize("a 1 b")
+
+
 @given(st.text(max_size=30))
 def test_ids_of_whitespace_are_those_of_the_vocabulary(text: str) -> None:
     tokenizer = Tokenizer(Vocabulary.build([["a", "\xa0", "é"]]), WHITESPACE)
@@ -100,6 +108,11 @@ def test_ids_of_whitespace_are_those_of_the_vocabulary(text: str) -> None:
         ("[]", "expected an object"),
         ("no JSON", "not JSON"),
         ('{"pre_tokenizer": {"type": "Unheard"}}', "cannot read"),
+        (
+            '{"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,'
+            ' "use_regex": true}}',
+            "makes 'Ã",
+        ),
     ],
 )
 def test_a_file_without_rules(content: str, reason: str, tmp_path: Path, capsys: Any) -> None:
