@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.encoding import read_shards, shards
@@ -211,6 +212,7 @@ def test_torchrun(pair_run: Path, tmp_path: Path) -> None:
 # Kills itself when the fourth shard is written and about to get its name.
 KILLED = """
 import os, signal, sys
+from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
 n_shards = 0
 
@@ -243,3 +245,10 @@ def test_kill_9(pair_run: Path, tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
     got = np.concatenate(list(read_shards(folder)))
     assert_close(got, np.tile(got[:N_LINES], (100, 1)))
+
+
+def test_the_package_s_parser_encodes_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("The dog barks.\n")
+    assert main(command(Path("packaged"), tmp_path / "in.txt", tmp_path / "out.npy")) == 0
+    expected = Pipeline.from_pretrained().encode(["The dog barks."])
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-5, atol=1e-6)

@@ -17,6 +17,7 @@ from spinn_tensor.data_prep.files import STDIN
 from spinn_tensor.data_prep.flags import add_flag, with_default
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
+from spinn_tensor.parsers import parser_folder
 from spinn_tensor.training.config import SECTIONS, kind_of, settable
 
 FIELDS = {
@@ -124,9 +125,9 @@ def source_file(name: str) -> Path:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
-        type=Path,
+        type=lambda name: expanded(parser_folder(name)),
         metavar="CHECKPOINT",
-        help="folder of a checkpoint, or of a run (its best checkpoint is taken)",
+        help="folder of a checkpoint, or of a run (its best checkpoint is taken); packaged = the package's parser",
     )
 
 
