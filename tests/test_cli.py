@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,13 @@ def test_evaluate(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert "dev: accuracy" in capsys.readouterr().out
     other = write_pairs(tmp_path / "other.jsonl", 7, seed=9)
     assert main(["evaluate", str(pair_run / "last"), "--data", str(other), "--device", "cpu"]) == 0
-    assert f"{other}: accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{other}: accuracy" in printed
+    counts = Counter(json.loads(line)["gold_label"] for line in other.read_text().splitlines())
+    assert f"always the most frequent label: {max(counts.values()) / 7:.2%}" in printed
+    other.write_text(other.read_text() + "bad\n")
+    assert main(["evaluate", str(pair_run), "--data", str(other), "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.endswith("; --skip-bad leaves such lines out\n")
 
 
 def test_evaluate_has_the_limit_of_the_run(tmp_path: Path) -> None:

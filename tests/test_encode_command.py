@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
@@ -252,3 +254,20 @@ def test_the_package_s_parser_encodes_by_its_name(tmp_path: Path) -> None:
     assert main(command(Path("packaged"), tmp_path / "in.txt", tmp_path / "out.npy")) == 0
     expected = Pipeline.from_pretrained().encode(["The dog barks."])
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_job_goes_on_with_the_parser_that_it_began_with(
+    pair_run: Path, parser_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Its weights are what counts, not its name."""
+    parser = tmp_path / "parser"
+    shutil.copytree(parser_run / "best", parser)
+    (tmp_path / "in.txt").write_text("dogs bark\n")
+    encode = command(pair_run, tmp_path / "in.txt", tmp_path / "out", "--parser", str(parser))
+    assert main(encode) == main(encode) == 0
+    weights = load_file(parser / "model.safetensors")
+    doubled = {name: 2 * tensor if tensor.ndim else tensor for name, tensor in weights.items()}
+    save_file(doubled, parser / "model.safetensors")
+    capsys.readouterr()
+    assert main(encode) == 1
+    assert "parser was" in capsys.readouterr().err
