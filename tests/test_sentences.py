@@ -112,6 +112,15 @@ def test_from_text_to_a_pipeline(kind: str, tmp_path: Path, capsys: Any) -> None
     right = [prediction.label == record["stars"] for prediction, record in zip(found, texts, strict=True)]
     assert sum(right) > 43
     assert main(["evaluate", str(run), "--data", str(tmp_path / "dev.jsonl")]) == 0
+    encode = [
+        "encode",
+        str(run),
+        "--input",
+        str(tmp_path / "dev.jsonl"),
+        "--output",
+        str(tmp_path / "out.npy"),
+    ]
+    assert main(encode) == 0  # it knows the field, too
     assert main(["predict", str(run), "--sentence", "The film is so good."]) == 0
     assert "pos" in capsys.readouterr().out
 

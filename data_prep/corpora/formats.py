@@ -283,7 +283,7 @@ class ListOpsFormat(LineFormat):
 class TreebankFormat(LineFormat):
     """Read sentences with their trees and nothing else: what a parser learns from, in whatever form the trees come.
 
-    Of records those of SNLI's schema, or with one sentence; two sentences of a line are one example. Labels are
+    Of records those of SNLI's schema, or one of its sentences; two sentences of a line are one example. Labels are
     dropped, and a sentence that comes twice is two sentences.
     """
 
@@ -303,7 +303,8 @@ class TreebankFormat(LineFormat):
         if not names:
             expected = "sentence1_binary_parse, sentence_binary_parse or binary_parse"
             raise DataError(f"missing field, expected {expected}", there=tuple(record))
-        found = [sentence_in(record, name, self.reader) for name in names]
+        there = [name for name in names if any(field in record for field in sentence_fields(name))]
+        found = [sentence_in(record, name, self.reader) for name in there]
         return LineExample(
             tuple(sentence for sentence, _ in found), fields=tuple(place for _, place in found)
         )

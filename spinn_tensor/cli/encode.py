@@ -23,7 +23,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.sentences import sentence_reader_for, source_for
+from spinn_tensor.cli.sentences import sentence_field, sentence_reader_for, source_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped
@@ -130,9 +130,10 @@ def run(args: argparse.Namespace) -> int:
     device = _device_of(choose_device(args), part)
     checkpoint = load_checkpoint(args.checkpoint, device)
     made = source_for(args, checkpoint)
+    is_table = args.input != STDIN and has_records(args.input)
     trees = made.text_trees(device)
     options = EncodingOptions(
-        field=args.field,
+        field=sentence_field(checkpoint, args.field) if is_table else args.field,
         branching=made.branching,
         parser=None if trees is None else trees.sha256,
         binarize=checkpoint.config.text.binarize,

@@ -162,10 +162,10 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
     """Name the option that allows what is too long, or that leaves out a bad line, where the command has it."""
     if isinstance(error, LongLine | LongSentence) and hasattr(args, error.limit):
         return f"; --{error.limit.replace('_', '-')} allows more"
-    if isinstance(error, DataError) and error.there:
-        for option, what in (("fields", "says what they are called"), ("field", "names another")):
-            if hasattr(args, option):
-                return f"; --{option} {what}"
+    if isinstance(error, DataError) and error.there and hasattr(args, "fields"):
+        return "; --fields says what they are called"
+    if isinstance(error, DataError) and error.there and hasattr(args, "field"):
+        return "; --field names another"
     is_bad_line = isinstance(error, DataError) and error.line is not None
     return "; --skip-bad leaves such lines out" if is_bad_line and hasattr(args, "skip_bad") else ""
 

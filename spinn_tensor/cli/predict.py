@@ -26,6 +26,8 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.report import json_line, print_skipped
 from spinn_tensor.cli.sentences import (
     parse_argument,
+    record_fields,
+    sentence_field,
     sentence_reader_for,
     source_for,
     trees_of,
@@ -40,7 +42,6 @@ from spinn_tensor.data_prep.corpora.formats import (
     LineFormat,
     PairFields,
     PairFormat,
-    SentenceFields,
     SentenceFormat,
     named_fields,
 )
@@ -191,14 +192,13 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped
     made = source_for(args, checkpoint)
     trees = made.text_trees(device)
     reader = sentence_reader_for(args, checkpoint, trees is not None)
-    names = tuple(args.fields or checkpoint.config.text.fields)
     if checkpoint.config.model.task == "sentence":
-        own = named_fields(SentenceFields(), names)
-        field = args.field or (own.text if own.text != SentenceFields().text else None)
-        line_format: LineFormat = SentenceFormat(field, reader, own.sentence_id)
+        field = sentence_field(checkpoint, args.field, args.fields)
+        names = record_fields(checkpoint, args.fields)
+        line_format: LineFormat = SentenceFormat(field, reader, names.sentence_id)
     else:
         labels = LabelNames(list(checkpoint.config.model.labels))
-        fields = named_fields(PairFields(), names)
+        fields = named_fields(PairFields(), args.fields or checkpoint.config.text.fields)
         line_format = PairFormat(labels, fields, require_label=False, reader=reader)
     words = WordList()
     examples, lines = _read_lines(args, line_format, words, skipped)

@@ -15,6 +15,7 @@ import numpy as np
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets, sentence_columns
+from spinn_tensor.data_prep.corpora.formats import SentenceFields, named_fields
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
@@ -28,6 +29,20 @@ from spinn_tensor.parsers import TreeSource, tree_source
 def needs_parses(checkpoint: Checkpoint) -> bool:
     """Tell whether the model composes by the trees that it is given: it neither parses nor reads words in a row."""
     return checkpoint.model.encoder.table_kind not in ("own", "sequence")
+
+
+def record_fields(checkpoint: Checkpoint, given: Sequence[str] | None = None) -> SentenceFields:
+    """Return what records call a sentence and its name: as `given` says, or as those that the model was trained on."""
+    is_pair = checkpoint.config.model.task == "pair"
+    return named_fields(SentenceFields(), given or (() if is_pair else checkpoint.config.text.fields))
+
+
+def sentence_field(
+    checkpoint: Checkpoint, field: str | None, given: Sequence[str] | None = None
+) -> str | None:
+    """Return the field that --field names, else the one that `record_fields` does; None for the usual ones."""
+    text = record_fields(checkpoint, given).text
+    return field or (text if text != SentenceFields().text else None)
 
 
 def source_for(
