@@ -62,10 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         name, texts = _sentences(options.snli)
         exported = _exported(Path(folder), texts, options)
-        with _core(0):
-            alone = [_in_process(exported, texts, options) for _ in range(options.rounds)]
         rows = _measured(exported, texts, options)
-    rows = [{"server": ALONE, "clients": 1, **_medians(alone)}, *rows]
     notes = [
         f"{name}; H = {options.dim}, K = {options.tracker}; one core for the server, another for the clients; "
         f"medians of {options.rounds} rounds of {options.seconds:g} s"
@@ -73,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     harness.publish(
         options, {"rows": rows}, notes, [harness.Table(COLUMNS, rows, 2, "One sentence a request")]
     )
+    if options.out is not None:
+        _draw(rows, options.out.with_suffix(".svg"))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -88,6 +87,29 @@ COLUMNS = {
     "p99, ms": "{p99:.2f}",
     "memory, MB": "{memory:.0f}",
 }
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw rates and latencies by the number of clients, where matplotlib is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name in (OURS, *OTHERS):
+        of_name = [row for row in rows if row["server"] == name]
+        clients = [row["clients"] for row in of_name]
+        (line,) = left.plot(clients, [row["rate"] for row in of_name], marker="o", label=name)
+        right.plot(clients, [row["p99"] for row in of_name], marker="o", color=line.get_color(), label=name)
+    for axes, label in ((left, "sentences a second"), (right, "99th percentile, ms")):
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("clients")
+        axes.set_ylabel(label)
+        axes.legend(frameon=False)
+    left.set_ylim(bottom=0)
+    right.set_yscale("log")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def _sentences(source: str) -> tuple[str, list[str]]:
@@ -144,6 +166,8 @@ def _measured(exported: Path, texts: list[str], options: argparse.Namespace) -> 
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
     requests = [request("/embed", {"inputs": text}) for text in texts]
     for _ in range(options.rounds):
+        with _core(0):
+            found.setdefault((ALONE, 1), []).append(_in_process(exported, texts, options))
         for name in (OURS, *OTHERS):
             with _server(name, exported, options) as (url, pid):
                 if not url:

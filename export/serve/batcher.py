@@ -17,6 +17,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+# Turns of the event loop before the next batch: answers are sent in the first, and whoever has got one and asks again
+# is read and handed over in the next three. Else half of the clients would wait while the other half is served.
+TURNS = 4
+LONGEST_WAIT = 0.02  # seconds for them: the loop may have other things to do
+
 logger = logging.getLogger(__name__)
 
 Run = Callable[[str, list[Any]], Sequence[Any]]  # examples of one kind to their results
@@ -52,6 +57,7 @@ class Batcher:
         self._just_come: list[Job] = []  # in this turn of the event loop
         self._held: deque[Job] = deque()  # came before, and are still to run
         self._closing = False
+        self._settled = threading.Event()  # the event loop has done what a batch's answers bring about
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
@@ -140,14 +146,23 @@ class Batcher:
                 return
             logger.exception("a batch of kind %s failed", batch[0].kind)
             answers = [error]
-        self._loop.call_soon_threadsafe(_deliver, batch, answers)
+        self._settled.clear()
+        self._loop.call_soon_threadsafe(self._deliver, batch, answers)
+        self._settled.wait(LONGEST_WAIT)
 
+    def _deliver(self, batch: list[Job], answers: list[Done | Exception]) -> None:
+        for job, answer in zip(batch, answers, strict=True):
+            if job.future.done():  # the client has gone meanwhile
+                continue
+            if isinstance(answer, Exception):
+                job.future.set_exception(answer)
+            else:
+                job.future.set_result(answer)
+        self._turn(TURNS)
 
-def _deliver(batch: list[Job], answers: list[Done | Exception]) -> None:
-    for job, answer in zip(batch, answers, strict=True):
-        if job.future.done():  # the client has gone meanwhile
-            continue
-        if isinstance(answer, Exception):
-            job.future.set_exception(answer)
+    def _turn(self, n_left: int) -> None:
+        """Let the event loop go on by so many turns before the next batch."""
+        if n_left:
+            self._loop.call_soon(self._turn, n_left - 1)
         else:
-            job.future.set_result(answer)
+            self._settled.set()
