@@ -303,6 +303,13 @@ def test_inference_that_fails_is_told_without_its_reason(pairs) -> None:
     )
 
 
+def test_a_route_that_breaks_tells_no_traceback(pairs, monkeypatch) -> None:
+    with served(pairs) as client:
+        monkeypatch.setattr(client.app.state.service.metrics, "exposition", None)  # type: ignore[attr-defined]
+        answer = client.get("/metrics")
+    assert (answer.status_code, answer.json()) == (500, {"error": "internal error", "error_type": "Backend"})
+
+
 def test_not_ready_before_the_model_is_there() -> None:
     client = TestClient(make_app(ServeSettings()))  # which is never started
     answers = [client.get("/health"), client.get("/info"), client.post("/embed", json={"inputs": "cats"})]

@@ -36,6 +36,7 @@ from spinn_tensor.export.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
+GONE = Refused(499, "Validation", "the client has gone", "gone")  # which nobody is told
 WATCH_AFTER = (
     0.05  # seconds after which it is looked whether the client is still there; most requests take fewer
 )
@@ -77,27 +78,33 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, or why there is none."""
-        service, call = self._service, Call(self._service)
+        call, metrics, refused, body = Call(self._service), self._service.metrics, None, b""
         try:
-            if service.n_active >= service.settings.max_concurrent_requests:
-                raise overloaded()
-            service.n_active += 1
-            try:
-                given = await self._answer(call, scope, receive)
-            finally:
-                service.n_active -= 1
-            service.metrics.request_success.labels(call.method).inc()
-            await _send(send, 200, orjson.dumps(given, option=orjson.OPT_SERIALIZE_NUMPY), call.headers())
-        except _Gone:
-            service.metrics.request_failure.labels("gone").inc()
-        except Refused as refused:
-            service.metrics.request_failure.labels(refused.metric).inc()
-            await _refuse(scope, send, refused)
+            body = orjson.dumps(await self._admitted(call, scope, receive), option=orjson.OPT_SERIALIZE_NUMPY)
+        except Refused as error:
+            refused = error
         except Exception:
             logger.exception("a request failed")
-            await _refuse(scope, send, Refused(500, "Backend", "internal error"))
+            refused = Refused(500, "Backend", "internal error", "internal")
+        metrics.request_count.labels(call.method).inc()
+        if refused is None:
+            metrics.request_success.labels(call.method).inc()
+            await _send(send, 200, body, call.headers())
+            return
+        metrics.request_failure.labels(refused.metric).inc()
+        if refused is not GONE:
+            await _refuse(scope, send, refused)
+
+    async def _admitted(self, call: Call, scope: Scope, receive: Receive) -> Any:
+        """Answer a request, if there are not too many already."""
+        service = self._service
+        if service.n_active >= service.settings.max_concurrent_requests:
+            raise overloaded()
+        service.n_active += 1
+        try:
+            return await self._answer(call, scope, receive)
         finally:
-            service.metrics.request_count.labels(call.method).inc()
+            service.n_active -= 1
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Any:
         route = self._route()
@@ -109,12 +116,8 @@ class Endpoint:
         return await _unless_gone(receive, partial(route.answer, call, asked))
 
 
-class _Gone(Exception):
-    """Raised where nobody waits for the answer any more."""
-
-
 async def _unless_gone(receive: Receive, answer: Callable[[], Any]) -> Any:
-    """Await an answer. Raises _Gone as soon as its client has gone, and cancels what it waits for."""
+    """Await an answer. Raises GONE as soon as its client has gone, and cancels what it waits for."""
     this, watch, gone = asyncio.current_task(), None, False
     assert this is not None
 
@@ -134,7 +137,7 @@ async def _unless_gone(receive: Receive, answer: Callable[[], Any]) -> Any:
         return await answer()
     except asyncio.CancelledError:
         if gone:
-            raise _Gone from None
+            raise GONE from None
         raise
     finally:
         timer.cancel()
@@ -153,7 +156,7 @@ async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise _Gone
+            raise GONE
         parts.append(message.get("body", b""))
         n_bytes += len(parts[-1])
         more = message.get("more_body", False)
@@ -228,7 +231,7 @@ def make_app(
         )
     if settings.api_key is not None:
         middleware.append(Middleware(ApiKey, key=settings.api_key))
-    handlers: dict[Any, Any] = {HTTPException: _not_found, Refused: _refused}
+    handlers: dict[Any, Any] = {HTTPException: _not_found, Refused: _refused, Exception: _broken}
     app = Starlette(
         routes=_routes(service), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
     )
@@ -284,6 +287,11 @@ def _json(value: Any) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return Response(orjson.dumps(error.body(request.url.path)), error.status, media_type="application/json")
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """Say no more than that: Starlette raises the error anew for the log."""
+    return await _refused(request, Refused(500, "Backend", "internal error"))
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -34,6 +34,6 @@ def page_routes() -> list[Route]:
 
 
 async def _answer(request: Request) -> Response:
-    name, media_type = FILES[request.scope["route"].path]
+    name, media_type = FILES[request.url.path]
     body = (resources.files(__package__) / "ui" / name).read_bytes()
     return Response(body, headers=HEADERS, media_type=media_type)
