@@ -36,7 +36,6 @@ from spinn_tensor.export.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
-GONE = Refused(499, "Validation", "the client has gone", "gone")  # which nobody is told
 WATCH_AFTER = (
     0.05  # seconds after which it is looked whether the client is still there; most requests take fewer
 )
@@ -70,6 +69,13 @@ PUBLIC = frozenset(
 )
 
 
+class Gone(Refused):
+    """Raised where nobody waits for the answer any more, nor is told why there is none."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "Validation", "the client has gone", "gone")
+
+
 class Endpoint:
     """Answer the requests to one route."""
 
@@ -78,7 +84,8 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, or why there is none."""
-        call, metrics, refused, body = Call(self._service), self._service.metrics, None, b""
+        call, metrics, body = Call(self._service), self._service.metrics, b""
+        refused: Refused | None = None
         try:
             body = orjson.dumps(await self._admitted(call, scope, receive), option=orjson.OPT_SERIALIZE_NUMPY)
         except Refused as error:
@@ -92,7 +99,7 @@ class Endpoint:
             await _send(send, 200, body, call.headers())
             return
         metrics.request_failure.labels(refused.metric).inc()
-        if refused is not GONE:
+        if not isinstance(refused, Gone):
             await _refuse(scope, send, refused)
 
     async def _admitted(self, call: Call, scope: Scope, receive: Receive) -> Any:
@@ -117,7 +124,7 @@ class Endpoint:
 
 
 async def _unless_gone(receive: Receive, answer: Callable[[], Any]) -> Any:
-    """Await an answer. Raises GONE as soon as its client has gone, and cancels what it waits for."""
+    """Await an answer. Raises Gone as soon as its client has gone, and cancels what it waits for."""
     this, watch, gone = asyncio.current_task(), None, False
     assert this is not None
 
@@ -137,7 +144,7 @@ async def _unless_gone(receive: Receive, answer: Callable[[], Any]) -> Any:
         return await answer()
     except asyncio.CancelledError:
         if gone:
-            raise GONE from None
+            raise Gone from None
         raise
     finally:
         timer.cancel()
@@ -156,7 +163,7 @@ async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise GONE
+            raise Gone
         parts.append(message.get("body", b""))
         n_bytes += len(parts[-1])
         more = message.get("more_body", False)
