@@ -78,7 +78,7 @@ def test_a_corpus_is_replaced_as_a_whole_or_not_at_all(
     def fail(record: object) -> tuple[str, str]:
         raise OSError("disk full")
 
-    monkeypatch.setitem(GENERATORS, "logic", LOGIC._replace(line=fail))
+    monkeypatch.setitem(GENERATORS, "logic", LOGIC._replace(line=fail, default=TINY))
     assert main(["generate", str(folder), "--seed", "3"]) == 1
     assert "disk full" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]

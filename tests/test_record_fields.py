@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import os
 import re
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spinn_tensor.cli import arguments
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.columns import NO_LABEL
 from spinn_tensor.data_prep.corpora.formats import (
@@ -294,19 +295,24 @@ def test_parse_adds_a_field_to_a_table(parser_run: Path, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     "text", ["id,text\n1,old dogs bark\n", '{"text": "old dogs bark", "id": "1"}\n'], ids=["csv", "jsonl"]
 )
-def test_records_from_a_pipe(text: str, parser_run: Path, tmp_path: Path) -> None:
+def test_records_from_a_pipe(
+    text: str, parser_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has no name: its first line tells what it is."""
-    spinn = [sys.executable, "-m", "spinn_tensor"]
-    parse = [*spinn, "parse", "--model", str(parser_run), "--input", "-", "--field", "text"]
-    done = subprocess.run(parse, input=text, capture_output=True, text=True, check=True)
-    (record,) = map(json.loads, done.stdout.splitlines())
-    assert (record["id"], record["text"]) == ("1", "old dogs bark")
-    assert record["text_binary_parse"].count("(") == 2
-    done = subprocess.run(parse, input="old dogs bark\n", capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert (
-        "--field goes with a jsonl --input, or another of records; /dev/stdin is read as text" in done.stderr
-    )
+    pipe = tmp_path / "stdin"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(arguments, "STDIN", pipe)
+    parse = ["parse", "--model", str(parser_run), "--input", "-", "--field", "text"]
+    with ThreadPoolExecutor() as writer:
+        writer.submit(pipe.write_text, text)
+        assert main(parse) == 0
+        (record,) = map(json.loads, capsys.readouterr().out.splitlines())
+        assert (record["id"], record["text"]) == ("1", "old dogs bark")
+        assert record["text_binary_parse"].count("(") == 2
+        writer.submit(pipe.write_text, "old dogs bark\n")
+        assert main(parse) == 1
+    expected = f"--field goes with a jsonl --input, or another of records; {pipe} is read as text"
+    assert expected in capsys.readouterr().err
 
 
 def test_what_json_has_not_is_written_as_it_can(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
