@@ -88,7 +88,8 @@ class _Feed:
 
 def _of_quotes(error: csv.Error, n_lines: int) -> DataError:
     if str(error) in ("no end", "unexpected end of data"):
-        return DataError(f"a quote that is not closed, in this line or the {n_lines - 1:,} after it")
+        more = f", in this line or the {n_lines - 1:,} after it" if n_lines > 1 else ""
+        return DataError(f"a quote that is not closed{more}")
     return DataError(f"not CSV: {error}")
 
 
