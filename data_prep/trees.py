@@ -160,7 +160,8 @@ def parse_labelled(text: str, n_labels: int = 5) -> Tree:
             raise symbol_error("after the end of the tree", symbols, position)
         if open_nodes and open_nodes[-1].label < 0:
             if symbol not in label_of:
-                raise symbol_error(f"expected a label from 0 to {n_labels - 1}", symbols, position)
+                reason = f"expected a label from 0 to {n_labels - 1} (a bracket among words is written -LRB-)"
+                raise symbol_error(reason, symbols, position)
             open_nodes[-1].label = label_of[symbol]
         elif symbol == "(":
             open_nodes.append(_OpenNode(position))
