@@ -1,10 +1,13 @@
 r"""Records in delimited text, csv and tsv: a header that names the fields, and a row a record.
 
     .csv    Python's `csv`, strictly: cells in quotes may hold the delimiter, line ends and doubled quotes. The
-            delimiter is the one of , ; and the tab that the header has most of.
+            delimiter is the one of , ; and the tab that the header has most of; if blanks follow each of the header's,
+            those of the rows do not belong to the cells.
     .tsv    cells end at tabs, and a quote is a character like any other, as in GLUE's files. Quotes are taken off where
             `csv` would have written them: in every row if the header's names are in quotes, else in a row that `csv`
             makes again, exactly, of what it reads there.
+
+Cells of NaN, nan or <NA> are missing values, as pandas writes them where it is not told otherwise.
 
 A row comes in the place of its first line, and `Continued` in that of the header and of every other line of a row, so
 that all keep their numbers; a blank line is no row.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -25,6 +29,7 @@ from spinn_tensor.data_prep.penn import Continued
 
 DELIMITERS = (",", ";", "\t")
 N_NAMES = 8  # of fields that an error names
+MISSING = {"NaN", "nan", "<NA>"}
 
 Bad = Callable[
     [int, DataError], None
@@ -39,7 +44,10 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
     # a global setting, which is only ever made wider: by default a cell may have 131,072 characters
     csv.field_size_limit(max(csv.field_size_limit(), min(limits.max_line_bytes, 2**31 - 1)))
     feed = _Feed(first, lines, limits)
-    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    blanks = all(
+        name[:1] == " " for name in first.split(delimiter)[1:]
+    )  # after every delimiter, before a quote, too
+    reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=blanks)
     names: list[str] | None = None
     while True:
         number, feed.n_characters = feed.n_lines + 1, 0
@@ -181,4 +189,7 @@ def _record(names: list[str], cells: list[str]) -> Record:
     if len(cells) != len(names):
         named = ", ".join(name[:40] for name in names[:N_NAMES]) + (", …" if len(names) > N_NAMES else "")
         raise DataError(f"{len(cells)} cells, expected {len(names)} as in the header: {named}")
-    return dict(zip(names, cells, strict=True))
+    record: Record = dict(zip(names, cells, strict=True))
+    if not MISSING.isdisjoint(cells):
+        record.update((name, math.nan) for name, cell in record.items() if cell in MISSING)
+    return record

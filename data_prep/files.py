@@ -61,12 +61,14 @@ class Skipped(Counter[str]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.places: dict[str, list[str]] = {}  # file:line of up to N_PLACES bad lines, where it was known
         self.files: Counter[str] = Counter()  # lines of each file that was read within `of_file`
+        self.there: tuple[str, ...] = ()  # fields of the first record that lacked one
         super().__init__(*args, **kwargs)
 
     def count_error(self, error: DataError) -> None:
         """Count a bad line under its field and reason; the place is kept apart, so that like joins like."""
         reason = error.reason if error.field is None else f"{error.field}: {error.reason}"
         self[reason] += 1
+        self.there = self.there or error.there
         if error.path is not None and error.line is not None:
             self._keep_places(reason, [f"{os.fspath(error.path)}:{error.line}"])
 
@@ -97,6 +99,7 @@ class Skipped(Counter[str]):
         for other in args:
             if isinstance(other, Skipped):
                 self.files.update(other.files)
+                self.there = self.there or other.there
                 for reason, places in other.places.items():
                     self._keep_places(reason, places)
 
@@ -104,6 +107,7 @@ class Skipped(Counter[str]):
         super().clear()
         self.places.clear()
         self.files.clear()
+        self.there = ()
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return JSON values: of each reason how many, and places."""
@@ -125,11 +129,17 @@ class Skipped(Counter[str]):
         kept.extend(places[: N_PLACES - len(kept)])
 
     def told(self, what: str) -> str:
-        """Say how many lines became what, and why."""
+        """Say how many lines became what, in the plural, and why."""
         ordered = sorted(self.items(), key=lambda item: (-item[1], item[0]))  # however the lines were read
         reasons = "; ".join(f"{count} x {reason}" for reason, count in ordered)
         by_file = f", {text}" if (text := self.by_file()) else ""
+        if self.total() == 1:
+            what = what.replace("lines", "line").replace(" have ", " has ").replace(" are ", " is ")
         return f"{self.total()} {what}{by_file}: {reasons}" if self else f"0 {what}"
+
+    def no_examples(self, where: str = "") -> DataError:
+        """Return the error of a file, or what `where` says, of which every line was left out."""
+        return DataError(f"no examples{where} ({self})", there=self.there)
 
     def __str__(self) -> str:
         return self.told("lines skipped")
@@ -283,9 +293,14 @@ def _reason(path: StrPath, error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def next_lines(lines: Iterator[Line], n_lines: int, most_characters: int | None = None) -> list[Line]:
+def next_lines(
+    lines: Iterator[Line],
+    n_lines: int,
+    most_characters: int | None = None,  # None: BLOCK_CHARACTERS
+    into: list[Line] | None = None,  # which has those before an error, too
+) -> list[Line]:
     """Take the next lines or records, at most so many, and fewer where they are long; [] at the end."""
-    block: list[Line] = []
+    block: list[Line] = [] if into is None else into
     n_characters = 0
     for line in islice(lines, n_lines):
         block.append(line)

@@ -143,7 +143,7 @@ def name_of(source: Any) -> StrPath:
 def has_records(source: StrPath) -> bool:
     """Tell whether a file holds records; of a pipe, which cannot be read twice, by its name. Raises DataError."""
     if Path(source).exists() and not (Path(source).is_file() or Path(source).is_dir()):
-        return _form_by_name(os.fspath(source)) not in (None, "text")
+        return form_by_name(os.fspath(source)) not in (None, "text")
     with open_lines(source) as opened:
         return opened.has_records
 
@@ -190,7 +190,7 @@ def read_examples(
                 n_examples += 1
                 yield example
         if not n_examples:
-            raise DataError(f"no examples ({own})", path=path)
+            raise own.no_examples().at(path=path)
 
 
 def _bad(name: StrPath, skipped: Skipped | None) -> Bad:
@@ -215,7 +215,7 @@ def _opened(
     takes: tuple[bool, bool],  # text, and records
 ) -> Lines:
     head = first_bytes(file)
-    by_name = _form_by_name(name)
+    by_name = form_by_name(name)
     if head.startswith(_ARROW_MARKS) and by_name != "arrow":
         raise DataError("Parquet or Arrow: its name should end in .parquet or .arrow")
     if by_name is not None and not takes[1]:
@@ -239,7 +239,8 @@ def _opened(
     return Lines(join_trees(lines, limits.max_line_bytes) if form == "text" else lines, form)
 
 
-def _form_by_name(name: str) -> Form | None:
+def form_by_name(name: str) -> Form | None:
+    """Tell what a file of this name holds, compressed or not; None where the name does not say it."""
     return FORMS.get(os.path.splitext(unpacked_name(name))[1].lower())
 
 

@@ -33,8 +33,9 @@ class HubOptions(NamedTuple):
         try:
             return Path(snapshot_download(hub_id, allow_patterns=list(files), **self._asdict()))
         except Exception as error:  # its HTTP client's errors are another package's in every version
+            reason = one_line(error).partition(". ")[0]  # advice follows
             raise CheckpointError(
-                f"{hub_id}: no such folder, and not to be had from the Hugging Face Hub ({one_line(error)})"
+                f"{hub_id}: no such folder, and not to be had from the Hugging Face Hub ({reason})"
             ) from error
 
 

@@ -254,7 +254,7 @@ def test_predict_a_file_keeps_its_order(
     assert main(["predict", str(pair_run), "--input", str(source), "--output", str(target)]) == 0
     assert "30 predictions" in capsys.readouterr().out
     predictions = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [p["pairID"] for p in predictions] == [record["pairID"] for record in records]
+    assert [p["id"] for p in predictions] == [record["pairID"] for record in records]
     assert all(p["label"] == max(p["probabilities"], key=p["probabilities"].get) for p in predictions)
     right = [p["label"] == record.get("gold_label") for p, record in zip(predictions, records, strict=True)]
     assert sum(right) >= 24
@@ -273,11 +273,9 @@ def test_a_blank_line_is_a_prediction_of_nothing(pair_run: Path, tmp_path: Path,
     printed = capsys.readouterr()
     predictions = [json.loads(line) for line in printed.out.splitlines()]
     assert [p["label"] is None for p in predictions] == [False, True, True, False, False, True]
-    assert predictions[1] == {"line": 2, "pairID": "", "label": None, "probabilities": None}
+    assert predictions[1] == {"line": 2, "id": None, "label": None, "probabilities": None}
     assert [p["line"] for p in predictions] == [1, 2, 3, 4, 5, 6]
-    assert [p["pairID"] for p in predictions if p["label"]] == [
-        json.loads(x)["pairID"] for x in (first, *others)
-    ]
+    assert [p["id"] for p in predictions if p["label"]] == [json.loads(x)["pairID"] for x in (first, *others)]
     assert "3 lines have no label: 3 x a blank line" in printed.err
     source.write_text(source.read_text() + "bad\n")
     assert main([*command, "--skip-bad"]) == 0
@@ -293,9 +291,16 @@ def test_a_blank_line_is_a_prediction_of_nothing(pair_run: Path, tmp_path: Path,
         {**predictions[1], "line": 7},
     ]
     assert "4 lines have no label: 3 x a blank line; 1 x" in printed.err
+    assert main([*command, "--on-error", "nan"]) == 0  # as encode calls it
+    assert capsys.readouterr() == printed
     assert main([*command, "--on-error", "empty", "--skip-bad"]) == 1
     assert main(command) == 1
-    assert f"{source}:7: " in capsys.readouterr().err
+    printed = capsys.readouterr()  # those before it are there
+    assert [json.loads(line) for line in printed.out.splitlines()] == predictions
+    assert f"{source}:7: " in printed.err
+    assert printed.err.endswith(
+        "; --on-error empty keeps the place of such lines, --skip-bad leaves them out\n"
+    )
     source.write_text("\n\n")
     assert main(command) == 1
     assert "no examples" in capsys.readouterr().err
@@ -319,7 +324,7 @@ def test_predict_a_file_of_sentences(tree_run: Path, tmp_path: Path, capsys: Cap
     for name in ("sentenceID", "pairID", "id"):
         source.write_text(f'{{"{name}": "s1", "binary_parse": "( a film )"}}\n')
         assert main(["predict", str(tree_run), "--input", str(source)]) == 0
-        assert json.loads(capsys.readouterr().out)["sentenceID"] == "s1"
+        assert json.loads(capsys.readouterr().out)["id"] == "s1"
 
 
 def test_the_parse_is_the_first_field_that_a_record_has(pair_run: Path, tmp_path: Path) -> None:

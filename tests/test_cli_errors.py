@@ -150,8 +150,8 @@ def test_bad_lines_can_be_left_out(file: str, folder: Path, capsys: Capture) -> 
     options = [*PRESET, *SMALL, "--epochs", "1", "--output", "run", "--skip-bad"]
     assert main(["train", *SNLI, *files, *options]) == 0
     errors = capsys.readouterr().err
-    assert errors.startswith("1 lines skipped")
-    assert errors.count("lines skipped") == 1
+    assert errors.startswith("1 line skipped")
+    assert errors.count("line skipped") == 1
     assert list(json.loads(Path("run/results.json").read_text())["skipped"].values()) == [1]
 
 
@@ -266,7 +266,7 @@ def test_a_bad_line_leaves_no_half_written_output(
     assert main([*command, "--skip-bad"]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("2 ")
-    assert "1 lines skipped" in printed.err
+    assert "1 line skipped" in printed.err
 
 
 # Commands on a run of pairs and a good file, and what is said about them.
@@ -317,7 +317,7 @@ def test_no_skip_bad_is_heard(pair_run: Path, tmp_path: Path, capsys: Capture) -
         )
         config.write_text(json.dumps(content))
     assert main(["evaluate", str(run)]) == 0
-    assert "1 lines skipped" in capsys.readouterr().err
+    assert "1 line skipped" in capsys.readouterr().err
     message = r"bad.jsonl:2: not JSON"
     assert_fails_cleanly(["evaluate", str(run), "--no-skip-bad"], message, tmp_path, capsys)
     files = [option for split in ("train", "dev") for option in (f"--{split}", str(tmp_path / "bad.jsonl"))]

@@ -84,7 +84,7 @@ def test_inspect_counts_a_line_without_end(here: Path, capsys: Capture) -> None:
     file = here / "endless.jsonl.gz"
     file.write_bytes(gzip.compress(b'{"sentence1": "' + b"a" * 16_000_000))
     command = ["inspect", "--corpus", "snli", "--dev", str(here / "dev.jsonl"), "--train"]
-    message = r"no examples \(1 lines skipped: 1 x a line of more than 1,000,000 bytes"
+    message = r"no examples \(1 line skipped: 1 x a line of more than 1,000,000 bytes"
     assert_fails([*command, str(file)], message, here, capsys)
     good = (here / "train.jsonl").read_bytes()
     file.write_bytes(gzip.compress(good + b"a" * 16_000_000 + b"\n" + good))
@@ -120,7 +120,7 @@ def test_the_limits_are_options(
     if name in ("train", "train on trees", "parse --gold"):
         return  # which are long, and read as others do
     assert main([*command, option, few, "--skip-bad"]) == 0
-    assert "spinn: 1 lines skipped: 1 x " in capsys.readouterr().err
+    assert "spinn: 1 line skipped: 1 x " in capsys.readouterr().err
     again = ["--overwrite"] if "shards" in name else []
     assert main([*command, option, enough, *again]) == 0
     assert "skipped" not in capsys.readouterr().err

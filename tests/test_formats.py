@@ -221,7 +221,7 @@ BAD: list[tuple[LineFormat, Any, Any, str]] = [
         PAIR,
         GOOD,
         {**GOOD, "gold_label": "maybe"},
-        "gold_label: got 'maybe', expected one of entailment, neutral",
+        "gold_label: got 'maybe', expected one of 'entailment', 'neutral'",
     ),
     (PAIR, GOOD, {**GOOD, "gold_label": ["neutral"]}, "gold_label: got list, expected a string"),
     (PAIR, GOOD, {**GOOD, "sentence1_binary_parse": 3}, "sentence1_binary_parse: got int, expected a string"),
@@ -309,7 +309,7 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "dash.jsonl", {**GOOD, "gold_label": "-"})
     for name, message in [
         ("empty.jsonl", "an empty file"),
-        ("dash.jsonl", "no examples (1 lines skipped: 1 x gold_label '-')"),
+        ("dash.jsonl", "no examples (1 line skipped: 1 x gold_label '-')"),
         ("none.jsonl", "no such file"),
         ("none/a.jsonl", "no such folder"),
         (".", "a folder, expected a file"),

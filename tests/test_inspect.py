@@ -139,7 +139,7 @@ def test_bad_lines_are_counted_for_each_file(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     "files, message",
     [
-        (["--train", "a.txt", "--dev", "bad.txt"], "bad.txt: no examples (1 lines skipped: 1 x "),
+        (["--train", "a.txt", "--dev", "bad.txt"], "bad.txt: no examples (1 line skipped: 1 x "),
         (
             ["--train", "bad.txt", "--train", "worse.txt", "--dev", "dev.txt"],
             "error: no examples in 2 files, bad.txt, worse.txt (3 lines skipped, 1 in bad.txt, 2 in worse.txt: ",

@@ -136,7 +136,7 @@ def test_jsonl_keeps_its_records_and_gains_parses(parser_run: Path, tmp_path: Pa
     assert spinn("--model", parser_run, "--input", source, "--field", "sentence1", "--skip-bad") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["sentence1_binary_parse"] == "( dogs bark )"
-    assert printed.err == "spinn: 1 lines skipped: 1 x sentence1: missing field\n"
+    assert printed.err == "spinn: 1 line skipped: 1 x sentence1: missing field\n"
 
 
 def test_a_parse_that_was_there_is_replaced(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -368,7 +368,7 @@ def test_gold_takes_any_treebank(form: str, parser_run: Path, tmp_path: Path, ca
     assert "100.00% of transitions as in the corpus's trees" in capsys.readouterr().out
     (tmp_path / "gold.txt").write_text(line + "\n( bad\n")
     assert spinn("--gold", tmp_path / "gold.txt", "--model", parser_run, "--skip-bad") == 0
-    assert "1 lines skipped" in capsys.readouterr().err
+    assert "1 line skipped" in capsys.readouterr().err
 
 
 def test_a_bar_on_a_terminal(parser_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

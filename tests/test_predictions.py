@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.files import open_text
 from tests.tiny_runs import PRESET, pair_arguments, same_threads, write_pairs, write_trees
 
 pytest.importorskip("datasets")
 one_thread = pytest.fixture(autouse=True)(same_threads)
+LABELS = ("entailment", "neutral", "contradiction")
+Capture = pytest.CaptureFixture[str]
 CPU = ["--device", "cpu", "--threads", "1"]
 
 
@@ -48,14 +52,38 @@ def test_a_record_says_where_it_is_from_and_what_is_said_of_it(pair_run: Path, t
             assert record[f"{prefix}_tree"] == of_file[field]
             assert record[f"{prefix}_text"] == words_of(of_file[field])
         shares = record["probabilities"]
-        assert record["predicted"] == max(shares, key=shares.get)
+        assert record["label"] == max(shares, key=shares.get)
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
     assert any("zebras" in record["premise_text"] for record in records)  # as it is written, known or not
     output = tmp_path / "predict.jsonl"
     arguments = ["--input", str(data), "--output", str(output), "--skip-bad", *CPU]
     assert main(["predict", str(pair_run), *arguments]) == 0
-    said = {line["pairID"]: line["label"] for line in map(json.loads, output.read_text().splitlines())}
-    assert all(said[record["id"]] == record["predicted"] for record in records)
+    said = {line["id"]: line["label"] for line in map(json.loads, output.read_text().splitlines())}
+    assert all(said[record["id"]] == record["label"] for record in records)
+
+
+def test_a_table_has_a_column_of_each_label(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    data = write_pairs(tmp_path / "data.jsonl", 5, seed=4)
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join([*lines, ""]) + "\n")
+    for command in (
+        ["predict", str(pair_run), "--input", str(data), "--output"],
+        ["evaluate", str(pair_run), "--data", str(data), "--predictions"],
+    ):
+        for ending, delimiter in ((".csv", ","), (".tsv.gz", "\t")):
+            assert main([*command, str(tmp_path / "out.jsonl"), *CPU]) == 0
+            assert main([*command, str(tmp_path / f"out{ending}"), *CPU]) == 0
+            records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+            with open_text(tmp_path / f"out{ending}") as file:
+                table = list(csv.DictReader(file, delimiter=delimiter))
+            assert len(table) == len(records)
+            for row, record in zip(table, records, strict=True):
+                shares = record.pop("probabilities") or dict.fromkeys(LABELS)
+                record |= {f"p({label})": share for label, share in shares.items()}
+                assert row == {name: "" if value is None else str(value) for name, value in record.items()}
+        capsys.readouterr()
+        assert main([*command, str(tmp_path / "out.parquet"), *CPU]) == 1
+        assert "out.parquet: expected a name ending in .jsonl, .csv or .tsv" in capsys.readouterr().err
 
 
 def test_the_predictions_are_those_that_are_scored(pair_run: Path, tmp_path: Path) -> None:
@@ -64,7 +92,7 @@ def test_the_predictions_are_those_that_are_scored(pair_run: Path, tmp_path: Pat
     for split, counted in json.loads(scores.read_text()).items():
         part = [record for record in records if record["split"] == split]
         assert len(part) == counted["n_examples"]
-        right = sum(record["gold"] == record["predicted"] for record in part)
+        right = sum(record["gold"] == record["label"] for record in part)
         assert right / len(part) == pytest.approx(counted["accuracy"])
         assert all(Path(record["file"]).name in ("dev.jsonl", "again.jsonl") for record in part)
 

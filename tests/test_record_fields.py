@@ -106,7 +106,7 @@ def test_a_label_of_ones_own_may_be_called_hidden() -> None:
 def test_label_is_gold_label_where_there_is_none() -> None:
     both = {"gold_label": "neutral", "label": "entailment", **PARSES}
     assert labels_of([both, {"label": "entailment", **PARSES}], PairFormat(), Skipped()) == [1, 0]
-    with pytest.raises(DataError, match=r":1: label: got 'maybe', expected one of entailment"):
+    with pytest.raises(DataError, match=r":1: label: got 'maybe', expected one of 'entailment'"):
         labels_of([{"label": "maybe", **PARSES}], PairFormat(), Skipped())
     with pytest.raises(DataError, match=r":1: gold_label: missing field"):
         labels_of([PARSES], PairFormat(), Skipped())

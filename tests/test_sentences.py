@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep import read_line_examples
 from spinn_tensor.data_prep.columns import NO_LABEL
+from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.formats import LabelledFormat, LabelNames, SentenceFields, named_fields
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.corpora.splits import load_splits
+from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
@@ -72,7 +75,7 @@ def test_fields(record: dict[str, str], settings: list[str], tmp_path: Path) -> 
         ({"text": 3, "label": "pos"}, "text: got int"),
         ({"text": " ", "label": "pos"}, "text: a sentence without words"),
         ({"text": "(S (NP a)", "label": "pos"}, "text: token 1"),
-        ({"text": "a", "label": "other"}, "label: got 'other', expected one of pos"),
+        ({"text": "a", "label": "other"}, "label: got 'other', expected one of 'pos'"),
     ],
 )
 def test_what_is_wrong_is_named(record: dict[str, Any], reason: str, tmp_path: Path) -> None:
@@ -92,6 +95,41 @@ def test_sentences_without_a_label(tmp_path: Path) -> None:
     assert [e.label for e in read_line_examples(path, labelled)] == [NO_LABEL, NO_LABEL, 0]
 
 
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        ("text,label\na good film,pos\na fine film, pos\nbad ,neg \nso bad,\tneg\n", None),
+        ('text, label\n"good, fine", "pos"\ngood, pos\nbad, neg\nbad, "neg"\n', None),
+        ("text,label\ngood,pos\ngood,pos\nbad,neg\nbad,neg\nbad,NaN\nbad,nan\nbad,<NA>\nbad,\n", None),
+        ("text,label\ngood,pos\nnan,neg\n", "a.csv:3: text: got a missing value (nan), expected a string"),
+        ("text,label\ngood,pos\nNaN,neg\n", "a.csv:3: text: got a missing value (nan), expected a string"),
+    ],
+)
+def test_cells_as_people_write_them(content: str, reason: str | None, tmp_path: Path) -> None:
+    """Blanks around labels are none of them, and what pandas writes for a missing value is one."""
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8")
+    labels, skipped = LabelNames([], grows=True), Skipped()
+    examples = read_line_examples(tmp_path / "a.csv", LabelledFormat(labels, reader=READER), skipped=skipped)
+    if reason is not None:
+        with pytest.raises(DataError) as error:
+            list(examples)
+        assert str(error.value).endswith(reason)
+        return
+    assert [example.label for example in examples] == [0, 0, 1, 1]
+    assert labels.names == ["pos", "neg"]
+    assert dict(skipped) == ({} if "NaN" not in content else {"label ''": 4})
+
+
+def test_a_label_of_one_example_is_told(tmp_path: Path) -> None:
+    records = [{"text": "good", "label": label} for label in ["pos", "neg", "pos", "neg", "neutral", "n/a"]]
+    data = DataConfig(
+        corpus="sentences", train=(str(write(tmp_path / "a.jsonl", *records)),), branching="right"
+    )
+    data = replace(data, dev=data.train)
+    with pytest.warns(DataWarning, match="^2 of 4 labels have one example: 'neutral', 'n/a'$"):
+        assert load_splits(data, Skipped()).labels == ("n/a", "neg", "neutral", "pos")
+
+
 @pytest.mark.parametrize("kind", ["spinn-pi", "spinn", "bow"])
 def test_from_text_to_a_pipeline(kind: str, tmp_path: Path, capsys: Any) -> None:
     """Text has trees of the package's parser where a model composes by trees, and the run tells of it."""
@@ -101,7 +139,7 @@ def test_from_text_to_a_pipeline(kind: str, tmp_path: Path, capsys: Any) -> None
     fields = ["--fields", "text=review", "label=stars"]
     arguments = ["train", "--corpus", "sentences", "--data", str(tmp_path), *fields, "--kind", kind, *SMALL]
     assert main([*arguments, "--lr", "0.02", "--epochs", "6", "--output", str(run)]) == 0
-    expected = "no tree is looked at" if kind == "bow" else "their trees are those of the package's parser"
+    expected = "no tree is looked at" if kind == "bow" else "trees are those of the package's parser"
     assert f"96 sentences are text without a parse: {expected}" in capsys.readouterr().err
     assert json.loads((run / "results.json").read_text())["splits"]["dev"]["accuracy"] > 0.9
     assert main(["predict", str(run), "--input", str(tmp_path / "dev.jsonl")]) == 0

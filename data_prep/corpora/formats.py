@@ -150,6 +150,7 @@ class LabelNames:
     def read(self, record: Record, field: str, is_needed: bool, skipped: Skipped) -> int | None:
         """Return the number of a record's label, NO_LABEL for none; None for none that is needed, which is counted.
 
+        Blanks around it are none of it.
         `gold_label` stands for `label`, too, where there is no `gold_label`. Raises DataError naming the field, if a
         label is needed.
         """
@@ -157,8 +158,10 @@ class LabelNames:
             field = OWN_FIELDS.label
         if not is_needed:
             given = record.get(field)
-            return self.names.index(given) if isinstance(given, str) and given in self.names else NO_LABEL
-        label = "" if field in record and is_missing(record[field]) else text_or_integer(record, field)
+            given = given.strip() if isinstance(given, str) else None
+            return self.names.index(given) if given in self.names else NO_LABEL
+        is_there = field not in record or not is_missing(record[field])
+        label = text_or_integer(record, field).strip() if is_there else ""
         if label not in self.names and (integer := _INTEGER.fullmatch(label)):
             label = integer[1]
         if label and (label not in NO_LABELS or (label in self.names and not self.grows)):
@@ -172,7 +175,8 @@ class LabelNames:
         if label in self.names:
             return self.names.index(label)
         if not self.grows:
-            raise DataError(f"got {label[:40]!r}, expected one of {', '.join(self.names)} or -", field=name)
+            expected = ", ".join(map(repr, self.names))
+            raise DataError(f"got {label[:40]!r}, expected one of {expected} or '-'", field=name)
         self.names.append(label)
         return len(self.names) - 1
 
@@ -274,7 +278,7 @@ class ListOpsFormat(LineFormat):
     def _example(
         self, label: str, expression: str, label_field: str, field: str | None = None
     ) -> LineExample:
-        if label not in DIGITS:
+        if (label := label.strip()) not in DIGITS:
             raise DataError(f"got {label[:40]!r}, expected 0 to 9", field=label_field)
         return LineExample((self.reader.read(expression, field),), int(label), fields=(field,))
 

@@ -92,17 +92,36 @@ class ExampleFile:
         self.n_lines = 0  # read so far
         self.skipped = skipped  # of lines that no block has told of: a broken end
         self.has_records = opened.has_records
+        self._failure: DataError | None = None  # that ends it, when the lines before have been given
         self._path, self._lines = path, opened.lines
         self._read_line = _read_line(line_format, opened.has_records)
         self.words, self._skip_bad, self._limits = words, skip_bad, limits
 
     def block(self, n_lines: int) -> Block | None:
-        """Read the next lines, at most so many; None at the end. Raises DataError naming the first bad line."""
-        lines = next_lines(self._lines, n_lines)
-        if not lines:
+        """Read the next lines, at most so many; None at the end.
+
+        Raises DataError naming the first bad line, when those before have been given.
+        """
+        if self._failure is not None:
+            raise self._failure
+        lines: list[Line] = []
+        try:
+            next_lines(self._lines, n_lines, into=lines)
+        except DataError as error:
+            self._failure = error
+        block, bad_row = self._block(lines) if lines else (None, 0)
+        if bad_row:
+            block, _ = self._block(lines[:bad_row])
+        if block is None or bad_row == 0:
+            if self._failure is not None:
+                raise self._failure
             return None
+        self.n_lines += block.n_lines
+        return block
+
+    def _block(self, lines: Sequence[Line]) -> tuple[Block, int | None]:
+        """Return what became of lines; without `skip_bad` also the first row that is bad, whose error is kept."""
         first_line = self.n_lines + 1
-        self.n_lines += len(lines)
         skipped = Skipped()
         found, errors = self._read(lines, skipped)
         examples, kept = _columns(found, self.words, self._limits)
@@ -110,17 +129,20 @@ class ExampleFile:
         examples = examples._replace(lines=first_line + rows[kept])
         for row in rows[~kept].tolist():
             errors[row] = self._error(lines[row])
+        bad_row = None
         for row, error in sorted(errors.items()):
             bad = error.at(path=self._path, line=first_line + row)
             if not self._skip_bad:
-                raise bad from None
+                self._failure, bad_row = bad, row
+                break
             skipped.count_error(bad)
         skipped.update(self.skipped)
         self.skipped.clear()
         left_out = first_line + np.setdiff1d(np.arange(len(lines)), rows[kept])
         continued = np.flatnonzero([isinstance(line, Continued) for line in lines])
         n_blank = sum(type(line) is str and (line.isspace() or not line) for line in lines)
-        return Block(examples, first_line, len(lines), left_out, first_line + continued, n_blank, skipped)
+        block = Block(examples, first_line, len(lines), left_out, first_line + continued, n_blank, skipped)
+        return block, bad_row
 
     def skip(self, n_lines: int) -> int:
         """Pass over the next lines without looking at them; return how many there were, at most n_lines."""
@@ -223,7 +245,7 @@ def read_examples_as_columns(
                 break
         own.update(file.skipped)
         if not n_examples and not may_be_empty:
-            raise DataError(f"no examples ({own})", path=path)
+            raise own.no_examples().at(path=path)
     return join(parts)
 
 

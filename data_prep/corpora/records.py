@@ -66,7 +66,8 @@ def text_field(record: dict[str, Any], field: str) -> str:
     if field not in record:
         raise DataError("missing field", field=field, there=tuple(record))
     if not isinstance(value, str):
-        raise DataError(f"got {type(value).__name__}, expected a string", field=field)
+        got = f"a missing value ({value})" if is_missing(value) else type(value).__name__
+        raise DataError(f"got {got}, expected a string", field=field)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:  # JSON's \ud800 makes a string that no file or Arrow column can hold

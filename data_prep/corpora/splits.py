@@ -16,6 +16,7 @@ read from their text then. Random trees are the same in every run.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ from spinn_tensor.data_prep.corpora.store import (
     read_store,
 )
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import SentenceReader, one_notation
@@ -333,7 +334,7 @@ class _Reader(NamedTuple):
         if not any(len(part.labels) for part in parts):
             first = ", ".join(shorter_path(str(path)) for path in source.paths[:N_PLACES])
             more = ", …" if len(source.paths) > N_PLACES else ""
-            raise DataError(f"no examples in {len(source.paths)} files, {first}{more} ({own})")
+            raise own.no_examples(f" in {len(source.paths)} files, {first}{more}")
         return parts
 
 
@@ -345,8 +346,15 @@ def _columns(data: DataConfig, examples: Examples) -> Corpus:
 
 
 def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:
-    """Fix the labels: those that came, in the order of the alphabet, or of numbers."""
-    came = np.unique(columns.labels).tolist()
+    """Fix the labels: those that came, in the order of the alphabet, or of numbers. Warns of those that came once."""
+    came, counts = (values.tolist() for values in np.unique(columns.labels, return_counts=True))
+    if rare := [labels.names[number] for number, n in zip(came, counts, strict=True) if n == 1]:
+        named = ", ".join(repr(name[:40]) for name in rare[:N_PLACES]) + (
+            ", …" if len(rare) > N_PLACES else ""
+        )
+        warnings.warn(
+            f"{len(rare)} of {len(came)} labels have one example: {named}", DataWarning, stacklevel=2
+        )
     names = [labels.names[number] for number in came]
     names.sort(key=int if all(name.isdecimal() for name in names) else str)
     numbers = np.zeros(len(labels.names), dtype=np.int64)

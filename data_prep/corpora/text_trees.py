@@ -48,8 +48,9 @@ class TextTrees:
         """Say how many sentences were text, and what became of them; None where there were none."""
         if not self.n_sentences:
             return None
-        by = "no tree is looked at" if self._parse is None else f"their trees are those of {self._parse}"
-        return f"{self.n_sentences:,} sentences are text without a parse: {by}"
+        by = "no tree is looked at" if self._parse is None else f"trees are those of {self._parse}"
+        are = "sentence is" if self.n_sentences == 1 else "sentences are"
+        return f"{self.n_sentences:,} {are} text without a parse: {by}"
 
     def put(
         self,

@@ -206,6 +206,7 @@ class ApiKey:
 def make_app(
     settings: ServeSettings,
     engine: Engine | None = None,  # in place of the one that the settings name
+    on_ready: Callable[[], object] = workers.announce,  # told when the model is loaded
     on_failure: Callable[[Exception], None] | None = None,  # told why a model cannot be loaded
 ) -> Starlette:
     """Return the application; it is ready some time after its start."""
@@ -214,7 +215,7 @@ def make_app(
     async def load() -> None:
         try:
             await service.start(engine)
-            workers.announce()
+            on_ready()
         except Exception as error:
             if on_failure is None:
                 raise

@@ -105,7 +105,7 @@ def docs_page(document: dict[str, Any]) -> str:
     parts = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            parts.append(f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(operation['summary'])}.</p>")
+            parts.append(f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(operation['summary'])}</p>")
             body = operation.get("requestBody")
             if body is not None:
                 asked = body["content"]["application/json"]

@@ -32,6 +32,7 @@ from spinn_tensor.export.serve.app import make_app
 from spinn_tensor.export.serve.errors import Refused
 from spinn_tensor.export.serve.metrics import FOLDER
 from spinn_tensor.export.serve.settings import ServeSettings
+from spinn_tensor.export.serve.workers import announce
 
 BACKLOG = 4_096  # connections that wait to be accepted
 DRAIN = 60  # seconds after a signal in which clients must have read their answers
@@ -118,7 +119,8 @@ def serve(settings: ServeSettings) -> int:
     _log()
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
-    print(f"spinn serve: http://{host}:{port} (docs: /docs, page: /ui)", file=sys.stderr)
+    address = f"http://{host}:{port} (docs: /docs, page: /ui)"
+    print(f"spinn serve: {address}, loading {settings.folder}", file=sys.stderr)
     if settings.is_local:
         print("spinn serve: this machine alone can reach it; --hostname 0.0.0.0 lets others", file=sys.stderr)
     elif settings.api_key is None:
@@ -189,7 +191,14 @@ def _worker(settings: ServeSettings) -> Starlette:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
-    return make_app(settings, on_failure=_fail)
+    return make_app(settings, on_ready=_ready, on_failure=_fail)
+
+
+def _ready() -> None:
+    """Tell whoever started the server, and the other workers, that this one answers."""
+    which = "" if multiprocessing.parent_process() is None else f": worker {os.getpid()}"
+    print(f"spinn serve: ready{which}", file=sys.stderr, flush=True)
+    announce()
 
 
 def _end_with(wait: Callable[[], object]) -> None:

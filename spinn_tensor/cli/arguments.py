@@ -30,14 +30,16 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self.of_stray_words = ""  # what to say of words that no option takes
         self.register("type", Path, expanded)  # shells leave the ~ of --output=~/runs as it is
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = re.findall(r"--[a-z][\w-]*", self.format_usage())
-            wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(wrong, options)}")
+            wrong = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+            hint = self.of_stray_words if wrong is None else did_you_mean(wrong, options)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return known, unknown
 
 
@@ -85,11 +87,9 @@ def given_data(args: argparse.Namespace) -> dict[str, Any]:
     return {key.removeprefix("data__"): value for key, value in given_settings(args, "data").items()}
 
 
-def add_command(
-    subparsers: Any, name: str, summary: str, description: str, epilog: str
-) -> argparse.ArgumentParser:
+def add_command(subparsers: Any, name: str, summary: str, description: str, epilog: str) -> CommandParser:
     """Add a subcommand whose help keeps the line breaks of its text, with the options that every command has."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser: CommandParser = subparsers.add_parser(
         name,
         help=summary,
         description=description,
@@ -158,14 +158,16 @@ def add_inference(
 
 
 def add_on_error(
-    parser: argparse._ActionsContainer,
+    parser: argparse.ArgumentParser,
     instead: str,  # the third choice beside raise and skip
     what: str,  # what a line becomes by it
 ) -> None:
     """Add what becomes of a line without a sentence; `on_error` tells it."""
+    parser.set_defaults(in_its_place=instead)
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip", instead),
+        type=lambda name: instead if name in ("empty", "nan") else name,  # commands call one thing by either
         help=f"a bad line is an error (raise, the default), left out as blank lines are then (skip, as --skip-bad), "
         f"or {what} ({instead}); unless they are left out, blank lines are {what}; how many is told",
     )

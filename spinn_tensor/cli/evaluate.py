@@ -18,13 +18,13 @@ from spinn_tensor.cli.arguments import (
     choose_device,
     given_limits,
 )
-from spinn_tensor.cli.predictions import ReadSplit, predictions
-from spinn_tensor.cli.report import gold_trees, json_line, print_evaluations, print_skipped
+from spinn_tensor.cli.predictions import ReadSplit, predictions, records_file
+from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
 from spinn_tensor.cli.sentences import source_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
 from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, read_stored, renumbered
-from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
+from spinn_tensor.data_prep.files import Skipped, write_json
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.parsers import TreeSource
 from spinn_tensor.training.checkpoint import run_of
@@ -84,8 +84,9 @@ def add_parser(subparsers: Any) -> None:
         "--predictions",
         type=Path,
         metavar="FILE",
-        help="write a JSON line an example, in the order of its file: file, line, id, gold, predicted, probabilities, "
-        "and of each sentence its words and its tree, the model's own where it parses",
+        help="write a record an example, as .csv, .tsv or else jsonl, in the order of its file: file, line, id, gold "
+        "(of the file) and label (predicted), probabilities, and of each sentence its words and its tree, the model's "
+        "own where it parses",
     )
     add_fields(parser)
     add_inference(parser, "for a model that parses, the trees that its own are scored against")
@@ -100,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
     made = source_for(args, checkpoint, are_scored=True)
     data = _data(args, checkpoint, made)
     skipped, evaluations = Skipped(), dict[str, Evaluation]()
-    with nullcontext() if args.predictions is None else atomic_write(args.predictions) as file:
+    labels = checkpoint.config.model.labels
+    with nullcontext() if args.predictions is None else records_file(args.predictions, labels) as write:
         for read in _splits(args, data, checkpoint, made, device, skipped):
             corpus = renumbered(read.split.columns, checkpoint.vocabulary.encode(read.words))
             evaluation = evaluate(checkpoint.model, corpus)
@@ -109,9 +111,9 @@ def run(args: argparse.Namespace) -> int:
                 print(f"spinn: {read.name}: trees are not scored: {n}", file=sys.stderr)
                 evaluation = evaluation._replace(parse_scores=None)
             evaluations[read.name] = evaluation
-            if file is not None:
+            if write is not None:
                 for record in predictions(checkpoint, read, corpus):
-                    file.write(json_line(record))
+                    write(record)
     print_skipped(skipped)
     if args.json is not None:
         write_json(args.json, {name: evaluation.to_dict() for name, evaluation in evaluations.items()})

@@ -166,8 +166,11 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
         return "; --fields says what they are called"
     if isinstance(error, DataError) and error.there and hasattr(args, "field"):
         return "; --field names another"
-    is_bad_line = isinstance(error, DataError) and error.line is not None
-    return "; --skip-bad leaves such lines out" if is_bad_line and hasattr(args, "skip_bad") else ""
+    if not isinstance(error, DataError) or error.line is None or not hasattr(args, "skip_bad"):
+        return ""
+    in_its_place = getattr(args, "in_its_place", None)
+    keeps = "" if in_its_place is None else f"--on-error {in_its_place} keeps the place of such lines, "
+    return f"; {keeps}--skip-bad leaves {'them' if keeps else 'such lines'} out"
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.parse_lines import LineFile, Sentences, TreeParser
 from spinn_tensor.cli.parse_scores import score
-from spinn_tensor.cli.progress import counters
+from spinn_tensor.cli.progress import counter_of
 from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.tree_output import FORMATS, Line, Parsed, written
 from spinn_tensor.config import ConfigError
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     models = {} if args.branching else _models(args, device)
     limits = Limits(**given_limits(args))
     if args.gold is not None:
-        skip_bad = on_error(args) == "skip"
+        skip_bad, args.in_its_place = on_error(args) == "skip", None
         ways = {model.config.text.binarize for model in models.values()}
         binarize = args.binarize or (ways.pop() if len(ways) == 1 else DEFAULT_BINARIZE)
         score(args.gold, args.predicted, models, binarize, skip_bad, limits)
@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
     if args.input is not None:
         path, is_drawn = args.input, args.format in DRAWN
         source = LineFile(path, sentences, on_error(args), takes_records=not is_drawn)
-    with _output(args) as file, _counter(args) as (advance,):
+    with _output(args) as file, counter_of(args.output, "sentences parsed") as advance:
         parser = TreeParser(model, args.branching, advance)
         lines = iter([_arguments(args, sentences)]) if source is None else source.blocks()
         _write(file, map(parser, lines), args, lambda text: tokenizer.backend.encode(text).offsets)
@@ -214,13 +214,6 @@ def _arguments(args: argparse.Namespace, sentences: Sentences) -> list[Line]:
 
 def _output(args: argparse.Namespace) -> AbstractContextManager[IO[str]]:
     return nullcontext(sys.stdout) if args.output is None else write_text(args.output)
-
-
-def _counter(args: argparse.Namespace) -> AbstractContextManager[list[Callable[[int], None]]]:
-    """Show how many sentences are parsed, but not between those that a terminal shows."""
-    if args.output is None and sys.stdout.isatty():
-        return nullcontext([lambda n_more: None])
-    return counters("sentences parsed")
 
 
 def _write(

@@ -122,7 +122,7 @@ class LineFile:
                 raise bad
         self.skipped.update(self._unread)
         if not n_sentences:
-            raise DataError(f"no examples ({self.skipped})", path=self._path)
+            raise self.skipped.no_examples().at(path=self._path)
 
     @contextmanager
     def _open(self) -> Iterator[Iterator[files.Line]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +21,9 @@ from spinn_tensor.cli.arguments import (
     on_error,
     source_file,
 )
-from spinn_tensor.cli.report import json_line, print_skipped
+from spinn_tensor.cli.predictions import label_and_probabilities, records_file
+from spinn_tensor.cli.progress import counter_of
+from spinn_tensor.cli.report import print_skipped
 from spinn_tensor.cli.sentences import (
     parse_argument,
     record_fields,
@@ -45,9 +45,8 @@ from spinn_tensor.data_prep.corpora.formats import (
     SentenceFormat,
     named_fields,
 )
-from spinn_tensor.data_prep.corpora.read import BLOCK, Examples, corpus_of, join, open_examples
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import BLANK, Skipped, write_text
+from spinn_tensor.data_prep.corpora.read import BLOCK, corpus_of, open_examples
+from spinn_tensor.data_prep.files import BLANK, Skipped
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.data_prep.trees import Tree
@@ -59,8 +58,9 @@ from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
 given as binary parses is printed with its trees and the probability of each label. A
-jsonl file, or any other of records, gives a jsonl file: line, pairID (or sentenceID), label
-and probabilities of every line, in its order, null for a blank one. A parse brackets every
+jsonl file, or any other of records, gives records: line, id (pairID, sentenceID or id), label
+and probabilities of every line, in its order, null for a blank one; --output NAME.csv or
+NAME.tsv has them as a table. A parse brackets every
 two constituents: ( ( all dogs ) run ). Text will do as well: the package's parser makes its
 trees where the model needs them, or --parser or --branching does.
 A model that parses for itself is drawn with its own trees, whatever trees are given; of one
@@ -77,7 +77,8 @@ examples:
   spinn predict runs/pi --input pairs.jsonl --output predictions.jsonl
       fields sentence1_binary_parse, sentence2_binary_parse and, if there, pairID; no label is needed
 
-  spinn predict runs/sst --sentence "( a ( very ( good film ) ) )"
+  spinn predict runs/reviews --sentence "a very good film"
+  spinn predict runs/reviews --input new.csv --on-error empty --output labels.csv
 """
 
 
@@ -94,7 +95,10 @@ def add_parser(subparsers: Any) -> None:
         help="records (jsonl, csv, parquet, …), or sentences a line, plain or compressed; - = stdin",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="jsonl with the predictions (default: stdout)"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="predictions, as .csv, .tsv or else jsonl, compressed as named (default: jsonl on stdout)",
     )
     parser.add_argument(
         "--field", metavar="NAME", help="sentence models: field of --input that has the parse or text"
@@ -103,6 +107,7 @@ def add_parser(subparsers: Any) -> None:
     add_inference(
         parser, "not for a model that parses for itself", instead=("empty", "a record without a label")
     )
+    parser.of_stray_words = "; --sentence takes one, --premise and --hypothesis a pair"
     parser.set_defaults(run=run)
 
 
@@ -156,25 +161,27 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
 
 
 def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint, device: str) -> int:
-    skipped = Skipped()
-    key = "pairID" if checkpoint.config.model.task == "pair" else "sentenceID"
-    lines = _read(args, checkpoint, device, skipped)
-    found = iter(
-        zip(lines.names, predict_probabilities(checkpoint.model, lines.corpus).tolist(), strict=True)
-    )
-    labels = checkpoint.config.model.labels
-    with nullcontext(sys.stdout) if args.output is None else write_text(args.output) as file:
-        for line, is_example in zip(lines.lines.tolist(), lines.example_mask.tolist(), strict=True):
-            record: dict[str, Any] = {"line": line, key: "", "label": None, "probabilities": None}
-            if is_example:
-                name, row = next(found)
-                shares = {label: round(share, 6) for label, share in zip(labels, row, strict=True)}
-                said = {key: name, "label": labels[int(np.argmax(row))], "probabilities": shares}
-                record.update(said)
-            file.write(json_line(record))
+    skipped, labels = Skipped(), checkpoint.config.model.labels
+    n_predicted = 0
+    with (
+        records_file(args.output, labels) as write,
+        counter_of(args.output, "examples classified") as advance,
+    ):
+        for lines in _read(args, checkpoint, device, skipped):
+            found = iter(zip(lines.names, lines.probabilities(checkpoint), strict=True))
+            for line, is_example in zip(lines.lines.tolist(), lines.example_mask.tolist(), strict=True):
+                record = {"line": line, "id": None, "label": None, "probabilities": None}
+                if is_example:
+                    name, shares = next(found)
+                    record |= {"id": name or None, **label_and_probabilities(labels, shares)}
+                write(record)
+            n_predicted += len(lines.names)
+            advance(len(lines.names))
+        if not n_predicted:
+            raise skipped.no_examples().at(path=args.input)
     print_skipped(skipped, "lines skipped" if on_error(args) == "skip" else "lines have no label")
     if args.output is not None:
-        print(f"{len(lines.names):,} predictions in {args.output}")
+        print(f"{n_predicted:,} predictions in {args.output}")
     return 0
 
 
@@ -182,13 +189,19 @@ class _Lines(NamedTuple):
     """Hold m lines of a file, of which n are examples."""
 
     names: list[str]  # n
-    corpus: Corpus  # n
+    corpus: Corpus | None  # n; None of none
     lines: np.ndarray  # (m,) int64, their numbers
     example_mask: np.ndarray  # (m,) bool
 
+    def probabilities(self, checkpoint: Checkpoint) -> list[list[float]]:
+        """Return those of the labels, (n, C)."""
+        return [] if self.corpus is None else predict_probabilities(checkpoint.model, self.corpus).tolist()
 
-def _read(args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped) -> _Lines:
-    """Read the identifiers and columns of --input."""
+
+def _read(
+    args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped
+) -> Iterator[_Lines]:
+    """Read the lines of --input, a block after the other; those before a bad one are given before its error."""
     made = source_for(args, checkpoint)
     trees = made.text_trees(device)
     reader = sentence_reader_for(args, checkpoint, trees is not None)
@@ -197,41 +210,34 @@ def _read(args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped
         names = record_fields(checkpoint, args.fields)
         line_format: LineFormat = SentenceFormat(field, reader, names.sentence_id)
     else:
-        labels = LabelNames(list(checkpoint.config.model.labels))
+        known = LabelNames(list(checkpoint.config.model.labels))
         fields = named_fields(PairFields(), args.fields or checkpoint.config.text.fields)
-        line_format = PairFormat(labels, fields, require_label=False, reader=reader)
-    words = WordList()
-    examples, lines = _read_lines(args, line_format, words, skipped)
-    sentences = examples.sentences
-    if trees is not None:
-        sentences = trees.put(sentences, words.words, examples.text_mask)
-        if trees.note is not None and made.parser is not None:
-            print(f"spinn: {trees.note}", file=sys.stderr)
-    sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
-    corpus = examples._replace(sentences=sentences).corpus()
-    corpus = corpus if made.branching is None else branched(corpus, made.branching)
-    return _Lines(examples.names.to_pylist(), corpus, lines, np.isin(lines, examples.lines))
-
-
-def _read_lines(
-    args: argparse.Namespace, line_format: LineFormat, words: WordList, skipped: Skipped
-) -> tuple[Examples, np.ndarray]:  # (m,) int64
-    """Read the n examples of --input, and return the numbers of the m lines that the output has."""
-    skip_bad, limits = on_error(args) != "raise", Limits(**given_limits(args))
-    with open_examples(args.input, line_format, words, skip_bad=skip_bad, limits=limits) as file:
-        blocks = list(iter(partial(file.block, BLOCK), None))
+        line_format = PairFormat(known, fields, require_label=False, reader=reader)
+    error, limits = on_error(args), Limits(**given_limits(args))
+    with open_examples(args.input, line_format, WordList(), skip_bad=error != "raise", limits=limits) as file:
+        while True:
+            file.words = words = WordList()  # of the block alone: memory does not grow with the file
+            if (block := file.block(BLOCK)) is None:
+                break
+            skipped.update(block.skipped)
+            if block.n_blank:
+                skipped[BLANK] += block.n_blank
+            corpus, lines = None, block.examples.lines
+            if error != "skip":
+                lines = np.setdiff1d(block.first_line + np.arange(block.n_lines), block.continued)
+            if len(block.examples.labels):
+                sentences = block.examples.sentences
+                if trees is not None:
+                    sentences = trees.put(sentences, words.words, block.examples.text_mask)
+                sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
+                corpus = block.examples._replace(sentences=sentences).corpus()
+                if made.branching is not None:  # other random trees for every block
+                    corpus = branched(corpus, made.branching, seed=block.first_line)
+            example_mask = np.isin(lines, block.examples.lines)
+            yield _Lines(block.examples.names.to_pylist(), corpus, lines, example_mask)
         skipped.update(file.skipped)
-    for block in blocks:
-        skipped.update(block.skipped)
-        if block.n_blank:
-            skipped[BLANK] += block.n_blank
-    if not any(len(block.examples.labels) for block in blocks):
-        raise DataError(f"no examples ({skipped})", path=args.input)
-    examples = join([block.examples for block in blocks])
-    if on_error(args) == "skip":
-        return examples, examples.lines
-    continued = np.concatenate([block.continued for block in blocks])
-    return examples, np.setdiff1d(1 + np.arange(blocks[-1].first_line + blocks[-1].n_lines - 1), continued)
+    if trees is not None and trees.note is not None and made.parser is not None:
+        print(f"spinn: {trees.note}", file=sys.stderr)
 
 
 def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spinn_tensor.cli.report import json_line
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, n_sentences, node_offsets
 from spinn_tensor.data_prep.corpora.store import Split
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.files import write_text
+from spinn_tensor.data_prep.record_files import form_by_name
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.inference import predict_probabilities, predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint
@@ -43,12 +50,9 @@ def predictions(
     for row in range(n_examples):
         record = _place(read, row)
         if labels:
-            gold, shares = int(corpus.labels[row]), probabilities[row]
+            gold = int(corpus.labels[row])
             record["gold"] = None if gold == NO_LABEL else labels[gold]
-            record["predicted"] = labels[max(range(len(labels)), key=shares.__getitem__)]
-            record["probabilities"] = {
-                label: round(share, 6) for label, share in zip(labels, shares, strict=True)
-            }
+            record |= label_and_probabilities(labels, probabilities[row])
         for side, prefix in enumerate(SIDES[corpus.n_sides]):
             i = row + side * n_examples
             tokens = tuple(read.words[word] for word in words[offsets[i] : offsets[i + 1]].tolist())
@@ -56,6 +60,40 @@ def predictions(
             record[f"{prefix}text"] = " ".join(tokens)
             record[f"{prefix}tree"] = format_binary(tree) if has_trees else None
         yield record
+
+
+def label_and_probabilities(labels: Sequence[str], shares: Sequence[float]) -> dict[str, Any]:
+    """Return what records say of an example: the most probable label, and how probable each is."""
+    label = labels[max(range(len(labels)), key=shares.__getitem__)]
+    return {"label": label, "probabilities": {n: round(p, 6) for n, p in zip(labels, shares, strict=True)}}
+
+
+@contextmanager
+def records_file(path: Path | None, labels: Sequence[str]) -> Iterator[Callable[[dict[str, Any]], object]]:
+    """Open a file, or stdout, and yield what writes a record: a line of JSON, or of a table as the file's name says.
+
+    A table has a column `p(LABEL)` of each label for the probabilities. Raises DataError for names of other tables.
+    """
+    form = None if path is None else form_by_name(str(path))
+    if form == "arrow":
+        raise DataError("expected a name ending in .jsonl, .csv or .tsv", path=path)
+    with nullcontext(sys.stdout) if path is None else write_text(path) as file:
+        if form not in ("csv", "tsv"):
+            yield lambda record: file.write(json_line(record))
+            return
+        table = csv.writer(file, delimiter="," if form == "csv" else "\t", lineterminator="\n")
+        is_first = True
+
+        def write(record: dict[str, Any]) -> None:
+            nonlocal is_first
+            shares = record.pop("probabilities", None) or {}
+            record |= {f"p({label})": shares.get(label) for label in labels}
+            if is_first:
+                table.writerow(record)
+            is_first = False
+            table.writerow(record.values())
+
+        yield write
 
 
 def _place(read: ReadSplit, row: int) -> dict[str, Any]:

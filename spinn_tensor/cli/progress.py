@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -40,6 +41,16 @@ def counters(*names: str) -> Iterator[list[Callable[[int], None]]]:
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield [_Counter(bar, name).add for name in names]
+
+
+@contextmanager
+def counter_of(output: Path | None, what: str) -> Iterator[Callable[[int], None]]:
+    """Show how many are done, as `counters`, but not between results that a terminal shows; None stands for stdout."""
+    if output is None and sys.stdout.isatty():
+        yield lambda n_more: None
+        return
+    with counters(what) as (advance,):
+        yield advance
 
 
 class _Counter:

@@ -20,7 +20,6 @@ from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.corpora.formats import SentenceFormat
 from spinn_tensor.data_prep.corpora.read import Block, ExampleFile, open_examples
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
-from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import BLANK, STDIN, Skipped
 from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
@@ -62,7 +61,7 @@ def encode_to_array(
         encoded = job.encode(file, sys.maxsize)
     if encoded is None or len(encoded.encodings) == len(encoded.nan_lines):
         skipped = file.skipped if encoded is None else encoded.skipped
-        raise DataError(f"no examples ({skipped})", path=source)
+        raise skipped.no_examples().at(path=source)
     return encoded
 
 
