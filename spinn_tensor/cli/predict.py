@@ -232,7 +232,7 @@ def _read(
                 sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
                 corpus = block.examples._replace(sentences=sentences).corpus()
                 if made.branching is not None:  # other random trees for every block
-                    corpus = branched(corpus, made.branching, seed=block.first_line)
+                    corpus = branched(corpus, made.branching, seed=block.first_line - 1)
             example_mask = np.isin(lines, block.examples.lines)
             yield _Lines(block.examples.names.to_pylist(), corpus, lines, example_mask)
         skipped.update(file.skipped)
