@@ -3,7 +3,7 @@
     model.onnx ...   the artefact, see ARTEFACTS
     export.json      format version, format, task, kind, tables, labels, the vocabulary's sha256, ...: `Exported`
     tokenizer.json   that of the checkpoint: from text to ids
-    parser/          another such folder, of a parser that makes trees, where there is one
+    parser/          beside the artefact: another such folder, of a parser that makes trees, where there is one
 
 It is read without torch, and strictly, as a checkpoint is. Names and shapes of what goes in and comes out:
 

@@ -25,15 +25,22 @@ from spinn_tensor.export.parity import TOLERANCES, ParityReport, compare, random
 from spinn_tensor.export.session import onnx_function
 from spinn_tensor.export.triton import (
     CONFIG,
+    FRONT,
+    FRONT_CODE,
+    FRONT_MODEL,
     LABELS,
+    VERSION,
+    check_front,
     check_repository,
     has_triton_schema,
+    write_front,
     write_repository_files,
 )
 from spinn_tensor.model.classifiers import Checkpoint, Model
 
 OURS = {*ARTEFACTS.values(), EXPORT, TOKENIZER, CONFIG, LABELS}  # what an exported folder may hold
-OURS |= {f"{PARSER}/{name}" for name in OURS}
+OURS |= {f"{parent}/{name}" for parent in (PARSER, f"{VERSION}/{PARSER}") for name in OURS}
+OURS_IN_FRONT = {CONFIG, LABELS, FRONT_MODEL}
 
 
 def export_folder(
@@ -44,25 +51,36 @@ def export_folder(
     tell: Callable[[str], object] = lambda line: None,  # told what is being done
     parser: tuple[Checkpoint, Exported] | None = None,  # makes trees for text: a folder in the folder
 ) -> ParityReport:
-    """Write the folder: of format "triton" a model of the repository `output`, else `output` itself.
+    """Write the folder: of format "triton" a model of the repository `output` and its text front, else `output` itself.
 
     The artefact is run and held against the model before anything takes its name. Raises ExportError for a model that
     has no such artefact, ParityError for an artefact that disagrees, ArtefactError for an output that holds other
     files or a package that is missing; OSError names the folder.
     """
-    folder = Path(os.path.realpath(expanded(output) / (name if exported.format == "triton" else ".")))
+    is_triton = exported.format == "triton"
+    folder = Path(os.path.realpath(expanded(output) / (name if is_triton else ".")))
+    front = Path(os.path.realpath(expanded(output) / (name + FRONT)))
     _check_packages(exported.format)
     _check_output(folder)
+    if is_triton:
+        _check_front_output(front)
     report: list[ParityReport] = []
 
     def fill(temporary: Path) -> None:
         report.append(_fill(temporary, checkpoint, exported, name, tell))
         if parser is not None:
-            (temporary / PARSER).mkdir()
-            _fill(temporary / PARSER, *parser, PARSER, tell)
+            beside = (temporary / ARTEFACTS[exported.format]).with_name(PARSER)
+            beside.mkdir()
+            _fill(beside, *parser, PARSER, tell)
+
+    def fill_front(temporary: Path) -> None:
+        write_front(temporary, name, exported)
+        if has_triton_schema():
+            check_front(temporary, name)
+        write_folder(folder, fill)  # what takes long and may fail, before the front has its name
 
     with _whole_or_nothing(folder):
-        write_folder(folder, fill)
+        write_folder(front, fill_front) if is_triton else write_folder(folder, fill)
     return report[0]
 
 
@@ -137,6 +155,18 @@ def _check_output(folder: Path) -> None:
         raise ArtefactError(
             f"{folder}: holds other files ({(others or sorted(names))[0]}); name a new folder"
         )
+
+
+def _check_front_output(folder: Path) -> None:
+    """Raise ArtefactError for what a text front must not replace, as one that somebody else wrote."""
+    if not folder.is_dir():
+        return _check_output(folder)
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
+    names = {path.relative_to(folder).as_posix() for path in paths}
+    is_ours = FRONT_MODEL in names and (folder / FRONT_MODEL).read_bytes() == FRONT_CODE.encode()
+    others = sorted(names - OURS_IN_FRONT if is_ours else names)
+    if others:
+        raise ArtefactError(f"{folder}: holds other files ({others[0]}); name a new folder")
 
 
 @contextmanager

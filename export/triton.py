@@ -1,10 +1,14 @@
-"""A model of a Triton Inference Server repository, and its check against Triton's schema and the ONNX file.
+"""Two models of a Triton Inference Server repository, and their check against Triton's schema and the ONNX file.
 
-    NAME/config.pbtxt     inputs and outputs, batching
-    NAME/1/model.onnx     version 1
-    NAME/labels.txt       names of the classes, in the order of the logits
-    NAME/tokenizer.json   for clients: text to ids
-    NAME/export.json      for clients that read the folder with `OnnxPredictor`
+    NAME/config.pbtxt        inputs and outputs, batching
+    NAME/1/model.onnx        version 1
+    NAME/1/parser/           of a model that takes given trees: what makes them for text, where there is one
+    NAME/labels.txt          names of the classes, in the order of the logits
+    NAME/tokenizer.json      text to ids, for the text front and for clients
+    NAME/export.json         for the text front, and for clients that read the folder with `OnnxPredictor`
+    NAME_text/config.pbtxt   the text front: strings in, labels and trees out
+    NAME_text/1/model.py     imports `triton_text`, which opens NAME
+    NAME_text/labels.txt     the same
 
 Triton joins the requests of several clients to one batch where all their tensors have the same shape, and it does not
 pad: clients pad sentences to a common length, such as the next multiple of 8. A client's tensors begin with the batch.
@@ -17,9 +21,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spinn_tensor.export.artefact import ArtefactError, Exported
+from spinn_tensor.export.artefact import ArtefactError, Exported, sides_of
 
 CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
+FRONT = "_text"  # what the name of a model's text front ends in
+FRONT_MODEL = f"{VERSION}/model.py"
+FRONT_CODE = "from spinn_tensor.export.triton_text import TritonPythonModel  # noqa: F401\n"
+EXPORTED = "exported"  # the parameter of a text front that names its model
 MAX_BATCH = 256  # requests that Triton joins
 QUEUE_MICROSECONDS = 500  # that a request may wait for others
 SCALAR = ()  # axes of an input that has the batch's alone
@@ -46,20 +54,31 @@ def triton_config(
         dims = tuple(sizes.get(axis, -1) for axis in axes[is_batched:])
         return TritonTensor(name, data_type, dims, LABELS if name == "logits" else "")
 
-    lines = [
-        f'name: "{name}"',
-        'backend: "onnxruntime"',
-        f"max_batch_size: {MAX_BATCH if is_batched else 0}",
+    inputs = [tensor(key, axes, "TYPE_INT64") for key, axes in exported.inputs.items()]
+    outputs = [
+        tensor(key, axes, "TYPE_INT64" if key.endswith("transitions") else "TYPE_FP32")
+        for key, axes in exported.outputs.items()
     ]
-    for key, axes in exported.inputs.items():
-        lines += ["input {", *_tensor_lines(tensor(key, axes, "TYPE_INT64")), "}"]
-    for key, axes in exported.outputs.items():
-        data_type = "TYPE_INT64" if key.endswith("transitions") else "TYPE_FP32"
-        lines += ["output {", *_tensor_lines(tensor(key, axes, data_type)), "}"]
-    if is_batched:
-        lines += ["dynamic_batching {", f"  max_queue_delay_microseconds: {QUEUE_MICROSECONDS}"]
-        lines += ["  preserve_ordering: true", "}"]
-    return "\n".join(lines) + "\n"
+    return _config(name, "onnxruntime", inputs, outputs, MAX_BATCH if is_batched else 0)
+
+
+def front_config(
+    name: str,  # of the model that it is the text front of
+    exported: Exported,
+) -> str:
+    """Return the text of the text front's config.pbtxt; `triton_text` says what its tensors are."""
+    n_sides, outputs = len(sides_of(exported.task)), []
+    if exported.labels:
+        outputs += [TritonTensor("label", "TYPE_STRING", (1,))]
+        outputs += [TritonTensor("probabilities", "TYPE_FP32", (len(exported.labels),), LABELS)]
+    if exported.tables != "sequence":
+        outputs += [TritonTensor("tree", "TYPE_STRING", (n_sides,))]
+    text = _config(
+        name + FRONT, "python", [TritonTensor("text", "TYPE_STRING", (n_sides,))], outputs, MAX_BATCH
+    )
+    lines = ["instance_group {", "  count: 1", "  kind: KIND_CPU", "}"]  # Triton's default is one a GPU
+    lines += ["parameters {", f'  key: "{EXPORTED}"', f'  value {{ string_value: "{name}" }}', "}"]
+    return text + "\n".join(lines) + "\n"
 
 
 def write_repository_files(
@@ -68,9 +87,18 @@ def write_repository_files(
     exported: Exported,
 ) -> None:
     """Write config.pbtxt and labels.txt."""
-    text = triton_config(name, exported)
-    (folder / CONFIG).write_text(text, encoding="utf-8")
-    (folder / LABELS).write_text("".join(f"{label}\n" for label in exported.labels), encoding="utf-8")
+    _write(folder, triton_config(name, exported), exported)
+
+
+def write_front(
+    folder: Path,  # NAME_text, which is empty
+    name: str,  # NAME
+    exported: Exported,
+) -> None:
+    """Write the text front."""
+    _write(folder, front_config(name, exported), exported)
+    (folder / FRONT_MODEL).parent.mkdir()
+    (folder / FRONT_MODEL).write_text(FRONT_CODE, encoding="utf-8")
 
 
 def has_triton_schema() -> bool:
@@ -87,11 +115,7 @@ def check_repository(
     name: str,
 ) -> None:
     """Raise ArtefactError unless config.pbtxt is one by Triton's schema and fits the ONNX file and the labels."""
-    config = _parsed(folder / CONFIG)
-    if config.name != name:
-        raise ArtefactError(f"{folder / CONFIG}: name is {config.name!r}, its folder's is {name!r}")
-    if config.backend != "onnxruntime":
-        raise ArtefactError(f"{folder / CONFIG}: backend is {config.backend!r}, expected 'onnxruntime'")
+    config = _config_of(folder, name, "onnxruntime")
     import onnx
 
     graph = onnx.load(folder / VERSION / "model.onnx", load_external_data=False).graph
@@ -108,6 +132,34 @@ def check_repository(
                 _check_labels(folder / item.label_filename, int(item.dims[-1]))
 
 
+def check_front(
+    folder: Path,  # NAME_text
+    name: str,  # NAME
+) -> None:
+    """Raise ArtefactError unless the text front's config.pbtxt is one by Triton's schema and fits the labels."""
+    for output in _config_of(folder, name + FRONT, "python").output:
+        if output.label_filename:
+            _check_labels(folder / output.label_filename, int(output.dims[-1]))
+
+
+def _write(folder: Path, config: str, exported: Exported) -> None:
+    (folder / CONFIG).write_text(config, encoding="utf-8")
+    (folder / LABELS).write_text("".join(f"{label}\n" for label in exported.labels), encoding="utf-8")
+
+
+def _config(
+    name: str, backend: str, inputs: list[TritonTensor], outputs: list[TritonTensor], max_batch_size: int
+) -> str:
+    lines = [f'name: "{name}"', f'backend: "{backend}"', f"max_batch_size: {max_batch_size}"]
+    for what, tensors in (("input", inputs), ("output", outputs)):
+        for tensor in tensors:
+            lines += [f"{what} {{", *_tensor_lines(tensor), "}"]
+    if max_batch_size:
+        lines += ["dynamic_batching {", f"  max_queue_delay_microseconds: {QUEUE_MICROSECONDS}"]
+        lines += ["  preserve_ordering: true", "}"]
+    return "\n".join(lines) + "\n"
+
+
 def _tensor_lines(tensor: TritonTensor) -> list[str]:
     lines = [f'  name: "{tensor.name}"', f"  data_type: {tensor.data_type}"]
     if tensor.dims == SCALAR:
@@ -117,6 +169,17 @@ def _tensor_lines(tensor: TritonTensor) -> list[str]:
     if tensor.label_filename:
         lines += [f'  label_filename: "{tensor.label_filename}"']
     return lines
+
+
+def _config_of(folder: Path, name: str, backend: str) -> Any:
+    """Read config.pbtxt. Raises ArtefactError unless it is one by Triton's schema, of this name and backend."""
+    path = folder / CONFIG
+    config = _parsed(path)
+    if config.name != name:
+        raise ArtefactError(f"{path}: name is {config.name!r}, its folder's is {name!r}")
+    if config.backend != backend:
+        raise ArtefactError(f"{path}: backend is {config.backend!r}, expected {backend!r}")
+    return config
 
 
 def _parsed(path: Path) -> Any:

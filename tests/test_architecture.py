@@ -104,7 +104,16 @@ def test_layers_of_spinn_tensor_import_only_what_is_below_them() -> None:
         ("spinn_tensor.Pipeline", "datasets pyarrow rich onnx tokenizers huggingface_hub sklearn"),
         *[
             (f"spinn_tensor.export.{name}", "torch")
-            for name in ("predictor", "session", "sentences", "artefact", "triton", "doctor", "serve.server")
+            for name in (
+                "predictor",
+                "session",
+                "sentences",
+                "artefact",
+                "triton",
+                "triton_text",
+                "doctor",
+                "serve.server",
+            )
         ],
     ],
 )

@@ -51,8 +51,12 @@ def config_of(folder: Path) -> model_config_pb2.ModelConfig:
 
 
 def test_the_layout_is_tritons(models) -> None:
-    assert sorted(path.name for path in models.iterdir()) == sorted(KINDS)
+    assert sorted(path.name for path in models.iterdir()) == sorted(
+        [*KINDS, *(f"{name}_text" for name in KINDS)]
+    )
     for name in KINDS:
+        front = (models / f"{name}_text").rglob("*.*")
+        assert {path.name for path in front} == {"config.pbtxt", "labels.txt", "model.py"}
         found = {
             str(path.relative_to(models / name)) for path in (models / name).rglob("*") if path.is_file()
         }

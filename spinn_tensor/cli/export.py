@@ -30,7 +30,8 @@ with: it prints how far they differ, and where they differ too far it leaves no 
   torchscript   model.ts, for libtorch and for Python with torch alone
   pt2           model.pt2, a torch.export program, for torch.export.load
   aoti          model.aoti.pt2, compiled for this machine's processor; needs a C++ compiler
-  triton        NAME/ in a Triton Inference Server model repository
+  triton        NAME/ in a Triton Inference Server model repository, and NAME_text/, by Triton's
+                Python backend: strings in, labels and trees out
 
 The folder also gets tokenizer.json, from text to token ids, and export.json, which says what
 the artefact is. A model of kind spinn parses inside the artefact (tables own); spinn-pi takes
@@ -44,7 +45,8 @@ examples:
       words' leaf states as one table: no embedding, projection or batch norm is computed
 
   spinn export runs/spinn --format triton --name nli --output models
-      then: tritonserver --model-repository models
+      then: examples/triton/compose.yaml; or, where this package is not in Triton's Python:
+      tritonserver --model-repository models --model-control-mode explicit --load-model nli
 
   spinn export runs/reviews --format onnx --parser packaged --output exported/reviews
       a model that takes given trees, and the parser that makes them for text
@@ -64,7 +66,7 @@ def add_parser(subparsers: Any) -> None:
         required=True,
         metavar="DIR",
         help="folder to write, whole or not at all; one of an earlier export is replaced "
-        "(triton: the repository, in which the folder NAME is)",
+        "(triton: the repository, in which the folders NAME and NAME_text are)",
     )
     parser.add_argument(
         "--fold-leaves",
@@ -86,8 +88,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--parser",
         metavar="NAME|FOLDER",
-        help="onnx formats, models that take given trees: a SPINN that makes them for text, put into the folder: "
-        "packaged, or the folder of a checkpoint",
+        help="onnx formats and triton, models that take given trees: a SPINN that makes them for text, put into the "
+        "folder: packaged, or the folder of a checkpoint",
     )
     parser.add_argument("--name", metavar="NAME", help="triton: name of the model (default: spinn)")
     parser.set_defaults(run=run)
@@ -132,11 +134,11 @@ def _parser(
     from spinn_tensor.export.interface import describe
 
     takes_trees = exported.tables not in ("own", "sequence") and exported.branching is None
-    if not exported.format.startswith("onnx") or not takes_trees:
+    if not ARTEFACTS[exported.format].endswith(".onnx") or not takes_trees:
         if args.parser is None:
             return None
         raise ConfigError(
-            "--parser: is for the onnx formats of a model that takes given trees, and no --branching"
+            "--parser: is for the onnx formats and triton, of a model that takes given trees, and no --branching"
         )
     if (name := args.parser or trained) is None:
         _say("takes sentences with their trees; --parser packaged puts a parser beside it for those of text")
