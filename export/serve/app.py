@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -185,6 +185,18 @@ async def _refuse(scope: Scope, send: Send, refused: Refused) -> None:
     await _send(send, refused.status, orjson.dumps(refused.body(scope["path"])), headers)
 
 
+class Posts:
+    """Hand requests of POST to their endpoints at once: a router that tries one path after another costs more."""
+
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
+        self._app, self._endpoints = app, endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on a request."""
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        await ((is_post and self._endpoints.get(scope["path"])) or self._app)(scope, receive, send)
+
+
 class ApiKey:
     """Refuse what has no key, but for PUBLIC paths. The time that it takes does not depend on the key."""
 
@@ -239,21 +251,31 @@ def make_app(
         )
     if settings.api_key is not None:
         middleware.append(Middleware(ApiKey, key=settings.api_key))
+    posts = _posts(service)
+    middleware.append(Middleware(Posts, endpoints=posts))
     handlers: dict[Any, Any] = {HTTPException: _not_found, Refused: _refused, Exception: _broken}
     app = Starlette(
-        routes=_routes(service), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
+        routes=_routes(service, posts), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
     )
     app.state.service = service
     return app
 
 
-def _routes(service: Service) -> list[StarletteRoute]:
+def _posts(service: Service) -> dict[str, Endpoint]:
     def by_kind() -> Route:
         return PREDICT if "classify" in service.engine.kinds else EMBED
 
-    def post(path: str, route: Callable[[], Route]) -> StarletteRoute:
-        return StarletteRoute(path, Endpoint(service, route), methods=["POST"])
+    refused = Route("", tei.AnyRequest, tei.not_offered, None, {})
+    routes: dict[str, Callable[[], Route]] = {
+        **{route.path: partial(_same, route) for route in ROUTES},
+        **dict.fromkeys(NOT_OFFERED, partial(_same, refused)),
+        "/embeddings": partial(_same, OPENAI),
+        **dict.fromkeys(("/", "/invocations"), by_kind),
+    }
+    return {path: Endpoint(service, route) for path, route in routes.items()}
 
+
+def _routes(service: Service, posts: dict[str, Endpoint]) -> list[StarletteRoute]:
     def get(path: str, answer: Callable[[], Response]) -> StarletteRoute:
         async def endpoint(request: Request) -> Response:
             return answer()
@@ -268,7 +290,6 @@ def _routes(service: Service) -> list[StarletteRoute]:
     def metrics() -> Response:
         return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
 
-    refused = Route("", tei.AnyRequest, tei.not_offered, None, {})
     document = openapi(ROUTES, service.settings.api_key is not None)
     return [
         *(get(path, health) for path in ("/health", "/ping", "/")),
@@ -277,10 +298,7 @@ def _routes(service: Service) -> list[StarletteRoute]:
         *(get(path, lambda: _json(document)) for path in ("/openapi.json", "/api-doc/openapi.json")),
         get("/docs", lambda: HTMLResponse(docs_page(document))),
         *page_routes(),
-        *(post(route.path, partial(_same, route)) for route in ROUTES),
-        *(post(path, partial(_same, refused)) for path in NOT_OFFERED),
-        post("/embeddings", lambda: OPENAI),
-        *(post(path, by_kind) for path in ("/", "/invocations")),
+        *(StarletteRoute(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
     ]
 
 

@@ -7,6 +7,7 @@ starts another for one that dies. A model that cannot be loaded ends all, with o
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import os
@@ -196,6 +197,8 @@ def _worker(settings: ServeSettings) -> Starlette:
 
 def _ready() -> None:
     """Tell whoever started the server, and the other workers, that this one answers."""
+    gc.collect()
+    gc.freeze()  # what is there will stay: looking it through again and again would hold requests up
     which = "" if multiprocessing.parent_process() is None else f": worker {os.getpid()}"
     print(f"spinn serve: ready{which}", file=sys.stderr, flush=True)
     announce()
