@@ -88,6 +88,11 @@ def train_step(
 def train(step: TrainStep, corpus: Corpus, batches: list[np.ndarray]) -> list[float]:
     """The losses of a step on each of the batches, warmed up before."""
     step.warm_up(corpus, batches[0])
+    return take_steps(step, corpus, batches)
+
+
+def take_steps(step: TrainStep, corpus: Corpus, batches: list[np.ndarray]) -> list[float]:
+    """The losses of a step on each of the batches, as warmed up as it is."""
     counts = count_rows(corpus, node_labels=False)
     losses = []
     for number, rows in enumerate(batches):

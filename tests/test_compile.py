@@ -22,7 +22,7 @@ from spinn_tensor.cli import train as train_command
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.config import SPINN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
-from spinn_tensor.data_prep.columns import Corpus
+from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.fixed_shapes import MOST_SHAPES
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import ParsingConfig
@@ -36,6 +36,7 @@ from tests.compiled_steps import (
     corpora,
     corpus_of,
     small_model,
+    take_steps,
     train,
     train_step,
 )
@@ -185,6 +186,22 @@ def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     """All of capturing but the graph, which takes a GPU."""
     step = check_compiled_run(kind, corpora(), captures=True)
     assert 1 <= step.n_captured <= MOST_SHAPES
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_what_no_captured_shape_holds_compiles_nothing() -> None:
+    """On a GPU every further graph is a stall of up to a minute."""
+    corpus, rows = corpus_of(corpora()[::FEW])
+    shorter, rows_of_shorter = corpus_of(corpora()[FEW::FEW])
+    eager, step = train_step("spinn-pi", CONFIG), train_step("spinn-pi", COMPILED, captures=True)
+    step.warm_up(shorter, rows_of_shorter[0])
+    n_graphs = counters["stats"]["unique_graphs"]
+    longest = step.method.collate(select(corpus, rows[0]), 0)
+    assert longest.row_mask is None
+    got = take_steps(step, corpus, rows)
+    assert counters["stats"]["unique_graphs"] == n_graphs
+    np.testing.assert_allclose(got, train(eager, corpus, rows), rtol=1e-8)
+    assert_same_training(step, eager)
 
 
 @pytest.mark.slow

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from spinn_tensor.cli.main import main
+from spinn_tensor.config import ConfigError
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training import distributed
 from spinn_tensor.training.run import LAUNCH, is_own_restart
@@ -153,6 +155,33 @@ def test_only_a_restart_of_the_same_job_goes_on_by_itself(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", change.get("run", "job"))
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", change.get("count", "1"))
     assert is_own_restart(tmp_path) == (not change)
+
+
+# What is set beside RANK=1 and WORLD_SIZE=2, and what comes of it where there are two GPUs.
+STARTED_BY = {
+    "torchrun": ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 1),
+    "srun": ({"SLURM_LOCALID": "1"}, 1),
+    "another": ({}, "RANK is set, but not LOCAL_RANK or SLURM_LOCALID; torchrun sets all that ranks need"),
+    "srun, too many": ({"SLURM_LOCALID": "2"}, "local rank 2 has no GPU of its own: torch sees 2; .*"),
+}
+
+
+@pytest.mark.parametrize("variables, expected", STARTED_BY.values(), ids=STARTED_BY)
+def test_a_rank_finds_its_gpu_by_whoever_started_it(
+    variables: dict[str, str], expected: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_RANK", "SLURM_LOCALID", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", **variables}.items():
+        monkeypatch.setenv(name, value)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    # where a GPU is found, nobody says where the ranks meet
+    missing = "RANK is set, but not MASTER_ADDR; .*" if isinstance(expected, int) else expected
+    with pytest.raises(ConfigError, match=f"^{missing}$"), distributed.joined("cuda"):
+        pass
+    assert chosen == ([expected] if isinstance(expected, int) else [])
 
 
 def test_a_run_goes_on_with_another_number_of_processes(arguments: list[str], tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def _record(run: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph,
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    # of this thread alone: another one may pin a batch meanwhile, which would spoil the recording
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         output = run()
     return graph, output
 

@@ -126,7 +126,8 @@ def joined(
 ) -> Iterator[Ranks]:
     """Join those that torchrun started, each rank on its own GPU; alone where it started none.
 
-    Raises ConfigError where there are fewer GPUs than ranks on a machine, LostRank when another rank is gone.
+    Raises ConfigError where there are fewer GPUs than ranks on a machine, or a variable is missing that whoever started
+    the ranks (torchrun, or srun with RANK and WORLD_SIZE) sets, LostRank when another rank is gone.
     """
     size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if size == 1:
@@ -218,6 +219,8 @@ def is_restarted() -> bool:
 
 def _own_store() -> torch.distributed.Store:
     """Open the store of the ranks' addresses. torchrun's own outlives a restart, with those of the dead."""
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        _of_environment(name)
     store, _, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
     return torch.distributed.PrefixStore(f"spinn/{_n_restarts()}", store)
 
@@ -228,7 +231,8 @@ def _n_restarts() -> int:
 
 def _own_gpu() -> torch.device:
     """Return the GPU of this rank, which becomes torch's current one."""
-    local_rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    local_rank = int(_of_environment("LOCAL_RANK", "SLURM_LOCALID"))  # of torchrun, of srun
+    n_gpus = torch.cuda.device_count()
     if local_rank >= n_gpus:
         raise ConfigError(
             f"local rank {local_rank} has no GPU of its own: torch sees {n_gpus}; "
@@ -236,6 +240,14 @@ def _own_gpu() -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def _of_environment(*names: str) -> str:
+    """Return the first of these variables that is set."""
+    found = next((os.environ[name] for name in names if name in os.environ), None)
+    if found is None:
+        raise ConfigError(f"RANK is set, but not {' or '.join(names)}; torchrun sets all that ranks need")
+    return found
 
 
 def _is_of_a_lost_rank(error: Exception) -> bool:

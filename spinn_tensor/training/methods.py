@@ -109,7 +109,9 @@ class Classify(Method):
         if not self.shapes:
             return super().samples(corpus, rows, step)
         shortest = select(corpus, corpus.lengths_key.argmin().reshape(1))
-        batches = (fixed_batch(shortest, self.model.encoder.table_kind, [shape]) for shape in self.shapes)
+        # the largest first: what it leaves of the pool of memory is enough for every other one
+        shapes = reversed(self.shapes)
+        batches = (fixed_batch(shortest, self.model.encoder.table_kind, [shape]) for shape in shapes)
         return [batch for batch in batches if batch is not None]
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:

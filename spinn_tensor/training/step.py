@@ -10,7 +10,8 @@ same: batch norm's view, since ranks normalise together but the microbatches of 
 REINFORCE's entropy, a mean over the choices of each microbatch, which then weighs by its examples.
 
 With `compile`, loss and backward are one compiled graph each and clipping and optimiser a third. On a CUDA device that
-has the step to itself (one rank, one microbatch, batches of few shapes) all of it is then captured (`capture`).
+has the step to itself (one rank, one microbatch, batches of few shapes) all of it is then captured (`capture`). A batch
+that none of these shapes holds is rare, and every one of them might be another graph, so that its loss is then eager.
 
 The precision of a run is the arithmetic in which its steps multiply matrices; all else, evaluation included, is in
 float32, and so are weights, gradients, optimiser and checkpoints:
@@ -131,7 +132,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         losses, observed = [], []
         for batch in batches:
-            with Phase("forward"):
+            with Phase("forward"), self._stance():
                 loss = self._loss(batch, step, totals, counts)
             with Phase("backward"):
                 loss.backward()
@@ -142,6 +143,10 @@ class TrainStep:
         with Phase("update"):
             self.update()
         return loss
+
+    def _stance(self) -> AbstractContextManager[Any]:
+        """Return the context in which a loss is eager if steps are captured, and this one is not."""
+        return nullcontext() if self.captured is None else torch.compiler.set_stance("force_eager")
 
     def _whole(self, inputs: tuple[Batch, Totals]) -> Tensor:  # () float
         """Take a whole step, as it is captured."""

@@ -1,0 +1,121 @@
+"""The operators' bodies on tensors that are on CUDA by name: no other device, no host read, shapes as foretold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from spinn_tensor import ForestTables, LaneTables, OwnTables
+from spinn_tensor.bundles import bundle_of, flatten, map_tensors
+from spinn_tensor.machine import executors, operators
+from tests.fake_cuda import CUDA, fake_cuda, on_fake_cuda
+from tests.machines import (
+    TABLES,
+    TRACKER,
+    every_machine,
+    parameters,
+    random_leaves,
+    random_transitions,
+    random_weights,
+    run_tables,
+)
+
+BATCH = [random_transitions(np.random.default_rng(3), n) for n in (1, 5, 9, 4, 7, 2)]
+HIDDEN = 8
+DENSE = 7  # which argument of stack_machine_own it is
+
+
+class Call(NamedTuple):
+    """An operator, and what it was called with."""
+
+    operator: Any
+    arguments: tuple[Any, ...]
+
+
+@contextmanager
+def recorded() -> Iterator[list[Call]]:
+    """What is called of the operators, inside; own transitions are composed densely, as on a GPU."""
+    calls: list[Call] = []
+
+    def watch(operator: Any) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if operator is operators.stack_machine_own:
+                arguments = (*arguments[:DENSE], True, *arguments[DENSE + 1 :])
+            calls.append(Call(operator, arguments))
+            return operator(*arguments)
+
+        return call
+
+    places = {"stack_machine": executors, "stack_machine_own": executors, "stack_machine_backward": operators}
+    with ExitStack() as stack:
+        for name, module in places.items():
+            stack.enter_context(mock.patch.object(module, name, watch(getattr(operators, name))))
+        yield calls
+
+
+def on_device(call: Call, tracked: bool) -> list[Any]:
+    """The arguments, of which offsets are on the host and all else on the device."""
+    kind: type[Any] = LaneTables if tracked else ForestTables
+    if call.operator is operators.stack_machine_own:
+        kind = OwnTables
+    names = [argument.name for argument in call.operator._opoverload._schema.arguments]
+    moved = []
+    for name, value in zip(names, call.arguments, strict=True):
+        if name == "tables" and kind is OwnTables:
+            moved.append(flatten(map_tensors(bundle_of(OwnTables, value), on_fake_cuda)))
+        elif name == "tables":
+            moved.append(flatten(map_tensors(operators._tables(kind, value), on_fake_cuda)))
+        elif isinstance(value, Tensor | list):
+            moved.append(map_tensors(value, on_fake_cuda))
+        else:
+            moved.append(value)
+    return [list(value) if isinstance(value, tuple) else value for value in moved]
+
+
+def described(outputs: Any) -> list[tuple[Any, ...]]:
+    return [
+        (tuple(one.shape), one.dtype, one.device.type, one.stride()) for one in flatten(outputs, host=True)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@every_machine
+def test_the_operators_stay_on_the_device(name, tracked, dtype) -> None:
+    """Forward and backward, the products in either type."""
+    leaves = random_leaves(BATCH, HIDDEN, torch.float32)
+    compose, tracker = random_weights(HIDDEN, TRACKER if tracked else None, torch.float32)
+    with recorded() as calls, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        output = run_tables(TABLES[name](BATCH), leaves, compose, tracker, BATCH)
+        torch.autograd.grad(output.sum(), parameters(leaves, compose, tracker))
+    assert len(calls) == 2
+    for call in calls:
+        assert call.arguments[-1] == dtype
+        with fake_cuda():
+            arguments = on_device(call, tracked)
+            of_body, of_kernel = call.operator._init_fn(*arguments), call.operator(*arguments)
+            assert described(of_body) == described(of_kernel)
+            assert {one.device for one in flatten(of_body)} <= {CUDA, torch.device("cpu")}
+
+
+def test_what_mixes_devices_or_reads_raises() -> None:
+    """Else the test above could not fail."""
+    rows, index = torch.zeros(3, 2), torch.tensor([1])
+    with fake_cuda():
+        with pytest.raises(RuntimeError, match="two devices, cuda:0 and cpu"):
+            on_fake_cuda(rows) + rows
+        assert on_fake_cuda(rows)[1:].device == CUDA
+        with pytest.raises(RuntimeError, match="two devices"):
+            on_fake_cuda(rows).index_select(0, index)
+        with pytest.raises(DataDependentOutputException):
+            on_fake_cuda(index).tolist()
+        with pytest.raises(DataDependentOutputException):
+            on_fake_cuda(index).item()
+    assert rows.tolist() == [[0.0, 0.0]] * 3
