@@ -16,7 +16,8 @@ forest      token_ids (tokens,) of all sentences, premises first; left_index, ri
             root_index (sentences,) int64, of `spinn_tensor.data_prep.tables.forest_tables` with `padded`
 
 -> logits (batch, classes), encodings or premise_encodings and hypothesis_encodings (batch, hidden), and of a model
-   that parses transitions, or premise_transitions and hypothesis_transitions, as above
+   that parses transitions, or premise_transitions and hypothesis_transitions, as above, and as many log_probabilities
+   of them, floats, 0 where nothing was to choose: a tree's is the sum. Earlier versions wrote graphs without these
 """
 
 from __future__ import annotations
@@ -178,5 +179,6 @@ def output_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
     axes: dict[str, tuple[str, ...]] = {} if task == "parse" else {"logits": (batch, "classes")}
     axes |= {f"{side}encodings": (batch, "hidden") for side in sides_of(task)}
     if table_kind == "own":
-        axes |= {f"{side}transitions": (batch, "transitions") for side in sides_of(task)}
+        told = ("transitions", "log_probabilities")
+        axes |= {f"{side}{name}": (batch, "transitions") for name in told for side in sides_of(task)}
     return axes

@@ -31,13 +31,13 @@ from spinn_tensor.export.step import (
     Product,
     StepWeights,
     cell,
+    choices_of,
     lstm_step,
     prepare,
     reversed_columns,
     roots,
     start,
     step,
-    transitions_of,
 )
 from spinn_tensor.model.classifiers import Model, SentenceParser
 from spinn_tensor.model.encoder import LastState, ParsingMachine, StackMachine
@@ -230,11 +230,12 @@ class LaneGraph(Graph):
         given = None
         if self.table_kind == "given":
             given = torch.cat(inputs[2 * self.leaves.n_sides :])
-        encodings, transitions = self.encode(token_ids, lengths, given)
+        encodings, scores = self.encode(token_ids, lengths, given)
         if given is not None:
             return self.outcome(encodings)
-        n_examples = inputs[0].shape[0]
-        of_sides = (transitions[:n_examples], transitions[n_examples:])[: self.leaves.n_sides]
+        n_examples, n_sides = inputs[0].shape[0], self.leaves.n_sides
+        chosen = choices_of(scores, self.score_limit, lengths)
+        of_sides = [part for rows in chosen for part in (rows[:n_examples], rows[n_examples:])[:n_sides]]
         return *self.outcome(encodings), *of_sides
 
     def weights(self) -> StepWeights:
@@ -245,25 +246,26 @@ class LaneGraph(Graph):
         token_ids: Tensor,  # (B, N) int64
         lengths: Tensor,  # (B,) int64
         given: Tensor | None,  # (B, 2N - 1) int64
-    ) -> tuple[Tensor, Tensor]:  # (B, H), (B, 2N - 1)
-        """Return the encodings and the transitions made."""
+    ) -> tuple[Tensor, Tensor]:  # (B, H), (2N - 1, B)
+        """Return the encodings and the scores of the transitions made, see `export.step.decide`."""
         n_words, weights = token_ids.shape[1], self.weights()
         n_examples = token_ids.shape[0] // self.leaves.n_sides
         words = prepare(self.leaves.of_lanes(token_ids, lengths), lengths, weights)
         numbers = torch.arange(2 * n_words - 1, device=token_ids.device)
         if self.onnx_loop:
             of_steps = None if given is None else given.t() == 1
-            encodings, reduced = machine_loop(*words, *weights, numbers, of_steps)
-            return encodings, transitions_of(reduced, lengths)
+            return machine_loop(*words, *weights, numbers, of_steps)
 
         def run(carry: tuple[Tensor, ...], now: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-            after, reduces = step(Machine(*carry), words, weights, now[0], None if given is None else now[1])
+            after, scores = step(Machine(*carry), words, weights, now[0], None if given is None else now[1])
             # inductor makes room for what a loop returns by the sizes of inputs that the loop reads as numbers
-            return tuple(after), reduces.view(-1, n_examples).flatten() & (now[0] < 2 * n_words)
+            told = scores.view(-1, n_examples).flatten()
+            return tuple(after), torch.where(now[0] < 2 * n_words, told, float("-inf"))
 
         first = start(words, n_words, weights.hidden.shape[0])
-        last, reduced = scan(run, tuple(first), (numbers,) if given is None else (numbers, given.t()))
-        return roots(words, last[0]), transitions_of(reduced, lengths)
+        last, scores = scan(run, tuple(first), (numbers,) if given is None else (numbers, given.t()))
+        # by index, else inductor (torch 2.13) declares what a loop returned once more, to overwrite it in place
+        return roots(words, last[0]), torch.index_select(scores, 0, numbers)
 
 
 class SequenceGraph(Graph):

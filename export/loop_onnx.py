@@ -78,10 +78,12 @@ _START = """
     tops_shape = Concat <axis = 0> (lanes1, gate_dim)
     tracker0 = ConstantOfShape <value = {real}[1] {{0}}> (tracker_shape)
     tops0 = ConstantOfShape <value = {real}[1] {{0}}> (tops_shape)
+    infinity = Constant <value = {real} {{inf}}> ()
+    minus_infinity = Constant <value = {real} {{-inf}}> ()
 """
 
 _LOOP = """
-    states, seconds, tops, h, c, entries, place, next, fresh, n_rows, reduced = Loop (
+    states, seconds, tops, h, c, entries, place, next, fresh, n_rows, scores = Loop (
         steps, true, states0, seconds0, tops0, tracker0, tracker0, entries0, base, next0, fresh0, axis1
     ) <body = step (
         int64 number, bool go, {real}[] states_in, {real}[] seconds_in, {real}[] tops_in, {real}[] h_in, {real}[] c_in,
@@ -89,7 +91,7 @@ _LOOP = """
     ) => (
         bool go_on, {real}[] states_out, {real}[] seconds_out, {real}[] tops_out, {real}[] h_out, {real}[] c_out,
         int64[] entries_out, int64[] place_out, int64[] next_out, int64[] fresh_out, int64[] n_rows_out,
-        bool[] reduces
+        {told}
     ) {{
         {body}
     }}>
@@ -123,10 +125,10 @@ _TRACK = """
 
 _CHOOSE = """
     score_of = MatMul (h_out, score)
-    says_reduce = Greater (score_of, score_limit)
-    would_reduce = Or (says_reduce, is_empty)
+    or_has_to = Where (is_empty, infinity, score_of)
     may_reduce = Cast <to = 9> (left)
-    reduces = And (would_reduce, may_reduce)
+    told = Where (may_reduce, or_has_to, minus_infinity)
+    reduces = Greater (told, score_limit)
 """
 
 _GIVEN = """
@@ -227,7 +229,9 @@ def machine_loop(
     score_limit: Tensor,
     numbers: Tensor,  # (T,) int64 0, 1, ...
     given: Tensor | None,  # (T, B) bool, True = REDUCE; None = the trackers choose
-) -> tuple[Tensor, Tensor]:  # (B, H) encodings, (T, B) bool, True = REDUCE
+) -> tuple[
+    Tensor, Tensor
+]:  # (B, H) encodings, (T, B) scores of `export.step.decide`, of given transitions nothing
     """Stand for the whole loop as one operator, to be exported and never run."""
     raise NotImplementedError("machine_loop is to be exported to ONNX, see spinn_tensor.export.loop_onnx")
 
@@ -253,7 +257,7 @@ def _(
 ):
     n_lanes = lengths.shape[0]
     encodings = word_states.new_empty(n_lanes, word_states.shape[1] // 2)
-    return encodings, torch.empty(numbers.shape[0], n_lanes, dtype=torch.bool, device=lengths.device)
+    return encodings, word_states.new_empty(numbers.shape[0], n_lanes)
 
 
 _INPUTS = """
@@ -281,11 +285,12 @@ def function_text(
     sizes = {"H": hidden_dim, "2H": 2 * hidden_dim, "4H": 4 * hidden_dim}
     sizes |= {"K": tracker_dim, "3K": 3 * tracker_dim, "4K": 4 * tracker_dim}
     body = (_TRACK + (_GIVEN if given else _CHOOSE) + _MOVE + _COMPOSE).format(**products)
-    text = _START.format(real=real, **sizes) + _LOOP.format(body=body, real=real) + _ROOTS
+    told = "bool[] reduces" if given else f"{real}[] told"
+    text = _START.format(real=real, **sizes) + _LOOP.format(body=body, real=real, told=told) + _ROOTS
     inputs = [*_INPUTS.split(), *(["given"] if given else [])]
     return (
         f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>\n'
-        f"{NAME} ({', '.join(inputs)}) => (encodings, reduced) {{{text}}}"
+        f"{NAME} ({', '.join(inputs)}) => (encodings, scores) {{{text}}}"
     )
 
 

@@ -8,7 +8,8 @@
 Where the encoder parses for itself, two machines that differ in the last bit may choose another transition, whereupon
 everything differs. So numbers are compared by the artefact's trees: the model is run on them as on given ones. A
 difference is that of the numbers, or where an output goes beyond 1 its part of the output's largest in all cases: that
-of float32 has no more digits, and a small one may be the difference of large ones.
+of float32 has no more digits, and a small one may be the difference of large ones. Log-probabilities count as what they
+are made of, the logits of the transitions.
 
 What float32 may cost follows from the arithmetic. Two orders of adding up one sum lie some units in the last place, of
 2⁻²³, apart: leaves and classifier are allowed 64 of them. A composition adds its own to those of its children, which it
@@ -196,9 +197,11 @@ def compare(
             assert parse is not None
             free = parse.free_mask
             transitions.judge(parse.logits[free].numpy(), parse.transitions[free].numpy())
+            expected |= _of_steps("log_probabilities", parse.log_probabilities(), case.columns, 0)
         n_words = case.columns.lengths_key.tolist()
         for name, values in expected.items():
-            sizes[name] = max(sizes.get(name, 1.0), float(np.abs(values).max()))
+            size = transitions.scale if name.endswith("log_probabilities") else float(np.abs(values).max())
+            sizes[name] = max(sizes.get(name, 1.0), size)
             for n_tokens, difference in zip(n_words, np.abs(values - got[name]).max(1).tolist(), strict=True):
                 differences[name, n_tokens] = max(differences.get((name, n_tokens), 0.0), difference)
         if "logits" in expected:
@@ -240,10 +243,8 @@ def reference(
     outputs, parse = _outcome(model, case.columns, tables)
     if tables == "own":
         assert parse is not None
-        rows = _transition_rows(parse.transitions.numpy(), lengths(case.columns.sentences))
-        prefixes = sides_of(model.config.task)
-        for prefix, part in zip(prefixes, np.split(rows, len(prefixes)), strict=True):
-            outputs[f"{prefix}transitions"] = part
+        outputs |= _of_steps("transitions", parse.transitions, case.columns, -1)
+        outputs |= _of_steps("log_probabilities", parse.log_probabilities(), case.columns, 0)
     assert list(outputs) == list(output_axes(model.config.task, tables))
     return outputs
 
@@ -331,13 +332,19 @@ def _equal(expected: Arrays, got: Arrays, task: str) -> tuple[np.ndarray, np.nda
     return expected["logits"].argmax(1) == got["logits"].argmax(1), np.concatenate(same_trees)
 
 
-def _transition_rows(
-    transitions: np.ndarray,  # (M,)
-    n_tokens: np.ndarray,  # (n,)
-) -> np.ndarray:  # (n, 2N - 1) padded
-    rows = np.full((len(n_tokens), 2 * n_tokens.max() - 1), -1)
-    rows[np.arange(rows.shape[1]) < 2 * n_tokens[:, None] - 1] = transitions
-    return rows
+def _of_steps(
+    name: str,  # of an output
+    values: torch.Tensor,  # (M,) of all transitions
+    columns: Corpus,
+    padding: int,
+) -> Arrays:  # of each side (n, 2N - 1)
+    n_tokens = lengths(columns.sentences)
+    rows = np.full((len(n_tokens), 2 * n_tokens.max() - 1), padding, dtype=values.numpy().dtype)
+    rows[np.arange(rows.shape[1]) < 2 * n_tokens[:, None] - 1] = values.numpy()
+    prefixes = sides_of("pair" if columns.n_sides == 2 else "sentence")
+    return {
+        f"{prefix}{name}": part for prefix, part in zip(prefixes, np.split(rows, len(prefixes)), strict=True)
+    }
 
 
 def _random_sentences(

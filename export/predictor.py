@@ -40,6 +40,7 @@ from spinn_tensor.export.artefact import (
     ArtefactError,
     Exported,
     read_export,
+    sides_of,
 )
 from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.export.session import open_session
@@ -109,6 +110,8 @@ class OnnxPredictor(TextModel):
         )
         self._session, self.provider = open_session(path, provider, threads)
         _check_metadata(path, self._session.get_modelmeta().custom_metadata_map, self.exported)
+        names = [output.name for output in self._session.get_outputs()]
+        self._tells_log_probabilities = names[-1].endswith("log_probabilities")  # not of earlier versions
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -126,21 +129,25 @@ class OnnxPredictor(TextModel):
         self, sentences: SentenceColumns, batch_size: int | None, advance: Advance
     ) -> np.ndarray:  # (n, D) float32
         encodings = np.empty((n_sentences(sentences), self.exported.hidden_dim), dtype=np.float32)
-        for rows, answer in self._of_sentences(sentences, "encodings", batch_size or BATCH):
+        for rows, (answer,) in self._of_sentences(sentences, ["encodings"], batch_size or BATCH):
             encodings[rows] = answer
             advance(len(rows))
         return encodings
 
     def _own_parses(
         self, sentences: SentenceColumns, batch_size: int = BATCH, advance: Advance = lambda n: None
-    ) -> tuple[np.ndarray, None]:  # (M,) int8, sentence after sentence
-        transitions = np.empty_like(sentences.transitions)
+    ) -> tuple[np.ndarray, np.ndarray | None]:  # (M,) int8 and float64
+        found = {"transitions": np.empty_like(sentences.transitions)}
+        if self._tells_log_probabilities:
+            found["log_probabilities"] = np.empty(len(sentences.transitions))
         starts, n_steps = node_offsets(sentences), 2 * lengths(sentences) - 1
-        for rows, answer in self._of_sentences(sentences, "transitions", batch_size):
-            real_mask = np.arange(answer.shape[1]) < n_steps[rows][:, None]
-            transitions[ragged_arange(starts[rows], n_steps[rows])] = answer[real_mask]
+        for rows, answers in self._of_sentences(sentences, list(found), batch_size):
+            real_mask = np.arange(answers[0].shape[1]) < n_steps[rows][:, None]
+            places = ragged_arange(starts[rows], n_steps[rows])
+            for values, answer in zip(found.values(), answers, strict=True):
+                values[places] = answer[real_mask]
             advance(len(rows))
-        return transitions, None  # the graph does not say how probable they are
+        return found["transitions"], found.get("log_probabilities")
 
     def _as_tree_maker(self, of_all: bool) -> TreeMaker:
         def parse(words: SentenceColumns) -> np.ndarray:
@@ -151,23 +158,22 @@ class OnnxPredictor(TextModel):
     def _of_sentences(
         self,
         columns: SentenceColumns,
-        output: str,  # "encodings" or "transitions"
+        outputs: list[str],  # of a sentence: "encodings", ...
         batch_size: int,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield rows and their output; a model of pairs takes two sentences of like lengths for a pair."""
+    ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """Yield rows and their outputs; a model of pairs takes two sentences of like lengths for a pair."""
         if self.exported.task != "pair":
-            for rows, (answer,) in self._answers([columns], [output], batch_size):
-                yield rows, answer
+            yield from self._answers([columns], outputs, batch_size)
             return
         order = np.argsort(-lengths(columns), kind="stable")
         if len(order) % 2:
             order = np.append(order, order[-1])
         first, second = order[0::2], order[1::2]
         sides = [take(columns, first), take(columns, second)]
-        outputs = [f"premise_{output}", f"hypothesis_{output}"]
-        for rows, answers in self._answers(sides, outputs, max(batch_size // 2, 1)):
-            yield first[rows], answers[0]
-            yield second[rows], answers[1]
+        of_sides = [f"{side}{output}" for side in sides_of("pair") for output in outputs]
+        for rows, answers in self._answers(sides, of_sides, max(batch_size // 2, 1)):
+            yield first[rows], answers[: len(outputs)]
+            yield second[rows], answers[len(outputs) :]
 
     def _answers(
         self, sides: list[SentenceColumns], outputs: list[str], batch_size: int

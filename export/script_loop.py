@@ -14,13 +14,13 @@ from spinn_tensor.export.step import (
     StepWeights,
     Words,
     cell,
+    choices_of,
     decide,
     lstm_cell,
     lstm_step,
     prepare,
     product,
     reversed_columns,
-    transitions_of,
 )
 
 
@@ -30,7 +30,9 @@ def run_lanes(
     n_words: int,  # N
     given: Tensor | None,  # (B, 2N - 1) int64 SHIFT, REDUCE or padding; None = the trackers choose
     weights: StepWeights,
-) -> tuple[Tensor, Tensor]:  # (B, H) encodings, (B, 2N - 1) int64 transitions
+) -> tuple[
+    Tensor, Tensor, Tensor
+]:  # (B, H) encodings, (B, 2N - 1) int64 transitions, their log-probabilities
     """Run the whole loop."""
     n_lanes, n_leaves, tracker_dim = lengths.shape[0], leaves.shape[0], weights.hidden.shape[0]
     words = prepare(leaves.unsqueeze(0), lengths, weights)
@@ -42,7 +44,7 @@ def run_lanes(
     last = torch.cumsum(lengths, 0)
     next_word = last - lengths + 1
     h, c = leaves.new_zeros(n_lanes, tracker_dim), leaves.new_zeros(n_lanes, tracker_dim)
-    reduced = torch.zeros(2 * n_words - 1, n_lanes, dtype=torch.bool, device=leaves.device)
+    told = leaves.new_full((2 * n_words - 1, n_lanes), float("-inf"))
     columns = torch.arange(2, device=leaves.device)
     free = 1 + n_leaves
     for number in range(2 * int(lengths.max()) - 1):
@@ -52,7 +54,7 @@ def run_lanes(
         found = torch.index_select(stack, 0, (2 * pair + columns).view(-1)).view(n_lanes, 2, 4 * tracker_dim)
         sums = torch.index_select(words.buffer, 0, word) + found.sum(1) + product(h, weights.hidden)
         h, c = lstm_cell(sums, c)
-        reduces, shifts = decide(h, reads, None if given is None else given[:, number], weights)
+        reduces, shifts, scores = decide(h, reads, None if given is None else given[:, number], weights)
         lanes = torch.nonzero(reduces).squeeze(1)
         made = compose(torch.index_select(pair, 0, lanes), torch.index_select(h, 0, lanes), states, weights)
         n_made = made.shape[0]
@@ -66,10 +68,11 @@ def run_lanes(
         shifted = shifts.to(torch.int64)
         next_word = next_word + shifted
         depth = depth + shifted - reduces.to(torch.int64)
-        reduced[number] = reduces
+        told[number] = scores
     # a lane that has ended is one entry deep
     roots = torch.index_select(states, 0, entries[:, n_below])
-    return roots[:, : states.shape[1] // 2], transitions_of(reduced, lengths)
+    transitions, log_probabilities = choices_of(told, weights.score_limit, lengths)
+    return roots[:, : states.shape[1] // 2], transitions, log_probabilities
 
 
 def compose(

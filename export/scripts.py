@@ -92,7 +92,7 @@ class Script(nn.Module):
     def outcome(
         self,
         encodings: Tensor,  # (n, H) premises, then hypotheses
-        transitions: Tensor | None,  # (n, 2N - 1) where the trackers chose them
+        chosen: dict[str, Tensor],  # (n, 2N - 1) each; what the trackers chose
     ) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         if self.pairs:
@@ -101,15 +101,14 @@ class Script(nn.Module):
             if self.head is not None:
                 found["logits"] = self.head(features)
             found["premise_encodings"], found["hypothesis_encodings"] = premise, hypothesis
-            if transitions is not None:
-                premise, hypothesis = torch.chunk(transitions, 2)
-                found["premise_transitions"], found["hypothesis_transitions"] = premise, hypothesis
+            for name, rows in chosen.items():
+                found["premise_" + name], found["hypothesis_" + name] = torch.chunk(rows, 2)
             return found
         if self.head is not None:
             found["logits"] = self.head(encodings)
         found["encodings"] = encodings
-        if transitions is not None:
-            found["transitions"] = transitions
+        for name, rows in chosen.items():
+            found[name] = rows
         return found
 
 
@@ -150,8 +149,11 @@ class LaneScript(Script):
             self.score,
             self.score_limit,
         )
-        encodings, transitions = run_lanes(words, lengths, token_ids.shape[1], given, weights)
-        return self.outcome(encodings, transitions if given is None else None)
+        encodings, made, log_probabilities = run_lanes(words, lengths, token_ids.shape[1], given, weights)
+        chosen: dict[str, Tensor] = {}
+        if given is None:
+            chosen["transitions"], chosen["log_probabilities"] = made, log_probabilities
+        return self.outcome(encodings, chosen)
 
 
 class SentenceScript(LaneScript):
@@ -204,7 +206,7 @@ class SequenceScript(Script):
             sentence_index = real_mask.nonzero()[:, 0]
             zeros = words.new_zeros(lengths.shape[0], words.shape[1])
             encodings = zeros.index_add(0, sentence_index, words)
-        return self.outcome(encodings, None)
+        return self.outcome(encodings, {})
 
 
 class SentenceSequenceScript(SequenceScript):
@@ -241,7 +243,7 @@ class ForestScript(Script):
     ) -> dict[str, Tensor]:
         leaves, compose = self.words(token_ids), self.compose
         encodings = run_forest(leaves, left_index, right_index, root_index, compose.weight, compose.bias)
-        return self.outcome(encodings, None)
+        return self.outcome(encodings, {})
 
 
 def script(model: Model, exported: Exported) -> torch.jit.ScriptModule:

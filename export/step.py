@@ -32,7 +32,7 @@ class StepWeights(NamedTuple):
     hidden: Tensor  # (K, 4K)
     tracker_bias: Tensor  # (4K,)
     score: Tensor  # (K,) of logit(REDUCE) - logit(SHIFT); zeros where transitions are given
-    score_limit: Tensor  # () minus its bias: above it the score says REDUCE
+    score_limit: Tensor  # () minus its bias: above it the score says REDUCE; 0 where transitions are given
 
 
 class Words(NamedTuple):
@@ -181,28 +181,26 @@ def composed_rows(
     return (-1 - entries).clamp(min=0) * n_lanes + lane
 
 
-def choose(
-    tracker_h: Tensor,  # (B, K)
-    reads: Reads,
-    weights: StepWeights,
-) -> Tensor:  # (B,) bool, True = REDUCE
-    """Choose the likelier transition of those that are possible; False, too, where none is."""
-    says_reduce = torch.mv(tracker_h, weights.score) > weights.score_limit
-    return (reads.left != 0) & (says_reduce | (reads.word == 0))
-
-
 def decide(
     tracker_h: Tensor,  # (B, K)
     reads: Reads,
     given: Tensor | None,  # (B,) int64
     weights: StepWeights,
-) -> tuple[Tensor, Tensor]:  # (B,) bool, the lanes that reduce and those that shift
-    """Say which lanes reduce and which shift: as given, or as the trackers choose."""
+) -> tuple[
+    Tensor, Tensor, Tensor
+]:  # (B,) bool, the lanes that reduce and those that shift, and (B,) their scores
+    """Say which lanes reduce, those with a score above the limit: the trackers', or infinity where no choice is left.
+
+    A lane that neither reduces nor shifts has minus infinity.
+    """
     has_word = reads.word != 0
     if given is None:
-        reduces = choose(tracker_h, reads, weights)
-        return reduces, has_word & ~reduces
-    return given == 1, has_word & (given == 0)
+        scores = torch.where(has_word, torch.mv(tracker_h, weights.score), float("inf"))
+        scores = torch.where(reads.left != 0, scores, float("-inf"))
+    else:
+        scores = tracker_h.new_full(given.shape, float("-inf")).masked_fill(given == 1, float("inf"))
+    reduces = scores > weights.score_limit
+    return reduces, has_word & ~reduces, scores
 
 
 def slot_of(machine: Machine, reads: Reads) -> Tensor:  # (B,) int64
@@ -283,24 +281,27 @@ def step(
     weights: StepWeights,
     number: Tensor,  # () int64, t
     given: Tensor | None,  # (B,) int64 SHIFT, REDUCE or padding; None = the trackers choose
-) -> tuple[Machine, Tensor]:  # and (B,) bool, True = REDUCE
+) -> tuple[Machine, Tensor]:  # and (B,) the scores of `decide`
     """Run one whole step."""
     reads = read(machine, words, number)
     tracker = track(machine, words, reads, weights)
-    reduces, shifts = decide(tracker[0], reads, given, weights)
+    reduces, shifts, scores = decide(tracker[0], reads, given, weights)
     slot = slot_of(machine, reads)
     composed = compose(machine, words, weights, reads, reduces, slot, tracker[0])
-    return move(machine, reads, reduces, shifts, slot, tracker, composed), reduces
+    return move(machine, reads, reduces, shifts, slot, tracker, composed), scores
 
 
-def transitions_of(
-    reduced: Tensor,  # (T, B) bool
+def choices_of(
+    scores: Tensor,  # (T, B) of `decide`
+    score_limit: Tensor,  # ()
     lengths: Tensor,  # (B,) int64
-) -> Tensor:  # (B, T) int64 SHIFT, REDUCE or -1
-    """Return what every lane did, step after step, padded."""
-    numbers = torch.arange(reduced.shape[0], device=lengths.device)
-    made = reduced.t().to(torch.int64)
-    return torch.where(numbers < 2 * lengths.unsqueeze(1) - 1, made, torch.full_like(made, -1))
+) -> tuple[Tensor, Tensor]:  # (B, T) int64 SHIFT, REDUCE or -1, and (B, T) their log-probabilities
+    """Return what every lane did, step after step, padded, and how probable the likelier transition was, as log."""
+    numbers = torch.arange(scores.shape[0], device=lengths.device)
+    by_lane = scores.t()
+    made = (by_lane > score_limit).to(torch.int64)
+    made = torch.where(numbers < 2 * lengths.unsqueeze(1) - 1, made, -1)
+    return made, torch.nn.functional.logsigmoid((by_lane - score_limit).abs())
 
 
 def roots(

@@ -45,8 +45,8 @@ class Parsed(NamedTuple):
     """Hold a sentence under the tree that a model composes it by."""
 
     tree: Tree
-    # (2N-1,) float64, of its transitions, each among those possible; None: the model did not choose them, or is an
-    # exported one, which does not tell
+    # (2N-1,) float64, of its transitions, each among those possible; None: the model did not choose them, or was
+    # exported by an earlier version, which does not tell
     step_log_probabilities: np.ndarray | None = None
 
     @property

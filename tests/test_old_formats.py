@@ -55,7 +55,9 @@ def test_an_export_predicts_what_it_did() -> None:
     pytest.importorskip("onnxruntime")
     from spinn_tensor.export.predictor import OnnxPredictor
 
-    agrees(OnnxPredictor(FILES / "onnx", provider="cpu", threads=1), "onnx")
+    predictor = OnnxPredictor(FILES / "onnx", provider="cpu", threads=1)
+    agrees(predictor, "onnx")
+    assert predictor.parses("A dog barks.").log_probability is None  # its graph does not tell
 
 
 def resumed(folder: Path) -> Any:

@@ -113,7 +113,7 @@ def test_one_file_of_standard_operators_with_named_axes(exported, name) -> None:
             named = {"classes": 3, "hidden": model.encoder.output_dim}
             shape = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
             assert shape == [named.get(axis, axis) for axis in expected]
-            is_number = value.name == "logits" or value.name.endswith("encodings")
+            is_number = value.name.endswith(("logits", "encodings", "log_probabilities"))
             assert value.type.tensor_type.elem_type == (TensorProto.FLOAT if is_number else TensorProto.INT64)
 
 

@@ -87,6 +87,10 @@ def other_number(outputs):
     outputs["hypothesis_encodings"][0, 3] += 0.125
 
 
+def other_probability(outputs):
+    outputs["hypothesis_log_probabilities"][0, -1] -= 0.125
+
+
 def other_label(outputs):
     outputs["logits"][0] = -outputs["logits"][0]
 
@@ -103,6 +107,7 @@ def other_tree(outputs):
     "fault, reason",
     [
         (other_number, "differ by .*e-02 at length .* is allowed"),
+        (other_probability, "differ by .*e-02 at length .* is allowed"),
         (other_label, "a label is wrong by .* of the logits' scale, .* is allowed"),
         (other_tree, "differ by .*; a transition is wrong by .* of the logits' scale"),
     ],

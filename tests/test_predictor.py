@@ -17,7 +17,7 @@ import pytest
 from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.errors import DataError
-from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle
+from tests.tiny_bundles import PARSES, TEXTS, WORDS, tiny_bundle
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -126,6 +126,18 @@ def test_either_sentence_of_a_pair_may_be_the_longer_one(tables, folders) -> Non
     for pair in ("cats", TEXTS[2]), (TEXTS[2], "cats"):
         (got,), (expected,) = (each.classify(pair[:1], pair[1:]) for each in (predictor, pipeline))
         assert_close(list(got.probabilities.values()), list(expected.probabilities.values()))
+
+
+def test_trees_and_their_steps_are_as_probable_as_to_the_pipeline(folders) -> None:
+    pipeline, predictor = both(folders, "own")
+    rng = np.random.default_rng(0)
+    sentences = [rng.choice(WORDS, n).tolist() for n in (1, 2, 23, 1, 9, 2, 14)]
+    found = predictor.parses(sentences)
+    for got, expected in zip(found, pipeline.parses(sentences), strict=True):
+        steps = got.step_log_probabilities
+        np.testing.assert_allclose(steps, expected.step_log_probabilities, rtol=1e-5, atol=1e-6)
+        assert got.log_probability == pytest.approx(expected.log_probability, rel=1e-5, abs=1e-6)
+    assert [one.log_probability < 0 for one in found] == [len(words) > 2 for words in sentences]
 
 
 def test_many_sentences_are_cut_by_tokens_and_keep_their_order(folders, monkeypatch) -> None:

@@ -121,7 +121,7 @@ def test_detail_of_models_that_do_not_choose_their_trees() -> None:
     assert given["log_probability"] is None
 
 
-def test_an_export_tells_the_steps_without_probabilities() -> None:
+def test_an_export_of_an_earlier_version_tells_the_steps_without_probabilities() -> None:
     pytest.importorskip("onnxruntime")
     with served(Engine.open(ServeSettings(folder=str(ROOT / "tests" / "formats" / "2" / "onnx")))) as client:
         for sentence in asked(client, *PAIR)["sentences"]:

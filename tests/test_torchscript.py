@@ -73,10 +73,10 @@ def test_torch_alone_runs_it(task, kind, tmp_path) -> None:
     assert_equal(dict(np.load(tmp_path / "outputs.npz")), reference(model, case, tables))
 
 
-def padded_rows(transitions: np.ndarray, lengths: np.ndarray) -> np.ndarray:  # (B, 2N - 1) int64
-    """Lay transitions out as a batch of the loop has them."""
-    rows = np.full((len(lengths), 2 * lengths.max() - 1), -1)
-    rows[np.arange(rows.shape[1]) < 2 * lengths[:, None] - 1] = transitions
+def padded_rows(values: np.ndarray, lengths: np.ndarray, padding: float = -1) -> np.ndarray:  # (B, 2N - 1)
+    """Lay what there is of transitions out as a batch of the loop has them."""
+    rows = np.full((len(lengths), 2 * lengths.max() - 1), padding, dtype=values.dtype)
+    rows[np.arange(rows.shape[1]) < 2 * lengths[:, None] - 1] = values
     return rows
 
 
@@ -90,7 +90,7 @@ def executor() -> Executor:
         machine = SimpleNamespace(
             compose=SimpleNamespace(weights=lambda: compose), tracker=SimpleNamespace(weights=lambda: tracker)
         )
-        rows = torch.from_numpy(padded_rows(transitions, lengths))
+        rows = torch.from_numpy(padded_rows(transitions.astype(np.int64), lengths))
         with torch.no_grad():
             return scripted(
                 leaves, torch.from_numpy(lengths), int(lengths.max()), rows, step_weights(machine)
@@ -111,11 +111,13 @@ def test_the_loop_chooses_as_the_machine_does() -> None:
     weights = machine.compose.weights(), machine.tracker.weights(), machine.transition.weights()
     with torch.no_grad():
         parse = run_own(leaves, *weights, to_torch(own_tables(lengths)))
-        got, made = torch.jit.script(run_lanes)(
+        got, made, log_probabilities = torch.jit.script(run_lanes)(
             leaves, torch.from_numpy(lengths), int(lengths.max()), None, step_weights(machine)
         )
     torch.testing.assert_close(got, parse.encodings, rtol=0, atol=1e-10)
     assert made.tolist() == padded_rows(parse.transitions.numpy(), lengths).tolist()
+    expected = padded_rows(parse.log_probabilities().numpy(), lengths, 0)
+    np.testing.assert_allclose(log_probabilities, expected, rtol=0, atol=1e-10)
 
 
 def test_lengths_that_cannot_be_are_refused() -> None:

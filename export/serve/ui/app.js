@@ -251,7 +251,7 @@ function drawTransitions({ sentence, article, cells }) {
   const whole = sentence.log_probability === null ? "" : `; that of the whole tree is ${percent(Math.exp(sentence.log_probability))}`;
   article.querySelector(".odds").textContent = isUntold ? "Transitions" : `Transitions and their probabilities${whole}`;
   note(article.querySelector(".why"), isUntold && (info.encoder === "spinn"
-    ? "An exported model does not tell how probable its transitions are; a checkpoint does."
+    ? "This export was made by an earlier version, which does not tell how probable transitions are."
     : "The model composes by this tree; it does not choose the transitions itself."));
 }
 
