@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spinn_tensor.cli import train as train_command
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
@@ -120,9 +121,8 @@ def test_a_compiled_step_in_bfloat16(kind: str, tmp_path: Path, monkeypatch: pyt
     assert steps(compiled, 3) == pytest.approx(steps(eager, 3), rel=2e-3)
 
 
-def test_tf32_is_on_during_a_step_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_is_on_during_a_step_only(tmp_path: Path) -> None:
     """As if the CPU were a GPU, whose setting it is."""
-    monkeypatch.setattr("spinn_tensor.training.step.check_precision", lambda precision, device_type: None)
     trainer = trainer_of(pair_arguments(tmp_path), "--precision", "tf32")
     matmul = torch.backends.cuda.matmul
     seen: list[str] = []
@@ -199,6 +199,89 @@ def test_other_precisions_leave_the_setting_alone(precision: str) -> None:
         assert torch.is_autocast_enabled("cpu") == (precision == "bfloat16")
     check_precision(precision, "cpu")
     check_precision("tf32", "cuda")
+
+
+IN_TF32 = "matrix products are in TF32, CUDA's default, whose factors have 10 bits (--precision float32: 23)"
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line believes that there is a GPU, which knows TF32, and all that compiling takes."""
+    monkeypatch.setattr(train_command, "choose_device", lambda _: "cuda")
+    monkeypatch.setattr(train_command, "missing_to_compile", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: True)
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ([], "tf32"),
+        (["--no-compile"], "tf32"),
+        (["--preset", "logic-lstm"], "tf32"),
+        (["--precision", "float32"], "float32"),
+        (["--set", "precision=float32"], "float32"),
+        (["--precision", "bfloat16"], "bfloat16"),
+    ],
+)
+def test_tf32_is_the_default_on_cuda(options: list[str], expected: str) -> None:
+    notes: list[str] = []
+    training = new_run(build_parser().parse_args(["train", *options]), notes.append).training
+    assert training.precision == expected
+    assert notes == [IN_TF32] * (expected == "tf32")
+    assert training.compile == ("--no-compile" not in options and "logic-lstm" not in options)
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_a_preset_in_bfloat16_stays(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "logic-spinn-pi"\n[training]\nprecision = "bfloat16"\n')
+    assert (
+        new_run(build_parser().parse_args(["train", "--preset", str(path)])).training.precision == "bfloat16"
+    )
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_tf32_is_no_default_where_it_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU without it, and beside an inductor that would read torch's older setting."""
+    arguments = build_parser().parse_args(["train"])
+    with monkeypatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_MAX_AUTOTUNE", "1")
+        assert new_run(arguments).training.precision == "float32"
+    assert new_run(arguments).training.precision == "tf32"
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: False)
+    assert new_run(arguments).training.precision == "float32"
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize("begun_on", ["cpu", "cuda"])
+def test_a_resumed_run_keeps_its_precision(begun_on: str, tmp_path: Path) -> None:
+    """Also if it is older than the default, or its preset is a file, which says nothing of either."""
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "logic-spinn-pi"\n')
+    args = build_parser().parse_args(["train", "--preset", str(path)])
+    saved = new_run(args)
+    if begun_on == "cpu":
+        saved = saved.changed(precision="float32", compile=False)
+    notes: list[str] = []
+    assert train_command.resumed_run(args, saved, notes.append) == saved
+    assert notes == []
+
+
+def test_a_run_that_a_gpu_began_goes_on_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*pair_arguments(tmp_path), "--output", str(tmp_path / "run")]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    path = tmp_path / "run" / "run.json"
+    run = json.loads(path.read_text())
+    run["training"]["precision"] = "tf32"
+    path.write_text(json.dumps(run))
+    capsys.readouterr()
+    assert main([*arguments, "--epochs", "2", "--resume"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "precision: tf32 is a way in which GPUs multiply; on cpu products are float32" in said
+    assert json.loads(path.read_text())["training"] == {**run["training"], "epochs": 2}
 
 
 def test_tf32_on_a_cpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.profiling import Operator, Profiler, StepProfile
 from spinn_tensor.training.run import make_model, with_corpus
+from spinn_tensor.training.step import check_precision
 from spinn_tensor.training.text_trees import read_splits
 
 N_OPERATORS = 10  # that are printed
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     settings, device, skipped = new_run(args, notes.append), choose_device(args), Skipped()
     if settings.training.compile:
         check_compile(device)
+    check_precision(settings.training.precision, device)
     with ExitStack() as files:  # opened first, so that a folder that is not there costs no training
         trace = None if args.trace is None else files.enter_context(atomic_write(args.trace, "wb"))
         report = None if args.json is None else files.enter_context(atomic_write(args.json))

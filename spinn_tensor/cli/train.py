@@ -25,7 +25,7 @@ from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.corpora.splits import prepared_from, with_prepared_options
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
 from spinn_tensor.training.distributed import Ranks, joined
-from spinn_tensor.training.hardware import missing_to_compile
+from spinn_tensor.training.hardware import missing_to_compile, multiplies_in_tf32
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of_preset, is_file, preset_table, run_config
 from spinn_tensor.training.run import (
     Results,
@@ -95,6 +95,8 @@ presets (dropout: embedding / classifier; L2 is RMSprop's weight decay, on matri
 """
 
 Note = Callable[[str], object]
+# What is not the same by default on CUDA and on the CPU; a resumed run has what it began with.
+BY_DEVICE = {"training.compile": {False, True}, "training.precision": {"float32", "tf32"}}
 GROUPS = {
     "training": "training (default: the preset's)",
     "encoder": "encoder (default: the preset's)",
@@ -269,20 +271,30 @@ def _of_preset(
     preset = run_config(name, data)
     preset = run_config(name, _with_flags(preset, args).data)  # --set may have said vectors
     settings = _with_flags(preset, args)
-    return _compiled(settings, preset, args, note) if choose_device(args) == "cuda" else settings
+    return _for_cuda(preset, args, note) if choose_device(args) == "cuda" else settings
 
 
-def _compiled(settings: RunConfig, preset: RunConfig, args: argparse.Namespace, note: Note) -> RunConfig:
-    """Return settings with compiled steps, CUDA's default, unless command line, model or machine says no."""
-    if settings.training.compile or settings.not_compilable is not None:
-        return settings
-    compiled = _with_flags(preset, args, training__compile=True)
-    if not compiled.training.compile:  # --no-compile, or --set
-        return settings
-    if (missing := missing_to_compile("cuda")) is not None:
+def _for_cuda(preset: RunConfig, args: argparse.Namespace, note: Note) -> RunConfig:
+    """Return settings with CUDA's defaults, unless command line, model or machine says no.
+
+    A preset's float32 and eager steps are as little said as those of a run without one; its bfloat16 stays.
+    """
+    asked = _with_flags(preset, args)
+    defaults: dict[str, Any] = {}
+    if asked.training.precision == "float32" and multiplies_in_tf32():
+        defaults["training__precision"] = "tf32"
+    if not asked.training.compile and asked.not_compilable is None:
+        defaults["training__compile"] = True
+    settings = _with_flags(preset, args, **defaults)
+    is_default = settings.training.compile and not asked.training.compile
+    if is_default and (missing := missing_to_compile("cuda")) is not None:
         note(f"steps are not compiled: {missing}")
-        return settings
-    return compiled
+        settings = settings.changed(compile=False)
+    if settings.training.precision != asked.training.precision:
+        note(
+            "matrix products are in TF32, CUDA's default, whose factors have 10 bits (--precision float32: 23)"
+        )
+    return settings
 
 
 def resumed_run(args: argparse.Namespace, saved: RunConfig, note: Note) -> RunConfig:
@@ -298,7 +310,11 @@ def resumed_run(args: argparse.Namespace, saved: RunConfig, note: Note) -> RunCo
     if args.preset is not None and is_file(args.preset):
         try:
             now = _of_preset(args.preset, wanted.data, args)
-            changes = [f"{key}: {old!r}, there {new!r}" for key, old, new in differences(wanted, now)]
+            changes = [
+                f"{key}: {old!r}, there {new!r}"
+                for key, old, new in differences(wanted, now)
+                if {old, new} != BY_DEVICE.get(key)
+            ]
         except ConfigError as error:
             changes = [str(error)]
         if changes:

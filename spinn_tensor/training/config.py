@@ -83,7 +83,7 @@ class TrainingConfig(Settings):
     )
     precision: str = setting(
         "float32",
-        "of matrix products in training; weights, checkpoints and evaluation are float32",
+        "of matrix products in training, on CUDA tf32 if not said; weights, checkpoints and evaluation are float32",
         one_of(*PRECISIONS),
     )
     select_by: str = setting(

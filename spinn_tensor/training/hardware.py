@@ -60,6 +60,15 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, NEVER))
 
 
+def multiplies_in_tf32() -> bool:
+    """Tell whether this GPU can take products in TF32, and inductor goes with torch's setting of it.
+
+    That reads torch's older setting where it tunes products, which torch refuses once the newer one is in use.
+    """
+    tunes = any(os.environ.get(f"TORCHINDUCTOR_MAX_AUTOTUNE{part}", "0") == "1" for part in ("", "_GEMM"))
+    return torch.cuda.is_tf32_supported() and not tunes
+
+
 class Missing(NamedTuple):
     """Name something that torch.compile needs and does not find."""
 

@@ -39,6 +39,7 @@ from spinn_tensor.training.hardware import check_compile
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.resume import Progress, read_training_state
+from spinn_tensor.training.step import check_precision
 from spinn_tensor.training.text_trees import read_splits
 
 RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
@@ -118,9 +119,9 @@ def execute(
 
     Where the corpus is one of `GENERATORS` and no file is given, it is generated in `output/corpus`. But for that
     nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
-    for a folder that holds a run unless `resume` or `overwrite` is said and for steps to be compiled where that cannot
-    work, DataError, CheckpointError, TrainingError, distributed.Interrupted and, of several processes,
-    distributed.LostRank.
+    for a folder that holds a run unless `resume` or `overwrite` is said, for steps to be compiled where that cannot
+    work and for a precision that the device has not, DataError, CheckpointError, TrainingError, distributed.Interrupted
+    and, of several processes, distributed.LostRank.
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten")
@@ -158,9 +159,16 @@ def _prepare(
     run: RunConfig, output: Path, device: str, resume: bool, observer: Observer
 ) -> tuple[RunConfig, bool]:
     """Return the run with its corpus, and whether there is a checkpoint to resume. Raises as `execute` does."""
+    device_type = torch.device(device).type
     if run.training.compile:
-        check_compile(torch.device(device).type)
+        check_compile(device_type)
     goes_on = resume and readable(output / LAST).exists()
+    if not goes_on:
+        check_precision(run.training.precision, device_type)
+    elif run.training.precision == "tf32" and device_type != "cuda":
+        observer.note(
+            f"precision: tf32 is a way in which GPUs multiply; on {device_type} products are float32"
+        )
     if not goes_on and run.data.vectors is not None and not Path(run.data.vectors).exists():
         raise DataError("no such file", path=run.data.vectors)  # said before the corpus is read
     return with_corpus(run, output, goes_on, observer), goes_on

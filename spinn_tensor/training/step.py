@@ -17,7 +17,8 @@ The precision of a run is the arithmetic in which its steps multiply matrices; a
 float32, and so are weights, gradients, optimiser and checkpoints:
 
     float32     as is
-    tf32        NVIDIA's TensorFloat-32: float32 whose factors are rounded to 10 bits of mantissa
+    tf32        NVIDIA's TensorFloat-32: float32 whose factors are rounded to 10 bits of mantissa; on a CPU, where only
+                a run goes on that a GPU has begun, float32
     bfloat16    factors of 8 bits, the sums in float32 (`torch.autocast`); states, batch norm and losses are float32,
                 and so are the products of words' projections, of transitions' scores and of LSTMs
 
@@ -63,7 +64,6 @@ class TrainStep:
         self.update = Update(optimizer, config.clip_norm, config.compile)
         self.parameters = [p for p in method.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        check_precision(config.precision, self.device.type)
         alone = config.compile and ranks.size == 1 and config.accumulate == 1
         self._may_capture = alone and (self.device.type == "cuda" if captures is None else captures)
         self.captured: CapturedSteps | None = None
