@@ -20,6 +20,7 @@ from spinn_tensor import (
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import select
 from spinn_tensor.data_prep.tables import own_tables
+from spinn_tensor.machine.choice import CHOICES, VARIABLE
 from spinn_tensor.training.objective import Totals, count_rows, training_loss
 from tests.compiled_steps import (
     COMPILED,
@@ -102,6 +103,37 @@ def test_cuda_is_the_cpu_in_float64(name, tracked, dtype, tolerance, batch) -> N
     got = torch.autograd.grad((output * weighting).sum(), parameters(*inputs[:3]), materialize_grads=True)
     for ours, expected in zip(got, exact_gradients, strict=True):
         assert relative_error(ours.cpu(), expected) < tolerance
+
+
+@pytest.mark.parametrize("kernels", CHOICES[1:])
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16], ids=str)
+@every_machine
+def test_kernels_compute_what_torch_does(name, tracked, products, kernels, batch, monkeypatch) -> None:
+    results = []
+    for asked in ("off", kernels):
+        monkeypatch.setenv(VARIABLE, asked)
+        *inputs, tables = on_cuda(name, batch, tracked, torch.float32)
+        with torch.autocast("cuda", products, enabled=products == torch.bfloat16):
+            output = run_tables(tables, *inputs, batch, every_node=True)
+        weighting = torch.randn(output.shape, generator=torch.Generator().manual_seed(2)).cuda()
+        grads = torch.autograd.grad((output * weighting).sum(), parameters(*inputs), materialize_grads=True)
+        results.append((output, *grads))
+    tolerance = 1e-5 if products == torch.float32 else 0.03
+    for expected, got in zip(*results, strict=True):
+        assert relative_error(got, expected) < tolerance
+
+
+@pytest.mark.parametrize("kernels", CHOICES[1:])
+@pytest.mark.parametrize("name, tracked", [("forest", False), ("given, padded", True)])
+def test_kernels_give_the_same_bits(name, tracked, kernels, batch, monkeypatch) -> None:
+    """Where tables share nothing."""
+    monkeypatch.setenv(VARIABLE, kernels)
+    *inputs, tables = on_cuda(name, batch, tracked, torch.float32)
+    runs = [
+        torch.autograd.grad(run_tables(tables, *inputs, batch).sum(), parameters(*inputs)) for _ in range(5)
+    ]
+    for first, *others in zip(*runs, strict=True):
+        assert all(torch.equal(first, other) for other in others)
 
 
 def own_on(device, batch, dtype):

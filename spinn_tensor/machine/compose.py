@@ -20,7 +20,7 @@ from spinn_tensor.bundles import ComposeWeights, HoistedLeaves
 from spinn_tensor.data_prep.tables.hoist import N_FIXED_STARTS
 from spinn_tensor.machine.buffers import Tables, both_children, composition_offsets, counts_of, slices_of
 from spinn_tensor.machine.cell import sum_rows
-from spinn_tensor.machine.products import product, sum_of_outer_products, write_product
+from spinn_tensor.machine.products import product, sum_of_outer_products, transposed, write_product
 
 LEFT, RIGHT, BOTH = 0, 1, 2  # matrices of the compose weight
 
@@ -41,6 +41,7 @@ class CompositionSteps:
         self.slots, self.counts = slices_of(offsets), counts_of(offsets)
         self.children = both_children(tables)  # (2C,)
         self.child_index = self.children.split([2 * n for n in self.counts])
+        self.is_hoisted = tables.hoisted is not None
         if tables.hoisted is None:
             self.products = [
                 [StepProduct(slice(0, n), children, BOTH)]
@@ -76,10 +77,10 @@ class ComposeMatrices(NamedTuple):
 
     @classmethod
     def forward(cls, weights: ComposeWeights, dtype: torch.dtype) -> ComposeMatrices:
-        """Transpose them in memory, too: a product of few rows is up to twice as fast so (docs/decisions.md)."""
-        both, tracker = weights.weight.to(dtype).t().contiguous(), weights.tracker_weight
+        """Transpose them, in the way that is fastest to multiply by."""
+        both, tracker = transposed(weights.weight.to(dtype)), weights.tracker_weight
         left, right = both.chunk(2)
-        return cls((left, right, both), None if tracker is None else tracker.to(dtype).t().contiguous())
+        return cls((left, right, both), None if tracker is None else transposed(tracker.to(dtype)))
 
     @classmethod
     def backward(cls, weights: ComposeWeights, dtype: torch.dtype) -> ComposeMatrices:

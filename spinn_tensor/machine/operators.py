@@ -26,7 +26,8 @@ from spinn_tensor.bundles import (
     bundle_of,
     flatten,
 )
-from spinn_tensor.machine.buffers import Tables, Tape
+from spinn_tensor.machine.buffers import Tables, Tape, composition_offsets, counts_of
+from spinn_tensor.machine.choice import choose_bodies
 from spinn_tensor.machine.loop import run_backward, run_forward
 from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, own_compositions
 
@@ -76,8 +77,9 @@ def stack_machine(
     n_rows = 1 + leaves.shape[0] + bundle.left_index.shape[0]
     entries = bundle if isinstance(bundle, LaneTables) else None
     schedule = GivenSchedule(bundle, n_rows)
+    bodies = choose_bodies(leaves, dtype, entries is not None, schedule.widest)
     with _as_written(leaves):
-        tape = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save, dtype)
+        tape = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save, dtype, bodies)
     return tape.memory[0].index_select(0, output_index), list(tape)
 
 
@@ -119,8 +121,9 @@ def stack_machine_own(
     own = bundle_of(OwnTables, tables)
     schedule = OwnSchedule(own, TransitionWeights(*transition), noise, leaves.shape[0], dense)
     weights = ComposeWeights(*compose), TrackerWeights(*tracker)
+    bodies = choose_bodies(leaves, dtype, True, schedule.widest)
     with _as_written(leaves):
-        tape = run_forward(leaves, *weights, schedule, own, save, dtype)
+        tape = run_forward(leaves, *weights, schedule, own, save, dtype, bodies)
     if not dense and schedule.scores.isnan().any():
         bad = own.transition_index[schedule.scores.isnan()].min().item()
         raise ScoreError(f"transition {bad} of the batch: its score is not a number")
@@ -191,6 +194,8 @@ def stack_machine_backward(
 ) -> list[Tensor]:
     """Return the gradients of the leaves, of the compose weights and, with a tracker, of its weights."""
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
+    widest = max(counts_of(composition_offsets(bundle)), default=0)
+    bodies = choose_bodies(grad_output, dtype, tracker_weights is not None, widest)
     with _as_written(grad_output):
         gradients = run_backward(
             grad_output,
@@ -201,6 +206,7 @@ def stack_machine_backward(
             Tape(*tape),
             dtype,
             grad_tracker_memory,
+            bodies,
         )
     return [gradients.leaves, *gradients.compose[: len(compose)], *(gradients.tracker or ())]
 

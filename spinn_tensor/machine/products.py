@@ -14,6 +14,13 @@ FEW_ROWS = 256  # up to which rows are rounded to multiples of the first number 
 ROUNDED_TO = 32, 128
 
 
+def transposed(
+    weight: Tensor,  # (k, m)
+) -> Tensor:  # (m, k)
+    """Return Wᵀ, on the CPU in its own memory: a product of few rows is up to twice as fast so (docs/decisions.md)."""
+    return weight.t().contiguous() if weight.device.type == "cpu" else weight.t()
+
+
 def product(
     x: Tensor,  # (n, k)
     weight: Tensor,  # (k, m)

@@ -18,7 +18,13 @@ from spinn_tensor.bundles import LaneTables, OwnTables, TrackerWeights
 from spinn_tensor.machine.buffers import StepBuffer, Tape, counts_of, interleave, slices_of
 from spinn_tensor.machine.cell import cell_backward_step, cell_step, local_derivatives, sum_rows
 from spinn_tensor.machine.compose import ComposeMatrices
-from spinn_tensor.machine.products import add_product, product, sum_of_outer_products, write_product
+from spinn_tensor.machine.products import (
+    add_product,
+    product,
+    sum_of_outer_products,
+    transposed,
+    write_product,
+)
 
 
 class _Weights(NamedTuple):
@@ -96,10 +102,7 @@ class TrackerForward:
         dtype: torch.dtype,  # of the products with the machine's states
     ) -> None:
         self.weights = _Weights.arrange(tracker, dtype)
-        self._stack_t, self._hidden_t = (
-            self.weights.stack.t().contiguous(),
-            self.weights.hidden.t().contiguous(),
-        )
+        self._stack_t, self._hidden_t = transposed(self.weights.stack), transposed(self.weights.hidden)
         gate_dim, tracker_dim = self.weights.hidden.shape
         n_rows, n_entries = memory.shape[1], entries.previous_index.shape[0]
         counts = counts_of(entries.entry_offsets)
@@ -177,32 +180,34 @@ class TrackerBackward:
         self.weights = _Weights.arrange(tracker, matrices.tracker.dtype)
         self.compose_weight = matrices.tracker
         self.tables, self.tape, self.n_leaves = tables, tape, n_leaves
-        gate_dim, tracker_dim = self.weights.hidden.shape
-        n_rows = tape.memory.shape[1]
-        counts = counts_of(tables.entry_offsets)
-        reduce_counts = counts_of(tables.reduce_offsets)
+        gate_dim = self.weights.hidden.shape[0]
+        counts, reduce_counts = counts_of(tables.entry_offsets), counts_of(tables.reduce_offsets)
+        self.grad_gates = torch.empty_like(tape.tracker_gates)
+        zeros = torch.zeros_like(tape.tracker_memory)
+        self.grad_memory = zeros if grad_memory is None else zeros.copy_(grad_memory)
+        self.tracker_index = tables.tracker_index.split(reduce_counts)
+        self.reads = torch.stack((tables.stack2_index, tables.stack1_index, tables.buffer_index), 1)
+        self._prepare(counts)
+        composed = self.grad_projections[2 * (1 + n_leaves) :].view(-1, 2 * gate_dim)
+        self.grad_projections_of = composed.split(reduce_counts)
 
-        previous = _h_and_c(tables.previous_index, tape.tracker_memory.shape[1])
+    def _prepare(self, counts: list[int]) -> None:
+        """Take the local derivatives of all steps, and make what the steps read and write."""
+        tape = self.tape
+        n_rows, (gate_dim, tracker_dim) = tape.memory.shape[1], self.weights.hidden.shape
+        previous = _h_and_c(self.tables.previous_index, tape.tracker_memory.shape[1])
         states = tape.tracker_memory.flatten(0, 1).index_select(0, previous).view(-1, 2, tracker_dim)
         self.h_previous, c_previous = states.unbind(1)
-        self.grad_gates = torch.empty_like(tape.tracker_gates)
         c = tape.tracker_memory[1, 1:]
         dc_factor = local_derivatives(tape.tracker_gates, c, c_previous, self.grad_gates)
         self.grad_gates_of, self.dc_factor_of = self.grad_gates.split(counts), dc_factor.split(counts)
         self.forget_of = tape.tracker_gates[:, 2 * tracker_dim : 3 * tracker_dim].split(counts)
 
-        zeros = torch.zeros_like(tape.tracker_memory)
-        self.grad_memory = zeros if grad_memory is None else zeros.copy_(grad_memory)
         self._grad_h_and_c = self.grad_memory.flatten(0, 1)
         self.dh_rows, self.dc_rows = (self.grad_memory[part, 1:].split(counts) for part in (0, 1))
         self.previous_index = previous.split([2 * n for n in counts])
-        self.tracker_index = tables.tracker_index.split(reduce_counts)
-
         self.grad_projections = self.grad_memory.new_zeros(2 * n_rows, gate_dim)
-        composed = self.grad_projections[2 * (1 + n_leaves) :].view(-1, 2 * gate_dim)
-        self.grad_projections_of = composed.split(reduce_counts)
-        reads = torch.stack((tables.stack2_index, tables.stack1_index, tables.buffer_index), 1)
-        stack2_index, stack1_index, _ = projection_rows(reads, n_rows).view(-1, 3).t().contiguous()
+        stack2_index, stack1_index, _ = projection_rows(self.reads, n_rows).view(-1, 3).t().contiguous()
         self.stack1_index, self.stack2_index = stack1_index.split(counts), stack2_index.split(counts)
 
     def add_from_readers(
@@ -243,6 +248,11 @@ class TrackerBackward:
         h = self.tape.tracker_memory[0].index_select(0, self.tables.tracker_index)
         return sum_of_outer_products(grad_compose_gates, h, grad_compose_gates.dtype)
 
+    def _of_words(self) -> Tensor:  # (1 + L, 4K)
+        """Return the gradients of the projections that words were read through."""
+        grad_words = self.grad_gates.new_zeros(1 + self.n_leaves, self.grad_gates.shape[1])
+        return grad_words.index_add_(0, self.tables.buffer_index, self.grad_gates)
+
     def finish(
         self,
         grad_leaf_h: Tensor,  # (L, H) added to
@@ -251,9 +261,7 @@ class TrackerBackward:
         gate_dim = self.weights.buffer.shape[0]
         n_leaf_rows = 1 + self.n_leaves
         h = self.tape.memory[0]
-        grad_stack = self.grad_projections.view(-1, 2 * gate_dim)
-        grad_buffer = grad_stack.new_zeros(n_leaf_rows, gate_dim)
-        grad_buffer.index_add_(0, self.tables.buffer_index, self.grad_gates)
+        grad_stack, grad_buffer = self.grad_projections.view(-1, 2 * gate_dim), self._of_words()
         add_product(grad_stack[1:n_leaf_rows], self.weights.stack, grad_leaf_h)
         add_product(grad_buffer[1:], self.weights.buffer, grad_leaf_h)
         dtype = self.weights.stack.dtype

@@ -1,0 +1,165 @@
+"""Triton's kernels: right in the interpreter, compiled for absent devices, chosen where they were measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from spinn_tensor.machine import choice
+from spinn_tensor.machine.buffers import counts_of
+from spinn_tensor.machine.choice import Case, choose_bodies
+from spinn_tensor.machine.compose import CompositionSteps
+from spinn_tensor.machine.loop import TORCH, run_backward, run_forward
+from spinn_tensor.machine.schedule import GivenSchedule
+from spinn_tensor.training.step import matmul_precision
+from tests.machines import TABLES, random_leaves, random_transitions, random_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed (the extra kernels)"
+)
+SHARED_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # that a block may have on A100, H100 and B200
+
+
+@pytest.fixture
+def batch() -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    return [random_transitions(rng, n) for n in (1, 9, 30, 4, 17, 2, 30)]
+
+
+@needs_triton
+@pytest.mark.slow
+def test_in_the_interpreter() -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/interpreted.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+
+
+def launches_of(kernels: str, tracked: bool, dtype: torch.dtype, batch) -> set:
+    """Return what a forward and backward of the published sizes launches, and an inference."""
+    from spinn_tensor.machine import fused
+    from tests.launches import record
+
+    leaves = random_leaves(batch, 300, torch.float32).detach()
+    compose, tracker = random_weights(300, 64 if tracked else None, torch.float32)
+    compose, tracker = (
+        weights and type(weights)(*(weight if weight is None else weight.detach() for weight in weights))
+        for weights in (compose, tracker)
+    )
+    tables = TABLES["given" if tracked else "forest"](batch)
+    bodies = fused.BODIES[kernels]
+
+    def run() -> None:
+        for save in (False, True):
+            schedule = GivenSchedule(tables, 1 + leaves.shape[0] + tables.left_index.shape[0])
+            entries = tables if tracked else None
+            tape = run_forward(leaves, compose, tracker, schedule, entries, save, dtype, bodies)
+        grad = torch.zeros(len(batch), 300)
+        run_backward(grad, tables.root_index, compose, tracker, tables, tape, dtype, None, bodies)
+
+    return record(run)
+
+
+@needs_triton
+@pytest.mark.parametrize("capability", SHARED_BYTES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("tracked", [False, True], ids=["forest", "lanes"])
+@pytest.mark.parametrize("kernels", choice.CHOICES[1:])
+def test_compiled_without_a_device(kernels, tracked, dtype, capability, batch) -> None:
+    """Nothing spills, and shared memory is enough."""
+    from tests.launches import compile_for
+
+    for launch in launches_of(kernels, tracked, dtype, batch):
+        compiled = compile_for(launch, capability)
+        assert compiled.local_bytes == 0, launch
+        assert compiled.shared_bytes <= SHARED_BYTES[capability], launch
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if not name.startswith("own")])
+def test_in_tables_that_share_nothing_a_row_has_one_reader_a_step(name, batch) -> None:
+    """So that gradients which kernels add by atomics have one order, and the same bits every time."""
+    tables = TABLES[name](batch)
+    steps = CompositionSteps(tables)
+    reads = [list(steps.child_index)]
+    if hasattr(tables, "entry_offsets"):
+        reads.append(tables.tracker_index.split(steps.counts))
+        counts = counts_of(tables.entry_offsets)
+        for index in (tables.stack1_index, tables.stack2_index, tables.buffer_index, tables.previous_index):
+            reads.append(index.split(counts))
+    for step in (step for of_steps in reads for step in of_steps):
+        rows = step[step > 0]
+        assert len(rows.unique()) == len(rows)
+
+
+def on_cuda(dtype: torch.dtype = torch.float32) -> Any:
+    """Stand for states on a device."""
+    return SimpleNamespace(device=torch.device("cuda"), dtype=dtype)
+
+
+@pytest.fixture
+def h100(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a machine with Triton and an H100 that was measured, and choose by name."""
+    fastest = (("cells", 128), ("off", math.inf))
+    monkeypatch.delenv("SPINN_KERNELS", raising=False)
+    monkeypatch.setattr(choice, "_bodies", lambda name: name)
+    monkeypatch.setattr(choice, "MEASURED", {Case((9, 0), "tf32", True): fastest})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+
+
+@pytest.mark.usefixtures("h100")
+def test_a_device_runs_what_was_fastest_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with matmul_precision("tf32"):
+        assert choose_bodies(on_cuda(), torch.float32, True, 128) == "cells"
+        assert choose_bodies(on_cuda(), torch.float32, True, 129) == "off"
+        assert choose_bodies(on_cuda(), torch.float32, False, 128) == "off"
+        assert choose_bodies(on_cuda(), torch.bfloat16, True, 128) == "off"
+    assert choose_bodies(on_cuda(), torch.float32, True, 128) == "off"
+    with matmul_precision("tf32"):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+        assert choose_bodies(on_cuda(), torch.float32, True, 128) == "off"
+
+
+@pytest.mark.usefixtures("h100")
+def test_without_triton_a_device_runs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with matmul_precision("tf32"):
+        assert choose_bodies(on_cuda(), torch.float32, True, 128) == "off"
+
+
+@pytest.mark.usefixtures("h100")
+@pytest.mark.parametrize("asked", choice.CHOICES)
+def test_what_is_asked_for_is_run_where_kernels_can(asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINN_KERNELS", asked)
+    expected = TORCH if asked == "off" else asked
+    for products in (torch.float32, torch.bfloat16):
+        assert choose_bodies(on_cuda(), products, False, 4000) == expected
+    for states in (torch.float64, torch.bfloat16):
+        assert choose_bodies(on_cuda(states), states, False, 4000) == TORCH
+
+
+def test_the_cpu_runs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    for asked in (*choice.CHOICES, None):
+        if asked is None:
+            monkeypatch.delenv("SPINN_KERNELS", raising=False)
+        else:
+            monkeypatch.setenv("SPINN_KERNELS", asked)
+        assert choose_bodies(torch.zeros(1), torch.float32, True, 100) is TORCH
+
+
+def test_an_unknown_choice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINN_KERNELS", "on")
+    with pytest.raises(ValueError, match=r"SPINN_KERNELS: expected one of off, cells.*, got 'on'"):
+        choose_bodies(torch.zeros(1), torch.float32, True, 100)
