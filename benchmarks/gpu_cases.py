@@ -41,7 +41,9 @@ EAGER, COMPILED, CAPTURED = "eager", "compiled", "captured"
 MODES = (EAGER, COMPILED, CAPTURED)
 FORWARD, BOTH = "forward", "forward + backward"
 PASSES = {FORWARD: 1, BOTH: 3}  # of the forward's products: those of a backward are twice as many
-DYNAMIC, LSTM = "dynamic batching", "cuDNN LSTM"
+DYNAMIC, LSTM, CAPTURED_LSTM = "dynamic batching", "cuDNN LSTM", "cuDNN LSTM, captured"
+DYNAMIC_UP_TO = 512  # sentences: beyond, its launches under the profiler alone would take minutes
+COPIED = 2**30  # bytes that are copied at least on a GPU, many times its cache
 RAGGED, FIXED = (
     "ragged",
     "fixed",
@@ -65,6 +67,12 @@ class Budget:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
         self.left_out: list[str] = []
+
+    def part(self, share: float) -> Budget:
+        """Return a budget of its own of this share of what is left; what that leaves out is said here."""
+        part = Budget(share * self.left)
+        part.left_out = self.left_out
+        return part
 
     @property
     def left(self) -> float:
@@ -123,15 +131,19 @@ def _seconds_of_one(function: Callable[[], Any], device: torch.device, n_calls: 
 
 
 def measure_rates(device: torch.device, names: Sequence[str], size: int) -> Rates:
-    """Measure the rates of a product [size, size] x [size, size] and of a copy of its operands."""
+    """Measure the rates of a product [size, size] x [size, size] and of a copy, of 1 GiB or more on a GPU."""
     left, right = torch.randn(2, size, size, device=device).unbind()
     flops = {}
     for name in names:
-        with precision(name), autocast(name, device.type):
-            flops[name] = 2 * size**3 / seconds_of({name: lambda: torch.mm(left, right)}, device)[name]
-    copied = torch.empty_like(left)
-    seconds = seconds_of({"copy": lambda: copied.copy_(left)}, device)["copy"]
-    return Rates(flops, 2 * left.numel() * left.element_size() / seconds)
+        dtype = torch.bfloat16 if name == "bfloat16" else torch.float32  # cast before the clock runs
+        product = partial(torch.mm, left.to(dtype), right.to(dtype))
+        with precision(name):
+            flops[name] = 2 * size**3 / seconds_of({name: product}, device)[name]
+    n_bytes = max(left.nbytes, COPIED if device.type == "cuda" else 0)
+    source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
+    copied = torch.empty_like(source)
+    seconds = seconds_of({"copy": lambda: copied.copy_(source)}, device)["copy"]
+    return Rates(flops, 2 * n_bytes / seconds)
 
 
 def count_kernels(function: Callable[[], Any], device: torch.device) -> tuple[int, int | None]:
@@ -225,7 +237,10 @@ def outputs(batch: candidates.Batch, weights: Weights, tables: str, name: str) -
 def baselines(
     batch: candidates.Batch, weights: Weights, passes: str, names: Sequence[str]
 ) -> dict[tuple[str, str], Callable[[], Any]]:
-    """Return calls of dynamic batching, in float32, and of the LSTM in every precision, by what it is and how."""
+    """Return calls of dynamic batching, in float32, and of the LSTM in every precision, by what it is and how.
+
+    Without dynamic batching where the batch is too large for it.
+    """
 
     def lists(leaves: Tensor) -> Tensor:
         return candidates.run_lists(leaves, batch, weights)
@@ -233,16 +248,26 @@ def baselines(
     def lstm(leaves: Tensor) -> Tensor:
         return candidates.run_lstm(leaves, batch, weights)
 
-    calls: dict[tuple[str, str], Callable[[], Any]] = {
-        (LSTM, name): partial(_call, lstm, batch, weights, passes, name) for name in names
-    }
-    return {(DYNAMIC, names[0]): partial(_call, lists, batch, weights, passes, names[0])} | calls
+    calls: dict[tuple[str, str], Callable[[], Any]] = {}
+    if len(batch.lengths) <= DYNAMIC_UP_TO:
+        calls[DYNAMIC, names[0]] = partial(_call, lists, batch, weights, passes, names[0])
+    for name in names:
+        calls[LSTM, name] = partial(_call, lstm, batch, weights, passes, name)
+        captured = CapturedSteps(_first_of(calls[LSTM, name]), lambda: [], batch.leaves.device)
+        captured.record(())
+        calls[CAPTURED_LSTM, name] = partial(captured, ())
+    return calls
+
+
+def _first_of(call: Callable[[], tuple[Tensor, ...]]) -> Callable[[Any], Tensor]:
+    return lambda _: call()[0]
 
 
 def _call(
     function: Callable[[Tensor], Tensor], batch: candidates.Batch, weights: Weights, passes: str, name: str
 ) -> tuple[Tensor, ...]:
     """Compute roots and, unless only the forward is asked for, the gradients of all that they depend on."""
+    weights.lstm.train(passes == BOTH)
     with precision(name):
         if passes == FORWARD:
             with torch.no_grad(), autocast(name, batch.leaves.device.type):
@@ -299,7 +324,12 @@ class Batches(Dataset):
 
 
 def run_epoch(
-    kind: str, precision: str, options: argparse.Namespace, pairs: Pairs, budget: Budget
+    kind: str,
+    precision: str,
+    options: argparse.Namespace,
+    pairs: Pairs,
+    budget: Budget,
+    share: float,  # of what is left of the budget when the model is ready to train
 ) -> dict[str, Any]:
     """Train an epoch of a model of the published shape, or as much as there is time for, and say how long it took."""
     device = torch.device(options.device)
@@ -320,7 +350,7 @@ def run_epoch(
     shapes = step.method.shapes if isinstance(step.method, Classify) else []
     batches = Batches(columns, rows, step.method.model.encoder.table_kind, shapes)
     named = {"kind": kind, "precision": precision, "batch_size": size, "n_pairs": options.pairs}
-    trained = _train(step, batches, options.workers, device, budget)
+    trained = _train(step, batches, options.workers, device, budget.part(share))
     return {**named, "warm_up_s": warm_up, "n_shapes": len(shapes) or None} | trained
 
 

@@ -251,6 +251,35 @@ def test_what_there_is_no_time_for_is_said(tmp_path: Path) -> None:
     assert len(result["left_out"]) == 4  # two trackers, two models
 
 
+def test_an_epoch_has_its_time_when_all_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of what warming up has left; what it takes would else be the time of hundreds of steps."""
+    now = [0.0]
+    monkeypatch.setattr(gpu_cases.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(gpu_cases.TrainStep, "warm_up", lambda *_: now.__setitem__(0, now[0] + 100))
+    seen: list[float] = []
+    monkeypatch.setattr(gpu_cases, "_train", lambda *arguments: seen.append(arguments[-1].left) or {})
+    options = gpu._parse(["--quick", "--device", "cpu"])
+    gpu_cases.run_epoch(
+        "spinn-pi", "float32", options, data.load_pairs(options.snli), gpu_cases.Budget(160), 0.5
+    )
+    assert seen == [30]
+
+
+@pytest.mark.parametrize("size, is_timed", [(2, True), (3, False)])
+def test_dynamic_batching_is_timed_for_small_batches(
+    size: int, is_timed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_cases, "DYNAMIC_UP_TO", 2)
+    device, weights = torch.device("cpu"), gpu_cases.candidates.make_weights(4, 0)
+    batch = gpu_cases.make_tree_batch([left_branching(3)] * size, 4, False, device, torch.float32)
+    calls = gpu_cases.baselines(batch, weights, gpu_cases.FORWARD, ["float32"])
+    lstms = {(gpu_cases.LSTM, "float32"), (gpu_cases.CAPTURED_LSTM, "float32")}
+    assert set(calls) == lstms | ({(gpu_cases.DYNAMIC, "float32")} if is_timed else set())
+    plain, captured = (calls[lstm, "float32"]() for lstm in (gpu_cases.LSTM, gpu_cases.CAPTURED_LSTM))
+    assert torch.equal(plain[0], captured)
+    assert not weights.lstm.training  # forward alone, as in inference
+
+
 def test_batches_on_the_gpu_are_of_like_length_of_all_lengths_and_of_many_trees() -> None:
     trees = [branching(n) for n in range(1, 31) for branching in (left_branching, right_branching)]
     batches = gpu.batches_of(trees, size=100)
