@@ -46,7 +46,8 @@ from spinn_tensor.encoding import EncodingOptions, encode_to_shards
 from spinn_tensor.encoding.run import BLOCK_LINES
 from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.inference import encode_columns
-from spinn_tensor.model.encoder import StackMachine
+from spinn_tensor.model.cells import TreeLSTM
+from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.training.hardware import keep_freed_memory
 
 DYNAMIC, OURS = "dynamic batching, 128 sentences", "spinn encode"
@@ -184,6 +185,7 @@ def encode_dynamically(encoder: SentenceEncoder, columns: SentenceColumns) -> np
     result = np.empty((n_sentences(columns), encoder.output_dim), dtype=np.float32)
     order = np.argsort(-lengths(columns), kind="stable")
     assert isinstance(encoder.composer, StackMachine)
+    assert isinstance(encoder.composer.compose, TreeLSTM)
     weights = encoder.composer.compose.weights()
     with torch.inference_mode():
         for rows in np.split(order, np.arange(DYNAMIC_BATCH, len(order), DYNAMIC_BATCH)):

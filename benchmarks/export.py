@@ -40,7 +40,7 @@ from spinn_tensor.export.onnx_file import export_onnx
 from spinn_tensor.export.parity import TOLERANCES, Case, compare, make_case, random_cases, require
 from spinn_tensor.export.session import onnx_function
 from spinn_tensor.model.classifiers import Model, load_checkpoint
-from spinn_tensor.model.encoder import ParsingMachine
+from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.training.config import DataConfig, RunConfig
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute, is_run
@@ -120,7 +120,8 @@ def _random_model(task: str, options: argparse.Namespace) -> Model:
     classifier = ClassifierConfig(3, mlp_dim=1024 if options.dim >= 300 else 16)
     model = build_model(ModelConfig(task, ("e", "n", "c"), encoder, classifier)).eval()
     machine = model.encoder.composer
-    assert isinstance(machine, ParsingMachine)
+    assert isinstance(machine, StackMachine)
+    assert machine.transition is not None
     with torch.no_grad():
         machine.transition.weight.normal_(std=3)  # else it would shift, or reduce, whenever it can
     return model

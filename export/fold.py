@@ -7,16 +7,17 @@ Sums are taken in double precision and rounded once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from spinn_tensor.export.step import StepWeights
 from spinn_tensor.machine.schedule import score_weights
+from spinn_tensor.model.cells import Tracker, TreeLSTM
 from spinn_tensor.model.classifiers import MLP
-from spinn_tensor.model.encoder import ParsingMachine, StackMachine
 from spinn_tensor.model.leaves import LeafEncoder
+from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.normalization import MaskedBatchNorm
 
 
@@ -62,16 +63,15 @@ def classifier_layers(mlp: MLP) -> list[Affine]:
     return layers
 
 
-def step_weights(machine: StackMachine | ParsingMachine) -> StepWeights:
+def step_weights(machine: StackMachine) -> StepWeights:
     """Return the weights of a machine with a tracker."""
-    compose, tracker = machine.compose.weights(), machine.tracker
+    compose, tracker = cast(TreeLSTM, machine.compose).weights(), cast(Tracker, machine.tracker)
     assert compose.tracker_weight is not None
-    assert tracker is not None
     weights = tracker.weights()
     buffer, top, second = weights.weight_input.detach().chunk(3, 1)
     tracker_dim = weights.weight_hidden.shape[1]
     score, limit = weights.bias.new_zeros(tracker_dim), weights.bias.new_zeros(())
-    if isinstance(machine, ParsingMachine):
+    if machine.transition is not None:
         weight, bias = score_weights(machine.transition.weights())
         score, limit = weight.detach().clone(), -bias.detach().squeeze(0)
     return StepWeights(

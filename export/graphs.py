@@ -39,8 +39,10 @@ from spinn_tensor.export.step import (
     start,
     step,
 )
+from spinn_tensor.model.cells import TreeLSTM
 from spinn_tensor.model.classifiers import Model, SentenceParser
-from spinn_tensor.model.encoder import LastState, ParsingMachine, StackMachine
+from spinn_tensor.model.encoder import LastState
+from spinn_tensor.model.machine import StackMachine
 
 
 class Lstm(nn.Module):
@@ -219,7 +221,7 @@ class LaneGraph(Graph):
     ) -> None:
         super().__init__(model, table_kind, fold_leaves, dtype)
         machine = model.encoder.composer
-        assert isinstance(machine, StackMachine | ParsingMachine)
+        assert isinstance(machine, StackMachine)
         for name, weight in step_weights(machine)._asdict().items():
             self.register_buffer(name, weight.to(dtype) if weight.dim() == 2 else weight)
         self.onnx_loop = onnx_loop
@@ -295,6 +297,7 @@ class ForestGraph(Graph):
         super().__init__(model, table_kind, fold_leaves, dtype)
         machine = model.encoder.composer
         assert isinstance(machine, StackMachine)
+        assert isinstance(machine.compose, TreeLSTM)
         weights = machine.compose.weights()
         self.compose = Product(weights.weight.detach().t().contiguous().to(dtype), weights.bias.detach())
 

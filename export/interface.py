@@ -36,7 +36,9 @@ class ExportError(ValueError):
 
 def check_exportable(model: Model, table_kind: str) -> None:
     """Raise ExportError for a model that has no artefact on tables of this kind, or whose weights are no numbers."""
-    kind = model.config.encoder.kind
+    kind, cell = model.config.encoder.kind, model.config.encoder.cell
+    if cell != "treelstm":
+        raise ExportError(f"cell {cell!r} is not exported, only 'treelstm' is")
     if table_kind not in TABLE_KINDS[kind]:
         raise ExportError(
             f"an encoder of kind {kind!r} runs on {' or '.join(TABLE_KINDS[kind])}, not {table_kind!r}"

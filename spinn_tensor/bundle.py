@@ -5,9 +5,10 @@
     tokenizer.json      from text to ids: the rules, the casing and the words, id 0 = <pad>, id 1 = <unk>
     README.md           the model card, for people and the hub; but for the command in it, it is not read
 
-Nothing is unpickled and no code is run. Reading is strict: whatever is missing, extra, of another shape, type, format
-or vocabulary is a `CheckpointError` of one line that names the file and the tensor or key. Of the run's settings only
-what says how text is read is looked at; the rest is kept as it is, for `spinn_tensor.training`.
+Nothing is unpickled and no code of the folder is run; a cell of one's own is imported as Python finds its module.
+Reading is strict: whatever is missing, extra, of another shape, type, format or vocabulary is a `CheckpointError` of
+one line that names the file and the tensor or key. Of the run's settings only what says how text is read is looked at;
+the rest is kept as it is, for `spinn_tensor.training`.
 
 `PretrainedModel` has the methods of `huggingface_hub.PyTorchModelHubMixin`, with its keywords and defaults. That class
 is not the base, because it reads leniently: missing tensors stay random, unknown keys are dropped, pickles are read.
@@ -15,7 +16,6 @@ is not the base, because it reads leniently: missing tensors stay random, unknow
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,21 +27,23 @@ from torch import nn
 from spinn_tensor.config import ConfigError, ModelConfig, Settings, TextSettings, as_values, checked_metrics
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError, one_line
-from spinn_tensor.data_prep.files import read_json_object, write_json
+from spinn_tensor.data_prep.files import write_json
 from spinn_tensor.data_prep.folders import write_folder
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.token_rules import PENN, Rules, read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.hub import (
-    BUNDLE,
     CARD,
     CONFIG,
     TOKENIZER,
     WEIGHTS,
     HubOptions,
     bundle_folder,
+    check_replaceable,
     checkpoint_folder,
+    read_object,
+    refuse_code,
 )
 from spinn_tensor.tensor_files import (
     CheckpointError,
@@ -179,7 +181,7 @@ class PretrainedModel(nn.Module):
                 "tokenizer, branching and metrics go with vocabulary=, of a model that has none"
             )
         folder, provenance = expanded(save_directory), self._provenance()
-        _check_replaceable(folder)
+        check_replaceable(folder)
         write_bundle(folder, self, provenance, license=license, names_folders=False)
 
     def push_to_hub(
@@ -306,15 +308,20 @@ def read_bundle(
     tokenizer = _read_tokenizer(folder, config)
     weights = folder / WEIGHTS
     tensors = plain_names(weights, read_tensors(weights))
+    refuse_code(folder, config.model.encoder.cell)
+    has_own_cell = ":" in config.model.encoder.cell  # of which it is not known what it holds beside tensors
     try:
-        with torch.device("meta"):  # no memory is taken before it is known that the file fills it
+        # no memory is taken before it is known that the file fills it
+        with torch.device("cpu" if has_own_cell else "meta"):
             model = build(config.model)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     except (RuntimeError, TypeError) as error:  # TypeError: of a size beyond 64 bits
         raise CheckpointError(
             f"{folder / CONFIG}: no model can have these sizes ({one_line(error)})"
         ) from error
     check_tensors(weights, tensors, model.state_dict())
-    model.to_empty(device=device)
+    model.to(device) if has_own_cell else model.to_empty(device=device)
     model.load_state_dict(tensors, strict=True)
     from spinn_tensor.card import read_command
 
@@ -344,14 +351,6 @@ def read_config(path: Path) -> CheckpointConfig:
         raise CheckpointError(f"{path}: {one_line(error)}") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises CheckpointError."""
-    try:
-        return read_json_object(path)
-    except DataError as error:
-        raise CheckpointError(one_line(error)) from error
-
-
 def load_weights(model: nn.Module, path: Path) -> None:
     """Copy a file's tensors into a model that may be compiled; raises CheckpointError unless they agree exactly."""
     tensors = plain_names(path, read_tensors(path))
@@ -378,22 +377,3 @@ def _read_tokenizer(folder: Path, config: CheckpointConfig) -> Tokenizer:
             f"{TOKENIZER} has {len(vocabulary)} words"
         )
     return tokenizer
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Raise CheckpointError for a folder that holds anything but a bundle."""
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder}: a file, expected a folder")
-    names = sorted(os.listdir(folder)) if folder.exists() else []
-    if others := [name for name in names if name not in BUNDLE]:
-        raise CheckpointError(f"{folder}: holds other files ({others[0]}); name a new folder")
-    if names and not _is_ours(folder / CONFIG):  # a transformers model has files of these names, too
-        raise CheckpointError(f"{folder}: holds a {names[0]} of something else; name a new folder")
-
-
-def _is_ours(path: Path) -> bool:
-    """Tell whether a config.json is a bundle's, of whatever version."""
-    try:
-        return {"format_version", "vocabulary_sha256"} <= read_object(path).keys()
-    except CheckpointError:
-        return False

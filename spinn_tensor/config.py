@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -32,6 +33,11 @@ GIVEN_KINDS = ("spinn-pi-nt", "spinn-pi")  # those that need a parse
 ENCODER_KINDS = (*SPINN_KINDS, "lstm", "bilstm", "bow")
 LEAF_ENCODERS = ("projection", "bilstm")
 TASKS = ("pair", "sentence", "parse")
+CELLS = ("treelstm", "grc", "rntn", "tree-gru", "sum")  # those that come with the package
+IS_CELL = Allowed(
+    f"one of {', '.join(CELLS)}, or module:Class",
+    lambda value: value in CELLS or re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", value) is not None,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,9 @@ class EncoderConfig(Settings):
     tracker_dim: int = setting(
         64, "width of the tracker's state, K, of spinn-pi and spinn", AT_LEAST_1, flags=("--tracker",)
     )
+    cell: str = setting(
+        "treelstm", "what composes two states of a SPINN; module:Class is your own", IS_CELL, metavar="CELL"
+    )
     leaf_encoder: str = setting(
         "projection",
         "what makes leaves of word vectors; bilstm reads the words around",
@@ -60,6 +69,18 @@ class EncoderConfig(Settings):
     train_embedding: bool = setting(True, "train the word vectors")
     embedding_dropout: float = setting(0.1, "of an element of a projected word", PROBABILITY)
     batch_norm: bool = setting(True, "batch norm of projected words", flags=("--encoder-batch-norm",))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values; a TreeLSTM goes without saying, as before there were other cells."""
+        values = super().to_dict()
+        return {name: value for name, value in values.items() if (name, value) != ("cell", "treelstm")}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cell != "treelstm" and self.kind not in SPINN_KINDS:
+            raise ConfigError(
+                f"cell: only a SPINN composes states; {self.kind} has no cell, got {self.cell!r}"
+            )
 
     @property
     def parses(self) -> bool:
@@ -120,7 +141,11 @@ class ModelConfig(Settings):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "labels": list(self.labels)}
+        return {
+            **dataclasses.asdict(self),
+            "labels": list(self.labels),
+            "encoder": self.encoder.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

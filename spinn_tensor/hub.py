@@ -1,13 +1,16 @@
-"""Where a bundle is: in a folder of this machine, or on the Hugging Face Hub; and the names of its files."""
+"""Where a bundle is: in a folder of this machine, or on the Hugging Face Hub; its files, and what it must not hold."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from spinn_tensor.data_prep.errors import one_line
+from spinn_tensor.data_prep.errors import DataError, one_line
+from spinn_tensor.data_prep.files import read_json_object
 from spinn_tensor.data_prep.folders import readable
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.tensor_files import CheckpointError
@@ -63,3 +66,49 @@ def bundle_folder(
     if isinstance(path_or_hub_id, Path) or HUB_ID.fullmatch(path_or_hub_id) is None:
         raise CheckpointError(f"{path_or_hub_id}: no such checkpoint folder")
     return options.download(path_or_hub_id, BUNDLE)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise CheckpointError for a folder that holds anything but a bundle."""
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: a file, expected a folder")
+    names = sorted(os.listdir(folder)) if folder.exists() else []
+    if others := [name for name in names if name not in BUNDLE]:
+        raise CheckpointError(f"{folder}: holds other files ({others[0]}); name a new folder")
+    if names and not _is_ours(folder / CONFIG):  # a transformers model has files of these names, too
+        raise CheckpointError(f"{folder}: holds a {names[0]} of something else; name a new folder")
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a config.json is a bundle's, of whatever version."""
+    try:
+        return {"format_version", "vocabulary_sha256"} <= read_object(path).keys()
+    except CheckpointError:
+        return False
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises CheckpointError."""
+    try:
+        return read_json_object(path)
+    except DataError as error:
+        raise CheckpointError(one_line(error)) from error
+
+
+def refuse_code(
+    folder: Path,  # of a bundle
+    cell: str,  # that its config.json names
+) -> None:
+    """Raise CheckpointError for a cell that Python would import from the bundle's own folder."""
+    module, separator, _ = cell.partition(":")
+    try:
+        found = importlib.util.find_spec(module.partition(".")[0]) if separator else None
+    except ValueError:  # of a module that is there without having been found, such as __main__
+        return
+    if found is None:
+        return
+    places = [found.origin, *(found.submodule_search_locations or ())]
+    if any(Path(place).resolve().is_relative_to(folder.resolve()) for place in places if place):
+        raise CheckpointError(
+            f"{folder / CONFIG}: cell: {cell} lies in the bundle's own folder, and no code is run from there"
+        )

@@ -22,6 +22,7 @@ NAMES = sorted(set(spinn_tensor.__all__) - {"__version__"})
 METHODS = {
     "Pipeline": ("from_pretrained", "classify", "encode", "similarity", "parse"),
     "PairClassifier": ("from_pretrained", "save_pretrained"),
+    "StackMachine": ("forward", "parse"),
     "SentenceEncoder": ("forward", "node_states", "parse", "sharing"),
 }
 

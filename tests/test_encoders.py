@@ -289,13 +289,13 @@ def test_a_config_that_cannot_be(path, value, message) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind, table_kind", [("spinn-pi-nt", "lanes"), ("spinn-pi", "forest"), ("spinn", "forest")]
+    "kind, table_kind", [("spinn-pi-nt", "own"), ("spinn-pi", "forest"), ("spinn", "forest")]
 )
 def test_tables_of_another_kind_are_refused(kind, table_kind) -> None:
     made = SentenceEncoder(EncoderConfig(3, kind, 4, 4, 4))
     columns = sentence_columns([parse_binary("( a b )")], Vocabulary.build([["a"]]))
     for use in (made, made.node_states):
-        with pytest.raises(TypeError, match=r"^got (Lane|Forest)Tables"):
+        with pytest.raises(TypeError, match=r"^got (Own|Forest)Tables"):
             use(make_sentence_batch(columns, table_kind))
 
 

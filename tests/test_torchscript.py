@@ -88,7 +88,9 @@ def executor() -> Executor:
     def run(leaves, compose, tracker, batch, every_node) -> torch.Tensor:
         transitions, lengths = flatten(batch)
         machine = SimpleNamespace(
-            compose=SimpleNamespace(weights=lambda: compose), tracker=SimpleNamespace(weights=lambda: tracker)
+            compose=SimpleNamespace(weights=lambda: compose),
+            tracker=SimpleNamespace(weights=lambda: tracker),
+            transition=None,
         )
         rows = torch.from_numpy(padded_rows(transitions.astype(np.int64), lengths))
         with torch.no_grad():

@@ -12,7 +12,8 @@ from spinn_tensor.batch import SentenceBatch
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.export.programs import TORCH_OF_LANES
 from spinn_tensor.model.classifiers import Model
-from spinn_tensor.model.encoder import ParsingMachine, SentenceEncoder
+from spinn_tensor.model.encoder import SentenceEncoder
+from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.normalization import MaskedBatchNorm
 from tests.strategies import columns_of, transitions_from_choices
 
@@ -55,7 +56,7 @@ def tiny_model(
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
                 module.weight.uniform_(0.5, 2)
-            if isinstance(module, ParsingMachine):
+            if isinstance(module, StackMachine) and module.transition is not None:
                 module.transition.weight.normal_(std=4)
                 module.transition.bias.normal_(std=0.1)
         if labels:

@@ -109,7 +109,12 @@ def run_given(
     """
     if tracker is not None:
         return _run(leaves, compose, tracker, tables, output_index)[0]
-    in_time = ForestTables(
+    return _run(leaves, compose, None, in_time(tables), output_index)[0]
+
+
+def in_time(tables: LaneTables) -> ForestTables:
+    """Return the compositions alone, in the order of the transitions."""
+    return ForestTables(
         left_index=tables.left_index,
         right_index=tables.right_index,
         step_offsets=tables.reduce_offsets,
@@ -117,7 +122,6 @@ def run_given(
         node_index=tables.node_index,
         hoisted=tables.hoisted,
     )
-    return _run(leaves, compose, None, in_time, output_index)[0]
 
 
 def run_taught(
@@ -150,10 +154,10 @@ def run_taught(
     >>> torch.equal(parse.transitions, batch.transitions), parse.logits.shape
     (True, torch.Size([10, 2]))
     """
-    _check_dtypes(compose.weight, transition)
+    check_dtypes(compose.weight, transition)
     output_index = tables.node_index if every_node else None
     encodings, tape = _run(leaves, compose, tracker, tables, output_index)
-    return _parse(encodings, tape, transition, tables)
+    return make_parse(encodings, tape.tracker_memory[0], tape.memory.shape[1], transition, tables)
 
 
 def run_own(
@@ -195,14 +199,10 @@ def run_own(
     torch.Size([2, 8])
     """
     leaves, save, dtype = _prepare(leaves, compose, tracker)
-    _check_dtypes(compose.weight, transition)
+    check_dtypes(compose.weight, transition)
     if not isinstance(tables, OwnTables):
         raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
-    if noise is None:
-        noise = leaves.new_zeros(tables.transition_index.shape)
-    if noise.shape != tables.transition_index.shape:
-        got, expected = tuple(noise.shape), tuple(tables.transition_index.shape)
-        raise ValueError(f"got noise of shape {got}, expected one number a transition, {expected}")
+    noise = checked_noise(leaves, noise, tables)
     weights = [weight for weight in compose if weight is not None]
     dense = leaves.device.type != "cpu"
     encodings, tape, found = stack_machine_own(
@@ -211,13 +211,25 @@ def run_own(
         list(tracker),
         [weight.detach() for weight in transition],  # a choice has no gradient
         flatten(tables),
-        noise.detach().to(leaves.dtype),
+        noise,
         every_node,
         dense,
         save,
         dtype,
     )
-    return _parse(encodings, Tape(*tape), transition, found_tables(flatten(tables), found))
+    memory, _, tracker_memory, _ = tape
+    found_lanes = found_tables(flatten(tables), found)
+    return make_parse(encodings, tracker_memory[0], memory.shape[1], transition, found_lanes)
+
+
+def checked_noise(leaves: Tensor, noise: Tensor | None, tables: OwnTables) -> Tensor:  # (M,)
+    """Return the noise of own transitions in the type of the states, zeros for None. Raises ValueError."""
+    if noise is None:
+        return leaves.new_zeros(tables.transition_index.shape)
+    if noise.shape != tables.transition_index.shape:
+        got, expected = tuple(noise.shape), tuple(tables.transition_index.shape)
+        raise ValueError(f"got noise of shape {got}, expected one number a transition, {expected}")
+    return noise.detach().to(leaves.dtype)
 
 
 def logistic_noise(
@@ -255,15 +267,21 @@ def forcing_noise(
     return torch.where(transitions == 0, -torch.inf, torch.inf)
 
 
-def _parse(encodings: Tensor, tape: Tape, transition: TransitionWeights, tables: LaneTables) -> Parse:
+def make_parse(
+    encodings: Tensor,
+    trackers: Tensor,  # (1 + A, K)
+    n_rows: int,  # R
+    transition: TransitionWeights,
+    tables: LaneTables,
+) -> Parse:
     """Find the transitions and their logits, in one product over all of them."""
-    h = tape.tracker_memory[0].index_select(0, tables.entry_index)
+    h = trackers.index_select(0, tables.entry_index)
     with torch.autocast(h.device.type, enabled=False):  # the machine chose by scores of the states' type
         logits = torch.addmm(transition.bias, h, transition.weight.t())
     possible = torch.stack((can_shift(tables.buffer_index), can_reduce(tables.stack2_index)), 1)
     possible = possible.index_select(0, tables.entry_index - 1)
     logits = logits.masked_fill(~possible, -torch.inf)
-    first_composed = tape.memory.shape[1] - tables.left_index.shape[0]
+    first_composed = n_rows - tables.left_index.shape[0]
     transitions = (tables.node_index >= first_composed).to(tables.node_index.dtype)
     return Parse(encodings, transitions, logits, possible, tables)
 
@@ -301,13 +319,13 @@ def _prepare(
     device_type = leaves.device.type
     if torch.is_autocast_enabled(device_type):
         leaves, dtype = leaves.to(dtype), torch.get_autocast_dtype(device_type)
-    _check_dtypes(leaves, weights)
-    _check_transforms((leaves, *weights))
+    check_dtypes(leaves, weights)
+    check_transforms((leaves, *weights))
     needs_grad = any(tensor.requires_grad for tensor in (leaves, *weights))
     return leaves, torch.is_grad_enabled() and needs_grad, dtype
 
 
-def _check_transforms(tensors: Iterable[Tensor]) -> None:
+def check_transforms(tensors: Iterable[Tensor]) -> None:
     """Raise NotImplementedError for what a transform follows, of which the operators' derivatives would be zero."""
     if torch.compiler.is_compiling():
         return
@@ -322,7 +340,8 @@ def _check_transforms(tensors: Iterable[Tensor]) -> None:
             )
 
 
-def _check_dtypes(leaves: Tensor, weights: Iterable[Tensor]) -> None:
+def check_dtypes(leaves: Tensor, weights: Iterable[Tensor]) -> None:
+    """Raise TypeError for tensors of more than one dtype."""
     dtypes = {leaves.dtype, *(weight.dtype for weight in weights)}
     if len(dtypes) > 1:
         raise TypeError(f"leaves and weights must have one dtype, got {', '.join(sorted(map(str, dtypes)))}")

@@ -46,8 +46,8 @@ N_TRACKER_MEMORY = Tape._fields.index("tracker_memory")
 def _bundle(compose: list[Tensor], tracker: list[Tensor], tables: list[Tensor]) -> Unbundled:
     """Bundle what crosses the operator's border as lists; a tracker is what makes tables lane tables."""
     if tracker:
-        return ComposeWeights(*compose), TrackerWeights(*tracker), _tables(LaneTables, tables)
-    return ComposeWeights(*compose), None, _tables(ForestTables, tables)
+        return ComposeWeights(*compose), TrackerWeights(*tracker), tables_of(LaneTables, tables)
+    return ComposeWeights(*compose), None, tables_of(ForestTables, tables)
 
 
 def _as_written(tensor: Tensor) -> torch.autocast:
@@ -55,7 +55,7 @@ def _as_written(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def _tables(kind: type[AnyTables], tensors: list[Tensor]) -> AnyTables:
+def tables_of(kind: type[AnyTables], tensors: list[Tensor]) -> AnyTables:
     """Make tables from what `flatten` makes of them: at the end the hoisted leaves, if there are any."""
     n_own: int = len(kind._fields) - 1
     hoisted = bundle_of(HoistedLeaves, tensors[n_own:]) if len(tensors) > n_own else None
@@ -124,12 +124,22 @@ def stack_machine_own(
     bodies = choose_bodies(leaves, dtype, True, schedule.widest)
     with _as_written(leaves):
         tape = run_forward(leaves, *weights, schedule, own, save, dtype, bodies)
+    found, fields = found_by(schedule, own, dense)
+    output = tape.memory[0].index_select(0, found.node_index if every_node else found.root_index)
+    return output, list(tape), fields
+
+
+def found_by(
+    schedule: OwnSchedule,  # after its last step
+    own: OwnTables,
+    dense: bool,
+) -> tuple[LaneTables, list[Tensor]]:
+    """Return the tables of the transitions chosen, and their fields FOUND. Raises ScoreError, except with `dense`."""
     if not dense and schedule.scores.isnan().any():
         bad = own.transition_index[schedule.scores.isnan()].min().item()
         raise ScoreError(f"transition {bad} of the batch: its score is not a number")
     found = schedule.lane_tables()
-    output = tape.memory[0].index_select(0, found.node_index if every_node else found.root_index)
-    return output, list(tape), flatten([getattr(found, name) for name in FOUND])
+    return found, flatten([getattr(found, name) for name in FOUND])
 
 
 @stack_machine_own.register_fake
@@ -146,6 +156,14 @@ def _(
     dtype: torch.dtype,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     own = bundle_of(OwnTables, tables)
+    n_entries, n_lanes = own.previous_index.shape[0], own.first_index.shape[0]
+    n_compositions = own_compositions(n_entries, n_lanes, dense)
+    output = leaves.new_empty(n_entries if every_node else n_lanes, leaves.shape[1] // 2)
+    return output, _fake_tape(leaves, tracker, n_compositions, n_entries, save), fake_found(own, dense)
+
+
+def fake_found(own: OwnTables, dense: bool) -> list[Tensor]:
+    """Return tensors of the sizes of what `found_by` finds."""
     offsets = own.entry_offsets.tensor
     n_entries, n_lanes = own.previous_index.shape[0], own.first_index.shape[0]
     n_compositions = own_compositions(n_entries, n_lanes, dense)
@@ -158,8 +176,7 @@ def _(
     }
     found = [own.first_index.new_empty(length_of[name]) for name in FOUND]
     found[FOUND.index("reduce_offsets")] = offsets.new_empty(offsets.shape[0])
-    output = leaves.new_empty(n_entries if every_node else n_lanes, leaves.shape[1] // 2)
-    return output, _fake_tape(leaves, tracker, n_compositions, n_entries, save), found
+    return found
 
 
 def _fake_tape(

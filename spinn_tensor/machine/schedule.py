@@ -63,10 +63,15 @@ class GivenSchedule:
         self._tracker_index: tuple[Tensor | None, ...] = (None,) * len(counts)
         if isinstance(tables, LaneTables):
             self._tracker_index = tables.tracker_index.split(counts)
-            reads = torch.stack((tables.stack2_index, tables.stack1_index, tables.buffer_index), 1)
-            self._reads = projection_rows(reads, n_rows).split(
+            self._rows = torch.stack((tables.stack2_index, tables.stack1_index, tables.buffer_index), 1)
+            self._entries = slices_of(tables.entry_offsets)
+            self._reads = projection_rows(self._rows, n_rows).split(
                 [3 * n for n in counts_of(tables.entry_offsets)]
             )
+
+    def rows(self, step: int) -> Tensor:  # (n, 3) int64
+        """Return the rows of states that the entries of this step read: second entry, top, word."""
+        return self._rows[self._entries[step]]
 
     def reads(self, step: int) -> Tensor:  # (3n,) int64
         """Return the rows of the tracker's projections that the entries of this step read."""
@@ -156,8 +161,8 @@ class OwnSchedule:
         self._trackers: list[Tensor] = []  # of each step (n,)
         self._slot_offsets = [0]
 
-    def reads(self, step: int) -> Tensor:  # (3n,) int64
-        """Return the rows of the tracker's projections that this step reads: the lanes' stacks and buffers."""
+    def rows(self, step: int) -> Tensor:  # (n, 3) int64
+        """Return the rows of states that this step reads: the second entry, the top and the word of each lane."""
         entries = self._entries[step]
         if (n := entries.stop - entries.start) < self._entry.shape[0]:
             self._entry, self._second, self._row1, self._row2, self._next_word = (
@@ -167,7 +172,11 @@ class OwnSchedule:
         self._word = self._next_word.masked_fill(self._empty, 0)
         reads = torch.stack((self._row2, self._row1, self._word), 1)
         self._reads.append(reads)
-        return torch.addcmul(self._shift, reads, self._scale).view(-1)
+        return reads
+
+    def reads(self, step: int) -> Tensor:  # (3n,) int64
+        """Return the rows of the tracker's projections that this step reads."""
+        return torch.addcmul(self._shift, self.rows(step), self._scale).view(-1)
 
     def compositions(
         self,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from spinn_tensor.batch import SentenceBatch, Sharing, TableKind
-from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables
 from spinn_tensor.config import SPINN_KINDS, EncoderConfig
-from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
-from spinn_tensor.model.cells import Compose, Tracker, TransitionHead
+from spinn_tensor.machine import Parse
+from spinn_tensor.model.cells import Tracker, TransitionHead, make_cell, state_dim
 from spinn_tensor.model.leaves import LeafEncoder
+from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.model.sequence import run_lstm
 
 TABLE_KIND_OF: dict[str, TableKind] = {
@@ -31,7 +32,7 @@ class SentenceEncoder(nn.Module):
         config: the kind of encoder and its sizes.
 
     Raises:
-        ConfigError: for a bidirectional leaf encoder of an odd width.
+        ConfigError: for a bidirectional leaf encoder of an odd width, and a cell that cannot be had.
 
     >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="spinn-pi", hidden_dim=8)).eval()
     >>> encoder(make_sentence_batch(columns, encoder.table_kind)).shape
@@ -41,15 +42,10 @@ class SentenceEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        has_cell_state = config.kind in SPINN_KINDS
-        self.leaves = LeafEncoder(config, output_dim=(2 if has_cell_state else 1) * config.hidden_dim)
+        self.leaves = LeafEncoder(config, output_dim=_leaf_dim(config))
         self.composer: nn.Module
-        if config.kind == "spinn-pi-nt":
-            self.composer = StackMachine(config.hidden_dim, None)
-        elif config.kind == "spinn-pi":
-            self.composer = StackMachine(config.hidden_dim, config.tracker_dim)
-        elif config.kind == "spinn":
-            self.composer = ParsingMachine(config.hidden_dim, config.tracker_dim)
+        if config.kind in SPINN_KINDS:
+            self.composer = _machine(config)
         elif config.kind == "bow":
             self.composer = SumOfWords()
         else:
@@ -112,7 +108,10 @@ class SentenceEncoder(nn.Module):
         >>> encoder(make_sentence_batch(columns, encoder.table_kind)).shape
         torch.Size([2, 16])
         """
-        return self.composer(self.leaves(batch), batch)
+        leaves = self.leaves(batch)
+        if isinstance(self.composer, StackMachine):
+            return self.composer(leaves, batch.tables)
+        return self.composer(leaves, batch)
 
     def node_states(self, batch: SentenceBatch) -> Tensor:
         """Return h of every node, in the order of the transitions; a sentence's last node is its root.
@@ -130,9 +129,9 @@ class SentenceEncoder(nn.Module):
         >>> encoder.node_states(make_sentence_batch(columns, encoder.table_kind)).shape
         torch.Size([10, 8])
         """
-        if not isinstance(self.composer, StackMachine | ParsingMachine):
+        if not isinstance(self.composer, StackMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} has no tree nodes")
-        return self.composer(self.leaves(batch), batch, every_node=True)
+        return self.composer(self.leaves(batch), batch.tables, every_node=True)
 
     def parse(
         self,
@@ -156,77 +155,31 @@ class SentenceEncoder(nn.Module):
         >>> encoder.parse(make_sentence_batch(columns, encoder.table_kind)).transitions.shape
         torch.Size([10])
         """
-        if not isinstance(self.composer, ParsingMachine):
+        if not isinstance(self.composer, StackMachine) or self.composer.transition is None:
             raise TypeError(f"an encoder of kind {self.config.kind!r} does not parse")
-        return self.composer.parse(self.leaves(batch), batch, noise)
+        return self.composer.parse(self.leaves(batch), batch.tables, noise)
 
 
-class StackMachine(nn.Module):
-    """Run SPINN on given transitions: the forest executor, or with a tracker the given-transitions executor."""
-
-    def __init__(
-        self,
-        hidden_dim: int,  # H
-        tracker_dim: int | None,  # K
-    ) -> None:
-        super().__init__()
-        self.compose = Compose(hidden_dim, tracker_dim)
-        self.tracker = None if tracker_dim is None else Tracker(hidden_dim, tracker_dim)
-
-    def forward(
-        self,
-        leaves: Tensor,  # (L, 2H)
-        batch: SentenceBatch,
-        every_node: bool = False,
-    ) -> Tensor:  # (B, H), or (2L - B, H)
-        tables, compose = batch.tables, self.compose.weights()
-        if self.tracker is None and isinstance(tables, ForestTables):
-            return run_forest(leaves, compose, tables, tables.node_index if every_node else None)
-        if self.tracker is not None and isinstance(tables, LaneTables):
-            rows = tables.node_index if every_node else None
-            return run_given(leaves, compose, self.tracker.weights(), tables, rows)
-        expected = "ForestTables" if self.tracker is None else "LaneTables"
-        raise TypeError(
-            f"got {type(tables).__name__}, expected {expected}: make_sentence_batch(columns, encoder.table_kind)"
-        )
+def _leaf_dim(config: EncoderConfig) -> int:
+    """Return the width of what the leaves are: states of the cell, of which one is made that takes no memory."""
+    if config.kind not in SPINN_KINDS:
+        return config.hidden_dim
+    with torch.device("meta"):
+        return state_dim(make_cell(config.cell, config.hidden_dim, _tracker_dim(config)))
 
 
-class ParsingMachine(nn.Module):
-    """Run SPINN that parses for itself, or under lane tables is taught by given transitions."""
+def _tracker_dim(config: EncoderConfig) -> int | None:
+    return None if config.kind == "spinn-pi-nt" else config.tracker_dim
 
-    def __init__(
-        self,
-        hidden_dim: int,  # H
-        tracker_dim: int,  # K
-    ) -> None:
-        super().__init__()
-        self.compose = Compose(hidden_dim, tracker_dim)
-        self.tracker = Tracker(hidden_dim, tracker_dim)
-        self.transition = TransitionHead(tracker_dim)
 
-    def forward(
-        self,
-        leaves: Tensor,  # (L, 2H)
-        batch: SentenceBatch,
-        every_node: bool = False,
-    ) -> Tensor:  # (P, H), or (M, H)
-        return self.parse(leaves, batch, every_node=every_node).encodings
-
-    def parse(
-        self,
-        leaves: Tensor,  # (L, 2H)
-        batch: SentenceBatch,
-        noise: Tensor | None = None,  # (M,), for own transitions
-        every_node: bool = False,
-    ) -> Parse:
-        weights = self.compose.weights(), self.tracker.weights(), self.transition.weights()
-        if isinstance(batch.tables, OwnTables):
-            return run_own(leaves, *weights, batch.tables, noise, every_node=every_node)
-        if not isinstance(batch.tables, LaneTables):
-            raise TypeError(f"got {type(batch.tables).__name__}; a parser reads OwnTables or LaneTables")
-        if noise is not None:
-            raise ValueError("noise goes with own transitions; these are given")
-        return run_taught(leaves, *weights, batch.tables, every_node=every_node)
+def _machine(config: EncoderConfig) -> StackMachine:
+    """Make the machine of a SPINN."""
+    hidden_dim, tracker_dim = config.hidden_dim, _tracker_dim(config)
+    cell = make_cell(config.cell, hidden_dim, tracker_dim)
+    if tracker_dim is None:
+        return StackMachine(cell)
+    transition = TransitionHead(tracker_dim) if config.parses else None
+    return StackMachine(cell, Tracker(hidden_dim, tracker_dim), transition)
 
 
 class LastState(nn.Module):
