@@ -27,6 +27,11 @@ KINDS = {  # name, and what it is
     "bilstm": ("BiLSTM", "over the words in a row, in both directions"),
     "bow": ("Bag of words", "the sum of the words"),
 }
+CELLS = {  # other cells than the TreeLSTM
+    "grc": "gated recursive cell",
+    "rntn": "recursive neural tensor network",
+    "tree-gru": "Tree-GRU",
+}
 TASKS = {
     "pair": "a classifier of sentence pairs",
     "sentence": "a classifier of sentences",
@@ -51,6 +56,8 @@ def model_card(
     data = without_folders(run)["data"]
     corpus = data.get("corpus")  # None: a model of a loop of somebody's own
     name, what = KINDS[model.encoder.kind]
+    cell = model.encoder.cell
+    what = what if cell == "treelstm" else what.replace("TreeLSTM", CELLS.get(cell, cell))
     return _template().render(
         model=model,
         encoder=model.encoder,

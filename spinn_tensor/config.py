@@ -59,7 +59,10 @@ class EncoderConfig(Settings):
         64, "width of the tracker's state, K, of spinn-pi and spinn", AT_LEAST_1, flags=("--tracker",)
     )
     cell: str = setting(
-        "treelstm", "what composes two states of a SPINN; module:Class is your own", IS_CELL, metavar="CELL"
+        "treelstm",
+        "what composes two states of a SPINN",
+        IS_CELL,
+        metavar=f"{{{','.join(CELLS)},module:Class}}",
     )
     leaf_encoder: str = setting(
         "projection",

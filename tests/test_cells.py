@@ -1,0 +1,276 @@
+"""The setting `cell`: models of other cells are trained, saved, read and refused; and their compiled steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from spinn_tensor import (
+    GRC,
+    CheckpointError,
+    ClassifierConfig,
+    ConfigError,
+    EncoderConfig,
+    ModelConfig,
+    Pipeline,
+    SentenceClassifier,
+    SentenceEncoder,
+    StackMachine,
+    Tracker,
+    TransitionHead,
+    build_model,
+    make_sentence_batch,
+)
+from spinn_tensor.cli.main import main
+from spinn_tensor.config import CELLS, SPINN_KINDS
+from spinn_tensor.data_prep import Vocabulary
+from spinn_tensor.data_prep.columns import lengths
+from spinn_tensor.training.resume import read_training_state
+from tests.any_cells import OddCell, RunningMean, recursion
+from tests.command_line import assert_fails_cleanly
+from tests.machines import TABLES, flatten, random_transitions, relative_error
+from tests.strategies import columns_of
+from tests.tiny_runs import PRESET, pair_arguments
+
+pytestmark = pytest.mark.numerical
+
+MODULE = """
+import torch
+from torch import nn
+
+class Cell(nn.Module):
+    def __init__(self, hidden_dim, tracker_dim):
+        super().__init__()
+        self.state_dim, self.output_dim = hidden_dim + 1, hidden_dim
+        self.layer = nn.Linear(2 * self.state_dim + (tracker_dim or 0), self.state_dim)
+        self.register_buffer("factor", torch.tensor(0.75), persistent=False)
+
+    def forward(self, left, right, tracker=None):
+        more = () if tracker is None else (tracker,)
+        return self.factor * self.layer(torch.cat((left, right, *more), 1)).tanh()
+
+class Narrow(Cell):
+    def __init__(self, hidden_dim, tracker_dim):
+        super().__init__(hidden_dim - 1, tracker_dim)
+
+class Silent(nn.Module):
+    def __init__(self, hidden_dim, tracker_dim):
+        super().__init__()
+
+class Lone(nn.Module):
+    def __init__(self):
+        super().__init__()
+
+def function(hidden_dim, tracker_dim):
+    return Cell(hidden_dim, tracker_dim)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module that Python finds in a folder of its own."""
+    return write_module(tmp_path / "site", monkeypatch)
+
+
+def write_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "cells_of_mine.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "cells_of_mine", raising=False)
+    return "cells_of_mine"
+
+
+def columns():
+    rng = np.random.default_rng(0)
+    made = columns_of([random_transitions(rng, n) for n in (5, 1, 9, 3)])
+    return made._replace(token_ids=rng.integers(2, 7, len(made.token_ids)).astype(np.int32))
+
+
+def config(kind: str, cell: str) -> EncoderConfig:
+    return EncoderConfig(7, kind, embedding_dim=6, hidden_dim=4, tracker_dim=3, cell=cell)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kind", SPINN_KINDS)
+def test_an_encoder_of_any_cell_is_the_recursion_on_its_leaves(kind: str, cell: str) -> None:
+    torch.manual_seed(0)
+    encoder, some = SentenceEncoder(config(kind, cell)).double().eval(), columns()
+    batch = make_sentence_batch(some, encoder.table_kind)
+    codes = some.transitions
+    if kind == "spinn":
+        codes = encoder.parse(batch).transitions.numpy()
+    trees = np.split(codes, np.cumsum(2 * lengths(some) - 1)[:-1])
+    machine = encoder.composer
+    expected, _ = recursion(machine.compose, machine.tracker, encoder.leaves(batch), trees)
+    assert relative_error(encoder.node_states(batch), expected) < 1e-10
+    assert encoder.output_dim == expected.shape[1]
+    assert machine.is_built_in == (cell == "treelstm")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("gcr", "cell: expected one of treelstm, grc, rntn, tree-gru, sum, or module:Class, got 'gcr'"),
+        ("grc;x:y", "cell: expected one of"),
+        ("a.b", "cell: expected one of"),
+    ],
+)
+def test_a_name_that_is_none_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config("spinn", name)
+
+
+def test_only_a_spinn_has_a_cell() -> None:
+    with pytest.raises(ConfigError, match="cell: only a SPINN composes states; lstm has no cell, got 'grc'"):
+        config("lstm", "grc")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (
+            "nowhere_at_all:Cell",
+            r"nowhere_at_all:Cell cannot be imported \(No module named 'nowhere_at_all'\)",
+        ),
+        ("cells_of_mine:Absent", "cells_of_mine:Absent is no class of torch.nn.Module"),
+        ("cells_of_mine:function", "cells_of_mine:function is no class of torch.nn.Module"),
+        ("cells_of_mine:Silent", "cells_of_mine:Silent has no state_dim"),
+        ("cells_of_mine:Narrow", "cells_of_mine:Narrow makes encodings 3 wide, expected hidden_dim, 4"),
+        ("cells_of_mine:Lone", r"cells_of_mine:Lone\(4, None\) cannot be made \(.*positional"),
+    ],
+)
+def test_what_is_no_cell_is_refused(name: str, message: str, module: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SentenceEncoder(config("spinn-pi-nt", name))
+
+
+def saved(folder: Path, cell: str) -> SentenceClassifier:
+    """A model with that cell, written as a bundle."""
+    words = Vocabulary.build([["A", "dog", "barks", ".", "cats"]])
+    encoder = EncoderConfig(len(words), "spinn-pi", 6, 4, 3, cell=cell)
+    model = build_model(
+        ModelConfig("sentence", ("bad", "good"), encoder, ClassifierConfig(2, mlp_dim=8))
+    ).eval()
+    model.save_pretrained(folder, vocabulary=words)
+    return model
+
+
+def test_a_bundle_names_its_cell_and_is_read_where_python_finds_it(
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cell in ("grc", f"{module}:Cell"):
+        model = saved(tmp_path / "bundle", cell)
+        settings = json.loads((tmp_path / "bundle" / "config.json").read_text())["model"]["encoder"]
+        assert settings["cell"] == cell
+        again = SentenceClassifier.from_pretrained(tmp_path / "bundle")
+        batch = make_sentence_batch(columns(), "lanes")
+        assert torch.equal(again.encoder(batch), model.encoder(batch))
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "cells_of_mine:Cell over given parses" in card
+    assert Pipeline.from_pretrained(tmp_path / "bundle").classify(["( A dog )"])[0].label in ("bad", "good")
+    shutil.rmtree(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(CheckpointError, match=r"config.json: cell: cells_of_mine:Cell cannot be imported"):
+        SentenceClassifier.from_pretrained(tmp_path / "bundle")
+
+
+def test_a_treelstm_goes_without_saying(tmp_path: Path) -> None:
+    saved(tmp_path / "bundle", "treelstm")
+    assert "cell" not in json.loads((tmp_path / "bundle" / "config.json").read_text())["model"]["encoder"]
+
+
+@pytest.mark.parametrize("as_package", [False, True])
+def test_no_code_is_run_from_the_bundle(
+    as_package: bool, tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where Python would find it, because the bundle's folder is the working directory."""
+    bundle = tmp_path / "bundle"
+    saved(bundle, f"{module}:Cell")
+    monkeypatch.delitem(sys.modules, module)
+    place = bundle / module / "__init__.py" if as_package else bundle / f"{module}.py"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("raise SystemExit('it was run')", encoding="utf-8")
+    monkeypatch.chdir(bundle)
+    monkeypatch.syspath_prepend("")
+    with pytest.raises(
+        CheckpointError, match="lies in the bundle's own folder, and no code is run from there"
+    ):
+        SentenceClassifier.from_pretrained(bundle)
+    assert module not in sys.modules
+
+
+def test_training_with_another_cell_resuming_and_what_exports_say(
+    tmp_path: Path, module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, cell in (("grc", "grc"), ("mine", f"{module}:Cell")):
+        run = tmp_path / name
+        tmp_path.joinpath("data").mkdir(exist_ok=True)
+        arguments = [
+            *pair_arguments(tmp_path / "data"),
+            *PRESET,
+            "--set",
+            f"cell={cell}",
+            "--output",
+            str(run),
+        ]
+        assert main([*arguments, "--epochs", "1"]) == 0
+        assert main([*arguments, "--epochs", "2", "--resume"]) == 0
+        assert read_training_state(run / "last").progress.epoch == 2
+        assert main(["evaluate", str(run)]) == 0
+        command = ["export", str(run), "--output", str(tmp_path / "export"), "--format", "torchscript"]
+        assert_fails_cleanly(command, f"cell '{cell}' is not exported, only 'treelstm' is", tmp_path, capsys)
+
+
+def test_training_with_a_cell_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*pair_arguments(tmp_path), *PRESET, "--output", str(tmp_path / "run"), "--cell"]
+    message = "cell: nowhere_at_all:Cell cannot be imported"
+    assert_fails_cleanly([*arguments, "nowhere_at_all:Cell"], message, tmp_path, capsys)
+
+
+def machine_and_tables(name: str) -> tuple[StackMachine, str]:
+    return {
+        "forest": (StackMachine(GRC(4)), "forest"),
+        "lanes": (StackMachine(GRC(4, 3), Tracker(4, 3)), "given"),
+        "own": (StackMachine(OddCell(4), RunningMean(5), TransitionHead(4)), "own, forced"),
+    }[name]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.parametrize(
+    "name, backend",
+    [("forest", "inductor"), ("lanes", "aot_eager"), ("own", "aot_eager")],
+)
+def test_one_graph_for_batches_of_every_size(name: str, backend: str) -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    machine, table_name = machine_and_tables(name)
+    machine.double()
+    rng = np.random.default_rng(0)
+
+    def loss(leaves: Tensor, tables) -> Tensor:
+        if machine.transition is None:
+            return machine(leaves.sin(), tables).sin().sum()
+        parse = machine.parse(leaves.sin(), tables)
+        return parse.encodings.sin().sum() + parse.log_probabilities().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=backend)
+    for n_trees in (3, 6, 4, 8):
+        batch = [random_transitions(rng, int(n)) for n in rng.integers(2, 9, n_trees)]
+        tables, n_words = TABLES[table_name](batch), int(flatten(batch)[1].sum())
+        leaves = torch.randn(n_words, machine.compose.state_dim, dtype=torch.float64, requires_grad=True)
+        inputs = [leaves, *machine.parameters()]
+        take = partial(torch.autograd.grad, inputs=inputs, allow_unused=True, materialize_grads=True)
+        for got, expected in zip(take(compiled(leaves, tables)), take(loss(leaves, tables)), strict=True):
+            assert relative_error(got, expected) < 1e-10
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    torch._dynamo.reset()
