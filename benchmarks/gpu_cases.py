@@ -27,7 +27,7 @@ from spinn_tensor.config import ClassifierConfig, EncoderConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
-from spinn_tensor.fixed_shapes import LANE_WIDTH, Shape, fixed_batch
+from spinn_tensor.fixed_shapes import Shape, fixed_batch
 from spinn_tensor.training.capture import CapturedSteps
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.methods import Classify
@@ -47,8 +47,9 @@ COPIED = 2**30  # bytes that are copied at least on a GPU, many times its cache
 RAGGED, FIXED = (
     "ragged",
     "fixed",
-)  # tables; fixed ones are what a captured step replays: every step of one width
+)  # tables; a captured step replays fixed ones: here every step of one width, in training somewhat less
 SEED = 1
+LANE_WIDTH = 5 / 8  # of the lanes compose at a step, so that no lane ever waits on SNLI
 LOOKED_AT = 20  # steps between two looks at the clock, for which the device is waited for
 
 Transitions = Sequence[np.ndarray]  # (2N - 1,) int8 each

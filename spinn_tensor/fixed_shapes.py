@@ -1,12 +1,16 @@
 """Batches of few shapes, so that a captured CUDA graph can be replayed on them and a compiler meets nothing new.
 
-    Shape   L leaf rows, S steps, W compositions a step        (and with a tracker: one entry a lane a step)
+    Shape   L leaf rows, S steps, W_s compositions in step s        (and with a tracker: E_s entries)
 
 A batch is laid into the first of a few shapes that holds it. What a batch takes is known from its trees alone: L from
-the lengths, S from the height of the tallest tree (forest) or the longest sentence (lanes), W from how many trees have
-how many compositions where. `plan_shapes` looks at a sample of batches and cuts them, from the smallest to the largest,
-into at most seven groups so that few leaf rows and few steps are empty: on a GPU a step costs the same however little
-it composes.
+the lengths, S from the height of the tallest tree (forest) or the longest sentence (lanes). `plan_shapes` looks at a
+sample of batches and cuts them, from the smallest to the largest, into at most seven groups so that few leaf rows and
+few steps are empty: on a GPU a short step costs nearly what a long one does. How wide a step is, the group says:
+
+    lanes    E_s, W_s   the most lanes that a batch of the group has at its step s, and the most of them that REDUCE;
+                        of a batch that has more, those lanes wait that have the least left
+    forest   W_s        the narrowest widths that never grow and have made, at the end of each step, what any batch
+                        of the group must have made by then to be done in time (Hu's bound, see `tables.forest`)
 
 Padding computes nothing that is read: leaves beyond the batch's tokens are masked, slots beyond a step's compositions
 compose the null state, steps beyond the last are empty, and where a batch has too few examples, the roots of those
@@ -34,6 +38,7 @@ from spinn_tensor.data_prep.columns import (
     lengths,
     select,
 )
+from spinn_tensor.data_prep.segments import places
 from spinn_tensor.data_prep.tables import (
     NULL_ROW,
     ForestTables,
@@ -41,13 +46,14 @@ from spinn_tensor.data_prep.tables import (
     count_levels,
     forest_tables,
     lane_tables,
-    least_widths,
 )
+from spinn_tensor.data_prep.tables.rows import padded_offsets
+from spinn_tensor.data_prep.trees import REDUCE
 
 MOST_SHAPES = 7
 SPARE = 1.05  # times what the sample takes at most, in the largest shape: other batches are a little larger
-ROUNDING = 64  # leaf rows, and a forest's widths, are multiples of it
-LANE_WIDTH = 5 / 8  # of the lanes compose at a step: on SNLI no lane ever waits (docs/decisions.md)
+ROUNDING = 64  # leaf rows are multiples of it
+WIDTH_ROUNDING = 8  # likewise, what a step holds
 LEAF_WEIGHTS = (0.5, 1.0, 1.5, 2.0)  # of empty leaf rows against empty steps, of which the best is taken
 SAMPLE, SAMPLED_EPOCHS = 500, 4  # batches that shapes are planned from, of so many epochs
 FIXED_KINDS = ("forest", "lanes")  # of tables that have a fixed shape
@@ -58,8 +64,12 @@ class Shape(NamedTuple):
 
     n_examples: int  # pairs or sentences
     n_leaf_rows: int  # L
-    n_steps: int  # S
-    width: int  # W, compositions of every step
+    widths: tuple[int, ...]  # (S,) compositions of each step
+    entries: tuple[int, ...] = ()  # (S,) of the trackers, at each step; empty = one a lane
+
+    @property
+    def n_steps(self) -> int:  # S
+        return len(self.widths)
 
 
 class Demand(NamedTuple):
@@ -68,14 +78,8 @@ class Demand(NamedTuple):
     n_examples: int
     n_tokens: int
     n_steps: int
-    level_counts: np.ndarray | None  # (E,) int64, of a forest
-    lane_width: int  # compositions of a step, with lanes
-
-    def width(self, n_steps: int) -> int:
-        """Return the compositions of a step with which the batch is done in so many steps."""
-        if self.level_counts is None:
-            return self.lane_width
-        return _round_up(SPARE * int(least_widths(self.level_counts, np.array([n_steps]))[0]))
+    compositions: np.ndarray  # (n_steps,) int64, with lanes of each step, else at each distance from the root
+    entries: np.ndarray  # (n_steps,) int64, with lanes
 
 
 class ShapeUse(NamedTuple):
@@ -151,7 +155,7 @@ def plan_shapes(
     plans = []
     for weight in LEAF_WEIGHTS:
         groups = _groups(demands, most, weight)
-        shapes = _shapes_of(groups)
+        shapes = _shapes_of(groups, table_kind)
         plans.append((_waste(groups, shapes), shapes))
     return min(plans, key=lambda plan: plan[0])[1]
 
@@ -164,7 +168,7 @@ def _waste(groups: list[list[Demand]], shapes: list[Shape]) -> float:
     return float((1 - full / slots).max())
 
 
-def _shapes_of(groups: list[list[Demand]]) -> list[Shape]:
+def _shapes_of(groups: list[list[Demand]], table_kind: str) -> list[Shape]:
     n_examples = max(demand.n_examples for group in groups for demand in group)
     shapes: list[Shape] = []
     n_leaf_rows = n_steps = 1
@@ -172,10 +176,51 @@ def _shapes_of(groups: list[list[Demand]]) -> list[Shape]:
         spare = SPARE if group is groups[-1] else 1.0  # what is too large for another has the next shape
         n_leaf_rows = max(n_leaf_rows, _round_up(spare * max(demand.n_tokens for demand in group)))
         n_steps = max(n_steps, *(demand.n_steps for demand in group))
-        width = max(demand.width(n_steps) for demand in group)
         most_examples = int(SPARE * max(demand.n_examples for demand in group))
-        shapes.append(Shape(min(n_examples, most_examples), n_leaf_rows, n_steps, width))
+        sizes = min(n_examples, most_examples), n_leaf_rows
+        if table_kind == "forest":
+            shapes.append(Shape(*sizes, _rounded(spare * _narrowest(_made_by(group, n_steps)))))
+        else:  # where lanes wait if there are too many
+            widths = _most(n_steps, [demand.compositions for demand in group])
+            entries = _most(n_steps, [demand.entries for demand in group])
+            shapes.append(Shape(*sizes, _rounded(widths), _rounded(entries)))
     return shapes
+
+
+def _most(n_steps: int, counts: Sequence[np.ndarray]) -> np.ndarray:  # (n_steps,) int64
+    """Return the most that any batch has at each step."""
+    return np.max([_with_steps(of_batch, n_steps) for of_batch in counts], axis=0)
+
+
+def _with_steps(counts: np.ndarray, n_steps: int) -> np.ndarray:  # (n_steps,) int64
+    return np.pad(counts, (0, n_steps - len(counts)))
+
+
+def _made_by(group: Sequence[Demand], n_steps: int) -> np.ndarray:  # (n_steps,) int64
+    """Return how many compositions must be made at the end of each step for any of these forests to be done in time."""
+    made = [np.cumsum(_with_steps(demand.compositions, n_steps)[::-1]) for demand in group]
+    return np.max(made, axis=0)
+
+
+def _narrowest(
+    made_by: np.ndarray,  # (S,) int64, growing
+) -> np.ndarray:  # (S,) float64
+    """Return the narrowest widths that never grow and whose sums are at least these: slopes of a concave hull."""
+    widths = np.zeros(len(made_by))
+    step, made = 0, 0.0
+    while step < len(made_by):
+        slopes = (made_by[step:] - made) / np.arange(1, len(made_by) - step + 1)
+        end = step + len(slopes) - int(np.argmax(slopes[::-1]))
+        widths[step:end] = slopes.max()
+        made, step = float(made_by[end - 1]), end
+    return widths
+
+
+def _rounded(widths: np.ndarray) -> tuple[int, ...]:
+    """Return whole widths, of at least one slot."""
+    return tuple(
+        WIDTH_ROUNDING * max(1, -(-int(np.ceil(width)) // WIDTH_ROUNDING)) for width in widths.round(6)
+    )
 
 
 def fixed_batch(
@@ -221,12 +266,13 @@ def _first_that_holds(
 def _demand(columns: Corpus, table_kind: str) -> Demand:
     sentences, n_examples = columns.sentences, len(columns.labels)
     n_tokens = lengths(sentences)
-    lane_width = max(1, round(LANE_WIDTH * columns.n_sides * n_examples))
     if table_kind == "forest":
         levels = count_levels(sentences.transitions, n_tokens)
-        return Demand(n_examples, int(n_tokens.sum()), len(levels), levels, lane_width)
-    tables = lane_tables(sentences.transitions, n_tokens, width=lane_width)
-    return Demand(n_examples, int(n_tokens.sum()), len(tables.entry_offsets) - 1, None, lane_width)
+        return Demand(n_examples, int(n_tokens.sum()), len(levels), levels, levels[:0])
+    step = places(2 * n_tokens - 1)  # of each transition where no lane waits
+    entries = np.bincount(step)
+    reduces = np.bincount(step[sentences.transitions == REDUCE], minlength=len(entries))
+    return Demand(n_examples, int(n_tokens.sum()), len(entries), reduces, entries)
 
 
 def _round_up(n: float) -> int:
@@ -270,30 +316,39 @@ def _tables(
     """Return tables of exactly this shape, or None where it has too few steps."""
     transitions, n_tokens = sentences.transitions, lengths(sentences)
     tables: ForestTables | LaneTables
-    options: dict[str, Any] = {"width": shape.width, "padded": True, "n_leaf_rows": shape.n_leaf_rows}
+    options: dict[str, Any] = {
+        "width": np.array(shape.widths),
+        "padded": True,
+        "n_leaf_rows": shape.n_leaf_rows,
+    }
     if table_kind == "forest":
         tables = forest_tables(transitions, n_tokens, **options)
         n_steps = len(tables.step_offsets) - 1
     elif 2 * int(n_tokens.max()) - 1 <= shape.n_steps:
-        tables = lane_tables(transitions, n_tokens, n_lanes=n_lanes, **options)
+        tables = lane_tables(transitions, n_tokens, n_lanes=_entries(shape, n_lanes), **options)
         n_steps = len(tables.entry_offsets) - 1
     else:
         return None
     return None if n_steps > shape.n_steps else _with_sizes(tables, shape, n_lanes)
 
 
+def _entries(shape: Shape, n_lanes: int) -> np.ndarray:  # (S,) int64
+    return np.array(shape.entries) if shape.entries else np.full(shape.n_steps, n_lanes)
+
+
 def _with_sizes(tables: ForestTables | LaneTables, shape: Shape, n_lanes: int) -> ForestTables | LaneTables:
     """Add empty steps at the end, and transitions of the sentences that are missing."""
-    n_compositions, n_entries = shape.n_steps * shape.width, shape.n_steps * n_lanes
+    compositions = padded_offsets(np.array(shape.widths), shape.n_steps)
+    entries = padded_offsets(_entries(shape, n_lanes), shape.n_steps)
     n_transitions = 2 * shape.n_leaf_rows  # more than any batch in it has
-    sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), n_compositions)
-    sizes |= dict.fromkeys(("buffer_index", "stack1_index", "stack2_index", "previous_index"), n_entries)
+    sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), compositions[-1])
+    sizes |= dict.fromkeys(("buffer_index", "stack1_index", "stack2_index", "previous_index"), entries[-1])
     sizes |= dict.fromkeys(("node_index", "entry_index"), n_transitions)
-    offsets = {"step_offsets": shape.width, "reduce_offsets": shape.width, "entry_offsets": n_lanes}
+    offsets = {"step_offsets": compositions, "reduce_offsets": compositions, "entry_offsets": entries}
     fields = tables._asdict()
     for name, table in fields.items():
         if name in offsets:
-            fields[name] = np.arange(shape.n_steps + 1) * offsets[name]
+            fields[name] = offsets[name]
         elif name in sizes:
             fields[name] = np.pad(table, (0, sizes[name] - len(table)), constant_values=NULL_ROW)
     return type(tables)(**fields)

@@ -9,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.batch import Batch
@@ -22,6 +24,7 @@ from spinn_tensor.fixed_shapes import (
     MOST_SHAPES,
     ROUNDING,
     Shape,
+    _narrowest,
     fixed_batch,
     plan_for_corpus,
     plan_shapes,
@@ -114,7 +117,8 @@ def test_shapes_grow_and_the_last_holds_the_largest() -> None:
         assert small.n_leaf_rows <= large.n_leaf_rows
         assert small != large
     single = plan_for_corpus(corpus, "lanes", BATCH_SIZE, seed=0, most=1)
-    assert single == [shapes[-1]]
+    assert [shape[:2] for shape in single] == [shapes[-1][:2]]
+    assert single[0].n_steps == shapes[-1].n_steps
 
 
 def test_groups_are_the_best_ones() -> None:
@@ -166,29 +170,41 @@ def test_what_an_epoch_leaves_empty_is_counted(kind, token_budget) -> None:
     assert all(row.n_steps_used <= row.n_steps for row in use)
 
 
+@given(counts=st.lists(st.integers(0, 50), min_size=1, max_size=12))
+def test_widths_of_a_forest_are_the_narrowest_that_never_grow(counts) -> None:
+    """Enough is made by the end of each step, and a step less wide would leave too little by the end of one."""
+    made_by = np.cumsum(counts)
+    widths = _narrowest(made_by)
+    assert (np.diff(widths) <= 1e-9).all()
+    assert (np.cumsum(widths) >= made_by - 1e-9).all()
+    assert widths.sum() == pytest.approx(made_by[-1])
+    turns = np.flatnonzero(np.diff(widths) < -1e-9)  # where more would have to be made than there is to make
+    np.testing.assert_allclose(np.cumsum(widths)[turns], made_by[turns])
+
+
 @pytest.mark.parametrize("kind", ["forest", "lanes"])
 def test_what_no_shape_holds_is_none(kind) -> None:
     corpus = pair_corpus()
     rows = np.arange(4)
-    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 4096, 128, 64)]) is not None
-    assert fixed_batch(select(corpus, rows), kind, [Shape(3, 4096, 128, 64)]) is None  # too many examples
-    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 8, 128, 64)]) is None  # too many words
-    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 4096, 3, 64)]) is None  # too many steps
+    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 4096, (64,) * 128)]) is not None
+    assert fixed_batch(select(corpus, rows), kind, [Shape(3, 4096, (64,) * 128)]) is None  # too many examples
+    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 8, (64,) * 128)]) is None  # too many words
+    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 4096, (64,) * 3)]) is None  # too many steps
 
 
 def test_a_lane_may_wait_into_the_next_shape() -> None:
     """With one composition a step, equal sentences take more steps than the longest has transitions."""
     columns = Corpus(columns_of([left_branching(3)] * 3), np.zeros(3, np.int64))
-    assert fixed_batch(columns, "lanes", [Shape(3, 64, 5, 1)]) is None
-    assert fixed_batch(columns, "lanes", [Shape(3, 64, 5, 3)]) is not None
-    batch = fixed_batch(columns, "lanes", [Shape(3, 64, 5, 1), Shape(3, 64, 9, 1)])
+    assert fixed_batch(columns, "lanes", [Shape(3, 64, (1,) * 5)]) is None
+    assert fixed_batch(columns, "lanes", [Shape(3, 64, (3,) * 5)]) is not None
+    batch = fixed_batch(columns, "lanes", [Shape(3, 64, (1,) * 5), Shape(3, 64, (1,) * 9)])
     assert batch is not None
     assert batch.sentences.tables.entry_offsets.tolist() == [3 * step for step in range(10)]
 
 
 def test_missing_pairs_have_null_roots_and_no_label() -> None:
     corpus = pair_corpus()
-    batch = fixed_batch(select(corpus, np.arange(3)), "forest", [Shape(5, 512, 64, 64)])
+    batch = fixed_batch(select(corpus, np.arange(3)), "forest", [Shape(5, 512, (64,) * 64)])
     assert isinstance(batch, Batch)
     assert batch.labels.tolist() == [*corpus.labels[:3].tolist(), NO_LABEL, NO_LABEL]
     assert batch.row_mask.tolist() == [True] * 3 + [False] * 2
@@ -222,3 +238,9 @@ def test_snli_fits_seven_shapes(kind) -> None:
     n_tokens, n_slots, n_steps_used, n_steps = (sum(column) for column in list(zip(*use, strict=True))[2:])
     assert 1 - n_tokens / n_slots < 0.10
     assert 1 - n_steps_used / n_steps < 0.15
+    n_compositions = n_tokens - len(corpus.labels) * corpus.n_sides
+    n_composed = sum(row.n_batches * sum(row.shape.widths) for row in use)
+    assert n_composed / n_compositions < (1.2 if kind == "forest" else 1.7)
+    if kind == "lanes":
+        n_entries = sum(row.n_batches * sum(row.shape.entries) for row in use)
+        assert n_entries / (n_tokens + n_compositions) < 1.25

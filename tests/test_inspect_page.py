@@ -23,8 +23,8 @@ from spinn_tensor.fixed_shapes import Shape, ShapeUse
 from tests.strategies import binary_transitions, tree_of
 
 USES = [
-    ShapeUse(Shape(8, 1_024, 10, 64), 3, 2_048, 3_072, 24, 30),
-    ShapeUse(Shape(8, 2_048, 20, 64), 0, 0, 0, 0, 0),
+    ShapeUse(Shape(8, 1_024, (64,) * 10), 3, 2_048, 3_072, 24, 30),
+    ShapeUse(Shape(8, 2_048, (64,) * 20), 0, 0, 0, 0, 0),
 ]
 COUNTS = {"train": Distribution(np.array([0, 3, 1])), "dev": Distribution(np.array([0, 0, 0, 0, 1]))}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,8 @@ from tests.machines import flatten
 from tests.strategies import all_transitions, batches_of_transitions, left_branching, right_branching
 
 batches = batches_of_transitions(max_batch=9, max_tokens=14)
+# slots of every step, or of each one, the last for all beyond
+widths = st.integers(1, 5) | st.lists(st.integers(1, 5), min_size=1, max_size=6).map(np.array)
 
 
 def simulate(batch) -> tuple[list, dict]:
@@ -52,7 +56,12 @@ def root_states(batch) -> list:
     return [(sentence, len(codes) - 1) for sentence, codes in enumerate(batch)]
 
 
-@given(batch=batches, width=st.integers(1, 5), padded=st.booleans(), spare=st.integers(0, 3))
+def at(width, step) -> int:
+    """Return the width of a step."""
+    return int(width[min(step, len(width) - 1)]) if isinstance(width, np.ndarray) else width
+
+
+@given(batch=batches, width=widths, padded=st.booleans(), spare=st.integers(0, 3))
 def test_forest_composes_every_node_from_its_children_after_them(batch, width, padded, spare) -> None:
     n_tokens = int(flatten(batch)[1].sum())
     tables = forest_tables(*flatten(batch), width=width, padded=padded, n_leaf_rows=n_tokens + spare)
@@ -60,8 +69,8 @@ def test_forest_composes_every_node_from_its_children_after_them(batch, width, p
     _, children = simulate(batch)
     assert [rows[row] for row in tables.root_index] == root_states(batch)
     made = set()
-    for start, end in zip(tables.step_offsets, tables.step_offsets[1:], strict=False):
-        assert end - start == width if padded else 0 < end - start <= width
+    for number, (start, end) in enumerate(pairwise(tables.step_offsets)):
+        assert end - start == at(width, number) if padded else 0 < end - start <= at(width, number)
         step = []
         for slot in range(start, end):
             left, right = tables.left_index[slot], tables.right_index[slot]
@@ -127,11 +136,18 @@ def test_chosen_width_on_real_shapes() -> None:
     assert choose_width(np.array([128] * 13)) == 128
 
 
-@given(batch=batches, width=st.none() | st.integers(1, 4), padded=st.booleans(), spare=st.integers(0, 3))
-def test_lanes_read_what_the_stacks_hold(batch, width, padded, spare) -> None:
+@given(
+    batch=batches,
+    width=st.none() | widths,
+    n_lanes=st.none() | widths.filter(lambda sizes: isinstance(sizes, np.ndarray)),
+    padded=st.booleans(),
+    spare=st.integers(0, 3),
+)
+def test_lanes_read_what_the_stacks_hold(batch, width, n_lanes, padded, spare) -> None:
     padded = padded and width is not None
     n_tokens = int(flatten(batch)[1].sum())
-    tables = lane_tables(*flatten(batch), width=width, padded=padded, n_leaf_rows=n_tokens + spare)
+    options = {"width": width, "n_lanes": None if width is None else n_lanes}
+    tables = lane_tables(*flatten(batch), **options, padded=padded, n_leaf_rows=n_tokens + spare)
     rows = states_by_row(batch, tables.node_index)
     reads, children = simulate(batch)
     states = [(sentence, time) for sentence, time, *_ in reads]
@@ -146,12 +162,16 @@ def test_lanes_read_what_the_stacks_hold(batch, width, padded, spare) -> None:
         assert tables.previous_index[entry] == (entry_of[sentence, time - 1] if time else 0)
     step_of = {
         entry + 1: step
-        for step, (start, end) in enumerate(zip(tables.entry_offsets, tables.entry_offsets[1:], strict=False))
+        for step, (start, end) in enumerate(pairwise(tables.entry_offsets))
         for entry in range(start, end)
     }
+    for step, n_entries in enumerate(np.diff(tables.entry_offsets)):
+        most = len(batch) if options["n_lanes"] is None else at(n_lanes, step)
+        assert n_entries == most if padded else n_entries <= most
     made = set()
-    for step, (start, end) in enumerate(zip(tables.reduce_offsets, tables.reduce_offsets[1:], strict=False)):
-        assert end - start == width if padded else end - start <= (width or len(batch))
+    for step, (start, end) in enumerate(pairwise(tables.reduce_offsets)):
+        most = len(batch) if width is None else at(width, step)
+        assert end - start == most if padded else end - start <= most
         for slot in range(start, end):
             state = rows.get(1 + n_tokens + spare + slot)
             if state is None:

@@ -19,7 +19,13 @@ import numpy as np
 
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves
-from spinn_tensor.data_prep.tables.rows import leaf_rows, pad_steps, state_rows
+from spinn_tensor.data_prep.tables.rows import (
+    leaf_rows,
+    pad_steps,
+    padded_offsets,
+    state_rows,
+    widths_of_steps,
+)
 from spinn_tensor.data_prep.tables.subtrees import share_subtrees
 from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, parents, trace_stack
 
@@ -43,17 +49,19 @@ def forest_tables(
     transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
     lengths: np.ndarray,  # (B,) tokens of each sentence
     *,
-    width: int | None = None,
+    width: int
+    | np.ndarray
+    | None = None,  # slots of a step at most; (n,) of each one, the last for all beyond
     padded: bool = False,
     n_leaf_rows: int | None = None,
     leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0; None = a leaf each
 ) -> ForestTables:
-    """Schedule a batch of trees; `padded` gives every step the same width, its padding slots composing null states.
+    """Schedule a batch of trees; `padded` gives every step its whole width, its padding slots composing null states.
 
     With a `leaf_index` equal subtrees are composed once (`data_prep.tables.subtrees`) and the leaves' products hoisted
     out of the loop; that and a width exclude each other. Raises DataError for transitions that are not trees.
     """
-    if width is not None and width < 1:
+    if width is not None and np.min(width) < 1:
         raise ValueError(f"width is {width}, a step needs at least one slot")
     if leaf_index is not None and (width is not None or padded):
         raise ValueError("tables of a given width share no leaves")
@@ -71,15 +79,14 @@ def forest_tables(
     step_offsets = np.concatenate(([0], np.cumsum(np.bincount(step))))
     slot = np.empty(len(order), dtype=np.int64)
     slot[order] = np.arange(len(order))
-    if padded:
-        slot[order] += step[order] * width - step_offsets[step[order]]
+    laid_offsets = padded_offsets(width, len(step_offsets) - 1) if padded else step_offsets
+    slot[order] += (laid_offsets - step_offsets)[step[order]]
     rows = state_rows(trace, slot, n_leaf_rows)
     left_index, right_index = rows[trace.left[order]], rows[trace.right[order]]
     if padded:
-        left_index = pad_steps(left_index, step_offsets, width)
-        right_index = pad_steps(right_index, step_offsets, width)
-        step_offsets = np.arange(len(step_offsets)) * width
-    return ForestTables(left_index, right_index, step_offsets, rows[trace.roots], rows[:-1], None)
+        left_index = pad_steps(left_index, step_offsets, laid_offsets)
+        right_index = pad_steps(right_index, step_offsets, laid_offsets)
+    return ForestTables(left_index, right_index, laid_offsets, rows[trace.roots], rows[:-1], None)
 
 
 def _shared_tables(trace: StackTrace, n_leaf_rows: int, leaf_index: np.ndarray) -> ForestTables:
@@ -140,9 +147,10 @@ def _levels(
 def _highest_level_first(
     parent: np.ndarray,  # (C,) int64
     level: np.ndarray,  # (C,) int64
-    width: int,
+    width: int | np.ndarray,
 ) -> np.ndarray:  # (C,) int64
     """Find the step of each composition: at each step the `width` ready ones farthest from their roots."""
+    widths = widths_of_steps(width, len(parent)).tolist()  # no schedule has more steps than compositions
     n_nodes = len(parent)
     order = np.argsort(-level, kind="stable")
     place = np.empty(n_nodes + 1, dtype=np.int64)
@@ -155,7 +163,7 @@ def _highest_level_first(
     step = np.full(n_nodes, NONE, dtype=np.int64)
     done, now = 0, 0
     while done < n_nodes:
-        chosen = np.flatnonzero(ready)[:width]
+        chosen = np.flatnonzero(ready)[: widths[now]]
         ready[chosen] = False
         step[order[chosen]] = now
         consumers = parent_place[chosen]

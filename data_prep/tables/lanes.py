@@ -21,7 +21,14 @@ import numpy as np
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves, kinds_of
 from spinn_tensor.data_prep.tables.prefixes import first_of_equal, same_entries
-from spinn_tensor.data_prep.tables.rows import leaf_rows, pad_steps, slots, state_rows
+from spinn_tensor.data_prep.tables.rows import (
+    leaf_rows,
+    pad_steps,
+    padded_offsets,
+    slots,
+    state_rows,
+    widths_of_steps,
+)
 from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, trace_stack
 
 
@@ -63,10 +70,12 @@ def lane_tables(
     transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
     lengths: np.ndarray,  # (B,) tokens of each sentence
     *,
-    width: int | None = None,
+    width: int | np.ndarray | None = None,  # compositions; (n,) of each step, the last for all beyond
     padded: bool = False,
     n_leaf_rows: int | None = None,
-    n_lanes: int | None = None,
+    n_lanes: int
+    | np.ndarray
+    | None = None,  # entries, likewise; fewer than there are sentences make lanes wait
     leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0; None = a leaf each
 ) -> LaneTables:
     """Compile a batch for the tracker: ragged, or capped at `width` compositions a step.
@@ -77,14 +86,14 @@ def lane_tables(
     """
     _check_sizes(len(lengths), width, padded, n_lanes, leaf_index)
     trace = trace_stack(transitions, lengths)
-    step = trace.time if width is None else _capped_steps(trace, width)
+    step = trace.time if width is None else _capped_steps(trace, width, n_lanes)
     same = same_entries(trace, leaf_index)  # of each transition the first one with the same entry
     n_states = len(same)
     same_composition = first_of_equal(same[trace.reduces])  # likewise among the REDUCEs
     kind = np.zeros(n_states, dtype=np.int64)
     kind[trace.reduces] = kinds_of(trace)
     distinct = np.flatnonzero(same == np.arange(n_states))
-    entries = _in_order(distinct, step, [trace.sentence], (n_lanes or len(lengths)) if padded else None)
+    entries = _in_order(distinct, step, [trace.sentence], _entries(lengths, n_lanes) if padded else None)
     reduces = trace.reduces[np.unique(same_composition)]
     compositions = _in_order(reduces, step, [trace.sentence, kind], width if padded else None)
 
@@ -112,15 +121,24 @@ def lane_tables(
 
 
 def _check_sizes(
-    n_sentences: int, width: int | None, padded: bool, n_lanes: int | None, leaf_index: np.ndarray | None
+    n_sentences: int,
+    width: int | np.ndarray | None,
+    padded: bool,
+    n_lanes: int | np.ndarray | None,
+    leaf_index: np.ndarray | None,
 ) -> None:
     """Raise ValueError for sizes that exclude each other."""
     if padded and width is None:
         raise ValueError("padded lane tables need a width")
     if leaf_index is not None and width is not None:
         raise ValueError("tables of a given width share no leaves")
-    if n_lanes is not None and n_lanes < n_sentences:
+    if n_lanes is not None and not isinstance(n_lanes, np.ndarray) and n_lanes < n_sentences:
         raise ValueError(f"n_lanes is {n_lanes}, the batch has {n_sentences} sentences")
+
+
+def _entries(lengths: np.ndarray, n_lanes: int | np.ndarray | None) -> int | np.ndarray:
+    """Return the entries of every step, or of each one."""
+    return len(lengths) if n_lanes is None else n_lanes
 
 
 @in_short
@@ -129,11 +147,11 @@ class _Slots(NamedTuple):
 
     order: np.ndarray  # (n,) int64, flat positions of the transitions, as they come
     offsets: np.ndarray  # (S + 1,) int64, where those of each step begin in `order`
-    width: int | None  # slots of every step, None for as many as are needed
+    width: int | np.ndarray | None  # slots of every step, or of each one; None for as many as are needed
 
     @property
     def step_offsets(self) -> np.ndarray:  # (S + 1,) int64
-        return self.offsets if self.width is None else np.arange(len(self.offsets)) * self.width
+        return self.offsets if self.width is None else padded_offsets(self.width, len(self.offsets) - 1)
 
     def of_transitions(self, n_transitions: int) -> np.ndarray:  # (n_transitions,) int64
         """Return the slot of each transition; zero for those that have none."""
@@ -148,14 +166,14 @@ class _Slots(NamedTuple):
     ) -> np.ndarray:  # (step_offsets[-1],) int64
         """Put the values of the transitions in their slots; NULL_ROW in the padding."""
         laid = values[self.order]
-        return laid if self.width is None else pad_steps(laid, self.offsets, self.width)
+        return laid if self.width is None else pad_steps(laid, self.offsets, self.step_offsets)
 
 
 def _in_order(
     positions: np.ndarray,  # (n,) int64 of transitions
     step: np.ndarray,  # (M,) int64 of every transition
     keys: list[np.ndarray],  # (M,) int64 each: within a step by the last one first
-    width: int | None,
+    width: int | np.ndarray | None,
 ) -> _Slots:
     """Order transitions by step, and within a step by the keys."""
     order = positions[np.lexsort((*(key[positions] for key in keys), step[positions]))]
@@ -205,26 +223,42 @@ def _reads(trace: StackTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return top, second, word
 
 
-def _capped_steps(trace: StackTrace, width: int) -> np.ndarray:  # (M,) int64
-    """Find the step of each transition when at most `width` lanes may REDUCE at once; one pass a step."""
-    if width < 1:
+def _capped_steps(
+    trace: StackTrace,
+    width: int | np.ndarray,  # lanes that may REDUCE
+    n_lanes: int | np.ndarray | None,  # lanes that may take a transition, an array if they are not all
+) -> np.ndarray:  # (M,) int64
+    """Find the step of each transition where lanes wait for each other, those with the least left; one pass a step."""
+    if np.min(width) < 1:
         raise ValueError(f"width is {width}, at least one lane must reduce at a step")
+    n_steps = len(trace.time)  # no schedule has more
+    widths = widths_of_steps(width, n_steps).tolist()
+    most = widths_of_steps(_entries(trace.lengths, n_lanes), n_steps).tolist()
     lanes = np.argsort(-trace.lengths, kind="stable")
     cursor = trace.roots[lanes] - 2 * (trace.lengths[lanes] - 1)
     end = trace.roots[lanes] + 1
     reduce_mask = np.append(trace.reduce_mask, False)
-    step = np.empty(len(trace.time), dtype=np.int64)
+    step = np.empty(n_steps, dtype=np.int64)
     now = 0
     while True:
         remaining = end - cursor
         running = remaining > 0
         if not running.any():
             return step
-        wants = running & reduce_mask[cursor]
-        if np.count_nonzero(wants) > width:
-            urgent = np.flatnonzero(wants)
-            waits = urgent[np.argsort(-remaining[urgent], kind="stable")[width:]]
-            running[waits] = False
+        _let_wait(running, running, remaining, most[now])
+        _let_wait(running, running & reduce_mask[cursor], remaining, widths[now])
         step[cursor[running]] = now
         cursor[running] += 1
         now += 1
+
+
+def _let_wait(
+    running: np.ndarray,  # (B,) bool, changed
+    wants: np.ndarray,  # (B,) bool
+    remaining: np.ndarray,  # (B,) int64
+    most: int,
+) -> None:
+    """Stop those lanes that want something and have the least left, until no more than `most` want it."""
+    if np.count_nonzero(wants) > most:
+        urgent = np.flatnonzero(wants)
+        running[urgent[np.argsort(-remaining[urgent], kind="stable")[most:]]] = False

@@ -52,15 +52,33 @@ def leaf_rows(
     return n_leaf_rows
 
 
+def widths_of_steps(
+    width: int | np.ndarray,  # of every step, or of each one, the last for all beyond
+    n_steps: int,
+) -> np.ndarray:  # (n_steps,) int64
+    """Return how many slots each step has."""
+    widths = np.atleast_1d(width)
+    return widths[np.minimum(np.arange(n_steps), len(widths) - 1)]
+
+
+def padded_offsets(
+    width: int | np.ndarray,  # as of `widths_of_steps`
+    n_steps: int,
+) -> np.ndarray:  # (n_steps + 1,) int64
+    """Return where each step begins when all their slots are laid out."""
+    return np.concatenate(([0], np.cumsum(widths_of_steps(width, n_steps))))
+
+
 def pad_steps(
     flat: np.ndarray,  # (n,) int64, the slots of step 0, then those of step 1, ...
     offsets: np.ndarray,  # (S + 1,) int64, where each step begins
-    width: int,
-) -> np.ndarray:  # (S * width,) int64, NULL_ROW in the padding
-    """Give every step the same number of slots."""
-    padded = np.full((len(offsets) - 1, width), NULL_ROW, dtype=np.int64)
-    padded[slots(offsets)] = flat
-    return padded.reshape(-1)
+    padded: np.ndarray,  # (S + 1,) int64, where it is to begin
+) -> np.ndarray:  # (padded[-1],) int64, NULL_ROW in the padding
+    """Give every step the slots that it is to have."""
+    laid = np.full(padded[-1], NULL_ROW, dtype=np.int64)
+    step, place = slots(offsets)
+    laid[padded[step] + place] = flat
+    return laid
 
 
 def slots(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
