@@ -2,6 +2,7 @@
 
     python -m benchmarks.serve                      five minutes; LitServe where it is installed, or in --others
     python -m benchmarks.serve --quick              seconds, numbers without meaning
+    python -m benchmarks.serve --soak 10            ours alone, ten minutes at 80 % of its peak
 
 A SPINN that parses for itself (random weights, so that its trees are of all kinds) with the vocabulary of the
 sentences, exported to ONNX. A request has one sentence of the slice of SNLI, in a random order. Each of N clients sends
@@ -16,6 +17,7 @@ round, and answers a second of requests that are not counted.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import socket
@@ -45,13 +47,15 @@ from spinn_tensor.export.predictor import OnnxPredictor
 ROOT = Path(__file__).resolve().parents[1]
 ALONE, OURS = "in process", "spinn serve"
 OTHERS = ("fastapi", "litserve")
-FIXED = ("dim", "tracker", "clients", "seconds", "rounds")
+FIXED = ("dim", "tracker", "clients", "seconds", "rounds", "soak")
+SOAK_CLIENTS, SOAK_SHARE = 32, 0.8  # of the peak
 OPTIONS = {
     "dim": Option(300, 8, "hidden size"),
     "tracker": Option(64, 4, "tracker size"),
     "clients": Option([1, 8, 32, 128], [1, 4], "clients at once"),
     "seconds": Option(4.0, 0.3, "of each measurement"),
     "rounds": Option(3, 1, "recorded rounds"),
+    "soak": Option(0.0, 0.0, "minutes at 80 % of the peak in place of the comparison; 0 = the comparison"),
     "others": Option(sys.executable, sys.executable, "interpreter that has fastapi and litserve"),
 }
 
@@ -62,11 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         name, texts = _sentences(options.snli)
         exported = _exported(Path(folder), texts, options)
-        rows = _measured(exported, texts, options)
-    notes = [
-        f"{name}; H = {options.dim}, K = {options.tracker}; one core for the server, another for the clients; "
-        f"medians of {options.rounds} rounds of {options.seconds:g} s"
-    ]
+        rows = _soaked(exported, texts, options) if options.soak else _measured(exported, texts, options)
+    where = (
+        f"{name}; H = {options.dim}, K = {options.tracker}; one core for the server, another for the clients"
+    )
+    if options.soak:
+        title = f"{SOAK_CLIENTS} clients at {SOAK_SHARE:.0%} of the peak, a sentence a request"
+        harness.publish(options, {"rows": rows}, [where], [harness.Table(SOAK_COLUMNS, rows, 1, title)])
+        return
+    notes = [f"{where}; medians of {options.rounds} rounds of {options.seconds:g} s"]
     harness.publish(
         options, {"rows": rows}, notes, [harness.Table(COLUMNS, rows, 2, "One sentence a request")]
     )
@@ -87,6 +95,44 @@ COLUMNS = {
     "p99, ms": "{p99:.2f}",
     "memory, MB": "{memory:.0f}",
 }
+
+
+SOAK_COLUMNS = {
+    "minute": "{minute}",
+    "requests": "{requests:,}",
+    "not answered by 200": "{failed}",
+    "p50, ms": "{p50:.2f}",
+    "p99, ms": "{p99:.2f}",
+    "memory, MB": "{memory:.1f}",
+    "growth": "{growth:+.1%}",
+}
+
+
+def _soaked(exported: Path, texts: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Ask our server for so many minutes at a share of its peak, and return a row for each; 0 is the peak itself."""
+    requests = [request("/embed", {"inputs": text}) for text in texts]
+    rows: list[dict[str, Any]] = []
+    with _server(OURS, exported, options) as (url, pid):
+        closed_loop(url, requests, SOAK_CLIENTS, n_requests=2 * len(texts))  # every length has been there
+        rate = float("inf")
+        for minute in range(math.ceil(options.soak) + 1):
+            load = closed_loop(url, requests, SOAK_CLIENTS, seconds=min(60, 60 * options.soak), rate=rate)
+            memory = _memory(pid) / 1e6
+            n = len(load.latencies)
+            rows.append(
+                {
+                    "minute": minute,
+                    "requests": n,
+                    "failed": n - load.statuses.get(200, 0),
+                    "p50": load.percentile(50),
+                    "p99": load.percentile(99),
+                    "memory": memory,
+                    "growth": memory / rows[0]["memory"] - 1 if rows else 0.0,
+                }
+            )
+            harness.say(f"minute {minute}: {load.rate:,.0f} a second, {memory:.1f} MB")
+            rate = SOAK_SHARE * load.rate if minute == 0 else rate
+    return rows
 
 
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:

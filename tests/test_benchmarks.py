@@ -95,6 +95,14 @@ def test_it_runs_and_prints_its_table_and_writes_what_it_is_told_to(
     assert result["machine"]["torch"] == torch.__version__
 
 
+@pytest.mark.slow
+def test_a_soak_has_a_row_of_each_minute(tmp_path: Path) -> None:
+    module_of("serve").main(["--quick", "--soak", "0.01", "--out", str(tmp_path / "soak.json")])
+    rows = json.loads((tmp_path / "soak.json").read_text())["rows"]
+    assert [row["minute"] for row in rows] == [0, 1]
+    assert all(row["requests"] > 0 and row["failed"] == 0 for row in rows)
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_committed_results_are_replaced_by_a_whole_run_on_the_slice_alone(
     name: str, pairs_file: Path
