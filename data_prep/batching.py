@@ -65,9 +65,7 @@ def _ends_of_like_lengths(
     first = np.flatnonzero(np.diff(lengths, prepend=0))  # of the rows of each length
     bounds = np.append(first, len(lengths))
     least = np.zeros(len(bounds))  # cost of the rows from each bound on
-    following = np.zeros(
-        len(bounds), dtype=np.int64
-    )  # where the part that begins there ends, among the bounds
+    following = np.zeros(len(bounds), dtype=np.int64)  # the bound where the part that begins there ends
     for i in reversed(range(len(first))):
         costs = lengths[first[i]] * (bounds[i + 1 :] - bounds[i] + overhead) + least[i + 1 :]
         following[i] = i + 1 + int(costs.argmin())

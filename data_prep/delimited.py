@@ -7,7 +7,7 @@ r"""Records in delimited text, csv and tsv: a header that names the fields, and 
             `csv` would have written them: in every row if the header's names are in quotes, else in a row that `csv`
             makes again, exactly, of what it reads there.
 
-Cells of NaN, nan or <NA> are missing values, as pandas writes them where it is not told otherwise.
+Cells of NaN, nan or <NA> are missing values, which Python writes so where nobody looked; a label may be named so.
 
 A row comes in the place of its first line, and `Continued` in that of the header and of every other line of a row, so
 that all keep their numbers; a blank line is no row.
@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from io import StringIO
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import BadLine, Line, Record
+from spinn_tensor.data_prep.files import BadLine, Line, MissingCell, Record
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import Continued
 
@@ -44,9 +43,8 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
     # a global setting, which is only ever made wider: by default a cell may have 131,072 characters
     csv.field_size_limit(max(csv.field_size_limit(), min(limits.max_line_bytes, 2**31 - 1)))
     feed = _Feed(first, lines, limits)
-    blanks = all(
-        name[:1] == " " for name in first.split(delimiter)[1:]
-    )  # after every delimiter, before a quote, too
+    others = first.split(delimiter)[1:]
+    blanks = bool(others) and all(name.startswith(" ") for name in others)  # before a quote, too
     reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=blanks)
     names: list[str] | None = None
     while True:
@@ -191,5 +189,5 @@ def _record(names: list[str], cells: list[str]) -> Record:
         raise DataError(f"{len(cells)} cells, expected {len(names)} as in the header: {named}")
     record: Record = dict(zip(names, cells, strict=True))
     if not MISSING.isdisjoint(cells):
-        record.update((name, math.nan) for name, cell in record.items() if cell in MISSING)
+        record.update((name, MissingCell(cell)) for name, cell in record.items() if cell in MISSING)
     return record

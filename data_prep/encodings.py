@@ -21,7 +21,7 @@ _NO_TEXT = {  # what begins so
     b"7z\xbc\xaf\x27\x1c": "packed by 7-Zip, which is not read: unpack it",
     b"Rar!\x1a\x07": "packed by RAR, which is not read: unpack it",
     b"\x1f\x8b": "packed by gzip: its name should end in .gz",
-    b"BZh": "packed by bzip2: its name should end in .bz2",
+    **{b"BZh%d1AY&SY" % size: "packed by bzip2: its name should end in .bz2" for size in range(1, 10)},
     b"\xfd7zXZ\x00": "packed by xz: its name should end in .xz",
     b"PK\x03\x04": "a .zip file or a document of an office program, expected text",
     b"\x93NUMPY": "an array of NumPy, expected text",

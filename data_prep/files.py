@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-import io
 import json
 import os
 import sys
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
+from spinn_tensor.data_prep.archives import (
+    COMPRESSED,
+    UNREADABLE,
+    module_of,
+    only_member,
+    open_bytes,
+    unopened,
+    unreadable,
+)
 from spinn_tensor.data_prep.encodings import in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.paths import StrPath as StrPath
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.temporary import real_path, shared_descriptor, temporary_beside
-
-try:
-    from lzma import LZMAError
-except ImportError:  # a Python that was built without it, which reads no .xz
-
-    class LZMAError(Exception):  # type: ignore[no-redef]
-        pass
-
 
 Record = dict[str, Any]
 Line = str | Record  # text, JSON that is not read yet, or a record
@@ -40,18 +37,6 @@ BLANK = "a blank line"  # as a reason of `Skipped`
 NOT_UTF_8 = "not UTF-8 text (of Windows? iconv -f cp1252 -t utf-8 makes it)"
 STDIN = Path("/dev/stdin")
 N_PLACES = 3  # of each reason that `Skipped` keeps
-COMPRESSED = {
-    ".gz": "gzip",
-    ".bz2": "bz2",
-    ".xz": "lzma",
-}  # the module whose `open` unpacks a file of this ending
-UNREADABLE = (
-    EOFError,
-    OSError,
-    zlib.error,
-    zipfile.BadZipFile,
-    LZMAError,
-)  # what reading on in an archive raises
 BLOCK_CHARACTERS = 1 << 25  # of the lines of a block, beside the last one: blocks of usual lines have fewer
 
 
@@ -71,6 +56,13 @@ class Skipped(Counter[str]):
         self.there = self.there or error.there
         if error.path is not None and error.line is not None:
             self._keep_places(reason, [f"{os.fspath(error.path)}:{error.line}"])
+
+    def move(self, reasons: Skipped, path: StrPath, line: int) -> None:
+        """Count the line that was left out for these reasons, of which nothing is left there."""
+        for reason in reasons:
+            self._keep_places(reason, [f"{os.fspath(path)}:{line}"])
+        self.update(reasons)
+        reasons.clear()
 
     @contextmanager
     def of_file(self, path: StrPath) -> Iterator[Skipped]:
@@ -145,6 +137,10 @@ class Skipped(Counter[str]):
         return self.told("lines skipped")
 
 
+class MissingCell(str):
+    """Stand for a value that a table lacks, as the text in its place."""
+
+
 class BadLine(str):
     """Stand for a line that could not be read and was counted, so that the others keep their numbers."""
 
@@ -152,12 +148,6 @@ class BadLine(str):
 def shorter_path(place: str) -> str:
     """Give a path as it is, or from the working folder, whichever is shorter."""
     return min(place, os.path.relpath(place), key=len)
-
-
-def unpacked_name(path: StrPath) -> str:
-    """Give a file's name without the ending that says how it is compressed."""
-    name, suffix = os.path.splitext(os.fspath(path))
-    return name if suffix in COMPRESSED else os.fspath(path)
 
 
 @contextmanager
@@ -181,66 +171,6 @@ def open_text(
         raise DataError(f"expected a .zip file to read {member} from", path=path)
     with open_bytes(path, partial(only_member, member)) as file:
         yield text_lines(file, path, skipped, limits)
-
-
-def open_bytes(
-    path: StrPath,
-    choose: Callable[[Sequence[str]], str],  # of the names of the files in a .zip, one; may raise DataError
-) -> IO[bytes]:
-    """Open a file, plain, .gz, .bz2, .xz or in a .zip, whose bytes are unpacked as they are read.
-
-    Raises DataError for a missing file or folder, a folder, and an archive that is damaged or packed in another way
-    than deflated. What is wrong further on shows when it is read: as one of `UNREADABLE`.
-    """
-    path = expanded(path)
-    try:
-        suffix = path.suffix
-        if suffix in COMPRESSED:
-            return cast(IO[bytes], _module_of(suffix).open(path))
-        if suffix != ".zip":
-            return open(path, "rb")
-        with zipfile.ZipFile(path) as archive:
-            member = choose([name for name in archive.namelist() if not name.endswith("/")])
-            if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise DataError(f"{member} is packed in another way than deflated")
-            # stays open after the archive, until it is closed itself; its own readline is slow with a limit
-            return io.BufferedReader(cast(Any, archive.open(member)))
-    except DataError as error:
-        raise error.at(path=path) from error.__cause__
-    except zipfile.BadZipFile as error:
-        raise DataError("truncated or not a .zip file", path=path) from error
-    except OSError as error:
-        raise DataError(_reason(path, error), path=path) from error
-    except (EOFError, RuntimeError, ValueError) as error:  # of a .zip that is odd, damaged or encrypted
-        raise DataError(f"cannot be read: {error}", path=path) from error
-
-
-def _module_of(suffix: str) -> Any:
-    """Import the module that unpacks files of this ending. Raises DataError where Python was built without it."""
-    try:
-        return importlib.import_module(COMPRESSED[suffix])
-    except ImportError as error:
-        raise DataError(
-            f"this Python was built without {COMPRESSED[suffix]}, which {suffix} needs"
-        ) from error
-
-
-def only_member(member: str | None, names: Sequence[str]) -> str:
-    """Return the file of a .zip that is named, or the only one. Raises DataError."""
-    if member is None:
-        own = [name for name in names if not name.startswith("__MACOSX/")]
-        member = own[0] if len(own) == 1 else None
-    if member is None or member not in names:
-        wanted = "say which file of it to read" if member is None else f"no {member} in it"
-        raise DataError(f"{wanted}; it holds {', '.join(names[:8])}")
-    return member
-
-
-def unreadable(error: Exception) -> str:
-    """Say in a line what is wrong with a file that cannot be unpacked further; the error is one of `UNREADABLE`."""
-    if isinstance(error, EOFError):
-        return "truncated: the compressed data end early"
-    return f"cannot be read: {error}"
 
 
 def text_lines(file: IO[bytes], path: StrPath, skipped: Skipped | None, limits: Limits) -> Iterator[str]:
@@ -281,16 +211,6 @@ def _decoded(line: bytes, is_first: bool, limits: Limits) -> str:
     except UnicodeDecodeError as error:
         raise DataError(NOT_UTF_8) from error
     return text.removeprefix("\ufeff") if is_first else text  # a byte order mark is none of the text
-
-
-def _reason(path: StrPath, error: Exception) -> str:
-    folder = Path(path).parent
-    if isinstance(error, FileNotFoundError):
-        return "no such file" if folder.is_dir() else f"no such folder: {folder}"
-    if isinstance(error, IsADirectoryError):
-        hint = "; name those in it" if any(Path(path).glob("*.parquet")) else ""
-        return f"a folder, expected a file{hint}"
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def next_lines(
@@ -337,7 +257,7 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
                 temporary = stack.enter_context(temporary_beside(path, partial(Path.touch, exist_ok=False)))
             opened = _open_to_write((temporary or path) if descriptor is None else descriptor, mode)
         except OSError as error:
-            raise DataError(_reason(path, error), path=named) from error
+            raise DataError(unopened(path, error), path=named) from error
         with opened as file:
             yield file
             file.flush()
@@ -351,11 +271,13 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
 def write_text(path: StrPath) -> Iterator[IO[str]]:
     """Open a file to write UTF-8 text as `atomic_write` does, compressed where its name says so."""
     suffix = Path(path).suffix
+    if suffix == ".zip":
+        raise DataError(f"written are {', '.join(COMPRESSED)} and plain files, no .zip", path=path)
     if suffix not in COMPRESSED:
         with atomic_write(path) as file:
             yield file
         return
-    module = _module_of(suffix)
+    module = module_of(suffix)
     with atomic_write(path, "wb") as file, module.open(file, "wt", encoding="utf-8", newline="\n") as packed:
         yield packed
 
@@ -380,7 +302,7 @@ def read_json(path: StrPath) -> Any:
     try:
         return json.loads(expanded(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(_reason(path, error), path=path) from error
+        raise DataError(unopened(path, error), path=path) from error
     except (ValueError, RecursionError) as error:  # of text that is not UTF-8, too
         raise DataError(f"not JSON ({error})", path=path) from error
 

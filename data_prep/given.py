@@ -16,7 +16,9 @@ from typing import Any
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.penn import PennTree, Phrase
+from spinn_tensor.data_prep.text import Words
 from spinn_tensor.data_prep.token_rules import TREEBANK_BRACKETS
+from spinn_tensor.data_prep.trees import Tree
 
 _WORD = re.compile(r"[^ \t\r\n]+")
 
@@ -34,7 +36,8 @@ def is_nltk_tree(given: Any) -> bool:
 def is_one(given: Any) -> bool:
     """Tell whether it is one sentence, or a missing one; a list of strings is as many, and words only among others."""
     is_missing = given is None or isinstance(given, float)
-    return isinstance(given, str) or is_missing or is_document(given) or is_nltk_tree(given)
+    is_read = isinstance(given, Tree | Words)
+    return isinstance(given, str) or is_missing or is_read or is_document(given) or is_nltk_tree(given)
 
 
 def sentences_of(given: Any) -> list[Any]:

@@ -31,6 +31,7 @@ TRACE = "-NONE-"  # the tag of a word that is not there: what was moved, or left
 LABEL = r"[A-Z0-9$.,:`'#-][^\s()]*"
 # the outer bracket, which may be without a label, and what follows it in its line
 _BEGINS_TREE = re.compile(rf"\((?:\s*$|(?:\s*\()?{LABEL}\s*(?:\(|$))")
+_AT_BRACKET = re.compile(r"\(|[^\s()]+\)")
 _WORD = re.compile(rf"\({LABEL}[ \t]+[^\s()]+\)")  # with its tag
 _SYMBOL = re.compile(r"[()]|[^() \t\r\n]+")
 _ROOT, _UNLABELLED = "ROOT", "X"  # of binary trees, when they are written
@@ -241,16 +242,18 @@ def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
     """Yield lines, those of a tree that goes over several as one, and `Continued` for the others of it.
 
     Until its brackets are closed, a tree goes on in lines that begin with a blank, a closing bracket or a word with
-    its tag, and in those that close more brackets than they open: all others begin anew, so that a tree that is never
-    closed takes nothing with it. What is longer than the limit is left as it is then. Blank lines after a tree of
-    several lines set it apart from the next one, and are `Continued`, too.
+    its tag, and in those that begin with a bracket, or a word at one, and close more brackets than they open: all
+    others begin anew, so that a tree that is never closed takes no text with it. What is longer than the limit is left
+    as it is then. Blank lines after a tree of several lines set it apart from the next one, and are `Continued`, too.
     """
     tree: list[str] = []
     depth = n_characters = 0
     is_after_tree = False  # of several lines
-    for line in lines:
+    for line in _without_blank_beginning(lines):
         goes_on = not line.isspace() and (
-            line[:1] in (" ", "\t", ")") or line.count(")") > line.count("(") or _WORD.match(line) is not None
+            line[:1] in (" ", "\t", ")")
+            or _WORD.match(line) is not None
+            or (_AT_BRACKET.match(line) is not None and line.count(")") > line.count("("))
         )
         if tree and not (goes_on and depth > 0 and n_characters < max_characters):
             yield from _as_one_line(tree)
@@ -271,6 +274,21 @@ def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
             tree = []
     if tree:
         yield from _as_one_line(tree)
+
+
+def _without_blank_beginning(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines, but `Continued` for blank ones before the first, where a tree begins there that goes on after it."""
+    blank, rest = 0, iter(lines)
+    for line in rest:
+        if line.isspace() and type(line) is str:
+            blank += 1
+            continue
+        is_tree = _BEGINS_TREE.match(line) is not None and line.count("(") > line.count(")")
+        yield from [Continued("\n") if is_tree else "\n"] * blank
+        yield line
+        yield from rest
+        return
+    yield from ["\n"] * blank
 
 
 def _as_one_line(tree: list[str]) -> Iterator[str]:

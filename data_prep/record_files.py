@@ -27,22 +27,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeVar, cast
 
+from spinn_tensor.data_prep.archives import UNREADABLE, only_member, open_bytes, unpacked_name, unreadable
 from spinn_tensor.data_prep.delimited import DELIMITERS, Bad, read_csv, read_tsv
 from spinn_tensor.data_prep.encodings import first_bytes, in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
-    UNREADABLE,
+    NOT_UTF_8,
     BadLine,
     Line,
     Record,
     Skipped,
     StrPath,
-    only_member,
-    open_bytes,
     parse_record,
     text_lines,
-    unpacked_name,
-    unreadable,
 )
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.penn import Continued, join_trees
@@ -105,6 +102,7 @@ def open_lines(
     limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept
     takes_text: bool = True,  # if not, a name that says nothing stands for jsonl
     takes_records: bool = True,
+    joins_trees: bool = True,  # a Penn tree of several lines of text is one of them
 ) -> Iterator[Lines]:
     """Open whatever holds lines or records; they are read as they are asked for.
 
@@ -128,6 +126,10 @@ def open_lines(
     with open_bytes(source, choose) as file:
         try:
             opened = _opened(file, name[-1], source, skipped, limits, bad, (takes_text, takes_records))
+            if joins_trees and opened.form == "text":
+                opened = opened._replace(
+                    lines=join_trees(cast(Iterator[str], opened.lines), limits.max_line_bytes)
+                )
         except DataError as error:
             raise error.at(path=source) from error.__cause__
         except UNREADABLE as error:
@@ -160,14 +162,15 @@ def read_examples(
     limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept; `parse` keeps the other
     takes_text: bool = True,
     takes_records: bool = True,
+    joins_trees: bool = True,
 ) -> Iterator[Example]:
     """Yield the examples of a file with one a line, or row; blank lines are none, a Penn tree may go over several.
 
     Raises DataError naming the line that `parse` refuses, what `open_lines` raises, and DataError if no
     example is left.
     """
-    n_examples, path = 0, name_of(source)
-    taken = {"takes_text": takes_text, "takes_records": takes_records}
+    n_examples, path, unwanted = 0, name_of(source), Skipped()
+    taken = {"takes_text": takes_text, "takes_records": takes_records, "joins_trees": joins_trees}
     with (
         (Skipped() if skipped is None else skipped).of_file(path) as own,
         open_lines(
@@ -179,16 +182,18 @@ def read_examples(
                 continue
             try:
                 is_json = opened.has_records and isinstance(line, str)
-                example = parse(parse_record(cast(str, line)) if is_json else line, own)
+                example = parse(parse_record(cast(str, line)) if is_json else line, unwanted)
             except DataError as error:
                 bad = error.at(path=path, line=number)
                 if not skip_bad:
                     raise bad from None
                 own.count_error(bad)
                 continue
-            if example is not None:
-                n_examples += 1
-                yield example
+            if example is None:
+                own.move(unwanted, path, number)
+                continue
+            n_examples += 1
+            yield example
         if not n_examples:
             raise own.no_examples().at(path=path)
 
@@ -236,7 +241,7 @@ def _opened(
     if form == "csv" or form == "tsv":
         read = read_csv if form == "csv" else read_tsv
         return Lines(_checked(read(lines, limits, bad), path, limits, bad), form)
-    return Lines(join_trees(lines, limits.max_line_bytes) if form == "text" else lines, form)
+    return Lines(lines, form)
 
 
 def form_by_name(name: str) -> Form | None:
@@ -303,7 +308,7 @@ def _json_list(file: IO[bytes], limits: Limits) -> Iterator[Record]:
                 raise DataError(f"got a JSON {type(value).__name__}, expected an object", line=number)
             yield value
     except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text", line=number + 1) from error
+        raise DataError(NOT_UTF_8, line=number + 1) from error
     except DataError as error:
         raise error.at(line=number + 1) from error.__cause__
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Line, StrPath, characters_in, next_lines
 
 BLOCK_LINES = 4_096
@@ -30,9 +31,17 @@ def line_blocks(
     """
     if not Path(path).exists() or Path(path).is_file():
         with open_lines() as lines:
-            while block := next_lines(lines, BLOCK_LINES, BLOCK_CHARACTERS):
+            while True:
+                block: list[Line] = []
+                try:
+                    next_lines(lines, BLOCK_LINES, BLOCK_CHARACTERS, into=block)
+                except DataError:
+                    if block:
+                        yield block
+                    raise
+                if not block:
+                    return
                 yield block
-        return
     ahead = _ReadAhead()
     threading.Thread(target=ahead.read, args=(open_lines,), daemon=True).start()  # which may wait for ever
     try:

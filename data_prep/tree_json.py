@@ -28,9 +28,7 @@ def tree_object(
         "tree": format_binary(tree),
         "spans": [
             {"words": (start, end), "characters": (offsets[start][0], offsets[end - 1][1])}
-            for _, start, end in PennTree.of_binary(tree).phrases[
-                1:
-            ]  # the first is that of the whole once more
+            for _, start, end in PennTree.of_binary(tree).phrases[1:]  # the first is the whole once more
         ],
         "log_probability": None if log_probability is None else round(log_probability, 6),
     }

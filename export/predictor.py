@@ -63,7 +63,7 @@ class OnnxPredictor(TextModel):
         threads: int | None = None,
         *,
         trees: str | None = None,
-        parser: OnnxPredictor | None = None,
+        parser: OnnxPredictor | str | Path | None = None,
         notation: str = "auto",
         max_words: int = DEFAULT_LIMITS.max_words,
     ) -> None:
@@ -74,7 +74,7 @@ class OnnxPredictor(TextModel):
             provider: "cpu", "cuda" or "tensorrt"; "auto": cuda where it is granted, else cpu.
             threads: of the CPU; None: onnxruntime's choice.
             trees: "left", "right", "balanced" or "random", see the top of this module.
-            parser: makes trees for text without a parse.
+            parser: makes trees for text without a parse; or the folder of one that does.
             notation: what strings are: "text", "parses", or "auto": what they look like, see `data_prep.text`.
             max_words: of a sentence at most; the model may take fewer.
 
@@ -87,6 +87,8 @@ class OnnxPredictor(TextModel):
         if not ARTEFACTS[self.exported.format].endswith(".onnx"):
             raise ArtefactError(f"{path}: a {self.exported.format} artefact, expected ONNX")
         composes_by = {"own": "own", "sequence": "none"}.get(self.exported.tables, "given")
+        if isinstance(parser, str | Path):
+            parser = OnnxPredictor(parser, provider, threads)
         if parser is not None and parser.exported.tables != "own":
             raise ConfigError(f"parser: a model of kind {parser.exported.kind!r} makes no trees")
         of_all = False

@@ -1,3 +1,4 @@
+from .answers import Parsed as Parsed
 from .answers import Prediction as Prediction
 from .batch import Batch as Batch
 from .batch import SentenceBatch as SentenceBatch

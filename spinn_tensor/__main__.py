@@ -2,7 +2,7 @@
 
 import sys
 
-from spinn_tensor.cli.main import main
+from spinn_tensor.cli.start import main
 
 if __name__ == "__main__":
     sys.exit(main())

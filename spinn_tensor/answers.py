@@ -51,7 +51,7 @@ class Parsed(NamedTuple):
 
     @property
     def log_probability(self) -> float | None:
-        """Return that of the tree."""
+        """Return the log-probability of the tree."""
         steps = self.step_log_probabilities
         return None if steps is None else float(steps.sum())
 

@@ -6,13 +6,14 @@ Results keep the order of the sentences, and what comes out for one does not dep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spinn_tensor.answers import Advance
 from spinn_tensor.batch import Batch, SentenceBatch, TableKind, make_batch, make_sentence_batch, move
 from spinn_tensor.data_prep.batching import length_batches
 from spinn_tensor.data_prep.columns import (
@@ -32,8 +33,6 @@ EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so there may 
 BATCH_TOKENS = 16_384  # of a batch: what bounds memory, since sentences may have any length
 SHARING_TOKENS = 65_536  # the same where equal words and subtrees are done once: the more, the more are equal
 
-Advance = Callable[[int], object]  # told the size of each batch, when it is done
-
 
 def predict_probabilities(
     model: Model,
@@ -52,7 +51,7 @@ def predict_logits(
     batch_size: int = EVALUATION_BATCH,
     on_batch: Advance = lambda n: None,
 ) -> np.ndarray:  # (n, C) float32, in the order of the corpus
-    """Return what the softmax is taken of; that of the root where the model labels every node."""
+    """Return the logits of the labels; those of the root where the model labels every node."""
     result = np.empty((len(corpus.labels), len(model.config.labels)), dtype=np.float32)
     n_tokens = corpus.lengths_key
     model.eval()
@@ -73,7 +72,6 @@ class OwnParses(NamedTuple):
 
     transitions: np.ndarray  # (M,) int8, sentence after sentence
     step_log_probabilities: np.ndarray  # (M,) float64, of each transition, among those possible
-    log_probabilities: np.ndarray  # (n,) float64, of each tree: the sum over its transitions
 
 
 def predict_transitions(
@@ -107,7 +105,7 @@ def predict_parses(
             transitions[places] = parse.transitions.to(torch.int8).cpu().numpy()
             steps[places] = parse.log_probabilities().double().cpu().numpy()
             on_batch(len(rows))
-    return OwnParses(transitions, steps, np.add.reduceat(steps, first))
+    return OwnParses(transitions, steps)
 
 
 def encode_columns(

@@ -101,7 +101,7 @@ class TextModel(ABC):
 
     @abstractmethod
     def _logits(self, corpus: Corpus, batch_size: int, advance: Advance) -> np.ndarray:  # (n, C)
-        """Return those of the labels of n sentences or pairs."""
+        """Return the logits of n sentences or pairs."""
 
     @abstractmethod
     def _encodings(
@@ -361,7 +361,8 @@ class TextModel(ABC):
             needs_parse = self.composes_by == "given" and self.branching is None and self._tree_maker is None
             if needs_parse and isinstance(found, Words) and n_words > 1:  # one word has one tree
                 raise DataError(
-                    "text without a parse; this model composes by given trees: trees= or parser= makes them"
+                    "text without a parse; this model composes by given trees: a parser beside it (spinn export "
+                    "--parser packaged) makes them, or trees = left, right, balanced or random"
                 )
         except LongSentence as error:
             raise LongSentence(

@@ -89,6 +89,9 @@ def test_files_of_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Pa
     assert outcomes["left"] == [other] * 3
     assert main([*command, "--parser", str(pair_run)]) == 1
     assert "does not parse" in capsys.readouterr().err
+    for name in ("right", "none"):
+        assert main([*command, "--parser", name]) == 1
+        assert f"--parser {name}: is no parser; --branching {name}" in capsys.readouterr().err
     assert main([*command, "--parser", "packaged", "--branching", "left"]) == 1
     assert "--parser: has nothing to do" in capsys.readouterr().err
 

@@ -61,7 +61,7 @@ def test_trees_that_are_asked_for_are_taken_instead(exported: Path) -> None:
     assert predictor.parser is None
 
 
-def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Path) -> None:
+def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Path, capsys: Any) -> None:
     """It made all trees that the model was trained with, and makes all of the export's."""
     run, folder = tmp_path / "run", tmp_path / "model"
     shutil.copytree(pair_run / "best", run)
@@ -69,6 +69,19 @@ def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Pat
     config["run"]["data"]["parser"] = "packaged"
     (run / "config.json").write_text(json.dumps(config))
     assert main(["export", str(run), "--format", "onnx", "--output", str(folder)]) == 0
+    config["run"]["data"]["parser"] = str(tmp_path / "moved")
+    (run / "config.json").write_text(json.dumps(config))
+    command = ["export", str(run), "--format", "onnx", "--output", str(tmp_path / "alone")]
+    assert main(command) == 1
+    assert capsys.readouterr().err.endswith("no such checkpoint folder; --parser none leaves it out\n")
+    assert main([*command, "--parser", "none"]) == 0
+    assert not (tmp_path / "alone" / "parser").exists()
+    config["run"]["data"]["parser"] = "packaged"
+    (run / "config.json").write_text(json.dumps(config))
+    text = "the dog barks"
+    assert OnnxPredictor(tmp_path / "alone", "cpu", parser=folder / "parser").parse(text) == OnnxPredictor(
+        folder
+    ).parse(text)
     given = ["( ( the dog ) ( barks . ) )", "( the ( dog ( barks . ) ) )"]
     assert Pipeline.from_pretrained(run).parse(given) == [given[0]] * 2
     assert OnnxPredictor(folder, "cpu").parse(given) == [given[0]] * 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from spinn_tensor.data_prep.archives import unpacked_name
 from spinn_tensor.data_prep.corpora import PairFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
@@ -21,7 +22,6 @@ from spinn_tensor.data_prep.files import (
     open_text,
     read_json_object,
     shorter_path,
-    unpacked_name,
     write_json,
 )
 from spinn_tensor.data_prep.record_files import read_examples
@@ -220,7 +220,10 @@ def test_what_is_left_out_is_told_of_each_file_by_itself(
         with pytest.raises(DataError) as caught:
             list(read_examples(tmp_path / name, even, skip_bad=True, skipped=skipped))
         n = content.count("\n")
-        assert str(caught.value) == f"{tmp_path / name}: no examples ({n} lines skipped: {n} x number: odd)"
+        assert (
+            str(caught.value)
+            == f"{tmp_path / name}: no examples ({n} line{'s' * (n > 1)} skipped: {n} x number: odd)"
+        )
     assert str(skipped) == "7 lines skipped, 2 in a, 1 in b, 2 in c, 2 in 2 other files: 7 x number: odd"
     total = Skipped()
     total.update(skipped)
@@ -339,7 +342,7 @@ def test_files_that_are_read_in_turns_are_told_of_apart(
     (tmp_path / "d.jsonl").write_text(neutral * 2)
     skipped = Skipped()
     for name, n in (("c.jsonl", 1), ("d.jsonl", 2)):
-        with pytest.raises(DataError, match=rf"no examples \({n} lines skipped: {n} x "):
+        with pytest.raises(DataError, match=rf"no examples \({n} lines? skipped: {n} x "):
             list(read_line_examples(name, PairFormat(), skipped=skipped))
     assert skipped.files == {"c.jsonl": 1, "d.jsonl": 2}
 

@@ -18,9 +18,9 @@ from benchmarks.parsing import read_trees, write_split
 from spinn_tensor import SentenceParser, make_sentence_batch, parsers
 from spinn_tensor.cli import arguments
 from spinn_tensor.cli.main import main
+from spinn_tensor.data_prep.archives import COMPRESSED
 from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import lengths, sentence_columns, take
-from spinn_tensor.data_prep.files import COMPRESSED
 from spinn_tensor.data_prep.trees import format_binary, parse_binary, right_branching
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint

@@ -66,6 +66,17 @@ def ended(running: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
         running.communicate()
 
 
+def test_a_file_gives_the_lines_before_one_that_cannot_be_read(tmp_path: Path) -> None:
+    """As a pipe does."""
+    path, found = tmp_path / "in.txt", []
+    path.write_bytes(b"a\nb\n\xff\nc\n")
+    blocks = line_blocks(path, lambda: open_text(path))
+    found += next(blocks)
+    with pytest.raises(DataError, match=r"in\.txt:3: not UTF-8"):
+        next(blocks)
+    assert found == ["a\n", "b\n"]
+
+
 def test_parse_gives_a_line_for_every_line(parser_run: Path) -> None:
     lines = lines_with_faults(3_000)
     running = process("parse", "--model", parser_run, "--input", "-", "--on-error", "empty")

@@ -207,6 +207,26 @@ def test_lines_that_are_not_indented(lines: list[str]) -> None:
     assert len(joined) == len(lines) + 4
 
 
+def test_text_beside_a_tree_that_is_never_closed_keeps_its_lines(tmp_path: Path) -> None:
+    lines = ["(S (NP (DT a) (NN dog))\n", "I see it :)\n", "I run .\n"]
+    assert list(join_trees(lines, 1000)) == lines
+    (tmp_path / "a.txt").write_text("(Applause\nand cheers) .\nI run .\n")
+    line_format = SentenceFormat(reader=SentenceReader(Tokenizer().tokenize, notation="text"))
+    found = [" ".join(e.trees[0].tokens) for e in read_line_examples(tmp_path / "a.txt", line_format)]
+    assert found == ["-LRB- Applause", "and cheers -RRB- .", "I run ."]
+
+
+def test_a_blank_line_before_the_first_tree_is_no_line_if_that_goes_on() -> None:
+    tree = ["(ROOT\n", " (S (NP (NNP A)) (VP (VBD b))))\n"]
+    assert [type(line) for line in join_trees(["\n", " \n", *tree], 1000)] == [Continued] * 2 + [
+        str,
+        Continued,
+    ]
+    for lines in (["\n", "a\n"], ["\n", DOG + "\n"], ["\n", "\n"]):
+        assert list(join_trees(lines, 1000)) == lines
+        assert not any(isinstance(line, Continued) for line in join_trees(lines, 1000))
+
+
 def test_blank_lines_between_trees_of_several_lines_are_no_lines() -> None:
     """So that row i is tree i; after a tree of one line, as after text, a blank line is a line."""
     several = ["(S (NP a)\n", "  (VP b))\n", "\n", "\n"]

@@ -20,6 +20,7 @@ from spinn_tensor import (
     load_checkpoint,
     make_sentence_batch,
 )
+from spinn_tensor.cli import predict
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.data_prep.columns import sentence_columns
@@ -90,7 +91,8 @@ def test_encodings_are_the_encoders(kind, tmp_path) -> None:
         ("spinn-pi", TEXTS, ["--branching", "random"]),
     ],
 )
-def test_it_predicts_what_the_command_line_predicts(kind, sentences, options, tmp_path) -> None:
+def test_it_predicts_what_the_command_line_predicts(kind, sentences, options, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(predict, "BLOCK", 2)
     folder = tiny_bundle(tmp_path / "bundle", kind)
     others = sentences[::-1]
     names = (

@@ -82,6 +82,8 @@ def test_a_table_has_a_column_of_each_label(pair_run: Path, tmp_path: Path, caps
                 record |= {f"p({label})": share for label, share in shares.items()}
                 assert row == {name: "" if value is None else str(value) for name, value in record.items()}
         capsys.readouterr()
+        assert main([*command, str(tmp_path / "out.csv.zip"), *CPU]) == 1
+        assert "out.csv.zip: written are .gz, .bz2, .xz and plain files" in capsys.readouterr().err
         assert main([*command, str(tmp_path / "out.parquet"), *CPU]) == 1
         assert "out.parquet: expected a name ending in .jsonl, .csv or .tsv" in capsys.readouterr().err
 

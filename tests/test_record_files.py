@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import json
 import os
@@ -267,6 +268,14 @@ def test_content_is_held_against_the_name(name: str, content: bytes, message: st
     with pytest.raises(DataError) as caught:
         records_in(path)
     assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_a_text_may_begin_as_an_archive_nearly_does(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.txt", b"BZh is a word .\n")
+    assert list(read_examples(path, lambda line, _: line)) == ["BZh is a word .\n"]
+    path = write_bytes(path, bz2.compress(b"a\n"))
+    with pytest.raises(DataError, match=r"packed by bzip2: its name should end in \.bz2"):
+        list(read_examples(path, lambda line, _: line))
 
 
 @pytest.mark.parametrize(

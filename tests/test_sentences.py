@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spinn_tensor import Pipeline
@@ -15,7 +18,13 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep import read_line_examples
 from spinn_tensor.data_prep.columns import NO_LABEL
 from spinn_tensor.data_prep.corpora.config import DataConfig
-from spinn_tensor.data_prep.corpora.formats import LabelledFormat, LabelNames, SentenceFields, named_fields
+from spinn_tensor.data_prep.corpora.formats import (
+    LabelledFormat,
+    LabelNames,
+    SentenceFields,
+    SentenceFormat,
+    named_fields,
+)
 from spinn_tensor.data_prep.corpora.splits import load_splits
 from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.files import Skipped
@@ -102,7 +111,7 @@ def test_sentences_without_a_label(tmp_path: Path) -> None:
         ('text, label\n"good, fine", "pos"\ngood, pos\nbad, neg\nbad, "neg"\n', None),
         ("text,label\ngood,pos\ngood,pos\nbad,neg\nbad,neg\nbad,NaN\nbad,nan\nbad,<NA>\nbad,\n", None),
         ("text,label\ngood,pos\nnan,neg\n", "a.csv:3: text: got a missing value (nan), expected a string"),
-        ("text,label\ngood,pos\nNaN,neg\n", "a.csv:3: text: got a missing value (nan), expected a string"),
+        ("text,label\ngood,pos\nNaN,neg\n", "a.csv:3: text: got a missing value (NaN), expected a string"),
     ],
 )
 def test_cells_as_people_write_them(content: str, reason: str | None, tmp_path: Path) -> None:
@@ -117,17 +126,35 @@ def test_cells_as_people_write_them(content: str, reason: str | None, tmp_path: 
         return
     assert [example.label for example in examples] == [0, 0, 1, 1]
     assert labels.names == ["pos", "neg"]
-    assert dict(skipped) == ({} if "NaN" not in content else {"label ''": 4})
+    if "NaN" in content:
+        assert list(skipped.places.values()) == [[f"{tmp_path}/a.csv:{line}"] for line in (6, 7, 8, 9)]
+    assert list(skipped) == (
+        [f"label {said!r}" for said in ("NaN", "nan", "<NA>", "")] if "NaN" in content else []
+    )
+
+
+@pytest.mark.parametrize("names", [["nan", "cmn"], [" pos", " neg"], ["NA", "null"]])
+def test_labels_that_are_named_are_labels(names: list[str], tmp_path: Path) -> None:
+    """Languages by ISO 639-3, and those of runs of earlier versions, which kept blanks."""
+    (tmp_path / "a.csv").write_text(f"text,label\na,{names[0]}\nb,{names[1].strip()}\n", encoding="utf-8")
+    examples = read_line_examples(tmp_path / "a.csv", LabelledFormat(LabelNames(names), reader=READER))
+    assert [example.label for example in examples] == [0, 1]
+
+
+def test_one_column_has_no_blanks_after_commas(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('sentence\n "Hello" she said .\n', encoding="utf-8")
+    (example,) = read_line_examples(tmp_path / "a.csv", SentenceFormat(reader=READER))
+    assert example.trees[0].tokens == ("``", "Hello", "''", "she", "said", ".")
 
 
 def test_a_label_of_one_example_is_told(tmp_path: Path) -> None:
-    records = [{"text": "good", "label": label} for label in ["pos", "neg", "pos", "neg", "neutral", "n/a"]]
+    records = [{"text": "good", "label": label} for label in ["pos", "neg", "pos", "neg", "neutral", "other"]]
     data = DataConfig(
         corpus="sentences", train=(str(write(tmp_path / "a.jsonl", *records)),), branching="right"
     )
     data = replace(data, dev=data.train)
-    with pytest.warns(DataWarning, match="^2 of 4 labels have one example: 'neutral', 'n/a'$"):
-        assert load_splits(data, Skipped()).labels == ("n/a", "neg", "neutral", "pos")
+    with pytest.warns(DataWarning, match="^2 of 4 labels have one example: 'neutral', 'other'$"):
+        assert load_splits(data, Skipped()).labels == ("neg", "neutral", "other", "pos")
 
 
 @pytest.mark.parametrize("kind", ["spinn-pi", "spinn", "bow"])
@@ -159,6 +186,22 @@ def test_from_text_to_a_pipeline(kind: str, tmp_path: Path, capsys: Any) -> None
         str(tmp_path / "out.npy"),
     ]
     assert main(encode) == 0  # it knows the field, too
+    text, whole = (tmp_path / "dev.jsonl").read_text(), np.load(tmp_path / "out.npy")
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text,), daemon=True)
+    writer.start()
+    assert main([*encode[:3], str(tmp_path / "pipe"), *encode[4:]]) == 0
+    writer.join()
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), whole, rtol=1e-5)
+    (tmp_path / "other.jsonl").write_text(json.dumps({**texts[0], "text": "not this", "key": "k"}) + "\n")
+    capsys.readouterr()
+    assert (
+        main(["predict", str(run), "--input", str(tmp_path / "other.jsonl"), "--fields", "sentence_id=key"])
+        == 0
+    )
+    said = json.loads(capsys.readouterr().out)
+    assert said["id"] == "k"
+    assert said["probabilities"] == pytest.approx(predictions[0]["probabilities"], abs=1e-5)
     assert main(["predict", str(run), "--sentence", "The film is so good."]) == 0
     assert "pos" in capsys.readouterr().out
 

@@ -51,6 +51,29 @@ def connected(server: Server) -> socket.socket:
     return socket.create_connection((parts.hostname, parts.port), timeout=20)
 
 
+# the command where torch is not installed
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+sys.argv[0] = "spinn"
+from spinn_tensor.cli.start import main
+sys.exit(main())
+"""
+
+
+def test_the_command_serves_where_there_is_no_torch(exported: Path) -> None:
+    server = Server("serve", str(exported), command=("-c", WITHOUT_TORCH))
+    server.wait()
+    assert server.end()[0] == 0
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "parse", "a"], capture_output=True, text=True
+    )
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.startswith(
+        "spinn: error: there is no torch here, without which spinn serve works alone"
+    )
+
+
 def test_an_export_is_served_without_torch_and_ends_in_peace(exported: Path) -> None:
     """As by `spinn serve`, which becomes another process."""
     server = Server(str(exported), command=("-m", "spinn_tensor", "serve"))

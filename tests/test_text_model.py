@@ -380,6 +380,9 @@ def test_what_was_read_is_taken_in_place_of_the_sentence() -> None:
     read = [pipeline.read(sentence) for sentence in sentences]
     assert pipeline.parse(read, format="penn") == pipeline.parse(sentences, format="penn")
     assert_close(pipeline.encode(read), pipeline.encode(sentences))
+    for one, sentence in zip(read, sentences, strict=True):
+        assert pipeline.parse(one) == pipeline.parse([sentence])[0]
+        assert pipeline.encode(one).shape == (pipeline.encode(sentences).shape[1],)
     with pytest.raises(DataError, match=r"^inputs: a sentence without words"):
         pipeline.read(" ", "inputs")
     pipeline.max_words = 3

@@ -35,18 +35,20 @@ from spinn_tensor.data_prep.corpora.records import (
     text_or_integer,
 )
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Record, Skipped
+from spinn_tensor.data_prep.files import MissingCell, Record, Skipped
 from spinn_tensor.data_prep.text import TREES_ONLY, Sentence, SentenceReader
 from spinn_tensor.data_prep.trees import Tree, parse_labelled
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
-# of none: the annotators did not agree, HF's datasets have none, MultiNLI's are withheld
-NO_LABELS = ("-", "-1", "hidden")
+# of none: the annotators did not agree, HF's datasets have none, MultiNLI's are withheld; and what pandas takes so
+_PANDAS = ("NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NULL", "null", "None", "NaN", "-NaN", "nan", "-nan")
+NO_LABELS = ("-", "-1", "hidden", *_PANDAS)
 SST_LABELS = ("very negative", "negative", "neutral", "positive", "very positive")
 SST_BINARY_LABELS = ("negative", "positive")
 DIGITS = tuple("0123456789")  # the labels of ListOps
 
 _TO_BINARY = np.array([0, 0, NO_LABEL, 1, 1])
+_SECOND = re.compile(r"[,\s]\w+=")  # PART= of another setting
 _LABELLED_TREE = re.compile(r"\s*\(\d\s")
 _LABEL = re.compile(r"\d\t")
 _INTEGER = re.compile(r"(0|-?[1-9][0-9]*)\.0+")  # as pandas writes integers, some of which are missing
@@ -84,6 +86,12 @@ class LineFormat:
 
     takes_text: ClassVar[bool] = True
     takes_records: ClassVar[bool] = True
+    reader: SentenceReader = TREES_ONLY
+
+    @property
+    def joins_trees(self) -> bool:
+        """Tell whether lines of text may be parts of one Penn tree."""
+        return self.reader.notation != "text"
 
     def read(self, line: str, skipped: Skipped) -> LineExample | None:
         """Return the example in a line of text; None if it is not wanted, which is counted. Raises DataError."""
@@ -127,7 +135,7 @@ def named_fields(fields: Fields, settings: Iterable[str]) -> Fields:
     """Give parts other names, from "premise=text_a", "label=relation", ...; raises DataError."""
     for setting in settings:
         part, separator, name = setting.partition("=")
-        if "," in setting and "=" in name:
+        if _SECOND.search(name):
             raise DataError(f"got {setting!r}, expected blanks between PART=NAME and PART=NAME")
         if part not in fields._fields or not separator or not name:
             raise DataError(f"got {setting!r}, expected {', '.join(fields._fields)} = the name of a field")
@@ -156,19 +164,29 @@ class LabelNames:
         """
         if field == SNLI_FIELDS.label and field not in record and OWN_FIELDS.label in record:
             field = OWN_FIELDS.label
+        given = record.get(field)
+        if isinstance(given, str) and (number := self._find(given)) is not None:
+            return number
         if not is_needed:
-            given = record.get(field)
-            given = given.strip() if isinstance(given, str) else None
-            return self.names.index(given) if given in self.names else NO_LABEL
-        is_there = field not in record or not is_missing(record[field])
+            return NO_LABEL
+        is_there = field not in record or not is_missing(given)
         label = text_or_integer(record, field).strip() if is_there else ""
         if label not in self.names and (integer := _INTEGER.fullmatch(label)):
             label = integer[1]
         if label and (label not in NO_LABELS or (label in self.names and not self.grows)):
             return self.number(label, field)
         why = " (no label, unless --labels names it)" if label and self._are_found else ""
-        skipped[f"{field} {label!r}{why}"] += 1
+        said = given if isinstance(given, MissingCell) else label
+        skipped[f"{field} {said!r}{why}"] += 1
         return None
+
+    def _find(self, text: str) -> int | None:
+        """Return the number of a label that is known by this text, or without the blanks around it; else None."""
+        if text in self.names:
+            return None if self.grows and text in NO_LABELS else self.names.index(text)
+        bare = text.strip()
+        found = (number for number, name in enumerate(self.names) if name.strip() == bare)
+        return next(found, None)
 
     def number(self, label: str, name: str) -> int:
         """Return a label's number. Raises DataError naming the field for one that is none of the corpus's."""

@@ -156,12 +156,12 @@ class ExampleFile:
         """Read the lines up to the first bad one, or all; what is in them, and errors by the number in the block."""
         found = _Found()
         errors: dict[int, DataError] = {}
-        read = self._read_line
+        read, unwanted = self._read_line, Skipped()
         for row, line in enumerate(lines):
             if isinstance(line, str) and (line.isspace() or not line):
                 continue
             try:
-                example = read(line, skipped)
+                example = read(line, unwanted)
             except DataError as error:
                 errors[row] = error
                 if not self._skip_bad:
@@ -169,6 +169,8 @@ class ExampleFile:
                 continue
             if example is not None:
                 found.add(row, example)
+            else:
+                skipped.move(unwanted, self._path, self.n_lines + 1 + row)
         return found, errors
 
     def _error(self, line: Line) -> DataError:
@@ -201,6 +203,7 @@ def open_examples(
         limits=limits,
         takes_text=line_format.takes_text,
         takes_records=line_format.takes_records,
+        joins_trees=line_format.joins_trees,
     ) as opened:
         yield ExampleFile(name_of(source), opened, skipped, line_format, words, skip_bad, limits)
 
@@ -273,6 +276,7 @@ def read_line_examples(
         limits=limits,
         takes_text=line_format.takes_text,
         takes_records=line_format.takes_records,
+        joins_trees=line_format.joins_trees,
     )
 
 

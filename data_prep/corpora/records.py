@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Line, Record, Skipped, parse_record
+from spinn_tensor.data_prep.files import Line, MissingCell, Record, Skipped, parse_record
 from spinn_tensor.data_prep.text import PARSE, WITHOUT_PARSE, Sentence, SentenceReader
 
 NO_PARSE = "no parse"  # in a field that is there
@@ -53,7 +53,7 @@ def read_record(line: Line, skipped: Skipped, read: Read[Result]) -> Result:
 def is_missing(value: Any) -> bool:
     """Tell whether a field has nothing in it: null, an empty string, or NaN, NaT or NA, as tables have it."""
     if value is None or isinstance(value, str):
-        return not value
+        return not value or isinstance(value, MissingCell)
     differs = value != value  # as NaN does from itself; of pandas' NA it is NA, of an array another one
     return bool(differs) if isinstance(differs, (bool, np.bool_)) else differs is value
 
@@ -61,11 +61,11 @@ def is_missing(value: Any) -> bool:
 def text_field(record: dict[str, Any], field: str) -> str:
     """Return the text of a field. Raises DataError naming the field if it is missing or no text."""
     value = record.get(field)
-    if isinstance(value, str) and value.isascii():  # as nearly all are
+    if type(value) is str and value.isascii():  # as nearly all are
         return value
     if field not in record:
         raise DataError("missing field", field=field, there=tuple(record))
-    if not isinstance(value, str):
+    if not isinstance(value, str) or isinstance(value, MissingCell):
         got = f"a missing value ({value})" if is_missing(value) else type(value).__name__
         raise DataError(f"got {got}, expected a string", field=field)
     try:
@@ -78,7 +78,7 @@ def text_field(record: dict[str, Any], field: str) -> str:
 def text_or_integer(record: dict[str, Any], field: str) -> str:
     """Return the text of a field, which may be an integer. Raises DataError naming the field."""
     value = record.get(field)
-    if isinstance(value, str) and value.isascii():
+    if type(value) is str and value.isascii():
         return value
     if isinstance(value, float) and value.is_integer():  # as pandas has integers, some of which are missing
         value = int(value)

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from spinn_tensor.data_prep.archives import COMPRESSED
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import COMPRESSED
 from spinn_tensor.data_prep.record_files import FORMS
 from spinn_tensor.data_prep.row_sources import splits_in
 

@@ -28,15 +28,9 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from spinn_tensor.data_prep.archives import UNREADABLE, open_bytes, unpacked_name, unreadable
 from spinn_tensor.data_prep.errors import DataError, DataWarning
-from spinn_tensor.data_prep.files import (
-    UNREADABLE,
-    StrPath,
-    atomic_write,
-    open_bytes,
-    unpacked_name,
-    unreadable,
-)
+from spinn_tensor.data_prep.files import StrPath, atomic_write
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.vectors.words import WantedWords, WordVectors, spelling
 from spinn_tensor.data_prep.vocabulary import Vocabulary

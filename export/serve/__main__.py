@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
 
 from spinn_tensor.data_prep.settings import ConfigError
-from spinn_tensor.export.serve.server import serve
 from spinn_tensor.export.serve.settings import add_flags, given_settings
 
+NEEDED = ("starlette", "uvicorn", "httptools", "msgspec", "prometheus_client")
 
-def main() -> int:
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Serve, and return the exit status."""
     parser = argparse.ArgumentParser(
         "spinn serve", description="Serves a model over HTTP.", allow_abbrev=False
     )
     add_flags(parser)
+    args = parser.parse_args(arguments)
     try:
-        return serve(given_settings(parser.parse_args()))
+        if missing := [name for name in NEEDED if find_spec(name) is None]:
+            reason = f"spinn serve needs {', '.join(missing)}: pip install 'spinn_tensor[serve,export]'"
+            raise ConfigError(reason)
+        from spinn_tensor.export.serve.server import serve
+
+        return serve(given_settings(args))
     except ConfigError as error:
         reason = str(error)
     except OSError as error:

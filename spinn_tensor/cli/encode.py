@@ -22,11 +22,12 @@ from spinn_tensor.cli.arguments import (
     source_file,
 )
 from spinn_tensor.cli.progress import counters
-from spinn_tensor.cli.report import print_skipped
+from spinn_tensor.cli.report import UnknownWords, print_skipped
 from spinn_tensor.cli.sentences import sentence_field, sentence_reader_for, source_for
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.archives import COMPRESSED
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import COMPRESSED, STDIN, Skipped
+from spinn_tensor.data_prep.files import STDIN, Skipped
 from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Part, Reading, encode_to_array, encode_to_shards
@@ -144,7 +145,11 @@ def run(args: argparse.Namespace) -> int:
         shard_size=args.shard_size or EncodingOptions.shard_size,
         **given_limits(args),
     )
-    reading = Reading(sentence_reader_for(args, checkpoint, trees is not None), trees)
+    reader, trained = (
+        sentence_reader_for(args, checkpoint, trees is not None),
+        sentence_field(checkpoint, None),
+    )
+    reading = Reading(reader, trees, trained)
     job = checkpoint.model.encoder, checkpoint.vocabulary, args.input
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     encode(args, job, options, reading)
@@ -159,7 +164,7 @@ def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, read
             *job, options, reading=reading, batch_tokens=args.batch_tokens, advance=advance
         )
     write_array(args.output, encoded.encodings)
-    _report_words(encoded.n_words, encoded.n_unknown)
+    UnknownWords(encoded.n_words, encoded.n_unknown).tell()
     n_rows, width = encoded.encodings.shape
     _report(encoded.skipped, options.on_error, n_rows, width, str(args.output))
 
@@ -186,7 +191,7 @@ def _to_shards(
     if manifest is not None and not unsaid:
         n_shards = len(manifest["shards"])
         where = f"{args.output}, {n_shards:,} shard{'' if n_shards == 1 else 's'}"
-        _report_words(manifest.get("words", 0), manifest.get("unknown_words", 0))
+        UnknownWords(manifest.get("words", 0), manifest.get("unknown_words", 0)).tell()
         skipped = Skipped(manifest["skipped"])
         _report(skipped, options.on_error, manifest["count"], manifest["width"], where)
 
@@ -237,12 +242,6 @@ def _device_of(device: str, part: Part) -> str:
 
 def _note(text: str) -> None:
     print(f"spinn: {text}", file=sys.stderr)
-
-
-def _report_words(n_words: int, n_unknown: int) -> None:
-    if n_unknown:
-        share = f"{n_unknown / n_words:.1%}"
-        _note(f"{n_unknown:,} of {n_words:,} words ({share}) are unknown to the model's vocabulary")
 
 
 def _report(skipped: Skipped, on_error: str, count: int, width: int, where: str) -> None:

@@ -158,8 +158,9 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint, made: TreeSource) ->
     given = replace(
         data,
         branching=made.branching,
+        parser=made.parser if made.of_all else None,
         notation=args.notation or data.notation,
-        fields=tuple(args.fields or data.fields),
+        fields=(*data.fields, *(args.fields or ())),
         skip_bad=skip_bad,
         limit=data.limit if is_own else 0,
         **given_limits(args),
@@ -181,7 +182,7 @@ def _stored(args: argparse.Namespace, data: DataConfig) -> DataConfig | None:
         return None if prepared_from(data.data) is None else data
     if len(args.data) != 1 or (corpus := prepared_from(str(args.data[0]))) is None:
         return None
-    return DataConfig(corpus=corpus, data=str(args.data[0]), branching=data.branching)
+    return DataConfig(corpus=corpus, data=str(args.data[0]), branching=data.branching, parser=data.parser)
 
 
 def _sources(args: argparse.Namespace, data: DataConfig) -> dict[str, Source]:

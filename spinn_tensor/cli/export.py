@@ -14,7 +14,8 @@ from spinn_tensor.cli.arguments import add_checkpoint, add_command, positive
 from spinn_tensor.config import ConfigError
 from spinn_tensor.export.artefact import ARTEFACTS, Exported
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
-from spinn_tensor.parsers import load_parser, parser_folder
+from spinn_tensor.parsers import GIVEN, load_parser, parser_folder
+from spinn_tensor.tensor_files import CheckpointError
 
 if TYPE_CHECKING:
     from spinn_tensor.export.parity import ParityReport
@@ -89,7 +90,7 @@ def add_parser(subparsers: Any) -> None:
         "--parser",
         metavar="NAME|FOLDER",
         help="onnx formats and triton, models that take given trees: a SPINN that makes them for text, put into the "
-        "folder: packaged, or the folder of a checkpoint",
+        "folder: packaged, or the folder of a checkpoint; none = not that of the run, either",
     )
     parser.add_argument("--name", metavar="NAME", help="triton: name of the model (default: spinn)")
     parser.set_defaults(run=run)
@@ -140,10 +141,17 @@ def _parser(
         raise ConfigError(
             "--parser: is for the onnx formats and triton, of a model that takes given trees, and no --branching"
         )
-    if (name := args.parser or trained) is None:
+    if (name := args.parser or trained) in (None, GIVEN):
         _say("takes sentences with their trees; --parser packaged puts a parser beside it for those of text")
         return None
-    parser = load_parser(parser_folder(name), "cpu")
+    try:
+        parser = load_parser(parser_folder(name), "cpu")
+    except CheckpointError as error:
+        if args.parser is not None:
+            raise
+        raise ConfigError(
+            f"the parser that the model was trained with: {error}; --parser {GIVEN} leaves it out"
+        ) from None
     digest = parser.vocabulary.sha256
     return parser, describe(parser.model, "onnx", max_length=args.max_length or 0, vocabulary_sha256=digest)
 

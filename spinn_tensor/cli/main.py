@@ -37,6 +37,7 @@ from spinn_tensor.cli import (
 from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.archives import UNREADABLE
 from spinn_tensor.data_prep.errors import DataError, DataWarning, one_line
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.machine import ScoreError
@@ -168,7 +169,9 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
         return "; --field names another"
     if not isinstance(error, DataError) or error.line is None or not hasattr(args, "skip_bad"):
         return ""
-    in_its_place = getattr(args, "in_its_place", None)
+    is_end = isinstance(error.__cause__, UNREADABLE)  # of an archive: nobody knows how many lines it had
+    is_scored = getattr(args, "gold", None) is not None
+    in_its_place = None if is_end or is_scored else getattr(args, "in_its_place", None)
     keeps = "" if in_its_place is None else f"--on-error {in_its_place} keeps the place of such lines, "
     return f"; {keeps}--skip-bad leaves {'them' if keeps else 'such lines'} out"
 

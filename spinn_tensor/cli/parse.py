@@ -25,7 +25,7 @@ from spinn_tensor.cli.parse_lines import LineFile, Sentences, TreeParser
 from spinn_tensor.cli.parse_scores import score
 from spinn_tensor.cli.progress import counter_of
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.tree_output import FORMATS, Line, Parsed, written
+from spinn_tensor.cli.tree_output import FORMATS, Composed, Line, written
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     models = {} if args.branching else _models(args, device)
     limits = Limits(**given_limits(args))
     if args.gold is not None:
-        skip_bad, args.in_its_place = on_error(args) == "skip", None
+        skip_bad = on_error(args) == "skip"
         ways = {model.config.text.binarize for model in models.values()}
         binarize = args.binarize or (ways.pop() if len(ways) == 1 else DEFAULT_BINARIZE)
         score(args.gold, args.predicted, models, binarize, skip_bad, limits)
@@ -218,7 +218,7 @@ def _output(args: argparse.Namespace) -> AbstractContextManager[IO[str]]:
 
 def _write(
     file: IO[str],
-    blocks: Iterable[list[tuple[Line, list[Parsed]]]],
+    blocks: Iterable[list[tuple[Line, list[Composed]]]],
     args: argparse.Namespace,
     offsets_in: Callable[[str], Offsets],
 ) -> None:
@@ -226,13 +226,13 @@ def _write(
         file.write(svg(_few_trees(blocks)))
         return
     for block in blocks:
-        file.writelines(written(line, parsed, args.format or "binary", offsets_in) for line, parsed in block)
+        file.writelines(written(line, found, args.format or "binary", offsets_in) for line, found in block)
         file.flush()
 
 
-def _few_trees(blocks: Iterable[list[tuple[Line, list[Parsed]]]]) -> Iterator[Tree]:
+def _few_trees(blocks: Iterable[list[tuple[Line, list[Composed]]]]) -> Iterator[Tree]:
     """Yield all trees. Raises ConfigError where they are too many for a picture."""
-    trees = (sentence.tree for block in blocks for _, parsed in block for sentence in parsed)
+    trees = (parsed.tree for block in blocks for _, composed in block for _, parsed in composed)
     for n_trees, tree in enumerate(trees):
         if n_trees == MOST_DRAWN:
             raise ConfigError(f"--format svg: a picture of at most {MOST_DRAWN:,} trees")
@@ -246,6 +246,12 @@ def _check_usage(args: argparse.Namespace) -> None:
     if args.gold is not None and (args.tokens or args.format or args.output is not None):
         raise ConfigError(
             "--gold prints scores only: it goes without --tokens, --format, --draw and --output"
+        )
+    keeps_trees = args.branching == "none" and args.format in (None, "binary")
+    if args.binarize is not None and args.gold is None and not keeps_trees:
+        raise ConfigError(
+            "--binarize goes with --branching none, which writes the trees that are given as binary ones, or with "
+            "--gold: else other trees are made"
         )
     if args.notation is not None and (args.gold is not None or args.tokens):
         raise ConfigError(

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from spinn_tensor.cli.tree_output import Given, Line, Parsed
+import numpy as np
+
+from spinn_tensor.answers import Parsed
+from spinn_tensor.cli.sentences import trees_of
+from spinn_tensor.cli.tree_output import Composed, Given, Line
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep import files
 from spinn_tensor.data_prep.branching import with_branching
@@ -55,7 +59,8 @@ class Sentences:
         """Return the sentences of a record: their texts, or, where there are none or trees are kept, their trees."""
         names = self.names(record)
         if not names:
-            raise DataError("missing field, expected sentence1 and sentence2, or sentence")
+            expected = "sentence1 and sentence2, or sentence"
+            raise DataError(f"missing field, expected {expected}", there=tuple(record))
         return tuple(self._of_field(record, name) for name in names)
 
     def _of_field(self, record: dict[str, Any], name: str) -> Given:
@@ -65,7 +70,7 @@ class Sentences:
             read = self.reader.words if self.field is None else self.reader.read
             return self._given(read(text, place), text, place)
         if not any(field in record for field in (place, *sentence_fields(name))):
-            raise DataError("missing field", field=place)
+            raise DataError("missing field", field=place, there=tuple(record))
         if self.field is None:
             sentence, place = sentence_in(record, name, self.reader)
         else:
@@ -128,7 +133,11 @@ class LineFile:
     def _open(self) -> Iterator[Iterator[files.Line]]:
         unread = None if self._on_error == "raise" else self._unread
         with open_lines(
-            self._path, skipped=unread, limits=self._limits, takes_records=self._takes_records
+            self._path,
+            skipped=unread,
+            limits=self._limits,
+            takes_records=self._takes_records,
+            joins_trees=self._sentences.reader.notation != "text",
         ) as opened:
             self._has_records = opened.has_records
             if self._sentences.field is not None and not self._has_records:
@@ -172,29 +181,22 @@ class TreeParser:
         self.n_sentences = 0
         self._model, self._branching, self._advance = model, branching, advance
 
-    def __call__(self, lines: list[Line]) -> list[tuple[Line, list[Parsed]]]:
+    def __call__(self, lines: list[Line]) -> list[tuple[Line, list[Composed]]]:
         """Return the lines, each with its sentences under their trees."""
         given = [sentence for line in lines for sentence in line.sentences]
-        parsed = iter(self._parsed(given))
+        parsed = iter(zip(given, self._parsed([sentence.tree for sentence in given]), strict=True))
         self.n_sentences += len(given)
         return [(line, [next(parsed) for _ in line.sentences]) for line in lines]
 
-    def _parsed(self, given: list[Given]) -> list[Parsed]:
-        trees = [sentence.tree for sentence in given]
-        log_probabilities: list[float] | list[None] = [None] * len(given)
-        if self._model is not None:
-            columns = sentence_columns(trees, self._model.vocabulary)
-            own = predict_parses(self._model.model.encoder, columns, self._advance)
-            log_probabilities = own.log_probabilities.tolist()
-            transitions = own.transitions
-        elif self._branching == "none":
-            return list(map(Parsed, given, trees))
-        else:  # other random trees for every block
+    def _parsed(self, trees: list[Tree]) -> list[Parsed]:
+        if self._model is None and self._branching == "none":
+            return list(map(Parsed, trees))
+        if self._model is None:  # other random trees for every block
             columns = sentence_columns(trees, Vocabulary.build([]))
-            transitions = with_branching(columns, self._branching, self.n_sentences).transitions
-        bounds = node_offsets(columns).tolist()
-        made = [
-            Tree(tree.tokens, transitions[start:end])
-            for tree, start, end in zip(trees, bounds, bounds[1:], strict=False)
-        ]
-        return list(map(Parsed, given, made, log_probabilities))
+            return list(
+                map(Parsed, trees_of(trees, with_branching(columns, self._branching, self.n_sentences)))
+            )
+        columns = sentence_columns(trees, self._model.vocabulary)
+        own = predict_parses(self._model.model.encoder, columns, self._advance)
+        steps = np.split(own.step_log_probabilities, node_offsets(columns)[1:-1])
+        return list(map(Parsed, trees_of(trees, columns._replace(transitions=own.transitions)), steps))

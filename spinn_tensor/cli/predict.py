@@ -23,7 +23,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.predictions import label_and_probabilities, records_file
 from spinn_tensor.cli.progress import counter_of
-from spinn_tensor.cli.report import print_skipped
+from spinn_tensor.cli.report import UnknownWords, print_skipped
 from spinn_tensor.cli.sentences import (
     parse_argument,
     record_fields,
@@ -194,7 +194,7 @@ class _Lines(NamedTuple):
     example_mask: np.ndarray  # (m,) bool
 
     def probabilities(self, checkpoint: Checkpoint) -> list[list[float]]:
-        """Return those of the labels, (n, C)."""
+        """Return the probabilities of the labels, (n, C)."""
         return [] if self.corpus is None else predict_probabilities(checkpoint.model, self.corpus).tolist()
 
 
@@ -211,13 +211,15 @@ def _read(
         line_format: LineFormat = SentenceFormat(field, reader, names.sentence_id)
     else:
         known = LabelNames(list(checkpoint.config.model.labels))
-        fields = named_fields(PairFields(), args.fields or checkpoint.config.text.fields)
+        fields = named_fields(PairFields(), (*checkpoint.config.text.fields, *(args.fields or ())))
         line_format = PairFormat(known, fields, require_label=False, reader=reader)
     error, limits = on_error(args), Limits(**given_limits(args))
+    unknown = UnknownWords()
+    n_lines = sys.maxsize if made.branching == "random" else BLOCK  # which depend on all sentences before
     with open_examples(args.input, line_format, WordList(), skip_bad=error != "raise", limits=limits) as file:
         while True:
             file.words = words = WordList()  # of the block alone: memory does not grow with the file
-            if (block := file.block(BLOCK)) is None:
+            if (block := file.block(n_lines)) is None:
                 break
             skipped.update(block.skipped)
             if block.n_blank:
@@ -230,14 +232,16 @@ def _read(
                 if trees is not None:
                     sentences = trees.put(sentences, words.words, block.examples.text_mask)
                 sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
+                unknown.count(sentences)
                 corpus = block.examples._replace(sentences=sentences).corpus()
-                if made.branching is not None:  # other random trees for every block
-                    corpus = branched(corpus, made.branching, seed=block.first_line - 1)
+                if made.branching is not None:
+                    corpus = branched(corpus, made.branching)
             example_mask = np.isin(lines, block.examples.lines)
             yield _Lines(block.examples.names.to_pylist(), corpus, lines, example_mask)
         skipped.update(file.skipped)
     if trees is not None and trees.note is not None and made.parser is not None:
         print(f"spinn: {trees.note}", file=sys.stderr)
+    unknown.tell()
 
 
 def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:

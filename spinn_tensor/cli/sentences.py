@@ -23,7 +23,7 @@ from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader, Words, one_n
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.words import WordList
 from spinn_tensor.model.classifiers import Checkpoint
-from spinn_tensor.parsers import TreeSource, tree_source
+from spinn_tensor.parsers import GIVEN, TreeSource, tree_source
 
 
 def needs_parses(checkpoint: Checkpoint) -> bool:
@@ -32,9 +32,10 @@ def needs_parses(checkpoint: Checkpoint) -> bool:
 
 
 def record_fields(checkpoint: Checkpoint, given: Sequence[str] | None = None) -> SentenceFields:
-    """Return what records call a sentence and its name: as `given` says, or as those that the model was trained on."""
+    """Return what records call a sentence and its name: as those that the model was trained on, and as `given` says."""
     is_pair = checkpoint.config.model.task == "pair"
-    return named_fields(SentenceFields(), given or (() if is_pair else checkpoint.config.text.fields))
+    trained = () if is_pair else checkpoint.config.text.fields
+    return named_fields(SentenceFields(), (*trained, *(given or ())))
 
 
 def sentence_field(
@@ -59,6 +60,8 @@ def source_for(
     asked = args.parser or args.branching
     if asked in BRANCHINGS and parses and not are_scored:
         raise ConfigError(f"--branching {asked}: {args.checkpoint} composes by trees of its own")
+    if args.parser in (*BRANCHINGS, GIVEN):
+        raise ConfigError(f"--parser {args.parser}: is no parser; --branching {args.parser} is what there is")
     if args.parser is not None and (args.branching in BRANCHINGS or not are_looked_at):
         why = "it looks at no given tree" if not are_looked_at else "trees are made by --branching"
         raise ConfigError(f"--parser: has nothing to do for this model: {why}")

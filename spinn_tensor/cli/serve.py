@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 from spinn_tensor.cli.arguments import add_command
-from spinn_tensor.config import ConfigError
 from spinn_tensor.export.serve.settings import add_flags, as_arguments, given_settings
-
-NEEDED = ("starlette", "uvicorn", "httptools", "msgspec", "prometheus_client")
 
 DESCRIPTION = """\
 Serves a model over HTTP: text in; encodings, labels and trees out. FOLDER is an export of
@@ -52,8 +48,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Become the server: a process that has not loaded what the other commands need."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ConfigError(f"spinn serve needs {', '.join(missing)}: pip install 'spinn_tensor[serve,export]'")
     settings = given_settings(args)
     if settings.api_key is not None:  # which other users would see among the arguments
         os.environ["API_KEY"] = settings.api_key

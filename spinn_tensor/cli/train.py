@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from spinn_tensor.cli.arguments import (
+    CommandParser,
     add_command,
     add_device,
     add_settings,
@@ -133,7 +134,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_run_settings(parser: argparse.ArgumentParser, generated: str) -> None:
+def add_run_settings(parser: CommandParser, generated: str) -> None:
     """Add all settings of a run, in their groups; the corpus is made in `generated` where there are no files."""
     add_data(parser, generated)
     for section, title in GROUPS.items():
@@ -153,11 +154,12 @@ def add_run_settings(parser: argparse.ArgumentParser, generated: str) -> None:
 
 
 def add_data(
-    parser: argparse.ArgumentParser,
+    parser: CommandParser,
     generated: str,
     texts: Mapping[str, str] = MappingProxyType({}),  # of `add_settings`
 ) -> None:
     """Add the files, and what training makes of them; the corpus is made in `generated` where there are none."""
+    parser.of_stray_words = "; --train and --dev are given once for each file"
     of_generated = f"Where logic and listops have no files, the corpus is generated in {generated}."
     add_settings(parser.add_argument_group("data", of_generated), "data", texts=texts)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from spinn_tensor.answers import Parsed
 from spinn_tensor.cli.report import json_line
 from spinn_tensor.data_prep.penn import PennTree, format_penn
 from spinn_tensor.data_prep.tree_json import Offsets, tree_object
@@ -31,12 +32,7 @@ class Given(NamedTuple):
     text: str = ""  # that the tokens are of; "": they were given
 
 
-class Parsed(NamedTuple):
-    """Hold a sentence under its tree."""
-
-    given: Given
-    tree: Tree
-    log_probability: float | None = None  # of the tree, where a model chose it
+Composed = tuple[Given, Parsed]  # a sentence, and what became of it
 
 
 class Line(NamedTuple):
@@ -49,12 +45,12 @@ class Line(NamedTuple):
 
 def written(
     line: Line,
-    parsed: list[Parsed],  # its sentences
+    composed: list[Composed],  # its sentences
     form: str,  # one of EMPTY
     offsets_in: Callable[[str], Offsets],  # of the tokens of a text
 ) -> str:
     """Return the line of the output, with its end."""
-    values = [_value(sentence, form, offsets_in) for sentence in parsed]
+    values = [_value(*sentence, form, offsets_in) for sentence in composed]
     if line.record is not None:
         made = dict.fromkeys(line.fields) | dict(zip(line.fields, values, strict=False))
         return json_line({**line.record, **{f"{name}_{FIELDS[form]}": made[name] for name in made}})
@@ -63,19 +59,19 @@ def written(
     return json_line(values[0]) if form == "json" else values[0] + "\n"
 
 
-def _value(parsed: Parsed, form: str, offsets_in: Callable[[str], Offsets]) -> Any:
+def _value(given: Given, parsed: Parsed, form: str, offsets_in: Callable[[str], Offsets]) -> Any:
     if form == "penn":
-        return format_penn(penn_tree(parsed))
+        return format_penn(penn_tree(given, parsed))
     if form == "draw":
         return "\n".join([*drawn(parsed.tree), ""])
     if form == "json":
-        return tree_object(parsed.tree, parsed.given.text, offsets_in, parsed.log_probability)
+        return tree_object(parsed.tree, given.text, offsets_in, parsed.log_probability)
     return format_binary(parsed.tree)
 
 
-def penn_tree(parsed: Parsed) -> PennTree:
+def penn_tree(given: Given, parsed: Parsed) -> PennTree:
     """Return the tree with the tags that were given, and with the labels, too, where it is the one that was given."""
-    given = parsed.given.tree.penn
-    if given is not None and parsed.tree is parsed.given.tree:
-        return given
-    return PennTree.of_binary(parsed.tree, given)
+    penn = given.tree.penn
+    if penn is not None and parsed.tree is given.tree:
+        return penn
+    return PennTree.of_binary(parsed.tree, penn)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spinn_tensor.answers import Advance
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.corpora.formats import SentenceFormat
@@ -31,7 +32,6 @@ from spinn_tensor.model.encoder import SentenceEncoder
 
 BLOCK_LINES = 20_000  # that are in memory at a time, and sorted by length
 
-Advance = Callable[[int], object]  # told of the sentences just encoded
 Note = Callable[[str], object]  # told what there is to remark, once
 
 
@@ -40,6 +40,7 @@ class Reading(NamedTuple):
 
     reader: SentenceReader = TREES_ONLY
     trees: TextTrees | None = None
+    field: str | None = None  # of records: that with the sentence, where options name none
 
 
 TREES_GIVEN = Reading()  # text is refused
@@ -57,7 +58,7 @@ def encode_to_array(
 ) -> EncodedBlock:  # encodings (n, D) in the order of the lines
     """Return the encodings of a file, all in memory. Raises DataError naming the first bad line."""
     job = _Job(encoder, vocabulary, options, reading.trees, batch_tokens, advance)
-    with _open(source, options, reading.reader) as file:
+    with _open(source, options, reading) as file:
         encoded = job.encode(file, sys.maxsize)
     if encoded is None or len(encoded.encodings) == len(encoded.nan_lines):
         skipped = file.skipped if encoded is None else encoded.skipped
@@ -95,7 +96,7 @@ def encode_to_shards(
         return manifest
     n_there = output.count_whole()
     job = _Job(encoder, vocabulary, options, reading.trees, batch_tokens, advance)
-    with _open(source, options, reading.reader) as file:
+    with _open(source, options, reading) as file:
         for shard in count():
             if not part.has(shard) or output.is_whole(shard):
                 if not file.skip(options.shard_size):
@@ -118,8 +119,9 @@ def encode_to_shards(
 
 
 @contextmanager
-def _open(source: Path, options: EncodingOptions, reader: SentenceReader) -> Iterator[ExampleFile]:
-    line_format, skip_bad = SentenceFormat(options.field, reader), options.on_error != "raise"
+def _open(source: Path, options: EncodingOptions, reading: Reading) -> Iterator[ExampleFile]:
+    line_format = SentenceFormat(options.field or reading.field, reading.reader)
+    skip_bad = options.on_error != "raise"
     with open_examples(source, line_format, WordList(), skip_bad=skip_bad, limits=options.limits) as file:
         if options.field is not None and not file.has_records:
             reason = f"--field goes with a jsonl --input, or another of records; {source} is read as text"
@@ -174,7 +176,7 @@ class _Job(NamedTuple):
             columns = self.trees.put(columns, words, block.examples.text_mask)
         columns = renumber(columns, self.vocabulary.encode(words))
         if options.branching is not None:  # other random trees for every block, the same ones in every run
-            columns = with_branching(columns, options.branching, seed=block.first_line)
+            columns = with_branching(columns, options.branching, seed=block.first_line - 1)
         encodings = encode_columns(self.encoder, columns, dtype=options.dtype, batch_tokens=self.batch_tokens)
         without_row, nan_lines = block.left_out, block.left_out[:0]
         if options.on_error != "skip":

@@ -1,0 +1,113 @@
+"""Files as they lie on disk, plain or packed, as bytes; what is wrong with one is a `DataError` that names it."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.paths import StrPath, expanded
+
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it, which reads no .xz
+
+    class LZMAError(Exception):  # type: ignore[no-redef]
+        pass
+
+
+COMPRESSED = {
+    ".gz": "gzip",
+    ".bz2": "bz2",
+    ".xz": "lzma",
+}  # the module whose `open` unpacks a file of this ending
+UNREADABLE = (
+    EOFError,
+    OSError,
+    zlib.error,
+    zipfile.BadZipFile,
+    LZMAError,
+)  # what reading on in an archive raises
+
+
+def unpacked_name(path: StrPath) -> str:
+    """Give a file's name without the ending that says how it is compressed."""
+    name, suffix = os.path.splitext(os.fspath(path))
+    return name if suffix in COMPRESSED else os.fspath(path)
+
+
+def open_bytes(
+    path: StrPath,
+    choose: Callable[[Sequence[str]], str],  # of the names of the files in a .zip, one; may raise DataError
+) -> IO[bytes]:
+    """Open a file, plain, .gz, .bz2, .xz or in a .zip, whose bytes are unpacked as they are read.
+
+    Raises DataError for a missing file or folder, a folder, and an archive that is damaged or packed in another way
+    than deflated. What is wrong further on shows when it is read: as one of `UNREADABLE`.
+    """
+    path = expanded(path)
+    try:
+        suffix = path.suffix
+        if suffix in COMPRESSED:
+            return cast(IO[bytes], module_of(suffix).open(path))
+        if suffix != ".zip":
+            return open(path, "rb")
+        with zipfile.ZipFile(path) as archive:
+            member = choose([name for name in archive.namelist() if not name.endswith("/")])
+            if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataError(f"{member} is packed in another way than deflated")
+            # stays open after the archive, until it is closed itself; its own readline is slow with a limit
+            return io.BufferedReader(cast(Any, archive.open(member)))
+    except DataError as error:
+        raise error.at(path=path) from error.__cause__
+    except zipfile.BadZipFile as error:
+        raise DataError("truncated or not a .zip file", path=path) from error
+    except OSError as error:
+        raise DataError(unopened(path, error), path=path) from error
+    except (EOFError, RuntimeError, ValueError) as error:  # of a .zip that is odd, damaged or encrypted
+        raise DataError(f"cannot be read: {error}", path=path) from error
+
+
+def module_of(suffix: str) -> Any:
+    """Import the module that unpacks files of this ending. Raises DataError where Python was built without it."""
+    try:
+        return importlib.import_module(COMPRESSED[suffix])
+    except ImportError as error:
+        raise DataError(
+            f"this Python was built without {COMPRESSED[suffix]}, which {suffix} needs"
+        ) from error
+
+
+def only_member(member: str | None, names: Sequence[str]) -> str:
+    """Return the file of a .zip that is named, or the only one. Raises DataError."""
+    if member is None:
+        own = [name for name in names if not name.startswith("__MACOSX/")]
+        member = own[0] if len(own) == 1 else None
+    if member is None or member not in names:
+        wanted = "say which file of it to read" if member is None else f"no {member} in it"
+        raise DataError(f"{wanted}; it holds {', '.join(names[:8])}")
+    return member
+
+
+def unreadable(error: Exception) -> str:
+    """Say in a line what is wrong with a file that cannot be unpacked further; the error is one of `UNREADABLE`."""
+    if isinstance(error, EOFError):
+        return "truncated: the compressed data end early"
+    return f"cannot be read: {error}"
+
+
+def unopened(path: StrPath, error: Exception) -> str:
+    """Say why a file cannot be opened."""
+    folder = Path(path).parent
+    if isinstance(error, FileNotFoundError):
+        return "no such file" if folder.is_dir() else f"no such folder: {folder}"
+    if isinstance(error, IsADirectoryError):
+        hint = "; name those in it" if any(Path(path).glob("*.parquet")) else ""
+        return f"a folder, expected a file{hint}"
+    return (isinstance(error, OSError) and error.strerror) or str(error)
