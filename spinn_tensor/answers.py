@@ -42,11 +42,19 @@ class Prediction(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """Hold a sentence under the tree that a model composes it by."""
+    """Hold a sentence under the tree that a model composes it by.
+
+    Args:
+        tree: with the sentence's words.
+        step_log_probabilities: (2N-1,) float64, of its transitions, each among those possible; None: the model did not
+            choose them, or is an export of an earlier version, which does not tell.
+
+    >>> pipeline = Pipeline.from_pretrained(folder / "sentences")
+    >>> pipeline.parses(["the dog barks"])[0].tree.tokens
+    ('the', 'dog', 'barks')
+    """
 
     tree: Tree
-    # (2N-1,) float64, of its transitions, each among those possible; None: the model did not choose them, or was
-    # exported by an earlier version, which does not tell
     step_log_probabilities: np.ndarray | None = None
 
     @property

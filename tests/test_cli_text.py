@@ -111,6 +111,18 @@ def test_files_of_text_for_a_model_that_parses_for_itself(
         assert np.load(target).shape == (2, 8)
 
 
+def test_a_parser_that_is_not_there_scores_nothing(spinn_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Of a prepared corpus, too, which has trees already."""
+    data, store = str(write_pairs(tmp_path / "pairs.jsonl", 8, seed=8)), str(tmp_path / "store")
+    files = ["--train", data, "--dev", data]
+    assert main(["prepare", "--corpus", "snli", *files, "--parser", "packaged", "--output", store]) == 0
+    assert main(["evaluate", str(spinn_run), "--data", store, "--parser", "packaged"]) == 0
+    for source in (store, data):
+        capsys.readouterr()
+        assert main(["evaluate", str(spinn_run), "--data", source, "--parser", str(tmp_path / "none")]) == 1
+        assert f"{tmp_path / 'none'}: no such checkpoint folder" in capsys.readouterr().err
+
+
 def test_branching_is_refused_where_it_would_do_nothing(
     spinn_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -220,10 +220,8 @@ def test_what_is_left_out_is_told_of_each_file_by_itself(
         with pytest.raises(DataError) as caught:
             list(read_examples(tmp_path / name, even, skip_bad=True, skipped=skipped))
         n = content.count("\n")
-        assert (
-            str(caught.value)
-            == f"{tmp_path / name}: no examples ({n} line{'s' * (n > 1)} skipped: {n} x number: odd)"
-        )
+        lines = "line" if n == 1 else "lines"
+        assert str(caught.value) == f"{tmp_path / name}: no examples ({n} {lines} skipped: {n} x number: odd)"
     assert str(skipped) == "7 lines skipped, 2 in a, 1 in b, 2 in c, 2 in 2 other files: 7 x number: odd"
     total = Skipped()
     total.update(skipped)
