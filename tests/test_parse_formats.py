@@ -162,7 +162,10 @@ def test_trees_that_are_given_are_written_as_they_are(binarize: str, tmp_path: P
     lines, err = spinn(capsys, *command)
     assert lines == [expected[binarize], "( I see )"]
     assert not err
-    lines, _ = spinn(capsys, *command, "--format", "penn")
+    for options in (["--format", "penn"], ["--branching", "left"]):
+        assert main([str(word) for word in ["parse", *command, *options]]) == 1
+        assert_one_error(capsys, "--binarize goes with --branching none")
+    lines, _ = spinn(capsys, "--branching", "none", "--input", source, "--format", "penn")
     assert lines == [
         "( (S (NP-SBJ-1 (DT The) (NN dog)) (VP (VBZ barks) (ADVP (RB loudly))) (. .)))",
         "(S (NP (PRP I)) (VP (VBP see)))",

@@ -247,11 +247,11 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError(
             "--gold prints scores only: it goes without --tokens, --format, --draw and --output"
         )
-    keeps_trees = args.branching == "none" and args.format in (None, "binary")
+    keeps_trees = args.branching == "none" and args.format != "penn"
     if args.binarize is not None and args.gold is None and not keeps_trees:
         raise ConfigError(
-            "--binarize goes with --branching none, which writes the trees that are given as binary ones, or with "
-            "--gold: else other trees are made"
+            "--binarize goes with --branching none, which makes the trees that are given binary (of --format penn they "
+            "stay as they are), or with --gold"
         )
     if args.notation is not None and (args.gold is not None or args.tokens):
         raise ConfigError(
