@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
 import torch
 
+from spinn_tensor.bundles import OnHost, flatten, map_tensors
 from spinn_tensor.training import capture
 from tests.compiled_steps import COMPILED, corpora, corpus_of, train_step
 
@@ -51,6 +53,82 @@ def test_a_recording_is_of_its_thread_alone(seen: list[str]) -> None:
     capture._record(run, "pool")
     expected = ["capture of pool, errors thread_local", "run", "captured"]
     assert seen == ["run"] * capture.N_WARM_UP + expected
+
+
+class Part(NamedTuple):
+    """Tensors of several types and sizes, one without an element."""
+
+    index: torch.Tensor
+    mask: torch.Tensor
+    offsets: OnHost
+    nothing: torch.Tensor
+    weight: torch.Tensor
+
+
+def part(seed: int) -> Part:
+    generator = torch.Generator().manual_seed(seed)
+    return Part(
+        torch.randint(9, (5,), generator=generator),
+        torch.rand(3, generator=generator) < 0.5,
+        OnHost(torch.arange(3)),
+        torch.empty(0, 2),
+        torch.rand(2, 3, generator=generator),
+    )
+
+
+def assert_equal(got: object, expected: object) -> None:
+    for ours, theirs in zip(flatten(got), flatten(expected), strict=True):
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+        assert torch.equal(ours, theirs)
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """What was copied."""
+    copied: list[torch.Tensor] = []
+    copy = torch.Tensor.copy_
+
+    def watched(tensor, source, non_blocking=False):
+        copied.append(source)
+        return copy(tensor, source, non_blocking)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", watched)
+    return copied
+
+
+def test_a_packed_bundle_is_replayed_after_one_copy(copies: list[torch.Tensor]) -> None:
+    """Beside it what comes from elsewhere, as a step's counts do; bundles of many buffers are copied one by one."""
+    seen: list[Any] = []
+
+    def step(inputs: Any) -> torch.Tensor:
+        seen.append(map_tensors(inputs, torch.Tensor.clone))
+        return torch.zeros(())
+
+    steps = capture.CapturedSteps(step, lambda: [], torch.device("cpu"))
+    total = torch.tensor(7.0)
+    bundles = [(part(seed), total + seed) for seed in range(3)]
+    for bundle, n_copies in zip(bundles, (2, 2, 5), strict=True):
+        sent = (capture.packed(bundle[0]), bundle[1]) if n_copies == 2 else bundle
+        steps.record(sent)
+        copies.clear()
+        steps(sent)
+        assert len(copies) == n_copies
+        assert_equal(seen[-1], bundle)
+    assert steps.n_recordings == 1
+
+
+def test_packing_is_done_once(copies: list[torch.Tensor]) -> None:
+    bundle = part(1)
+    once = capture.packed(bundle)
+    assert_equal(once, bundle)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in flatten(once, host=False)}) == 1
+    assert all(tensor.data_ptr() % 16 == 0 for tensor in flatten(once, host=False))  # as vectors are loaded
+    copies.clear()
+    assert capture.packed(once) is once
+    assert not copies
+    shifted = once._replace(index=once.index[1:])  # of the same buffer, but not as it lies there
+    assert_equal(capture.packed(shifted), shifted)
+    assert len(copies) == 4
 
 
 def test_the_largest_shape_is_recorded_first() -> None:
