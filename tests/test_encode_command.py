@@ -22,8 +22,6 @@ from spinn_tensor.encoding import read_shards, shards
 from tests.closeness import FLOAT16, assert_close
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
-pytestmark = pytest.mark.numerical
-
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
@@ -194,6 +192,7 @@ def test_standard_input(pair_run: Path, tmp_path: Path, capsys: Capture) -> None
     assert "(standard input, which cannot be read again); --overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_torchrun(pair_run: Path, tmp_path: Path) -> None:
     """Two processes, one of which dies of a bad line: the job ends with its cause; mended, it is done."""
     source, folder = tmp_path / "in.txt", tmp_path / "out"

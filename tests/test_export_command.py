@@ -32,8 +32,6 @@ from spinn_tensor.export.artefact import ARTEFACTS
 from spinn_tensor.export.parity import random_cases
 from spinn_tensor.export.predictor import OnnxPredictor
 
-pytestmark = pytest.mark.numerical
-
 Capture = pytest.CaptureFixture[str]
 FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "pt2": "model.pt2", "aoti": "model.aoti.pt2"}
 

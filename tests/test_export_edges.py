@@ -14,8 +14,6 @@ from spinn_tensor.export.parity import compare, random_cases, require
 from spinn_tensor.export.programs import program
 from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
 
-pytestmark = pytest.mark.numerical
-
 
 def smallest_model(task: str, kind: str, leaf_encoder: str = "projection", layers: int = 0, dim: int = 1):
     """Every size is `dim`, and the vocabulary is padding and an unknown word."""

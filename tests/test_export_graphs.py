@@ -16,8 +16,6 @@ from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.contract import Artefact, ArtefactContract
 from tests.tiny_models import tiny_model
 
-pytestmark = pytest.mark.numerical
-
 # task, kind, tables, leaf encoder, leaves folded
 GRAPHS = [
     ("pair", "spinn", "own", "projection", False),

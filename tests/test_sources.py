@@ -125,6 +125,7 @@ def test_one_file_of_several_may_have_no_example(tmp_path: Path) -> None:
         sizes(DataConfig(corpus="snli", train=(str(empty), str(empty)), dev=(str(full),)))
 
 
+@pytest.mark.filterwarnings("ignore:.* labels have one example:")
 @pytest.mark.parametrize("names", [("question", "sentence"), ("sentence", "text")])
 def test_integers_and_names_of_other_corpora(tmp_path: Path, names: tuple[str, str]) -> None:
     """As QNLI has them, and as HF's datasets say that there is no label."""
@@ -217,7 +218,7 @@ def test_files_of_one_s_own_need_no_line_of_python(
     predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(predictions) == 40
     assert {prediction["label"] for prediction in predictions} <= {"yes", "no", "perhaps"}
-    assert all(prediction["pairID"].startswith("p") for prediction in predictions)
+    assert all(prediction["id"].startswith("p") for prediction in predictions)
     named = [
         *train,
         "--labels",
@@ -234,6 +235,7 @@ def test_files_of_one_s_own_need_no_line_of_python(
     assert " gold label   yes   no   perhaps " in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.* labels have one example:")
 def test_a_label_that_training_does_not_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, dev = (write_own_pairs(tmp_path / f"{name}.jsonl", 10, seed) for seed, name in enumerate("ab"))
     lines = dev.read_text(encoding="utf-8").splitlines()
@@ -243,7 +245,7 @@ def test_a_label_that_training_does_not_have(tmp_path: Path, capsys: pytest.Capt
     arguments = ["train", "--corpus", "pairs", "--train", str(train), "--dev", str(dev), *fields]
     assert main([*arguments, "--output", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err
-    assert f"{dev}:4: verdict: got 'sure', expected one of no, perhaps, yes or -" in error
+    assert f"{dev}:4: verdict: got 'sure', expected one of 'no', 'perhaps', 'yes' or '-'" in error
     assert not (tmp_path / "run").exists()
 
 
