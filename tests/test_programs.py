@@ -22,7 +22,6 @@ from tests.artefacts import SAID, assert_equal, run_alone
 from tests.contract import Artefact, ArtefactContract
 from tests.tiny_models import exports_lanes, tiny_model
 
-
 ROOT = Path(__file__).resolve().parents[1]
 
 # task, kind, tables, leaf encoder, leaves folded
