@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spinn_tensor.machine.reference import walk_any
 from spinn_tensor.model.cells import TreeLSTM
 
 
@@ -52,25 +53,8 @@ def recursion(
     batch: Sequence[np.ndarray],  # transitions of each sentence
 ) -> tuple[Tensor, Tensor]:  # (M, output_dim), (M, K) or nothing
     """Return the encoding of every node, and what the tracker said before each transition."""
-    pushed, said = [], []
-    words = list(leaves.unbind())[::-1]
-    null = torch.zeros_like(leaves[0])
-    for transitions in batch:
-        n_words = (len(transitions) + 1) // 2
-        buffer = [words.pop() for _ in range(n_words)][::-1]
-        stack: list[Tensor] = []
-        state = None if tracker is None else leaves.new_zeros(tracker.state_dim)
-        for transition in transitions:
-            seen: tuple[Tensor, ...] = ()
-            if tracker is not None:
-                read = buffer[-1:] or [null], stack[-1:] or [null], stack[-2:-1] or [null], [state]
-                state = tracker(*(torch.stack(rows) for rows in read))[0]
-                seen = (state[: getattr(tracker, "output_dim", None)].unsqueeze(0),)
-                said.append(seen[0][0])
-            if transition == 0:
-                stack.append(buffer.pop())
-            else:
-                right, left = stack.pop(), stack.pop()
-                stack.append(cell(left.unsqueeze(0), right.unsqueeze(0), *seen)[0])
-            pushed.append(stack[-1][: getattr(cell, "output_dim", None)])
-    return torch.stack(pushed), torch.stack(said) if said else leaves.new_zeros(0)
+    lengths = [(len(transitions) + 1) // 2 for transitions in batch]
+    walks = [walk_any(cell, tracker, *one) for one in zip(leaves.split(lengths), batch, strict=True)]
+    pushed = torch.stack([state for states, _ in walks for state in states])
+    said = [output for _, outputs in walks for output in outputs]
+    return pushed[:, : getattr(cell, "output_dim", None)], torch.stack(said) if said else leaves.new_zeros(0)

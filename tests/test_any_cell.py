@@ -159,6 +159,21 @@ def test_own_transitions_of_a_cell_and_a_tracker_of_ones_own(sampled: bool, save
     assert torch.equal(parse.transitions[free].bool(), score[free] > 0)
 
 
+def test_several_parses_of_a_sentence_share_its_leaves() -> None:
+    """Without noise they are one parse, and the gradients of two are twice those of one."""
+    torch.manual_seed(0)
+    batch, machine = some_trees(), StackMachine(OddCell(4), RunningMean(5), TransitionHead(4)).double()
+    leaves, n_words = leaves_of(batch, 5), flatten(batch)[1]
+    once, twice = (machine(leaves, to_torch(own_tables(n_words, n_samples=n))) for n in (1, 2))
+    assert twice.shape == (2 * len(batch), 3)
+    totals = [output.sin().sum() for output in (once, twice)]
+    torch.testing.assert_close(totals[1], 2 * totals[0])
+    inputs = [leaves, *machine.compose.parameters()]
+    single, double = (torch.autograd.grad(total, inputs) for total in totals)
+    for one, two in zip(single, double, strict=True):
+        assert relative_error(two, 2 * one) < 1e-10
+
+
 def test_given_transitions_are_scored() -> None:
     batch, machine = some_trees(), StackMachine(GRC(4, 3), Tracker(4, 3), TransitionHead(3)).double()
     leaves, tables = leaves_of(batch, 4), TABLES["given"](batch)

@@ -44,6 +44,7 @@ QUICK = {
     "encoders": (["--no-memory"], "| 8 | 4 | 8 sorted | – |"),
     "sharing": ([], "| 8 | random | 8 sorted |"),
     "own": ([], "| H | batch | supervised |"),
+    "cells": (["--no-memory"], "| – | 8 sorted |"),
     "compiled": (["--kinds", "spinn-pi-nt"], "| spinn-pi-nt |"),
     "bulk": (["--sentences", "random"], "| file to shards | spinn encode |"),
     "vectors": ([], "| word2vec binary |"),

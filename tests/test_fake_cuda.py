@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from spinn_tensor import ForestTables, LaneTables, OwnTables
+from spinn_tensor import GRC, ForestTables, LaneTables, OwnTables, StackMachine, Tracker, TransitionHead
 from spinn_tensor.bundles import bundle_of, flatten, map_tensors
 from spinn_tensor.machine import executors, operators
+from spinn_tensor.machine.any_cell_operators import any_cell
+from spinn_tensor.machine.executors import in_time
 from tests.fake_cuda import CUDA, fake_cuda, on_fake_cuda
 from tests.machines import (
     TABLES,
@@ -27,6 +30,7 @@ from tests.machines import (
     random_weights,
     run_tables,
 )
+from tests.machines import flatten as lengths_of
 
 BATCH = [random_transitions(np.random.default_rng(3), n) for n in (1, 5, 9, 4, 7, 2)]
 HIDDEN = 8
@@ -72,7 +76,7 @@ def on_device(call: Call, tracked: bool) -> list[Any]:
         if name == "tables" and kind is OwnTables:
             moved.append(flatten(map_tensors(bundle_of(OwnTables, value), on_fake_cuda)))
         elif name == "tables":
-            moved.append(flatten(map_tensors(operators._tables(kind, value), on_fake_cuda)))
+            moved.append(flatten(map_tensors(operators.tables_of(kind, value), on_fake_cuda)))
         elif isinstance(value, Tensor | list):
             moved.append(map_tensors(value, on_fake_cuda))
         else:
@@ -103,6 +107,27 @@ def test_the_operators_stay_on_the_device(name, tracked, dtype) -> None:
             of_body, of_kernel = call.operator._init_fn(*arguments), call.operator(*arguments)
             assert described(of_body) == described(of_kernel)
             assert {one.device for one in flatten(of_body)} <= {CUDA, torch.device("cpu")}
+
+
+@every_machine
+def test_any_cell_stays_on_the_device(name, tracked) -> None:
+    """Forward; what autograd does of the backward a torch without CUDA cannot be asked."""
+    modules = [GRC(HIDDEN, TRACKER), Tracker(HIDDEN, TRACKER), TransitionHead(TRACKER)]
+    machine = StackMachine(*modules) if tracked else StackMachine(GRC(HIDDEN))
+    tables = TABLES[name](BATCH)
+    if isinstance(tables, LaneTables) and not tracked:
+        tables = in_time(tables)
+    kind = {OwnTables: "own", LaneTables: "lanes", ForestTables: "forest"}[type(tables)]
+    n_words = int(lengths_of(BATCH)[1].sum())
+    weights = [weight for name, weight in machine.named_parameters() if not name.startswith("transition.")]
+    chosen = [torch.zeros(2, TRACKER), torch.zeros(2), torch.zeros(2 * n_words - len(BATCH))]
+    with fake_cuda():
+        given = torch.zeros(n_words, HIDDEN), weights, tables, chosen if kind == "own" else []
+        arguments = *map(partial(map_tensors, function=on_fake_cuda), given), machine._name, kind, False, None
+        arguments = [flatten(value) if isinstance(value, tuple) else value for value in arguments]
+        of_body, of_kernel = any_cell._init_fn(*arguments), any_cell(*arguments)
+        assert described(of_body) == described(of_kernel)
+        assert {one.device for one in flatten(of_body)} <= {CUDA, torch.device("cpu")}
 
 
 def test_what_mixes_devices_or_reads_raises() -> None:

@@ -215,7 +215,8 @@ def _(
 @contextmanager
 def _drawing_nothing(leaves: Tensor, save: bool) -> Iterator[None]:
     """Raise RuntimeError where the modules drew random numbers."""
-    on_gpu = leaves.device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+    on_gpu = leaves.device.type == "cuda" and torch.cuda.is_available()
+    on_gpu = on_gpu and not torch.cuda.is_current_stream_capturing()
     states = [torch.get_rng_state, *([torch.cuda.get_rng_state] if on_gpu else [])] if save else []
     before = [state() for state in states]
     yield

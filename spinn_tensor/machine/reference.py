@@ -23,10 +23,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spinn_tensor.bundles import ComposeWeights, TrackerWeights
 from spinn_tensor.data_prep.trees import SHIFT
+from spinn_tensor.machine.any_cell import tracker_dims
 
 Transitions = Tensor | np.ndarray | Sequence[int]  # (2N - 1,) of SHIFT and REDUCE, no padding
 
@@ -141,3 +142,32 @@ def _walk_trees(
     lengths = [(len(codes) + 1) // 2 for codes in transitions]
     for words, codes in zip(leaves.split(lengths), transitions, strict=True):
         yield walk_tree(words, codes, compose_weights, tracker_weights)
+
+
+def walk_any(
+    cell: nn.Module,
+    tracker: nn.Module | None,
+    leaves: Tensor,  # (N, S) states of the words
+    transitions: Transitions,
+) -> tuple[list[Tensor], list[Tensor]]:  # 2N - 1 states of (S,), the root's last; as many (K,), or none
+    """Return what `walk_tree` does, of any cell and tracker: modules of one step, see `spinn_tensor.model.cells`."""
+    null = leaves.new_zeros(1, leaves.shape[1])
+    buffer = list(leaves.split(1))[::-1]
+    stack: list[Tensor] = []
+    pushed: list[Tensor] = []
+    tracked: list[Tensor] = []
+    state = None if tracker is None else leaves.new_zeros(1, tracker_dims(tracker)[0])
+    for transition in [int(code) for code in transitions]:
+        seen: list[Tensor] = []
+        if tracker is not None:
+            stack1, stack2 = (stack[-1] if stack else null), (stack[-2] if len(stack) > 1 else null)
+            state = tracker(buffer[-1] if buffer else null, stack1, stack2, state)
+            seen = [state[:, : tracker_dims(tracker)[1]]]
+            tracked.append(seen[0][0])
+        if transition == SHIFT:
+            stack.append(buffer.pop())
+        else:
+            right, left = stack.pop(), stack.pop()
+            stack.append(cell(left, right, *seen))
+        pushed.append(stack[-1][0])
+    return pushed, tracked
