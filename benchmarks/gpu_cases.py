@@ -28,7 +28,7 @@ from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
 from spinn_tensor.fixed_shapes import Shape, fixed_batch
-from spinn_tensor.training.capture import CapturedSteps
+from spinn_tensor.training.capture import CapturedSteps, packed
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.methods import Classify
 from spinn_tensor.training.objective import Totals, count_rows
@@ -321,7 +321,7 @@ class Batches(Dataset):
         """Make the batch, and return it with the counts of its rows."""
         columns = select(self.columns, self.rows[number])
         batch = fixed_batch(columns, self.table_kind, self.shapes) or make_batch(columns, self.table_kind)
-        return batch, self.counts[self.rows[number]]
+        return packed(batch), self.counts[self.rows[number]]
 
 
 def run_epoch(
@@ -363,7 +363,6 @@ def _train(
         batches,
         batch_size=None,
         num_workers=n_workers,
-        pin_memory=on_cuda,
         multiprocessing_context="fork" if n_workers else None,
     )
     if on_cuda:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,10 @@ import pytest
 import torch
 
 from spinn_tensor.data_prep.batching import epoch_batches, shares
+from spinn_tensor.training import feeding
+from spinn_tensor.training.capture import packed
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
-from spinn_tensor.training.feeding import Feed, made_ahead
+from spinn_tensor.training.feeding import Feed, made_ahead, made_by_processes
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
 from tests import tiny_training
@@ -47,6 +53,72 @@ def test_so_many_are_made_ahead_and_no_more() -> None:
     assert "feeding" not in " ".join(thread.name for thread in threading.enumerate())
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes are forked here, which all must have ended when the test does."""
+    with warnings.catch_warnings():
+        # of Python 3.12 and newer: the threads that there are hold no lock that these processes would need
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # where cores are few
+        yield
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.usefixtures("forked")
+def test_processes_make_them_in_order() -> None:
+    """Whose random numbers are not the program's."""
+    state = torch.get_rng_state()
+    made = list(made_by_processes(lambda n: (n * n, os.getpid()), range(20), 2, 3))
+    assert [square for square, _ in made] == [n * n for n in range(20)]
+    assert len({process for _, process in made}) == 3
+    assert os.getpid() not in {process for _, process in made}
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.usefixtures("forked")
+def test_what_processes_send_stays_in_one_buffer() -> None:
+    def make(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return packed((torch.full((3,), n), torch.full((2,), n / 2)))
+
+    for n, bundle in enumerate(made_by_processes(make, range(4), 2, 2)):
+        assert packed(bundle) is bundle
+        assert (bundle[0].tolist(), bundle[1].tolist()) == ([n] * 3, [n / 2] * 2)
+
+
+@pytest.mark.usefixtures("forked")
+def test_an_error_of_a_process_comes_in_its_turn() -> None:
+    numbers = made_by_processes(lambda n: 1 // (3 - n), range(20), 1, 2)
+    assert [next(numbers) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(numbers)
+
+
+@pytest.mark.usefixtures("forked")
+def test_closing_ends_the_processes() -> None:
+    numbers = made_by_processes(lambda n: n, range(1_000), 1, 2)
+    assert next(numbers) == 0
+    assert len(multiprocessing.active_children()) == 2
+    numbers.close()
+
+
+@pytest.mark.parametrize(
+    "device, n_ahead, n_ranks, expected",
+    [
+        ("cuda", 2, 1, 4),
+        ("cuda", 2, 4, 3),
+        ("cuda", 2, 16, 0),
+        ("cuda", 0, 1, 0),
+        ("cpu", 2, 1, 0),
+    ],
+)
+def test_processes_feed_gpus_where_there_are_cores(
+    device: str, n_ahead: int, n_ranks: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(n_ranks))
+    assert feeding.n_processes(device, n_ahead) == expected
+
+
 @pytest.mark.parametrize("n_ahead", [0, 2])
 def test_an_error_comes_in_its_turn(n_ahead: int) -> None:
     numbers = made_ahead(lambda n: 1 // (3 - n), range(20), n_ahead)
@@ -56,13 +128,17 @@ def test_an_error_comes_in_its_turn(n_ahead: int) -> None:
 
 
 def trainer_of(
-    tmp_path: Path, ranks: Ranks = ALONE, observer: Observer | None = None, **training: object
+    tmp_path: Path,
+    ranks: Ranks = ALONE,
+    observer: Observer | None = None,
+    kind: str = "spinn-pi-nt",
+    **training: object,
 ) -> Trainer:
     (tmp_path / "run").mkdir(parents=True, exist_ok=True)
     vocabulary, corpus = pairs(tmp_path, 90)
     torch.manual_seed(0)
-    task = Task(pair_model("spinn-pi-nt", vocabulary), vocabulary, corpus, corpus)
-    return Trainer(task, settings(**training), tmp_path / "run", observer, ranks)
+    task = Task(pair_model(kind, vocabulary), vocabulary, corpus, corpus)
+    return Trainer(task, settings(kind, **training), tmp_path / "run", observer, ranks)
 
 
 def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +159,22 @@ def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest
         weights.append(torch.cat([p.detach().flatten() for p in trainer.task.model.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("kind", ["spinn-pi-nt", "spinn"])
+def test_fed_by_processes_the_weights_are_the_same(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, over two epochs."""
+    monkeypatch.setitem(tiny_training.ENCODER, "embedding_dropout", 0.3)
+    weights = []
+    for n in (0, 2):
+        monkeypatch.setattr(feeding, "n_processes", lambda *_, n=n: n)
+        trainer = trainer_of(tmp_path / str(n), kind=kind, epochs=2, batch_size=16)
+        trainer.fit()
+        weights.append(torch.cat([p.detach().flatten() for p in trainer.task.model.parameters()]))
+    assert torch.equal(weights[0], weights[1])
 
 
 @pytest.mark.parametrize("batch_tokens", [0, 150])

@@ -51,7 +51,9 @@ class TrainingConfig(Settings):
         "batches; 0 = by --batch-size",
         NOT_NEGATIVE,
     )
-    prefetch: int = setting(2, "batches that a thread makes ahead; 0 = none", NOT_NEGATIVE)
+    prefetch: int = setting(
+        2, "batches made ahead, by a thread, or on CUDA by each of up to 4 processes; 0 = none", NOT_NEGATIVE
+    )
     accumulate: int = setting(
         1, "parts that each process computes its share of a step in, to save memory", AT_LEAST_1
     )

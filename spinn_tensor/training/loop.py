@@ -39,7 +39,7 @@ from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalPoll
 from spinn_tensor.training.evaluate import Evaluation, evaluate
-from spinn_tensor.training.feeding import Feed, made_ahead
+from spinn_tensor.training.feeding import Feed, feeds_of
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.metrics_log import MetricsLog
 from spinn_tensor.training.objective import Totals, count_rows
@@ -191,7 +191,8 @@ class Trainer:
         progress, config = self.progress, self.config
         batches = self.batches(progress.epoch)
         rest = batches[progress.batch :]
-        with closing(made_ahead(self.feed, enumerate(rest, progress.step), config.prefetch)) as feeds:
+        feeds = feeds_of(self.feed, enumerate(rest, progress.step), self.step, config.prefetch)
+        with closing(feeds):
             self._run_batches(feeds, len(batches))
         if progress.batch < len(batches):
             return
@@ -248,13 +249,13 @@ class Trainer:
         return parts or [rows[:1]], bool(parts)
 
     def feed(self, numbered: tuple[int, np.ndarray]) -> Feed:
-        """Make what this rank's step on these rows runs on; a thread may do it, any time before."""
+        """Make what this rank's step on these rows runs on; a thread or a process may do it, any time before."""
         step, rows = numbered
         parts, counts = self._parts(rows)
         with Phase("data"):
             corpora = [select(self.task.train, part) for part in parts]
         with Phase("tables"):
-            batches = [self.step.pin(self.method.collate(corpus, step)) for corpus in corpora]
+            batches = [self.method.collate(corpus, step) for corpus in corpora]
         return Feed(rows, batches, counts)
 
     def _train_step(self, feed: Feed) -> None:
