@@ -1,8 +1,8 @@
 r"""Records in delimited text, csv and tsv: a header that names the fields, and a row a record.
 
     .csv    Python's `csv`, strictly: cells in quotes may hold the delimiter, line ends and doubled quotes. The
-            delimiter is the one of , ; and the tab that the header has most of; if blanks follow each of the header's,
-            those of the rows do not belong to the cells.
+            delimiter is the one of , ; and the tab that the header has most of, or what Excel's first line `sep=;` says.
+            If blanks follow each of the header's, those of the rows do not belong to the cells.
     .tsv    cells end at tabs, and a quote is a character like any other, as in GLUE's files. Quotes are taken off where
             `csv` would have written them: in every row if the header's names are in quotes, else in a row that `csv`
             makes again, exactly, of what it reads there.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -28,6 +29,7 @@ from spinn_tensor.data_prep.penn import Continued
 
 DELIMITERS = (",", ";", "\t")
 N_NAMES = 8  # of fields that an error names
+_EXCEL = re.compile(r"sep=([,;\t|])\r?\n")
 MISSING = {"NaN", "nan", "<NA>"}
 
 Bad = Callable[
@@ -40,9 +42,13 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
     first = next(lines)
     counts = Counter(first)
     delimiter = max(DELIMITERS, key=lambda mark: counts[mark])
+    n_before = 0  # lines before the header
+    if of_excel := _EXCEL.fullmatch(first):
+        yield Continued("\n")
+        first, delimiter, n_before = next(lines, ""), of_excel[1], 1
     # a global setting, which is only ever made wider: by default a cell may have 131,072 characters
     csv.field_size_limit(max(csv.field_size_limit(), min(limits.max_line_bytes, 2**31 - 1)))
-    feed = _Feed(first, lines, limits)
+    feed = _Feed(first, lines, limits, n_before)
     others = first.split(delimiter)[1:]
     blanks = bool(others) and all(name.startswith(" ") for name in others)  # before a quote, too
     reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=blanks)
@@ -74,8 +80,8 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
 class _Feed:
     """Give the lines of a file and count them; a row that goes on for too long is an error."""
 
-    def __init__(self, first: str, rest: Iterator[str], limits: Limits) -> None:
-        self.n_lines = self.n_characters = 0  # given, of the file and of the row
+    def __init__(self, first: str, rest: Iterator[str], limits: Limits, n_before: int) -> None:
+        self.n_lines, self.n_characters = n_before, 0  # given, of the file and of the row
         self._first: str | None = first
         self.last = ""
         self._rest, self._limits = rest, limits

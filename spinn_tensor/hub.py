@@ -50,6 +50,10 @@ def checkpoint_folder(path: Path) -> Path:
             return folder
     if not readable(path).is_dir():
         raise CheckpointError(f"{path}: no such checkpoint folder")
+    if (readable(path) / "export.json").is_file():
+        raise CheckpointError(
+            f"{path}: an export, expected a checkpoint; spinn serve and OnnxPredictor take it"
+        )
     runs = sorted(child.name for child in readable(path).iterdir() if (child / "best" / CONFIG).is_file())
     hint = f"; there is one in {' and '.join(runs)}" if runs else ""
     raise CheckpointError(f"{path}: no checkpoint here ({CONFIG} is missing){hint}")

@@ -84,8 +84,9 @@ def test_a_table_has_a_column_of_each_label(pair_run: Path, tmp_path: Path, caps
         capsys.readouterr()
         assert main([*command, str(tmp_path / "out.csv.zip"), *CPU]) == 1
         assert "out.csv.zip: written are .gz, .bz2, .xz and plain files" in capsys.readouterr().err
-        assert main([*command, str(tmp_path / "out.parquet"), *CPU]) == 1
-        assert "out.parquet: expected a name ending in .jsonl, .csv or .tsv" in capsys.readouterr().err
+        for name in ("out.parquet", "out.xlsx"):
+            assert main([*command, str(tmp_path / name), *CPU]) == 1
+            assert f"{name}: expected a name ending in .jsonl, .csv or .tsv" in capsys.readouterr().err
 
 
 def test_the_predictions_are_those_that_are_scored(pair_run: Path, tmp_path: Path) -> None:

@@ -270,6 +270,13 @@ def test_content_is_held_against_the_name(name: str, content: bytes, message: st
     assert str(caught.value).startswith(f"{path}{message}")
 
 
+def test_excel_says_what_is_between_cells(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.csv", b'sep=;\r\ntext;label\r\n"a, b";1\r\nc\r\n')
+    found = stream(path, skipped := Skipped())
+    assert found == [Continued, Continued, {"text": "a, b", "label": "1"}, BadLine]
+    assert [place for places in skipped.places.values() for place in places] == [f"{path}:4"]
+
+
 def test_a_text_may_begin_as_an_archive_nearly_does(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.txt", b"BZh is a word .\n")
     assert list(read_examples(path, lambda line, _: line)) == ["BZh is a word .\n"]

@@ -101,7 +101,8 @@ def _published(corpus: str, path: Path) -> dict[str, Source]:
     if path.suffix == ".zip" and KINDS[corpus].folder:
         return {split: archive_source(corpus, path, split) for split in _splits_in(corpus, path)}
     if not path.is_dir():
-        raise DataError("no such folder" if not path.exists() else "expected a folder", path=path)
+        is_file = "expected a folder; --train and --dev take files"
+        raise DataError(is_file if path.exists() else "no such folder", path=path)
     kind = KINDS[corpus]
     if datasets := splits_in(path):
         return {_DATASET_SPLITS.get(name, name): Source((path / name,)) for name in datasets}

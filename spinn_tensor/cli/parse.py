@@ -242,7 +242,11 @@ def _few_trees(blocks: Iterable[list[tuple[Line, list[Composed]]]]) -> Iterator[
 def _check_usage(args: argparse.Namespace) -> None:
     given = [bool(args.sentences), args.input is not None, args.gold is not None]
     if given.count(True) != 1:
-        raise ConfigError("give sentences, or --input, or --gold")
+        both = args.sentences and (args.input is not None or args.gold is not None)
+        found = (
+            f"; {args.sentences[0]!r} is a sentence, --input and --gold take one file each" if both else ""
+        )
+        raise ConfigError(f"give sentences, or --input, or --gold{found}")
     if args.gold is not None and (args.tokens or args.format or args.output is not None):
         raise ConfigError(
             "--gold prints scores only: it goes without --tokens, --format, --draw and --output"

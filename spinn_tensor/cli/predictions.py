@@ -75,7 +75,7 @@ def records_file(path: Path | None, labels: Sequence[str]) -> Iterator[Callable[
     A table has a column `p(LABEL)` of each label for the probabilities. Raises DataError for names of other tables.
     """
     form = None if path is None else form_by_name(str(path))
-    if form == "arrow":
+    if form == "arrow" or (path is not None and path.suffix.lower() in (".xlsx", ".xls")):
         raise DataError("expected a name ending in .jsonl, .csv or .tsv", path=path)
     with nullcontext(sys.stdout) if path is None else write_text(path) as file:
         if form not in ("csv", "tsv"):

@@ -257,6 +257,8 @@ def new_run(args: argparse.Namespace, note: Note = lambda text: None) -> RunConf
     known = given.get("corpus") or prepared_from(given.get("data"))
     if known is None and args.preset is None:
         named = next((name for name in ("train", "dev", "data") if given.get(name)), None)
+        if named == "data" and not Path(given["data"]).exists():
+            raise ConfigError(f"--data {given['data']}: no such folder")
         if named is not None and not (Path(given.get("data") or "") / MANIFEST).is_file():
             raise ConfigError(f"--{named}: say what is in it: --corpus {', '.join(KINDS)}")
         if getattr(args, "resume", False):
