@@ -6,11 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-all test-portable lint check bench fuzz clean
+FAST := architecture docstrings readme documents tables trees reference sharing encoders formats token_rules cli_usage
+
+.PHONY: help setup demo test test-fast test-all test-portable lint check bench fuzz clean
 
 help:
 	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
 	@echo "make test    run the tests (7 to 10 minutes)"
+	@echo "make test-fast  what breaks first (a minute)"
 	@echo "make test-all   those that take longer, too (slow)"
 	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (3 minutes; all: 20)"
 	@echo "make check   formatter, linter, type checker, then the tests"
@@ -30,6 +33,9 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(FAST:%=tests/test_%.py)
 
 test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not gpu and not network"
