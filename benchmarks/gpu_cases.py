@@ -28,11 +28,12 @@ from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
 from spinn_tensor.fixed_shapes import Shape, fixed_batch
-from spinn_tensor.training.capture import CapturedSteps, packed
+from spinn_tensor.training.capture import CapturedSteps
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.methods import Classify
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.step import TrainStep, autocast
+from spinn_tensor.transfer import packed
 
 ROUNDS = 3  # recorded, of all candidates in turn
 ROUND_SECONDS, MOST_CALLS = 0.15, 50  # a round calls a candidate so often that it takes about so long

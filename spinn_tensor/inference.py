@@ -2,12 +2,15 @@
 
 Sentences are sorted by length and cut into batches of so many tokens, which bounds memory, whatever lengths they have.
 Results keep the order of the sentences, and what comes out for one does not depend on the others.
+
+On CUDA a thread makes batches ahead, and a result is read when the next batch is under way, so that neither waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,10 +31,15 @@ from spinn_tensor.data_prep.columns import (
 from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.model.encoder import SentenceEncoder
+from spinn_tensor.transfer import made_ahead, pinned
 
 EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so there may be many
 BATCH_TOKENS = 16_384  # of a batch: what bounds memory, since sentences may have any length
+N_AHEAD = {"cuda": 2}  # batches that a thread makes ahead, by the type of the device
 SHARING_TOKENS = 65_536  # the same where equal words and subtrees are done once: the more, the more are equal
+
+AnyBatch = TypeVar("AnyBatch", Batch, SentenceBatch)
+Result = TypeVar("Result")
 
 
 def predict_probabilities(
@@ -56,15 +64,19 @@ def predict_logits(
     n_tokens = corpus.lengths_key
     model.eval()
     with torch.inference_mode():
-        for rows, batch in corpus_batches(model, corpus, batch_size):
-            logits = model.run(batch).logits
-            if logits is None:
-                raise TypeError("a model that only parses predicts no labels")
-            if model.config.node_labels:
-                logits = logits[root_rows(n_tokens[rows]).to(logits.device)]
+        batches = corpus_batches(model, corpus, batch_size)
+        runs = ((rows, _root_logits(model, batch, n_tokens[rows])) for rows, batch in batches)
+        for rows, logits in one_late(runs):
             result[rows] = logits.float().cpu().numpy()
             on_batch(len(rows))
     return result
+
+
+def _root_logits(model: Model, batch: Batch, n_tokens: np.ndarray) -> Tensor:  # (B, C)
+    logits = model.run(batch).logits
+    if logits is None:
+        raise TypeError("a model that only parses predicts no labels")
+    return logits[root_rows(n_tokens).to(logits.device)] if model.config.node_labels else logits
 
 
 class OwnParses(NamedTuple):
@@ -99,8 +111,8 @@ def predict_parses(
     first, n_steps = node_offsets(sentences)[:-1], 2 * lengths(sentences) - 1
     encoder.eval()
     with torch.inference_mode():
-        for rows, batch in sentence_batches(encoder, sentences, "own", BATCH_TOKENS, batch_size):
-            parse = encoder.parse(batch)
+        batches = sentence_batches(encoder, sentences, "own", BATCH_TOKENS, batch_size)
+        for rows, parse in one_late((rows, encoder.parse(batch)) for rows, batch in batches):
             places = ragged_arange(first[rows], n_steps[rows])
             transitions[places] = parse.transitions.to(torch.int8).cpu().numpy()
             steps[places] = parse.log_probabilities().double().cpu().numpy()
@@ -124,8 +136,9 @@ def encode_columns(
     if batch_tokens is None:
         batch_tokens = SHARING_TOKENS if encoder.sharing(kind) == "states" else BATCH_TOKENS
     with torch.inference_mode():
-        for rows, batch in sentence_batches(encoder, columns, kind, batch_tokens, batch_size):
-            result[rows] = encoder(batch).to(getattr(torch, dtype)).cpu().numpy()
+        batches = sentence_batches(encoder, columns, kind, batch_tokens, batch_size)
+        for rows, encodings in one_late((rows, encoder(batch)) for rows, batch in batches):
+            result[rows] = encodings.to(getattr(torch, dtype)).cpu().numpy()
             on_batch(len(rows))
     return result
 
@@ -136,12 +149,12 @@ def corpus_batches(
     batch_size: int,  # sentences or pairs at most
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Yield rows of the corpus and their batch on the model's device, longest first, each row once."""
-    device = next(model.parameters()).device
     kind = model.encoder.table_kind
+    share = model.encoder.sharing(kind)
     # both sides of a pair count as the longer one
-    for rows in length_batches(corpus.n_sides * corpus.lengths_key, tokens=BATCH_TOKENS, rows=batch_size):
-        batch = make_batch(select(corpus, rows), kind, share=model.encoder.sharing(kind))
-        yield rows, move(batch, device)
+    all_rows = length_batches(corpus.n_sides * corpus.lengths_key, tokens=BATCH_TOKENS, rows=batch_size)
+    device = next(model.parameters()).device
+    return _brought(lambda rows: make_batch(select(corpus, rows), kind, share=share), all_rows, device)
 
 
 def sentence_batches(
@@ -152,10 +165,36 @@ def sentence_batches(
     batch_size: int | None = None,  # sentences of a batch at most
 ) -> Iterator[tuple[np.ndarray, SentenceBatch]]:
     """Yield rows of the columns and their batch on the encoder's device, longest first, each row once."""
-    device = next(encoder.parameters()).device
     share = encoder.sharing(table_kind)
-    for rows in length_batches(lengths(columns), tokens=tokens, rows=batch_size):
-        yield rows, move(make_sentence_batch(take(columns, rows), table_kind, share=share), device)
+    return _brought(
+        lambda rows: make_sentence_batch(take(columns, rows), table_kind, share=share),
+        length_batches(lengths(columns), tokens=tokens, rows=batch_size),
+        next(encoder.parameters()).device,
+    )
+
+
+def _brought(
+    make: Callable[[np.ndarray], AnyBatch], all_rows: Iterable[np.ndarray], device: torch.device
+) -> Iterator[tuple[np.ndarray, AnyBatch]]:
+    """Yield each rows with their batch on the device, on CUDA made ahead."""
+    n_ahead = N_AHEAD.get(device.type, 0)
+
+    def make_ready(rows: np.ndarray) -> tuple[np.ndarray, AnyBatch]:
+        batch = make(rows)
+        return rows, pinned(batch) if n_ahead else batch
+
+    with closing(made_ahead(make_ready, all_rows, n_ahead)) as made:
+        for rows, batch in made:
+            yield rows, move(batch, device, non_blocking=n_ahead > 0)
+
+
+def one_late(results: Iterable[Result]) -> Iterator[Result]:
+    """Yield every result when the next one is under way."""
+    before: list[Result] = []
+    for result in results:
+        yield from before
+        before = [result]
+    yield from before
 
 
 def root_rows(n_tokens: np.ndarray) -> Tensor:  # (B,) int64 from (B,) int64

@@ -24,6 +24,7 @@ COMMANDS = ROOT / "spinn_tensor" / "cli"  # the only part of spinn_tensor that i
 # within spinn_tensor: each layer may import those before it
 LAYERS = [
     "bundles",
+    "transfer",
     "config",
     "tensor_files",
     "sentences",

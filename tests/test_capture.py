@@ -12,6 +12,7 @@ import torch
 
 from spinn_tensor.bundles import OnHost, flatten, map_tensors
 from spinn_tensor.training import capture
+from spinn_tensor.transfer import packed
 from tests.compiled_steps import COMPILED, corpora, corpus_of, train_step
 
 
@@ -108,7 +109,7 @@ def test_a_packed_bundle_is_replayed_after_one_copy(copies: list[torch.Tensor]) 
     total = torch.tensor(7.0)
     bundles = [(part(seed), total + seed) for seed in range(3)]
     for bundle, n_copies in zip(bundles, (2, 2, 5), strict=True):
-        sent = (capture.packed(bundle[0]), bundle[1]) if n_copies == 2 else bundle
+        sent = (packed(bundle[0]), bundle[1]) if n_copies == 2 else bundle
         steps.record(sent)
         copies.clear()
         steps(sent)
@@ -119,15 +120,15 @@ def test_a_packed_bundle_is_replayed_after_one_copy(copies: list[torch.Tensor]) 
 
 def test_packing_is_done_once(copies: list[torch.Tensor]) -> None:
     bundle = part(1)
-    once = capture.packed(bundle)
+    once = packed(bundle)
     assert_equal(once, bundle)
     assert len({tensor.untyped_storage().data_ptr() for tensor in flatten(once, host=False)}) == 1
     assert all(tensor.data_ptr() % 16 == 0 for tensor in flatten(once, host=False))  # as vectors are loaded
     copies.clear()
-    assert capture.packed(once) is once
+    assert packed(once) is once
     assert not copies
     shifted = once._replace(index=once.index[1:])  # of the same buffer, but not as it lies there
-    assert_equal(capture.packed(shifted), shifted)
+    assert_equal(packed(shifted), shifted)
     assert len(copies) == 4
 
 

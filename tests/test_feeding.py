@@ -16,11 +16,11 @@ import torch
 
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.training import feeding
-from spinn_tensor.training.capture import packed
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
-from spinn_tensor.training.feeding import Feed, made_ahead, made_by_processes
+from spinn_tensor.training.feeding import Feed, made_by_processes
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
+from spinn_tensor.transfer import made_ahead, packed
 from tests import tiny_training
 from tests.tiny_training import Stop, pair_model, pairs, settings
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import OnHost, flatten, map_tensors
+from spinn_tensor.bundles import OnHost, flatten
+from spinn_tensor.transfer import buffer_starts, buffer_views, packed_part, with_tensors
 
-ALIGNMENT = 64  # bytes, of the tensors in a buffer
 N_WARM_UP = 3  # runs before recording, as torch's notes on CUDA graphs ask for
 Step = Callable[[Any], Tensor]  # of a bundle of tensors; gives a tensor and may change the model
 Signature = tuple[Any, ...]
@@ -66,9 +65,9 @@ class Recording:
 
     def __init__(self, step: Step, bundle: Any, device: torch.device, pool: Any) -> None:
         tensors = flatten(bundle, host=False)
-        self._buffer = torch.empty(_starts(tensors)[-1], dtype=torch.uint8, device=device)
-        self._destinations = _views(self._buffer, tensors)
-        self.inputs = _with_tensors(bundle, self._destinations)
+        self._buffer = torch.empty(buffer_starts(tensors)[-1], dtype=torch.uint8, device=device)
+        self._destinations = buffer_views(self._buffer, tensors)
+        self.inputs = with_tensors(bundle, self._destinations)
         self._step, self._graph = step, None
         self._fill(bundle)
         if device.type == "cuda":
@@ -83,7 +82,7 @@ class Recording:
 
     def _fill(self, bundle: Any) -> None:
         sources = flatten(bundle, host=False)
-        n_packed, packed = _packed_part(sources)
+        n_packed, packed = packed_part(sources)
         if n_packed:
             self._buffer[: len(packed)].copy_(packed, non_blocking=True)
         for destination, source in zip(self._destinations[n_packed:], sources[n_packed:], strict=True):
@@ -124,56 +123,3 @@ def signature(bundle: Any) -> Signature:
     if isinstance(bundle, OnHost):
         return tuple(bundle.tolist())
     return type(bundle), *map(signature, bundle)
-
-
-def pinned(bundle: Any) -> Any:
-    """Copy a bundle to pinned memory, from where copying to a device waits for nothing; what is `OnHost` as it is."""
-    return packed(bundle, pin=True)
-
-
-def packed(bundle: Any, *, pin: bool = False) -> Any:
-    """Copy a bundle into one buffer, perhaps of pinned memory; it is given back where it lies in one already."""
-    tensors = flatten(bundle, host=False)
-    n_packed, whole = _packed_part(tensors)
-    is_packed = n_packed == len(tensors)
-    if is_packed and (not pin or whole.is_pinned()):
-        return bundle
-    buffer = torch.empty(_starts(tensors)[-1], dtype=torch.uint8, pin_memory=pin)
-    views = _views(buffer, tensors)
-    if is_packed:
-        buffer.copy_(whole)
-    else:
-        for view, tensor in zip(views, tensors, strict=True):
-            view.copy_(tensor)
-    return _with_tensors(bundle, views)
-
-
-def _starts(tensors: Sequence[Tensor]) -> list[int]:
-    """Return the byte at which each tensor begins in a buffer of them all, and where the last one ends."""
-    sizes = (-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)
-    return list(accumulate(sizes, initial=0))
-
-
-def _views(buffer: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Return tensors like these that lie in a buffer of bytes."""
-    pairs = zip(_starts(like), like, strict=False)
-    return [buffer[start : start + one.nbytes].view(one.dtype).view(one.shape) for start, one in pairs]
-
-
-def _packed_part(tensors: Sequence[Tensor]) -> tuple[int, Tensor]:
-    """Count how many of the first tensors fill a buffer as `_views` lays them, and return its bytes."""
-    if not tensors:
-        return 0, torch.empty(0, dtype=torch.uint8)
-    storage = tensors[0].untyped_storage()
-    together = list(takewhile(lambda one: one.untyped_storage().data_ptr() == storage.data_ptr(), tensors))
-    *starts, end = _starts(together)
-    lie = [one.storage_offset() * one.element_size() for one in together]
-    if lie != starts or end != storage.nbytes() or not all(one.is_contiguous() for one in together):
-        return 0, torch.empty(0, dtype=torch.uint8)
-    return len(together), torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-
-
-def _with_tensors(bundle: Any, tensors: Iterable[Tensor]) -> Any:
-    """Return a bundle of these tensors, in the order of `flatten`."""
-    following = iter(tensors)
-    return map_tensors(bundle, lambda _: next(following))

@@ -11,9 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -21,9 +19,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spinn_tensor.training.capture import packed
 from spinn_tensor.training.methods import Batch
 from spinn_tensor.training.step import TrainStep
+from spinn_tensor.transfer import made_ahead, packed
 
 MOST_PROCESSES = 4  # that make batches: of 512 pairs with a tracker in 10 ms each, one every 2.5 ms
 
@@ -55,29 +53,6 @@ def feeds_of(
         else:
             pinned = made_ahead(lambda item: make(item).mapped(step.pin), items, n_ahead)
         yield from makers.enter_context(closing(pinned))
-
-
-def made_ahead(
-    make: Callable[[Item], Made], items: Iterable[Item], n_ahead: int
-) -> Generator[Made, None, None]:
-    """Yield make(item) for every item, in order, up to `n_ahead` made before they are asked for; 0 = none.
-
-    What `make` raises is raised when its turn comes. Closing the iterator drops what was made in vain.
-    """
-    if not n_ahead:
-        yield from map(make, items)
-        return
-    made: deque[Future[Made]] = deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="feeding")
-    try:
-        for item in items:
-            made.append(pool.submit(make, item))
-            if len(made) > n_ahead:
-                yield made.popleft().result()
-        while made:
-            yield made.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def n_processes(device_type: str, n_ahead: int) -> int:

@@ -40,13 +40,14 @@ from spinn_tensor.bundles import move
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.normalization import uncounted
-from spinn_tensor.training.capture import CapturedSteps, pinned, preserved
+from spinn_tensor.training.capture import CapturedSteps, preserved
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.methods import Method
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.optimizer import Update
 from spinn_tensor.training.phases import Phase
+from spinn_tensor.transfer import pinned
 
 
 class TrainStep:
