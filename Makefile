@@ -8,7 +8,7 @@ WORKERS ?= 2
 
 FAST := architecture docstrings readme documents tables trees reference sharing encoders formats token_rules cli_usage
 
-.PHONY: help setup demo test test-fast test-all test-portable lint check bench fuzz clean
+.PHONY: help setup demo test test-fast test-all test-portable lint check docs bench fuzz clean
 
 help:
 	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-all   those that take longer, too (slow)"
 	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (3 minutes; all: 20)"
 	@echo "make check   formatter, linter, type checker, then the tests"
+	@echo "make docs    these documents as a site, in build/site"
 	@echo "make bench   measure the encoders against their baselines (about 10 minutes, best on a quiet machine)"
 	@echo "make fuzz    every reader on 100,000 damaged inputs or for five minutes (more than an hour)"
 	@echo "make setup   only the environment, in .venv"
@@ -49,6 +50,9 @@ lint: $(READY)
 	$(BIN)/mypy
 
 check: lint test
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
 
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.encoders --dim 300 100

@@ -1,7 +1,7 @@
 """Measure encoder speed: ours, the known ways to run SPINN, a padded LSTM and the arithmetic floor, in one run.
 
     python -m benchmarks.encoders                               H = 300, some minutes
-    python -m benchmarks.encoders --dim 300 100 --repeats 4 --limit 512     what README's table is made of
+    python -m benchmarks.encoders --dim 300 100 --repeats 4 --limit 512     what the table of docs/results.md is made of
     python -m benchmarks.encoders --quick                       seconds, numbers without meaning
 
 Timed are the encoder's forward pass (no gradients kept) and forward + backward (gradients of the leaves and of all

@@ -64,7 +64,7 @@ def test_a_model_is_a_function_of_its_weights(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
 def test_gradients_of_single_examples_come_from_batches_of_one(kind: str) -> None:
-    """What README says instead of vmap: they add up to the gradient of all."""
+    """What docs/limits.md says instead of vmap: they add up to the gradient of all."""
     model, batch = model_and_batch(kind)
     weights = {name: weight.requires_grad_() for name, weight in weights_of(model).items()}
     single = []

@@ -1,4 +1,4 @@
-"""What README says of models in float16 and bfloat16: forward and backward run, close to float32."""
+"""What docs/limits.md says of models in float16 and bfloat16: forward and backward run, close to float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README's examples of downstream code run, in programs of their own: from spinn_tensor alone, and without torch."""
+"""The documents' examples of downstream code run, in their own programs: from spinn_tensor alone, without torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from spinn_tensor.cli.main import main
 from tests.tiny_bundles import LABELS, tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXT = "\n\n".join(path.read_text("utf-8") for path in PAGES)
 
 
 def example_with(text: str) -> str:
-    """The only block of README in which the text stands."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """The only block of the documents in which the text stands."""
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     (example,) = [block for block in blocks if text in block]
     return example
 
@@ -61,9 +63,7 @@ def test_the_lines_for_the_server_are_answered(tmp_path: Path) -> None:
 
     bundle = tiny_bundle(tmp_path / "bundle", "spinn")
     assert main(["export", str(bundle), "--format", "onnx", "--output", str(tmp_path / "exported")]) == 0
-    lines = re.findall(
-        r"^    (curl 127\.0\.0\.1:3000.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
-    )
+    lines = re.findall(r"^    (curl 127\.0\.0\.1:3000.*)$", TEXT, re.MULTILINE)
     assert len(lines) >= 5
     with running(str(tmp_path / "exported")) as server:
         for line in lines:
