@@ -62,7 +62,7 @@ def on_page_markdown(markdown, page, config, files):
             return match[0]  # strict mkdocs tells what is not there
         to = PAGE_OF.get(source) or (source.removeprefix("docs/") if source.startswith("docs/") else None)
         if to is None:
-            return text
+            return f"`{text}`" if "/" in text and "`" not in text else text
         return f"{mark}[{text}]({posixpath.relpath(to, posixpath.dirname(uri) or '.')}{anchor or ''})"
 
     markdown = DOCSTRING.sub(lambda match: docstring(match[1]), markdown)
@@ -81,9 +81,9 @@ class Examples(griffe.Extension):
 
 
 def docstring(source: str) -> str:
-    """Return what a module says of itself, as it is written."""
+    """Return what a module says of itself, which is Markdown."""
     text = ast.get_docstring(ast.parse((ROOT / source).read_text("utf-8")))
-    return f"What `{source}` says:\n\n```text\n{text}\n```"
+    return f"{text}\n\nSo says `{source}`."
 
 
 def commands() -> str:

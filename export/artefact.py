@@ -5,19 +5,20 @@
     tokenizer.json   that of the checkpoint: from text to ids
     parser/          beside the artefact: another such folder, of a parser that makes trees, where there is one
 
-It is read without torch, and strictly, as a checkpoint is. Names and shapes of what goes in and comes out:
+It is read without torch, and strictly, as a checkpoint is. Names and shapes of what goes in:
 
-pair        premise_ids (batch, length) int64, premise_lengths (batch,) int64, hypothesis_ids, hypothesis_lengths
-sentence    token_ids, lengths
-parse       token_ids, lengths
-sequence    the same, of an encoder that looks at no tree
-given       and premise_transitions, hypothesis_transitions or transitions (batch, 2 length - 1) int64, -1 padding
-forest      token_ids (tokens,) of all sentences, premises first; left_index, right_index (steps, width) int64 and
-            root_index (sentences,) int64, of `spinn_tensor.data_prep.tables.forest_tables` with `padded`
+    pair        premise_ids (batch, length) int64, premise_lengths (batch,) int64, hypothesis_ids, hypothesis_lengths
+    sentence    token_ids, lengths
+    parse       token_ids, lengths
+    sequence    the same, of an encoder that looks at no tree
+    given       and premise_transitions, hypothesis_transitions or transitions (batch, 2 length - 1) int64, -1 padding
+    forest      token_ids (tokens,) of all sentences, premises first; left_index, right_index (steps, width) int64 and
+                root_index (sentences,) int64, of `spinn_tensor.data_prep.tables.forest_tables` with `padded`
 
--> logits (batch, classes), encodings or premise_encodings and hypothesis_encodings (batch, hidden), and of a model
-   that parses transitions, or premise_transitions and hypothesis_transitions, as above, and as many log_probabilities
-   of them, floats, 0 where nothing was to choose: a tree's is the sum. Earlier versions wrote graphs without these
+What comes out is logits (batch, classes), encodings or premise_encodings and hypothesis_encodings (batch, hidden), and
+of a model that parses transitions, or premise_transitions and hypothesis_transitions, as above, and as many
+log_probabilities of them, floats, 0 where nothing was to choose: a tree's is the sum. Earlier versions wrote graphs
+without these.
 """
 
 from __future__ import annotations

@@ -35,6 +35,12 @@ def test_links_lead_to_files(path: Path) -> None:
     assert not missing
 
 
+def test_the_site_has_every_page() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
+    listed = set(re.findall(r"- (?:[^:\n]+: )?(\S+\.md)$", nav, re.MULTILINE))
+    assert {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")} <= listed
+
+
 def test_make_has_the_targets() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for path in (*PAGES, GATE):

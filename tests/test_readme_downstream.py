@@ -47,10 +47,11 @@ def test_the_downstream_example_runs(tmp_path: Path) -> None:
     assert len(example.splitlines()) <= 10
     assert set(re.findall(r"^(?:from|import) (\w+)", example, re.MULTILINE)) == {"spinn_tensor"}
     tiny_bundle(tmp_path / "runs" / "demo" / "spinn", "spinn")  # what `make demo` leaves there
-    *predictions, parses = run(example, tmp_path).splitlines()
+    *predictions, vector, parses = run(example, tmp_path).splitlines()
     assert len(predictions) == 2
     for line in predictions:
         assert line.split()[0] in LABELS["pair"]
+    assert len([float(number) for number in vector.strip("[]").split()]) == 5
     assert "( " in parses
 
 
