@@ -30,7 +30,6 @@ from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tabl
 from spinn_tensor.fixed_shapes import Shape, fixed_batch
 from spinn_tensor.training.capture import CapturedSteps
 from spinn_tensor.training.config import TrainingConfig
-from spinn_tensor.training.methods import Classify
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.step import TrainStep, autocast
 from spinn_tensor.transfer import packed
@@ -349,7 +348,7 @@ def run_epoch(
         step.method.plan(columns, size, SEED)
     wait(device)
     warm_up = time.perf_counter() - start
-    shapes = step.method.shapes if isinstance(step.method, Classify) else []
+    shapes = step.method.shapes
     batches = Batches(columns, rows, step.method.model.encoder.table_kind, shapes)
     named = {"kind": kind, "precision": precision, "batch_size": size, "n_pairs": options.pairs}
     trained = _train(step, batches, options.workers, device, budget.part(share))

@@ -14,7 +14,8 @@ few steps are empty: on a GPU a short step costs nearly what a long one does. Ho
 
 Padding computes nothing that is read: leaves beyond the batch's tokens are masked, slots beyond a step's compositions
 compose the null state, steps beyond the last are empty, and where a batch has too few examples, the roots of those
-missing are the null row, their label is NO_LABEL, and `row_mask` keeps them out of batch norm. A batch that no shape
+missing are the null row, their label is NO_LABEL, and `row_mask` keeps them out of batch norm; transitions that are
+missing are made where there is no choice. A batch that no shape
 holds (a sentence longer than any in the sample) is left ragged; whoever asked runs it as it is.
 """
 
@@ -56,6 +57,7 @@ ROUNDING = 64  # leaf rows are multiples of it
 WIDTH_ROUNDING = 8  # likewise, what a step holds
 LEAF_WEIGHTS = (0.5, 1.0, 1.5, 2.0)  # of empty leaf rows against empty steps, of which the best is taken
 SAMPLE, SAMPLED_EPOCHS = 500, 4  # batches that shapes are planned from, of so many epochs
+FIRST_ENTRY = 1  # of a sentence, where a transition that is none has no choice, and so no loss
 FIXED_KINDS = ("forest", "lanes")  # of tables that have a fixed shape
 
 
@@ -350,7 +352,8 @@ def _with_sizes(tables: ForestTables | LaneTables, shape: Shape, n_lanes: int) -
         if name in offsets:
             fields[name] = offsets[name]
         elif name in sizes:
-            fields[name] = np.pad(table, (0, sizes[name] - len(table)), constant_values=NULL_ROW)
+            row = FIRST_ENTRY if name == "entry_index" else NULL_ROW
+            fields[name] = np.pad(table, (0, sizes[name] - len(table)), constant_values=row)
     return type(tables)(**fields)
 
 

@@ -181,7 +181,7 @@ def test_compiled_training_is_eager_training_with_generated_code(kind: str) -> N
 
 
 @pytest.mark.usefixtures("quick_compiler")
-@pytest.mark.parametrize("kind", ["spinn-pi", pytest.param("spinn-pi-nt", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["spinn", "spinn-pi", pytest.param("spinn-pi-nt", marks=pytest.mark.slow)])
 def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     """All of capturing but the graph, which takes a GPU."""
     step = check_compiled_run(kind, corpora(), captures=True)

@@ -30,7 +30,7 @@ from spinn_tensor.fixed_shapes import (
     plan_shapes,
     shape_use,
 )
-from spinn_tensor.training.objective import training_loss
+from spinn_tensor.training.objective import Totals, count_rows, supervised_loss, training_loss
 from tests.machines import SHARED, needs_shared
 from tests.strategies import columns_of, left_branching, transitions_from_choices
 
@@ -93,6 +93,27 @@ def test_a_fixed_batch_trains_as_the_ragged_one(task, kind, batch_norm, n_exampl
         for ours, theirs in zip(other.buffers(), model.buffers(), strict=True):
             torch.testing.assert_close(ours, theirs)
         model.zero_grad()
+
+
+@pytest.mark.parametrize("n_examples", [BATCH_SIZE, 1])
+def test_a_fixed_batch_teaches_as_the_ragged_one(n_examples) -> None:
+    """Both losses of a SPINN and its gradients: transitions that are none have no choice, and cost nothing."""
+    corpus, model = pair_corpus(), model_of("pair", "spinn", batch_norm=True)
+    with torch.no_grad():
+        model.encoder.embedding.weight[PADDING_ID] = torch.nan
+    shapes = plan_for_corpus(corpus, "lanes", BATCH_SIZE, seed=0)
+    rows = np.arange(40, 40 + n_examples)
+    columns, totals = select(corpus, rows), Totals.of(count_rows(corpus, node_labels=False)[rows])
+    fixed, other = fixed_batch(columns, "lanes", shapes), copy.deepcopy(model)
+    assert fixed is not None
+    assert len(fixed.sentences.transitions) > len(columns.sentences.transitions)
+    expected, expected_parts = supervised_loss(model, make_batch(columns, "lanes"), None, 3.9, totals)
+    got, parts = supervised_loss(other, fixed, None, 3.9, totals)
+    torch.testing.assert_close((got, parts), (expected, expected_parts), rtol=1e-10, atol=1e-12)
+    expected.backward()
+    got.backward()
+    for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["forest", "lanes"])

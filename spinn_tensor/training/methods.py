@@ -35,14 +35,28 @@ class Method:
     def __init__(self, model: Model, class_weights: Tensor | None = None) -> None:
         self.model = model
         self.class_weights = class_weights  # (C,) float, in the loss; None = all 1
+        self.shapes: list[Shape] = []  # that are planned
+
+    @property
+    def fixed_kind(self) -> TableKind | None:
+        """Say of which kind the tables of every batch are, if they may be padded to few shapes."""
+        return None
 
     def plan(self, corpus: Corpus, batch_size: int, seed: int, token_budget: int = 0) -> bool:
         """Make batches of few shapes from now on; False where the model's batches cannot have them."""
-        return False
+        if (kind := self.fixed_kind) is None:
+            return False
+        self.shapes = plan_for_corpus(corpus, kind, batch_size, seed, token_budget=token_budget)
+        return True
 
     def collate(self, columns: Corpus, step: int) -> Batch:
         """Make the batch of a step, on the CPU."""
         raise NotImplementedError
+
+    def _laid(self, columns: Corpus, table_kind: TableKind) -> Batch:
+        """Make a batch in the first of the shapes that holds it; without one, as it is."""
+        fixed = fixed_batch(columns, table_kind, self.shapes) if self.shapes else None
+        return fixed or self._ragged(columns, table_kind)
 
     def _ragged(self, columns: Corpus, table_kind: TableKind, n_samples: int = 1) -> Batch:
         """Make a batch that computes no padding, and what is equal in it once."""
@@ -57,7 +71,12 @@ class Method:
         step: int,
     ) -> list[Batch]:
         """Make batches to warm up with: one of every shape that is planned, or this one as the step has it."""
-        return [self.collate(select(corpus, rows), step)]
+        if not self.shapes or self.fixed_kind is None:
+            return [self.collate(select(corpus, rows), step)]
+        shortest = select(corpus, corpus.lengths_key.argmin().reshape(1))
+        # the largest first: what it leaves of the pool of memory is enough for every other one
+        batches = (fixed_batch(shortest, self.fixed_kind, [shape]) for shape in reversed(self.shapes))
+        return [batch for batch in batches if batch is not None]
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:  # ()
         """Return what a batch on the model's device adds to the loss of its step; draws what noise it needs.
@@ -91,28 +110,14 @@ class Classify(Method):
     def __init__(self, model: Model, compiled: bool, class_weights: Tensor | None = None) -> None:
         super().__init__(model, class_weights)
         self._classify = _compiled(training_loss, compiled)
-        self.shapes: list[Shape] = []
 
-    def plan(self, corpus: Corpus, batch_size: int, seed: int, token_budget: int = 0) -> bool:
+    @property
+    def fixed_kind(self) -> TableKind | None:
         kind = self.model.encoder.table_kind
-        if kind not in FIXED_KINDS or self.model.config.node_labels:
-            return False
-        self.shapes = plan_for_corpus(corpus, kind, batch_size, seed, token_budget=token_budget)
-        return True
+        return kind if kind in FIXED_KINDS and not self.model.config.node_labels else None
 
     def collate(self, columns: Corpus, step: int) -> Batch:
-        kind = self.model.encoder.table_kind
-        fixed = fixed_batch(columns, kind, self.shapes) if self.shapes else None
-        return fixed or self._ragged(columns, kind)
-
-    def samples(self, corpus: Corpus, rows: np.ndarray, step: int) -> list[Batch]:
-        if not self.shapes:
-            return super().samples(corpus, rows, step)
-        shortest = select(corpus, corpus.lengths_key.argmin().reshape(1))
-        # the largest first: what it leaves of the pool of memory is enough for every other one
-        shapes = reversed(self.shapes)
-        batches = (fixed_batch(shortest, self.model.encoder.table_kind, [shape]) for shape in shapes)
-        return [batch for batch in batches if batch is not None]
+        return self._laid(columns, self.model.encoder.table_kind)
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
         return self._classify(self.model, batch, totals, self.class_weights)
@@ -136,8 +141,12 @@ class Supervise(Method):
         """Return the part of the transitions that are the model's own, which grows over the first steps."""
         return self.config.scheduled_sampling * min(1.0, step / max(self.config.scheduled_steps, 1))
 
+    @property
+    def fixed_kind(self) -> TableKind | None:
+        return None if self.config.scheduled_sampling else "lanes"
+
     def collate(self, columns: Corpus, step: int) -> Batch:
-        return self._ragged(columns, "own" if self.own_share(step) else "lanes")
+        return self._ragged(columns, "own") if self.own_share(step) else self._laid(columns, "lanes")
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
         noise = None
@@ -185,6 +194,10 @@ class Reinforce(Supervise):
         self._n_lanes = n_lanes_of(config.baseline, config.n_samples)
         self._reinforced = _compiled(reinforce_loss, compiled)
         self._figures: dict[str, Tensor] = {}
+
+    @property
+    def fixed_kind(self) -> TableKind | None:
+        return None
 
     def entropy_weight(self, step: int) -> float:
         """Return the weight, which falls to zero over `entropy_steps` steps after the warm-up; 0 = it stays."""

@@ -123,7 +123,9 @@ class TrainStep:
         with matmul_precision(self.config.precision):
             if self.captured is not None and batches[0].row_mask is not None:
                 with Phase("replay"):
-                    return self.captured((batches[0], totals))
+                    loss, seen = self.captured((batches[0], totals)).tensor_split([1])
+                self.method.observe(seen)
+                return loss.squeeze(0)
             return self._launch(batches, totals, step, counts)
 
     def _launch(
@@ -149,13 +151,13 @@ class TrainStep:
         """Return the context in which a loss is eager if steps are captured, and this one is not."""
         return nullcontext() if self.captured is None else torch.compiler.set_stance("force_eager")
 
-    def _whole(self, inputs: tuple[Batch, Totals]) -> Tensor:  # () float
-        """Take a whole step, as it is captured."""
+    def _whole(self, inputs: tuple[Batch, Totals]) -> Tensor:  # (1 + k,) float
+        """Take a whole step, as it is captured; return its loss, and what was observed."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._loss(inputs[0], 0, inputs[1])
         loss.backward()
         self.update()
-        return loss.detach()
+        return torch.cat((loss.detach().view(1), self.method.observed()))
 
     def _state(self) -> list[Tensor]:
         """List all that a step changes, but for the method's state."""
