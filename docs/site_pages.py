@@ -88,7 +88,7 @@ def docstring(source: str) -> str:
 
 def commands() -> str:
     """Return the help of every command."""
-    os.environ["COLUMNS"] = "100"  # of which argparse makes lines
+    os.environ |= {"COLUMNS": "100", "PYTHON_COLORS": "0"}  # of which argparse makes lines
     from spinn_tensor.cli.main import build_parser
 
     parser = build_parser()
