@@ -10,10 +10,12 @@ captured (a CUDA graph over tables of fixed width, as training replays them; on 
 float32, TF32 and bfloat16, against dynamic batching in float32 and cuDNN's LSTM over padded words (which autocast to
 bfloat16 runs in float16). Kernels are those run for a batch, launches what the host issues for them. The floor is the
 larger of the arithmetic at the rate of a large product in the same precision and of the memory traffic at the rate of a
-large copy. Dynamic batching is timed up to 512 sentences; what is captured is held against the captured LSTM. Epochs,
-which come first: SNLI's 549,367 pairs by repeating the slice, batches made by worker processes, the whole step
-captured; the clock runs from the first batch asked for to the last step done, when all is planned, compiled and
-captured. What there is no time for is left out, the largest first, and said.
+large copy. Kernels (--kernels off cells steps): what may run the machine's steps, forward + backward captured, and the
+lines that make `spinn_tensor.machine.choice` choose the fastest on this device. Dynamic batching is timed up to 512
+sentences; what is captured is held against the captured LSTM. Epochs, which come first: SNLI's 549,367 pairs by
+repeating the slice, batches made by worker processes, the whole step captured; the clock runs from the first batch
+asked for to the last step done, when all is planned, compiled and captured. What there is no time for is left out, the
+largest first, and said.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import torch
 
 from benchmarks import candidates, harness
 from benchmarks import gpu_cases as cases
+from benchmarks import gpu_kernels as kernels
 from benchmarks.data import Pairs, load_pairs, load_sentences
 from benchmarks.gpu_cases import (
     BOTH,
@@ -43,6 +46,7 @@ from benchmarks.gpu_cases import (
     RAGGED,
 )
 from benchmarks.harness import Option
+from spinn_tensor.machine.choice import CHOICES
 from spinn_tensor.training.config import PRECISIONS
 
 SNLI_PAIRS = 549_367
@@ -63,6 +67,7 @@ OPTIONS = {
     "epoch_batch": Option(512, 16, "pairs of a batch of the epoch"),
     "epoch_precision": Option(["tf32", "bfloat16"], ["float32"], "of the epochs (CPU: float32)", PRECISIONS),
     "workers": Option(12, 1, "processes that make batches, at most as many as cores (CPU: none)"),
+    "kernels": Option(["off"], ["off"], "what may run the machine's steps, to compare", CHOICES),
     "threads": Option(1, 1, "of torch on the CPU"),
     "backend": Option("inductor", "aot_eager", "what compiles the encoder"),
 }
@@ -94,7 +99,14 @@ EPOCHS = {
     "ragged steps": "{n_ragged_steps} of {n_steps}",
     "reserved MB": "{peak_mb:,.0f}",
 }
-ON_CPU = {"batch": [128], "product": 1024, "pairs": 1024, "epoch_precision": ["float32"], "workers": 0}
+ON_CPU = {
+    "batch": [128],
+    "product": 1024,
+    "pairs": 1024,
+    "epoch_precision": ["float32"],
+    "workers": 0,
+    "kernels": ["off"],
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -114,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result["rates"] = rates._asdict()
     result["correctness"] = correctness(transitions, options, device, names)
     result["epochs"] = train_epochs(pairs, options, budget.part(EPOCHS_SHARE))
+    middles = [batches_of(transitions, size)[N_BATCHES // 2] for size in sorted(options.batch)]
+    result["kernels"] = kernels.time_kernels(middles, options, device, names, TOLERANCE, budget)
     with torch._dynamo.config.patch(recompile_limit=GRAPHS):
         result["encoders"] = [
             row for rows in time_encoders(transitions, options, device, names, rates, budget) for row in rows
@@ -280,6 +294,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
         f"{facts['device']}; CUDA {facts.get('cuda', '–')}, cuDNN {facts.get('cudnn', '–')}; {result['sentences']}",
         f"large products, TFLOP/s: {products}; copy, GB/s read and written: {rates['bytes'] / 1e9:.0f}",
         f"took {result['seconds']:.0f} s",
+        *(f"for choice.MEASURED: {line}" for line in kernels.as_source(kernels.measured(result["kernels"]))),
         *(f"left out for want of time: {what}" for what in result["left_out"]),
     ]
 
@@ -298,6 +313,9 @@ def _tables(result: dict[str, Any]) -> list[harness.Table]:
                 ENCODERS, [row for row in result["encoders"] if row["pass"] == one], 4, f"Encoders, {one}"
             )
             for one in passes
+        ),
+        harness.Table(
+            kernels.COLUMNS, result["kernels"], 3, "Kernels of the steps, forward + backward captured"
         ),
         harness.Table(EPOCHS, result["epochs"], 3, "Training epoch"),
     ]

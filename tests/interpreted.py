@@ -11,10 +11,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import triton.language as tl
 from torch import Tensor
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from spinn_tensor import forcing_noise, run_own, run_taught, to_torch
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
+from spinn_tensor.machine import fused, fused_products
 from spinn_tensor.machine.choice import CHOICES, VARIABLE, choose_bodies
 from spinn_tensor.machine.loop import TORCH
 from tests.contract import Executor, ExecutorContract
@@ -40,11 +43,24 @@ KERNELS = [name for name in CHOICES if name != "off"]
 LENGTHS = (1, 9, 12, 4, 2, 7)  # steps of few slots and of none that compose
 
 
+def widened(x: TensorHandle) -> TensorHandle:
+    """Return bfloat16, which the interpreter has as the upper halves of float32, as what it can multiply."""
+    if x.dtype.scalar != tl.bfloat16:
+        return x
+    return TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+
 @pytest.fixture(scope="module", params=KERNELS, autouse=True)
 def kernels(request) -> str:
     """Choose the kernels of each kind for a module's tests."""
+    dot = InterpreterBuilder.create_dot
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, request.param)
+        patch.setattr(
+            InterpreterBuilder,
+            "create_dot",
+            lambda self, a, b, *rest: dot(self, widened(a), widened(b), *rest),
+        )
         yield request.param
 
 
@@ -100,6 +116,17 @@ def test_they_compute_what_torch_does(name, tracked, products, hidden_dim, track
     assert_as_torch(*with_and_without(compute, monkeypatch), *((1e-6, 1e-5) if is_exact else (0.01, 0.03)))
 
 
+def test_a_tracker_wider_than_a_tile(monkeypatch) -> None:
+    batch = batch_of(5, 3)
+
+    def compute() -> list[Tensor]:
+        leaves, weights = random_leaves(batch, 24), random_weights(24, 130)
+        output = run("given", leaves, *weights, batch)
+        return [output, *gradients(output, parameters(leaves, *weights))]
+
+    assert_as_torch(*with_and_without(compute, monkeypatch), 1e-10, 1e-10)
+
+
 @pytest.mark.parametrize("kind", ["taught", "own", "two samples"])
 def test_gradients_through_the_trackers_states(kind, monkeypatch) -> None:
     """Losses of the transitions enter the reverse loop from outside; two samples of a sentence share its leaves."""
@@ -143,9 +170,7 @@ def test_shared_tables(tracked, monkeypatch) -> None:
 
 def test_they_are_what_runs(kernels) -> None:
     """Guards against a comparison of torch with itself."""
-    from spinn_tensor.machine import fused
-
-    states = torch.zeros(1)
-    assert choose_bodies(states, torch.float32, True, 5) == fused.BODIES[kernels] != TORCH
-    assert choose_bodies(states, torch.bfloat16, True, 5) == fused.BODIES[kernels]
+    states, bodies = torch.zeros(1), {"cells": fused.CELLS, "steps": fused_products.STEPS}[kernels]
+    assert choose_bodies(states, torch.float32, True, 5) == bodies != TORCH
+    assert choose_bodies(states, torch.bfloat16, True, 5) == bodies
     assert choose_bodies(states.bfloat16(), torch.bfloat16, True, 5) == TORCH

@@ -16,7 +16,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from spinn_tensor.machine import fused, kernels
+from spinn_tensor.machine import fused, fused_products, kernels, product_kernels
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
 INTEGERS = ("*i64",)  # tables, in which a step begins anywhere; all others begin at multiples of 16 bytes
@@ -49,10 +49,12 @@ def record(run: Callable[[], Any]) -> set[Launch]:
     """Return what is launched, in the tiles of CUDA."""
     launches: set[Launch] = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fused.TILES, "cpu", fused.TILES["cuda"])
-        for name, kernel in vars(kernels).copy().items():
-            if isinstance(kernel, triton.JITFunction):
-                patch.setattr(kernels, name, _Recorder(name, launches))
+        for module in (fused, fused_products):
+            patch.setattr(module, "is_interpreted", lambda like: False)
+        for module in (kernels, product_kernels):
+            for name, kernel in vars(module).copy().items():
+                if isinstance(kernel, triton.JITFunction):
+                    patch.setattr(module, name, _Recorder(name, launches))
         run()
     return launches
 
@@ -68,7 +70,8 @@ class Compiled(NamedTuple):
 
 def compile_for(launch: Launch, capability: int) -> Compiled:
     """Compile for NVIDIA's devices of a capability, 90 for 9.0."""
-    kernel, constants = getattr(kernels, launch.kernel), dict(launch.constants)
+    module = product_kernels if hasattr(product_kernels, launch.kernel) else kernels
+    kernel, constants = getattr(module, launch.kernel), dict(launch.constants)
     options = {name: constants.pop(name) for name in list(constants) if name not in kernel.arg_names}
     types = iter(launch.types)
     signature = {name: "constexpr" if name in constants else next(types) for name in kernel.arg_names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -22,6 +23,7 @@ from benchmarks import (
     encoders,
     gpu,
     gpu_cases,
+    gpu_kernels,
     harness,
     own,
     parsing,
@@ -30,6 +32,7 @@ from benchmarks import (
 from spinn_tensor.data_prep.corpora import Example
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import SHIFT
+from spinn_tensor.machine.choice import Case
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.presets import run_config
@@ -287,6 +290,20 @@ def test_dynamic_batching_is_timed_for_small_batches(
     plain, captured = (calls[lstm, "float32"]() for lstm in (gpu_cases.LSTM, gpu_cases.CAPTURED_LSTM))
     assert torch.equal(plain[0], captured)
     assert not weights.lstm.training  # forward alone, as in inference
+
+
+def test_the_table_of_kernels_holds_what_was_the_fastest_up_to_which_width() -> None:
+    fastest = {64: "steps", 256: "steps", 512: "cells", 1024: "off"}
+    of_all = {"capability": (9, 0), "precision": "tf32", "tracker": 64}
+    rows = [of_all | {"widest": widest, "fastest": fastest[widest]} for widest in (1024, 64, 512, 256)]
+    rows += [of_all | {"tracker": None, "widest": 64, "fastest": "cells"}, rows[0] | {"capability": None}]
+    entries = gpu_kernels.measured(rows)
+    assert entries == {
+        Case((9, 0), "tf32", True): (("steps", 256), ("cells", 512), ("off", math.inf)),
+        Case((9, 0), "tf32", False): (("cells", math.inf),),
+    }
+    lines = "".join(line.strip("`") for line in gpu_kernels.as_source(entries))
+    assert eval(f"{{{lines}}}", {"Case": Case, "math": math}) == entries
 
 
 def test_batches_on_the_gpu_are_of_like_length_of_all_lengths_and_of_many_trees() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed (the extra kernels)"
 )
+TENSOR_CORES = re.compile(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 SHARED_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # that a block may have on A100, H100 and B200
 
 
@@ -46,44 +48,47 @@ def test_in_the_interpreter() -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
 
 
-def launches_of(kernels: str, tracked: bool, dtype: torch.dtype, batch) -> set:
+def launches_of(kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch) -> set:
     """Return what a forward and backward of the published sizes launches, and an inference."""
-    from spinn_tensor.machine import fused
     from tests.launches import record
 
     leaves = random_leaves(batch, 300, torch.float32).detach()
-    compose, tracker = random_weights(300, 64 if tracked else None, torch.float32)
+    compose, tracker = random_weights(300, tracker_dim, torch.float32)
     compose, tracker = (
         weights and type(weights)(*(weight if weight is None else weight.detach() for weight in weights))
         for weights in (compose, tracker)
     )
-    tables = TABLES["given" if tracked else "forest"](batch)
-    bodies = fused.BODIES[kernels]
+    tables = TABLES["given" if tracker_dim else "forest"](batch)
+    bodies = choice._bodies(kernels)
 
     def run() -> None:
         for save in (False, True):
             schedule = GivenSchedule(tables, 1 + leaves.shape[0] + tables.left_index.shape[0])
-            entries = tables if tracked else None
+            entries = tables if tracker_dim else None
             tape = run_forward(leaves, compose, tracker, schedule, entries, save, dtype, bodies)
         grad = torch.zeros(len(batch), 300)
         run_backward(grad, tables.root_index, compose, tracker, tables, tape, dtype, None, bodies)
 
-    return record(run)
+    with matmul_precision("tf32"):
+        return record(run)
 
 
 @needs_triton
 @pytest.mark.parametrize("capability", SHARED_BYTES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("tracked", [False, True], ids=["forest", "lanes"])
+@pytest.mark.parametrize("tracker_dim", [None, 61, 64])
 @pytest.mark.parametrize("kernels", choice.CHOICES[1:])
-def test_compiled_without_a_device(kernels, tracked, dtype, capability, batch) -> None:
-    """Nothing spills, and shared memory is enough."""
+def test_compiled_without_a_device(kernels, tracker_dim, dtype, capability, batch) -> None:
+    """Nothing spills, shared memory is enough, and products are made by tensor cores."""
     from tests.launches import compile_for
 
-    for launch in launches_of(kernels, tracked, dtype, batch):
+    launches = [launches_of(kernels, tracker_dim, dtype, n * batch) for n in (1, 40)]  # few slots, many slots
+    for launch in set.union(*launches):
         compiled = compile_for(launch, capability)
         assert compiled.local_bytes == 0, launch
         assert compiled.shared_bytes <= SHARED_BYTES[capability], launch
+        is_product = "PRECISION" in dict(launch.constants)
+        assert is_product == bool(TENSOR_CORES.search(compiled.ptx)), launch
 
 
 @pytest.mark.parametrize("name", [name for name in TABLES if not name.startswith("own")])

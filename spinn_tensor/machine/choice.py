@@ -1,10 +1,10 @@
 """Choose what runs the steps of the machine: torch's operators, or Triton's kernels where measured to be faster.
 
 `off` is torch (`loop.TORCH`), the reference, which serves every device and dtype. `cells` puts kernels around
-torch's products (`machine.fused`). A device that nobody has measured runs torch. The environment variable
-SPINN_KERNELS names one of them for all runs that kernels can make: of states in float32 on CUDA, with products in
-float32, TF32 or bfloat16, and, where Triton interprets its kernels (TRITON_INTERPRET=1), of states in float32 or
-float64 on the CPU.
+torch's products (`machine.fused`), `steps` puts the products into kernels (`machine.fused_products`). A device that
+nobody has measured runs torch. The environment variable SPINN_KERNELS names one of them for all runs that kernels can
+make: of states in float32 on CUDA, with products in float32, TF32 or bfloat16, and, where Triton interprets its
+kernels (TRITON_INTERPRET=1), of states in float32 or float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.machine.loop import TORCH, Bodies
+from spinn_tensor.machine.products import takes_tf32
 
 VARIABLE = "SPINN_KERNELS"
-CHOICES = ("off", "cells")
+CHOICES = ("off", "cells", "steps")
 
 
 class Case(NamedTuple):
@@ -66,7 +67,7 @@ def _can_run(states: Tensor, dtype: torch.dtype) -> bool:
 def _fastest(states: Tensor, dtype: torch.dtype, tracked: bool, widest: int) -> str:
     if states.device.type != "cuda" or not MEASURED or importlib.util.find_spec("triton") is None:
         return "off"
-    is_tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    is_tf32 = dtype == torch.float32 and takes_tf32()
     products = "tf32" if is_tf32 else str(dtype).removeprefix("torch.")
     case = Case(torch.cuda.get_device_capability(states.device), products, tracked)
     return next((choice for choice, most in MEASURED.get(case, ()) if widest <= most), "off")
@@ -76,6 +77,6 @@ def _fastest(states: Tensor, dtype: torch.dtype, tracked: bool, widest: int) -> 
 def _bodies(choice: str) -> Bodies:
     if choice == "off":
         return TORCH
-    from spinn_tensor.machine import fused  # imports Triton
+    from spinn_tensor.machine import fused, fused_products  # which import Triton
 
-    return fused.BODIES[choice]
+    return {"cells": fused.CELLS, "steps": fused_products.STEPS}[choice]

@@ -26,16 +26,18 @@ from spinn_tensor.machine.loop import Bodies, ComposeBackward, ComposeForward, S
 from spinn_tensor.machine.schedule import Compositions
 from spinn_tensor.machine.tracker import TrackerBackward, TrackerForward, projection_rows
 
-TILES = {
-    "cuda": (8, 64),
-    "cpu": (64, 128),
-}  # rows and units of a program; the CPU's interpreter is slow by the program
 OPTIONS = {"enable_fp_fusion": True}  # a b + c rounded once; said, since Triton 3.10 has another default
 ALIGNMENT = 16  # bytes: rows of the products' operands begin at multiples
 
 
+def is_interpreted(like: Tensor) -> bool:
+    """Tell whether kernels run in the interpreter, which is slow by the program, so that these should be few."""
+    return like.device.type == "cpu"
+
+
 def _tile(like: Tensor, width: int) -> tuple[int, int]:
-    rows, units = TILES[like.device.type]
+    """Return the rows and units of a program."""
+    rows, units = (16, 128) if is_interpreted(like) else (8, 64)
     return rows, min(units, triton.next_power_of_2(width))
 
 
@@ -48,6 +50,12 @@ def _aligned(
     """Make a matrix whose rows begin where a product reads them fastest."""
     whole = ALIGNMENT // dtype.itemsize
     return like.new_empty(n, triton.cdiv(width, whole) * whole, dtype=dtype)[:, :width]
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:  # (5H, 2H + K)
+    """Make one weight of those of the children and of the tracker."""
+    first, width = parts[0], sum(part.shape[1] for part in parts)
+    return torch.cat(parts, 1, out=_aligned(first, first.shape[0], width, first.dtype))
 
 
 class Inputs:
@@ -65,14 +73,15 @@ class Inputs:
         hidden_dim, tracker_dim = h.shape[1], 0 if tracker_h is None else tracker_h.shape[1]
         rows, units = _tile(h, hidden_dim if n_children else tracker_dim)
         self._grid = triton.cdiv(hidden_dim, units) * n_children + triton.cdiv(tracker_dim, units)
+        self._rows = _aligned(h, most, n_children * hidden_dim + tracker_dim, dtype)
         self._constants = {
             "N_CHILDREN": n_children,
             "H": hidden_dim,
             "K": tracker_dim,
+            "STRIDE": self._rows.stride(0),
             "BM": rows,
             "BD": units,
         }
-        self._rows = h.new_empty(most, n_children * hidden_dim + tracker_dim, dtype=dtype)
 
     def gather(self, n: int, child_index: Tensor, tracker_index: Tensor | None) -> Tensor:
         """Return [h_left, h_right, h_tracker] of n slots, or what there is of them; it lasts until the next step."""
@@ -194,8 +203,8 @@ class FusedComposeForward(ComposeForward):
         if not self._is_hoisted:
             tracker_h = None if trackers is None else trackers.memory[0]
             self._inputs = Inputs(self.h, tracker_h, 2, schedule.widest, dtype)
-            parts = [part.to(dtype) for part in (compose.weight, compose.tracker_weight) if part is not None]
-            self._weight_t = torch.cat(parts, 1).t()  # (2H + K, 5H)
+            parts = (compose.weight, compose.tracker_weight)
+            self.weight = _side_by_side([part.to(dtype) for part in parts if part is not None])
             self._sums = _aligned(memory, schedule.widest, self.bias.shape[0], dtype)
 
     def advance(self, now: Compositions) -> Tensor:
@@ -205,7 +214,7 @@ class FusedComposeForward(ComposeForward):
             sums = self.sums(now)
         else:
             inputs = self._inputs.gather(n, now.child_index, now.tracker_index)
-            sums = torch.mm(inputs, self._weight_t, out=self._sums[:n])
+            sums = torch.mm(inputs, self.weight.t(), out=self._sums[:n])
         is_biased, first = self._is_hoisted, self._first + slot
         _run_cells(sums, self.bias, is_biased, self._memory, first, now.child_index, self._saved, slot)
         return self.made_h[now.slots]
@@ -226,7 +235,7 @@ class FusedComposeBackward(ComposeBackward):
         self._grad_memory = grad_memory
         self._first = tape.memory.shape[1] - tape.gates.shape[0]
         both, tracker = matrices.parts[BOTH], matrices.tracker
-        self._weight = both if tracker is None else torch.cat((both, tracker), 1)  # (5H, 2H + K)
+        self._weight = _side_by_side([both] if tracker is None else [both, tracker])
         grad_tracker_h = None if trackers is None else trackers.grad_memory[0]
         widest = max(steps.counts, default=0)
         self._grad_inputs = Inputs(grad_memory[0], grad_tracker_h, 2, widest, both.dtype)
@@ -240,11 +249,15 @@ class FusedComposeBackward(ComposeBackward):
         )
         first = self._first + slot
         _undo_cells(n, self._grad_memory, self._gates, self._c, first, child_index, self.grad_gates, slot)
-        grad_gates = self._grad_gates_of[step]
         if self.steps.is_hoisted:
-            self._go_through_products(step, grad_gates)
+            self._go_through_products(step, self._grad_gates_of[step])
             return
-        torch.mm(grad_gates, self._weight, out=self._grad_inputs.grad(n))
+        self._go_through_product(step)
+
+    def _go_through_product(self, step: int) -> None:
+        """Add to the children and the trackers, by one product for all of them."""
+        n, child_index = self.steps.counts[step], self.steps.child_index[step]
+        torch.mm(self._grad_gates_of[step], self._weight, out=self._grad_inputs.grad(n))
         tracker_index = None if self.trackers is None else self.trackers.tracker_index[step]
         self._grad_inputs.scatter(n, child_index, tracker_index)
 
@@ -344,6 +357,12 @@ class FusedTrackerBackward(TrackerBackward):
         )  # fmt: skip
         if step == 0:
             return  # every lane starts from zero
+        self._go_through_product(step)
+
+    def _go_through_product(self, step: int) -> None:
+        """Add to the entries before."""
+        grad_gates, previous = self.grad_gates_of[step], self._previous_of[step]
+        n = grad_gates.shape[0]
         torch.mm(grad_gates, self.weights.hidden, out=self._grad_previous.grad(n))
         self._grad_previous.scatter(n, previous, previous)
 
@@ -351,6 +370,4 @@ class FusedTrackerBackward(TrackerBackward):
         return self._grad_words
 
 
-BODIES = {
-    "cells": Bodies(FusedComposeForward, FusedComposeBackward, FusedTrackerForward, FusedTrackerBackward)
-}
+CELLS = Bodies(FusedComposeForward, FusedComposeBackward, FusedTrackerForward, FusedTrackerBackward)

@@ -57,22 +57,22 @@ def gather_inputs(
     tracker_h,  # (1 + A, K)
     child_index,  # (N_CHILDREN n,) rows of h
     tracker_index,  # (n,) rows of tracker_h
-    inputs,  # (n, N_CHILDREN H + K) written, in the type of the products
+    inputs,  # (n, N_CHILDREN H + K) written, rows STRIDE apart, in the type of the products
     n,
     N_CHILDREN: tl.constexpr,
     H: tl.constexpr,
     K: tl.constexpr,
+    STRIDE: tl.constexpr,
     BM: tl.constexpr,
     BD: tl.constexpr,
 ):
     """Put side by side the h of a slot's children and of its tracker."""
-    WIDTH: tl.constexpr = N_CHILDREN * H + K
     TILES: tl.constexpr = (H + BD - 1) // BD
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     live = row < n
     part = tl.minimum(tl.program_id(1) // TILES, N_CHILDREN)
     unit = (tl.program_id(1) - part * TILES) * BD + tl.arange(0, BD)
-    to = inputs + row.to(tl.int64)[:, None] * WIDTH + part * H + unit[None, :]
+    to = inputs + row.to(tl.int64)[:, None] * STRIDE + part * H + unit[None, :]
     if part < N_CHILDREN:
         source = tl.load(child_index + N_CHILDREN * row + part, mask=live, other=0)
         ok = live[:, None] & (unit < H)[None, :]
@@ -91,22 +91,22 @@ def scatter_inputs(
     grad_tracker_h,  # (1 + A, K) added to
     child_index,  # (N_CHILDREN n,)
     tracker_index,  # (n,)
-    grad_inputs,  # (n, N_CHILDREN H + K)
+    grad_inputs,  # (n, N_CHILDREN H + K), rows STRIDE apart
     n,
     N_CHILDREN: tl.constexpr,
     H: tl.constexpr,
     K: tl.constexpr,
+    STRIDE: tl.constexpr,
     BM: tl.constexpr,
     BD: tl.constexpr,
 ):
     """Add the gradients of what `gather_inputs` read to its rows, null rows excepted."""
-    WIDTH: tl.constexpr = N_CHILDREN * H + K
     TILES: tl.constexpr = (H + BD - 1) // BD
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     live = row < n
     part = tl.minimum(tl.program_id(1) // TILES, N_CHILDREN)
     unit = (tl.program_id(1) - part * TILES) * BD + tl.arange(0, BD)
-    at = grad_inputs + row.to(tl.int64)[:, None] * WIDTH + part * H + unit[None, :]
+    at = grad_inputs + row.to(tl.int64)[:, None] * STRIDE + part * H + unit[None, :]
     if part < N_CHILDREN:
         target = tl.load(child_index + N_CHILDREN * row + part, mask=live, other=0)
         ok = (target > 0)[:, None] & (unit < H)[None, :]

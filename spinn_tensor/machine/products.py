@@ -14,6 +14,11 @@ FEW_ROWS = 256  # up to which rows are rounded to multiples of the first number 
 ROUNDED_TO = 32, 128
 
 
+def takes_tf32() -> bool:
+    """Tell whether products of float32 are in TF32, on a device that has it."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
 def transposed(
     weight: Tensor,  # (k, m)
 ) -> Tensor:  # (m, k)

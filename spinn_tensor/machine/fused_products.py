@@ -1,0 +1,225 @@
+"""The bodies of a step by Triton's kernels with the products in them.
+
+A step is one launch forward and two backward: the cells' gradients, then product and scatter. What was composed is
+projected for the trackers by torch's product. Where products are hoisted, and for the forward of trackers wider than a
+tile, it is `machine.fused` that runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from spinn_tensor.bundles import ComposeWeights, LaneTables, OwnTables, TrackerWeights
+from spinn_tensor.machine import product_kernels
+from spinn_tensor.machine.buffers import Tape
+from spinn_tensor.machine.compose import ComposeMatrices, CompositionSteps
+from spinn_tensor.machine.fused import (
+    OPTIONS,
+    FusedComposeBackward,
+    FusedComposeForward,
+    FusedTrackerBackward,
+    FusedTrackerForward,
+    is_interpreted,
+)
+from spinn_tensor.machine.loop import Bodies, Schedule
+from spinn_tensor.machine.products import takes_tf32
+from spinn_tensor.machine.schedule import Compositions
+from spinn_tensor.machine.tracker import TrackerBackward, TrackerForward
+
+FEW_SLOTS = 160  # up to which a program takes few of them, so that there are programs enough
+DEPTH_BYTES = 128  # of an operand's row that a program copies at once
+WIDEST_TRACKER = 128  # units of which a program holds the gates
+LEAST = 16  # rows and columns of an operand of `tl.dot`
+
+
+def _tile(like: Tensor, n: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Return slots, units and depth of a program, and how many warps run it."""
+    if is_interpreted(like):
+        return {"BM": LEAST, "BD": 128, "BK": 128}
+    depth = DEPTH_BYTES // dtype.itemsize
+    if n <= FEW_SLOTS:
+        return {"BM": LEAST, "BD": 32, "BK": depth, "num_warps": 4, "num_stages": 3}
+    return {"BM": 64, "BD": 32, "BK": depth, "num_warps": 8, "num_stages": 3}
+
+
+def _precision(dtype: torch.dtype) -> str:
+    return "tf32" if dtype == torch.float32 and takes_tf32() else "ieee"
+
+
+def _multiply_back(
+    n: int,
+    grad_gates: Tensor,  # (C, G)
+    slot: int,  # row of the first of n
+    weight: Tensor,  # (G, 2H + K), or (G, K) without children
+    precision: str,
+    grad_h: Tensor | None,  # (R, H) added to
+    child_index: Tensor,  # (2n,)
+    grad_tracker_h: Tensor,  # (1 + A, K) added to; with K = 0 anything
+    tracker_index: Tensor,  # (n,)
+) -> None:
+    """Multiply gradients of gates by their weight, and add the product to what the forward had read."""
+    n_children, hidden_dim = (0, 1) if grad_h is None else (2, grad_h.shape[1])
+    tracker_dim = weight.shape[1] - n_children * hidden_dim
+    tile = _tile(weight, n, weight.dtype)
+    n_tiles = n_children * triton.cdiv(hidden_dim, tile["BD"]) + triton.cdiv(tracker_dim, tile["BD"])
+    product_kernels.product_backward[triton.cdiv(n, tile["BM"]), n_tiles](
+        grad_gates,
+        weight,
+        child_index,
+        tracker_index,
+        grad_tracker_h if grad_h is None else grad_h,
+        grad_tracker_h,
+        n,
+        slot,
+        N_CHILDREN=n_children,
+        H=hidden_dim,
+        K=tracker_dim,
+        G=weight.shape[0],
+        STRIDE=grad_gates.stride(0),
+        W_STRIDE=weight.stride(0),
+        PRECISION=precision,
+        **tile,
+        **OPTIONS,
+    )
+
+
+class ProductComposeForward(FusedComposeForward):
+    """Make the compositions of each step in one launch."""
+
+    def __init__(
+        self,
+        compose: ComposeWeights,
+        memory: Tensor,
+        n_leaves: int,
+        schedule: Schedule,
+        trackers: TrackerForward | None,
+        save: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(compose, memory, n_leaves, schedule, trackers, save, dtype)
+        self._precision = _precision(dtype)
+
+    def advance(self, now: Compositions) -> Tensor:
+        """Compose what this step composes; return the new h."""
+        if self._is_hoisted:
+            return super().advance(now)
+        slot, n, hidden_dim = now.slots.start, now.slots.stop - now.slots.start, self.h.shape[1]
+        weight = self.weight
+        tile = _tile(self.h, n, weight.dtype)
+        product_kernels.compose_forward[triton.cdiv(n, tile["BM"]), triton.cdiv(hidden_dim, tile["BD"])](
+            self.h,
+            self.c,
+            self.h if self.trackers is None else self.trackers.memory[0],
+            now.child_index,
+            now.child_index if now.tracker_index is None else now.tracker_index,
+            weight,
+            self.bias,
+            self.h if self._saved is None else self._saved,
+            n,
+            self._first + slot,
+            slot,
+            H=hidden_dim,
+            K=weight.shape[1] - 2 * hidden_dim,
+            STRIDE=weight.stride(0),
+            SAVE=self._saved is not None,
+            PRECISION=self._precision,
+            **tile,
+            **OPTIONS,
+        )
+        return self.made_h[now.slots]
+
+
+class ProductComposeBackward(FusedComposeBackward):
+    """Undo what `ProductComposeForward` did, step by step."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        grad_memory: Tensor,
+        steps: CompositionSteps,
+        matrices: ComposeMatrices,
+        trackers: TrackerBackward | None,
+    ) -> None:
+        super().__init__(tape, grad_memory, steps, matrices, trackers)
+        self._precision = _precision(self._weight.dtype)
+
+    def _go_through_product(self, step: int) -> None:
+        child_index, trackers = self.steps.child_index[step], self.trackers
+        _multiply_back(
+            self.steps.counts[step],
+            self.grad_gates,
+            self.steps.slots[step].start,
+            self._weight,
+            self._precision,
+            self._grad_h,
+            child_index,
+            self._grad_h if trackers is None else trackers.grad_memory[0],
+            child_index if trackers is None else trackers.tracker_index[step],
+        )
+
+
+class ProductTrackerForward(FusedTrackerForward):
+    """Run the trackers of all lanes through the steps, one launch each and one for what was composed."""
+
+    def __init__(
+        self,
+        tracker: TrackerWeights,
+        memory: Tensor,
+        n_leaves: int,
+        entries: LaneTables | OwnTables,
+        save: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(tracker, memory, n_leaves, entries, save, dtype)
+        self._tracker_dim = self.memory.shape[2]
+        depth = max(LEAST, triton.next_power_of_2(self._tracker_dim))
+        self._tile = {"BM": LEAST, "BD": min(32, depth), "BK": depth}
+        self._precision = _precision(self.weights.hidden.dtype)
+
+    def advance(self, step: int, read_index: Tensor) -> Tensor:
+        """Step the trackers of all lanes that have a transition now; return their new h."""
+        if self._tracker_dim > WIDEST_TRACKER:
+            return super().advance(step, read_index)
+        slot, h = self.entries[step].start, self.h_rows[step]
+        tile, n = self._tile, h.shape[0]
+        grid = triton.cdiv(n, tile["BM"]), triton.cdiv(self._tracker_dim, tile["BD"])
+        product_kernels.track_forward[grid](
+            self.memory[0],
+            self.memory[1],
+            self._previous_of[step],
+            self.weights.hidden,
+            self.weights.bias,
+            self.projections,
+            read_index,
+            self.memory if self._saved is None else self._saved,
+            n,
+            1 + slot,
+            slot,
+            K=self._tracker_dim,
+            SAVE=self._saved is not None,
+            PRECISION=self._precision,
+            **tile,
+            **OPTIONS,
+        )
+        return h
+
+
+class ProductTrackerBackward(FusedTrackerBackward):
+    """Undo what `ProductTrackerForward` did, step by step."""
+
+    def _prepare(self, counts: list[int]) -> None:
+        """Make what the steps write."""
+        super()._prepare(counts)
+        self._precision = _precision(self.weights.hidden.dtype)
+
+    def _go_through_product(self, step: int) -> None:
+        grad_h, previous, slot = self.grad_memory[0], self._previous_of[step], self._entries[step].start
+        n, weight = previous.shape[0], self.weights.hidden
+        _multiply_back(n, self.grad_gates, slot, weight, self._precision, None, previous, grad_h, previous)
+
+
+STEPS = Bodies(ProductComposeForward, ProductComposeBackward, ProductTrackerForward, ProductTrackerBackward)
