@@ -26,6 +26,7 @@ CONFIG = TrainingConfig(
     batch_size=12, learning_rate=0.01, decay_every=1, decay_unit="step", clip_norm=0.05, weight_decay=0.01
 )
 COMPILED = dataclasses.replace(CONFIG, compile=True)
+ADAMW = dataclasses.replace(CONFIG, optimizer="adamw", embedding_rate=0.1, ema_decay=0.9)
 
 
 def sentences(rng: np.random.Generator, n_sentences: int, longest: int) -> SentenceColumns:
@@ -103,17 +104,19 @@ def take_steps(step: TrainStep, corpus: Corpus, batches: list[np.ndarray]) -> li
 
 
 def assert_same_training(got: TrainStep, expected: TrainStep) -> None:
-    """Weights, batch norm's statistics and the optimiser's state."""
+    """Weights, batch norm's statistics, averages and the optimiser's state."""
     pairs = zip(
         got.method.model.state_dict().items(), expected.method.model.state_dict().values(), strict=True
     )
     for (name, ours), theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10, msg=name)
+    torch.testing.assert_close(got.average.averages, expected.average.averages, rtol=1e-8, atol=1e-10)
     for ours, theirs in zip(got.parameters, expected.parameters, strict=True):
         torch.testing.assert_close(
             got.optimizer.state[ours],
             expected.optimizer.state[theirs],
             rtol=1e-8,
             atol=1e-10,
-            check_device=False,  # RMSprop's `step` is on the CPU, but on the device for a compiled update
+            check_device=False,  # `step` is on the CPU and float32, but for a compiled update as the parameter
+            check_dtype=False,
         )

@@ -25,11 +25,12 @@ from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.fixed_shapes import MOST_SHAPES
 from spinn_tensor.model.classifiers import Model
-from spinn_tensor.training.config import ParsingConfig
+from spinn_tensor.training.config import OPTIMIZERS, ParsingConfig, TrainingConfig
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.step import TrainStep
 from tests.compiled_steps import (
+    ADAMW,
     COMPILED,
     CONFIG,
     assert_same_training,
@@ -144,11 +145,12 @@ def test_a_compiled_parsing_step_is_the_eager_one_with_generated_code(learning: 
 
 def check_warming_up(step: TrainStep, corpus: Corpus, rows: np.ndarray) -> None:
     """Asserts that nothing is changed by it."""
-    weights = copy.deepcopy(step.method.model.state_dict())
+    weights, averages = copy.deepcopy((step.method.model.state_dict(), step.average.averages))
     generator = torch.get_rng_state()
     step.warm_up(corpus, rows)
     for name, value in step.method.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
+    assert all(map(torch.equal, step.average.averages, averages))
     assert torch.equal(torch.get_rng_state(), generator)
     states = step.optimizer.state.values()
     assert len(states) == len(step.parameters)
@@ -157,10 +159,13 @@ def check_warming_up(step: TrainStep, corpus: Corpus, rows: np.ndarray) -> None:
     assert all(parameter.grad is None for parameter in step.parameters)
 
 
-def check_compiled_run(kind: str, batches: list[Corpus], captures: bool = False) -> TrainStep:
+def check_compiled_run(
+    kind: str, batches: list[Corpus], captures: bool = False, config: TrainingConfig = CONFIG
+) -> TrainStep:
     """Trains compiled as eager; gives the compiled step."""
     corpus, rows = corpus_of(batches)
-    eager, step = train_step(kind, CONFIG), train_step(kind, COMPILED, captures=captures)
+    compiled = dataclasses.replace(config, compile=True)
+    eager, step = train_step(kind, config), train_step(kind, compiled, captures=captures)
     check_warming_up(step, corpus, rows[0])
     expected, got = train(eager, corpus, rows), train(step, corpus, rows)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
@@ -186,6 +191,16 @@ def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     """All of capturing but the graph, which takes a GPU."""
     step = check_compiled_run(kind, corpora(), captures=True)
     assert 1 <= step.n_captured <= MOST_SHAPES
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize(
+    "name",
+    ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name != "adamw")],
+)
+def test_every_optimiser_and_the_average_are_part_of_the_graph(name: str) -> None:
+    config = dataclasses.replace(ADAMW, optimizer=name)
+    assert check_compiled_run("spinn-pi", corpora()[::FEW], captures=True, config=config).n_captured
 
 
 @pytest.mark.usefixtures("quick_compiler")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.machine.choice import CHOICES, VARIABLE
 from spinn_tensor.training.objective import Totals, count_rows, training_loss
 from tests.compiled_steps import (
+    ADAMW,
     COMPILED,
     CONFIG,
     assert_same_training,
@@ -224,11 +226,14 @@ def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
     torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", SPINN_KINDS)
-def test_compiled_training_is_eager_training_on_the_device(kind) -> None:
-    """Captured: losses, weights, batch norm's statistics and optimiser state."""
+@pytest.mark.parametrize("kind, config", [*((kind, CONFIG) for kind in SPINN_KINDS), ("spinn-pi", ADAMW)])
+def test_compiled_training_is_eager_training_on_the_device(kind, config) -> None:
+    """Captured: losses, weights, batch norm's statistics, averages and optimiser state."""
     corpus, batches = corpus_of(corpora())
-    eager, step = (train_step(kind, config, device="cuda") for config in (CONFIG, COMPILED))
+    eager, step = (
+        train_step(kind, dataclasses.replace(config, compile=compiled), device="cuda")
+        for compiled in (False, True)
+    )
     expected, got = train(eager, corpus, batches), train(step, corpus, batches)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
     assert_same_training(step, eager)
@@ -243,7 +248,11 @@ def test_the_device_trains_as_the_cpu() -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-7)
 
 
-@pytest.mark.parametrize("config", [CONFIG, COMPILED], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, COMPILED, ADAMW, dataclasses.replace(ADAMW, compile=True)],
+    ids=["eager", "compiled", "adamw", "compiled adamw"],
+)
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_no_step_waits_for_the_device(kind, config) -> None:
     """From the batch on the CPU to the changed weights."""

@@ -262,6 +262,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     ),
     "a parameter without state": change(lambda state: state["optimizer"].pop("mlp.output.bias")),
     "extra method tensor": change(lambda state: state["method"].update(weight=torch.zeros(()))),
+    "weights where there is no average": change(lambda state: state.update(weights={"w": torch.ones(1)})),
+    "a list for the weights": change(lambda state: state.update(weights=[1])),
     "misshapen generator": change(lambda state: state["generators"][0].update(cpu=torch.zeros(3).byte())),
     "no generator": change(lambda state: state["generators"].clear()),
 }

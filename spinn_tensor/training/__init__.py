@@ -6,7 +6,8 @@ objective    the losses of a batch, pure functions that --compile compiles
 weighting    how much each class weighs in them
 reinforce    the loss of RL-SPINN
 methods      which batch and which loss a step has
-optimizer    RMSprop, learning-rate decay, clipping
+optimizer    torch's optimisers, the learning rate of each step, clipping
+averaging    an exponential average of the weights
 capture      steps as CUDA graphs
 step         one optimisation step, in the precision of the run
 feeding      batches that a thread makes ahead

@@ -35,6 +35,9 @@ PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `step`
 LEARNING = ("supervised", "reinforce")
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
 IN_HALF_OPEN = Allowed("in [0, 1)", lambda value: 0 <= value < 1)
+# Each with how the names of its own settings begin.
+OPTIMIZERS = {"rmsprop": "rms", "adadelta": "rms", "adam": "adam", "adamw": "adam"}
+SCHEDULES = ("step", "constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,48 @@ class TrainingConfig(Settings):
     accumulate: int = setting(
         1, "parts that each process computes its share of a step in, to save memory", AT_LEAST_1
     )
-    learning_rate: float = setting(2e-3, "learning rate of RMSprop", POSITIVE, flags=("--lr",))
-    rms_decay: float = setting(0.9, "of RMSprop's mean square (torch's alpha)", IN_HALF_OPEN)
-    rms_epsilon: float = setting(1e-6, "of RMSprop", POSITIVE)
+    optimizer: str = setting("rmsprop", "torch's class of this name", one_of(*OPTIMIZERS))
+    learning_rate: float = setting(
+        2e-3, "of the optimiser; usually 1 for Adadelta", POSITIVE, flags=("--lr",)
+    )
+    embedding_rate: float = setting(
+        1.0, "of trained word vectors, as a multiple of --learning-rate", POSITIVE
+    )
+    rms_decay: float = setting(
+        0.9, "of the mean square of RMSprop (torch's alpha) and of Adadelta (rho)", IN_HALF_OPEN
+    )
+    rms_epsilon: float = setting(1e-6, "of RMSprop and Adadelta", POSITIVE)
+    adam_beta1: float = setting(0.9, "of the mean gradient of Adam and AdamW", IN_HALF_OPEN)
+    adam_beta2: float = setting(0.999, "of the mean square of Adam and AdamW", IN_HALF_OPEN)
+    adam_epsilon: float = setting(1e-8, "of Adam and AdamW", POSITIVE)
     weight_decay: float = setting(
-        0.0, "L2 on matrices only: biases, batch norm and embeddings have none", NOT_NEGATIVE
+        0.0,
+        "L2 (of AdamW: decay of the weights) on matrices only: biases, batch norm and embeddings have none",
+        NOT_NEGATIVE,
+    )
+    lr_schedule: str = setting(
+        "step",
+        "of the learning rate: step is by --decay-every; linear and cosine fall to 0 at the end of the run",
+        one_of(*SCHEDULES),
+    )
+    lr_warmup: float = setting(
+        0.0,
+        "steps over which the learning rate rises from 0; below 1 it is a part of the run",
+        Allowed("in [0, 1) or whole", lambda value: 0 <= value < 1 or (value > 0 and value % 1 == 0)),
     )
     decay_factor: float = setting(0.75, "of the learning rate, after every --decay-every units", POSITIVE)
     decay_every: int = setting(1, "epochs or steps; 0 = the learning rate stays", NOT_NEGATIVE)
     decay_unit: str = setting("epoch", "what --decay-every counts", one_of("epoch", "step"))
     clip_norm: float = setting(
         5.0, "largest global norm of the gradient; 0 = no clipping", NOT_NEGATIVE, flags=("--clip",)
+    )
+    ema_decay: float = setting(
+        0.0,
+        "of an exponential average of the weights, which is then what is evaluated and saved; 0 = none",
+        IN_HALF_OPEN,
+    )
+    label_smoothing: float = setting(
+        0.0, "part of each label's probability that all classes share in the loss", IN_HALF_OPEN
     )
     patience: int = setting(0, "stop after so many evaluations without a better one; 0 = never", NOT_NEGATIVE)
     evaluate_every: int = setting(0, "steps; the end of an epoch is always evaluated", NOT_NEGATIVE)
@@ -103,6 +137,17 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_weights", as_entries(self.class_weights))
         super().__post_init__()
+        for item in dataclasses.fields(self):
+            owners = [name for name, family in OPTIMIZERS.items() if item.name.startswith(f"{family}_")]
+            if owners and self.optimizer not in owners and getattr(self, item.name) != item.default:
+                raise ConfigError(
+                    f"{item.name}: of {' and '.join(owners)}; the optimizer is {self.optimizer}"
+                )
+
+    @property
+    def rate_needs_length(self) -> bool:
+        """Tell whether the learning rate of a step depends on how many steps the run has."""
+        return self.lr_schedule in ("linear", "cosine") or 0 < self.lr_warmup < 1
 
 
 @dataclass(frozen=True)
@@ -173,8 +218,13 @@ class RunConfig(Settings):
             raise ConfigError(f"{name} is for an encoder that parses, kind 'spinn'; got {encoder.kind!r}")
         if self.data.corpus == "trees" and reinforces:
             raise ConfigError("learning: reinforce needs labels to reward; --corpus trees has none")
-        if self.data.corpus == "trees" and self.training.class_weights:
-            raise ConfigError("class_weights: with --corpus trees there are no classes")
+        for name in ("class_weights", "label_smoothing"):
+            if self.data.corpus == "trees" and getattr(self.training, name):
+                raise ConfigError(f"{name}: with --corpus trees there are no classes")
+        if reinforces and self.training.label_smoothing:
+            raise ConfigError("label_smoothing: not with learning: reinforce, which rewards the label alone")
+        if not encoder.train_embedding and self.training.embedding_rate != 1:
+            raise ConfigError("embedding_rate: the word vectors are fixed; it needs train_embedding")
         if self.data.corpus == "trees" and encoder.parses and not by_f1:
             raise ConfigError("select_by: with --corpus trees there is nothing but f1 to select by")
 

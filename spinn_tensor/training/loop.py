@@ -128,6 +128,10 @@ class Trainer:
         self.progress = Progress(
             n_threads=torch.get_num_threads(), corpus_sha256=corpus_sha256(task.train, task.dev)
         )
+        if self.ranks.size > 1:
+            synchronise(task.model)
+            self.ranks.equalise([*task.model.parameters(), *task.model.buffers()])
+            seed_rank(self.config.seed, self.ranks.rank)
         self.optimizer = make_optimizer(task.model, self.config)
         model = task.model.config
         weights = class_weights(self.config.class_weights, model.labels, task.train, model.node_labels)
@@ -136,15 +140,13 @@ class Trainer:
             self.observer.note(
                 f"class weights: {', '.join(f'{label} {weight:.4g}' for label, weight in pairs)}"
             )
-        self.method = make_method(task.model, run.parsing, self.config.compile, weights)
+        smoothing = self.config.label_smoothing
+        self.method = make_method(task.model, run.parsing, self.config.compile, weights, smoothing)
         self.step = TrainStep(self.method, self.optimizer, self.config, self.ranks)
         self._counts = count_rows(task.train, model.node_labels, weights)
         self._lengths, self._n_tokens = task.train.lengths_key, task.train.n_tokens
+        self._n_steps = self._count_steps() if self.config.rate_needs_length else 0
         self._signals = SignalPoll(self.ranks)
-        if self.ranks.size > 1:
-            synchronise(task.model)
-            self.ranks.equalise([*task.model.parameters(), *task.model.buffers()])
-            seed_rank(self.config.seed, self.ranks.rank)
         self._unread: list[Tensor] = []  # losses of the steps since the last reading
         self._window_start, self._window_examples, self._window_waited = 0.0, 0, 0.0
 
@@ -157,7 +159,7 @@ class Trainer:
             seed_rank(self.config.seed, self.ranks.rank, progress.step)
             processes = f"{state.n_processes} processes before, {self.ranks.size} now"
             note(f"{processes}: the same optimisation with other noise")
-        restore(state, folder, self.optimizer, self.method, self.ranks)
+        restore(state, folder, self.optimizer, self.method, self.ranks, self.step.average)
         if state.was_on_cuda != (self.step.device.type == "cuda"):
             now = f"now on {self.step.device.type}, before not"
             note(f"{now}: the weights will differ from those of one device")
@@ -243,6 +245,13 @@ class Trainer:
             token_budget=config.batch_tokens,
         )
 
+    def _count_steps(self) -> int:
+        """Count the steps of the whole run; only by words a step do epochs differ in them."""
+        n_epochs = self.config.epochs
+        if not self.config.batch_tokens:
+            return n_epochs * len(self.batches(0))
+        return sum(len(self.batches(epoch)) for epoch in range(n_epochs))
+
     def _parts(self, rows: np.ndarray) -> tuple[list[np.ndarray], bool]:
         """Return this rank's microbatches of a batch, and whether they count: without a share it computes any row."""
         parts = shares(rows, self._lengths, self.ranks.size, self.config.accumulate)[self.ranks.rank]
@@ -281,7 +290,7 @@ class Trainer:
         with Phase("transfer"):
             batches = [self.step.place(batch) for batch in feed.batches]
         totals = Totals.of(self._counts[feed.rows], self.step.device)
-        rate = learning_rate(self.config, progress.step, progress.epoch)
+        rate = learning_rate(self.config, progress.step, progress.epoch, self._n_steps)
         try:
             return self.step(batches, totals, progress.step, rate, feed.counts)
         except ScoreError as error:
@@ -308,7 +317,7 @@ class Trainer:
         loss = progress.window_loss / max(progress.window_steps, 1)
         seconds = max(now - self._window_start, 1e-9)
         speed, waiting = self._window_examples / seconds, self._window_waited / seconds  # waiting: for data
-        rate = learning_rate(self.config, progress.step - 1, progress.epoch)
+        rate = learning_rate(self.config, progress.step - 1, progress.epoch, self._n_steps)
         figures = {name: value.item() for name, value in self.method.figures().items()}
         self.log.write(
             kind="train",
@@ -332,7 +341,8 @@ class Trainer:
         progress = self.progress
         self._require_finite()
         start = time.perf_counter()
-        evaluation = self.ranks.from_first(lambda: evaluate(self.task.model, self.task.dev))
+        with self.step.average.in_place():
+            evaluation = self.ranks.from_first(lambda: evaluate(self.task.model, self.task.dev))
         score = evaluation.criterion(self.config.select_by)
         is_best = score > progress.best_score
         if is_best:
@@ -357,7 +367,7 @@ class Trainer:
     def _save_last(self) -> None:
         self._require_finite()
         progress, start = self.progress, time.perf_counter()
-        state = training_state(progress, self.optimizer, self.method, self.ranks)
+        state = training_state(progress, self.optimizer, self.method, self.ranks, self.step.average)
         if not self.ranks.is_first:
             return
         progress.metrics_position = self.log.position()
@@ -367,7 +377,10 @@ class Trainer:
 
     def _save(self, name: str, **also: Any) -> None:
         model, vocabulary, *_, rules = self.task
-        save_checkpoint(self.output / name, model, vocabulary, self.run, self._metrics(), rules=rules, **also)
+        with self.step.average.in_place():
+            save_checkpoint(
+                self.output / name, model, vocabulary, self.run, self._metrics(), rules=rules, **also
+            )
 
     def _require_finite(self) -> None:
         self._read_losses()

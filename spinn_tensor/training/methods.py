@@ -8,6 +8,7 @@ Reinforce   RL-SPINN: sampled transitions, after an optional warm-up under super
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,9 +108,15 @@ class Method:
 class Classify(Method):
     """Train by the classification loss on given trees, or on none."""
 
-    def __init__(self, model: Model, compiled: bool, class_weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        compiled: bool,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(model, class_weights)
-        self._classify = _compiled(training_loss, compiled)
+        self._classify = _compiled(training_loss, compiled, label_smoothing=label_smoothing)
 
     @property
     def fixed_kind(self) -> TableKind | None:
@@ -127,11 +134,16 @@ class Supervise(Method):
     """Train by the transition loss beside the classification loss."""
 
     def __init__(
-        self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None
+        self,
+        model: Model,
+        config: ParsingConfig,
+        compiled: bool,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(model, class_weights)
         self.config = config
-        self._supervised = _compiled(supervised_loss, compiled)
+        self._supervised = _compiled(supervised_loss, compiled, label_smoothing=label_smoothing)
         device = next(model.parameters()).device
         self._observed = torch.zeros(N_LOSSES, device=device)
         # sums of both losses over the steps since the log was last written, and how many steps these were
@@ -253,16 +265,19 @@ def make_method(
     config: ParsingConfig,
     compiled: bool = False,
     class_weights: np.ndarray | None = None,  # (C,) float64, see `weighting`
+    label_smoothing: float = 0.0,
 ) -> Method:
     """Return how to train this model."""
     weights = None
     if class_weights is not None:
         weights = torch.from_numpy(class_weights).to(next(model.parameters()))
     if not model.encoder.config.parses:
-        return Classify(model, compiled, weights)
-    kind = Reinforce if config.learning == "reinforce" else Supervise
-    return kind(model, config, compiled, weights)
+        return Classify(model, compiled, weights, label_smoothing)
+    if config.learning == "reinforce":
+        return Reinforce(model, config, compiled, weights)
+    return Supervise(model, config, compiled, weights, label_smoothing)
 
 
-def _compiled(function: Callable[..., Any], compiled: bool) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any], compiled: bool, **constants: float) -> Callable[..., Any]:
+    function = partial(function, **constants) if constants else function
     return torch.compile(function, fullgraph=True, dynamic=True) if compiled else function

@@ -1,7 +1,8 @@
 """The losses of one batch, as pure functions: what `--compile` compiles.
 
     classification   L = -1/n Σ log softmax(logits)[label]     over the n labelled pairs, sentences or nodes; with
-                                                               weights of the classes see `weighting`
+                                                               weights of the classes see `weighting`; smoothed as
+                                                               torch's cross entropy has it (Szegedy et al. 2016)
     transitions      L = -1/M Σ log p(gold transition)         over all M transitions; 0 where there is no choice
     supervised       classification + w · transitions          (Bowman et al. 2016, section 3.3)
 
@@ -69,9 +70,10 @@ def training_loss(
     batch: Batch,
     totals: Totals | None = None,  # None = of this batch
     class_weights: Tensor | None = None,  # (C,) float, None = all 1
+    label_smoothing: float = 0.0,
 ) -> Tensor:  # () float
     """Return the mean cross entropy; over all labelled nodes where the model was built with `node_labels`."""
-    return classification_loss(model(batch), targets(model, batch), totals, class_weights)
+    return classification_loss(model(batch), targets(model, batch), totals, class_weights, label_smoothing)
 
 
 def classification_loss(
@@ -79,11 +81,19 @@ def classification_loss(
     gold: Tensor,  # (n,) int64, NO_LABEL = none
     totals: Totals | None = None,
     class_weights: Tensor | None = None,  # (C,) float, None = all 1
+    label_smoothing: float = 0.0,
 ) -> Tensor:  # () float
     """Return the weighted mean cross entropy over the labels; 0 where there are none."""
     total = _total_weight(gold, class_weights) if totals is None else totals.labels
-    losses = F.cross_entropy(logits, gold, class_weights, ignore_index=NO_LABEL, reduction="sum")
-    return losses / total
+    loss = F.cross_entropy(
+        logits,
+        gold,
+        class_weights,
+        ignore_index=NO_LABEL,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
+    return loss / total
 
 
 def _total_weight(gold: Tensor, class_weights: Tensor | None) -> Tensor:  # ()
@@ -102,6 +112,7 @@ def supervised_loss(
     transition_weight: float,
     totals: Totals | None = None,  # None = of this batch
     class_weights: Tensor | None = None,  # (C,) float, None = all 1
+    label_smoothing: float = 0.0,
 ) -> tuple[
     Tensor, Tensor
 ]:  # () float, and (2,) its parts, detached: classification (0 without classes), transitions
@@ -114,7 +125,8 @@ def supervised_loss(
         of_transitions = of_transitions * gold.shape[0] / totals.transitions
     task = torch.zeros_like(of_transitions)
     if outcome.logits is not None:
-        task = classification_loss(outcome.logits, targets(model, batch), totals, class_weights)
+        labels = targets(model, batch)
+        task = classification_loss(outcome.logits, labels, totals, class_weights, label_smoothing)
     return transition_weight * of_transitions + task, torch.stack((task, of_transitions)).detach()
 
 

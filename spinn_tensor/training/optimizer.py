@@ -1,96 +1,138 @@
-"""RMSprop with L2, a decaying learning rate and a clipped gradient.
+"""The optimiser, its learning rate and a clipped gradient: torch's own classes, in groups and under `torch.compile`.
 
-    v <- α v + (1 - α) g²,    w <- w - lr g / (√v + ε),    g = clip(∂loss/∂w) + λ w
-    lr = lr₀ · factor ^ ⌊step or epoch / decay_every⌋
+    w <- w - rate · update(g),    g = clip(∂loss/∂w) + λ w              (AdamW: λ w is no part of g, but of the update)
+
+    rate = learning_rate · min(1, (s + 1) / W) · factor                 in step s of S, with a warm-up of W steps
+        step        factor = decay_factor ^ ⌊s or epoch / decay_every⌋
+        constant    factor = 1
+        linear      factor = 1 - t,                                     t = (s - W) / (S - W), at least 0
+        cosine      factor = (1 + cos πt) / 2
 
 λ is `weight_decay` and acts on matrices only: biases and batch norm's scales have no reason to be small,
 and a decaying embedding would also change the words that a batch does not contain.
 
-Compiled, clipping and RMSprop are one graph: a pass over weights and gradients where there were ten.
+Compiled, clipping and optimiser are one graph: a pass over weights and gradients where there were ten.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.config import TrainingConfig
 
+# What torch's optimisers keep for each parameter, of its shape, beside "step".
+MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.RMSprop: ("square_avg",),
+    torch.optim.Adadelta: ("square_avg", "acc_delta"),
+    torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+}
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.RMSprop:
-    """Return RMSprop over the parameters that are trained, in two groups: with L2 and without."""
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return the optimiser over the parameters that are trained, in groups: with L2, without, and of another rate."""
     embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    words: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            has_decay = parameter.dim() >= 2 and id(parameter) not in embeddings
-            (decayed if has_decay else plain).append(parameter)
+            is_embedding = id(parameter) in embeddings
+            if is_embedding and config.embedding_rate != 1:
+                words.append(parameter)
+            else:
+                (decayed if parameter.dim() >= 2 and not is_embedding else plain).append(parameter)
+    rate, factor = config.learning_rate, config.embedding_rate
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay, "lr": rate, "rate_factor": 1.0},
+        {"params": plain, "weight_decay": 0.0, "lr": rate, "rate_factor": 1.0},
+        {"params": words, "weight_decay": 0.0, "lr": rate * factor, "rate_factor": factor},
     ]
-    return torch.optim.RMSprop(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        alpha=config.rms_decay,
-        eps=config.rms_epsilon,
-    )
+    groups = [group for group in groups if group["params"]]
+    decay, epsilon = config.rms_decay, config.rms_epsilon
+    adam: dict[str, Any] = {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
+    match config.optimizer:
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, alpha=decay, eps=epsilon)
+        case "adadelta":
+            return torch.optim.Adadelta(groups, rho=decay, eps=epsilon)
+        case "adam":
+            return torch.optim.Adam(groups, **adam)
+        case _:
+            return torch.optim.AdamW(groups, **adam)
 
 
-def learning_rate(config: TrainingConfig, step: int, epoch: int) -> float:
-    """Return the rate of the step with this number (both count from 0): a function, so it needs no state."""
-    if not config.decay_every:
-        return config.learning_rate
-    position = epoch if config.decay_unit == "epoch" else step
-    return config.learning_rate * config.decay_factor ** (position // config.decay_every)
-
-
-# RMSprop's step without the wrappers for hooks and for gradients of gradients, in which torch.compile breaks a graph.
-RMSPROP_STEP = inspect.unwrap(torch.optim.RMSprop.step)
+def learning_rate(
+    config: TrainingConfig,
+    step: int,  # s, from 0
+    epoch: int,  # from 0
+    n_steps: int = 0,  # S, of the whole run, where `rate_needs_length`
+) -> float:
+    """Return the rate of the step with this number: a function, so it needs no state."""
+    warmup = config.lr_warmup if config.lr_warmup >= 1 else round(config.lr_warmup * n_steps)
+    done = max(0.0, step - warmup) / max(1.0, n_steps - warmup)  # t
+    factor = 1.0
+    if config.lr_schedule == "step" and config.decay_every:
+        position = epoch if config.decay_unit == "epoch" else step
+        factor = config.decay_factor ** (position // config.decay_every)
+    elif config.lr_schedule == "linear":
+        factor = 1 - done
+    elif config.lr_schedule == "cosine":
+        factor = (1 + math.cos(math.pi * done)) / 2
+    return config.learning_rate * factor * min(1.0, (step + 1) / max(warmup, 1))
 
 
 class Update:
-    """Clip the gradients of a step and change the weights by them. Nothing waits for the device."""
+    """Clip the gradients of a step, change the weights by them, and average these. Nothing waits for the device."""
 
     def __init__(
         self,
-        optimizer: torch.optim.RMSprop,
+        optimizer: torch.optim.Optimizer,
         clip_norm: float,  # largest global norm of the gradient; 0 = no clipping
         compiled: bool,
+        average: Average,
     ) -> None:
-        self.optimizer, self.clip_norm = optimizer, clip_norm
+        self.optimizer, self.clip_norm, self.average = optimizer, clip_norm, average
+        # the step without the wrappers for hooks and for gradients of gradients, in which torch.compile breaks a graph
+        self._plain_step = inspect.unwrap(type(optimizer).step)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._compiled = torch.compile(self._clip_and_step, fullgraph=True) if compiled else None
         if compiled:  # the rate is a tensor, so that another one is no other graph
             like: Tensor = self._parameters[0]
-            rate = torch.zeros((), dtype=like.dtype, device=like.device)
             for group in optimizer.param_groups:
+                rate = torch.zeros((), dtype=like.dtype, device=like.device)
                 group.update(lr=rate, foreach=True, capturable=True)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the steps from now on."""
         for group in self.optimizer.param_groups:
+            own = rate * group["rate_factor"]
             if self._compiled is None:
-                group["lr"] = rate
+                group["lr"] = own
             else:
-                group["lr"].fill_(rate)
+                group["lr"].fill_(own)
 
     def make_state(self) -> None:
         """Make the state of all parameters on their device, so that from now on it only changes in place."""
         for parameter in self._parameters:
             state = self.optimizer.state[parameter]
             if not state:
-                state["step"], state["square_avg"] = torch.zeros(()), torch.zeros_like(parameter)
+                state["step"] = parameter.new_zeros(())
+                state |= {name: torch.zeros_like(parameter) for name in MOMENTS[type(self.optimizer)]}
             state["step"] = state["step"].to(parameter.device)  # where a graph can count it
 
     def __call__(self) -> None:
         if self._compiled is None:
             clip_gradient(self._parameters, self.clip_norm)
             self.optimizer.step()
+            self.average.update()
             return
         with torch.no_grad():
             self._compiled()
@@ -98,7 +140,8 @@ class Update:
     def _clip_and_step(self) -> None:
         """Do as an eager update does, in a form that `torch.compile` takes whole."""
         clip_gradient(self._parameters, self.clip_norm)
-        RMSPROP_STEP(self.optimizer)
+        self._plain_step(self.optimizer)
+        self.average.update()
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], largest_norm: float) -> Tensor | None:

@@ -6,9 +6,10 @@ and CUDA, whose generator then starts from the seed, and to another number of pr
     training_state.pt   a dictionary as `torch.save` writes it; `torch.load` reads it with `weights_only`, so that
                         nothing in it can run
         progress        counters, early stopping, running losses: `Progress`
-        optimizer       RMSprop's tensors of each parameter, by its name; none where it had no gradient yet
+        optimizer       torch's tensors of each parameter, by its name; none where it had no gradient yet
         generators      for each process the state of torch's generators: "cpu", and "cuda" if it ran there
         method          tensors of the method: RL-SPINN's running moments
+        weights         of a run with an average of them, which is the model beside it: the weights themselves, by name
 
 The order of the batches needs no state: it is a function of (seed, epoch), and `Progress` says how many are
 done. The learning rate is a function of step and epoch.
@@ -24,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +37,10 @@ from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.data_prep.settings import checked_fields
 from spinn_tensor.tensor_files import CheckpointError, check_tensors, read_tensors
-from spinn_tensor.training.distributed import ALONE, Ranks
+from spinn_tensor.training.averaging import Average
+from spinn_tensor.training.distributed import Ranks
 from spinn_tensor.training.methods import Method
+from spinn_tensor.training.optimizer import MOMENTS
 
 STATE = "training_state.pt"
 OLD_STATE_JSON, OLD_STATE_TENSORS = "training_state.json", "training_state.safetensors"
@@ -67,9 +71,10 @@ class TrainingState(NamedTuple):
     """Hold what of a checkpoint only resuming reads."""
 
     progress: Progress
-    optimizer: Mapping[str, dict[str, Tensor]]  # of each parameter: "square_avg" and "step", or none
+    optimizer: Mapping[str, dict[str, Tensor]]  # of each parameter: "step" and what `MOMENTS` names, or none
     generators: list[dict[str, Tensor]]  # of each process: "cpu", and "cuda" if it ran there
     method: dict[str, Tensor]
+    weights: Mapping[str, Tensor] = MappingProxyType({})  # where the model beside it is their average
 
     @property
     def was_on_cuda(self) -> bool:
@@ -83,7 +88,10 @@ class TrainingState(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Write the state into a folder."""
-        torch.save({**self._asdict(), "progress": dataclasses.asdict(self.progress)}, folder / STATE)
+        values = {**self._asdict(), "progress": dataclasses.asdict(self.progress)}
+        if not self.weights:  # as before there were averages
+            del values["weights"]
+        torch.save(values, folder / STATE)
 
 
 def seed_rank(seed: int, rank: int, step: int = 0) -> None:
@@ -93,7 +101,11 @@ def seed_rank(seed: int, rank: int, step: int = 0) -> None:
 
 
 def training_state(
-    progress: Progress, optimizer: torch.optim.Optimizer, method: Method, ranks: Ranks = ALONE
+    progress: Progress,
+    optimizer: torch.optim.Optimizer,
+    method: Method,
+    ranks: Ranks,
+    average: Average,
 ) -> TrainingState:
     """Return the state of a run as it is now. For all ranks to call."""
     named = method.model.named_parameters()
@@ -103,7 +115,7 @@ def training_state(
     if device.type == "cuda":
         for states, values in zip(generators, ranks.gathered(torch.cuda.get_rng_state(device)), strict=True):
             states["cuda"] = values
-    return TrainingState(progress, of_parameters, generators, method.tensors())
+    return TrainingState(progress, of_parameters, generators, method.tensors(), average.copies())
 
 
 def read_training_state(folder: Path) -> TrainingState:
@@ -164,9 +176,10 @@ def restore(
     folder: Path,  # that it was read from, for errors
     optimizer: torch.optim.Optimizer,
     method: Method,
-    ranks: Ranks = ALONE,
+    ranks: Ranks,
+    average: Average,
 ) -> None:
-    """Put optimiser, generators and method back to where they were. Raises CheckpointError.
+    """Put optimiser, generators, method and average back to where they were. Raises CheckpointError.
 
     CUDA's generator goes on only on CUDA, and with another number of processes than before only rank 0's generators do.
     """
@@ -180,16 +193,18 @@ def restore(
             # older states have no entry for a parameter that is not trained
             named = state.optimizer
             if values := named[name] if parameter.requires_grad else named.get(name):
-                expected = {f"step of {name}": torch.zeros(()), f"square_avg of {name}": parameter}
+                expected: dict[str, Tensor] = {f"step of {name}": torch.zeros(())}
+                expected |= {f"{kind} of {name}": parameter for kind in MOMENTS[type(optimizer)]}
                 check_tensors(path, {f"{kind} of {name}": value for kind, value in values.items()}, expected)
                 optimizer.state[parameter] = {
-                    "step": values["step"],
-                    "square_avg": values["square_avg"].to(device),
+                    kind: value if kind == "step" else value.to(device) for kind, value in values.items()
                 }
         expected = method.tensors()
         values = {**{name: expected[name] for name in method.later & expected.keys()}, **state.method}
         check_tensors(path, values, expected)
         method.restore(values)
+        check_tensors(path, state.weights, average.weights)
+        average.restore(state.weights)
         if not ranks.rank or state.n_processes == ranks.size:
             own = state.generators[ranks.rank]
             torch.set_rng_state(own["cpu"])

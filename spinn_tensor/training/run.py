@@ -100,8 +100,11 @@ def is_own_restart(output: Path) -> bool:
 def check_same_run(saved: RunConfig, wanted: RunConfig) -> None:
     """Raise ConfigError naming the first key in which a resumed run would differ from the saved one."""
     for key, old, new in differences(saved.with_absolute_paths(), wanted.with_absolute_paths()):
+        text = f"--resume: {key} differs: the run has {old!r}, now {new!r}"
         if key not in CHANGEABLE:
-            raise ConfigError(f"--resume: {key} differs: the run has {old!r}, now {new!r}")
+            raise ConfigError(text)
+        if key == "training.epochs" and saved.training.rate_needs_length:
+            raise ConfigError(f"{text}; the learning rate of each step depends on it")
 
 
 def execute(

@@ -1,7 +1,7 @@
 """One optimisation step, over all microbatches of all ranks.
 
     L = Σ losses of the step's examples / counts of the whole step           (`Totals`)
-    w <- RMSprop(w, clip(∂L/∂w)),    ∂L/∂w = Σ over ranks of Σ over microbatches
+    w <- optimiser(w, clip(∂L/∂w)),    ∂L/∂w = Σ over ranks of Σ over microbatches
 
 Each microbatch of each rank gives its part of the same sum, divided by the same counts, so the gradient is that of one
 process and one batch, however the examples are shared out: a mean of means would weigh an example of a small or little
@@ -40,6 +40,7 @@ from spinn_tensor.bundles import move
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.normalization import uncounted
+from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.capture import CapturedSteps, preserved
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Ranks
@@ -56,13 +57,14 @@ class TrainStep:
     def __init__(
         self,
         method: Method,
-        optimizer: torch.optim.RMSprop,
+        optimizer: torch.optim.Optimizer,
         config: TrainingConfig,
         ranks: Ranks = ALONE,
         captures: bool | None = None,  # whether steps may be captured; None = on CUDA
     ) -> None:
         self.method, self.optimizer, self.config, self.ranks = method, optimizer, config, ranks
-        self.update = Update(optimizer, config.clip_norm, config.compile)
+        self.average = Average(method.model, config.ema_decay)
+        self.update = Update(optimizer, config.clip_norm, config.compile, self.average)
         self.parameters = [p for p in method.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         alone = config.compile and ranks.size == 1 and config.accumulate == 1
@@ -163,7 +165,7 @@ class TrainStep:
         """List all that a step changes, but for the method's state."""
         model = self.method.model
         states = (value for state in self.optimizer.state.values() for value in state.values())
-        return [*model.parameters(), *model.buffers(), *states]
+        return [*model.parameters(), *model.buffers(), *states, *self.average.averages]
 
     def _loss(self, batch: Batch, step: int, totals: Totals, counts: bool = True) -> Tensor:
         with autocast(self.config.precision, self.device.type):
