@@ -16,6 +16,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
 CUDA = torch.device("cuda", 0)
+ANSWERS = {  # of what is asked of CUDA
+    "torch.cuda.amp.common.amp_definitely_not_available": False,
+    "torch.cuda.is_bf16_supported": True,
+    "torch.cuda._exchange_device": 0,
+    "torch.cuda._maybe_exchange_device": 0,
+}
 
 
 def on_fake_cuda(tensor: Tensor) -> Tensor:
@@ -42,6 +48,8 @@ def fake_cuda() -> Iterator[None]:
     with ExitStack() as stack:
         for name, method in methods.items():
             stack.enter_context(mock.patch.object(Tensor, name, method))
+        for name, answer in ANSWERS.items():
+            stack.enter_context(mock.patch(name, return_value=answer))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(torch._C._AutoDispatchBelowAutograd())
         yield
@@ -77,3 +85,12 @@ def _assign(part: Tensor, value: Any) -> None:
         part.copy_(value)
     else:
         part.fill_(value)
+
+
+def module_on_fake_cuda(module: torch.nn.Module) -> None:
+    """Give a module weights and statistics on the device, without gradients. To be called under `fake_cuda`."""
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[name] = on_fake_cuda(tensor)  # type: ignore[assignment]

@@ -16,10 +16,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from spinn_tensor import GRC, ForestTables, LaneTables, OwnTables, StackMachine, Tracker, TransitionHead
 from spinn_tensor.bundles import bundle_of, flatten, map_tensors
+from spinn_tensor.config import GIVEN_KINDS
 from spinn_tensor.machine import executors, operators
 from spinn_tensor.machine.any_cell_operators import any_cell
 from spinn_tensor.machine.executors import in_time
-from tests.fake_cuda import CUDA, fake_cuda, on_fake_cuda
+from spinn_tensor.training.config import ParsingConfig
+from spinn_tensor.training.methods import Reinforce, make_method
+from spinn_tensor.training.objective import Totals, count_rows
+from tests.fake_cuda import CUDA, fake_cuda, module_on_fake_cuda, on_fake_cuda
 from tests.machines import (
     TABLES,
     TRACKER,
@@ -31,6 +35,7 @@ from tests.machines import (
     run_tables,
 )
 from tests.machines import flatten as lengths_of
+from tests.tiny_models import pair_model, some_pairs
 
 BATCH = [random_transitions(np.random.default_rng(3), n) for n in (1, 5, 9, 4, 7, 2)]
 HIDDEN = 8
@@ -128,6 +133,43 @@ def test_any_cell_stays_on_the_device(name, tracked) -> None:
         of_body, of_kernel = any_cell._init_fn(*arguments), any_cell(*arguments)
         assert described(of_body) == described(of_kernel)
         assert {one.device for one in flatten(of_body)} <= {CUDA, torch.device("cpu")}
+
+
+TAUGHT = ParsingConfig()
+LOSSES = {  # kind, how it learns to parse, whether its batches have a fixed shape
+    **{
+        f"{kind}, {fixed}": (kind, TAUGHT, fixed == "fixed")
+        for kind in GIVEN_KINDS
+        for fixed in ("ragged", "fixed")
+    },
+    "spinn, ragged": ("spinn", TAUGHT, False),
+    "spinn, fixed": ("spinn", TAUGHT, True),
+    "spinn, sampled": ("spinn", ParsingConfig(scheduled_sampling=0.5, scheduled_steps=1), False),
+    "rl-spinn": ("spinn", ParsingConfig(learning="reinforce", n_samples=2), False),
+    "bow": ("bow", TAUGHT, False),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind, parsing, is_fixed", LOSSES.values(), ids=LOSSES)
+def test_losses_stay_on_the_device(kind, parsing, is_fixed, dtype) -> None:
+    """From the batch to the loss and what is observed beside it; LSTMs are left out, which are cuDNN's there."""
+    model, corpus = pair_model(kind, mlp_dropout=0.3), some_pairs()
+    method = make_method(model, parsing)
+    if is_fixed:
+        assert method.plan(corpus, batch_size=5, seed=1)
+    batch = method.collate(corpus, step=1)
+    assert (batch.row_mask is not None) == is_fixed
+    counts = count_rows(corpus, node_labels=False)
+    with fake_cuda():
+        module_on_fake_cuda(model)
+        if isinstance(method, Reinforce):
+            method.moments = map_tensors(method.moments, on_fake_cuda)
+        placed, totals = map_tensors(batch, on_fake_cuda), Totals.of(counts, CUDA)
+        with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = method.loss(placed, 1, totals)
+        assert (loss.device, loss.shape, loss.dtype) == (CUDA, (), torch.float32)
+        assert method.observed().device == CUDA
 
 
 def test_what_mixes_devices_or_reads_raises() -> None:
