@@ -159,7 +159,10 @@ def run_backward(
     kept: Kept | None,  # calls of the forward; None: they are made again
 ) -> list[Tensor]:  # gradients of the parameters
     """Undo the steps from last to first; what is left in `grad_memories` are gradients of leaves and of null rows."""
-    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    sums = [  # over all steps, not in half precision
+        torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
+        for parameter in parameters
+    ]
     schedule = GivenSchedule(tables, memories[STATES].shape[0])
     first = memories[STATES].shape[0] - schedule.n_compositions
     calls = None if kept is None else reversed(kept)
@@ -195,4 +198,4 @@ def run_backward(
             undo(loop.compose, of_compositions(child_index, tracker_index), made[slots])
         if entries is not None and previous[step].shape[0]:
             undo(loop.track, of_entries(schedule.rows(step), previous[step]), tracked[slots_of[step]])
-    return sums
+    return [total.to(parameter.dtype) for total, parameter in zip(sums, parameters, strict=True)]
