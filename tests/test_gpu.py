@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -18,11 +18,16 @@ from spinn_tensor import (
     run_own,
     to_torch,
 )
+from spinn_tensor.bundles import flatten
 from spinn_tensor.config import ENCODER_KINDS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import select
 from spinn_tensor.data_prep.tables import own_tables
+from spinn_tensor.inference import predict_logits
 from spinn_tensor.machine.choice import CHOICES, VARIABLE
+from spinn_tensor.training.evaluate import evaluate
+from spinn_tensor.training.feeding import Feed, feeds_of
 from spinn_tensor.training.objective import Totals, count_rows, training_loss
+from spinn_tensor.training.optimizer import learning_rate
 from tests.compiled_steps import (
     ADAMW,
     COMPILED,
@@ -277,3 +282,49 @@ def test_replays_draw_new_dropout() -> None:
     losses = [step([step.place(batch)], totals, 0, 0.0).item() for _ in range(4)]
     assert step.n_captured
     assert len(set(losses)) == 4
+
+
+def test_a_batch_comes_to_a_captured_step_by_one_copy() -> None:
+    """From one buffer in pinned memory, in which it lies already when a step comes to it."""
+    corpus, batches = corpus_of(corpora())
+    step = train_step("spinn-pi", COMPILED, device="cuda")
+    step.warm_up(corpus, batches[0])
+    batch = step.pin(step.method.collate(select(corpus, batches[0]), 0))
+    tensors = flatten(batch, host=False)
+    assert all(tensor.is_pinned() for tensor in tensors)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
+    assert step.place(batch) is batch
+
+
+def test_processes_feed_captured_steps() -> None:
+    """Forked beside a device that is in use; the losses are those of batches made between the steps."""
+    corpus, batches = corpus_of(corpora())
+    expected = train(train_step("spinn-pi", COMPILED, device="cuda"), corpus, batches)
+    step = train_step("spinn-pi", COMPILED, device="cuda")
+    step.warm_up(corpus, batches[0])
+    counts = count_rows(corpus, node_labels=False)
+
+    def make(numbered: tuple[int, np.ndarray]) -> Feed:
+        number, rows = numbered
+        return Feed(rows, [step.method.collate(select(corpus, rows), number)], True)
+
+    losses = []
+    with closing(feeds_of(make, enumerate(batches), step, 2)) as feeds:
+        for number, feed in enumerate(feeds):
+            totals, rate = (
+                Totals.of(counts[feed.rows], step.device),
+                learning_rate(step.config, number, epoch=0),
+            )
+            losses.append(step([step.place(feed.batches[0])], totals, number, rate))
+    np.testing.assert_allclose([loss.item() for loss in losses], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ENCODER_KINDS)
+def test_evaluation_is_that_of_the_cpu(kind) -> None:
+    """Its batches are made ahead, in pinned memory, and its results read one late."""
+    model, (corpus, _) = pair_model(kind).double(), corpus_of(corpora())
+    expected = evaluate(model, corpus, batch_size=16).loss, predict_logits(model, corpus, batch_size=16)
+    model.cuda()
+    got = evaluate(model, corpus, batch_size=16).loss, predict_logits(model, corpus, batch_size=16)
+    assert got[0] == pytest.approx(expected[0], rel=1e-9)
+    np.testing.assert_allclose(got[1], expected[1], rtol=1e-5, atol=1e-6)
