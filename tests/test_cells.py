@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from functools import partial
@@ -250,6 +251,8 @@ def machine_and_tables(name: str) -> tuple[StackMachine, str]:
     [("forest", "inductor"), ("lanes", "aot_eager"), ("own", "aot_eager")],
 )
 def test_one_graph_for_batches_of_every_size(name: str, backend: str) -> None:
+    if backend == "inductor" and os.environ.get("ATEN_CPU_CAPABILITY") == "default":
+        pytest.skip("what inductor generates does not compile under it (torch 2.13)")
     torch._dynamo.reset()
     counters.clear()
     machine, table_name = machine_and_tables(name)
