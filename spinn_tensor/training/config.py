@@ -97,7 +97,7 @@ class TrainingConfig(Settings):
     )
     ema_decay: float = setting(
         0.0,
-        "of an exponential average of the weights, which is then what is evaluated and saved; 0 = none",
+        "of an average of the weights, over about 1 / (1 - N) steps, which is then evaluated and saved; 0 = none",
         IN_HALF_OPEN,
     )
     label_smoothing: float = setting(

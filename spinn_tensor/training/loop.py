@@ -5,7 +5,7 @@ A run's folder holds
     run.json         its RunConfig
     metrics.jsonl    one JSON object a line: "train" every `log_every` steps, "dev" at every evaluation, and "epoch"; a
                      SPINN's "train" has `task_loss` and `transition_loss`, means over the same steps as `loss`
-    best/, last/     checkpoints; `last` can be resumed
+    best/, last/     checkpoints, of the average of the weights where the run has one; `last` can be resumed
 
 Losses stay on the device and are read every `log_every` steps, and before anything is evaluated or written:
 a model that is no longer finite never becomes a checkpoint.
