@@ -32,6 +32,13 @@ needs_triton = pytest.mark.skipif(
 TENSOR_CORES = re.compile(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 SHARED_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # that a block may have on A100, H100 and B200
 
+LAUNCHED = {
+    ("cells", False): {"gather_inputs", "cell_forward", "cell_backward", "scatter_inputs"},
+    ("cells", True): {"gather_inputs", "cell_forward", "cell_backward", "scatter_inputs"},
+    ("steps", False): {"compose_forward", "cell_backward", "product_backward"},
+    ("steps", True): {"track_forward", "compose_forward", "cell_backward", "product_backward"},
+}
+
 
 @pytest.fixture
 def batch() -> list[np.ndarray]:
@@ -48,10 +55,8 @@ def test_in_the_interpreter() -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
 
 
-def launches_of(kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch) -> set:
-    """Return what a forward and backward of the published sizes launches, and an inference."""
-    from tests.launches import record
-
+def run_once(kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch) -> None:
+    """Run an inference, and a forward and backward, of the published sizes."""
     leaves = random_leaves(batch, 300, torch.float32).detach()
     compose, tracker = random_weights(300, tracker_dim, torch.float32)
     compose, tracker = (
@@ -60,17 +65,12 @@ def launches_of(kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch
     )
     tables = TABLES["given" if tracker_dim else "forest"](batch)
     bodies = choice._bodies(kernels)
-
-    def run() -> None:
-        for save in (False, True):
-            schedule = GivenSchedule(tables, 1 + leaves.shape[0] + tables.left_index.shape[0])
-            entries = tables if tracker_dim else None
-            tape = run_forward(leaves, compose, tracker, schedule, entries, save, dtype, bodies)
-        grad = torch.zeros(len(batch), 300)
-        run_backward(grad, tables.root_index, compose, tracker, tables, tape, dtype, None, bodies)
-
-    with matmul_precision("tf32"):
-        return record(run)
+    for save in (False, True):
+        schedule = GivenSchedule(tables, 1 + leaves.shape[0] + tables.left_index.shape[0])
+        entries = tables if tracker_dim else None
+        tape = run_forward(leaves, compose, tracker, schedule, entries, save, dtype, bodies)
+    grad = torch.zeros(len(batch), 300)
+    run_backward(grad, tables.root_index, compose, tracker, tables, tape, dtype, None, bodies)
 
 
 @needs_triton
@@ -79,16 +79,25 @@ def launches_of(kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch
 @pytest.mark.parametrize("tracker_dim", [None, 61, 64])
 @pytest.mark.parametrize("kernels", choice.CHOICES[1:])
 def test_compiled_without_a_device(kernels, tracker_dim, dtype, capability, batch) -> None:
-    """Nothing spills, shared memory is enough, and products are made by tensor cores."""
-    from tests.launches import compile_for
+    """Nothing spills, shared memory is enough, tensor cores multiply, and a kernel is one, whatever the step."""
+    from tests.launches import compile_launches
 
-    launches = [launches_of(kernels, tracker_dim, dtype, n * batch) for n in (1, 40)]  # few slots, many slots
-    for launch in set.union(*launches):
-        compiled = compile_for(launch, capability)
-        assert compiled.local_bytes == 0, launch
-        assert compiled.shared_bytes <= SHARED_BYTES[capability], launch
-        is_product = "PRECISION" in dict(launch.constants)
-        assert is_product == bool(TENSOR_CORES.search(compiled.ptx)), launch
+    def run() -> None:
+        for n in (1, 40):  # few slots in a step, and many
+            run_once(kernels, tracker_dim, dtype, n * batch)
+
+    with matmul_precision("tf32"):
+        compiled = compile_launches(run, capability)
+    for kernel in compiled:
+        assert kernel.local_bytes() == 0, kernel[:2]
+        assert kernel.shared_bytes <= SHARED_BYTES[capability], kernel[:2]
+        is_product = "PRECISION" in dict(kernel.constants)
+        assert is_product == bool(TENSOR_CORES.search(kernel.ptx)), kernel[:2]
+    assert {kernel.kernel for kernel in compiled} == LAUNCHED[kernels, tracker_dim is not None]
+    n_alignments = (
+        2 if tracker_dim == 61 else 1
+    )  # of c, which follows h in one memory: an odd number of numbers
+    assert len(compiled) <= n_alignments * len({kernel[:2] for kernel in compiled})
 
 
 @pytest.mark.parametrize("name", [name for name in TABLES if not name.startswith("own")])
