@@ -186,8 +186,10 @@ def test_choosing_waits_for_nothing(batch) -> None:
         (run.encodings.sum() + run.log_probabilities().sum()).backward()
 
 
+@pytest.mark.parametrize("kernels", CHOICES)
 @pytest.mark.parametrize("name, tracked", [case for case in MACHINES if not case[0].startswith("own")])
-def test_nothing_waits_for_the_device(name, tracked, batch) -> None:
+def test_nothing_waits_for_the_device(name, tracked, kernels, batch, monkeypatch) -> None:
+    monkeypatch.setenv(VARIABLE, kernels)
     inputs = on_cuda(name, batch, tracked, torch.float32)
     run_tables(inputs[3], *inputs[:3], batch).sum().backward()
     with nothing_may_wait():
