@@ -230,8 +230,8 @@ def _measured(exported: Path, texts: list[str], options: argparse.Namespace) -> 
                     found.setdefault((name, n_clients), []).append(measured)
     rows = []
     for (name, n_clients), rounds in found.items():
-        base = found.get(("fastapi", n_clients), rounds)
-        ratio = statistics.median(
+        base = found.get(("fastapi", n_clients))
+        ratio = base and statistics.median(
             one["rate"] / other["rate"] for one, other in zip(rounds, base, strict=True)
         )
         rows.append({"server": name, "clients": n_clients, **_medians(rounds), "ratio": ratio})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -24,9 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing := [name for name in NEEDED if find_spec(name) is None]:
             reason = f"spinn serve needs {', '.join(missing)}: pip install 'spinn_tensor[serve,export]'"
             raise ConfigError(reason)
+        settings = given_settings(args)
+        if settings.workers == 1:
+            os.environ.pop(
+                "PROMETHEUS_MULTIPROC_DIR", None
+            )  # of several processes alone, read when it is imported
         from spinn_tensor.export.serve.server import serve
 
-        return serve(given_settings(args))
+        return serve(settings)
     except ConfigError as error:
         reason = str(error)
     except OSError as error:

@@ -1,7 +1,8 @@
 """The application: routes, what is refused before they are asked, and what is told of what fails.
 
-A request holds its place among `max_concurrent_requests` from its head to its answer; its body is counted while it
-arrives. One whose client has gone is dropped, before it runs if it still waits.
+A request holds its place among `max_concurrent_requests` from its body to its answer. Bodies that are not whole have a
+limit of their own, so that slow clients keep nobody out, and each is counted while it arrives. One whose client has
+gone is dropped, before it runs if it still waits.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ WATCH_AFTER = (
     0.05  # seconds after which it is looked whether the client is still there; most requests take fewer
 )
 JSON = (b"content-type", b"application/json")
+PAIR = {"inputs": ["A dog barks.", "An animal barks."]}
 TEXT, TEXTS = {"inputs": "A dog barks."}, {"inputs": ["A dog barks.", "Cats sing."]}
 PREDICT = Route(
     "/predict", tei.PredictRequest, tei.predict, list[tei.LabelScore | list[tei.LabelScore]], TEXT
@@ -63,6 +65,7 @@ ROUTES = [
     Route("/similarity", tei.SimilarityRequest, tei.similarity, list[float], COMPARED),
     OPENAI,
 ]
+NONE = Route("", tei.AnyRequest, tei.not_offered, None, {})  # whatever is asked
 NOT_OFFERED = ("/rerank", "/embed_sparse", "/embed_all")  # 424
 PUBLIC = frozenset(
     {"/health", "/ping", "/metrics", "/docs", "/openapi.json", "/api-doc/openapi.json", *FILES}
@@ -104,18 +107,24 @@ class Endpoint:
 
     async def _admitted(self, call: Call, scope: Scope, receive: Receive) -> Any:
         """Answer a request, if there are not too many already."""
-        service = self._service
-        if service.n_active >= service.settings.max_concurrent_requests:
+        service, route = self._service, self._route()
+        most = service.settings.max_concurrent_requests
+        if service.n_active >= most:
+            raise overloaded()
+        limit = service.settings.payload_limit
+        with service.arriving(min(limit, _length(scope, limit))):
+            body = await _body(scope, receive, limit)
+        if service.n_active >= most:
             raise overloaded()
         service.n_active += 1
         try:
-            return await self._answer(call, scope, receive)
+            return await self._answer(call, route, body, receive)
         finally:
             service.n_active -= 1
 
-    async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Any:
-        route = self._route()
-        body = await _body(scope, receive, call.service.settings.payload_limit)
+    async def _answer(self, call: Call, route: Route, body: bytes, receive: Receive) -> Any:
+        if route is NONE:
+            return await route.answer(call, None)
         try:
             asked = msgspec.json.decode(body, type=route.asked)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -152,12 +161,16 @@ async def _unless_gone(receive: Receive, answer: Callable[[], Any]) -> Any:
             watch.cancel()
 
 
+def _length(scope: Scope, unsaid: int) -> int:
+    """Return how long the body of a request is said to be."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), unsaid)
+
+
 async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """Return the body of a request. Raises Refused as soon as it is too large, or is said to be."""
     parts, more = [], True
-    n_bytes = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
     too_large = Refused(413, "Validation", f"the body is larger than {limit:,} bytes", "payload")
-    if n_bytes > limit:
+    if _length(scope, 0) > limit:
         raise too_large
     n_bytes = 0
     while more:
@@ -265,10 +278,9 @@ def _posts(service: Service) -> dict[str, Endpoint]:
     def by_kind() -> Route:
         return PREDICT if "classify" in service.engine.kinds else EMBED
 
-    refused = Route("", tei.AnyRequest, tei.not_offered, None, {})
     routes: dict[str, Callable[[], Route]] = {
         **{route.path: partial(_same, route) for route in ROUTES},
-        **dict.fromkeys(NOT_OFFERED, partial(_same, refused)),
+        **dict.fromkeys(NOT_OFFERED, partial(_same, NONE)),
         "/embeddings": partial(_same, OPENAI),
         **dict.fromkeys(("/", "/invocations"), by_kind),
     }
@@ -290,16 +302,24 @@ def _routes(service: Service, posts: dict[str, Endpoint]) -> list[StarletteRoute
     def metrics() -> Response:
         return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
 
-    document = openapi(ROUTES, service.settings.api_key is not None)
+    def document() -> dict[str, Any]:
+        return openapi(_offered(service), service.settings.api_key is not None)
+
     return [
         *(get(path, health) for path in ("/health", "/ping", "/")),
         get("/info", lambda: _json(tei.info(service))),
         get("/metrics", metrics),
-        *(get(path, lambda: _json(document)) for path in ("/openapi.json", "/api-doc/openapi.json")),
-        get("/docs", lambda: HTMLResponse(docs_page(document))),
+        *(get(path, lambda: _json(document())) for path in ("/openapi.json", "/api-doc/openapi.json")),
+        get("/docs", lambda: HTMLResponse(docs_page(document(), service.settings.port))),
         *page_routes(),
         *(StarletteRoute(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
     ]
+
+
+def _offered(service: Service) -> list[Route]:
+    """Return the routes, with an example that the model takes."""
+    example = PAIR if service.is_ready and service.engine.n_sides == 2 else TEXT
+    return [route._replace(example=example) if route is PREDICT else route for route in ROUTES]
 
 
 def _same(route: Route) -> Route:
@@ -322,5 +342,6 @@ async def _broken(request: Request, error: Exception) -> Response:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    body = {"error": error.detail, "error_type": "Validation"}
-    return Response(orjson.dumps(body), error.status_code, error.headers, "application/json")
+    refused = Refused(error.status_code, "Validation", error.detail)
+    body = orjson.dumps(refused.body(request.url.path))
+    return Response(body, error.status_code, error.headers, "application/json")

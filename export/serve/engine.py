@@ -47,14 +47,14 @@ class Engine:
         if (folder / EXPORT).is_file():
             predictor = OnnxPredictor(folder, settings.device, settings.threads, **options)
             dtype = PRECISIONS.get(predictor.exported.format, "float32")
-            return cls(predictor, folder.name, dtype, predictor.provider)
+            return cls(predictor, folder.resolve().name, dtype, predictor.provider)
         import torch
 
         from spinn_tensor.pipeline import Pipeline
 
         torch.set_num_threads(settings.threads)
         pipeline = Pipeline.from_pretrained(settings.folder, device=settings.device, **options)
-        return cls(pipeline, folder.name, device=next(pipeline.model.parameters()).device.type)
+        return cls(pipeline, folder.resolve().name, device=next(pipeline.model.parameters()).device.type)
 
     def read(self, text: str, name: str, truncate: bool = False) -> Sentence:
         """Return the sentence of a text. Raises Refused naming it."""
@@ -76,6 +76,8 @@ class Engine:
         encoding = self.model.tokenizer.backend.encode(text)
         if not encoding.ids:
             raise untokenized(f"{name}: a sentence without words")
+        if len(encoding.ids) > self.max_length:
+            raise untokenized(f"{name}: more than {self.max_length:,} tokens")
         return encoding
 
     def _check(self, text: str, name: str) -> None:

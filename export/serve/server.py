@@ -1,12 +1,12 @@
 """The processes of the server, their signals and their connections, by uvicorn.
 
-SIGTERM and Ctrl-C: no new requests; those that were taken are answered; exit status 0. Of several workers a supervisor
-starts another for one that dies. A model that cannot be loaded ends all, with one line and status 1.
+SIGTERM and Ctrl-C: no new connections; requests that were taken are answered; exit status 0. Of several workers a
+supervisor starts another for one that dies. A model that cannot be loaded ends all with status 1; each worker says why
+in a line.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import multiprocessing
@@ -21,80 +21,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-import orjson
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from spinn_tensor.data_prep.errors import DataWarning, one_line
 from spinn_tensor.export.serve.app import make_app
-from spinn_tensor.export.serve.errors import Refused
 from spinn_tensor.export.serve.metrics import FOLDER
+from spinn_tensor.export.serve.protocol import Config, Protocol
 from spinn_tensor.export.serve.settings import ServeSettings
 from spinn_tensor.export.serve.workers import announce
 
 BACKLOG = 4_096  # connections that wait to be accepted
 DRAIN = 60  # seconds after a signal in which clients must have read their answers
 HEALTH_CHECK = 30  # seconds in which a worker must answer its supervisor
-TOO_SLOW = Refused(408, "Validation", "the request did not arrive in time")
 
 logger = logging.getLogger("spinn_tensor.export.serve")
-
-
-class Config(uvicorn.Config):
-    """Hold uvicorn's options, and one that it has not."""
-
-    request_timeout = 30  # seconds for a request to arrive whole
-
-
-class Protocol(HttpToolsProtocol):
-    """Cut off whoever sends nothing, or a request too slowly, which uvicorn would wait for."""
-
-    _deadline: asyncio.TimerHandle | None = None
-    _previous: Any = None  # what handled the request before, whose answer says nothing of this one
-
-    def connection_made(self, transport: Any) -> None:
-        """Wait for the first byte as long as for that of another request."""
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
-
-    def on_message_begin(self) -> None:
-        """Begin to count."""
-        super().on_message_begin()
-        self._stop_counting()
-        self._previous = self.cycle
-        seconds = getattr(self.config, "request_timeout", Config.request_timeout)
-        self._deadline = self.loop.call_later(seconds, self._too_slow)
-
-    def on_message_complete(self) -> None:
-        """Count no more: all of it is here."""
-        self._stop_counting()
-        super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Count no more."""
-        self._stop_counting()
-        super().connection_lost(exc)
-
-    def _stop_counting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _too_slow(self) -> None:
-        if self.transport.is_closing():
-            return
-        if self.cycle is self._previous or not self.cycle.response_started:
-            body = orjson.dumps(TOO_SLOW.body(""))
-            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
-                body
-            )
-            self.transport.write(STATUS_LINE[TOO_SLOW.status] + head + body)
-        self.transport.close()
 
 
 class Formatter(logging.Formatter):
@@ -165,9 +108,10 @@ def _listener(settings: ServeSettings) -> socket.socket:
         )
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except OSError as error:
-        where = f"{settings.hostname}:{settings.port}"
-        raise OSError(error.errno, f"cannot listen there: {error.strerror}", where) from None
+    except (OSError, UnicodeError) as error:  # the latter of a name that is none
+        where, number = f"{settings.hostname}:{settings.port}", getattr(error, "errno", None)
+        reason = error.strerror if isinstance(error, OSError) else "not a name of a host"
+        raise OSError(number, f"cannot listen there: {reason}", where) from None
 
 
 def _more_files() -> None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from spinn_tensor.export.serve.batcher import Batcher, Done
 from spinn_tensor.export.serve.engine import Engine, Example, Sentence
-from spinn_tensor.export.serve.errors import Refused, empty, inference_failed, unhealthy, wrong_model
+from spinn_tensor.export.serve.errors import (
+    Refused,
+    empty,
+    inference_failed,
+    overloaded,
+    unhealthy,
+    wrong_model,
+)
 from spinn_tensor.export.serve.metrics import Metrics
 from spinn_tensor.export.serve.settings import ServeSettings
 
 T = TypeVar("T")
 
+MOST_ARRIVING = 64  # bodies of the greatest length that are not whole
 READ_HERE = 2_000  # characters of a request: more are split into words on a thread, beside other requests
 OPERATIONS = {"encode": "embed", "classify": "predict", "parse": "parse"}  # as metrics call them
 
@@ -27,6 +36,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.n_active = 0  # requests
+        self._n_arriving = 0  # bytes of bodies that are not whole
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
         self._reader = ThreadPoolExecutor(1, "reader")
@@ -34,6 +44,17 @@ class Service:
         self.metrics.watch(
             "spinn_active_requests", "requests that are not answered yet", lambda: self.n_active
         )
+
+    @contextmanager
+    def arriving(self, n_bytes: int) -> Iterator[None]:
+        """Have room for a body of so many bytes while it arrives. Raises Refused where there is none."""
+        if n_bytes + self._n_arriving > MOST_ARRIVING * self.settings.payload_limit:
+            raise overloaded()
+        self._n_arriving += n_bytes
+        try:
+            yield
+        finally:
+            self._n_arriving -= n_bytes
 
     def _n_waiting(self) -> int:
         return 0 if self._batcher is None else self._batcher.n_waiting
@@ -103,7 +124,12 @@ class Call:
             reason = f"batch size {n_inputs} > maximum allowed batch size {most}"
             raise Refused(422, "Validation", reason, "batch_size")
 
-    async def read(self, texts: Sequence[str], name: str, truncate: bool | None = None) -> list[Sentence]:
+    async def read(
+        self,
+        texts: Sequence[str],
+        name: str | Sequence[str],  # what errors call the list of texts, or each of them
+        truncate: bool | None = None,
+    ) -> list[Sentence]:
         """Return the sentences of texts. Raises Refused naming the first one that cannot be used."""
         engine = self.service.engine
         cut = self.service.settings.auto_truncate if truncate is None else truncate
@@ -123,10 +149,14 @@ class Call:
         self.n_unknown += n_unknown
         return sentences
 
-    async def of_each(self, function: Callable[[str, str], T], texts: Sequence[str], name: str) -> list[T]:
+    async def of_each(
+        self, function: Callable[[str, str], T], texts: Sequence[str], name: str | Sequence[str]
+    ) -> list[T]:
         """Return a function of each text and of its name, made beside other requests where the texts are long."""
         begin = time.perf_counter()
-        names = [name] if len(texts) == 1 else [f"{name}[{number}]" for number in range(len(texts))]
+        names = name
+        if isinstance(name, str):
+            names = [name] if len(texts) == 1 else [f"{name}[{number}]" for number in range(len(texts))]
         n_characters = sum(map(len, texts))
         if n_characters <= READ_HERE:
             values = [function(*one) for one in zip(texts, names, strict=True)]

@@ -63,6 +63,7 @@ class ServeSettings(Settings):
         None,
         "what clients must send as Authorization: Bearer KEY (default: the environment's API_KEY, which other users "
         "of this machine do not see; none: all may ask)",
+        Allowed("a key", bool),
         metavar="KEY",
     )
     cors_allow_origin: tuple[str, ...] = setting(

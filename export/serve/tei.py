@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from spinn_tensor import __version__
 from spinn_tensor.answers import Prediction, normalized
@@ -31,7 +31,7 @@ class PredictParameters(Struct):
     """Hold what huggingface_hub's InferenceClient sends."""
 
     function_to_apply: Literal["softmax", "none"] | None = None
-    top_k: int | None = None
+    top_k: Annotated[int, Meta(ge=1)] | None = None
 
 
 class PredictRequest(Struct):
@@ -102,7 +102,9 @@ class AnyRequest(Struct):
     """Ask for what these models do not do."""
 
 
-async def encodings(call: Call, texts: list[str], name: str, truncate: bool | None) -> np.ndarray:
+async def encodings(
+    call: Call, texts: list[str], name: str | Sequence[str], truncate: bool | None
+) -> np.ndarray:
     """Return one vector a text, (n, D) float32."""
     sentences = await call.read(texts, name, truncate)
     return np.asarray(await call.run("encode", one_side(sentences)))
@@ -125,7 +127,9 @@ async def predict(call: Call, asked: PredictRequest) -> Any:
         if len(example) != engine.n_sides:
             expected = "a pair, [text, text]" if engine.n_sides == 2 else "one text"
             raise invalid(f"inputs: got {len(example)} texts, this model classifies {expected}")
-    flat = await call.read([text for example in examples for text in example], "inputs", asked.truncate)
+    flat = await call.read(
+        [text for example in examples for text in example], _names(call, examples), asked.truncate
+    )
     n = engine.n_sides
     sides = [tuple(flat[row : row + n]) for row in range(0, len(flat), n)]
     predictions: Sequence[Prediction] = await call.run("classify", sides)
@@ -152,6 +156,12 @@ def _examples(call: Call, inputs: str | list[str | list[str]]) -> list[list[str]
             f"inputs: a list of {len(texts)} texts, expected a pair; many are a list of [text] or [text, text]"
         )
     return [texts]
+
+
+def _names(call: Call, examples: Sequence[Sequence[str]]) -> list[str] | str:
+    if call.method != "batch":
+        return "inputs"
+    return [f"inputs[{row}][{side}]" for row, example in enumerate(examples) for side in range(len(example))]
 
 
 def scores(prediction: Prediction, raw: bool = False) -> list[LabelScore]:
@@ -196,7 +206,8 @@ async def similarity(call: Call, asked: SimilarityRequest) -> list[float]:
     others = call.list_of(asked.inputs.sentences, "sentences")
     truncate = None if asked.parameters is None else asked.parameters.truncate
     texts = [asked.inputs.source_sentence, *others]
-    vectors = normalized(await encodings(call, texts, "sentences", truncate))
+    names = ["source_sentence", *(f"sentences[{number}]" for number in range(len(others)))]
+    vectors = normalized(await encodings(call, texts, names, truncate))
     cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
     return cosines
 

@@ -16,6 +16,8 @@ from spinn_tensor.export.serve.engine import Sentence
 from spinn_tensor.export.serve.errors import untokenized
 from spinn_tensor.export.serve.service import Call, one_side
 
+WRITTEN_HERE = 200  # words: more are written on a thread, beside other requests
+
 
 class ParseRequest(Struct):
     """Ask for the trees of texts.
@@ -42,10 +44,13 @@ async def parse(call: Call, asked: ParseRequest) -> list[Any]:
     texts = call.list_of(asked.inputs, "inputs")
     sentences = await call.read(texts, "inputs", asked.truncate)
     parsed = await call.run("parse", one_side(sentences))
-    trees = [
-        _written(call, text, sentence, one, asked.format)
-        for text, sentence, one in zip(texts, sentences, parsed, strict=True)
-    ]
+
+    def written() -> list[Any]:
+        of_each = zip(texts, sentences, parsed, strict=True)
+        return [_written(call, text, sentence, one, asked.format) for text, sentence, one in of_each]
+
+    is_short = sum(len(sentence.tokens) for sentence in sentences) <= WRITTEN_HERE
+    trees = written() if is_short else await call.service.on_reader(written)
     if not asked.log_probability:
         return trees
     return [
