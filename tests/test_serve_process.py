@@ -280,7 +280,7 @@ def test_what_is_no_request_keeps_no_connection(answered: bool, server: Server) 
 def test_who_does_not_read_is_cut_off(server: Server) -> None:
     found = b""
     with connected(server) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
         body = orjson.dumps({"inputs": ["a " * 500] * 32})
         for _ in range(10):
             client.sendall(
