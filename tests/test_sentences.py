@@ -284,8 +284,12 @@ def test_a_piece_of_a_tree_is_no_word() -> None:
 
 
 @pytest.mark.parametrize("options", [["--train", "a.csv"], ["--data", "folder"], ["--resume"]])
-def test_it_is_asked_what_a_file_holds(options: list[str], tmp_path: Path, capsys: Any) -> None:
+def test_it_is_asked_what_a_file_holds(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     """Instead of being read as the generated corpus of logic, or of generating one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
     assert main(["train", *options, "--output", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err
     assert "--corpus" in error or "nothing that says what to train" in error

@@ -178,8 +178,9 @@ def _machine(config: EncoderConfig) -> StackMachine:
     cell = make_cell(config.cell, hidden_dim, tracker_dim)
     if tracker_dim is None:
         return StackMachine(cell)
+    tracker = Tracker(hidden_dim, tracker_dim)  # drawn before the other: a seed gives what it gave
     transition = TransitionHead(tracker_dim) if config.parses else None
-    return StackMachine(cell, Tracker(hidden_dim, tracker_dim), transition)
+    return StackMachine(cell, tracker, transition)
 
 
 class LastState(nn.Module):
