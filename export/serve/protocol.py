@@ -52,7 +52,8 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless that is too much of a head."""
-        if b"pgrade" in data or b"PGRADE" in data:
+        is_body = self._deadline is not None and not self._is_head
+        if not is_body and (b"pgrade" in data or b"PGRADE" in data):
             data = _UPGRADE.sub(b"\r\nx-upgrade-not-done:", data)
         was_head = self._is_head
         super().data_received(data)
