@@ -33,6 +33,7 @@ from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.parsers import Parser
+from tests.closeness import assert_close
 from tests.tiny_runs import SMALL
 
 READER = SentenceReader(Tokenizer().tokenize)
@@ -192,7 +193,7 @@ def test_from_text_to_a_pipeline(kind: str, tmp_path: Path, capsys: Any) -> None
     writer.start()
     assert main([*encode[:3], str(tmp_path / "pipe"), *encode[4:]]) == 0
     writer.join()
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), whole, rtol=1e-5)
+    assert_close(np.load(tmp_path / "out.npy"), whole)
     (tmp_path / "other.jsonl").write_text(json.dumps({**texts[0], "text": "not this", "key": "k"}) + "\n")
     capsys.readouterr()
     assert (

@@ -20,6 +20,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.export.serve.app import ROUTES, make_app
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.settings import ServeSettings
+from tests.closeness import assert_close
 from tests.serving import TEXTS, served, tiny_engine
 from tests.tiny_bundles import tiny_bundle
 
@@ -114,7 +115,7 @@ def test_an_export_tells_how_probable_trees_and_steps_are(tmp_path) -> None:
         (detail,) = asked(exported, "/detail", inputs=TEXTS[0])["sentences"]
     expected = Pipeline.from_pretrained(bundle).parses(TEXTS)
     trees = [one["log_probability"] for one in scored]
-    np.testing.assert_allclose(trees, [one.log_probability for one in expected], rtol=1e-5)
+    assert_close(trees, [one.log_probability for one in expected])
     steps = np.log([step["probability"] for step in detail["steps"]])
     close(steps, expected[0].step_log_probabilities)
     assert [step["probability"] == 1 for step in detail["steps"]] == [

@@ -25,13 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.branching import branched
-from spinn_tensor.data_prep.columns import (
-    NO_LABEL,
-    Corpus,
-    n_sentences,
-    number_distinct,
-    select,
-)
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, n_sentences, number_distinct, select
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.formats import LabelNames
 from spinn_tensor.data_prep.corpora.kinds import KINDS, FileToRead
@@ -349,12 +343,10 @@ def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:
     """Fix the labels: those that came, in the order of the alphabet, or of numbers. Warns of those that came once."""
     came, counts = (values.tolist() for values in np.unique(columns.labels, return_counts=True))
     if rare := [labels.names[number] for number, n in zip(came, counts, strict=True) if n == 1]:
-        named = ", ".join(repr(name[:40]) for name in rare[:N_PLACES]) + (
-            ", …" if len(rare) > N_PLACES else ""
-        )
-        warnings.warn(
-            f"{len(rare)} of {len(came)} labels have one example: {named}", DataWarning, stacklevel=2
-        )
+        more = ", …" if len(rare) > N_PLACES else ""
+        named = ", ".join(repr(name[:40]) for name in rare[:N_PLACES]) + more
+        text = f"{len(rare)} of {len(came)} labels have one example: {named}"
+        warnings.warn(text, DataWarning, stacklevel=2)
     names = [labels.names[number] for number in came]
     names.sort(key=int if all(name.isdecimal() for name in names) else str)
     numbers = np.zeros(len(labels.names), dtype=np.int64)

@@ -46,12 +46,12 @@ class Protocol(HttpToolsProtocol):
     _is_head, _n_head, _is_ending = False, 0, False
 
     def connection_made(self, transport: Any) -> None:
-        """Wait for the first byte as long as for that of another request."""
+        """Take a connection, and wait for its first byte as long as for that of another request."""
         super().connection_made(transport)
         self._wait_for_request()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless that is too much of a head."""
+        """Hand bytes to the parser, and refuse a head that is too long."""
         is_body = self._deadline is not None and not self._is_head
         if not is_body and (b"pgrade" in data or b"PGRADE" in data):
             data = _UPGRADE.sub(b"\r\nx-upgrade-not-done:", data)
@@ -71,7 +71,7 @@ class Protocol(HttpToolsProtocol):
         )  # of a head in two pieces: what comes after it is not read as another request
 
     def on_message_begin(self) -> None:
-        """Begin to count."""
+        """Start the time and the count of bytes that a request has."""
         super().on_message_begin()
         self._stop_counting()
         self._is_head, self._n_head = True, 0
@@ -79,19 +79,19 @@ class Protocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(self._seconds(), self._too_slow)
 
     def on_headers_complete(self) -> None:
-        """Count no more of the head."""
+        """Start the request's answer, and count no more bytes of its head."""
         self._is_head = False
         super().on_headers_complete()
         if self._is_ending:
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
-        """Count no more: all of it is here."""
+        """Stop the time that the request had: all of it is here."""
         self._stop_counting()
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count no more, and tell whoever answers that nobody listens."""
+        """Stop all times, and tell whoever answers that nobody listens."""
         self._stop_counting()
         self.resume_writing()
         self.pipeline.clear()
@@ -107,7 +107,7 @@ class Protocol(HttpToolsProtocol):
             self._unread = self.loop.call_later(self._seconds(), self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Write on."""
+        """Stop the time that the client had to read, and write on."""
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None

@@ -47,7 +47,7 @@ class Service:
 
     @contextmanager
     def arriving(self, n_bytes: int) -> Iterator[None]:
-        """Have room for a body of so many bytes while it arrives. Raises Refused where there is none."""
+        """Reserve room for a body of so many bytes while it arrives. Raises Refused where there is none."""
         if n_bytes + self._n_arriving > MOST_ARRIVING * self.settings.payload_limit:
             raise overloaded()
         self._n_arriving += n_bytes

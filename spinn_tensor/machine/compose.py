@@ -77,7 +77,7 @@ class ComposeMatrices(NamedTuple):
 
     @classmethod
     def forward(cls, weights: ComposeWeights, dtype: torch.dtype) -> ComposeMatrices:
-        """Transpose them, in the way that is fastest to multiply by."""
+        """Transpose the weights, in the way that is fastest to multiply by."""
         both, tracker = transposed(weights.weight.to(dtype)), weights.tracker_weight
         left, right = both.chunk(2)
         return cls((left, right, both), None if tracker is None else transposed(tracker.to(dtype)))
