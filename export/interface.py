@@ -37,6 +37,9 @@ class ExportError(ValueError):
 def check_exportable(model: Model, table_kind: str) -> None:
     """Raise ExportError for a model that has no artefact on tables of this kind, or whose weights are no numbers."""
     kind, cell = model.config.encoder.kind, model.config.encoder.cell
+    for setting, name in model.config.own_classes.items():
+        if setting != "cell":
+            raise ExportError(f"{setting} {name!r} is not exported, only the package's own are")
     if cell != "treelstm":
         raise ExportError(f"cell {cell!r} is not exported, only 'treelstm' is")
     if table_kind not in TABLE_KINDS[kind]:

@@ -5,7 +5,8 @@
     tokenizer.json      from text to ids: the rules, the casing and the words, id 0 = <pad>, id 1 = <unk>
     README.md           the model card, for people and the hub; but for the command in it, it is not read
 
-Nothing is unpickled and no code of the folder is run; a cell of one's own is imported as Python finds its module.
+Nothing is unpickled and no code of the folder is run; a cell, leaf encoder or head of one's own is imported as Python
+finds its module, and where the bundle comes from the hub only if it is asked for.
 Reading is strict: whatever is missing, extra, of another shape, type, format or vocabulary is a `CheckpointError` of
 one line that names the file and the tensor or key. Of the run's settings only what says how text is read is looked at;
 the rest is kept as it is, for `spinn_tensor.training`.
@@ -110,6 +111,7 @@ class PretrainedModel(nn.Module):
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
+        allow_custom_code: bool = False,
     ) -> Self:
         """Read a model. `Pipeline.from_pretrained` does, too, and reads text for it.
 
@@ -119,6 +121,8 @@ class PretrainedModel(nn.Module):
             device: where it goes.
             revision: branch, tag or commit on the hub.
             cache_dir, force_download, local_files_only, token: as `huggingface_hub.snapshot_download` has them.
+            allow_custom_code: whether a bundle from the hub may name `module:Class`, which is imported from what is
+                installed here; one in a folder may.
 
         Returns:
             The model in eval mode, with its `vocabulary` and `tokenizer`.
@@ -130,7 +134,8 @@ class PretrainedModel(nn.Module):
         ('A', 'dog', 'barks', '.')
         """
         options = HubOptions(revision, cache_dir, force_download, local_files_only, token)
-        return read_bundle(bundle_folder(pretrained_model_name_or_path, options), device, cls)[0]
+        folder = trusted_folder(pretrained_model_name_or_path, options, allow_custom_code)
+        return read_bundle(folder, device, cls)[0]
 
     def save_pretrained(
         self,
@@ -288,6 +293,20 @@ def write_bundle(
     write_folder(Path(folder), fill)
 
 
+def trusted_folder(
+    path_or_hub_id: str | Path,  # a Path is never a hub id
+    options: HubOptions,
+    allow_custom_code: bool,
+) -> Path:
+    """Return the local folder of a bundle. Raises CheckpointError, also where one of the hub would import something."""
+    folder = bundle_folder(path_or_hub_id, options)
+    if folder != expanded(path_or_hub_id) and not allow_custom_code:
+        for setting, name in read_config(checkpoint_folder(folder) / CONFIG).model.own_classes.items():
+            how = "if you trust who wrote it, allow_custom_code=True, or download it and name the folder"
+            raise CheckpointError(f"{path_or_hub_id}: {setting}: {name} would be imported; {how}")
+    return folder
+
+
 def read_bundle(
     path: str | Path,
     device: str | torch.device,
@@ -308,11 +327,12 @@ def read_bundle(
     tokenizer = _read_tokenizer(folder, config)
     weights = folder / WEIGHTS
     tensors = plain_names(weights, read_tensors(weights))
-    refuse_code(folder, config.model.encoder.cell)
-    has_own_cell = ":" in config.model.encoder.cell  # of which it is not known what it holds beside tensors
+    for setting, name in config.model.own_classes.items():
+        refuse_code(folder, setting, name)
+    has_own = bool(config.model.own_classes)  # of which it is not known what they hold beside tensors
     try:
         # no memory is taken before it is known that the file fills it
-        with torch.device("cpu" if has_own_cell else "meta"):
+        with torch.device("cpu" if has_own else "meta"):
             model = build(config.model)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
@@ -321,7 +341,7 @@ def read_bundle(
             f"{folder / CONFIG}: no model can have these sizes ({one_line(error)})"
         ) from error
     check_tensors(weights, tensors, model.state_dict())
-    model.to(device) if has_own_cell else model.to_empty(device=device)
+    model.to(device) if has_own else model.to_empty(device=device)
     model.load_state_dict(tensors, strict=True)
     from spinn_tensor.card import read_command
 

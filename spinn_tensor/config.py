@@ -34,10 +34,20 @@ ENCODER_KINDS = (*SPINN_KINDS, "lstm", "bilstm", "bow")
 LEAF_ENCODERS = ("projection", "bilstm")
 TASKS = ("pair", "sentence", "parse")
 CELLS = ("treelstm", "grc", "rntn", "tree-gru", "sum")  # those that come with the package
-IS_CELL = Allowed(
-    f"one of {', '.join(CELLS)}, or module:Class",
-    lambda value: value in CELLS or re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", value) is not None,
-)
+HEADS = ("mlp",)
+LATER = {"cell": CELLS[0], "head": HEADS[0]}  # what there was before there was a choice goes without saying
+
+
+def own_or(names: tuple[str, ...]) -> Allowed:
+    """Allow these names, and `module:Class`, a class of somebody's own."""
+    is_class = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*").fullmatch
+    text = f"one of {', '.join(names)}, or module:Class"
+    return Allowed(text, lambda value: value in names or is_class(value) is not None)
+
+
+def part(names: tuple[str, ...], help: str) -> Any:
+    """Declare the setting of a part of the model that has one of these names, or a class of somebody's own."""
+    return setting(names[0], help, own_or(names), metavar=f"{{{','.join(names)},module:Class}}")
 
 
 @dataclass(frozen=True)
@@ -58,25 +68,16 @@ class EncoderConfig(Settings):
     tracker_dim: int = setting(
         64, "width of the tracker's state, K, of spinn-pi and spinn", AT_LEAST_1, flags=("--tracker",)
     )
-    cell: str = setting(
-        "treelstm",
-        "what composes two states of a SPINN",
-        IS_CELL,
-        metavar=f"{{{','.join(CELLS)},module:Class}}",
-    )
-    leaf_encoder: str = setting(
-        "projection",
-        "what makes leaves of word vectors; bilstm reads the words around",
-        one_of(*LEAF_ENCODERS),
+    cell: str = part(CELLS, "what composes two states of a SPINN")
+    leaf_encoder: str = part(
+        LEAF_ENCODERS, "what makes leaves of word vectors; bilstm reads the words around"
     )
     train_embedding: bool = setting(True, "train the word vectors")
     embedding_dropout: float = setting(0.1, "of an element of a projected word", PROBABILITY)
     batch_norm: bool = setting(True, "batch norm of projected words", flags=("--encoder-batch-norm",))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON values; a TreeLSTM goes without saying, as before there were other cells."""
-        values = super().to_dict()
-        return {name: value for name, value in values.items() if (name, value) != ("cell", "treelstm")}
+        return _said(super().to_dict())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,6 +108,10 @@ class ClassifierConfig(Settings):
     mlp_layers: int = setting(2, "its hidden layers", NOT_NEGATIVE)
     mlp_dropout: float = setting(0.1, "of an input feature or a hidden unit", PROBABILITY)
     batch_norm: bool = setting(True, "batch norm of its layers", flags=("--classifier-batch-norm",))
+    head: str = part(HEADS, "what classifies encodings: the multilayer perceptron, or another")
+
+    def to_dict(self) -> dict[str, Any]:
+        return _said(super().to_dict())
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,16 @@ class ModelConfig(Settings):
             **dataclasses.asdict(self),
             "labels": list(self.labels),
             "encoder": self.encoder.to_dict(),
+            "classifier": None if self.classifier is None else self.classifier.to_dict(),
         }
+
+    @property
+    def own_classes(self) -> dict[str, str]:
+        """Return the parts that are classes of somebody's own: as module:Class, by the setting that names them."""
+        parts = {"cell": self.encoder.cell, "leaf_encoder": self.encoder.leaf_encoder}
+        if self.classifier is not None:
+            parts["head"] = self.classifier.head
+        return {setting: name for setting, name in parts.items() if ":" in name}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -164,6 +178,10 @@ class ModelConfig(Settings):
         if fields["classifier"] is not None:
             fields["classifier"] = ClassifierConfig.from_dict(fields["classifier"])
         return cls(**fields)
+
+
+def _said(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if LATER.get(name) != value}
 
 
 class TextSettings(NamedTuple):

@@ -101,12 +101,12 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def refuse_code(
     folder: Path,  # of a bundle
-    cell: str,  # that its config.json names
+    setting: str,
+    name: str,  # module:Class, that its config.json has there
 ) -> None:
-    """Raise CheckpointError for a cell that Python would import from the bundle's own folder."""
-    module, separator, _ = cell.partition(":")
+    """Raise CheckpointError for a class that Python would import from the bundle's own folder."""
     try:
-        found = importlib.util.find_spec(module.partition(".")[0]) if separator else None
+        found = importlib.util.find_spec(re.split("[.:]", name)[0])
     except ValueError:  # of a module that is there without having been found, such as __main__
         return
     if found is None:
@@ -114,5 +114,5 @@ def refuse_code(
     places = [found.origin, *(found.submodule_search_locations or ())]
     if any(Path(place).resolve().is_relative_to(folder.resolve()) for place in places if place):
         raise CheckpointError(
-            f"{folder / CONFIG}: cell: {cell} lies in the bundle's own folder, and no code is run from there"
+            f"{folder / CONFIG}: {setting}: {name} lies in the bundle's own folder, and no code is run from there"
         )

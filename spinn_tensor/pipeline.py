@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.answers import Advance
+from spinn_tensor.bundle import trusted_folder
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
@@ -34,7 +35,7 @@ from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import PACKAGED
-from spinn_tensor.hub import HubOptions, bundle_folder
+from spinn_tensor.hub import HubOptions
 from spinn_tensor.inference import encode_columns, predict_logits, predict_parses, predict_transitions
 from spinn_tensor.model.classifiers import Model, load_checkpoint
 from spinn_tensor.parsers import GIVEN, load_parser, packaged_parser, tree_source
@@ -115,6 +116,7 @@ class Pipeline(TextModel):
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
+        allow_custom_code: bool = False,
     ) -> Self:
         """Read a bundle: by default the parser that comes with the package.
 
@@ -130,6 +132,8 @@ class Pipeline(TextModel):
             max_words: of a sentence at most; more is an error.
             revision: branch, tag or commit on the hub.
             cache_dir, force_download, local_files_only, token: as `huggingface_hub.snapshot_download` has them.
+            allow_custom_code: whether bundles from the hub may name `module:Class`, which is imported from what is
+                installed here; those in a folder may.
 
         Returns:
             The pipeline, its model in eval mode.
@@ -146,7 +150,7 @@ class Pipeline(TextModel):
         device = _device(device)
 
         def folder_of(name: str | Path, options: HubOptions) -> Path:
-            return packaged_parser() if name == PACKAGED else bundle_folder(name, options)
+            return packaged_parser() if name == PACKAGED else trusted_folder(name, options, allow_custom_code)
 
         checkpoint = load_checkpoint(folder_of(path_or_hub_id, options), device)
         encoder, text = checkpoint.config.model.encoder, checkpoint.config.text

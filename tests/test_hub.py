@@ -31,7 +31,15 @@ def test_the_methods_take_what_huggingface_hubs_mixin_takes() -> None:
         ours = inspect.signature(getattr(PretrainedModel, name)).parameters
         theirs = inspect.signature(getattr(PyTorchModelHubMixin, name)).parameters
         extra = set(ours) - set(theirs)
-        assert extra <= {"device", "license", "vocabulary", "tokenizer", "branching", "metrics"}, name
+        assert extra <= {
+            "device",
+            "license",
+            "vocabulary",
+            "tokenizer",
+            "branching",
+            "metrics",
+            "allow_custom_code",
+        }, name
         for key in set(ours) - extra:
             assert (ours[key].default, ours[key].kind) == (theirs[key].default, theirs[key].kind), (name, key)
 

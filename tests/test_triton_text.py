@@ -21,7 +21,7 @@ from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.triton import check_front
 from tests.triton_backend import Front, TritonError
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "triton"
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "triton_server"
 LABELS = ["label", "probabilities"]
 KINDS = {  # kind, task, options, outputs of the front
     "own": ("spinn", "pair", [], [*LABELS, "tree"]),

@@ -46,7 +46,7 @@ examples:
       words' leaf states as one table: no embedding, projection or batch norm is computed
 
   spinn export runs/spinn --format triton --name nli --output models
-      then: examples/triton/compose.yaml; or, where this package is not in Triton's Python:
+      then: examples/triton_server/compose.yaml; or, where this package is not in Triton's Python:
       tritonserver --model-repository models --model-control-mode explicit --load-model nli
 
   spinn export runs/reviews --format onnx --parser packaged --output exported/reviews

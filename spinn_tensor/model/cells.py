@@ -10,15 +10,13 @@ it is written (`spinn_tensor.machine.any_cell`).
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import Tensor, nn
 
 from spinn_tensor.bundles import ComposeWeights, TrackerWeights, TransitionWeights
 from spinn_tensor.config import CELLS, ConfigError
-from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.model.leaves import he_linear
+from spinn_tensor.model.own_classes import make_own
 
 SOFTMAX_RANGE = 0.005  # of a softmax layer's uniform initialisation (Bowman et al. 2016, section 4)
 
@@ -203,18 +201,13 @@ def make_cell(
     hidden_dim: int,  # H
     tracker_dim: int | None,  # K, None without tracker
 ) -> nn.Module:
-    """Make the cell that settings name, by `Class(hidden_dim, tracker_dim)`. A module is imported as Python finds it.
+    """Make the cell that settings name, by `Class(hidden_dim, tracker_dim)`.
 
-    Raises ConfigError for what cannot be imported or made, or is no cell of encodings H wide.
+    Raises ConfigError as `make_own`, and for what is no cell of encodings H wide.
     """
     if name in _CLASS_OF:
         return _CLASS_OF[name](hidden_dim, tracker_dim)
-    try:
-        cell = _imported(name)(hidden_dim, tracker_dim)
-    except TypeError as error:
-        raise ConfigError(
-            f"cell: {name}({hidden_dim}, {tracker_dim}) cannot be made ({one_line(error)})"
-        ) from error
+    cell = make_own("cell", name, hidden_dim, tracker_dim)
     if not isinstance(getattr(cell, "state_dim", None), int):
         raise ConfigError(f"cell: {name} has no state_dim, the width of its states")
     if (width := getattr(cell, "output_dim", state_dim(cell))) != hidden_dim:
@@ -230,17 +223,6 @@ def state_dim(cell: nn.Module) -> int:
 
 
 _CLASS_OF = dict(zip(CELLS, (TreeLSTM, GRC, RNTN, TreeGRU, Sum), strict=True))
-
-
-def _imported(name: str) -> type[nn.Module]:
-    module, _, attribute = name.partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), attribute, None)
-    except ImportError as error:
-        raise ConfigError(f"cell: {name} cannot be imported ({one_line(error)})") from error
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise ConfigError(f"cell: {name} is no class of torch.nn.Module")
-    return kind
 
 
 class Tracker(nn.Module):

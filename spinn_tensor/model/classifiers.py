@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spinn_tensor.batch import Batch, SentenceBatch
 from spinn_tensor.bundle import CheckpointConfig, PretrainedModel, read_bundle
-from spinn_tensor.config import ClassifierConfig, ModelConfig
+from spinn_tensor.config import HEADS, ClassifierConfig, ModelConfig
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -23,6 +23,7 @@ from spinn_tensor.machine import Parse
 from spinn_tensor.model.cells import SOFTMAX_RANGE
 from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.model.leaves import he_linear
+from spinn_tensor.model.own_classes import make_own
 from spinn_tensor.normalization import MaskedBatchNorm
 
 
@@ -93,7 +94,7 @@ class _Classifier(PretrainedModel):
         super().__init__(config)
         self.encoder = SentenceEncoder(config.encoder)
         assert config.classifier is not None, "of this task, which ModelConfig checks"
-        self.mlp = MLP(self.n_encodings * self.encoder.output_dim, config.classifier)
+        self.mlp: Any = make_head(self.n_encodings * self.encoder.output_dim, config.classifier)
 
     def forward(self, batch: Batch) -> Tensor:  # (n, n_classes), see `Outcome`
         """Return the logits of examples, or with `node_labels` of all nodes, in the order of the transitions."""
@@ -108,10 +109,18 @@ class _Classifier(PretrainedModel):
     ) -> Outcome:
         """Return the logits, and the parse of an encoder that parses."""
         encodings, parse = self._encode(batch.sentences, noise)
-        return Outcome(self.mlp(self._features(encodings, batch), batch.row_mask), parse)
+        return Outcome(self._classify(self._features(encodings, batch), batch.row_mask), parse)
 
     def _features(self, encodings: Tensor, batch: Batch) -> Tensor:
         return encodings
+
+    def _classify(self, features: Tensor, row_mask: Tensor | None = None) -> Tensor:  # (n, n_classes)
+        logits: Tensor = self.mlp(features, row_mask)
+        if (name := self.config.own_classes.get("head")) is not None:
+            expected = (features.shape[0], len(self.config.labels))
+            if logits.shape != expected:
+                raise ValueError(f"head: {name} made {tuple(logits.shape)}, expected {expected}")
+        return logits
 
     def _encode(self, batch: SentenceBatch, noise: Tensor | None) -> tuple[Tensor, Parse | None]:
         if not self.encoder.config.parses:
@@ -169,12 +178,12 @@ class SentenceClassifier(_Classifier):
     ) -> Outcome:
         """Return the logits, of all nodes where the model was built with `node_labels`, and the parse."""
         if self.config.node_labels:
-            return Outcome(self.mlp(self.encoder.node_states(batch.sentences)), None)
+            return Outcome(self._classify(self.encoder.node_states(batch.sentences)), None)
         return super().run(batch, noise)
 
     def root_logits(self, batch: Batch) -> Tensor:  # (B, n_classes)
         """Return the logits of the whole sentences, whatever the model was trained on."""
-        return self.mlp(self.encoder(batch.sentences))
+        return self._classify(self.encoder(batch.sentences))
 
 
 class SentenceParser(PretrainedModel):
@@ -212,6 +221,13 @@ class SentenceParser(PretrainedModel):
 
 
 Model = PairClassifier | SentenceClassifier | SentenceParser
+
+
+def make_head(input_dim: int, config: ClassifierConfig) -> nn.Module:
+    """Make what settings name as the head, by `Class(input_dim, config)`. Raises ConfigError."""
+    return (
+        MLP(input_dim, config) if config.head in HEADS else make_own("head", config.head, input_dim, config)
+    )
 
 
 class MLP(nn.Module):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from spinn_tensor.batch import SentenceBatch, Sharing, TableKind
-from spinn_tensor.config import SPINN_KINDS, EncoderConfig
+from spinn_tensor.config import LEAF_ENCODERS, SPINN_KINDS, EncoderConfig
 from spinn_tensor.machine import Parse
 from spinn_tensor.model.cells import Tracker, TransitionHead, make_cell, state_dim
-from spinn_tensor.model.leaves import LeafEncoder
+from spinn_tensor.model.leaves import make_leaf_encoder
 from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.model.sequence import run_lstm
 
@@ -32,7 +34,7 @@ class SentenceEncoder(nn.Module):
         config: the kind of encoder and its sizes.
 
     Raises:
-        ConfigError: for a bidirectional leaf encoder of an odd width, and a cell that cannot be had.
+        ConfigError: for a bidirectional leaf encoder of an odd width, and a cell or leaf encoder that cannot be had.
 
     >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="spinn-pi", hidden_dim=8)).eval()
     >>> encoder(make_sentence_batch(columns, encoder.table_kind)).shape
@@ -42,7 +44,8 @@ class SentenceEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.leaves = LeafEncoder(config, output_dim=_leaf_dim(config))
+        self._leaf_dim = _leaf_dim(config)
+        self.leaves: Any = make_leaf_encoder(config, self._leaf_dim)
         self.composer: nn.Module
         if config.kind in SPINN_KINDS:
             self.composer = _machine(config)
@@ -53,8 +56,11 @@ class SentenceEncoder(nn.Module):
 
     @property
     def embedding(self) -> nn.Embedding:
-        """Return the word vectors, (V, E)."""
-        return self.leaves.embedding
+        """Return the word vectors, (V, E). Raises TypeError for a leaf encoder of somebody's own that has none."""
+        embedding = getattr(self.leaves, "embedding", None)
+        if not isinstance(embedding, nn.Embedding):
+            raise TypeError(f"leaf_encoder: {self.config.leaf_encoder} has no `embedding` of word vectors")
+        return embedding
 
     @property
     def table_kind(self) -> TableKind:
@@ -69,19 +75,21 @@ class SentenceEncoder(nn.Module):
         """Return how much of the work on equal words and trees may be done once, for `make_sentence_batch`.
 
         All of it, where a word's state does not depend on its sentence: not with a bidirectional leaf encoder, and not
-        while dropout draws for each token.
+        while dropout draws for each token. A leaf encoder of somebody's own reads every token by itself.
 
         Args:
             table_kind: of the batch, see `make_sentence_batch`.
             training: whether the batch is for training; None: as the mode is that the encoder is in.
 
         Returns:
-            "states" or "projections".
+            "states", "projections" or "nothing".
 
         >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary)))
         >>> encoder.sharing("lanes"), encoder.sharing("lanes", training=False)
         ('projections', 'states')
         """
+        if self.config.leaf_encoder not in LEAF_ENCODERS:
+            return "nothing"
         drops = (self.training if training is None else training) and self.config.embedding_dropout > 0
         alike = self.config.leaf_encoder != "bilstm" and not drops
         return "states" if alike and table_kind in ("forest", "lanes") else "projections"
@@ -103,12 +111,13 @@ class SentenceEncoder(nn.Module):
         Raises:
             TypeError: for tables of another kind.
             ScoreError: where transitions are its own and their scores are not numbers.
+            ValueError: for a leaf encoder of somebody's own that makes no (L, D) states.
 
         >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="bilstm", hidden_dim=8))
         >>> encoder(make_sentence_batch(columns, encoder.table_kind)).shape
         torch.Size([2, 16])
         """
-        leaves = self.leaves(batch)
+        leaves = self._leaf_states(batch)
         if isinstance(self.composer, StackMachine):
             return self.composer(leaves, batch.tables)
         return self.composer(leaves, batch)
@@ -131,7 +140,7 @@ class SentenceEncoder(nn.Module):
         """
         if not isinstance(self.composer, StackMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} has no tree nodes")
-        return self.composer(self.leaves(batch), batch.tables, every_node=True)
+        return self.composer(self._leaf_states(batch), batch.tables, every_node=True)
 
     def parse(
         self,
@@ -157,7 +166,19 @@ class SentenceEncoder(nn.Module):
         """
         if not isinstance(self.composer, StackMachine) or self.composer.transition is None:
             raise TypeError(f"an encoder of kind {self.config.kind!r} does not parse")
-        return self.composer.parse(self.leaves(batch), batch.tables, noise)
+        return self.composer.parse(self._leaf_states(batch), batch.tables, noise)
+
+    def _leaf_states(
+        self, batch: SentenceBatch
+    ) -> Tensor:  # (L, D), or (V, D) where equal words are one leaf
+        leaves: Tensor = self.leaves(batch)
+        if self.config.leaf_encoder not in LEAF_ENCODERS:
+            expected = (batch.sequence.sentence_index.shape[0], self._leaf_dim)
+            if leaves.shape != expected:
+                raise ValueError(
+                    f"leaf_encoder: {self.config.leaf_encoder} made {tuple(leaves.shape)}, expected {expected}"
+                )
+        return leaves
 
 
 def _leaf_dim(config: EncoderConfig) -> int:

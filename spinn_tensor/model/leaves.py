@@ -1,7 +1,8 @@
 """From word ids to what the encoders start with: embedding, projection, batch norm, dropout (section 3.1 and 4).
 
 For a SPINN the projection gives each word's state [h; c]; with `leaf_encoder="bilstm"` a bidirectional LSTM runs over
-the projected words first, H/2 of h and of c from either direction.
+the projected words first, H/2 of h and of c from either direction. A leaf encoder of somebody's own is made and called
+as `LeafEncoder` is; what it may read of a batch, and what it is told of the words: docs/cell.md.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from spinn_tensor.batch import SentenceBatch
-from spinn_tensor.config import ConfigError, EncoderConfig
+from spinn_tensor.config import LEAF_ENCODERS, ConfigError, EncoderConfig
+from spinn_tensor.model.own_classes import make_own
 from spinn_tensor.model.sequence import run_lstm
 from spinn_tensor.normalization import MaskedBatchNorm
 
@@ -54,6 +56,16 @@ class LeafEncoder(nn.Module):
             return x
         outputs, _ = run_lstm(self.lstm, x, batch.sequence)
         return x.index_copy(0, batch.sequence.packed_order, outputs)
+
+
+def make_leaf_encoder(
+    config: EncoderConfig,
+    output_dim: int,  # D
+) -> nn.Module:
+    """Make the leaf encoder that settings name, `LeafEncoder` or one of somebody's own. Raises ConfigError."""
+    if config.leaf_encoder in LEAF_ENCODERS:
+        return LeafEncoder(config, output_dim)
+    return make_own("leaf_encoder", config.leaf_encoder, config, output_dim)
 
 
 def he_linear(n_in: int, n_out: int) -> nn.Linear:

@@ -199,14 +199,15 @@ class RunConfig(Settings):
         classifier_config(self.classifier, n_classes=2)
         self._check_parsing(encoder)
         if self.training.compile and (option := self.not_compilable):
-            raise ConfigError(f"compile: torch.compile cannot take an LSTM whole; {option}")
+            what = "a leaf encoder of one's own" if ":" in option else "an LSTM"
+            raise ConfigError(f"compile: torch.compile cannot take {what} whole; {option}")
 
     @property
     def not_compilable(self) -> str | None:
-        """Say what makes an nn.LSTM part of the model, as "kind is 'lstm'"; None if nothing does."""
+        """Say what makes the step one that is not compiled whole, as "kind is 'lstm'"; None if nothing does."""
         encoder = encoder_config(self.encoder, vocabulary_size=2)
         for name, value in (("kind", encoder.kind), ("leaf_encoder", encoder.leaf_encoder)):
-            if value in ("lstm", "bilstm"):
+            if value in ("lstm", "bilstm") or ":" in value:
                 return f"{name} is {value!r}"
         return None
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from spinn_tensor.bundle import load_weights, read_config, read_object
 from spinn_tensor.config import ConfigError, ModelConfig
@@ -217,13 +218,24 @@ def make_model(
     encoder = encoder_config(run.encoder, len(splits.vocabulary))
     classifier = classifier_config(run.classifier, len(splits.labels)) if splits.labels else None
     model = build_model(ModelConfig(splits.task, splits.labels, encoder, classifier, run.data.node_labels))
+    leaves = model.encoder.leaves
+    if with_vectors and hasattr(leaves, "set_vocabulary"):  # of a leaf encoder of somebody's own
+        leaves.set_vocabulary(splits.vocabulary)
     if with_vectors and run.data.vectors is not None:
+        embedding = _embedding(model)
         vectors = read_vectors(run.data.vectors, splits.vocabulary, encoder.embedding_dim)
         if note is not None:
             note(str(vectors))
         with torch.no_grad():
-            model.encoder.embedding.weight.copy_(torch.from_numpy(vectors.matrix))
+            embedding.weight.copy_(torch.from_numpy(vectors.matrix))
     return model
+
+
+def _embedding(model: Model) -> nn.Embedding:
+    try:
+        return model.encoder.embedding
+    except TypeError as error:
+        raise ConfigError(f"vectors: {error}") from None
 
 
 def _finish(output: Path, progress: Progress, splits: Splits, device: str, skipped: Skipped) -> Results:

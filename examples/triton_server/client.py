@@ -1,8 +1,8 @@
 """Ask the text front of a model in Triton, and print what it answers.
 
 pip install 'tritonclient[http]'
-python examples/triton/client.py nli_text "all dogs run" "all poodles move"
-python examples/triton/client.py reviews_text "I loved it."
+python examples/triton_server/client.py nli_text "all dogs run" "all poodles move"
+python examples/triton_server/client.py reviews_text "I loved it."
 """
 
 import sys

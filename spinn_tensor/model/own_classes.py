@@ -1,0 +1,40 @@
+"""Parts of a model that settings name as `module:Class`: a cell, a leaf encoder or a head of somebody's own.
+
+Their modules are imported as Python finds them; that a bundle does not bring them along says `spinn_tensor.hub`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch import nn
+
+from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.errors import one_line
+from spinn_tensor.data_prep.settings import Settings
+
+
+def make_own(
+    setting: str,  # that names it, for errors
+    name: str,  # module:Class
+    *arguments: Any,  # that the class is made of
+) -> nn.Module:
+    """Import a class and make one. Raises ConfigError for what cannot be imported, or be made of these arguments."""
+    kind = _imported(setting, name)
+    try:
+        return kind(*arguments)
+    except TypeError as error:
+        shown = ", ".join("config" if isinstance(value, Settings) else repr(value) for value in arguments)
+        raise ConfigError(f"{setting}: {name}({shown}) cannot be made ({one_line(error)})") from error
+
+
+def _imported(setting: str, name: str) -> type[nn.Module]:
+    module, _, attribute = name.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise ConfigError(f"{setting}: {name} cannot be imported ({one_line(error)})") from error
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ConfigError(f"{setting}: {name} is no class of torch.nn.Module")
+    return kind
