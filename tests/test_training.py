@@ -25,7 +25,7 @@ from spinn_tensor.training.config import ParsingConfig, TrainingConfig
 from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.evaluate import Scores, add_to_confusion, evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
-from spinn_tensor.training.metrics_log import MetricsLog
+from spinn_tensor.training.metrics_log import METRICS, MetricsLog
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer
 from tests.closeness import FLOAT32, assert_close
@@ -279,14 +279,13 @@ def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_dropped_log_lines_are_cut_off(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    with MetricsLog(path) as log:
+    with MetricsLog(tmp_path) as log:
         log.write(step=1)
         position = log.position()
         log.write(step=2)
-    with MetricsLog(path, position) as log:
+    with MetricsLog(tmp_path, position) as log:
         log.write(step=3)
-    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+    assert (tmp_path / METRICS).read_text() == '{"step": 1}\n{"step": 3}\n'
 
 
 @pytest.mark.slow

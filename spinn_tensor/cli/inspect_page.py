@@ -60,12 +60,12 @@ class Sample(NamedTuple):
     trees: dict[str, Tree]  # by side
 
 
-def check_installed() -> None:
-    """Raise ConfigError that says what to install, where the page cannot be made."""
+def check_installed(what: str = "--html") -> None:
+    """Raise ConfigError that says what to install for an option or a command, where nothing can be drawn."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"--html needs matplotlib ({error}): {INSTALL}") from error
+        raise ConfigError(f"{what} needs matplotlib ({error}): {INSTALL}") from error
 
 
 def corpus_page(found: Inspection, drawn: Sequence[Sample]) -> str:
@@ -174,7 +174,7 @@ def histogram(
 
     end = max(part.percentile(99) for part in parts.values()) + 1
     start = min(int(np.argmax(part.counts > 0)) for part in parts.values())
-    with _style():
+    with style():
         figure = Figure(figsize=(PLOT_WIDTH, PLOT_HEIGHT), layout="constrained")
         axes = figure.subplots()
         for (name, part), fill in zip(parts.items(), (True, False), strict=True):
@@ -198,7 +198,7 @@ def bars(
     """Draw a bar for each name, one below the other, and a stroke where what it is compared with ends."""
     from matplotlib.figure import Figure
 
-    with _style():
+    with style():
         height = ROW_HEIGHT * len(names) + 0.5
         figure = Figure(figsize=(PLOT_WIDTH, height), layout="constrained")
         axes = figure.subplots()
@@ -212,15 +212,22 @@ def bars(
         return Plot(title, f"Bar plot: {title}", _data_uri(figure))
 
 
-def _style() -> Any:
+def style() -> Any:
+    """Return a context in which figures look alike."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
-def _data_uri(figure: Figure) -> str:
-    picture = io.BytesIO()
+def picture(figure: Figure, form: str, **options: Any) -> bytes:
+    """Return a figure as a file of this form, svg say; of the same figure the same file."""
+    file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of a script that its font lacks
-        figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode("ascii")
+        figure.savefig(file, format=form, metadata={"Date": None} if form == "svg" else None, **options)
+    return file.getvalue()
+
+
+def _data_uri(figure: Figure) -> str:
+    source = base64.b64encode(picture(figure, "svg", transparent=True)).decode("ascii")
+    return f"data:image/svg+xml;base64,{source}"

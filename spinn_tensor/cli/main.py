@@ -27,10 +27,12 @@ from spinn_tensor.cli import (
     generate,
     inspect,
     parse,
+    plot,
     predict,
     prepare,
     presets,
     profile,
+    runs,
     serve,
     train,
 )
@@ -86,6 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (
         train,
+        runs,
+        plot,
         evaluate,
         predict,
         parse,

@@ -71,7 +71,7 @@ def class_table(scores: Scores) -> Table:
     table = plain_table("label", "precision", "recall", "F1", "examples")
     for label, of_class in scores.by_class.items():
         shares = (of_class.precision, of_class.recall, of_class.f1)
-        table.add_row(label, *map(_percent, shares), f"{of_class.n_examples:,}")
+        table.add_row(label, *map(percent, shares), f"{of_class.n_examples:,}")
     return table
 
 
@@ -118,7 +118,7 @@ def comparison_table(rows: dict[str, ParseScores]) -> Table:
         table.add_row(
             name,
             *_bracket_figures(scores.gold),
-            _percent(scores.transition_accuracy),
+            percent(scores.transition_accuracy),
             f"{scores.average_depth:.2f}",
         )
     depth = next(iter(rows.values())).gold_average_depth
@@ -138,7 +138,7 @@ def phrase_table(title: str, rows: dict[str, PhraseScores]) -> Table:
     """Compare several parsers' brackets with gold trees that are not binary."""
     table = plain_table(title, "precision", "recall", "F1", "mean F1")
     for name, scores in rows.items():
-        table.add_row(name, *map(_percent, (scores.precision, scores.recall, scores.f1, scores.sentence_f1)))
+        table.add_row(name, *map(percent, (scores.precision, scores.recall, scores.f1, scores.sentence_f1)))
     return table
 
 
@@ -149,10 +149,11 @@ def _bracket_table(title: str, *more: str) -> Table:
 
 
 def _bracket_figures(scores: BracketScores) -> list[str]:
-    return [_percent(f1) for f1 in (scores.sentence_f1, scores.f1, scores.inner_sentence_f1, scores.inner_f1)]
+    return [percent(f1) for f1 in (scores.sentence_f1, scores.f1, scores.inner_sentence_f1, scores.inner_f1)]
 
 
-def _percent(figure: float | None) -> str:
+def percent(figure: float | None) -> str:
+    """Write a share, a dash for none."""
     return "–" if figure is None or math.isnan(figure) else f"{figure:.2%}"
 
 

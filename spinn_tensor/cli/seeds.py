@@ -8,7 +8,6 @@ seeds.json              for each split each score of every seed, with mean, stan
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.files import write_json
 from spinn_tensor.training.config import parse_setting
 from spinn_tensor.training.evaluate import Evaluation
+from spinn_tensor.training.metrics_log import scores_of
 from spinn_tensor.training.run import is_run
 
 SUMMARY = "seeds.json"
@@ -70,19 +70,8 @@ def summarise(evaluations: Mapping[int, Mapping[str, Evaluation]], output: Path)
 
 def _scores(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
     """Return each score that all of the evaluations have."""
-    found = [_figures(evaluation) for evaluation in evaluations]
+    found = [scores_of(evaluation.to_dict()) for evaluation in evaluations]
     return {name: _spread([figures[name] for figures in found]) for name in found[0]}
-
-
-def _figures(evaluation: Evaluation) -> dict[str, float]:
-    figures: dict[str, float] = {}
-    if evaluation.scores is not None:
-        figures |= {"accuracy": evaluation.scores.accuracy, "macro_f1": evaluation.scores.macro_f1}
-    if evaluation.node_scores is not None:
-        figures["node_accuracy"] = evaluation.node_scores.accuracy
-    if evaluation.parse_scores is not None:
-        figures["trees_f1"] = evaluation.parse_scores.gold.sentence_f1
-    return {name: value for name, value in figures.items() if not math.isnan(value)}  # of single words
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

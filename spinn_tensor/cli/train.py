@@ -117,8 +117,8 @@ def add_parser(subparsers: Any) -> None:
         "--resume",
         action="store_true",
         help="go on with the run in --output (begin one if there is none); settings other than its own are "
-        "refused, but for epochs, save_every, log_every and prefetch; a --preset file that changed is told of, and "
-        "not followed",
+        "refused, but for epochs, save_every, log_every, prefetch and tensorboard; a --preset file that changed is "
+        "told of, and not followed",
     )
     either.add_argument("--overwrite", action="store_true", help="delete the run in --output first")
     group.add_argument(

@@ -107,6 +107,9 @@ class TrainingConfig(Settings):
     evaluate_every: int = setting(0, "steps; the end of an epoch is always evaluated", NOT_NEGATIVE)
     save_every: int = setting(500, "steps; the end of an epoch is always saved", NOT_NEGATIVE)
     log_every: int = setting(50, "steps between two readings of the loss", AT_LEAST_1)
+    tensorboard: bool = setting(
+        False, "write for TensorBoard, too, into the run's folder; needs the extra tensorboard"
+    )
     seed: int = setting(
         1,
         "of initialisation, dropout and the order of the examples",
@@ -329,11 +332,11 @@ def kind_of(section: str, name: str) -> Any:
 
 def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
     """List every (key, old value, new value) in which two runs differ, keys as "training.batch_size"."""
-    left, right = _flat(old), _flat(new)
+    left, right = flat_settings(old), flat_settings(new)
     return [(key, left[key], right[key]) for key in sorted(left) if left[key] != right[key]]
 
 
-def _flat(run: RunConfig) -> dict[str, Any]:
+def flat_settings(run: RunConfig) -> dict[str, Any]:
     """Return every setting by "section.name", with the default where the run does not say it."""
     values = run.to_dict()
     flat: dict[str, Any] = {"preset": run.preset}

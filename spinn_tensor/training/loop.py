@@ -17,7 +17,6 @@ if it were alone, but that only rank 0 really does the last three.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -173,8 +172,8 @@ class Trainer:
     def fit(self) -> Progress:
         """Train to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal."""
         progress = self.progress
-        log = self.output / "metrics.jsonl" if self.ranks.is_first else Path(os.devnull)
-        with MetricsLog(log, progress.metrics_position) as self.log:
+        folder = self.output if self.ranks.is_first else None
+        with MetricsLog(folder, progress.metrics_position, self.config.tensorboard) as self.log:
             batches = self.batches(progress.epoch)
             self._session_start = time.perf_counter() - progress.seconds
             self.task.model.train()

@@ -2,6 +2,7 @@
 
     run.json        settings; a folder that has it is a run
     metrics.jsonl   see `loop`
+    tensorboard/    the same for TensorBoard, where asked for
     best/, last/    checkpoints
     results.json    scores of `best` on every split but train, and how many lines were skipped and why
     corpus/         the generated corpus, where the run has no files of its own
@@ -38,17 +39,20 @@ from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.hardware import check_compile
 from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.metrics_log import BOARD, METRICS, check_tensorboard
 from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.resume import Progress, read_training_state
 from spinn_tensor.training.step import check_precision
 from spinn_tensor.training.text_trees import read_splits
 
-RUN, METRICS, RESULTS, BEST, LAST = "run.json", "metrics.jsonl", "results.json", "best", "last"
+RUN, RESULTS, BEST, LAST = "run.json", "results.json", "best", "last"
 LAUNCH = ".launch"
 CORPUS = "corpus"  # the generated one, where a run has no files of its own; it outlives --overwrite
 
 # What a resumed run may change: how long it goes on and how often it writes, never what a step computes.
-CHANGEABLE = ("training.epochs", "training.save_every", "training.log_every", "training.prefetch")
+CHANGEABLE = tuple(
+    f"training.{name}" for name in ("epochs", "save_every", "log_every", "prefetch", "tensorboard")
+)
 
 
 class Results(NamedTuple):
@@ -67,7 +71,7 @@ def is_run(output: Path) -> bool:
 def clear_run(output: Path) -> None:
     """Delete what a run wrote there, and nothing else."""
     _make_whole(output)
-    for name in (BEST, LAST):
+    for name in (BEST, LAST, BOARD):
         shutil.rmtree(output / name, ignore_errors=True)
     for name in (RUN, METRICS, RESULTS, LAUNCH):
         (output / name).unlink(missing_ok=True)
@@ -77,6 +81,19 @@ def _make_whole(output: Path) -> None:
     """Put whole what a killed run left behind."""
     for name in (BEST, LAST):
         recover(output / name)
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the folders of the runs in a folder, itself where it is one, by name. Raises DataError."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        if not {RUN, METRICS}.isdisjoint(files):
+            folders.clear()
+            found.append(Path(root))
+    if not found:
+        raise DataError("holds no run" if folder.is_dir() else "no such folder", path=folder)
+    return found
 
 
 def saved_run(output: Path) -> RunConfig | None:
@@ -166,6 +183,8 @@ def _prepare(
     device_type = torch.device(device).type
     if run.training.compile:
         check_compile(device_type)
+    if run.training.tensorboard:
+        check_tensorboard()
     goes_on = resume and readable(output / LAST).exists()
     if not goes_on:
         check_precision(run.training.precision, device_type)
