@@ -252,7 +252,7 @@ def test_the_package_s_parser_encodes_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("The dog barks.\n")
     assert main(command(Path("packaged"), tmp_path / "in.txt", tmp_path / "out.npy")) == 0
     expected = Pipeline.from_pretrained().encode(["The dog barks."])
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-5, atol=1e-6)
+    assert_close(np.load(tmp_path / "out.npy"), expected)
 
 
 def test_a_job_goes_on_with_the_parser_that_it_began_with(

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,6 +20,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.encoding import read_manifest, read_shards
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.run import execute, saved_run
+from tests.closeness import assert_close
 from tests.damage import change_json, change_tensors
 
 FILES = Path(__file__).parent / "formats" / "2"
@@ -33,9 +33,9 @@ def agrees(model: Any, key: str) -> None:
     said = model.classify(EXPECTED["premises"], EXPECTED["hypotheses"])
     assert [one.label for one in said] == expected["labels"]
     probabilities = [list(one.probabilities.values()) for one in said]
-    np.testing.assert_allclose(probabilities, expected["probabilities"], rtol=1e-5)
+    assert_close(probabilities, expected["probabilities"])
     encodings = model.encode(EXPECTED["premises"])
-    np.testing.assert_allclose(encodings, expected["encodings"], rtol=1e-5, atol=1e-6)
+    assert_close(encodings, expected["encodings"])
     assert model.parse(EXPECTED["premises"]) == expected["parses"]
 
 
@@ -121,4 +121,4 @@ def test_shards_are_read_and_a_killed_job_goes_on(tmp_path: Path) -> None:
     made, expected = (read_manifest(folder)["shards"] for folder in (tmp_path / "shards", FILES / "shards"))
     assert [{**entry, **old} for entry, old in zip(made, expected, strict=True)] == made
     for made, expected in zip(read_shards(tmp_path / "shards"), read_shards(FILES / "shards"), strict=True):
-        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
+        assert_close(made, expected)

@@ -24,6 +24,7 @@ from spinn_tensor.data_prep.columns import lengths, sentence_columns, take
 from spinn_tensor.data_prep.trees import format_binary, parse_binary, right_branching
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
+from tests.command_line import assert_fails_cleanly, assert_one_error
 from tests.machines import needs_shared
 from tests.tiny_runs import PRESET, pair_arguments, write_pairs
 
@@ -44,13 +45,6 @@ TREES = {
 
 def spinn(*arguments: str | Path) -> int:
     return main(["parse", "--threads", "1", "--device", "cpu", *map(str, arguments)])
-
-
-def assert_one_error(capsys: Capture, message: str) -> None:
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1, printed.err
-    assert re.search("^spinn: error: .*" + message, printed.err), printed.err
 
 
 def test_a_parser_learns_its_trees(parser_run: Path) -> None:
@@ -99,26 +93,17 @@ def test_a_text_file(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
             assert file.read() == expected
 
 
-@pytest.mark.parametrize(
-    "text, status, out, err",
-    [("dogs bark\n", 0, "( dogs bark )\n", ""), ("", 1, "", "spinn: error: {}: an empty file\n")],
-)
 def test_standard_input(
-    text: str,
-    status: int,
-    out: str,
-    err: str,
-    parser_run: Path,
-    tmp_path: Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
+    parser_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here a file stands for it; a process that reads it is in test_cli_limits.py."""
     stdin = tmp_path / "stdin"
-    stdin.write_text(text)
     monkeypatch.setattr(arguments, "STDIN", stdin)
-    assert spinn("--model", parser_run, "--input", "-") == status
-    assert capsys.readouterr() == (out, err.format(stdin))
+    for text, printed in (("dogs bark\n", ("( dogs bark )\n", "")), ("", ("", "an empty file"))):
+        stdin.write_text(text)
+        assert spinn("--model", parser_run, "--input", "-") == (0 if text else 1)
+        out, err = capsys.readouterr()
+        assert (out, err.strip().rpartition(": ")[2]) == printed
 
 
 def test_jsonl_keeps_its_records_and_gains_parses(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -186,7 +171,7 @@ def test_the_parser_of_the_package(
     assert capsys.readouterr().out == "( dogs bark )\n"
 
 
-# Options after --model, and what is said; FOLDER stands for the test's folder.
+# Options after --model, and what is said; FOLDER stands for the test's folder, RUN for the model's.
 BAD: dict[str, tuple[list[str], str]] = {
     "nothing": ([], "give sentences, or --input, or --gold"),
     "both": (["dogs", "--input", "x"], "give sentences, or --input, or --gold"),
@@ -201,10 +186,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "bytes": (["--input", "FOLDER/bytes.txt"], "bytes.txt:1: not UTF-8 text"),
     "not JSON": (["--input", "FOLDER/bad.jsonl"], "bad.jsonl:1: not JSON"),
     "no field": (["--input", "FOLDER/other.jsonl"], "other.jsonl:1: missing field, expected sentence"),
-    "no such field": (
-        ["--input", "FOLDER/other.jsonl", "--field", "a"],
-        "other.jsonl:1: a: missing field",
-    ),
+    "no such field": (["--input", "FOLDER/other.jsonl", "--field", "a"], "other.jsonl:1: a: missing field"),
     "a number": (
         ["--input", "FOLDER/other.jsonl", "--field", "text"],
         "other.jsonl:1: text: got int, expected a string",
@@ -237,6 +219,8 @@ BAD: dict[str, tuple[list[str], str]] = {
         "--notation goes without --gold",
     ),
     "notation of tokens": (["--tokens", "--notation", "parses", "dogs"], "--notation goes without"),
+    "one twice": (["--gold", "FOLDER/a.txt", "--model", "RUN"], "--model: a checkpoint is given twice"),
+    "its best": (["--gold", "FOLDER/a.txt", "--model", "RUN/best"], "--model: a checkpoint is given twice"),
     "two models": (["dogs", "--model", "x"], "several --model are compared with --gold"),
     "model and branching": (["dogs", "--branching", "left"], "--branching goes without --model"),
     "gold text": (["--gold", "FOLDER/text.txt"], "text.txt:1: token 2 'bark': after the end"),
@@ -258,11 +242,9 @@ def test_errors_are_one_line_and_leave_nothing(
     (tmp_path / "b.txt").write_text("( a c )\n( c d )\n")
     (tmp_path / "c.txt").write_text("( a b )\n")
     (tmp_path / "half.jsonl").write_text('{"sentence2": "dogs bark", "sentence": "dogs bark"}\n')
-    before = sorted(tmp_path.iterdir())
-    options = [option.replace("FOLDER", str(tmp_path)) for option in options]
-    assert spinn("--model", parser_run, *options) == 1
-    assert_one_error(capsys, message)
-    assert sorted(tmp_path.iterdir()) == before
+    options = [o.replace("FOLDER", str(tmp_path)).replace("RUN", str(parser_run)) for o in options]
+    command = ["parse", "--threads", "1", "--device", "cpu", "--model", str(parser_run), *options]
+    assert_fails_cleanly(command, message, tmp_path, capsys)
 
 
 def test_bad_lines_can_be_left_out(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -273,10 +255,8 @@ def test_bad_lines_can_be_left_out(parser_run: Path, tmp_path: Path, capsys: Cap
     assert printed.err.startswith("spinn: 2 lines skipped: ")
 
 
-def test_models_that_do_not_parse(tmp_path: Path, capsys: Capture) -> None:
-    assert main([*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
-    capsys.readouterr()
-    assert spinn("--model", tmp_path / "run", "dogs bark") == 1
+def test_models_that_do_not_parse(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert spinn("--model", pair_run, "dogs bark") == 1
     assert_one_error(capsys, "run: an encoder of kind spinn-pi does not parse")
     assert spinn("--model", tmp_path / "none", "dogs bark") == 1
     assert_one_error(capsys, "none: no such checkpoint folder")
@@ -349,15 +329,6 @@ def test_gold_prints_one_table_of_all(
     assert re.search(
         r"agreement of the 2 models \(self F1\): mean \d+\.\d\d%, mean, inner \d+\.\d\d%", printed
     )
-
-
-@pytest.mark.parametrize("other", ["", "best"])
-def test_a_model_does_not_agree_with_itself(
-    other: str, parser_run: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    gold = write_pairs(tmp_path / "gold.jsonl", 3, seed=7)
-    assert spinn("--gold", gold, "--model", parser_run, "--model", parser_run / other) == 1
-    assert_one_error(capsys, "--model: a checkpoint is given twice")
 
 
 @pytest.mark.parametrize("form", ["parses", "labelled trees"])

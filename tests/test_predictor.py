@@ -213,7 +213,7 @@ def test_text_without_a_parse_is_refused_where_trees_are_given(folders) -> None:
         both(folders, "given")[1].encode(["A dog"])
 
 
-def test_trees_that_a_model_has_no_use_for(folders) -> None:
+def test_options_that_there_are_not_or_that_would_do_nothing(folders) -> None:
     own, given = folders["own"][1], folders["given"][1]
     parser, no_parser = OnnxPredictor(own, "cpu"), OnnxPredictor(given, "cpu")
     for kind in WITHOUT_TREES:
@@ -224,9 +224,11 @@ def test_trees_that_a_model_has_no_use_for(folders) -> None:
         (given, {"trees": "up"}, "trees: expected one of left, right, balanced, random, got 'up'"),
         (given, {"trees": "left", "parser": parser}, "give one of them"),
         (given, {"parser": no_parser}, "a model of kind 'spinn-pi' makes no trees"),
+        (own, {"provider": "gpu"}, "unknown provider 'gpu', expected auto, cpu, cuda, tensorrt"),
+        (own, {"threads": 0}, "threads: expected at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            OnnxPredictor(folder, "cpu", **options)
+            OnnxPredictor(folder, **{"provider": "cpu", **options})
 
 
 def test_a_longer_sentence_is_refused_only_by_a_model_with_a_limit(exported) -> None:
@@ -274,14 +276,8 @@ def metadata(**changes: str) -> Callable[[Path], None]:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "exported: no such folder"),
     "no export.json": (lambda f: (f / "export.json").unlink(), "no exported model here"),
-    "no JSON": (
-        lambda f: (f / "export.json").write_text("{"),
-        "export.json: not JSON",
-    ),
-    "no object": (
-        lambda f: (f / "export.json").write_text("[]"),
-        "got a JSON list, expected an object",
-    ),
+    "no JSON": (lambda f: (f / "export.json").write_text("{"), "export.json: not JSON"),
+    "no object": (lambda f: (f / "export.json").write_text("[]"), "got a JSON list, expected an object"),
     "newer": (edit(format_version=2), "format version 2; this program reads 1: update spinn_tensor"),
     "no version": (edit(format_version="1"), "format_version is '1', expected a number"),
     "unknown key": (edit(color="red"), "unknown key 'color'"),
@@ -367,13 +363,6 @@ def test_cuda_asked_for_and_not_granted_is_an_error(granting, caplog) -> None:
         granting("tensorrt", [])
     assert granting("auto", ["CPUExecutionProvider"]).provider == "cpu"
     assert "provider auto took cpu, cuda was not granted: a CUDA library is missing" in caplog.text
-
-
-def test_options_that_there_are_not(exported) -> None:
-    with pytest.raises(ValueError, match="unknown provider 'gpu', expected auto, cpu, cuda, tensorrt"):
-        OnnxPredictor(exported, "gpu")
-    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
-        OnnxPredictor(exported, "cpu", threads=0)
 
 
 def test_a_missing_onnxruntime_says_what_to_install(exported, monkeypatch) -> None:

@@ -72,11 +72,8 @@ def test_presets_of_spinns_that_learn_to_parse(corpus: str) -> None:
     )
     assert spinn.encoder["kind"] == reinforced.encoder["kind"] == "spinn"
     assert (spinn.parsing.learning, reinforced.parsing.learning) == ("supervised", "reinforce")
-
-
-def test_the_parser_is_chosen_by_its_trees() -> None:
-    run = run_config(DEFAULT_PRESETS["trees"], DataConfig(corpus="trees"))
-    assert (run.encoder["kind"], run.training.select_by) == ("spinn", "f1")
+    parser = run_config(DEFAULT_PRESETS["trees"], DataConfig(corpus="trees"))
+    assert (parser.encoder["kind"], parser.training.select_by) == ("spinn", "f1")
 
 
 @pytest.mark.parametrize("name", ["spinn-pi-nt-2017", "spinn-pi-2017"])
@@ -149,7 +146,6 @@ def test_a_file_may_change_another_preset(tmp_path: Path) -> None:
         ("base = 3", "own.toml: base: "),
         ('base = "FOLDER/own"', "own.toml: base: unknown preset"),
         ("[training]\nlearning_rate = inf", "own.toml: learning_rate: expected a finite number, got inf"),
-        ("[training]\nclip_norm = inf", "own.toml: clip_norm: expected a finite number, got inf"),
         ('[training]\nepochs = "2"', r"own.toml: .*epochs: expected int, got '2'"),
         ("[training]\nepochs = 0", "own.toml: epochs: expected at least 1, got 0"),
         ('[encoder]\nkind = "gru"', "own.toml: kind: expected one of spinn"),
@@ -175,27 +171,22 @@ def test_a_bad_file_is_named_with_the_key(content: str | None, message: str, tmp
         ("encoder.batch_norm=no", "encoder__batch_norm", False),
         ("classifier.batch_norm=yes", "classifier__batch_norm", True),
         ("vectors=none", "data__vectors", None),
-        ("vectors=glove.txt", "data__vectors", "glove.txt"),
         ("extra=a=1,b=2", "data__extra", ("a=1", "b=2")),
         ("leaf_encoder=bilstm", "encoder__leaf_encoder", "bilstm"),
-        ("train=a,b", "data__train", ("a", "b")),
         ("branching=left", "data__branching", "left"),
         ("branching=none", "data__branching", None),
-        ("baseline=mean", "parsing__baseline", "mean"),
     ],
 )
 def test_settings_are_typed_by_their_field(text: str, key: str, value: object) -> None:
     assert parse_setting(text) == (key, value)
-    changed = run_config("logic-bow", DataConfig()).changed(**{key: value})
+    changed = run_config("logic-bow", DataConfig()).changed(**{key: value}).to_dict()
     section, name = key.split("__")
-    part = getattr(changed, section)
-    assert (part[name] if isinstance(part, dict) else getattr(part, name)) == value
+    assert changed[section][name] == (list(value) if isinstance(value, tuple) else value)
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("hidden=7", r"unknown key 'hidden' \(did you mean hidden_dim\?\)"),
         ("batch_norm=true", "ambiguous: encoder.batch_norm or classifier.batch_norm"),
         ("vocabulary_size=7", "unknown key"),
         ("hidden_dim=seven", "hidden_dim=seven: expected int"),
@@ -212,12 +203,10 @@ def test_bad_settings(text: str, message: str) -> None:
     "key, value",
     [
         ("epochs", 0),
-        ("batch_size", 0),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("clip_norm", -1.0),
         ("rms_decay", 1.0),
-        ("decay_unit", "week"),
         ("hidden_dim", 0),
         ("embedding_dropout", 1.0),
         ("kind", "gru"),
@@ -240,7 +229,6 @@ def test_bad_values_name_their_key(key: str, value: object) -> None:
     "key, value",
     [
         ("train", "a.txt"),
-        ("train", 5),
         ("labels", {"a": 1}),
         ("fields", [1]),
         ("extra", [["a", "b"]]),
@@ -295,20 +283,12 @@ def test_node_labels_need_the_trees_of_the_corpus() -> None:
 def test_differences_name_keys() -> None:
     old = run_config("logic-bow", DataConfig())
     new = old.changed(seed=5, hidden_dim=9)
-    assert differences(old, old) == []
     assert differences(old, new) == [
         ("encoder.hidden_dim", old.encoder["hidden_dim"], 9),
         ("training.seed", old.training.seed, 5),
     ]
-
-
-def test_a_default_that_is_written_down_is_no_difference() -> None:
-    run = run_config("logic-bow", DataConfig())
-    assert "leaf_encoder" not in run.encoder
-    assert differences(run, run.changed(leaf_encoder="projection")) == []
-    assert differences(run, run.changed(leaf_encoder="bilstm")) == [
-        ("encoder.leaf_encoder", "projection", "bilstm")
-    ]
+    assert "leaf_encoder" not in old.encoder
+    assert differences(old, old.changed(leaf_encoder="projection")) == []  # which is the default
 
 
 def test_the_want_of_word_vectors_is_known_of_a_preset_in_a_file_too(tmp_path: Path) -> None:
@@ -319,11 +299,6 @@ def test_the_want_of_word_vectors_is_known_of_a_preset_in_a_file_too(tmp_path: P
         assert (without_vectors(run) is not None) == lacks
         assert without_vectors(run.changed(vectors="glove.txt")) is None
     assert without_vectors(replace(run, preset="a program's own")) is None
-
-
-def test_training_config_survives_json() -> None:
-    config = TrainingConfig(epochs=3, decay_unit="step", compile=True)
-    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_what_a_file_says_now_is_told_where_a_run_goes_on(tmp_path: Path) -> None:
@@ -406,7 +381,6 @@ def in_a_file(text: str, folder: Path) -> None:
         (lambda folder: parse_setting("lr=1"), "did you mean learning_rate?"),
         (lambda folder: parse_setting("hiden_dim=1"), "did you mean hidden_dim?"),
         (lambda folder: parse_setting("classifier_batch_norm=no"), "did you mean classifier.batch_norm?"),
-        (lambda folder: parse_setting("encoder.hidden=1"), "did you mean hidden_dim?"),
         (lambda folder: run_config("lstm", DataConfig()).changed(mlp_dims=1), "did you mean mlp_dim?"),
         (lambda folder: TrainingConfig(learning_rte=1), "did you mean learning_rate?"),
         (lambda folder: EncoderConfig(9, hiden_dim=1), "did you mean hidden_dim?"),
@@ -414,7 +388,6 @@ def in_a_file(text: str, folder: Path) -> None:
         (lambda folder: DataConfig(corpus="multnli"), "did you mean multinli?"),
         (lambda folder: TrainingConfig.from_dict({"sed": 1}), "did you mean seed?"),
         (lambda folder: in_a_file("[encoder]\nlearning_rate = 1", folder), "it is in training"),
-        (lambda folder: in_a_file("[encoder]\nhiden_dim = 1", folder), "did you mean hidden_dim?"),
         (lambda folder: in_a_file("[whithout_vectors]\nepochs = 1", folder), "did you mean without_vectors?"),
         (lambda folder: in_a_file("[without_vectors]\nepoch = 1", folder), "did you mean epochs?"),
     ],

@@ -119,13 +119,6 @@ def test_documents_of_spacy_are_their_words(pipeline) -> None:
     assert pipeline.parse(documents[0]) == pipeline.parse(KNOWN[0])
 
 
-def test_spacy_itself(pipeline) -> None:
-    spacy = pytest.importorskip("spacy")
-    document = spacy.blank("en")(KNOWN[0])
-    assert pipeline.parse(document) == pipeline.parse(KNOWN[0])
-    assert pipeline.parse([document[:3], document]) == pipeline.parse(["The dogs bark", KNOWN[0]])
-
-
 PENN = [
     "(ROOT (S (NP (DT The) (NNS dogs)) (VP (VBP bark)) (. .)))",
     "(S (NP (NNS cats)))",
@@ -227,29 +220,22 @@ GOOD = [0, 2, 6]
 TOLD = r"4 of 7 sentences cannot be used, the first: example 1: sentences: a sentence without words"
 
 
-def test_bad_sentences_leave_their_place(pipeline) -> None:
+@pytest.mark.parametrize("on_error, rows", [("nan", range(7)), ("skip", GOOD)])
+def test_bad_sentences_leave_their_place_or_are_skipped(on_error, rows, pipeline) -> None:
+    good = [BAD[row] for row in GOOD]
     with pytest.warns(DataWarning, match=TOLD):
-        encodings = pipeline.encode(BAD, on_error="nan")
-    assert encodings.shape == (7, 8)
-    assert np.isnan(encodings).all(1).tolist() == [row not in GOOD for row in range(7)]
-    assert_close(encodings[GOOD], pipeline.encode([BAD[row] for row in GOOD]))
-    for method in (pipeline.parse, pipeline.classify):
+        encodings = pipeline.encode(BAD, on_error=on_error)
+    is_bad = [row not in GOOD for row in rows]
+    assert np.isnan(encodings).all(1).tolist() == is_bad
+    assert_close(encodings[np.logical_not(is_bad)], pipeline.encode(good))
+    for method in (
+        pipeline.parse,
+        lambda *given, **how: [x and x.label for x in pipeline.classify(*given, **how)],
+    ):
         with pytest.warns(DataWarning, match=TOLD):
-            results = method(BAD, on_error="nan")
-        assert [result is None for result in results] == [row not in GOOD for row in range(7)]
-        good = method([BAD[row] for row in GOOD])
-        if method == pipeline.parse:
-            assert [results[row] for row in GOOD] == good
-        else:
-            assert [results[row].label for row in GOOD] == [prediction.label for prediction in good]
-
-
-def test_bad_sentences_are_skipped(pipeline) -> None:
-    with pytest.warns(DataWarning, match=TOLD):
-        encodings = pipeline.encode(BAD, on_error="skip")
-    assert_close(encodings, pipeline.encode([BAD[row] for row in GOOD]))
-    with pytest.warns(DataWarning, match=TOLD):
-        assert pipeline.parse(BAD, on_error="skip") == pipeline.parse([BAD[row] for row in GOOD])
+            results = method(BAD, on_error=on_error)
+        assert [result is None for result in results] == is_bad
+        assert [result for result in results if result is not None] == method(good)
 
 
 def test_a_pair_is_bad_by_either_side(pairs) -> None:
