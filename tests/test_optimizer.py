@@ -39,6 +39,7 @@ PLAIN = {
     "adadelta": lambda groups: torch.optim.Adadelta(groups, lr=RATE, rho=0.9, eps=1e-6),
     "adam": lambda groups: torch.optim.Adam(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8),
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8),
+    "adagrad": lambda groups: torch.optim.Adagrad(groups, lr=RATE, eps=1e-8),
 }
 
 

@@ -36,7 +36,7 @@ LEARNING = ("supervised", "reinforce")
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
 IN_HALF_OPEN = Allowed("in [0, 1)", lambda value: 0 <= value < 1)
 # Each with how the names of its own settings begin.
-OPTIMIZERS = {"rmsprop": "rms", "adadelta": "rms", "adam": "adam", "adamw": "adam"}
+OPTIMIZERS = {"rmsprop": "rms", "adadelta": "rms", "adam": "adam", "adamw": "adam", "adagrad": "adagrad"}
 SCHEDULES = ("step", "constant", "linear", "cosine")
 
 
@@ -62,7 +62,7 @@ class TrainingConfig(Settings):
     )
     optimizer: str = setting("rmsprop", "torch's class of this name", one_of(*OPTIMIZERS))
     learning_rate: float = setting(
-        2e-3, "of the optimiser; usually 1 for Adadelta", POSITIVE, flags=("--lr",)
+        2e-3, "of the optimiser; usually 1 for Adadelta, 0.05 for Adagrad", POSITIVE, flags=("--lr",)
     )
     embedding_rate: float = setting(
         1.0, "of trained word vectors, as a multiple of --learning-rate", POSITIVE
@@ -74,6 +74,7 @@ class TrainingConfig(Settings):
     adam_beta1: float = setting(0.9, "of the mean gradient of Adam and AdamW", IN_HALF_OPEN)
     adam_beta2: float = setting(0.999, "of the mean square of Adam and AdamW", IN_HALF_OPEN)
     adam_epsilon: float = setting(1e-8, "of Adam and AdamW", POSITIVE)
+    adagrad_epsilon: float = setting(1e-8, "of Adagrad", POSITIVE)
     weight_decay: float = setting(
         0.0,
         "L2 (of AdamW: decay of the weights) on matrices only: biases, batch norm and embeddings have none",

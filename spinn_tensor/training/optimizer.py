@@ -33,6 +33,7 @@ MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.Adadelta: ("square_avg", "acc_delta"),
     torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
     torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    torch.optim.Adagrad: ("sum",),
 }
 
 
@@ -65,6 +66,8 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
             return torch.optim.Adadelta(groups, rho=decay, eps=epsilon)
         case "adam":
             return torch.optim.Adam(groups, **adam)
+        case "adagrad":
+            return torch.optim.Adagrad(groups, eps=config.adagrad_epsilon)
         case _:
             return torch.optim.AdamW(groups, **adam)
 
