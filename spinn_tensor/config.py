@@ -35,7 +35,8 @@ LEAF_ENCODERS = ("projection", "bilstm")
 TASKS = ("pair", "sentence", "parse")
 CELLS = ("treelstm", "grc", "rntn", "tree-gru", "sum")  # those that come with the package
 HEADS = ("mlp",)
-LATER = {"cell": CELLS[0], "head": HEADS[0]}  # what there was before there was a choice goes without saying
+# what there was before there was a choice goes without saying
+LATER = {"cell": CELLS[0], "head": HEADS[0], "compose_dropout": 0.0}
 
 
 def own_or(names: tuple[str, ...]) -> Allowed:
@@ -74,6 +75,11 @@ class EncoderConfig(Settings):
     )
     train_embedding: bool = setting(True, "train the word vectors")
     embedding_dropout: float = setting(0.1, "of an element of a projected word", PROBABILITY)
+    compose_dropout: float = setting(
+        0.0,
+        "of an element of the matrices that compose two states, drawn once a step (DropConnect)",
+        PROBABILITY,
+    )
     batch_norm: bool = setting(True, "batch norm of projected words", flags=("--encoder-batch-norm",))
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,6 +91,8 @@ class EncoderConfig(Settings):
             raise ConfigError(
                 f"cell: only a SPINN composes states; {self.kind} has no cell, got {self.cell!r}"
             )
+        if self.compose_dropout and self.kind not in SPINN_KINDS:
+            raise ConfigError(f"compose_dropout: only a SPINN composes states, got kind {self.kind!r}")
 
     @property
     def parses(self) -> bool:

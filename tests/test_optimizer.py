@@ -195,7 +195,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(name: str, tmp_path: Path) 
     def start(folder: Path, observer: Observer | None = None) -> Trainer:
         folder.mkdir(exist_ok=True)
         run = trainer(folder, "spinn-pi", observer, epochs=3, optimizer=name, **EVERYTHING)
-        run.task.model.mlp.dropout.p = 0.5
+        run.task.model.mlp.dropout.p = run.task.model.encoder.composer.dropout = 0.5
         return run
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -198,10 +198,10 @@ def _machine(config: EncoderConfig) -> StackMachine:
     hidden_dim, tracker_dim = config.hidden_dim, _tracker_dim(config)
     cell = make_cell(config.cell, hidden_dim, tracker_dim)
     if tracker_dim is None:
-        return StackMachine(cell)
+        return StackMachine(cell, dropout=config.compose_dropout)
     tracker = Tracker(hidden_dim, tracker_dim)  # drawn before the other: a seed gives what it gave
     transition = TransitionHead(tracker_dim) if config.parses else None
-    return StackMachine(cell, tracker, transition)
+    return StackMachine(cell, tracker, transition, dropout=config.compose_dropout)
 
 
 class LastState(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables
+from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, OwnTables
 from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
 from spinn_tensor.machine.any_cell import tracker_dims
 from spinn_tensor.machine.any_cell_operators import CellRun, Choice, Save, register, run_cell
@@ -28,6 +28,8 @@ class StackMachine(nn.Module):
         transition: scores SHIFT and REDUCE from what the tracker says; None: transitions are given.
         save: of the general loop. "all" keeps what autograd saves of each step; "states" keeps the states alone, and
             the backward runs each step once more. Under `torch.compile` always "states".
+        dropout: while training, of an element of the cell's matrices, drawn once a run and so the same at every node
+            (DropConnect, Wan et al. 2013; between states as Merity et al. 2018 have it).
 
     Raises:
         TypeError: for a tracker without `state_dim`, and a `transition` without tracker.
@@ -44,6 +46,7 @@ class StackMachine(nn.Module):
         transition: TransitionHead | None = None,
         *,
         save: Save = "all",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if save not in ("all", "states"):
@@ -53,7 +56,7 @@ class StackMachine(nn.Module):
         if tracker is not None:
             tracker_dims(tracker)
         self.compose, self.tracker, self.transition = cell, tracker, transition
-        self.save = save
+        self.save, self.dropout = save, dropout
         self._name = register(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,9 +105,9 @@ class StackMachine(nn.Module):
             return self._encodings(self._run(leaves, tables, None), index)
         cell, tracker = built_in
         if isinstance(tables, ForestTables):
-            return run_forest(leaves, cell.weights(), tables, index)
+            return run_forest(leaves, self._weights(cell), tables, index)
         return run_given(
-            leaves, cell.weights(), None if tracker is None else tracker.weights(), tables, index
+            leaves, self._weights(cell), None if tracker is None else tracker.weights(), tables, index
         )
 
     def parse(
@@ -143,7 +146,7 @@ class StackMachine(nn.Module):
             raise ValueError("noise goes with own transitions; these are given")
         transition, built_in = self.transition.weights(), self._built_in()
         if built_in is not None and built_in[1] is not None:
-            weights = built_in[0].weights(), built_in[1].weights(), transition
+            weights = self._weights(built_in[0]), built_in[1].weights(), transition
             if isinstance(tables, OwnTables):
                 return run_own(leaves, *weights, tables, noise, every_node=every_node)
             return run_taught(leaves, *weights, tables, every_node=every_node)
@@ -171,9 +174,24 @@ class StackMachine(nn.Module):
     def _run(
         self, leaves: Tensor, tables: ForestTables | LaneTables | OwnTables, choice: Choice | None
     ) -> CellRun:
-        named = self.named_parameters()
-        parameters: list[Tensor] = [value for name, value in named if not name.startswith("transition.")]
+        parameters: list[Tensor] = [
+            self._dropped(value) if name.startswith("compose.") else value
+            for name, value in self.named_parameters()
+            if not name.startswith("transition.")
+        ]
         return run_cell(self._name, parameters, leaves, tables, choice, self.save)
+
+    def _weights(self, cell: TreeLSTM) -> ComposeWeights:
+        weight, bias, tracker_weight = cell.weights()
+        return ComposeWeights(
+            self._dropped(weight), bias, None if tracker_weight is None else self._dropped(tracker_weight)
+        )
+
+    def _dropped(self, weight: Tensor) -> Tensor:
+        """Drop elements of a matrix of the cell; a vector, as a bias, stays."""
+        if not self.dropout or weight.dim() < 2:
+            return weight
+        return nn.functional.dropout(weight, self.dropout, self.training)
 
     def _encodings(self, run: CellRun, index: Tensor) -> Tensor:
         output_dim = getattr(self.compose, "output_dim", run.memory.shape[1])
