@@ -44,7 +44,8 @@ from spinn_tensor.export.artefact import (
 )
 from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.export.session import open_session
-from spinn_tensor.text_model import BATCH, TextModel, TreeMaker
+from spinn_tensor.sentences import TreeMaker
+from spinn_tensor.text_model import BATCH, TextModel
 
 TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sentences may have any length
 OVERHEAD = 6  # sentences that a batch costs besides its own, measured at H = 300 on one core

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
 from spinn_tensor.data_prep.given import nltk_tree
 from spinn_tensor.data_prep.penn import PennTree, format_penn
 from spinn_tensor.data_prep.trees import Tree, format_binary
@@ -62,6 +64,64 @@ class Parsed(NamedTuple):
         """Return the log-probability of the tree."""
         steps = self.step_log_probabilities
         return None if steps is None else float(steps.sum())
+
+
+class ScoredTree(NamedTuple):
+    """Hold one of several trees of a sentence, in the format asked for, and the log-probability that a model gives it.
+
+    >>> Pipeline.from_pretrained().parse("Dogs bark loudly", k=2)[1].tree
+    '( ( Dogs bark ) loudly )'
+    """
+
+    tree: Any
+    log_probability: float | None
+
+
+def as_written(
+    found: Parsed | list[Parsed],  # of a sentence
+    format: str,  # one of FORMATS
+) -> Any:
+    """Return a sentence's tree in a format, or several with their log-probabilities."""
+    write = FORMATS[format]
+    if isinstance(found, Parsed):
+        return write(found.tree)
+    return [ScoredTree(write(one.tree), one.log_probability) for one in found]
+
+
+def under_trees(
+    trees: Sequence[Tree],  # of n sentences
+    columns: SentenceColumns,
+    as_given: bool,  # whether Penn trees are kept as they came
+    transitions: np.ndarray,  # (M,) int8
+    steps: np.ndarray | None,  # (M,) float64
+) -> list[Parsed]:
+    """Put sentences under the trees of these transitions, their words keeping the tags of Penn trees."""
+    bounds = node_offsets(columns).tolist()
+    parsed = []
+    for tree, start, end in zip(trees, bounds, bounds[1:], strict=False):
+        made = Tree(tree.tokens, transitions[start:end])
+        penn = tree.penn if as_given or tree.penn is None else PennTree.of_binary(made, tree.penn)
+        parsed.append(Parsed(made._replace(penn=penn), None if steps is None else steps[start:end]))
+    return parsed
+
+
+def those_found(
+    ranked: Iterable[list[Parsed]],  # k rankings of n sentences, the best first
+    log_probabilities: np.ndarray,  # (k, n), -inf where there is no other tree
+) -> list[list[Parsed]]:
+    """Return the trees of each sentence, the best first."""
+    sentences = zip(*ranked, strict=True)
+    return [
+        [one for one, total in zip(trees, totals, strict=True) if total > -np.inf]
+        for trees, totals in zip(sentences, log_probabilities.T, strict=True)
+    ]
+
+
+def checked_k(k: int) -> int:
+    """Return how many trees are asked for. Raises ConfigError."""
+    if k < 1:
+        raise ConfigError(f"k: expected at least 1, got {k}")
+    return k
 
 
 def is_encodings(given: Any) -> bool:

@@ -120,6 +120,45 @@ def predict_parses(
     return OwnParses(transitions, steps)
 
 
+class OwnBeams(NamedTuple):
+    """Hold the k likeliest trees that a model finds for each of n sentences, the best first."""
+
+    transitions: np.ndarray  # (k, M) int8, sentence after sentence
+    step_log_probabilities: np.ndarray  # (k, M) float64, of each transition, among those possible
+    log_probabilities: np.ndarray  # (k, n) float64 of the trees; -inf where a sentence has no other tree
+
+
+def predict_beams(
+    encoder: SentenceEncoder,  # of kind "spinn"
+    sentences: SentenceColumns,
+    k: int,  # lanes of a sentence
+    on_batch: Advance = lambda n: None,
+    batch_size: int = EVALUATION_BATCH,  # sentences of a batch at most
+) -> OwnBeams:
+    """Return the k likeliest trees that a beam of that width finds, otherwise as `predict_parses`.
+
+    Raises TypeError for an encoder that does not parse.
+    """
+    n_steps = 2 * lengths(sentences) - 1
+    first = node_offsets(sentences)[:-1]
+    found = OwnBeams(
+        np.empty((k, len(sentences.transitions)), dtype=np.int8),
+        np.empty((k, len(sentences.transitions))),
+        np.empty((k, len(first))),
+    )
+    encoder.eval()
+    with torch.inference_mode():
+        tokens, most = max(BATCH_TOKENS // k, 1), max(batch_size // k, 1)
+        batches = sentence_batches(encoder, sentences, "own", tokens, most, n_samples=k)
+        for rows, (parse, sums) in one_late((rows, encoder.beams(batch, k)) for rows, batch in batches):
+            places = ragged_arange(first[rows], n_steps[rows])
+            found.transitions[:, places] = parse.transitions.view(k, -1).to(torch.int8).cpu().numpy()
+            found.step_log_probabilities[:, places] = parse.log_probabilities().view(k, -1).cpu().numpy()
+            found.log_probabilities[:, rows] = sums.cpu().numpy()
+            on_batch(len(rows))
+    return found
+
+
 def encode_columns(
     encoder: SentenceEncoder,
     columns: SentenceColumns,  # n sentences
@@ -163,11 +202,12 @@ def sentence_batches(
     table_kind: TableKind,  # of the batches
     tokens: int,  # of a batch at most
     batch_size: int | None = None,  # sentences of a batch at most
+    n_samples: int = 1,  # lanes of each sentence, of "own" alone
 ) -> Iterator[tuple[np.ndarray, SentenceBatch]]:
     """Yield rows of the columns and their batch on the encoder's device, longest first, each row once."""
     share = encoder.sharing(table_kind)
     return _brought(
-        lambda rows: make_sentence_batch(take(columns, rows), table_kind, share=share),
+        lambda rows: make_sentence_batch(take(columns, rows), table_kind, n_samples=n_samples, share=share),
         length_batches(lengths(columns), tokens=tokens, rows=batch_size),
         next(encoder.parameters()).device,
     )

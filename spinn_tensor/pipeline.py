@@ -36,10 +36,17 @@ from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import PACKAGED
 from spinn_tensor.hub import HubOptions
-from spinn_tensor.inference import encode_columns, predict_logits, predict_parses, predict_transitions
+from spinn_tensor.inference import (
+    encode_columns,
+    predict_beams,
+    predict_logits,
+    predict_parses,
+    predict_transitions,
+)
 from spinn_tensor.model.classifiers import Model, load_checkpoint
 from spinn_tensor.parsers import GIVEN, load_parser, packaged_parser, tree_source
-from spinn_tensor.text_model import TextModel, TreeMaker
+from spinn_tensor.sentences import TreeMaker
+from spinn_tensor.text_model import TextModel
 
 
 class Pipeline(TextModel):
@@ -187,6 +194,11 @@ class Pipeline(TextModel):
         self, sentences: SentenceColumns, batch_size: int, advance: Advance
     ) -> tuple[np.ndarray, np.ndarray | None]:  # (M,) int8 and float64
         return predict_parses(self.model.encoder, sentences, advance, batch_size)[:2]
+
+    def _own_beams(
+        self, sentences: SentenceColumns, k: int, batch_size: int, advance: Advance
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (k, M) int8 and float64, (k, n) float64
+        return predict_beams(self.model.encoder, sentences, k, advance, batch_size)
 
     def _tensor(self, encodings: np.ndarray) -> Tensor:
         return torch.from_numpy(encodings).to(next(self.model.parameters()).device)

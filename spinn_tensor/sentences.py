@@ -15,7 +15,7 @@ from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.penn import to_binary
 from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
-from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 
 ON_ERROR = ("raise", "nan", "skip")
 MANY_UNKNOWN = 0.1  # of a call's words: what is more is warned of
@@ -52,6 +52,15 @@ class Sentences(NamedTuple):
         for row, value in zip(self.rows, values, strict=True):
             placed[row] = value
         return placed
+
+
+class TreeMaker(NamedTuple):
+    """Make trees for text without a parse, by a parser."""
+
+    vocabulary: Vocabulary
+    parse: Callable[[SentenceColumns], np.ndarray]  # transitions (M,) int8, sentence after sentence
+    max_length: int = 0  # words of a sentence at most; 0 = any number
+    of_all: bool = False  # instead of trees that are given, too: the model was trained with these
 
 
 def read_sentences(

@@ -9,8 +9,8 @@ sentence gives one result; a list of them, or a column of a table, gives a list 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,13 @@ from spinn_tensor.answers import (
     Parsed,
     Prediction,
     as_array,
+    as_written,
+    checked_k,
     is_encodings,
     normalized,
     progress,
+    those_found,
+    under_trees,
 )
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS, with_branching
@@ -36,24 +40,21 @@ from spinn_tensor.data_prep.columns import (
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import Limits, LongSentence
-from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, PennTree
+from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.text import SentenceReader, Words, one_notation
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
-from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.sentences import Sentences, read_sentence, read_sentences, unknown_words, warn_of_unknown
+from spinn_tensor.sentences import (
+    Sentences,
+    TreeMaker,
+    read_sentence,
+    read_sentences,
+    unknown_words,
+    warn_of_unknown,
+)
 
 BATCH = 256  # sentences or pairs at most
-
-
-class TreeMaker(NamedTuple):
-    """Make trees for text without a parse, by a parser."""
-
-    vocabulary: Vocabulary
-    parse: Callable[[SentenceColumns], np.ndarray]  # transitions (M,) int8, sentence after sentence
-    max_length: int = 0  # words of a sentence at most; 0 = any number
-    of_all: bool = False  # instead of trees that are given, too: the model was trained with these
 
 
 class TextModel(ABC):
@@ -117,6 +118,12 @@ class TextModel(ABC):
 
         The trees of the sentences are not looked at.
         """
+
+    def _own_beams(
+        self, sentences: SentenceColumns, k: int, batch_size: int, advance: Advance
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (k, M) int8 and float64, (k, n) float64
+        """Return the k best of these, and the log-probabilities of their trees, -inf where there is none."""
+        raise ConfigError("k: an exported model finds its best tree alone; spinn_tensor.Pipeline finds more")
 
     def _tensor(self, encodings: np.ndarray) -> Any:
         """Return a torch tensor of encodings."""
@@ -256,6 +263,7 @@ class TextModel(ABC):
         sentences: Any,  # n, or one
         *,
         format: str = "binary",
+        k: int | None = None,
         batch_size: int = BATCH,
         show_progress_bar: bool = False,
         on_error: str = "raise",
@@ -267,6 +275,7 @@ class TextModel(ABC):
             format: "binary", a binary parse, "( ( A dog ) barks )"; "penn", as the Penn Treebank writes trees; or
                 "nltk", trees of nltk. The last two give a Penn tree that is composed by as it came, labels and all;
                 under other trees its words keep their tags.
+            k: for the k likeliest trees, by a beam of that width: of each sentence a list of `ScoredTree`, best first.
             batch_size: sentences of a batch at most.
             show_progress_bar: whether to show how far it is, on stderr.
             on_error: "raise", "nan" (None for a sentence that cannot be used) or "skip" (no result).
@@ -276,8 +285,8 @@ class TextModel(ABC):
 
         Raises:
             DataError: as `classify`.
-            TypeError: for a model that looks at no tree.
-            ConfigError: for another `format` or `on_error`, and a `batch_size` below 1.
+            TypeError: for a model that looks at no tree, and with `k` for one that does not parse.
+            ConfigError: for another `format` or `on_error`, a `batch_size` or `k` below 1, and `k` for an export.
             ImportError: for "nltk" where it is not installed.
 
         >>> Pipeline.from_pretrained().parse("The dog barks.", format="penn")
@@ -286,41 +295,40 @@ class TextModel(ABC):
         if format not in FORMATS:
             raise ConfigError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
         read = self._read(on_error, batch_size, sentences=sentences)
-        parsed = self._parsed(read, self._composed(read), batch_size, show_progress_bar)
-        return read.results([FORMATS[format](one.tree) for one in parsed], on_error)
+        parsed = self._parsed(read, self._composed(read), k, batch_size, show_progress_bar)
+        return read.results([as_written(one, format) for one in parsed], on_error)
 
     def parses(
         self,
         sentences: Any,  # n, or one
         *,
+        k: int | None = None,
         batch_size: int = BATCH,
         show_progress_bar: bool = False,
         on_error: str = "raise",
     ) -> Any:
         """Return what `parse` does as `Parsed`: trees, and how probable a model finds them that parses."""
         read = self._read(on_error, batch_size, sentences=sentences)
-        parsed = self._parsed(read, self._composed(read), batch_size, show_progress_bar)
+        parsed = self._parsed(read, self._composed(read), k, batch_size, show_progress_bar)
         return read.results(parsed, on_error)
 
     def _parsed(
-        self, read: Sentences, columns: SentenceColumns, batch_size: int, show_progress_bar: bool
-    ) -> list[Parsed]:
+        self, read: Sentences, columns: SentenceColumns, k: int | None, batch_size: int, show: bool
+    ) -> list[Parsed] | list[list[Parsed]]:
         """Return the sentences under the trees that the model composes them by. Raises TypeError where it does not."""
         if self.composes_by == "none":
             raise TypeError(f"a model of kind {self.kind!r} looks at no tree")
-        transitions, steps = columns.transitions, None
-        if self.composes_by == "own":
-            with progress(show_progress_bar, "parsed", len(read.rows)) as advance:
-                transitions, steps = self._own_parses(columns, batch_size, advance)
-        bounds = node_offsets(columns).tolist()
+        if k is not None and self.composes_by == "given":
+            raise TypeError(f"k={k}: a model of kind {self.kind!r} does not parse")
         replaces = self.branching is not None or (self._tree_maker is not None and self._tree_maker.of_all)
-        as_given = self.composes_by == "given" and not replaces
-        parsed = []
-        for tree, start, end in zip(read.trees, bounds, bounds[1:], strict=False):
-            made = Tree(tree.tokens, transitions[start:end])
-            penn = tree.penn if as_given or tree.penn is None else PennTree.of_binary(made, tree.penn)
-            parsed.append(Parsed(made._replace(penn=penn), None if steps is None else steps[start:end]))
-        return parsed
+        under = partial(under_trees, read.trees, columns, self.composes_by == "given" and not replaces)
+        if self.composes_by == "given":
+            return under(columns.transitions, None)
+        with progress(show, "parsed", len(read.rows)) as advance:
+            if k is None:
+                return under(*self._own_parses(columns, batch_size, advance))
+            *found, sums = self._own_beams(columns, checked_k(k), batch_size, advance)
+        return those_found(map(under, *found), sums)
 
     def __repr__(self) -> str:
         trees = {"own": "its own", "none": "none"}.get(self.composes_by) or self.branching

@@ -3,7 +3,7 @@
 Lanes go longest sentence first, so that the lanes still running at step t are always the first ones, and the entry of
 lane k at step t is number entry_offsets[t] + k. Which rows an entry reads is found while the machine runs; the tables
 here, and the choices, are all that it takes. `n_samples` lanes share one sentence's words: many parses, one set of
-leaves.
+leaves. They go side by side.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def own_tables(
     last = np.tile(np.cumsum(lengths), n_samples)
     lengths = np.tile(lengths, n_samples)
     n_steps = 2 * lengths - 1
-    order = np.argsort(-lengths, kind="stable")
+    sentence = np.tile(np.arange(len(lengths) // n_samples), n_samples)
+    order = np.lexsort((sentence, -lengths))
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+from spinn_tensor.answers import Parsed
 from spinn_tensor.cli.arguments import (
     add_command,
     add_device,
@@ -19,6 +20,7 @@ from spinn_tensor.cli.arguments import (
     choose_device,
     given_limits,
     on_error,
+    positive,
     source_file,
 )
 from spinn_tensor.cli.parse_lines import LineFile, Sentences, TreeParser
@@ -64,6 +66,9 @@ what a tree is written as:
   draw    drawn with box characters, a word a line; --draw is short for it
   svg     one picture of all trees
 
+With --k 5 these are the five likeliest trees, the best first, fewer of few words: a line each, of
+rank, probability and tree between tabs, or in json the list "trees" (of records NAME_trees).
+
 A jsonl file, or any other of records, gives its records as jsonl, each with the field
 NAME_binary_parse added (penn: NAME_parse, json: NAME_tree), or replaced where it was there,
 for the field NAME: sentence1 and sentence2 where the record has them, else sentence, or what
@@ -84,6 +89,7 @@ EPILOG = """\
 examples:
   spinn parse "The church has cracks in the ceiling."
   spinn parse --draw "The church has cracks in the ceiling." "Dogs bark."
+  spinn parse --k 5 "A man sees a dog with a telescope."
   spinn parse --tokens --input tokenised.txt --output trees.txt.gz
   fortune | spinn parse --input - --format json --on-error empty
 
@@ -123,6 +129,12 @@ def add_parser(subparsers: Any) -> None:
         action="store_const",
         const="draw",
         help=f"--format draw: the trees, a word a line, of up to {MOST_WORDS:,} words",
+    )
+    add(
+        "--k",
+        type=positive,
+        metavar="K",
+        help="the K likeliest trees of a sentence, found by a beam of that width, and how likely they are",
     )
     add("--gold", type=Path, metavar="FILE", help="score against the trees of this file")
     add(
@@ -175,13 +187,14 @@ def run(args: argparse.Namespace) -> int:
         path, is_drawn = args.input, args.format in DRAWN
         source = LineFile(path, sentences, on_error(args), takes_records=not is_drawn)
     with _output(args) as file, counter_of(args.output, "sentences parsed") as advance:
-        parser = TreeParser(model, args.branching, advance)
+        parser = TreeParser(model, args.branching, advance, args.k)
         lines = iter([_arguments(args, sentences)]) if source is None else source.blocks()
         _write(file, map(parser, lines), args, lambda text: tokenizer.backend.encode(text).offsets)
     if source is not None:
         print_skipped(source.skipped, "lines skipped" if on_error(args) == "skip" else "lines have no tree")
     if args.output is not None:
-        print(f"{parser.n_sentences:,} trees in {args.output}")
+        what = "trees" if args.k is None else "sentences"
+        print(f"{parser.n_sentences:,} {what} in {args.output}")
     return 0
 
 
@@ -232,7 +245,10 @@ def _write(
 
 def _few_trees(blocks: Iterable[list[tuple[Line, list[Composed]]]]) -> Iterator[Tree]:
     """Yield all trees. Raises ConfigError where they are too many for a picture."""
-    trees = (parsed.tree for block in blocks for _, composed in block for _, parsed in composed)
+    found = (parsed for block in blocks for _, composed in block for _, parsed in composed)
+    trees = (
+        parsed.tree for parsed in found if isinstance(parsed, Parsed)
+    )  # several of a sentence are not drawn
     for n_trees, tree in enumerate(trees):
         if n_trees == MOST_DRAWN:
             raise ConfigError(f"--format svg: a picture of at most {MOST_DRAWN:,} trees")
@@ -263,6 +279,8 @@ def _check_usage(args: argparse.Namespace) -> None:
         )
     if args.predicted and args.gold is None:
         raise ConfigError("--predicted goes with --gold")
+    if args.k is not None and (args.gold is not None or args.branching is not None or args.format in DRAWN):
+        raise ConfigError("--k goes with a model and --format binary, penn or json, and without --gold")
     if args.branching is not None and (args.model or args.gold is not None):
         raise ConfigError("--branching goes without --model, and --gold compares with every branching anyway")
     if args.branching == "none" and args.tokens:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from spinn_tensor.answers import Parsed
+from spinn_tensor.answers import Parsed, those_found
 from spinn_tensor.cli.sentences import trees_of
 from spinn_tensor.cli.tree_output import Composed, Given, Line
 from spinn_tensor.config import ConfigError
@@ -32,7 +32,7 @@ from spinn_tensor.data_prep.stream import line_blocks
 from spinn_tensor.data_prep.text import Sentence, SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.inference import predict_parses
+from spinn_tensor.inference import predict_beams, predict_parses
 from spinn_tensor.model.classifiers import Checkpoint
 
 
@@ -177,8 +177,9 @@ class TreeParser:
         model: Checkpoint | None,
         branching: str,  # where there is no model: one of BRANCHINGS, or "none"
         advance: Callable[[int], object],  # told of the sentences just parsed
+        k: int | None = None,  # trees of a sentence; None: the one that is composed by
     ) -> None:
-        self.n_sentences = 0
+        self.n_sentences, self._k = 0, k
         self._model, self._branching, self._advance = model, branching, advance
 
     def __call__(self, lines: list[Line]) -> list[tuple[Line, list[Composed]]]:
@@ -188,7 +189,7 @@ class TreeParser:
         self.n_sentences += len(given)
         return [(line, [next(parsed) for _ in line.sentences]) for line in lines]
 
-    def _parsed(self, trees: list[Tree]) -> list[Parsed]:
+    def _parsed(self, trees: list[Tree]) -> Sequence[Parsed | list[Parsed]]:
         if self._model is None and self._branching == "none":
             return list(map(Parsed, trees))
         if self._model is None:  # other random trees for every block
@@ -197,6 +198,13 @@ class TreeParser:
                 map(Parsed, trees_of(trees, with_branching(columns, self._branching, self.n_sentences)))
             )
         columns = sentence_columns(trees, self._model.vocabulary)
-        own = predict_parses(self._model.model.encoder, columns, self._advance)
-        steps = np.split(own.step_log_probabilities, node_offsets(columns)[1:-1])
-        return list(map(Parsed, trees_of(trees, columns._replace(transitions=own.transitions)), steps))
+        encoder, bounds = self._model.model.encoder, node_offsets(columns)[1:-1]
+
+        def under(transitions: np.ndarray, steps: np.ndarray) -> list[Parsed]:
+            found = trees_of(trees, columns._replace(transitions=transitions))
+            return list(map(Parsed, found, np.split(steps, bounds)))
+
+        if self._k is None:
+            return under(*predict_parses(encoder, columns, self._advance))
+        *found, sums = predict_beams(encoder, columns, self._k, self._advance)
+        return those_found(map(under, *found), sums)

@@ -5,10 +5,13 @@ penn    (ROOT (X (X (X The) (X dog)) (X barks)))    a line each; labels and tags
 json    tokens, tree and spans, with offsets        a JSON object in a line each
 draw    box characters, a word a line               see `tree_view`
 svg     one picture of all                          see `svg`
+
+Several trees of a sentence are a line each, of rank, probability and tree between tabs, or one JSON object with a list.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +35,8 @@ class Given(NamedTuple):
     text: str = ""  # that the tokens are of; "": they were given
 
 
-Composed = tuple[Given, Parsed]  # a sentence, and what became of it
+Composed = tuple[Given, Parsed | list[Parsed]]  # a sentence, and its tree, or its likeliest ones
+RANKED = "trees"  # the ending of the field of records that has several
 
 
 class Line(NamedTuple):
@@ -53,13 +57,40 @@ def written(
     values = [_value(*sentence, form, offsets_in) for sentence in composed]
     if line.record is not None:
         made = dict.fromkeys(line.fields) | dict(zip(line.fields, values, strict=False))
-        return json_line({**line.record, **{f"{name}_{FIELDS[form]}": made[name] for name in made}})
+        ending = RANKED if any(isinstance(found, list) for _, found in composed) else FIELDS[form]
+        return json_line({**line.record, **{f"{name}_{ending}": made[name] for name in made}})
     if not values:
         return EMPTY[form] + "\n"
+    if isinstance(values[0], list):
+        return _lines(values[0], form)
     return json_line(values[0]) if form == "json" else values[0] + "\n"
 
 
-def _value(given: Given, parsed: Parsed, form: str, offsets_in: Callable[[str], Offsets]) -> Any:
+def _lines(
+    ranked: list[dict[str, Any]],  # trees of a sentence, the best first
+    form: str,
+) -> str:
+    if form == "json":
+        shared = ("text", "tokens", "offsets")
+        own = [{name: tree[name] for name in tree if name not in shared} for tree in ranked]
+        return json_line({**{name: ranked[0][name] for name in shared}, RANKED: own})
+    return "".join(
+        f"{rank}\t{math.exp(tree['log_probability']):.6f}\t{tree['tree']}\n"
+        for rank, tree in enumerate(ranked, start=1)
+    )
+
+
+def _value(
+    given: Given, parsed: Parsed | list[Parsed], form: str, offsets_in: Callable[[str], Offsets]
+) -> Any:
+    if isinstance(parsed, list):
+        values = [_value(given, one, form, offsets_in) for one in parsed]
+        if form == "json":
+            return values
+        return [
+            {"tree": value, "log_probability": one.log_probability}
+            for value, one in zip(values, parsed, strict=True)
+        ]
     if form == "penn":
         return format_penn(penn_tree(given, parsed))
     if form == "draw":

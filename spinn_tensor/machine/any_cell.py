@@ -116,13 +116,14 @@ def run_forward(
     memories, made, tracked = (memory, trackers), memory[first:], trackers[1:]
 
     for step in range(schedule.n_steps):
-        seen = None
         if entries is not None:
             now = tracked[slots_of[step]]
             if now.shape[0]:
                 now.copy_(_apply(loop.track, of_entries(schedule.rows(step), previous[step]), memories, kept))
-            seen = now[:, : loop.output_dim]
-        slots, _, child_index, tracker_index = schedule.compositions(step, seen)
+            lanes = schedule.choose(step, now[:, : loop.output_dim])
+            if lanes is not None:
+                now.copy_(now.index_select(0, lanes))
+        slots, _, child_index, tracker_index = schedule.compositions(step)
         if slots.start < slots.stop:
             made[slots] = _apply(loop.compose, of_compositions(child_index, tracker_index), memories, kept)
     return memory, trackers
@@ -193,7 +194,7 @@ def run_backward(
         slots_of, previous = slices_of(entries.entry_offsets), _steps(entries)
     made, tracked = grad_memories[STATES][first:], grad_memories[TRACKERS][1:]
     for step in reversed(range(schedule.n_steps)):
-        slots, _, child_index, tracker_index = schedule.compositions(step, None)
+        slots, _, child_index, tracker_index = schedule.compositions(step)
         if slots.start < slots.stop:
             undo(loop.compose, of_compositions(child_index, tracker_index), made[slots])
         if entries is not None and previous[step].shape[0]:

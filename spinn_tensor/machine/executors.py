@@ -198,7 +198,7 @@ def run_own(
     >>> run_own(torch.randn(6, 16), compose, tracker, transition, batch.tables).encodings.shape
     torch.Size([2, 8])
     """
-    leaves, save, dtype = _prepare(leaves, compose, tracker)
+    leaves, save, dtype = prepare(leaves, compose, tracker)
     check_dtypes(compose.weight, transition)
     if not isinstance(tables, OwnTables):
         raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
@@ -293,7 +293,7 @@ def _run(
     tables: ForestTables | LaneTables,
     output_index: Tensor | None,
 ) -> tuple[Tensor, Tape]:
-    leaves, save, dtype = _prepare(leaves, compose, tracker)
+    leaves, save, dtype = prepare(leaves, compose, tracker)
     if not isinstance(tables, ForestTables if tracker is None else LaneTables):
         raise TypeError(f"got {type(tables).__name__}; run_forest reads ForestTables, run_given LaneTables")
     weights = [weight for weight in compose if weight is not None]
@@ -302,7 +302,7 @@ def _run(
     return output, Tape(*tape)
 
 
-def _prepare(
+def prepare(
     leaves: Tensor,
     compose: ComposeWeights,
     tracker: TrackerWeights | None,

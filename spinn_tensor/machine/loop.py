@@ -212,8 +212,12 @@ def run_forward(
     compositions = bodies.compose_forward(compose, memory, n_leaves, schedule, trackers, save, dtype)
 
     for step in range(schedule.n_steps):
-        tracker_h = None if trackers is None else trackers.advance(step, schedule.reads(step))
-        now = schedule.compositions(step, tracker_h)
+        if trackers is not None:
+            tracker_h = trackers.advance(step, schedule.reads(step))
+            lanes = schedule.choose(step, tracker_h)
+            if lanes is not None:
+                trackers.move(step, lanes)
+        now = schedule.compositions(step)
         if now.slots.start == now.slots.stop:
             continue
         h = compositions.advance(now)

@@ -50,7 +50,7 @@ def _bundle(compose: list[Tensor], tracker: list[Tensor], tables: list[Tensor]) 
     return ComposeWeights(*compose), None, tables_of(ForestTables, tables)
 
 
-def _as_written(tensor: Tensor) -> torch.autocast:
+def as_written(tensor: Tensor) -> torch.autocast:
     """Switch autocast off: the loop's own products take the types that they are given.
 
     Beside it the device is made the current one, on which Triton launches.
@@ -81,7 +81,7 @@ def stack_machine(
     entries = bundle if isinstance(bundle, LaneTables) else None
     schedule = GivenSchedule(bundle, n_rows)
     bodies = choose_bodies(leaves, dtype, entries is not None, schedule.widest)
-    with _as_written(leaves), torch.cuda.device_of(leaves):
+    with as_written(leaves), torch.cuda.device_of(leaves):
         tape = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save, dtype, bodies)
     return tape.memory[0].index_select(0, output_index), list(tape)
 
@@ -125,7 +125,7 @@ def stack_machine_own(
     schedule = OwnSchedule(own, TransitionWeights(*transition), noise, leaves.shape[0], dense)
     weights = ComposeWeights(*compose), TrackerWeights(*tracker)
     bodies = choose_bodies(leaves, dtype, True, schedule.widest)
-    with _as_written(leaves), torch.cuda.device_of(leaves):
+    with as_written(leaves), torch.cuda.device_of(leaves):
         tape = run_forward(leaves, *weights, schedule, own, save, dtype, bodies)
     found, fields = found_by(schedule, own, dense)
     output = tape.memory[0].index_select(0, found.node_index if every_node else found.root_index)
@@ -216,7 +216,7 @@ def stack_machine_backward(
     compose_weights, tracker_weights, bundle = _bundle(compose, tracker, tables)
     widest = max(counts_of(composition_offsets(bundle)), default=0)
     bodies = choose_bodies(grad_output, dtype, tracker_weights is not None, widest)
-    with _as_written(grad_output), torch.cuda.device_of(grad_output):
+    with as_written(grad_output), torch.cuda.device_of(grad_output):
         gradients = run_backward(
             grad_output,
             output_index,

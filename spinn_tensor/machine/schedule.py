@@ -1,6 +1,6 @@
 """The schedules: which rows each step reads and composes, looked up in tables or found by choosing transitions.
 
-The loop asks a schedule twice at each step: what the trackers read, and then, when the trackers have moved, what to
+The loop asks a schedule at each step what the trackers read and, when they have moved, what it chooses and what to
 compose. `GivenSchedule` has all answers beforehand. `OwnSchedule` has a stack of its own and lets the trackers choose.
 
 **The stack of a lane without a stack.** Every transition pushes exactly one state, so a state is named by the entry
@@ -77,11 +77,15 @@ class GivenSchedule:
         """Return the rows of the tracker's projections that the entries of this step read."""
         return self._reads[step]
 
-    def compositions(
+    def choose(
         self,
         step: int,
-        tracker_h: Tensor | None,  # (n, K) of the entries of this step; not needed here
-    ) -> Compositions:
+        tracker_h: Tensor,  # (n, K) of the entries of this step
+    ) -> Tensor | None:
+        """Choose nothing: the transitions are given."""
+        return None
+
+    def compositions(self, step: int) -> Compositions:
         """Return what this step composes."""
         steps = self._steps
         return Compositions(
@@ -135,7 +139,7 @@ class OwnSchedule:
         counts = counts_of(tables.entry_offsets)
         n_entries, n_lanes = tables.previous_index.shape[0], tables.first_index.shape[0]
         self.n_steps, self.widest = len(counts), n_lanes
-        self.n_compositions = own_compositions(n_entries, n_lanes, dense)
+        self.n_compositions = self._most_compositions(n_entries, n_lanes)
         self._entries = slices_of(tables.entry_offsets)
         self._first_row = 1 + n_leaves  # of the compositions
         new = tables.previous_index.new_empty
@@ -161,6 +165,9 @@ class OwnSchedule:
         self._trackers: list[Tensor] = []  # of each step (n,)
         self._slot_offsets = [0]
 
+    def _most_compositions(self, n_entries: int, n_lanes: int) -> int:
+        return own_compositions(n_entries, n_lanes, self._dense)
+
     def rows(self, step: int) -> Tensor:  # (n, 3) int64
         """Return the rows of states that this step reads: the second entry, the top and the word of each lane."""
         entries = self._entries[step]
@@ -178,17 +185,20 @@ class OwnSchedule:
         """Return the rows of the tracker's projections that this step reads."""
         return torch.addcmul(self._shift, self.rows(step), self._scale).view(-1)
 
-    def compositions(
+    def choose(
         self,
         step: int,
-        tracker_h: Tensor | None,  # (n, K) of the entries of this step
-    ) -> Compositions:
-        """Choose the transitions of this step and push what they push."""
-        assert tracker_h is not None
+        tracker_h: Tensor,  # (n, K) of the entries of this step
+    ) -> Tensor | None:  # (n,) int64
+        """Choose the transitions of this step; return whose place each lane takes, None for its own."""
         scores = torch.addmv(self._noise[step], tracker_h, self._weight, out=self._scores[step])
-        reduces = choose(scores, self._empty, can_reduce(self._row2))
-        slots, composed_row = self._take_slots(step, reduces)
-        self._push(step, reduces, composed_row)
+        self._reduces = choose(scores, self._empty, can_reduce(self._row2))
+        return None
+
+    def compositions(self, step: int) -> Compositions:
+        """Push what the transitions of this step push."""
+        slots, composed_row = self._take_slots(step, self._reduces)
+        self._push(step, self._reduces, composed_row)
         children, n = self._children[-1], slots.stop - slots.start
         return Compositions(slots, [StepProduct(slice(0, n), children, BOTH)], children, self._trackers[-1])
 

@@ -145,6 +145,15 @@ class TrackerForward:
         cell_step(sums, self.gates[self.entries[step]], c_previous, h, c)
         return h
 
+    def move(
+        self,
+        step: int,
+        lanes: Tensor,  # (n,) int64
+    ) -> None:
+        """Let each lane go on from the state that another one has reached."""
+        for rows in (self.h_rows[step], self.c_rows[step]):
+            rows.copy_(rows.index_select(0, lanes))
+
     def h_of(
         self,
         tracker_index: Tensor,  # (n,) int64

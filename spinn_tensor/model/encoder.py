@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spinn_tensor.batch import SentenceBatch, Sharing, TableKind
 from spinn_tensor.config import LEAF_ENCODERS, SPINN_KINDS, EncoderConfig
 from spinn_tensor.machine import Parse
+from spinn_tensor.machine.beam import Beams
 from spinn_tensor.model.cells import Tracker, TransitionHead, make_cell, state_dim
 from spinn_tensor.model.leaves import make_leaf_encoder
 from spinn_tensor.model.machine import StackMachine
@@ -164,9 +165,33 @@ class SentenceEncoder(nn.Module):
         >>> encoder.parse(make_sentence_batch(columns, encoder.table_kind)).transitions.shape
         torch.Size([10])
         """
+        return self._parser().parse(self._leaf_states(batch), batch.tables, noise)
+
+    def beams(self, batch: SentenceBatch, k: int) -> Beams:
+        """Find the k likeliest trees of each sentence by a beam of that width, see `machine.beam`.
+
+        Args:
+            batch: B sentences, on tables of kind "own" with k samples of each.
+            k: at least 1, where it finds what `parse` does.
+
+        Returns:
+            The trees, of which nothing is differentiable.
+
+        Raises:
+            TypeError: for an encoder that does not parse and for other tables.
+            ValueError: for tables of another number of lanes.
+
+        >>> encoder = SentenceEncoder(EncoderConfig(len(vocabulary), kind="spinn", hidden_dim=8))
+        >>> encoder.beams(make_sentence_batch(columns, "own", n_samples=2), 2).parse.transitions.shape
+        torch.Size([20])
+        """
+        return self._parser().beams(self._leaf_states(batch), batch.tables, k)
+
+    def _parser(self) -> StackMachine:
+        """Return the machine. Raises TypeError for an encoder that does not parse."""
         if not isinstance(self.composer, StackMachine) or self.composer.transition is None:
             raise TypeError(f"an encoder of kind {self.config.kind!r} does not parse")
-        return self.composer.parse(self._leaf_states(batch), batch.tables, noise)
+        return self.composer
 
     def _leaf_states(
         self, batch: SentenceBatch

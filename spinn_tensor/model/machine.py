@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, OwnTables
 from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
-from spinn_tensor.machine.any_cell import tracker_dims
+from spinn_tensor.machine.any_cell import Loop, tracker_dims
 from spinn_tensor.machine.any_cell_operators import CellRun, Choice, Save, register, run_cell
+from spinn_tensor.machine.beam import Beams, run_beams, run_cell_beams
 from spinn_tensor.machine.executors import checked_noise, in_time, make_parse
 from spinn_tensor.model.cells import Tracker, TransitionHead, TreeLSTM
 
@@ -158,6 +159,35 @@ class StackMachine(nn.Module):
         encodings = self._encodings(run, run.tables.node_index if every_node else run.tables.root_index)
         trackers = run.trackers[:, : transition.weight.shape[1]]
         return make_parse(encodings, trackers, run.memory.shape[0], transition, run.tables)
+
+    def beams(self, leaves: Tensor, tables: ForestTables | LaneTables | OwnTables | None, k: int) -> Beams:
+        """Find the k likeliest trees of each sentence by a beam of that width, see `machine.beam`.
+
+        Args:
+            leaves: (L, S) states of the words of all sentences.
+            tables: of k lanes a sentence.
+            k: at least 1, where it finds what `parse` does.
+
+        Returns:
+            The trees, of which nothing is differentiable.
+
+        Raises:
+            TypeError: for a machine without `transition`, and for other tables.
+            ValueError: for tables of another number of lanes.
+            ScoreError: where scores are not numbers.
+
+        >>> machine, batch = StackMachine(GRC(8, 3), Tracker(8, 3), TransitionHead(3)), make_sentence_batch
+        >>> machine.beams(torch.randn(6, 8), batch(columns, "own", n_samples=2).tables, 2).log_probabilities.shape
+        torch.Size([2, 2])
+        """
+        if self.transition is None or self.tracker is None:
+            raise TypeError("the machine has no `transition` and does not parse")
+        if not isinstance(tables, OwnTables):
+            raise TypeError(f"got {type(tables).__name__}; a beam reads OwnTables")
+        transition, built_in = self.transition.weights(), self._built_in()
+        if built_in is not None and built_in[1] is not None:
+            return run_beams(leaves, built_in[0].weights(), built_in[1].weights(), transition, tables, k)
+        return run_cell_beams(Loop(self.compose, self.tracker), leaves, transition, tables, k)
 
     @property
     def is_built_in(self) -> bool:
