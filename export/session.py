@@ -122,7 +122,10 @@ def _open(runtime: Any, path: Path, provider: str, threads: int | None) -> Any:
     options.log_severity_level = 3  # what matters of warnings is in the errors here
     if threads is not None:
         options.intra_op_num_threads = threads
-    if provider != "cpu" and hasattr(runtime, "preload_dlls"):
+    if provider == "cpu":
+        options.enable_cpu_mem_arena = False  # which keeps what the largest batch took, and is no faster
+        options.enable_mem_pattern = False  # a plan for each shape, where batches differ in theirs
+    elif hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # those of NVIDIA's Python packages, which no loader finds by itself
     wanted = [PROVIDERS[name] for name in (provider, *BEHIND[provider])]
     offered = runtime.get_available_providers()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ if sys.platform != "linux":
 
 from benchmarks.load import closed_loop, request
 from spinn_tensor.cli.main import main
+from spinn_tensor.export.serve.service import GIVE_BACK_EVERY
 from tests.serving import Server, running
 from tests.tiny_bundles import tiny_bundle
 
@@ -127,6 +129,7 @@ def test_two_thousand_at_once(server: Server) -> None:
 def test_all_of_it_and_health_answers_and_memory_comes_back(server: Server) -> None:
     def steady() -> int:
         closed_loop(server.url, [request("/embed", GOOD)], 32, n_requests=3_000)
+        time.sleep(1.5 * GIVE_BACK_EVERY)
         return resident(server)
 
     async def main() -> Counter[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -25,7 +26,8 @@ if sys.platform == "win32":
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.export.predictor import OnnxPredictor
-from tests.serving import TEXTS, Server, running, until
+from spinn_tensor.export.serve import service
+from tests.serving import ROOT, TEXTS, Server, running, served, tiny_engine, until
 from tests.tiny_bundles import tiny_bundle
 
 
@@ -341,3 +343,28 @@ def test_no_control_character_of_a_client_reaches_the_log(exported: Path) -> Non
         _, said = server.end()
     assert "\x1b" not in said
     assert "INFO" not in said
+
+
+def test_memory_is_given_back_while_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(service, "GIVE_BACK_EVERY", 0.01)
+    monkeypatch.setattr(service, "give_back_memory", lambda: given.append(None))
+    with served(tiny_engine()):
+        until(lambda: len(given) > 3)
+    n_given = len(given)
+    time.sleep(0.1)
+    assert len(given) <= n_given + 1, "it goes on after the server"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is of glibc")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    code = """
+from spinn_tensor.export.serve.workers import give_back_memory
+give_back_memory()
+freed, kept = [bytes(100_000) for _ in range(500)], bytes(1_000)
+del freed
+print(give_back_memory())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_TRIM_THRESHOLD_": "1000000000"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert done.stdout == b"True\n"

@@ -21,11 +21,13 @@ from spinn_tensor.export.serve.errors import (
 )
 from spinn_tensor.export.serve.metrics import Metrics
 from spinn_tensor.export.serve.settings import ServeSettings
+from spinn_tensor.export.serve.workers import give_back_memory
 
 T = TypeVar("T")
 
 MOST_ARRIVING = 64  # bodies of the greatest length that are not whole
 READ_HERE = 2_000  # characters of a request: more are split into words on a thread, beside other requests
+GIVE_BACK_EVERY = 5.0  # seconds: what large requests took is not kept after them
 OPERATIONS = {"encode": "embed", "classify": "predict", "parse": "parse"}  # as metrics call them
 
 
@@ -40,6 +42,7 @@ class Service:
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
         self._reader = ThreadPoolExecutor(1, "reader")
+        self._giving_back: asyncio.Task[None] | None = None
         self.metrics.watch("te_queue_size", "requests that wait", self._n_waiting)
         self.metrics.watch(
             "spinn_active_requests", "requests that are not answered yet", lambda: self.n_active
@@ -78,6 +81,12 @@ class Service:
         await asyncio.to_thread(engine.warm_up)
         self._engine = engine
         self._batcher = Batcher(engine.run, self.settings.max_batch_tokens, self.metrics.on_batch)
+        self._giving_back = asyncio.create_task(self._give_back())
+
+    async def _give_back(self) -> None:
+        while True:
+            await asyncio.sleep(GIVE_BACK_EVERY)
+            await asyncio.to_thread(give_back_memory)
 
     async def on_reader(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function on the one thread that splits long texts."""
@@ -94,6 +103,8 @@ class Service:
         batcher, self._batcher = self._batcher, None
         if batcher is not None:
             await batcher.close()
+        if self._giving_back is not None:
+            self._giving_back.cancel()
         self._reader.shutdown(wait=False)
 
 
