@@ -1,4 +1,4 @@
-"""How many workers there are, as each can tell by files in a folder that they share, and the memory that one gives back."""
+"""How many workers there are, as each can tell by files in a folder that they share, and the memory one gives back."""
 
 from __future__ import annotations
 
