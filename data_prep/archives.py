@@ -22,18 +22,10 @@ except ImportError:  # a Python that was built without it, which reads no .xz
         pass
 
 
-COMPRESSED = {
-    ".gz": "gzip",
-    ".bz2": "bz2",
-    ".xz": "lzma",
-}  # the module whose `open` unpacks a file of this ending
-UNREADABLE = (
-    EOFError,
-    OSError,
-    zlib.error,
-    zipfile.BadZipFile,
-    LZMAError,
-)  # what reading on in an archive raises
+# the module whose `open` unpacks a file of this ending
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}
+# what reading on in an archive raises
+UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, LZMAError)
 
 
 def unpacked_name(path: StrPath) -> str:

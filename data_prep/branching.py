@@ -77,9 +77,8 @@ def right_period_transitions(
     lengths = np.asarray(lengths, dtype=np.int64)
     transitions = branching_transitions(lengths, "right")
     moved = np.asarray(final_mark, dtype=bool) & (lengths > 2)
-    last_word = (starts(2 * lengths - 1) + lengths - 1)[
-        moved
-    ]  # its SHIFT, which goes to the last but one place
+    # of the last word the SHIFT, which goes to the last but one place
+    last_word = (starts(2 * lengths - 1) + lengths - 1)[moved]
     transitions[last_word] = REDUCE
     transitions[last_word + lengths[moved] - 2] = SHIFT
     return transitions
@@ -117,10 +116,8 @@ def branched(corpus: Corpus, kind: str, seed: int = 0) -> Corpus:
 def _balanced(lengths: np.ndarray) -> np.ndarray:
     """Make balanced trees, (M,) int8. Each pass splits all spans of one depth, those of one word being done."""
     transitions = np.full(int((2 * lengths - 1).sum()), SHIFT, dtype=np.int8)
-    start, width = (
-        starts(2 * lengths - 1),
-        lengths,
-    )  # of every span: its first transition, and how many words it has
+    # of every span: its first transition, and how many words it has
+    start, width = starts(2 * lengths - 1), lengths
     while start.size:
         wide = width > 1
         start, width = start[wide], width[wide]

@@ -32,9 +32,8 @@ N_NAMES = 8  # of fields that an error names
 _EXCEL = re.compile(r"sep=([,;\t|])\r?\n")
 MISSING = {"NaN", "nan", "<NA>"}
 
-Bad = Callable[
-    [int, DataError], None
-]  # told of a bad row and the number of its first line: raises, or counts it
+# told of a bad row and the number of its first line: raises, or counts it
+Bad = Callable[[int, DataError], None]
 
 
 def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:

@@ -69,9 +69,8 @@ def _checked(item: dataclasses.Field[Any], kind: Any) -> Callable[[str], Any]:
             value = parse_value(kind, text, item.name)
             check_value(item, value)
         except ConfigError as error:
-            raise argparse.ArgumentTypeError(
-                str(error).partition(": ")[2]
-            ) from None  # argparse names the flag
+            # argparse names the flag
+            raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
         return value
 
     return convert

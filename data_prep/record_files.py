@@ -152,9 +152,8 @@ def has_records(source: StrPath) -> bool:
 
 def read_examples(
     source: StrPath | Iterable[Any],
-    parse: Callable[
-        [Any, Skipped], Example | None
-    ],  # of a line of text, or a record; None: left out, and counted
+    # of a line of text, or a record; None: left out, and counted
+    parse: Callable[[Any, Skipped], Example | None],
     *,
     skip_bad: bool = False,  # count a line that parse refuses instead of raising
     skipped: Skipped | None = None,  # gets the counts when the file has been read

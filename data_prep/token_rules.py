@@ -162,9 +162,8 @@ def _split_at(regex: str, behavior: str) -> dict[str, Any]:
 
 
 PENN = Rules("penn", _penn_normalizers(), {"type": "Sequence", "pretokenizers": _penn_pre_tokenizers()})
-WHITESPACE = Rules(
-    "whitespace", [], _split_at(r"[ \t\r\n]+", "Removed")
-)  # SST has words with other blanks in them
+# SST has words with other blanks in them
+WHITESPACE = Rules("whitespace", [], _split_at(r"[ \t\r\n]+", "Removed"))
 NAMED = {rules.name: rules for rules in (PENN, WHITESPACE)}
 
 

@@ -9,12 +9,8 @@ from xml.sax.saxutils import escape
 from spinn_tensor.data_prep.tree_view import too_long, tree_grid
 from spinn_tensor.data_prep.trees import Tree
 
-LETTER, GAP, LEVEL, MARGIN = (
-    8.4,
-    18,
-    30,
-    14,
-)  # of a fixed width at 14 px; between words; of a node; around a tree
+# of a fixed width at 14 px; between words; of a node; around a tree
+LETTER, GAP, LEVEL, MARGIN = 8.4, 18, 30, 14
 STYLE = "text{font:14px monospace;fill:#24292d}path{fill:none;stroke:#6d9bab;stroke-width:1.5}"
 
 

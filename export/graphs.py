@@ -63,9 +63,8 @@ class Lstm(nn.Module):
         self,
         x: Tensor,  # (B, N, I)
         lengths: Tensor,  # (B,)
-    ) -> (
-        Tensor
-    ):  # (B, N, H), or (B, N, 2H), h of every word; what lies beyond a sentence's length is anything
+    ) -> Tensor:  # (B, N, H), or (B, N, 2H)
+        """Return h of every word; what lies beyond a sentence's length is anything."""
         forth = self._run(self.words[0](x), self.forth)
         if len(self.words) == 1:
             return forth

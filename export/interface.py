@@ -119,9 +119,8 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "# The axis name: .* will not be used")
         warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # deprecated pytrees
-        warnings.filterwarnings(
-            "ignore", ".*torch.jit.*"
-        )  # at every call, that torch.export is to be preferred
+        # at every call, that torch.export is to be preferred
+        warnings.filterwarnings("ignore", ".*torch.jit.*")
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # torch 2.11
         try:
             for logger in loggers:

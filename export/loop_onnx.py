@@ -229,9 +229,8 @@ def machine_loop(
     score_limit: Tensor,
     numbers: Tensor,  # (T,) int64 0, 1, ...
     given: Tensor | None,  # (T, B) bool, True = REDUCE; None = the trackers choose
-) -> tuple[
-    Tensor, Tensor
-]:  # (B, H) encodings, (T, B) scores of `export.step.decide`, of given transitions nothing
+) -> tuple[Tensor, Tensor]:
+    # (B, H) encodings, (T, B) scores of `export.step.decide`, of given transitions nothing
     """Stand for the whole loop as one operator, to be exported and never run."""
     raise NotImplementedError("machine_loop is to be exported to ONNX, see spinn_tensor.export.loop_onnx")
 

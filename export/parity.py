@@ -49,12 +49,8 @@ from spinn_tensor.model.classifiers import Model, SentenceClassifier
 
 LENGTHS = (1, 2, 14, 40, 82)
 BATCH_SIZES = (1, 3, 32, 128)
-BATCH_TABLES: dict[str, TableKind] = {
-    "own": "own",
-    "given": "lanes",
-    "forest": "forest",
-    "sequence": "sequence",
-}  # of `make_sentence_batch`
+# of `make_sentence_batch`
+BATCH_TABLES: dict[str, TableKind] = dict(own="own", given="lanes", forest="forest", sequence="sequence")
 POISON = -(10**9)  # padding that is no word
 
 

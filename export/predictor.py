@@ -22,14 +22,7 @@ import numpy as np
 from spinn_tensor.answers import Advance
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.batching import length_batches
-from spinn_tensor.data_prep.columns import (
-    Corpus,
-    SentenceColumns,
-    lengths,
-    n_sentences,
-    node_offsets,
-    take,
-)
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, lengths, n_sentences, node_offsets, take
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
 from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.export.artefact import (

@@ -186,9 +186,8 @@ def decide(
     reads: Reads,
     given: Tensor | None,  # (B,) int64
     weights: StepWeights,
-) -> tuple[
-    Tensor, Tensor, Tensor
-]:  # (B,) bool, the lanes that reduce and those that shift, and (B,) their scores
+) -> tuple[Tensor, Tensor, Tensor]:
+    # (B,) bool, the lanes that reduce and those that shift, and (B,) their scores
     """Say which lanes reduce, those with a score above the limit: the trackers', or infinity where no choice is left.
 
     A lane that neither reduces nor shifts has minus infinity.

@@ -38,9 +38,8 @@ class TritonPythonModel:
         args: dict[str, str],
     ) -> None:
         """Open the model that `args`, Triton's description of the front, names. Raises as `OnnxPredictor`."""
-        warnings.simplefilter(
-            "ignore", DataWarning
-        )  # of unknown words: in this process, which is the front's alone
+        # of unknown words: in this process, which is the front's alone
+        warnings.simplefilter("ignore", DataWarning)
         name = json.loads(args["model_config"])["parameters"][EXPORTED]["string_value"]
         provider = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
         self._predictor = OnnxPredictor(Path(args["model_repository"]).parent / name, provider)

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA, EXPORT = (
-    "spinn_tensor.data_prep",
-    "spinn_tensor.export",
-)  # links in spinn_tensor to the folders beside it
+# links in spinn_tensor to the folders beside it
+DATA, EXPORT = "spinn_tensor.data_prep", "spinn_tensor.export"
 MAY_IMPORT = {  # of our own
     "data_prep": (DATA,),
     "spinn_tensor": (DATA, "spinn_tensor"),

@@ -20,12 +20,8 @@ from tests.tiny_bundles import tiny_bundle, tiny_model
 
 pytestmark = [pytest.mark.numerical, pytest.mark.filterwarnings("error")]
 
-KNOWN = [
-    "The dogs bark .",
-    "cats",
-    "the big old cat sings",
-    "A dog sleep .",
-]  # all words are in the vocabulary
+# all words are in the vocabulary
+KNOWN = ["The dogs bark .", "cats", "the big old cat sings", "A dog sleep ."]
 WORDS = [text.split() for text in KNOWN]
 
 

@@ -20,9 +20,8 @@ TIMEOUT = 60.0  # seconds without a byte
 _HEADERS = {"User-Agent": "spinn_tensor", "Accept-Encoding": "identity"}
 
 
-OnBytes = Callable[
-    [int, int | None], object
-]  # bytes there so far, and of the whole file, if the server says it
+# told of the bytes there so far, and of the whole file, if the server says it
+OnBytes = Callable[[int, int | None], object]
 
 
 class Archive(NamedTuple):

@@ -32,13 +32,7 @@ from spinn_tensor.data_prep.corpora.kinds import KINDS, FileToRead
 from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import Examples, join, read_examples_as_columns
 from spinn_tensor.data_prep.corpora.sources import Source, extra_sources, split_sources
-from spinn_tensor.data_prep.corpora.store import (
-    PreparedCorpus,
-    Split,
-    is_store,
-    read_manifest,
-    read_store,
-)
+from spinn_tensor.data_prep.corpora.store import PreparedCorpus, Split, is_store, read_manifest, read_store
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path

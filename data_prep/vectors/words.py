@@ -21,9 +21,8 @@ class WordVectors(NamedTuple):
 
     matrix: np.ndarray  # (V, D) float32
     n_found: int  # tokens that the file has, in any spelling
-    origin: (
-        np.ndarray
-    )  # (V,) int8: PADDING row 0, DRAWN not in the file, else the spelling: EXACT, LOWER, UNESCAPED, …
+    # (V,) int8: PADDING row 0, DRAWN not in the file, else the spelling: EXACT, LOWER, UNESCAPED, …
+    origin: np.ndarray
 
     @property
     def found_mask(self) -> np.ndarray:  # (V,) bool

@@ -173,9 +173,8 @@ def _to_shards(
     args: argparse.Namespace, job: Job, options: EncodingOptions, reading: Reading, part: Part
 ) -> None:
     is_first = args.shard is not None or part.number == 1
-    unsaid: list[
-        str
-    ] = []  # what another rank of torchrun would say, too: of this one it means that all was there
+    # what another rank of torchrun would say, too: of this one it means that all was there
+    unsaid: list[str] = []
     with counters("sentences encoded") as (advance,):
         manifest = encode_to_shards(
             *job,

@@ -190,9 +190,8 @@ def json_line(record: Any) -> str:
     except ValueError:
         text = json.dumps(_finite(record), ensure_ascii=False, default=str)
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        text = json.dumps(
-            _finite(record), default=str
-        )  # half of a surrogate pair is no text, but may be JSON
+        # half of a surrogate pair is no text, but may be JSON
+        text = json.dumps(_finite(record), default=str)
     return text + "\n"
 
 

@@ -22,9 +22,8 @@ def run_lstm(
     lstm: nn.LSTM,
     x: Tensor,  # (L, D) words of all sentences, one after another
     tables: SequenceTables,
-) -> tuple[
-    Tensor, Tensor
-]:  # (L, directions * H) in packed order; the last h of each direction, (directions, B, H)
+) -> tuple[Tensor, Tensor]:
+    # (L, directions * H) in packed order; the last h of each direction, (directions, B, H)
     """Run an LSTM of one layer over the words of each sentence, in the type of its weights.
 
     Autocast is off inside: on CUDA it would have cuDNN compute in float16, whatever type was asked for.

@@ -113,9 +113,8 @@ def supervised_loss(
     totals: Totals | None = None,  # None = of this batch
     class_weights: Tensor | None = None,  # (C,) float, None = all 1
     label_smoothing: float = 0.0,
-) -> tuple[
-    Tensor, Tensor
-]:  # () float, and (2,) its parts, detached: classification (0 without classes), transitions
+) -> tuple[Tensor, Tensor]:
+    # () float, and (2,) its parts, detached: classification (0 without classes), transitions
     """Return the classification loss, if the model classifies, plus the weighted transition loss."""
     outcome = model.run(batch, noise)
     assert outcome.parse is not None

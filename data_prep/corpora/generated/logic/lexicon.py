@@ -8,17 +8,7 @@ agreement.
 
 from __future__ import annotations
 
-NOUNS = (
-    "animals",
-    "dogs",
-    "poodles",
-    "beagles",
-    "cats",
-    "kittens",
-    "people",
-    "children",
-    "girls",
-)
+NOUNS = ("animals", "dogs", "poodles", "beagles", "cats", "kittens", "people", "children", "girls")
 ADJECTIVES = ("brown", "hungry", "tame", "wet")
 INTRANSITIVE = ("move", "run", "sprint", "walk", "sing", "sleep", "doze")
 TRANSITIVE = ("see", "watch", "touch", "hug")
