@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +30,7 @@ from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.trees import format_binary, parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.damage import DAMAGE, change_json
+from tests.processes import run_program
 from tests.tiny_bundles import FILES, PARSES, same_weights, tiny_bundle, tiny_model, tiny_run
 
 pytestmark = pytest.mark.numerical
@@ -80,16 +79,8 @@ def test_a_fresh_process_gives_the_same_to_the_bit(kind, task, tmp_path) -> None
             expected["classify"] = [prediction.probabilities for prediction in here.classify(*sides)]
     finally:
         torch.set_num_threads(n_threads)
-    command = [sys.executable, "-c", FRESH_PROCESS, str(tmp_path / "bundle"), task, json.dumps(PARSES)]
-    there = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment()
-    )
-    assert json.loads(there.stdout) == expected
-
-
-def environment() -> dict[str, str]:
-    """That of a program outside this repository."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    said = run_program(FRESH_PROCESS, tmp_path / "bundle", task, json.dumps(PARSES), folder=tmp_path)
+    assert json.loads(said) == expected
 
 
 @pytest.mark.parametrize("kind", ENCODER_KINDS)

@@ -6,8 +6,6 @@ import copy
 import dataclasses
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -42,6 +40,7 @@ from tests.compiled_steps import (
     train_step,
 )
 from tests.machines import SHARED, needs_shared
+from tests.processes import run_program
 
 pytestmark = [
     pytest.mark.numerical,
@@ -256,10 +255,9 @@ def test_a_second_process_finds_the_first_ones_code(tmp_path) -> None:
     """In inductor's cache, which lies where TORCHINDUCTOR_CACHE_DIR says."""
     outcomes = []
     for _ in range(2):
-        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-W", "ignore", "-c", TWICE]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        outcomes.append(tuple(map(int, done.stdout.split())))
+        environment = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        said = run_program(TWICE, **environment, PYTHONWARNINGS="ignore")
+        outcomes.append(tuple(map(int, said.split())))
     (missed, _), (missed_again, found) = outcomes
     assert missed >= 3  # forward, backward, update
     assert (missed_again, found) == (0, missed)

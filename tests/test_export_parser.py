@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ pytest.importorskip("onnxscript")
 from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
 from spinn_tensor.export.predictor import OnnxPredictor
+from tests.processes import run_program
 
 TEXTS = ["Old dogs bark.", "( ( red cats ) sing )", "The big birds don't sleep in the old tree."]
 OTHERS = ["dogs bark", "cats sing", "( birds ( do ( not sleep ) ) )"]
@@ -45,10 +44,8 @@ def exported(pair_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_text_is_classified_as_by_the_pipeline(exported: Path, pair_run: Path) -> None:
     expected = Pipeline.from_pretrained(pair_run).classify(TEXTS, OTHERS)
     lines = "".join(json.dumps(pair) + "\n" for pair in zip(TEXTS, OTHERS, strict=True))
-    served = subprocess.run(
-        [sys.executable, "-c", SERVE, str(exported)], input=lines, capture_output=True, text=True, check=True
-    )
-    for line, prediction in zip(served.stdout.splitlines(), expected, strict=True):
+    served = run_program(SERVE, exported, stdin=lines)
+    for line, prediction in zip(served.splitlines(), expected, strict=True):
         found = json.loads(line)
         assert list(found) == list(prediction.probabilities)
         np.testing.assert_allclose(list(found.values()), list(prediction.probabilities.values()), atol=1e-4)

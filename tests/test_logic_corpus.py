@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
 from spinn_tensor.data_prep.corpora.generated.logic.sampling import Shape, edit, permute, sample_sentence
 from spinn_tensor.data_prep.corpora.read import read_line_examples
 from spinn_tensor.data_prep.trees import format_binary, parse_binary
+from tests.processes import run_program
 
 Record = dict[str, Any]
 CONFIG = LogicConfig(seed=3, n_train=900, n_dev=150, n_test=151, n_long=90)
@@ -108,8 +106,7 @@ def test_the_same_bytes_whatever_the_hash_seed_and_numpy_state(tmp_path: Path) -
     contents = []
     for seed in ("0", "1"):
         folder = tmp_path / seed
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        subprocess.run([sys.executable, "-c", SCRIPT, str(folder), seed], check=True, env=environment)
+        run_program(SCRIPT, folder, seed, PYTHONHASHSEED=seed)
         contents.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
     write_generated("logic", tmp_path / "here", TINY)
     contents.append({path.name: path.read_bytes() for path in sorted((tmp_path / "here").iterdir())})

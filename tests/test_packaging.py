@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import zipfile
@@ -11,25 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_program
+
 ROOT = Path(__file__).resolve().parents[1]
 USES_ALL = (
     "from spinn_tensor import data_prep, export; import spinn_tensor.export.predictor, spinn_tensor.cli.main"
 )
-
-
-def run(program: str, folder: Path, *paths: Path) -> str:
-    """Run a program in a folder, with `paths` before everything that is installed, and return what it prints."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def test_a_project_with_packages_of_the_same_names_keeps_them(tmp_path: Path) -> None:
@@ -37,7 +23,7 @@ def test_a_project_with_packages_of_the_same_names_keeps_them(tmp_path: Path) ->
     (tmp_path / "data_prep" / "__init__.py").write_text("whose = 'theirs'\n")
     (tmp_path / "export.py").write_text("whose = 'theirs'\n")
     program = f"{USES_ALL}; import data_prep, export; print(data_prep.whose, export.whose)"
-    assert run(program, tmp_path, tmp_path, ROOT) == "theirs theirs\n"
+    assert run_program(program, folder=tmp_path, paths=[tmp_path, ROOT]) == "theirs theirs\n"
 
 
 @pytest.fixture(scope="module")
@@ -111,5 +97,6 @@ def test_a_wheel_holds_one_package_and_its_licences(wheels: list[Path], number: 
             "spinn_tensor/pretrained/README.md",
         ]
         wheel.extractall(tmp_path)
-    where = run(f"{USES_ALL}; print(spinn_tensor.__file__)", tmp_path, tmp_path)
+    program = f"{USES_ALL}; print(spinn_tensor.__file__)"
+    where = run_program(program, folder=tmp_path, paths=[tmp_path])
     assert where.strip() == str(tmp_path / "spinn_tensor" / "__init__.py")

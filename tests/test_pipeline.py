@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from spinn_tensor.data_prep.trees import format_binary, parse_binary
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.pipeline import packaged_parser
 from tests.closeness import assert_close
+from tests.processes import run_program
 from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle, tiny_model, tiny_run
 from tests.tiny_runs import same_threads
 
@@ -339,9 +338,7 @@ from spinn_tensor import Pipeline
 Pipeline.from_pretrained(sys.argv[1], device="cpu").classify(["A dog barks."], ["a dog sleeps"])
 assert not set(sys.modules) & {"datasets", "pyarrow", "rich", "onnx", "huggingface_hub", "sklearn"}
 """
-    folder = tiny_bundle(tmp_path / "bundle")
-    root = str(Path(__file__).resolve().parents[1])
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, env={"PYTHONPATH": root})
+    run_program(program, tiny_bundle(tmp_path / "bundle"), folder=tmp_path)
 
 
 @pytest.mark.parametrize("sentence", ["a dog barks", "( ( a dog ) barks )"])

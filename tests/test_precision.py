@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 from spinn_tensor.training.step import autocast, check_precision, matmul_precision
+from tests.processes import run_program
 from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, tree_arguments
 
 pytestmark = pytest.mark.numerical
@@ -178,10 +177,7 @@ for said, still in CASES:
 def test_tf32_whoever_set_it() -> None:
     """In a process for each: torch's two ways of saying it cannot be mixed, and it remembers."""
     program = STEP.replace("CASES", repr(list(WHOEVER_SET_TF32.values())))
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(program)
 
 
 def test_the_setting_is_put_back_after_an_error() -> None:

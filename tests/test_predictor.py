@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ import pytest
 from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.errors import DataError
+from tests.processes import run_program
 from tests.tiny_bundles import PARSES, TEXTS, WORDS, tiny_bundle
 
 pytest.importorskip("onnx")
@@ -30,7 +29,6 @@ from tests.closeness import assert_close  # noqa: E402
 
 pytestmark = pytest.mark.numerical
 
-ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
     "own": ("spinn", "pair"),
     "given": ("spinn-pi", "pair"),
@@ -387,13 +385,5 @@ assert not loaded, loaded
 
 
 def test_its_process_loads_nothing_of_training(folders) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folders["own"][1])],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() in ("entailment", "neutral", "contradiction")
+    said = run_program(PROGRAM, folders["own"][1], OMP_NUM_THREADS="1")
+    assert said.strip() in ("entailment", "neutral", "contradiction")

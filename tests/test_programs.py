@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from spinn_tensor.export.parity import random_cases, reference
 from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program
 from tests.artefacts import SAID, assert_equal, run_alone
 from tests.contract import Artefact, ArtefactContract
+from tests.processes import run_program
 from tests.tiny_models import exports_lanes, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +140,4 @@ export_onnx(model, folder / "model.onnx", describe(model))
 export_program(model, folder / "model.pt2", describe(model, "pt2"))
 require(compare(model, load_program(folder / "model.pt2"), random_cases(model, batch_sizes=(1, 3))))
 """
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_program(program, tmp_path)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +22,7 @@ from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.training.objective import training_loss
 from tests.machines import SHARED, needs_shared
+from tests.processes import run_program
 
 SLICE = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 
@@ -83,12 +82,7 @@ block = torch.ones(2**26)
 del block
 print(resident() - before)
 """
-    kept = {
-        mode: int(
-            subprocess.run([sys.executable, "-c", program, mode], capture_output=True, check=True).stdout
-        )
-        for mode in ("default", "keep")
-    }
+    kept = {mode: int(run_program(program, mode)) for mode in ("default", "keep")}
     assert kept["keep"] > 2**27 > kept["default"]
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from spinn_tensor.cli.main import main
+from tests.processes import run_program
 from tests.tiny_bundles import LABELS, tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,26 +27,12 @@ def example_with(text: str) -> str:
     return example
 
 
-def run(program: str, folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 def test_the_downstream_example_runs(tmp_path: Path) -> None:
     example = example_with("Pipeline.from_pretrained")
     assert len(example.splitlines()) <= 10
     assert set(re.findall(r"^(?:from|import) (\w+)", example, re.MULTILINE)) == {"spinn_tensor"}
     tiny_bundle(tmp_path / "runs" / "demo" / "spinn", "spinn")  # what `make demo` leaves there
-    *predictions, vector, parses = run(example, tmp_path).splitlines()
+    *predictions, vector, parses = run_program(example, folder=tmp_path).splitlines()
     assert len(predictions) == 2
     for line in predictions:
         assert line.split()[0] in LABELS["pair"]
@@ -80,4 +65,4 @@ def test_the_onnxruntime_example_runs_without_torch(tmp_path: Path) -> None:
     exported = tmp_path / "exported" / "spinn"
     assert main(["export", str(bundle), "--format", "onnx", "--output", str(exported)]) == 0
     program = example_with("OnnxPredictor") + "import sys; print('torch' in sys.modules)"
-    assert run(program, tmp_path).splitlines() == ["False"]
+    assert run_program(program, folder=tmp_path).splitlines() == ["False"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +20,7 @@ from spinn_tensor.data_prep.corpora.store import (
     write_store,
 )
 from spinn_tensor.data_prep.errors import DataError
+from tests.processes import run_program
 from tests.stores import assert_same, break_json, random_corpus, truncate
 
 datasets = pytest.importorskip("datasets")
@@ -245,14 +244,7 @@ for limit in map(int, sys.argv[2:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     print(json.dumps([said, sorted(os.listdir(folder.parent))]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(folder), *map(str, limits)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run_program(program, folder, *limits).splitlines()
     assert len(lines) == len(limits)
     for said, left in map(json.loads, lines):
         assert said.startswith(f"{folder}: cannot be written: ")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 
 from spinn_tensor import CheckpointError, Pipeline, SpinnTransformer  # noqa: E402
 from spinn_tensor.data_prep.errors import DataError  # noqa: E402
+from tests.processes import run_program  # noqa: E402
 from tests.tiny_bundles import TEXTS, tiny_bundle  # noqa: E402
 
 
@@ -89,5 +88,4 @@ try:
 except ImportError as error:
     print(error)
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "scikit-learn" in result.stdout
+    assert "scikit-learn" in run_program(program)
