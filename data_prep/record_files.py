@@ -59,19 +59,8 @@ FORMS: dict[str, Form] = {
     ".feather": "arrow",
 }
 # fields of which a header has one, in small letters, where the name does not say that there is a header
-HEADER = {
-    "gold_label",
-    "label",
-    "sentence",
-    "sentence1",
-    "sentence2",
-    "text",
-    "premise",
-    "hypothesis",
-    "source",
-    "target",
-}
-HEADER |= {"sentence1_binary_parse", "sentence_binary_parse", "binary_parse"}
+HEADER = {"gold_label", "label", "sentence", "sentence1", "sentence2", "text", "premise", "hypothesis"}
+HEADER |= {"source", "target", "sentence1_binary_parse", "sentence_binary_parse", "binary_parse"}
 _ARROW_MARKS = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 _NAME_IN_CSV = re.compile(r'"?[\w .-]{1,40}"?')
 _BEGINS_JSON = re.compile(r'\s*(\[?)\s*\{\s*"')  # of a list, or of an object a line

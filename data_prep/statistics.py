@@ -27,14 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import (
-    SIDES,
-    Corpus,
-    SentenceColumns,
-    lengths,
-    n_sentences,
-    node_offsets,
-)
+from spinn_tensor.data_prep.columns import SIDES, Corpus, SentenceColumns, lengths, n_sentences, node_offsets
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import mixed_bits, places, starts
 from spinn_tensor.data_prep.tables.trace import trace_stack
@@ -73,9 +66,7 @@ class SideStatistics(NamedTuple):
 
     lengths: Distribution  # words of a sentence
     heights: Distribution  # of the trees
-    average_depth: (
-        float  # mean over the sentences of the mean depth of their words, as `brackets.average_depth`
-    )
+    average_depth: float  # mean over the sentences of the mean depth of their words, as of `ParseScores`
     n_wide: int  # nodes over three words or more
     n_right: int  # of these, right-branching
     n_left: int  # of these, left-branching

@@ -22,20 +22,17 @@ if TYPE_CHECKING:
     from spinn_tensor.training.hardware import Missing
 
 PACKAGES = (
-    "spinn_tensor",
-    "torch",
-    "numpy",
-    "datasets",
-    "pyarrow",
-    "tokenizers",
-    "safetensors",
-    "huggingface_hub",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tritonclient",
-    "scikit-learn",
+    *(
+        "spinn_tensor",
+        "torch",
+        "numpy",
+        "datasets",
+        "pyarrow",
+        "tokenizers",
+        "safetensors",
+        "huggingface_hub",
+    ),
+    *("onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tritonclient", "scikit-learn"),
 )
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # which share one folder
 EXPORT = "pip install 'spinn_tensor[export]'"

@@ -189,7 +189,7 @@ def test_compiled_training_is_eager_training_with_generated_code(kind: str) -> N
 def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     """All of capturing but the graph, which takes a GPU."""
     step = check_compiled_run(kind, corpora(), captures=True)
-    assert 1 <= step.n_captured <= MOST_SHAPES
+    assert 1 <= step.captured.n_recordings <= MOST_SHAPES
 
 
 @pytest.mark.usefixtures("quick_compiler")
@@ -199,7 +199,7 @@ def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
 )
 def test_every_optimiser_and_the_average_are_part_of_the_graph(name: str) -> None:
     config = dataclasses.replace(ADAMW, optimizer=name)
-    assert check_compiled_run("spinn-pi", corpora()[::FEW], captures=True, config=config).n_captured
+    assert check_compiled_run("spinn-pi", corpora()[::FEW], captures=True, config=config).captured.n_recordings
 
 
 @pytest.mark.usefixtures("quick_compiler")

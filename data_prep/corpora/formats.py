@@ -206,9 +206,8 @@ class PairFormat(LineFormat):
     takes_text: ClassVar[bool] = False
     labels: LabelNames = field(default_factory=LabelNames)
     fields: PairFields = SNLI_FIELDS
-    require_label: bool = (
-        True  # leave out pairs without a gold label; else no label is looked at that is not known
-    )
+    # leave out pairs without a gold label; else no label is looked at that is not known
+    require_label: bool = True
     reader: SentenceReader = TREES_ONLY
 
     def __post_init__(self) -> None:
@@ -336,9 +335,8 @@ class TreebankFormat(LineFormat):
 class SentenceFormat(LineFormat):
     """Read a sentence a line: a record's, or a binary parse or text itself."""
 
-    field: str | None = (
-        None  # of records: that with the parse or text, with or without its ending `_binary_parse`
-    )
+    # of records: that with the parse or text, with or without its ending `_binary_parse`
+    field: str | None = None
     reader: SentenceReader = TREES_ONLY
     sentence_id: str = OWN_FIELDS.sentence_id  # of records: that with its name; else "pairID" or "id"
 

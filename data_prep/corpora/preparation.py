@@ -24,20 +24,8 @@ from spinn_tensor.data_prep.tokenizer import rules_sha256
 
 # Options that a corpus is prepared with: others make nothing different of the files.
 PREPARED_WITH = (
-    *(
-        "corpus",
-        "limit",
-        "skip_bad",
-        "branching",
-        "binarize",
-        "notation",
-        "tokenizer",
-        "fields",
-        "labels",
-        "binary",
-        "phrases",
-    ),
-    *("dev_fraction", "split_seed"),
+    *("corpus", "limit", "skip_bad", "branching", "binarize", "notation", "tokenizer", "fields", "labels"),
+    *("binary", "phrases", "dev_fraction", "split_seed"),
     *Limits._fields,
 )
 

@@ -64,9 +64,8 @@ class Split(NamedTuple):
 
     columns: Corpus  # token_ids are numbers of words
     names: pa.Array  # (n,) string
-    places: np.ndarray | None = (
-        None  # (n, 2) int64: which file of the source, and the line in it; None: of a store
-    )
+    # (n, 2) int64: which file of the source, and the line in it; None: of a store
+    places: np.ndarray | None = None
 
 
 class PreparedCorpus(NamedTuple):

@@ -99,16 +99,8 @@ def parse_counts(scores: ParseScores) -> str:
 
 def parse_table(scores: ParseScores, gold: str = CORPUS_TREES) -> Table:
     """Show the unlabelled bracketing F1 against the corpus's trees and trees made without a parser."""
-    table = _bracket_table("bracketing F1 against")
-    against = {
-        gold: scores.gold,
-        "left-branching": scores.left,
-        "right-branching": scores.right,
-        "balanced": scores.balanced,
-    }
-    for name, part in against.items():
-        table.add_row(name, *_bracket_figures(part))
-    return table
+    trivial = {"left-branching": scores.left, "right-branching": scores.right, "balanced": scores.balanced}
+    return bracket_table("bracketing F1 against", {gold: scores.gold, **trivial})
 
 
 def comparison_table(rows: dict[str, ParseScores]) -> Table:

@@ -14,7 +14,7 @@ feeding      batches that a thread makes ahead
 distributed  several processes that train one model
 evaluate     scores of a model on a corpus
 loop         epochs, evaluations, checkpoints, early stopping
-metrics_log  metrics.jsonl
+metrics_log  metrics.jsonl, and the same for TensorBoard
 checkpoint   the bundles of a run
 resume       what else a killed run needs
 run          all of it, from settings to results
