@@ -236,24 +236,8 @@ def machine_loop(
 
 
 @machine_loop.register_fake
-def _(
-    word_states,
-    word_buffer,
-    word_second,
-    word_top,
-    before,
-    lengths,
-    compose,
-    compose_bias,
-    buffer,
-    stack,
-    hidden,
-    tracker_bias,
-    score,
-    score_limit,
-    numbers,
-    given,
-):
+def _(word_states, word_buffer, word_second, word_top, before, lengths, *others):
+    *_, numbers, _ = others
     n_lanes = lengths.shape[0]
     encodings = word_states.new_empty(n_lanes, word_states.shape[1] // 2)
     return encodings, word_states.new_empty(numbers.shape[0], n_lanes)

@@ -9,7 +9,6 @@ scale a product.
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 from collections.abc import Iterator
@@ -143,6 +142,7 @@ def _domains(graph: GraphProto) -> set[str]:
 def _quantised(proto: ModelProto) -> ModelProto:
     """Quantise products dynamically. The one that chooses transitions, of a vector, stays as it is."""
     import onnx
+    import onnx_ir as ir
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     # onnxruntime's quantiser reads and writes files
@@ -159,27 +159,9 @@ def _quantised(proto: ModelProto) -> ModelProto:
             weight_type=QuantType.QInt8,
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
-        quantised = onnx.load(narrow)
-    _order(quantised.graph)
-    return quantised
-
-
-def _order(graph: GraphProto) -> None:
-    """Sort the nodes so that each comes after what it reads; the quantiser overlooks what the bodies of loops read."""
-    waiting = list(graph.node)
-    made_by = {name for node in waiting for name in node.output}
-    done: set[str] = set()
-    ordered: list[NodeProto] = []
-    while waiting:
-        ready = [node for node in waiting if not (_reads(node) & made_by - done)]
-        ordered += ready
-        done |= {name for node in ready for name in node.output}
-        left = {id(node) for node in ready}
-        waiting = [node for node in waiting if id(node) not in left]
-        assert ready, "a graph without cycles"
-    copies = [copy.deepcopy(node) for node in ordered]
-    del graph.node[:]
-    graph.node.extend(copies)
+        quantised = ir.load(narrow)
+        quantised.graph.sort()  # the quantiser overlooks what the bodies of loops read
+        return ir.to_proto(quantised)
 
 
 def _reads(node: NodeProto) -> set[str]:

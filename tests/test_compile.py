@@ -199,7 +199,9 @@ def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
 )
 def test_every_optimiser_and_the_average_are_part_of_the_graph(name: str) -> None:
     config = dataclasses.replace(ADAMW, optimizer=name)
-    assert check_compiled_run("spinn-pi", corpora()[::FEW], captures=True, config=config).captured.n_recordings
+    assert check_compiled_run(
+        "spinn-pi", corpora()[::FEW], captures=True, config=config
+    ).captured.n_recordings
 
 
 @pytest.mark.usefixtures("quick_compiler")
