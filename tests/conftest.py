@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -26,28 +27,21 @@ def same_threads() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-@pytest.fixture(scope="session")
-def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model of pairs, which needs their trees."""
-    return _trained("pairs", tmp_path_factory)
+def _trained(name: str) -> Any:
+    """Make a fixture of a run that `tests.tiny_runs` trains."""
+
+    def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        from tests import tiny_runs  # which imports the commands, and with them torch
+
+        return getattr(tiny_runs, f"train_{name}")(tmp_path_factory.mktemp(name))
+
+    return pytest.fixture(run, scope="session")
 
 
-@pytest.fixture(scope="session")
-def tree_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model of sentences with labels on every node."""
-    return _trained("trees", tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def spinn_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of pairs that parses for itself."""
-    return _trained("spinn", tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def parser_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A parser, which has learnt all trees of its corpora."""
-    return _trained("parser", tmp_path_factory)
+pair_run = _trained("pairs")  # a model of pairs, which needs their trees
+tree_run = _trained("trees")  # a model of sentences with labels on every node
+spinn_run = _trained("spinn")  # a model of pairs that parses for itself
+parser_run = _trained("parser")  # a parser, which has learnt all trees of its corpora
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +52,3 @@ def few_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few_steps")
     trainer(folder, epochs=2).fit()
     return folder
-
-
-def _trained(name: str, factory: pytest.TempPathFactory) -> Path:
-    from tests import tiny_runs  # which imports the commands, and with them torch
-
-    return getattr(tiny_runs, f"train_{name}")(factory.mktemp(name))
