@@ -47,7 +47,7 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
         first, delimiter, n_before = next(lines, ""), of_excel[1], 1
     # a global setting, which is only ever made wider: by default a cell may have 131,072 characters
     csv.field_size_limit(max(csv.field_size_limit(), min(limits.max_line_bytes, 2**31 - 1)))
-    feed = _Feed(first, lines, limits, n_before)
+    feed = _Feed(itertools.chain([first], lines), limits, n_before)
     others = first.split(delimiter)[1:]
     blanks = bool(others) and all(name.startswith(" ") for name in others)  # before a quote, too
     reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=blanks)
@@ -79,11 +79,10 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
 class _Feed:
     """Give the lines of a file and count them; a row that goes on for too long is an error."""
 
-    def __init__(self, first: str, rest: Iterator[str], limits: Limits, n_before: int) -> None:
+    def __init__(self, lines: Iterator[str], limits: Limits, n_before: int) -> None:
         self.n_lines, self.n_characters = n_before, 0  # given, of the file and of the row
-        self._first: str | None = first
         self.last = ""
-        self._rest, self._limits = rest, limits
+        self._lines, self._limits = lines, limits
 
     def __iter__(self) -> _Feed:
         return self
@@ -91,7 +90,7 @@ class _Feed:
     def __next__(self) -> str:
         if self.n_characters > self._limits.max_line_bytes:
             raise csv.Error("no end")
-        self.last, self._first = (next(self._rest) if self._first is None else self._first), None
+        self.last = next(self._lines)
         self.n_lines += 1
         self.n_characters += len(self.last)
         return self.last
@@ -108,7 +107,7 @@ def read_tsv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
     """Yield the records of a .tsv, as `read_csv` does."""
     first = next(lines)
     if first.startswith('"'):
-        yield from read_csv(_chained(first, lines), limits, bad)
+        yield from read_csv(itertools.chain([first], lines), limits, bad)
         return
     names = _header(_cells(first))
     yield Continued("\n")
@@ -168,11 +167,6 @@ def _unquoted(row: str, n_names: int) -> list[str] | None:
     again = StringIO()
     csv.writer(again, delimiter="\t").writerow(found[0])
     return found[0] if again.getvalue() == row + "\r\n" else None
-
-
-def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 def _cells(line: str) -> list[str]:

@@ -53,8 +53,12 @@ def _drawing(tree: Tree) -> tuple[str, float, float]:  # and its width and heigh
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
-    printable = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in text)
-    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(printable)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(printable(text))}</text>'
+
+
+def printable(text: str) -> str:
+    """Replace what cannot be in XML, control characters and halves of surrogate pairs."""
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in text)
 
 
 def _width(text: str) -> int:

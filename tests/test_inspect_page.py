@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from spinn_tensor.cli.inspect import bar, histogram_table
-from spinn_tensor.cli.inspect_page import Plot, _printable, bars, histogram, samples, tree_at
+from spinn_tensor.cli.inspect_page import Plot, bars, histogram, samples, tree_at
 from spinn_tensor.cli.inspect_tables import padding_table
 from spinn_tensor.data_prep.columns import Corpus, sentence_columns
 from spinn_tensor.data_prep.statistics import Distribution
+from spinn_tensor.data_prep.tree_svg import printable
 from spinn_tensor.data_prep.tree_view import tree_grid
 from spinn_tensor.data_prep.trees import REDUCE, Tree, parse_binary, parse_labelled
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -56,10 +57,10 @@ def test_a_histogram_is_the_same_each_time() -> None:
 
 @given(st.text())
 def test_what_html_cannot_hold_is_replaced(text: str) -> None:
-    printable = _printable(text)
-    assert len(printable) == len(text)
-    assert printable.encode("utf-8").decode("utf-8") == printable
-    assert _printable("a\x00b\x1b[31m<'\ud800é\u200dの") == "a\ufffdb\ufffd[31m<'\ufffdé\u200dの"
+    shown = printable(text)
+    assert len(shown) == len(text)
+    assert shown.encode("utf-8").decode("utf-8") == shown
+    assert printable("a\x00b\x1b[31m<'\ud800é\u200dの") == "a\ufffdb\ufffd[31m<'\ufffdé\u200dの"
 
 
 @given(binary_transitions(max_tokens=15))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +19,7 @@ from spinn_tensor.cli.report import shorten
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, node_offsets
 from spinn_tensor.data_prep.statistics import Distribution, corpus_sides
+from spinn_tensor.data_prep.tree_svg import printable
 from spinn_tensor.data_prep.tree_view import too_long, tree_grid
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
@@ -76,7 +76,8 @@ def corpus_page(found: Inspection, drawn: Sequence[Sample]) -> str:
         loader=PackageLoader("spinn_tensor.cli"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_printable,
+        # a macro's result is no plain str, and HTML already
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     has_labels = any(tree.labels is not None for sample in drawn for tree in sample.trees.values())
     return environment.get_template(TEMPLATE).render(
@@ -156,13 +157,6 @@ def _plots(found: Inspection, section: Section) -> list[Plot]:
     return []
 
 
-def _printable(value: Any) -> Any:
-    """Replace what cannot be in HTML, control characters and halves of surrogate pairs, in a text."""
-    if type(value) is not str:  # a macro's result among them, which is HTML already
-        return value
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in value)
-
-
 def histogram(
     title: str,
     what: str,  # the numbers are
@@ -206,7 +200,7 @@ def bars(
         axes.barh(rows, 100 * np.nan_to_num(shares), color=BAR)
         if marks is not None:
             axes.plot(100 * np.nan_to_num(marks), rows, "|", color=MARK, markersize=10, markeredgewidth=2)
-        axes.set_yticks(rows, [shorten(_printable(name), LONGEST_NAME) for name in names])
+        axes.set_yticks(rows, [shorten(printable(name), LONGEST_NAME) for name in names])
         axes.invert_yaxis()
         axes.set_xlabel("%")
         return Plot(title, f"Bar plot: {title}", _data_uri(figure))
