@@ -229,15 +229,32 @@ def machine_loop(
     score_limit: Tensor,
     numbers: Tensor,  # (T,) int64 0, 1, ...
     given: Tensor | None,  # (T, B) bool, True = REDUCE; None = the trackers choose
-) -> tuple[Tensor, Tensor]:
-    # (B, H) encodings, (T, B) scores of `export.step.decide`, of given transitions nothing
+) -> tuple[
+    Tensor, Tensor
+]:  # (B, H) encodings, (T, B) scores of `export.step.decide`, of given transitions nothing
     """Stand for the whole loop as one operator, to be exported and never run."""
     raise NotImplementedError("machine_loop is to be exported to ONNX, see spinn_tensor.export.loop_onnx")
 
 
 @machine_loop.register_fake
-def _(word_states, word_buffer, word_second, word_top, before, lengths, *others):
-    *_, numbers, _ = others
+def _(
+    word_states,
+    word_buffer,
+    word_second,
+    word_top,
+    before,
+    lengths,
+    compose,
+    compose_bias,
+    buffer,
+    stack,
+    hidden,
+    tracker_bias,
+    score,
+    score_limit,
+    numbers,
+    given,
+):
     n_lanes = lengths.shape[0]
     encodings = word_states.new_empty(n_lanes, word_states.shape[1] // 2)
     return encodings, word_states.new_empty(numbers.shape[0], n_lanes)

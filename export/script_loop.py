@@ -30,8 +30,9 @@ def run_lanes(
     n_words: int,  # N
     given: Tensor | None,  # (B, 2N - 1) int64 SHIFT, REDUCE or padding; None = the trackers choose
     weights: StepWeights,
-) -> tuple[Tensor, Tensor, Tensor]:
-    # (B, H) encodings, (B, 2N - 1) int64 transitions, their log-probabilities
+) -> tuple[
+    Tensor, Tensor, Tensor
+]:  # (B, H) encodings, (B, 2N - 1) int64 transitions, their log-probabilities
     """Run the whole loop."""
     n_lanes, n_leaves, tracker_dim = lengths.shape[0], leaves.shape[0], weights.hidden.shape[0]
     words = prepare(leaves.unsqueeze(0), lengths, weights)

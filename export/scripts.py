@@ -17,7 +17,14 @@ from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.export.artefact import EXPORT, Exported
 from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Lstm, SequenceGraph, build_graph
-from spinn_tensor.export.interface import Candidate, exporting, of_arrays, quiet, reading, require_ours
+from spinn_tensor.export.interface import (
+    Candidate,
+    exporting,
+    of_arrays,
+    quiet,
+    reading,
+    require_ours,
+)
 from spinn_tensor.export.script_loop import last_states, run_forest, run_lanes, run_ways
 from spinn_tensor.export.step import StepWeights
 from spinn_tensor.model.classifiers import Model
