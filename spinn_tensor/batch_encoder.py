@@ -1,11 +1,8 @@
 """Sentences to vectors in batches of other programs: a function that goes to their processes and loads its model there.
 
-datasets    dataset.map(BatchEncoder("runs/snli"), batched=True, batch_size=4096)
-Ray Data    data.map_batches(BatchEncoder("runs/snli"), batch_size=4096)
-Spark       def encode(frames):  # for DataFrame.mapInPandas
-                encoder = BatchEncoder("runs/snli")
-                for frame in frames:
-                    yield frame.assign(encoding=list(encoder(frame)["encoding"]))
+datasets    dataset.map(BatchEncoder("runs/snli"), batched=True, batch_size=4096, num_proc=4)
+Ray Data    data.map_batches(BatchEncoder, fn_constructor_args=("runs/snli",), concurrency=4, batch_size=4096)
+Spark       frame.mapInPandas(encode, schema), `encode` being that of docs/guides/bulk.md
 """
 
 from __future__ import annotations
