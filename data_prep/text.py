@@ -24,7 +24,10 @@ from spinn_tensor.data_prep.settings import ConfigError
 from spinn_tensor.data_prep.trees import Tree, parse_binary, right_branching
 
 PARSE = "binary_parse"  # what the name of a field with a parse ends in
-PACKAGED = "packaged"  # the name of the parser that comes with the package
+PACKAGED, PACKAGED_NLI = (
+    "packaged",
+    "packaged-nli",
+)  # the models that come with the package: a parser, and NLI
 WITHOUT_PARSE = "text without a parse: --parser packaged or --branching makes trees"
 PERHAPS_TEXT = "if it is no tree, notation says text"
 Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`

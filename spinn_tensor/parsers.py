@@ -1,4 +1,4 @@
-"""Who makes the trees of text, and the parsers that do: SPINNs that were taught to parse, by name or folder."""
+"""Who makes the trees of text, and the models that come with the package: a parser, and one of NLI."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import SentenceColumns
 from spinn_tensor.data_prep.corpora.store import sha256_of
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
-from spinn_tensor.data_prep.text import PACKAGED
+from spinn_tensor.data_prep.text import PACKAGED, PACKAGED_NLI
 from spinn_tensor.data_prep.token_rules import PENN, Rules
 from spinn_tensor.data_prep.words import renumber
 from spinn_tensor.hub import CONFIG, WEIGHTS, checkpoint_folder
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 
+FOLDERS = {PACKAGED: "parser", PACKAGED_NLI: "nli"}  # in pretrained/
 GIVEN = "none"  # trees: those that are given, whatever a model was trained with
 OnSentences = Callable[[int], object]  # told of so many sentences when they are parsed
 
@@ -91,7 +92,7 @@ class Parser:
     @property
     def sha256(self) -> str:
         """Return the digest of its weights: two of one name make other trees. Raises CheckpointError."""
-        return sha256_of(checkpoint_folder(parser_folder(self.name)) / WEIGHTS)
+        return sha256_of(checkpoint_folder(model_folder(self.name)) / WEIGHTS)
 
     def __call__(
         self,
@@ -103,7 +104,7 @@ class Parser:
         Raises CheckpointError for a checkpoint that cannot be read, ConfigError for a model that does not parse.
         """
         if self._checkpoint is None:
-            self._checkpoint = load_parser(parser_folder(self.name), self._device)
+            self._checkpoint = load_parser(model_folder(self.name), self._device)
         ids = self._checkpoint.vocabulary.encode(words)
         encoder = self._checkpoint.model.encoder
         return predict_transitions(encoder, renumber(sentences, ids), on_batch=self._on_sentences).astype(
@@ -120,16 +121,18 @@ def load_parser(path: str | Path, device: str | torch.device) -> Checkpoint:
     return checkpoint
 
 
-def parser_folder(name: str) -> Path:
-    """Return where a parser's checkpoint is. Raises ConfigError if this installation lacks the package's own."""
-    return packaged_parser() if name == PACKAGED else Path(name)
+def model_folder(name: str) -> Path:
+    """Return where a named model is. Raises ConfigError if this installation lacks that of the package."""
+    return packaged_folder(name) if name in FOLDERS else Path(name)
 
 
-def packaged_parser() -> Path:
-    """Return the folder of the package's own checkpoint. Raises ConfigError if this installation lacks it."""
-    folder = Path(str(resources.files("spinn_tensor"))) / "pretrained" / "parser"
+def packaged_folder(
+    name: str = PACKAGED,  # one of FOLDERS
+) -> Path:
+    """Return the folder of a model that comes with the package. Raises ConfigError if this installation lacks it."""
+    folder = Path(str(resources.files("spinn_tensor"))) / "pretrained" / FOLDERS[name]
     if not (folder / CONFIG).is_file():
         raise ConfigError(
-            "the package's parser is missing here; train one with spinn train --corpus trees and give its folder"
+            f"the package's {FOLDERS[name]} model is missing here; name the folder of one that spinn train made"
         )
     return folder

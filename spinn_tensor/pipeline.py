@@ -44,7 +44,7 @@ from spinn_tensor.inference import (
     predict_transitions,
 )
 from spinn_tensor.model.classifiers import Model, load_checkpoint
-from spinn_tensor.parsers import GIVEN, load_parser, packaged_parser, tree_source
+from spinn_tensor.parsers import FOLDERS, GIVEN, load_parser, packaged_folder, tree_source
 from spinn_tensor.sentences import TreeMaker
 from spinn_tensor.text_model import TextModel
 
@@ -129,7 +129,7 @@ class Pipeline(TextModel):
 
         Args:
             path_or_hub_id: the folder of a bundle, checkpoint or run, "owner/name" on the Hugging Face Hub, or
-                "packaged".
+                of those that come with the package "packaged", the parser, or "packaged-nli", a demonstration of NLI.
             device: where it computes; "auto": cuda where there is one, else cpu.
             trees: what a model composes by that needs given trees, where text has none: "packaged" (the default, or
                 what the model was trained with), a parser's folder or hub id; or "left", "right", "balanced" or
@@ -157,7 +157,9 @@ class Pipeline(TextModel):
         device = _device(device)
 
         def folder_of(name: str | Path, options: HubOptions) -> Path:
-            return packaged_parser() if name == PACKAGED else trusted_folder(name, options, allow_custom_code)
+            return (
+                packaged_folder(name) if name in FOLDERS else trusted_folder(name, options, allow_custom_code)
+            )
 
         checkpoint = load_checkpoint(folder_of(path_or_hub_id, options), device)
         encoder, text = checkpoint.config.model.encoder, checkpoint.config.text

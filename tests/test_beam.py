@@ -19,7 +19,7 @@ from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.machine.beam import run_beams
 from spinn_tensor.machine.schedule import OwnSchedule
 from spinn_tensor.model.cells import Tracker, TransitionHead
-from spinn_tensor.parsers import packaged_parser
+from spinn_tensor.parsers import packaged_folder
 from tests.any_cells import PlainTreeLSTM
 from tests.machines import TRACKER, random_leaves, random_transition_weights, random_weights
 from tests.strategies import all_transitions, right_branching
@@ -125,7 +125,7 @@ def test_encodings_are_those_of_the_trees_found() -> None:
 
 def test_a_beam_of_one_is_greedy_to_the_bit() -> None:
     """With the package's parser, in float32, and with scores that are equal or so large that sums cannot tell them."""
-    model, vocabulary, _ = load_checkpoint(packaged_parser())
+    model, vocabulary, _ = load_checkpoint(packaged_folder())
     words = [
         "a",
         "man",

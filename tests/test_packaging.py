@@ -81,6 +81,8 @@ def test_a_wheel_holds_one_package_and_its_licences(wheels: list[Path], number: 
             assert f"spinn_tensor/{path.relative_to(ROOT)}" in names
         for file in (
             "pretrained/parser/model.safetensors",
+            "pretrained/nli/model.safetensors",
+            "pretrained/nli/README.md",
             "__init__.pyi",
             "py.typed",
             "cli/templates/inspect.html.j2",

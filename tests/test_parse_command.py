@@ -163,7 +163,7 @@ def test_the_parser_of_the_package(
     monkeypatch.setattr(parsers.resources, "files", lambda package: tmp_path)
     assert spinn("dogs bark") == 1
     assert_one_error(
-        capsys, "the package's parser is missing here; train one with spinn train --corpus trees"
+        capsys, "the package's parser model is missing here; name the folder of one that spinn train made"
     )
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "parser").symlink_to(parser_run / "best")
@@ -391,7 +391,7 @@ def test_the_parser_that_comes_with_the_package(capsys: Capture) -> None:
 def test_the_parser_that_comes_with_the_package_is_the_one_measured(tmp_path: Path) -> None:
     """On sentences that it did not learn from: benchmarks/results/parsing.md."""
     gold = read_trees(write_split(tmp_path)["test"])
-    model, vocabulary, _ = load_checkpoint(parsers.packaged_parser())
+    model, vocabulary, _ = load_checkpoint(parsers.packaged_folder())
     columns = sentence_columns(gold, vocabulary)
     predicted = predict_transitions(model.encoder, columns)
     scores = score_parses(predicted, columns.transitions, lengths(columns))

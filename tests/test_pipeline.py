@@ -25,7 +25,7 @@ from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import format_binary, parse_binary
 from spinn_tensor.model.classifiers import Model
-from spinn_tensor.pipeline import packaged_parser
+from spinn_tensor.parsers import packaged_folder
 from tests.closeness import assert_close
 from tests.processes import run_program
 from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle, tiny_model, tiny_run
@@ -117,7 +117,7 @@ def test_it_predicts_what_the_command_line_predicts(kind, sentences, options, tm
 @pytest.mark.parametrize("trees", [None, "packaged", "own"])
 def test_text_without_a_parse_gets_the_trees_of_a_parser(trees, tmp_path) -> None:
     own = tiny_bundle(tmp_path / "own", "spinn", "parse")
-    parser = Pipeline.from_pretrained(own if trees == "own" else packaged_parser(), device="cpu")
+    parser = Pipeline.from_pretrained(own if trees == "own" else packaged_folder(), device="cpu")
     pipeline = Pipeline.from_pretrained(
         tiny_bundle(tmp_path / "bundle"), device="cpu", trees=own if trees == "own" else trees
     )
@@ -140,7 +140,7 @@ def test_a_model_that_parses_gives_its_own_trees(kind, task, tmp_path) -> None:
 
 
 def test_the_packaged_parser_is_a_pipeline() -> None:
-    (parse,) = Pipeline.from_pretrained(packaged_parser(), device="cpu").parse(
+    (parse,) = Pipeline.from_pretrained(packaged_folder(), device="cpu").parse(
         ["The church has cracks in the ceiling."]
     )
     assert parse == "( ( The church ) ( ( has ( cracks ( in ( the ceiling ) ) ) ) . ) )"
@@ -150,7 +150,7 @@ def test_without_a_name_it_is_the_packaged_parser(tmp_path, monkeypatch) -> None
     monkeypatch.chdir(tmp_path)
     (tmp_path / "packaged").mkdir()  # which is not meant
     text = "The church has cracks in the ceiling."
-    (expected,) = Pipeline.from_pretrained(packaged_parser(), device="cpu").parse([text])
+    (expected,) = Pipeline.from_pretrained(packaged_folder(), device="cpu").parse([text])
     for pipeline in (
         Pipeline.from_pretrained(device="cpu"),
         Pipeline.from_pretrained("packaged", device="cpu"),

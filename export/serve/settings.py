@@ -12,7 +12,7 @@ from typing import Any
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.flags import add_flag, with_default
 from spinn_tensor.data_prep.settings import AT_LEAST_1, Allowed, Settings, one_of, setting
-from spinn_tensor.data_prep.text import PACKAGED
+from spinn_tensor.data_prep.text import PACKAGED_NLI
 
 A_PORT = Allowed("a port, 0 to 65535", lambda value: 0 <= value <= 65_535)
 LOCAL = "127.0.0.1"
@@ -23,9 +23,9 @@ class ServeSettings(Settings):
     """Say what is served, where, and how much at once."""
 
     folder: str = setting(
-        PACKAGED,
+        PACKAGED_NLI,
         "an export of spinn export (onnx formats), or a checkpoint, run or bundle, which takes torch (default: the "
-        "parser that comes with the package)",
+        "models that come with the package: packaged-nli, and packaged, the parser of its sentences)",
         metavar="FOLDER",
     )
     hostname: str = setting(

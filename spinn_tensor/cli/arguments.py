@@ -17,7 +17,7 @@ from spinn_tensor.data_prep.files import STDIN
 from spinn_tensor.data_prep.flags import add_flag, with_default
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.parsers import parser_folder
+from spinn_tensor.parsers import model_folder
 from spinn_tensor.training.config import SECTIONS, kind_of, settable
 
 FIELDS = {
@@ -122,12 +122,15 @@ def source_file(name: str) -> Path:
     return STDIN if name == "-" else expanded(name)
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def add_checkpoint(parser: argparse.ArgumentParser, otherwise: str = "") -> None:
+    """Add the model that a command uses; `otherwise` says which one it is where none is named."""
     parser.add_argument(
         "checkpoint",
-        type=lambda name: expanded(parser_folder(name)),
+        nargs="?" if otherwise else None,
+        type=lambda name: expanded(model_folder(name)),
         metavar="CHECKPOINT",
-        help="folder of a checkpoint, or of a run (its best checkpoint is taken); packaged = the package's parser",
+        help="folder of a checkpoint, or of a run (its best checkpoint is taken); packaged = the package's parser, "
+        f"packaged-nli = its NLI model{otherwise}",
     )
 
 

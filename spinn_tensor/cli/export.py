@@ -14,7 +14,7 @@ from spinn_tensor.cli.arguments import add_checkpoint, add_command, positive
 from spinn_tensor.config import ConfigError
 from spinn_tensor.export.artefact import ARTEFACTS, Exported
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
-from spinn_tensor.parsers import GIVEN, load_parser, parser_folder
+from spinn_tensor.parsers import GIVEN, load_parser, model_folder
 from spinn_tensor.tensor_files import CheckpointError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _parser(
         _say("takes sentences with their trees; --parser packaged puts a parser beside it for those of text")
         return None
     try:
-        parser = load_parser(parser_folder(name), "cpu")
+        parser = load_parser(model_folder(name), "cpu")
     except CheckpointError as error:
         if args.parser is not None:
             raise

@@ -44,7 +44,7 @@ from spinn_tensor.data_prep.tree_view import MOST_WORDS
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.hub import checkpoint_folder
 from spinn_tensor.model.classifiers import Checkpoint
-from spinn_tensor.parsers import load_parser, packaged_parser, parser_folder
+from spinn_tensor.parsers import load_parser, model_folder, packaged_folder
 
 DRAWN = ("draw", "svg")  # formats that no record can hold
 MOST_DRAWN = 1_000  # trees of a picture
@@ -201,10 +201,10 @@ def run(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
     """Load the parsers to use, by the name to print. Raises CheckpointError and ConfigError."""
     if not args.model:
-        return {"the package's parser": load_parser(packaged_parser(), device)}
-    if len({checkpoint_folder(parser_folder(str(path))).resolve() for path in args.model}) < len(args.model):
+        return {"the package's parser": load_parser(packaged_folder(), device)}
+    if len({checkpoint_folder(model_folder(str(path))).resolve() for path in args.model}) < len(args.model):
         raise ConfigError("--model: a checkpoint is given twice")
-    return {str(path): load_parser(parser_folder(str(path)), device) for path in args.model}
+    return {str(path): load_parser(model_folder(str(path)), device) for path in args.model}
 
 
 def _reader(args: argparse.Namespace, tokenizer: Tokenizer, model: Checkpoint | None) -> SentenceReader:

@@ -48,12 +48,14 @@ from spinn_tensor.data_prep.corpora.formats import (
 from spinn_tensor.data_prep.corpora.read import BLOCK, corpus_of, open_examples
 from spinn_tensor.data_prep.files import BLANK, Skipped
 from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.text import PACKAGED_NLI
 from spinn_tensor.data_prep.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 from spinn_tensor.data_prep.words import WordList, renumber
 from spinn_tensor.inference import predict_probabilities, predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
+from spinn_tensor.parsers import packaged_folder
 
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
@@ -69,6 +71,9 @@ that looks at no tree (an LSTM, a bag of words) the words are listed.
 
 EPILOG = """\
 examples:
+  spinn predict --premise "A dog runs." --hypothesis "An animal moves."
+      the package's own model, a demonstration
+
   spinn predict runs/logic --premise "( ( all dogs ) run )" --hypothesis "( ( all poodles ) move )"
 
   spinn predict runs/spinn --premise "all dogs run" --hypothesis "all poodles move"
@@ -84,7 +89,7 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "predict", "classify a pair, a sentence or a file", DESCRIPTION, EPILOG)
-    add_checkpoint(parser)
+    add_checkpoint(parser, " (default)")
     parser.add_argument("--premise", metavar="PARSE", help="binary parse (or text, see above) of the premise")
     parser.add_argument("--hypothesis", metavar="PARSE", help="the same of the hypothesis")
     parser.add_argument("--sentence", metavar="PARSE", help="the same, for a model of sentences")
@@ -114,7 +119,13 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     _check_usage(args)
     device = choose_device(args)
-    checkpoint = load_checkpoint(args.checkpoint, device)
+    checkpoint = load_checkpoint(args.checkpoint or packaged_folder(PACKAGED_NLI), device)
+    if args.checkpoint is None:
+        accuracy = checkpoint.config.metrics["best_dev_score"]
+        print(
+            f"spinn: no CHECKPOINT: {PACKAGED_NLI}, a demonstration (right on {accuracy:.1%} of SNLI's dev set)",
+            file=sys.stderr,
+        )
     _check_task(args, checkpoint.config.model.task)
     if args.input is not None:
         return _predict_file(args, checkpoint, device)

@@ -36,7 +36,7 @@ examples:
       for others, who send Authorization: Bearer secret
 
   spinn serve
-      the parser that comes with the package
+      the models that come with the package, NLI (a demonstration) and the parser
 """
 
 
