@@ -223,6 +223,7 @@ def _draw(sizes: Sequence[int], rows: list[dict[str, Any]], path: Path) -> None:
 def _ship(run: Path, folder: Path) -> None:
     """Write the best checkpoint of a run without the paths of this machine, its word vectors as float16."""
     model = load_checkpoint(run).model
+    assert model.provenance is not None  # of what was loaded
     write_bundle(folder, model, model.provenance, license="cc-by-sa-4.0", names_folders=False)
     tensors = read_tensors(folder / WEIGHTS)
     write_tensors(folder / WEIGHTS, {n: t.half() if "embedding" in n else t for n, t in tensors.items()})
