@@ -72,6 +72,9 @@ class DataConfig(Settings):
         "word vectors: GloVe text (plain, compressed or .zip), word2vec .bin, or .safetensors (default: from scratch)",
         metavar="FILE",
     )
+    vector_norm: float = setting(
+        0.0, "scale the vector of each word of --vectors to this length; 0 = as it is", NOT_NEGATIVE
+    )
     min_count: int = setting(1, "rarer words of the training examples become <unk>", AT_LEAST_1)
     lower: bool = setting(False, "words in lower case")
     limit: int = setting(0, "only the first N examples of every split; 0 = all", NOT_NEGATIVE)

@@ -49,6 +49,15 @@ class WordVectors(NamedTuple):
         """Count the tokens that the file lacks, `<unk>` being one like the others."""
         return int((self.origin == DRAWN).sum())
 
+    def scaled(self, norm: float) -> WordVectors:
+        """Return the same with every vector but padding's scaled to this length; 0 = as they are."""
+        if not norm:
+            return self
+        lengths = np.linalg.norm(self.matrix, axis=1, keepdims=True)
+        return self._replace(
+            matrix=self.matrix * (norm / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+        )
+
     def __str__(self) -> str:
         n_tokens = self.n_found + self.n_missing
         text = f"vectors of {self.n_found:,} of {n_tokens:,} tokens ({self.n_found / n_tokens:.1%}): "

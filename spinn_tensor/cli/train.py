@@ -27,7 +27,14 @@ from spinn_tensor.data_prep.corpora.splits import prepared_from, with_prepared_o
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
 from spinn_tensor.training.distributed import Ranks, joined
 from spinn_tensor.training.hardware import missing_to_compile, multiplies_in_tf32
-from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of_preset, is_file, preset_table, run_config
+from spinn_tensor.training.presets import (
+    DEFAULT_PRESETS,
+    corpus_of_preset,
+    data_of_preset,
+    is_file,
+    preset_table,
+    run_config,
+)
 from spinn_tensor.training.run import (
     Results,
     check_same_run,
@@ -264,7 +271,7 @@ def new_run(args: argparse.Namespace, note: Note = lambda text: None) -> RunConf
         if getattr(args, "resume", False):
             raise ConfigError("--resume: no run to go on with, and nothing that says what to train")
     corpus = known or corpus_of_preset(args.preset)
-    data = DataConfig(**{**given, "corpus": corpus})
+    data = DataConfig(**{**data_of_preset(args.preset, corpus), **given, "corpus": corpus})
     return _of_preset(args.preset or DEFAULT_PRESETS[data.corpus], data, args, note)
 
 

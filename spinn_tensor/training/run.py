@@ -246,7 +246,7 @@ def make_model(
         if note is not None:
             note(str(vectors))
         with torch.no_grad():
-            embedding.weight.copy_(torch.from_numpy(vectors.matrix))
+            embedding.weight.copy_(torch.from_numpy(vectors.scaled(run.data.vector_norm).matrix))
     return model
 
 

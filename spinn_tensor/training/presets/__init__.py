@@ -2,7 +2,8 @@
 
 A file has tables `encoder`, `classifier`, `training` and `parsing`, with the keys of their dataclasses; what it leaves
 out is as in its `base`, another preset, or else the dataclass's default. `summary` is a line for `spinn presets`,
-`corpus` the only one that it is made for. A table `without_vectors`, of any of these keys, holds where a run has no
+`corpus` the only one that it is made for; a table `data` says how that is read, as flags would, where the preset is
+named. A table `without_vectors`, of any of these keys, holds where a run has no
 word vectors; an embedding that is not trained otherwise is then. A file of one's own does as well: `spinn train
 --preset my.toml`.
 """
@@ -28,7 +29,7 @@ from spinn_tensor.training.config import (
 
 FOLDER = Path(__file__).parent
 TABLES = ("encoder", "classifier", "training", "parsing")
-WITHOUT_VECTORS = "without_vectors"
+DATA, WITHOUT_VECTORS = "data", "without_vectors"
 TEXTS = ("base", "summary", "corpus")
 DEFAULT_PRESETS = {
     "logic": "logic-spinn-pi",
@@ -51,6 +52,7 @@ class Preset(NamedTuple):
     training: TrainingConfig
     parsing: ParsingConfig  # of SPINNs that parse
     corpus: str | None  # the only one that it is made for
+    data: dict[str, Any]  # how that is read: fields of DataConfig
     without_vectors: dict[str, Any]  # what else is where there are none: keywords of `RunConfig.changed`
 
 
@@ -82,9 +84,11 @@ def read_preset(path: Path) -> Preset:
             TrainingConfig.from_dict(values["training"]),
             ParsingConfig.from_dict(values["parsing"]),
             values.get("corpus"),
+            values[DATA],
             {**without_vectors, **values[WITHOUT_VECTORS]},
         )
-        data = DataConfig() if preset.corpus is None else DataConfig(corpus=preset.corpus)
+        corpus = {} if preset.corpus is None else {"corpus": preset.corpus}
+        data = DataConfig.from_dict({**preset.data, **corpus})
         # which checks the encoder and the classifier, too
         _run_config(path.stem, preset, data).changed(**preset.without_vectors)
     except ConfigError as error:
@@ -101,7 +105,7 @@ def _tables(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    whole: dict[str, Any] = {table: {} for table in (*TABLES, WITHOUT_VECTORS)}
+    whole: dict[str, Any] = {table: {} for table in (*TABLES, DATA, WITHOUT_VECTORS)}
     if (base := own.pop("base", None)) is not None:
         names = [packaged.stem for packaged in FOLDER.glob("*.toml")]
         if base not in names:
@@ -109,7 +113,7 @@ def _tables(path: Path) -> dict[str, Any]:
         whole = _tables(FOLDER / f"{base}.toml")
     without_vectors: dict[str, Any] = {}
     for key, value in own.items():
-        if key in TABLES and isinstance(value, dict):
+        if key in (*TABLES, DATA) and isinstance(value, dict):
             for name in value.keys() - settable(key).keys():
                 elsewhere = [table for table in TABLES if name in settable(table)]
                 suggestion = did_you_mean(name, settable(key)) or "".join(
@@ -129,7 +133,7 @@ def _tables(path: Path) -> dict[str, Any]:
         else:
             suggestion = did_you_mean(key, (*whole, *TEXTS))
             raise ConfigError(
-                f"{path}: unknown key {key!r}{suggestion}; the settings are in {', '.join(TABLES)}"
+                f"{path}: unknown key {key!r}{suggestion}; the settings are in {', '.join((*TABLES, DATA))}"
             )
     whole[WITHOUT_VECTORS] |= without_vectors
     return whole
@@ -177,6 +181,12 @@ def corpus_of_preset(preset: str | None) -> str:
     return (None if preset is None else find_preset(preset).corpus) or "logic"
 
 
+def data_of_preset(preset: str | None, corpus: str) -> dict[str, Any]:
+    """Return how a preset that is named has its corpus read; of another corpus it says nothing."""
+    found = None if preset is None else find_preset(preset)
+    return dict(found.data) if found is not None and found.corpus == corpus else {}
+
+
 def preset_table() -> str:
     """List all presets as lines of text: name, learning rate, batch, decay, dropout, tracker, and what it is."""
     lines = [f"{'preset':<19} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<11} what it is"]
@@ -205,6 +215,8 @@ def preset_toml(name: str) -> str:
         for key, item in settable(table).items():
             value = _toml(values[table].get(key, item.default))
             lines.append(f"{f'{key} = {value}':<28} # {item.metadata['help']}")
+    if preset.data:
+        lines += ["", f"[{DATA}]", *(f"{key} = {_toml(value)}" for key, value in preset.data.items())]
     if preset.without_vectors:
         lines += ["", f"[{WITHOUT_VECTORS}]"]
         for key, value in preset.without_vectors.items():
