@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spinn_tensor.export.step import StepWeights
 from spinn_tensor.machine.schedule import score_weights
-from spinn_tensor.model.cells import Tracker, TreeLSTM
+from spinn_tensor.model.cells import Tracker
 from spinn_tensor.model.classifiers import MLP
 from spinn_tensor.model.leaves import LeafEncoder
 from spinn_tensor.model.machine import StackMachine
@@ -64,10 +64,8 @@ def classifier_layers(mlp: MLP) -> list[Affine]:
 
 
 def step_weights(machine: StackMachine) -> StepWeights:
-    """Return the weights of a machine with a tracker."""
-    compose, tracker = cast(TreeLSTM, machine.compose).weights(), cast(Tracker, machine.tracker)
-    assert compose.tracker_weight is not None
-    weights = tracker.weights()
+    """Return the weights of a machine's tracker, and of the choice of transitions."""
+    weights = cast(Tracker, machine.tracker).weights()
     buffer, top, second = weights.weight_input.detach().chunk(3, 1)
     tracker_dim = weights.weight_hidden.shape[1]
     score, limit = weights.bias.new_zeros(tracker_dim), weights.bias.new_zeros(())
@@ -75,8 +73,6 @@ def step_weights(machine: StackMachine) -> StepWeights:
         weight, bias = score_weights(machine.transition.weights())
         score, limit = weight.detach().clone(), -bias.detach().squeeze(0)
     return StepWeights(
-        compose=_turned(torch.cat((compose.weight, compose.tracker_weight), 1)),
-        compose_bias=compose.bias.detach().clone(),
         buffer=_turned(_tanh_gate_last(buffer)),
         stack=_turned(torch.cat((_tanh_gate_last(second), _tanh_gate_last(top)))),
         hidden=_turned(_tanh_gate_last(weights.weight_hidden)),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
 from spinn_tensor.export.artefact import input_axes, output_axes, sides_of
+from spinn_tensor.export.cells import TreeLSTMCell, exported_cell
 from spinn_tensor.export.fold import (
     Affine,
     classifier_layers,
@@ -30,7 +31,6 @@ from spinn_tensor.export.step import (
     Machine,
     Product,
     StepWeights,
-    cell,
     choices_of,
     lstm_step,
     prepare,
@@ -39,7 +39,6 @@ from spinn_tensor.export.step import (
     start,
     step,
 )
-from spinn_tensor.model.cells import TreeLSTM
 from spinn_tensor.model.classifiers import Model, SentenceParser
 from spinn_tensor.model.encoder import LastState
 from spinn_tensor.model.machine import StackMachine
@@ -206,9 +205,7 @@ class Graph(nn.Module):
 class LaneGraph(Graph):
     """Run the machine with a tracker, which parses or is given transitions, on single sentences or pairs."""
 
-    compose: Tensor  # `StepWeights`
-    compose_bias: Tensor
-    buffer: Tensor
+    buffer: Tensor  # `StepWeights`
     stack: Tensor
     hidden: Tensor
     tracker_bias: Tensor
@@ -223,7 +220,7 @@ class LaneGraph(Graph):
         assert isinstance(machine, StackMachine)
         for name, weight in step_weights(machine)._asdict().items():
             self.register_buffer(name, weight.to(dtype) if weight.dim() == 2 else weight)
-        self.onnx_loop = onnx_loop
+        self.cell, self.onnx_loop = exported_cell(model, dtype), onnx_loop
 
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Encode the sentences of all sides as lanes side by side."""
@@ -255,18 +252,22 @@ class LaneGraph(Graph):
         numbers = torch.arange(2 * n_words - 1, device=token_ids.device)
         if self.onnx_loop:
             of_steps = None if given is None else given.t() == 1
-            return machine_loop(*words, *weights, numbers, of_steps)
+            of_cell: tuple[Tensor | None, Tensor | None] = (None, None)
+            if isinstance(self.cell, TreeLSTMCell):
+                of_cell = self.cell.product.weight, self.cell.product.bias
+            return machine_loop(*words, *weights, numbers, of_steps, *of_cell)
 
         def run(carry: tuple[Tensor, ...], now: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-            after, scores = step(Machine(*carry), words, weights, now[0], None if given is None else now[1])
+            told = None if given is None else now[1]
+            after, scores = step(Machine(*carry), words, weights, self.cell, now[0], told)
             # inductor makes room for what a loop returns by the sizes of inputs that the loop reads as numbers
-            told = scores.view(-1, n_examples).flatten()
-            return tuple(after), torch.where(now[0] < 2 * n_words, told, float("-inf"))
+            flat = scores.view(-1, n_examples).flatten()
+            return tuple(after), torch.where(now[0] < 2 * n_words, flat, float("-inf"))
 
         first = start(words, n_words, weights.hidden.shape[0])
         last, scores = scan(run, tuple(first), (numbers,) if given is None else (numbers, given.t()))
         # by index, else inductor (torch 2.13) declares what a loop returned once more, to overwrite it in place
-        return roots(words, last[0]), torch.index_select(scores, 0, numbers)
+        return roots(words, last[0], weights.buffer.shape[0]), torch.index_select(scores, 0, numbers)
 
 
 class SequenceGraph(Graph):
@@ -294,19 +295,14 @@ class ForestGraph(Graph):
 
     def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
         super().__init__(model, table_kind, fold_leaves, dtype)
-        machine = model.encoder.composer
-        assert isinstance(machine, StackMachine)
-        assert isinstance(machine.compose, TreeLSTM)
-        weights = machine.compose.weights()
-        self.compose = Product(weights.weight.detach().t().contiguous().to(dtype), weights.bias.detach())
+        self.cell, self.hidden_dim = exported_cell(model, dtype), model.encoder.output_dim
 
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Compose step after step of the schedule (S, W), the sentences of all sides at once."""
         token_ids, left_index, right_index, root_index = inputs
         leaves = self.leaves(token_ids)
         states = torch.cat((leaves.new_zeros(1, leaves.shape[1]), leaves))
-        n_leaf_rows, hidden_dim = states.shape[0], states.shape[1] // 2
-        n_steps, width = left_index.shape
+        n_leaf_rows, (n_steps, width) = states.shape[0], left_index.shape
         slots = torch.arange(width, device=token_ids.device)
         starts = torch.arange(n_steps, device=token_ids.device) * width
         first = states.new_zeros(n_steps * width, states.shape[1])
@@ -319,13 +315,11 @@ class ForestGraph(Graph):
             return torch.where((index < n_leaf_rows).unsqueeze(1), leaf, made)
 
         def step(composed: Tensor, now: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            left, right = row(composed, now[0]), row(composed, now[1])
-            h = torch.cat((left[:, :hidden_dim], right[:, :hidden_dim]), 1)
-            made = cell(self.compose(h), left[:, hidden_dim:], right[:, hidden_dim:])
+            made = self.cell(row(composed, now[0]), row(composed, now[1]))
             return torch.index_copy(composed, 0, now[2] + slots, made), now[2].clone()
 
         composed, _ = scan(step, first, (left_index, right_index, starts))
-        return self.outcome(row(composed, root_index)[:, :hidden_dim])
+        return self.outcome(row(composed, root_index)[:, : self.hidden_dim])
 
 
 def build_graph(
@@ -342,8 +336,9 @@ def build_graph(
     """
     check_exportable(model, table_kind)
     dtype = sum_type(model.encoder.leaves.embedding.weight) if dtype is None else dtype
+    graph: Graph
     if table_kind == "forest":
-        graph: Graph = ForestGraph(model, table_kind, fold_leaves, dtype)
+        graph = ForestGraph(model, table_kind, fold_leaves, dtype)
     elif table_kind == "sequence":
         graph = SequenceGraph(model, table_kind, fold_leaves, dtype)
     else:

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.export.artefact import PRECISIONS, Exported
+from spinn_tensor.model.cells import Tracker
 from spinn_tensor.model.classifiers import Model, SentenceParser
+from spinn_tensor.model.machine import StackMachine
 
 TABLE_KINDS = {
     "spinn": ("own", "given"),
@@ -36,12 +38,14 @@ class ExportError(ValueError):
 
 def check_exportable(model: Model, table_kind: str) -> None:
     """Raise ExportError for a model that has no artefact on tables of this kind, or whose weights are no numbers."""
-    kind, cell = model.config.encoder.kind, model.config.encoder.cell
+    kind, machine = model.config.encoder.kind, model.encoder.composer
     for setting, name in model.config.own_classes.items():
         if setting != "cell":
             raise ExportError(f"{setting} {name!r} is not exported, only the package's own are")
-    if cell != "treelstm":
-        raise ExportError(f"cell {cell!r} is not exported, only 'treelstm' is")
+    if isinstance(machine, StackMachine) and type(machine.tracker) not in (Tracker, type(None)):
+        raise ExportError(
+            f"tracker {type(machine.tracker).__name__} is not exported, only {Tracker.__name__} is"
+        )
     if table_kind not in TABLE_KINDS[kind]:
         raise ExportError(
             f"an encoder of kind {kind!r} runs on {' or '.join(TABLE_KINDS[kind])}, not {table_kind!r}"
@@ -114,7 +118,13 @@ def of_arrays(
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence what torch and the exporters say of themselves and of each other."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root")]
+    names = (
+        "torch.onnx",
+        "torch.export",
+        "torch.fx.experimental.symbolic_shapes",
+        "torch._subclasses.fake_tensor",
+    )
+    loggers = [logging.getLogger(name) for name in (*names, "root")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "# The axis name: .* will not be used")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 DOMAIN = "spinn_export"
 NAME = "machine_loop"
+CELL = "cell"
 
 # Before the loop, once. {..} are numbers, or lines that depend on the graph; N is taken from T = 2N - 1.
 _START = """
@@ -48,6 +49,7 @@ _START = """
     sigmoid_split = Constant <value_ints = [{H}, {2H}, {H}]> ()
     both_h = Constant <value_ints = [0, {2H}]> ()
     both_f = Constant <value_ints = [0, 2, {H}]> ()
+    encoding = Constant <value_ints = [{H}]> ()
 
     lanes1 = Shape (lengths)
     lanes = Squeeze (lanes1, axis0)
@@ -68,7 +70,7 @@ _START = """
     fresh0 = Sub (minus_two, lane)
     n_entries = Mul (lanes1, width)
     entries0 = ConstantOfShape <value = int64[1] {{0}}> (n_entries)
-    states_shape = Constant <value_ints = [1, {2H}]> ()
+    states_shape = Constant <value_ints = [1, {S}]> ()
     states0 = ConstantOfShape <value = {real}[1] {{0}}> (states_shape)
     seconds_shape = Constant <value_ints = [1, {4K}]> ()
     seconds0 = ConstantOfShape <value = {real}[1] {{0}}> (seconds_shape)
@@ -170,9 +172,22 @@ _COMPOSE = """
     child_composed = Gather (states_in, child_row)
     child_leaf = Gather (word_states, child_word)
     child = Add (child_composed, child_leaf)
+    tracker_h = Gather (h_out, lane_index)
+    {made}
+    made_rows = Gather (row, lane_index)
+    made_index = Unsqueeze (made_rows, axis1)
+    states_out = ScatterND (states_deep, made_index, made)
+    {stack_reads}
+    made_second, made_top = Split <axis = 1, num_outputs = 2> (stack_reads)
+    seconds_out = ScatterND (seconds_deep, made_index, made_second)
+    word_tops = Gather (word_top, word)
+    lane_column = Unsqueeze (lane_index, axis1)
+    tops_out = ScatterND (word_tops, lane_column, made_top)
+"""
+
+_TREELSTM = """
     child_h, child_c = Split <axis = 2, num_outputs = 2> (child)
     children_h = Reshape (child_h, both_h)
-    tracker_h = Gather (h_out, lane_index)
     composed_from = Concat <axis = 1> (children_h, tracker_h)
     {compose_sums}
     gate_sums = Add (composed_sums, compose_bias)
@@ -188,15 +203,14 @@ _COMPOSE = """
     tanh_made = Tanh (made_c)
     made_h = Mul (gate_o, tanh_made)
     made = Concat <axis = 1> (made_h, made_c)
-    made_rows = Gather (row, lane_index)
-    made_index = Unsqueeze (made_rows, axis1)
-    states_out = ScatterND (states_deep, made_index, made)
-    {stack_reads}
-    made_second, made_top = Split <axis = 1, num_outputs = 2> (stack_reads)
-    seconds_out = ScatterND (seconds_deep, made_index, made_second)
-    word_tops = Gather (word_top, word)
-    lane_column = Unsqueeze (lane_index, axis1)
-    tops_out = ScatterND (word_tops, lane_column, made_top)
+"""
+
+# Any other cell: a call, in whose place `with_loop` puts its nodes.
+_CELL = """
+    child_left = Gather <axis = 1> (child, zero)
+    child_right = Gather <axis = 1> (child, one)
+    made = {domain}.{cell} (child_left, child_right, tracker_h)
+    made_h = Slice (made, axis0, encoding, axis1)
 """
 
 _ROOTS = """
@@ -207,7 +221,7 @@ _ROOTS = """
     root_composed = Gather (states, root_row)
     root_leaf = Gather (word_states, root_word)
     root_states = Add (root_composed, root_leaf)
-    encodings, root_c = Split <axis = 1, num_outputs = 2> (root_states)
+    encodings = Slice (root_states, axis0, encoding, axis1)
 """
 
 
@@ -219,9 +233,7 @@ def machine_loop(
     word_top: Tensor,
     before: Tensor,
     lengths: Tensor,
-    compose: Tensor,  # `StepWeights`
-    compose_bias: Tensor,
-    buffer: Tensor,
+    buffer: Tensor,  # `StepWeights`
     stack: Tensor,
     hidden: Tensor,
     tracker_bias: Tensor,
@@ -229,6 +241,8 @@ def machine_loop(
     score_limit: Tensor,
     numbers: Tensor,  # (T,) int64 0, 1, ...
     given: Tensor | None,  # (T, B) bool, True = REDUCE; None = the trackers choose
+    compose: Tensor | None,  # `TreeLSTMCell`; None = another cell
+    compose_bias: Tensor | None,
 ) -> tuple[
     Tensor, Tensor
 ]:  # (B, H) encodings, (T, B) scores of `export.step.decide`, of given transitions nothing
@@ -244,8 +258,6 @@ def _(
     word_top,
     before,
     lengths,
-    compose,
-    compose_bias,
     buffer,
     stack,
     hidden,
@@ -254,22 +266,26 @@ def _(
     score_limit,
     numbers,
     given,
+    compose,
+    compose_bias,
 ):
     n_lanes = lengths.shape[0]
-    encodings = word_states.new_empty(n_lanes, word_states.shape[1] // 2)
+    encodings = word_states.new_empty(n_lanes, buffer.shape[0])
     return encodings, word_states.new_empty(numbers.shape[0], n_lanes)
 
 
 _INPUTS = """
     word_states word_buffer word_second word_top before lengths
-    compose compose_bias buffer stack hidden tracker_bias score score_limit numbers
+    buffer stack hidden tracker_bias score score_limit numbers
 """
 
 
 def function_text(
     hidden_dim: int,  # H
     tracker_dim: int,  # K
+    state_dim: int,  # S
     *,
+    treelstm: bool,  # else the cell is a call of a function
     given: bool,
     half: bool,  # float16 products
     double: bool,  # float64 states, sums and products
@@ -282,14 +298,15 @@ def function_text(
         "stack_reads": _product("stack_reads", "made_h", "stack", half),
     }
     real = "double" if double else "float"
-    sizes = {"H": hidden_dim, "2H": 2 * hidden_dim, "4H": 4 * hidden_dim}
+    sizes = {"S": state_dim, "H": hidden_dim, "2H": 2 * hidden_dim, "4H": 4 * hidden_dim}
     sizes |= {"K": tracker_dim, "3K": 3 * tracker_dim, "4K": 4 * tracker_dim}
-    body = (_TRACK + (_GIVEN if given else _CHOOSE) + _MOVE + _COMPOSE).format(**products)
+    made = (_TREELSTM if treelstm else _CELL).format(**products, domain=DOMAIN, cell=CELL)
+    body = (_TRACK + (_GIVEN if given else _CHOOSE) + _MOVE + _COMPOSE).format(**products, made=made)
     told = "bool[] reduces" if given else f"{real}[] told"
     text = _START.format(real=real, **sizes) + _LOOP.format(body=body, real=real, told=told) + _ROOTS
-    inputs = [*_INPUTS.split(), *(["given"] if given else [])]
+    inputs = [*_INPUTS.split(), *given * ["given"], *treelstm * ["compose", "compose_bias"]]
     return (
-        f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>\n'
+        f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": 1]>\n'
         f"{NAME} ({', '.join(inputs)}) => (encodings, scores) {{{text}}}"
     )
 
@@ -320,14 +337,43 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-def with_loop(proto: ModelProto, *sizes: int, **options: Any) -> ModelProto:
-    """Return the model with the loop in the place of its call; arguments are those of `function_text`."""
+def with_loop(proto: ModelProto, cell: ModelProto | None, *sizes: int, **options: Any) -> ModelProto:
+    """Return the model with the loop in the place of its call, in it the cell where it is not the TreeLSTM.
+
+    What else it is given are the arguments of `function_text`.
+    """
     from onnx import inliner, parser
 
-    proto.functions.append(parser.parse_function(function_text(*sizes, **options)))
+    text = function_text(*sizes, treelstm=cell is None, **options)
+    proto.functions.append(parser.parse_function(text))
     if all(imported.domain != DOMAIN for imported in proto.opset_import):
         proto.opset_import.add(domain=DOMAIN, version=1)
     proto = inliner.inline_local_functions(proto)
+    if cell is not None:
+        _insert(proto, cell)
     for imported in [imported for imported in proto.opset_import if imported.domain == DOMAIN]:
         proto.opset_import.remove(imported)
     return proto
+
+
+def _insert(proto: ModelProto, cell: ModelProto) -> None:
+    """Put the cell's nodes in the place of its call in the loop's body, and its weights beside all others."""
+    from onnx import compose, helper
+
+    graph = compose.add_prefix(cell, f"{CELL}.").graph
+    proto.graph.initializer.extend(graph.initializer)
+    bodies = (
+        attribute.g for node in proto.graph.node for attribute in node.attribute if attribute.HasField("g")
+    )
+    body, place = next(
+        (body, place) for body in bodies for place, node in enumerate(body.node) if node.op_type == CELL
+    )
+    before, call, after = body.node[:place], body.node[place], body.node[place + 1 :]
+    read = [
+        helper.make_node("Identity", [of], [into.name])
+        for of, into in zip(call.input, graph.input, strict=True)
+    ]
+    made = helper.make_node("Identity", [graph.output[0].name], list(call.output))
+    nodes = [*before, *read, *graph.node, made, *after]
+    del body.node[:]
+    body.node.extend(nodes)

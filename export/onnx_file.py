@@ -19,7 +19,8 @@ import torch
 
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.artefact import Exported
-from spinn_tensor.export.graphs import Graph, LaneGraph, build_graph, traced
+from spinn_tensor.export.cells import TreeLSTMCell, traced_cell
+from spinn_tensor.export.graphs import LaneGraph, build_graph, traced
 from spinn_tensor.export.interface import ExportError, exporting, quiet
 from spinn_tensor.export.loop_onnx import TRANSLATIONS, with_loop
 from spinn_tensor.model.classifiers import Model
@@ -61,16 +62,18 @@ def onnx_model(model: Model, exported: Exported) -> ModelProto:
         dtype=torch.float16 if exported.precision == "float16" else None,
         onnx_loop=True,
     )
-    n_bytes = sum(tensor.nbytes for tensor in graph.buffers())
+    n_bytes = sum(tensor.nbytes for tensor in (*graph.buffers(), *graph.parameters()))
     if n_bytes > MOST_BYTES:
         raise ExportError(f"weights of {n_bytes / 1e9:.1f} GB: one ONNX file holds 2 GB at most")
-    proto = _exported(graph)
+    proto = _exported(traced(graph, graph), graph.outputs)
     if isinstance(graph, LaneGraph):
-        config = model.config.encoder
+        config, is_treelstm = model.config.encoder, isinstance(graph.cell, TreeLSTMCell)
         proto = with_loop(
             proto,
+            None if is_treelstm else _exported(traced_cell(graph.cell, model), ["state"]),
             config.hidden_dim,
             config.tracker_dim,
+            model.encoder.leaves.projection.out_features,
             given=graph.table_kind == "given",
             half=exported.precision == "float16",
             double=graph.leaves.sum_type == torch.float64,
@@ -88,13 +91,13 @@ def onnx_model(model: Model, exported: Exported) -> ModelProto:
     return proto
 
 
-def _exported(graph: Graph) -> ModelProto:
+def _exported(program: torch.export.ExportedProgram, outputs: list[str]) -> ModelProto:
     with quiet(), torch.no_grad():
         exported = torch.onnx.export(
-            traced(graph, graph),
+            program,
             dynamo=True,
             opset_version=OPSET,
-            output_names=graph.outputs,
+            output_names=outputs,
             custom_translation_table=TRANSLATIONS,
             verbose=False,
         )

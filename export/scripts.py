@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.export.artefact import EXPORT, Exported
+from spinn_tensor.export.cells import scripted_cell
 from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Lstm, SequenceGraph, build_graph
 from spinn_tensor.export.interface import (
     Candidate,
@@ -25,8 +26,7 @@ from spinn_tensor.export.interface import (
     reading,
     require_ours,
 )
-from spinn_tensor.export.script_loop import last_states, run_forest, run_lanes, run_ways
-from spinn_tensor.export.step import StepWeights
+from spinn_tensor.export.script_loop import ForestLoop, LaneLoop, last_states, run_ways
 from spinn_tensor.model.classifiers import Model
 
 LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order of the logits
@@ -115,20 +115,10 @@ class Script(nn.Module):
 class LaneScript(Script):
     """Run the machine with a tracker."""
 
-    compose: Tensor  # `StepWeights`
-    compose_bias: Tensor
-    buffer: Tensor
-    stack: Tensor
-    hidden: Tensor
-    tracker_bias: Tensor
-    score: Tensor
-    score_limit: Tensor
-
-    def __init__(self, graph: LaneGraph) -> None:
+    def __init__(self, graph: LaneGraph, cell: torch.jit.ScriptModule) -> None:
         super().__init__(graph)
         self.takes_transitions = graph.table_kind == "given"
-        for name, weight in graph.weights()._asdict().items():
-            self.register_buffer(name, weight)
+        self.loop = LaneLoop(graph.weights(), cell)
 
     def run(
         self,
@@ -139,17 +129,7 @@ class LaneScript(Script):
         if (given is not None) != self.takes_transitions:
             raise ValueError("transitions: expected those of all sentences, and none for a model that parses")
         words, _ = self.real_words(token_ids, lengths)
-        weights = StepWeights(
-            self.compose,
-            self.compose_bias,
-            self.buffer,
-            self.stack,
-            self.hidden,
-            self.tracker_bias,
-            self.score,
-            self.score_limit,
-        )
-        encodings, made, log_probabilities = run_lanes(words, lengths, token_ids.shape[1], given, weights)
+        encodings, made, log_probabilities = self.loop(words, lengths, token_ids.shape[1], given)
         chosen: dict[str, Tensor] = {}
         if given is None:
             chosen["transitions"], chosen["log_probabilities"] = made, log_probabilities
@@ -234,15 +214,14 @@ class PairSequenceScript(SequenceScript):
 class ForestScript(Script):
     """Run the machine without a tracker, its schedule given."""
 
-    def __init__(self, graph: ForestGraph) -> None:
+    def __init__(self, graph: ForestGraph, cell: torch.jit.ScriptModule) -> None:
         super().__init__(graph)
-        self.compose = graph.compose
+        self.loop = ForestLoop(graph.hidden_dim, cell)
 
     def forward(
         self, token_ids: Tensor, left_index: Tensor, right_index: Tensor, root_index: Tensor
     ) -> dict[str, Tensor]:
-        leaves, compose = self.words(token_ids), self.compose
-        encodings = run_forest(leaves, left_index, right_index, root_index, compose.weight, compose.bias)
+        encodings = self.loop(self.words(token_ids), left_index, right_index, root_index)
         return self.outcome(encodings, {})
 
 
@@ -253,14 +232,15 @@ def script(model: Model, exported: Exported) -> torch.jit.ScriptModule:
     """
     graph = build_graph(model, exported.tables, fold_leaves=exported.folded)
     module: Script
-    if isinstance(graph, ForestGraph):
-        module = ForestScript(graph)
-    elif isinstance(graph, SequenceGraph):
-        module = (PairSequenceScript if graph.task == "pair" else SentenceSequenceScript)(graph)
-    else:
-        assert isinstance(graph, LaneGraph)
-        module = (PairScript if graph.task == "pair" else SentenceScript)(graph)
     with exporting(model, "TorchScript file"):
+        if isinstance(graph, ForestGraph):
+            module = ForestScript(graph, scripted_cell(graph.cell, model))
+        elif isinstance(graph, SequenceGraph):
+            module = (PairSequenceScript if graph.task == "pair" else SentenceSequenceScript)(graph)
+        else:
+            assert isinstance(graph, LaneGraph)
+            cell = scripted_cell(graph.cell, model)
+            module = (PairScript if graph.task == "pair" else SentenceScript)(graph, cell)
         return torch.jit.script(module.eval())
 
 

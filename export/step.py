@@ -3,8 +3,8 @@
 The equations are those of `spinn_tensor.machine.cell`; what differs is the memory. A runtime that runs a loop copies
 whatever the loop carries at every step, so the carry is kept small:
 
-    words      read only. Row 0 is the null word, row 1 + b N + n the n-th word of lane b: its state [h; c], and what
-               the tracker reads of it as buffer top, stack top and second stack entry
+    words      read only. Row 0 is the null word, row 1 + b N + n the n-th word of lane b: its state, S wide, of which
+               the first H are the encoding, and what the tracker reads of it as buffer top, stack top and second entry
     composed   slots of composed states, D = N // 2 + 1 a lane: a live composed state covers at least two words, and
                one slot is always free. Slot d of lane b is row d B + b
     entries    the stack itself, as integers: r > 0 the word in row r, 0 no entry, -1 - d the composed state in slot d
@@ -12,8 +12,8 @@ whatever the loop carries at every step, so the carry is kept small:
 A lane that has made s SHIFTs by step t is 2s - t entries deep. A lane that has ended finds its buffer empty and no
 second entry, so that it neither shifts nor reduces; its root stays in slot 0.
 
-Every function passes `torch.jit.script`, `torch.export` and the ONNX exporter. (Hence no `from __future__ import
-annotations`: TorchScript reads the fields of a NamedTuple as they are.)
+Every function passes `torch.export`, and those that `export.script_loop` imports `torch.jit.script`. (Hence no `from
+__future__ import annotations`: TorchScript reads the fields of a NamedTuple as they are.)
 """
 
 from typing import NamedTuple
@@ -23,10 +23,8 @@ from torch import Tensor, nn
 
 
 class StepWeights(NamedTuple):
-    """Hold the weights as [inputs, outputs]; in half precision, if they are, products are taken in it."""
+    """Hold the tracker's weights as [inputs, outputs]; in half precision, if they are, products are taken in it."""
 
-    compose: Tensor  # (2H + K, 5H) rows [h_left; h_right; h_tracker], gates a, i, f_left, f_right, o
-    compose_bias: Tensor  # (5H,)
     buffer: Tensor  # (H, 4K) the tracker's of the word on the buffer; gates i, f, o, g
     stack: Tensor  # (H, 8K) of the second stack entry, then of the top
     hidden: Tensor  # (K, 4K)
@@ -38,7 +36,7 @@ class StepWeights(NamedTuple):
 class Words(NamedTuple):
     """Hold what is known of the words before the loop; L = B N."""
 
-    states: Tensor  # (1 + L, 2H) [h; c]
+    states: Tensor  # (1 + L, S)
     buffer: Tensor  # (1 + L, 4K) with the tracker's bias
     second: Tensor  # (1 + L, 4K)
     top: Tensor  # (1 + L, 4K)
@@ -49,7 +47,7 @@ class Words(NamedTuple):
 class Machine(NamedTuple):
     """Hold what goes from step to step."""
 
-    states: Tensor  # (D B, 2H) [h; c] of the composed
+    states: Tensor  # (D B, S) of the composed
     seconds: Tensor  # (D B, 4K) what the tracker reads of them as second entry
     tops: Tensor  # (B, 4K) what it reads of the stack's top
     tracker_h: Tensor  # (B, K)
@@ -94,14 +92,14 @@ def product(
 
 
 def prepare(
-    leaves: Tensor,  # (B, N, 2H) [h; c]; what lies beyond a sentence's length is not read
+    leaves: Tensor,  # (B, N, S); what lies beyond a sentence's length is not read
     lengths: Tensor,  # (B,) int64
     weights: StepWeights,
 ) -> Words:
     """Make all that the loop reads of the words, in one product each."""
     n_lanes, n_words, state_dim = leaves.shape[0], leaves.shape[1], leaves.shape[2]
     states = torch.cat((leaves.new_zeros(1, state_dim), leaves.reshape(n_lanes * n_words, state_dim)))
-    h = states[:, : state_dim // 2]
+    h = states[:, : weights.stack.shape[0]]
     second, top = torch.chunk(product(h, weights.stack), 2, 1)
     return Words(
         states,
@@ -208,39 +206,28 @@ def slot_of(machine: Machine, reads: Reads) -> Tensor:  # (B,) int64
     return machine.n_composed - taken
 
 
-def cell(
-    sums: Tensor,  # (n, 5H) before activation
-    c_left: Tensor,  # (n, H)
-    c_right: Tensor,  # (n, H)
-) -> Tensor:  # (n, 2H) [h; c]
-    a, i, f_left, f_right, o = torch.chunk(sums, 5, 1)
-    c = torch.tanh(a) * torch.sigmoid(i) + torch.sigmoid(f_left) * c_left + torch.sigmoid(f_right) * c_right
-    return torch.cat((torch.sigmoid(o) * torch.tanh(c), c), 1)
-
-
 def compose(
     machine: Machine,
     words: Words,
     weights: StepWeights,
+    cell: nn.Module,  # (left, right, tracker) to states
     reads: Reads,
     reduces: Tensor,  # (B,) bool
     slot: Tensor,  # (B,) int64, `slot_of`
     tracker_h: Tensor,  # (B, K)
 ) -> tuple[Tensor, Tensor, Tensor]:  # new states, seconds, tops
     """Compose in every lane, and keep the results of those that reduce; the others write to a slot that is free."""
-    n_lanes, hidden_dim = slot.shape[0], words.states.shape[1] // 2
+    n_lanes, state_dim = slot.shape[0], words.states.shape[1]
     lane = torch.arange(n_lanes, device=slot.device)
     entries = torch.stack((reads.left, reads.right))
     rows = (-1 - entries).clamp(min=0) * n_lanes + lane
     found = torch.where(
         (entries < 0).unsqueeze(2),
-        torch.index_select(machine.states, 0, rows.view(-1)).view(2, n_lanes, 2 * hidden_dim),
-        torch.index_select(words.states, 0, entries.clamp(min=0).view(-1)).view(2, n_lanes, 2 * hidden_dim),
+        torch.index_select(machine.states, 0, rows.view(-1)).view(2, n_lanes, state_dim),
+        torch.index_select(words.states, 0, entries.clamp(min=0).view(-1)).view(2, n_lanes, state_dim),
     )
-    h, c = found[:, :, :hidden_dim], found[:, :, hidden_dim:]
-    sums = product(torch.cat((h[0], h[1], tracker_h), 1), weights.compose) + weights.compose_bias
-    made = cell(sums, c[0], c[1])
-    second, top = torch.chunk(product(made[:, :hidden_dim], weights.stack), 2, 1)
+    made = cell(found[0], found[1], tracker_h)
+    second, top = torch.chunk(product(made[:, : weights.stack.shape[0]], weights.stack), 2, 1)
     row = torch.where(reduces, slot, machine.n_composed) * n_lanes + lane
     word_top = torch.index_select(words.top, 0, reads.word)
     return (
@@ -278,6 +265,7 @@ def step(
     machine: Machine,
     words: Words,
     weights: StepWeights,
+    cell: nn.Module,
     number: Tensor,  # () int64, t
     given: Tensor | None,  # (B,) int64 SHIFT, REDUCE or padding; None = the trackers choose
 ) -> tuple[Machine, Tensor]:  # and (B,) the scores of `decide`
@@ -286,7 +274,7 @@ def step(
     tracker = track(machine, words, reads, weights)
     reduces, shifts, scores = decide(tracker[0], reads, given, weights)
     slot = slot_of(machine, reads)
-    composed = compose(machine, words, weights, reads, reduces, slot, tracker[0])
+    composed = compose(machine, words, weights, cell, reads, reduces, slot, tracker[0])
     return move(machine, reads, reduces, shifts, slot, tracker, composed), scores
 
 
@@ -305,10 +293,11 @@ def choices_of(
 
 def roots(
     words: Words,
-    states: Tensor,  # (D B, 2H) after the last step
+    states: Tensor,  # (D B, S) after the last step
+    hidden_dim: int,  # H
 ) -> Tensor:  # (B, H)
-    """Return h of each lane's last entry: what is in slot 0, or the word itself."""
-    n_lanes, hidden_dim = words.before.shape[0], states.shape[1] // 2
+    """Return the encoding of each lane's last entry: what is in slot 0, or the word itself."""
+    n_lanes = words.before.shape[0]
     word = torch.index_select(words.states, 0, words.before + 1)
     return torch.where((words.lengths == 1).unsqueeze(1), word, states[:n_lanes])[:, :hidden_dim]
 

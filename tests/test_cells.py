@@ -37,6 +37,7 @@ from spinn_tensor.data_prep import Vocabulary
 from spinn_tensor.data_prep.columns import lengths
 from spinn_tensor.training.resume import read_training_state
 from tests.any_cells import OddCell, RunningMean, recursion
+from tests.closeness import assert_close
 from tests.command_line import assert_fails_cleanly
 from tests.machines import TABLES, flatten, random_transitions, relative_error
 from tests.strategies import columns_of
@@ -209,9 +210,7 @@ def test_no_code_is_run_from_the_bundle(
     assert module not in sys.modules
 
 
-def test_training_with_another_cell_resuming_and_what_exports_say(
-    tmp_path: Path, module: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_with_another_cell_resuming_and_exporting(tmp_path: Path, module: str) -> None:
     for name, cell in (("grc", "grc"), ("mine", f"{module}:Cell")):
         run = tmp_path / name
         tmp_path.joinpath("data").mkdir(exist_ok=True)
@@ -227,8 +226,18 @@ def test_training_with_another_cell_resuming_and_what_exports_say(
         assert main([*arguments, "--epochs", "2", "--resume"]) == 0
         assert read_training_state(run / "last").progress.epoch == 2
         assert main(["evaluate", str(run)]) == 0
-        command = ["export", str(run), "--output", str(tmp_path / "export"), "--format", "torchscript"]
-        assert_fails_cleanly(command, f"cell '{cell}' is not exported, only 'treelstm' is", tmp_path, capsys)
+        exported = tmp_path / f"exported_{name}"
+        assert main(["export", str(run), "--output", str(exported), "--format", "torchscript"]) == 0
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from spinn_tensor.export.predictor import OnnxPredictor
+
+    run, exported = tmp_path / "grc", tmp_path / "exported_onnx"
+    assert main(["export", str(run), "--output", str(exported), "--format", "onnx"]) == 0
+    sides = ["( A dog )", "barks"], ["( ( A dog ) barks )", "( barks dog )"]
+    expected = Pipeline.from_pretrained(run).classify(*sides)
+    for got, theirs in zip(OnnxPredictor(exported, "cpu").classify(*sides), expected, strict=True):
+        assert_close(list(got.probabilities.values()), list(theirs.probabilities.values()))
 
 
 def test_training_with_a_cell_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

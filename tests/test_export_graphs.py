@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
-from spinn_tensor.export.fold import step_weights
 from spinn_tensor.export.graphs import build_graph
 from spinn_tensor.export.interface import ExportError
 from spinn_tensor.export.parity import compare, make_case, random_cases, require
-from spinn_tensor.export.step import choices_of, prepare, roots, start, step
-from tests.closeness import EXACT, FLOAT64, assert_close
+from tests.closeness import EXACT
 from tests.contract import Artefact, ArtefactContract
 from tests.tiny_models import tiny_model
 
@@ -70,25 +67,6 @@ def test_the_parser_of_the_tests_makes_all_kinds_of_choices() -> None:
     assert set(longest) == {0, 1}
     right, left = [0] * 82 + [1] * 81, [0, *[0, 1] * 81]
     assert list(longest) not in (right, left)
-
-
-def test_the_step_is_scriptable() -> None:
-    model = tiny_model("parse", "spinn").double().eval()
-    graph, case = build_graph(model, "own"), random_case(model, "own")
-    expected = as_candidate(graph)(case.inputs)
-    ids, n_tokens = (torch.from_numpy(case.inputs[name]) for name in ("token_ids", "lengths"))
-    weights, n_words = step_weights(model.encoder.composer), ids.shape[1]
-    words = torch.jit.script(prepare)(graph.leaves.of_lanes(ids, n_tokens), n_tokens, weights)
-    machine, scores = torch.jit.script(start)(words, n_words, weights.hidden.shape[0]), []
-    scripted = torch.jit.script(step)
-    for number in range(2 * n_words - 1):
-        machine, of_step = scripted(machine, words, weights, torch.tensor(number), None)
-        scores.append(of_step)
-    made, log_probabilities = torch.jit.script(choices_of)(torch.stack(scores), weights.score_limit, n_tokens)
-    np.testing.assert_array_equal(made, expected["transitions"])
-    assert_close(log_probabilities, expected["log_probabilities"], FLOAT64)
-    encodings = torch.jit.script(roots)(words, machine.states)
-    assert_close(encodings, expected["encodings"], FLOAT64)
 
 
 def test_building_leaves_the_model_alone() -> None:

@@ -12,11 +12,13 @@ import torch
 from spinn_tensor import run_own, to_torch
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables import own_tables
+from spinn_tensor.export.cells import TreeLSTMCell, exported_cell, scripted_cell
 from spinn_tensor.export.fold import step_weights
 from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, reference, require
-from spinn_tensor.export.script_loop import run_lanes
+from spinn_tensor.export.script_loop import LaneLoop
 from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
+from spinn_tensor.export.step import Product
 from tests.artefacts import SAID, assert_equal, run_alone
 from tests.contract import Artefact, ArtefactContract, Executor, ExecutorContract
 from tests.machines import flatten
@@ -83,20 +85,17 @@ def padded_rows(values: np.ndarray, lengths: np.ndarray, padding: float = -1) ->
 @pytest.fixture(scope="module")
 def executor() -> Executor:
     """Give the loop over given transitions, scripted."""
-    scripted = torch.jit.script(run_lanes)
 
     def run(leaves, compose, tracker, batch, every_node) -> torch.Tensor:
         transitions, lengths = flatten(batch)
-        machine = SimpleNamespace(
-            compose=SimpleNamespace(weights=lambda: compose),
-            tracker=SimpleNamespace(weights=lambda: tracker),
-            transition=None,
-        )
+        machine = SimpleNamespace(tracker=SimpleNamespace(weights=lambda: tracker), transition=None)
+        weight = torch.cat((compose.weight, compose.tracker_weight), 1).detach().t()
+        cell = TreeLSTMCell(Product(weight, compose.bias.detach()))
+        inputs = leaves[:1], leaves[:1], leaves.new_zeros(1, compose.tracker_weight.shape[1])
+        loop = LaneLoop(step_weights(machine), torch.jit.trace(cell, inputs))
         rows = torch.from_numpy(padded_rows(transitions.astype(np.int64), lengths))
         with torch.no_grad():
-            return scripted(
-                leaves, torch.from_numpy(lengths), int(lengths.max()), rows, step_weights(machine)
-            )[0]
+            return torch.jit.script(loop)(leaves, torch.from_numpy(lengths), int(lengths.max()), rows)[0]
 
     return Executor(True, run, is_differentiable=False, has_nodes=False)
 
@@ -113,8 +112,9 @@ def test_the_loop_chooses_as_the_machine_does() -> None:
     weights = machine.compose.weights(), machine.tracker.weights(), machine.transition.weights()
     with torch.no_grad():
         parse = run_own(leaves, *weights, to_torch(own_tables(lengths)))
-        got, made, log_probabilities = torch.jit.script(run_lanes)(
-            leaves, torch.from_numpy(lengths), int(lengths.max()), None, step_weights(machine)
+        loop = LaneLoop(step_weights(machine), scripted_cell(exported_cell(model, leaves.dtype), model))
+        got, made, log_probabilities = torch.jit.script(loop)(
+            leaves, torch.from_numpy(lengths), int(lengths.max()), None
         )
     torch.testing.assert_close(got, parse.encodings, rtol=0, atol=1e-10)
     assert made.tolist() == padded_rows(parse.transitions.numpy(), lengths).tolist()

@@ -30,6 +30,7 @@ def tiny_model(
     kind: str,
     *,
     leaf_encoder: str = "projection",
+    cell: str = "treelstm",
     seed: int = 0,
     hidden_dim: int = 8,
     tracker_dim: int = 5,
@@ -43,6 +44,7 @@ def tiny_model(
         hidden_dim=hidden_dim,
         tracker_dim=tracker_dim,
         leaf_encoder=leaf_encoder,
+        cell=cell,
     )
     labels = () if task == "parse" else ("entailment", "neutral", "contradiction")
     classifier = ClassifierConfig(len(labels), mlp_dim=12) if labels else None
