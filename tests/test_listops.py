@@ -265,7 +265,14 @@ def test_another_corpus_is_not_replaced(tmp_path: Path, capsys: Capture) -> None
 
 @pytest.mark.parametrize(
     "preset",
-    ["listops-spinn-pi-nt", "listops-spinn-pi", "listops-spinn", "listops-rl-spinn", "listops-lstm"],
+    [
+        "listops-spinn-pi-nt",
+        "listops-grc",
+        "listops-spinn-pi",
+        "listops-spinn",
+        "listops-rl-spinn",
+        "listops-lstm",
+    ],
 )
 def test_train_generates_evaluates_and_predicts(
     preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

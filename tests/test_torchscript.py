@@ -91,7 +91,8 @@ def executor() -> Executor:
         machine = SimpleNamespace(tracker=SimpleNamespace(weights=lambda: tracker), transition=None)
         weight = torch.cat((compose.weight, compose.tracker_weight), 1).detach().t()
         cell = TreeLSTMCell(Product(weight, compose.bias.detach()))
-        inputs = leaves[:1], leaves[:1], leaves.new_zeros(1, compose.tracker_weight.shape[1])
+        widths = leaves.shape[1], leaves.shape[1], compose.tracker_weight.shape[1]
+        inputs = tuple(leaves.new_zeros(1, width).detach() for width in widths)
         loop = LaneLoop(step_weights(machine), torch.jit.trace(cell, inputs))
         rows = torch.from_numpy(padded_rows(transitions.astype(np.int64), lengths))
         with torch.no_grad():
