@@ -32,7 +32,13 @@ from torch.nn import functional as F
 from spinn_tensor.batch import Batch, SentenceBatch
 from spinn_tensor.bundles import SequenceTables, bundle_of, to_torch
 from spinn_tensor.data_prep.batching import epoch_batches
-from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, SentenceColumns, lengths, select
+from spinn_tensor.data_prep.columns import (
+    NO_LABEL,
+    Corpus,
+    SentenceColumns,
+    lengths,
+    select,
+)
 from spinn_tensor.data_prep.segments import places
 from spinn_tensor.data_prep.tables import (
     NULL_ROW,

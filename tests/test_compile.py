@@ -189,7 +189,7 @@ def test_compiled_training_is_eager_training_with_generated_code(kind: str) -> N
 def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     """All of capturing but the graph, which takes a GPU."""
     step = check_compiled_run(kind, corpora(), captures=True)
-    assert 1 <= step.captured.n_recordings <= MOST_SHAPES
+    assert 1 <= step.n_captured <= MOST_SHAPES
 
 
 @pytest.mark.usefixtures("quick_compiler")

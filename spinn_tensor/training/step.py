@@ -71,6 +71,11 @@ class TrainStep:
         self._may_capture = alone and (self.device.type == "cuda" if captures is None else captures)
         self.captured: CapturedSteps | None = None
 
+    @property
+    def n_captured(self) -> int:
+        """Count how many shapes there are whose steps are captured."""
+        return 0 if self.captured is None else self.captured.n_recordings
+
     def warm_up(
         self,
         corpus: Corpus,
