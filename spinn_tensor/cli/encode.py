@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from spinn_tensor.cli.arguments import (
     source_file,
 )
 from spinn_tensor.cli.progress import counters
-from spinn_tensor.cli.report import UnknownWords, print_skipped
+from spinn_tensor.cli.report import UnknownWords, print_skipped, tell
 from spinn_tensor.cli.sentences import sentence_field, sentence_reader_for, source_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.archives import COMPRESSED
@@ -154,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     encode(args, job, options, reading)
     if trees is not None and trees.note is not None and made.parser is not None:
-        _note(trees.note)
+        tell(trees.note)
     return 0
 
 
@@ -185,7 +184,7 @@ def _to_shards(
             batch_tokens=args.batch_tokens,
             overwrite=bool(args.overwrite),
             advance=advance,
-            note=_note if is_first else unsaid.append,
+            note=tell if is_first else unsaid.append,
         )
     if manifest is not None and not unsaid:
         n_shards = len(manifest["shards"])
@@ -237,10 +236,6 @@ def _device_of(device: str, part: Part) -> str:
     if device != "cuda" or part.n_parts == 1:
         return device
     return f"cuda:{int(os.environ.get('LOCAL_RANK', part.number - 1)) % torch.cuda.device_count()}"
-
-
-def _note(text: str) -> None:
-    print(f"spinn: {text}", file=sys.stderr)
 
 
 def _report(skipped: Skipped, on_error: str, count: int, width: int, where: str) -> None:

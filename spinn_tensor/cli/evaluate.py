@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,7 +18,7 @@ from spinn_tensor.cli.arguments import (
     given_limits,
 )
 from spinn_tensor.cli.predictions import ReadSplit, predictions, records_file
-from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
+from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped, tell
 from spinn_tensor.cli.sentences import source_for
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
@@ -108,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             evaluation = evaluate(checkpoint.model, corpus)
             if read.n_without_trees and evaluation.parse_scores is not None:
                 n = f"{read.n_without_trees:,} sentences have none"
-                print(f"spinn: {read.name}: trees are not scored: {n}", file=sys.stderr)
+                tell(f"{read.name}: trees are not scored: {n}")
                 evaluation = evaluation._replace(parse_scores=None)
             evaluations[read.name] = evaluation
             if write is not None:
@@ -144,7 +143,7 @@ def _splits(
         rules = checkpoint.tokenizer.rules
         split, words = read_source(source, data, model.labels, skipped, trees, rules)
         if trees is not None and trees.note is not None and made.parser is not None:
-            print(f"spinn: {name}: {trees.note}", file=sys.stderr)
+            tell(f"{name}: {trees.note}")
         # trees are scored only where all sentences come with trees to compare with, or all are made
         n_texts = 0 if trees is None or made.replaces else trees.n_sentences
         yield ReadSplit(name, split, words, source.paths, n_texts)

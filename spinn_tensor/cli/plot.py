@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinn_tensor.cli.arguments import add_command
 from spinn_tensor.cli.inspect_page import check_installed, picture, style
+from spinn_tensor.cli.report import tell
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--output {args.output}: expected a file that ends in {', '.join(FORMS)}")
     logs = {str(folder): read_metrics(folder) for named in args.runs for folder in find_runs(named)}
     for name in [name for name, lines in logs.items() if not any(points(lines, *part)[0] for part in PARTS)]:
-        print(f"spinn: {name}: nothing was logged yet", file=sys.stderr)
+        tell(f"{name}: nothing was logged yet")
         del logs[name]
     if not logs:
         raise DataError("there is nothing to draw")

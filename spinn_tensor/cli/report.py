@@ -25,6 +25,11 @@ BRACKET_FIGURES = (  # two lines of about the width of the narrower table
 )
 
 
+def tell(text: str) -> None:
+    """Say something on stderr, beside what a command prints."""
+    print(f"spinn: {text}", file=sys.stderr)
+
+
 def plain_table(*columns: str, text_columns: Collection[int] = (0,), **options: Any) -> Table:
     """Make a table with a line below its head; the columns that are not of text have numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, **options)
@@ -166,13 +171,13 @@ class UnknownWords:
         if self.n_unknown:
             share = f"{self.n_unknown / self.n_words:.1%}"
             text = f"{self.n_unknown:,} of {self.n_words:,} words ({share}) are unknown to the model's vocabulary"
-            print(f"spinn: {text}", file=sys.stderr)
+            tell(text)
 
 
 def print_skipped(skipped: Skipped, what: str = "lines skipped") -> None:
     """Say on stderr how many lines were left out, or became what else, if any were."""
     if skipped:
-        print(f"spinn: {skipped.told(what)}", file=sys.stderr)
+        tell(skipped.told(what))
 
 
 def json_line(record: Any) -> str:
