@@ -20,11 +20,20 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = "\n\n".join(path.read_text("utf-8") for path in PAGES)
 
 
+PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if ">>>" not in block]
+RUN = ["Pipeline.from_pretrained", "OnnxPredictor", "load_checkpoint", "torch.jit.load"]  # each a test below
+
+
 def example_with(text: str) -> str:
-    """The only block of the documents in which the text stands."""
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    (example,) = [block for block in blocks if text in block]
+    """The only program of the documents in which the text stands."""
+    (example,) = [block for block in PROGRAMS if text in block]
     return example
+
+
+def test_every_block_of_python_is_run() -> None:
+    """Those with prompts by test_readme.py, programs here; and none is hidden among the commands."""
+    assert sorted(map(example_with, RUN)) == sorted(PROGRAMS)
+    assert not re.findall(r"^    (?:import|from) .*", TEXT, re.MULTILINE)
 
 
 def test_the_downstream_example_runs(tmp_path: Path) -> None:
@@ -56,6 +65,19 @@ def test_the_lines_for_the_server_are_answered(tmp_path: Path) -> None:
             command = shlex.split(line.replace("127.0.0.1:3000", server.url))
             done = subprocess.run([*command, "--silent", "--fail"], capture_output=True, check=True)
             assert json.loads(done.stdout)
+
+
+def test_the_example_of_a_checkpoint_runs(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path / "runs" / "demo" / "spinn-pi", "spinn-pi")
+    program = example_with("load_checkpoint") + "print(tuple(encodings.shape))"
+    assert run_program(program, folder=tmp_path) == "(1, 8)\n"
+
+
+def test_the_torchscript_example_runs(tmp_path: Path) -> None:
+    bundle, exported = tiny_bundle(tmp_path / "bundle", "spinn"), tmp_path / "exported" / "spinn-ts"
+    assert main(["export", str(bundle), "--format", "torchscript", "--output", str(exported)]) == 0
+    program = example_with("torch.jit.load") + "print(tuple(model(**sides)['logits'].shape))"
+    assert run_program(program, folder=tmp_path) == "(2, 3)\n"
 
 
 def test_the_onnxruntime_example_runs_without_torch(tmp_path: Path) -> None:
