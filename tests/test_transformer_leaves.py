@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from spinn_tensor import EncoderConfig, Pipeline, SentenceEncoder, make_sentence_batch
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep import Vocabulary, lengths, parse_binary, sentence_columns
+from tests.processes import run_program
 from tests.tiny_bundles import PARSES, WORDS
 from tests.tiny_runs import PRESET, pair_arguments
 
@@ -115,11 +114,5 @@ def test_it_is_trained_saved_and_read(fixed: bool, tiny: str, tmp_path: Path) ->
 from spinn_tensor import Pipeline
 print(Pipeline.from_pretrained({str(tmp_path / "run")!r}).classify(["dogs bark"], ["dogs sing"])[0].label)
 """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (EXAMPLES.parent, EXAMPLES, tmp_path / "site"))),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == pipeline.classify(["dogs bark"], ["dogs sing"])[0].label
+    printed = run_program(program, paths=(EXAMPLES.parent, EXAMPLES, tmp_path / "site"))
+    assert printed.strip() == pipeline.classify(["dogs bark"], ["dogs sing"])[0].label
