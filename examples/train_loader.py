@@ -1,6 +1,6 @@
 """The same with a DataLoader, whose workers make the batches: python examples/train_loader.py [--accelerate]
 
-With --accelerate the loop is Hugging Face Accelerate's: `accelerate launch examples/train_loader.py --accelerate`.
+With --accelerate the loop is Hugging Face Accelerate's, in as many processes as `accelerate launch` or torchrun starts.
 """
 
 from __future__ import annotations

@@ -44,14 +44,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run_it
 
 
-def run_as_program(name: str, folder: Path, *arguments: str) -> str:
+def run_as_program(name: str, folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> str:
     environment = {
         **os.environ,
         "PYTHONPATH": str(EXAMPLES.parent),
         "OMP_NUM_THREADS": "1",
         "RAY_ADDRESS": "local",
+        "ACCELERATE_USE_CPU": "1",
     }
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    command = [sys.executable, *launcher, str(EXAMPLES / name), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -103,6 +104,8 @@ def test_train_loader(tmp_path: Path) -> None:
 def test_train_loader_with_accelerate(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     assert loss_in(run_as_program("train_loader.py", tmp_path, "--accelerate")) < 0.2
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert loss_in(run_as_program("train_loader.py", tmp_path, "--accelerate", launcher=two)) < 0.3
 
 
 def test_custom_cell(run: Any) -> None:
