@@ -3,13 +3,17 @@
     python -m benchmarks.parsing                    three seeds, some minutes each on one core
     python -m benchmarks.parsing --seeds 1          one
     python -m benchmarks.parsing --seeds 1 --ship spinn_tensor/pretrained/parser
-                                                    makes the parser that comes with the package: the one of the first
-                                                    seed that learnt from both, the paths of its files shortened
+                                                    makes the parser that comes with the package: the last one of the
+                                                    first seed, the paths of its files shortened, vectors as float16
 
 The slice is split by premise: a quarter of the premises with all their hypotheses is held back, an eighth chooses the
 epoch; each distinct tree counts once, and whatever sentence is held back anywhere is in no other part. The files of
 the split stay in --output, so that `spinn parse --gold` can score anything else on them. Scores are mean unlabelled F1
-over the sentences, whole sentences included and not (see `spinn_tensor.data_prep.brackets`).
+over the sentences, whole sentences included and not (see `spinn_tensor.data_prep.brackets`); the best of 5 is that of
+the five trees of a beam that is nearest to the gold one. Sentences a second are of processor time, on one thread.
+
+Self-training goes in rounds: the parsers of the first seed that there are parse raw captions together
+(`benchmarks.captions`), and one more learns from these, too. No sentence of test or dev is among them.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import statistics
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +31,42 @@ import numpy as np
 import torch
 
 from benchmarks import harness
+from benchmarks.captions import read_captions, write_parses
 from benchmarks.data import SNLI_SLICE, snli_pairs
 from benchmarks.harness import Option
-from spinn_tensor.data_prep.brackets import score_parses, self_f1
+from spinn_tensor.bundle import write_bundle
+from spinn_tensor.data_prep.brackets import bracket_scores, score_parses, self_f1
 from spinn_tensor.data_prep.branching import baseline_transitions
-from spinn_tensor.data_prep.columns import sentence_columns
+from spinn_tensor.data_prep.columns import SentenceColumns, lengths, node_offsets, sentence_columns
 from spinn_tensor.data_prep.corpora import Example, PairFormat, TreebankFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import atomic_write
+from spinn_tensor.data_prep.files import atomic_write, open_text
 from spinn_tensor.data_prep.trees import Tree, format_binary
-from spinn_tensor.inference import predict_transitions
+from spinn_tensor.hub import WEIGHTS
+from spinn_tensor.inference import OwnBeams, predict_beams, predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
-from spinn_tensor.training.checkpoint import save_checkpoint
-from spinn_tensor.training.config import DataConfig, RunConfig
+from spinn_tensor.tensor_files import read_tensors, write_tensors
+from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 
-SST_TRAIN = SNLI_SLICE.parents[1] / "sst" / "train.txt.gz"
+SHARED = SNLI_SLICE.parents[1]
+SST_TRAIN = SHARED / "sst" / "train.txt.gz"
+VECTORS = SHARED / "vectors" / "wordllama_256.txt.gz"
+WIDTH = 128  # columns of the vectors that are used: WordLlama's first ones are vectors themselves
+CAPTIONS = [SHARED / "snli" / f"pairs_train_{name}.jsonl.gz" for name in ("18k", "extra_2k")]
+ROUNDS = (8_000, 10_000)  # captions of each
+K = 5  # trees of a beam
+# of runs that learn from captions, too: fewer and larger steps
+SHORT = {
+    "epochs": 3,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "learning_rate": 3e-3,
+    "lr_schedule": "linear",
+    "lr_warmup": 0.05,
+}
 N_PARTS = 8  # of the premises; the first two are held back, the third chooses the epoch
 PART_OF = {0: "test", 1: "test", 2: "dev"}
 OPTIONS = {
@@ -50,6 +74,10 @@ OPTIONS = {
     "sst": Option(
         None, None, "SST's train.txt, plain or .gz (default: that at hand, else nothing is learnt from SST)"
     ),
+    "vectors": Option(
+        None, None, f"word vectors of at least {WIDTH} columns, GloVe text (default: those at hand)"
+    ),
+    "captions": Option(None, None, "raw pairs to teach oneself by, jsonl (default: those at hand)"),
     "output": Option(Path("runs/parsing"), Path("runs/parsing"), "folder of the split and of the runs"),
     "ship": Option(None, None, "write the parser of the first seed into this folder"),
 }
@@ -57,9 +85,12 @@ COLUMNS = {
     "trees": "{trees}",
     "F1": "{f1:.1%}",
     "F1 without whole sentences": "{inner_f1:.1%}",
+    "best of 5": "{best:.1%}",
     "transitions right": "{right:.1%}",
     "average depth": "{depth:.2f}",
     "self F1": "{self_f1:.1%}",
+    "sentences/s": "{per_second:,.0f}",
+    "5 trees each/s": "{beams_per_second:,.0f}",
 }
 
 
@@ -71,24 +102,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = write_split(options.output / "data", options.snli)
     trees = {part: read_trees(path) for part, path in files.items()}
     gold = trees["test"]
-    lengths = np.array([tree.n_tokens for tree in gold])
+    n_tokens = np.array([tree.n_tokens for tree in gold])
     transitions = np.concatenate([tree.transitions for tree in gold])
     rows: dict[str, dict[str, Any]] = {}
     for name, parse in baseline_transitions(gold).items():
-        rows[name] = score_parses(parse, transitions, lengths).to_dict()
-    learns_from = {"SPINN, the slice's trees": ("slice", [files["train"]])}
-    if options.sst is not None:
-        learns_from["SPINN, and SST's trees"] = ("slice-sst", [files["train"], options.sst])
-    for name, (stem, train) in learns_from.items():
-        parses = [
-            _train(train, files["dev"], options.output / f"{stem}-{seed}", seed, gold)
-            for seed in options.seeds
-        ]
-        rows[name] = {"seeds": [score_parses(parse, transitions, lengths).to_dict() for parse in parses]}
+        rows[name] = score_parses(parse, transitions, n_tokens).to_dict()
+    for name, folders in _trained(options, files, trees):
+        parses, scores = zip(*(_scored(folder, gold) for folder in folders), strict=True)
+        rows[name] = {"seeds": list(scores)}
         if len(parses) > 1:
-            rows[name]["self_f1"] = self_f1(parses, lengths, whole=True)
+            rows[name]["self_f1"] = self_f1(parses, n_tokens, whole=True)
     if options.ship is not None:
-        _ship(options.output / f"slice-sst-{options.seeds[0]}", options.ship)
+        _ship(folders[0], options.ship)
     source = SNLI_SLICE.name if options.snli == "auto" else Path(options.snli).name
     counts = {part: len(found) for part, found in trees.items()}
     notes = [
@@ -106,11 +131,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         arguments,
         OPTIONS,
         snli="an error",
-        fixed=("seeds", "sst"),
+        fixed=("seeds", "sst", "vectors", "captions"),
         is_usual_otherwise=SST_TRAIN.exists(),
     )
     if options.sst is None and SST_TRAIN.exists():
         options.sst = SST_TRAIN
+    if options.vectors is None and VECTORS.exists():
+        options.vectors = VECTORS
     if options.sst is None and options.ship is not None:
         raise DataError("no such file; name SST's training trees by --sst FILE", path=SST_TRAIN)
     if options.sst is not None and not options.sst.exists():
@@ -150,25 +177,91 @@ def split(pairs: Iterable[Example]) -> dict[str, list[Tree]]:
     return chosen
 
 
-def _train(train: Sequence[Path], dev: Path, output: Path, seed: int, gold: list[Tree]) -> np.ndarray:
-    """Train a parser on these files, and return its transitions, (M,) int8, of the gold trees' sentences."""
-    files = tuple(str(path.resolve()) for path in train)
-    data = DataConfig(corpus="trees", train=files, dev=(str(dev),), min_count=2, lower=True)
-    execute(run_config("parser", data).changed(seed=seed), output, overwrite=True)
-    model, vocabulary, _ = load_checkpoint(output)
-    return predict_transitions(model.encoder, sentence_columns(gold, vocabulary))
+def _trained(
+    options: argparse.Namespace, files: dict[str, Path], trees: dict[str, list[Tree]]
+) -> Iterator[tuple[str, list[Path]]]:
+    """Train, and yield the runs of every seed by what they learnt from."""
+
+    def train(stem: str, seeds: Sequence[int], learnt: Sequence[Path], **changes: Any) -> list[Path]:
+        names = tuple(str(path.resolve()) for path in learnt)
+        data = DataConfig(corpus="trees", train=names, dev=(str(files["dev"]),), min_count=2, lower=True)
+        folders = [options.output / f"{stem}-{seed}" for seed in seeds]
+        for seed, folder in zip(seeds, folders, strict=True):
+            execute(run_config("parser", data).changed(seed=seed, **changes), folder, overwrite=True)
+        return folders
+
+    own, seeds = files["train"], options.seeds
+    yield "SPINN, the slice's trees", train("slice", seeds, [own])
+    if options.sst is None:
+        return
+    teachers = train("slice-sst", seeds, [own, options.sst])
+    yield "SPINN, and SST's trees", teachers
+    if options.vectors is None:
+        return
+    narrow = _narrow(options.vectors, files["train"].with_name("vectors.txt"))
+    vectors = {"vectors": str(narrow.resolve()), "embedding_dim": WIDTH}
+    with_vectors = train("vectors", seeds, [own, options.sst], **vectors)
+    yield "SPINN, and word vectors", with_vectors
+    sources = [Path(options.captions)] if options.captions else list(filter(Path.exists, CAPTIONS))
+    if not sources:
+        return
+    held_back = {tuple(map(str.lower, tree.tokens)) for part in ("test", "dev") for tree in trees[part]}
+    captions = read_captions(sources, held_back)
+    teachers = [teachers[0], with_vectors[0]]
+    for number, n_captions in enumerate(ROUNDS, start=1):
+        parsed = files["train"].with_name(f"captions-{number}.txt")
+        write_parses(parsed, list(map(load_checkpoint, teachers)), captions[:n_captions])
+        is_last = number == len(ROUNDS)
+        learnt = [own, own, options.sst, parsed]
+        students = train(f"captions-{number}", seeds if is_last else seeds[:1], learnt, **vectors, **SHORT)
+        yield f"SPINN, and {n_captions:,} captions that {len(teachers)} of these parsed", students
+        teachers.append(students[0])
+
+
+def _narrow(source: Path, target: Path) -> Path:
+    """Write the first columns of word vectors into a file; return it."""
+    with open_text(source) as lines, atomic_write(target) as file:
+        file.writelines(" ".join(line.split(" ")[: 1 + WIDTH]).rstrip("\n") + "\n" for line in lines)
+    return target
+
+
+def _scored(folder: Path, gold: list[Tree]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the transitions that a parser finds of the gold trees' sentences, (M,) int8, and its scores."""
+    model, vocabulary, _ = load_checkpoint(folder)
+    columns = sentence_columns(gold, vocabulary)
+    n_tokens, transitions = lengths(columns), columns.transitions
+    start = time.process_time()
+    parse = predict_transitions(model.encoder, columns)
+    greedy = time.process_time()
+    beams = predict_beams(model.encoder, columns, K)
+    end = time.process_time()
+    return parse, {
+        **score_parses(parse, transitions, n_tokens).to_dict(),
+        "best": _best_f1(beams, columns),
+        "per_second": len(gold) / (greedy - start),
+        "beams_per_second": len(gold) / (end - greedy),
+    }
+
+
+def _best_f1(beams: OwnBeams, gold: SentenceColumns) -> float:
+    """Return the mean F1 of the best tree of each beam, over the sentences of two words or more."""
+    found = []
+    for sentence, (start, end) in enumerate(pairwise(node_offsets(gold))):
+        if end - start > 1:
+            ranks = np.flatnonzero(beams.log_probabilities[:, sentence] > -np.inf)
+            tree, n_tokens = gold.transitions[start:end], np.array([(end - start + 1) // 2])
+            ranked = beams.transitions[ranks, start:end]
+            found.append(max(bracket_scores(one, tree, n_tokens).f1 for one in ranked))
+    return statistics.mean(found)
 
 
 def _ship(run: Path, folder: Path) -> None:
-    """Write the run's best checkpoint without the paths of this machine."""
-    model, vocabulary, config = load_checkpoint(run)
-    settings = RunConfig.from_dict(config.run)
-    data = settings.data
-    names = {
-        f"data__{split}": tuple(Path(file).name for file in getattr(data, split))
-        for split in ("train", "dev")
-    }
-    save_checkpoint(folder, model, vocabulary, settings.changed(**names), config.metrics)
+    """Write the run's best checkpoint without the paths of this machine, its word vectors as float16."""
+    model = load_checkpoint(run).model
+    assert model.provenance is not None  # of what was loaded
+    write_bundle(folder, model, model.provenance, license="cc-by-sa-4.0", names_folders=False)
+    tensors = read_tensors(folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, {n: t.half() if "embedding" in n else t for n, t in tensors.items()})
 
 
 def _rows(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -182,6 +275,8 @@ def _rows(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             "right": statistics.mean(run["transition_accuracy"] for run in runs),
             "depth": statistics.mean(run["average_depth"] for run in runs),
         }
+        for key in ("best", "per_second", "beams_per_second"):  # of parsers alone
+            means[key] = statistics.mean(run[key] for run in runs) if key in runs[0] else None
         found.append({"trees": name, **means, "self_f1": row.get("self_f1")})
     return found
 
