@@ -12,8 +12,8 @@ the split stay in --output, so that `spinn parse --gold` can score anything else
 over the sentences, whole sentences included and not (see `spinn_tensor.data_prep.brackets`); the best of 5 is that of
 the five trees of a beam that is nearest to the gold one. Sentences a second are of processor time, on one thread.
 
-Self-training goes in rounds: the parsers of the first seed that there are parse raw captions together
-(`benchmarks.captions`), and one more learns from these, too. No sentence of test or dev is among them.
+Last comes self-training: two parsers of the first seed, one with word vectors, parse raw captions together
+(`benchmarks.captions`), and others learn from these, too. No sentence of test or dev is among them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SST_TRAIN = SHARED / "sst" / "train.txt.gz"
 VECTORS = SHARED / "vectors" / "wordllama_256.txt.gz"
 WIDTH = 128  # columns of the vectors that are used: WordLlama's first ones are vectors themselves
 CAPTIONS = [SHARED / "snli" / f"pairs_train_{name}.jsonl.gz" for name in ("18k", "extra_2k")]
-ROUNDS = (8_000, 10_000)  # captions of each
+N_CAPTIONS = 8_000
 K = 5  # trees of a beam
 # of runs that learn from captions, too: fewer and larger steps
 SHORT = {
@@ -194,8 +194,8 @@ def _trained(
     yield "SPINN, the slice's trees", train("slice", seeds, [own])
     if options.sst is None:
         return
-    teachers = train("slice-sst", seeds, [own, options.sst])
-    yield "SPINN, and SST's trees", teachers
+    with_sst = train("slice-sst", seeds, [own, options.sst])
+    yield "SPINN, and SST's trees", with_sst
     if options.vectors is None:
         return
     narrow = _narrow(options.vectors, files["train"].with_name("vectors.txt"))
@@ -207,15 +207,12 @@ def _trained(
         return
     held_back = {tuple(map(str.lower, tree.tokens)) for part in ("test", "dev") for tree in trees[part]}
     captions = read_captions(sources, held_back)
-    teachers = [teachers[0], with_vectors[0]]
-    for number, n_captions in enumerate(ROUNDS, start=1):
-        parsed = files["train"].with_name(f"captions-{number}.txt")
-        write_parses(parsed, list(map(load_checkpoint, teachers)), captions[:n_captions])
-        is_last = number == len(ROUNDS)
-        learnt = [own, own, options.sst, parsed]
-        students = train(f"captions-{number}", seeds if is_last else seeds[:1], learnt, **vectors, **SHORT)
-        yield f"SPINN, and {n_captions:,} captions that {len(teachers)} of these parsed", students
-        teachers.append(students[0])
+    parsed = files["train"].with_name("captions.txt")
+    write_parses(
+        parsed, [load_checkpoint(runs[0]) for runs in (with_sst, with_vectors)], captions[:N_CAPTIONS]
+    )
+    learnt = [own, own, options.sst, parsed]
+    yield f"SPINN, and {N_CAPTIONS:,} captions", train("captions", seeds, learnt, **vectors, **SHORT)
 
 
 def _narrow(source: Path, target: Path) -> Path:
