@@ -34,7 +34,7 @@ from benchmarks import harness
 from benchmarks.captions import read_captions, write_parses
 from benchmarks.data import SNLI_SLICE, snli_pairs
 from benchmarks.harness import Option
-from spinn_tensor.bundle import write_bundle
+from benchmarks.ship import ship
 from spinn_tensor.data_prep.brackets import bracket_scores, score_parses, self_f1
 from spinn_tensor.data_prep.branching import baseline_transitions
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, node_offsets, sentence_columns
@@ -42,10 +42,8 @@ from spinn_tensor.data_prep.corpora import Example, PairFormat, TreebankFormat, 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write, open_text
 from spinn_tensor.data_prep.trees import Tree, format_binary
-from spinn_tensor.hub import WEIGHTS
 from spinn_tensor.inference import OwnBeams, predict_beams, predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
-from spinn_tensor.tensor_files import read_tensors, write_tensors
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
@@ -113,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if len(parses) > 1:
             rows[name]["self_f1"] = self_f1(parses, n_tokens, whole=True)
     if options.ship is not None:
-        _ship(folders[0], options.ship)
+        ship(folders[0], options.ship)
     source = SNLI_SLICE.name if options.snli == "auto" else Path(options.snli).name
     counts = {part: len(found) for part, found in trees.items()}
     notes = [
@@ -250,15 +248,6 @@ def _best_f1(beams: OwnBeams, gold: SentenceColumns) -> float:
             ranked = beams.transitions[ranks, start:end]
             found.append(max(bracket_scores(one, tree, n_tokens).f1 for one in ranked))
     return statistics.mean(found)
-
-
-def _ship(run: Path, folder: Path) -> None:
-    """Write the run's best checkpoint without the paths of this machine, its word vectors as float16."""
-    model = load_checkpoint(run).model
-    assert model.provenance is not None  # of what was loaded
-    write_bundle(folder, model, model.provenance, license="cc-by-sa-4.0", names_folders=False)
-    tensors = read_tensors(folder / WEIGHTS)
-    write_tensors(folder / WEIGHTS, {n: t.half() if "embedding" in n else t for n, t in tensors.items()})
 
 
 def _rows(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

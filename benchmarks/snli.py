@@ -28,16 +28,13 @@ import torch
 from benchmarks import harness
 from benchmarks.data import SNLI_SLICE
 from benchmarks.harness import Option
-from spinn_tensor.bundle import write_bundle
+from benchmarks.ship import ship
 from spinn_tensor.data_prep.corpora.preparation import prepare_store
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, read_json_object
 from spinn_tensor.data_prep.text import PACKAGED
-from spinn_tensor.hub import WEIGHTS
-from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.parsers import Parser
-from spinn_tensor.tensor_files import read_tensors, write_tensors
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
@@ -113,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     n_missing = len(wanted.keys() - rows.keys())
     _publish(options, {"settings": settings, "missing": n_missing, "runs": rows})
     if options.ship is not None:
-        _ship(options.output / f"spinn-{options.sizes[0]}-{options.seeds[0]}", options.ship)
+        ship(options.output / f"spinn-{options.sizes[0]}-{options.seeds[0]}", options.ship)
 
 
 def _publish(options: argparse.Namespace, result: dict[str, Any]) -> None:
@@ -218,15 +215,6 @@ def _draw(sizes: Sequence[int], rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("accuracy on dev, %")
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
-
-
-def _ship(run: Path, folder: Path) -> None:
-    """Write the best checkpoint of a run without the paths of this machine, its word vectors as float16."""
-    model = load_checkpoint(run).model
-    assert model.provenance is not None  # of what was loaded
-    write_bundle(folder, model, model.provenance, license="cc-by-sa-4.0", names_folders=False)
-    tensors = read_tensors(folder / WEIGHTS)
-    write_tensors(folder / WEIGHTS, {n: t.half() if "embedding" in n else t for n, t in tensors.items()})
 
 
 if __name__ == "__main__":
