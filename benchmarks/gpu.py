@@ -3,6 +3,7 @@
     python -m benchmarks.gpu                    on a CUDA device, else on the CPU with small sizes
     python -m benchmarks.gpu --quick            tiny sizes: does it run?
     python -m benchmarks.gpu --pairs 20000      a shorter epoch
+    python -m benchmarks.gpu --trace step.json.gz       and a trace of captured steps
 
 Correctness: roots and all gradients against the CPU in float64. Encoders: forward and forward + backward over batches
 of like length from SNLI's slice, with given leaf states; eager, compiled (torch.compile around the encoder), and
@@ -13,7 +14,7 @@ larger of the arithmetic at the rate of a large product in the same precision an
 large copy. Kernels (--kernels off cells steps): what may run the machine's steps, forward + backward captured, and the
 lines that make `spinn_tensor.machine.choice` choose the fastest on this device. Dynamic batching is timed up to 512
 sentences; what is captured is held against the captured LSTM. Epochs, which come first: SNLI's 549,367 pairs by
-repeating the slice, batches made by worker processes, the whole step captured; the clock runs from the first batch
+repeating the slice, fed as `spinn train` feeds itself, the whole step captured; the clock runs from the first batch
 asked for to the last step done, when all is planned, compiled and captured. What there is no time for is left out, the
 largest first, and said.
 """
@@ -21,7 +22,6 @@ largest first, and said.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +66,7 @@ OPTIONS = {
     "pairs": Option(SNLI_PAIRS, 40, "of the epoch (CPU: 1024)"),
     "epoch_batch": Option(512, 16, "pairs of a batch of the epoch"),
     "epoch_precision": Option(["tf32", "bfloat16"], ["float32"], "of the epochs (CPU: float32)", PRECISIONS),
-    "workers": Option(12, 1, "processes that make batches, at most as many as cores (CPU: none)"),
+    "trace": Option(None, None, "file for what three steps of SPINN-PI run, for https://ui.perfetto.dev"),
     "kernels": Option(["off"], ["off"], "what may run the machine's steps, to compare", CHOICES),
     "threads": Option(1, 1, "of torch on the CPU"),
     "backend": Option("inductor", "aot_eager", "what compiles the encoder"),
@@ -104,7 +104,6 @@ ON_CPU = {
     "product": 1024,
     "pairs": 1024,
     "epoch_precision": ["float32"],
-    "workers": 0,
     "kernels": ["off"],
 }
 
@@ -142,7 +141,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = harness.parse(
         "gpu", __doc__, arguments, OPTIONS, name, snli="the logic corpus", fixed=("device",)
     )
-    options.workers = min(options.workers, len(os.sched_getaffinity(0)))
     if options.device == "cpu":
         for option, value in ON_CPU.items():
             if getattr(options, option) == OPTIONS[option].default:
@@ -283,7 +281,8 @@ def train_epochs(pairs: Pairs, options: argparse.Namespace, budget: cases.Budget
     models = [(kind, name) for name in options.epoch_precision for kind in ("spinn-pi", "spinn-pi-nt")]
     for number, (kind, name) in enumerate(models):
         if budget.allows(f"epoch of {kind} in {name}", 10.0):
-            rows.append(cases.run_epoch(kind, name, options, pairs, budget, 1 / (len(models) - number)))
+            share, trace = 1 / (len(models) - number), None if number else options.trace
+            rows.append(cases.run_epoch(kind, name, options, pairs, budget, share, trace))
     return rows
 
 

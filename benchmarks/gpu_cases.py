@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,22 +18,19 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import candidates, harness
 from benchmarks.candidates import Tables, Weights
 from benchmarks.data import N_CLASSES, Pairs, repeated
-from spinn_tensor.batch import Batch, TableKind, make_batch
 from spinn_tensor.config import ClassifierConfig, EncoderConfig
 from spinn_tensor.data_prep.batching import epoch_batches
-from spinn_tensor.data_prep.columns import Corpus, select
+from spinn_tensor.data_prep.columns import select
 from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
-from spinn_tensor.fixed_shapes import Shape, fixed_batch
 from spinn_tensor.training.capture import CapturedSteps
 from spinn_tensor.training.config import TrainingConfig
+from spinn_tensor.training.feeding import Feed, feeds_of
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.step import TrainStep, autocast
-from spinn_tensor.transfer import packed
 
 ROUNDS = 3  # recorded, of all candidates in turn
 ROUND_SECONDS, MOST_CALLS = 0.15, 50  # a round calls a candidate so often that it takes about so long
@@ -50,6 +48,7 @@ RAGGED, FIXED = (
 )  # tables; a captured step replays fixed ones: here every step of one width, in training somewhat less
 SEED = 1
 LANE_WIDTH = 5 / 8  # of the lanes compose at a step, so that no lane ever waits on SNLI
+TRACED = 3  # steps
 LOOKED_AT = 20  # steps between two looks at the clock, for which the device is waited for
 
 Transitions = Sequence[np.ndarray]  # (2N - 1,) int8 each
@@ -305,25 +304,6 @@ def floor_seconds(
     return max(n_flops / flops, 4 * numbers / bandwidth)
 
 
-class Batches(Dataset):
-    """Make each batch of an epoch when it is asked for, in whatever process."""
-
-    def __init__(
-        self, columns: Corpus, rows: list[np.ndarray], table_kind: TableKind, shapes: list[Shape]
-    ) -> None:
-        self.columns, self.rows, self.table_kind, self.shapes = columns, rows, table_kind, shapes
-        self.counts = count_rows(columns, node_labels=False)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> tuple[Batch, np.ndarray]:
-        """Make the batch, and return it with the counts of its rows."""
-        columns = select(self.columns, self.rows[number])
-        batch = fixed_batch(columns, self.table_kind, self.shapes) or make_batch(columns, self.table_kind)
-        return packed(batch), self.counts[self.rows[number]]
-
-
 def run_epoch(
     kind: str,
     precision: str,
@@ -331,6 +311,7 @@ def run_epoch(
     pairs: Pairs,
     budget: Budget,
     share: float,  # of what is left of the budget when the model is ready to train
+    trace: Path | None = None,  # of some steps, to be written when the clock has stopped
 ) -> dict[str, Any]:
     """Train an epoch of a model of the published shape, or as much as there is time for, and say how long it took."""
     device = torch.device(options.device)
@@ -348,49 +329,69 @@ def run_epoch(
         step.method.plan(columns, size, SEED)
     wait(device)
     warm_up = time.perf_counter() - start
-    shapes = step.method.shapes
-    batches = Batches(columns, rows, step.method.model.encoder.table_kind, shapes)
+
+    def make(numbered: tuple[int, np.ndarray]) -> Feed:
+        number, of_step = numbered
+        return Feed(of_step, [step.method.collate(select(columns, of_step), number)], True)
+
     named = {"kind": kind, "precision": precision, "batch_size": size, "n_pairs": options.pairs}
-    trained = _train(step, batches, options.workers, device, budget.part(share))
-    return {**named, "warm_up_s": warm_up, "n_shapes": len(shapes) or None} | trained
+    counts = count_rows(columns, node_labels=False)
+    trained = _train(step, make, rows, counts, budget.part(share))
+    if trace is not None:
+        _trace(step, [make((number, rows[number])) for number in range(TRACED)], counts, trace)
+    return {**named, "warm_up_s": warm_up, "n_shapes": len(step.method.shapes) or None} | trained
 
 
 def _train(
-    step: TrainStep, batches: Batches, n_workers: int, device: torch.device, budget: Budget
+    step: TrainStep,
+    make: Callable[[tuple[int, np.ndarray]], Feed],
+    rows: list[np.ndarray],
+    counts: np.ndarray,  # (n, 3), see `count_rows`
+    budget: Budget,
 ) -> dict[str, Any]:
+    device = step.device
     on_cuda = device.type == "cuda"
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        num_workers=n_workers,
-        multiprocessing_context="fork" if n_workers else None,
-    )
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(device)
     n_pairs = n_ragged = 0
     losses, waited = [], 0.0
     start = asked = time.perf_counter()
-    for number, (batch, counts) in enumerate(loader):
-        waited += time.perf_counter() - asked
-        totals = Totals.of(np.asarray(counts), device)
-        losses.append(step([step.place(batch)], totals, number, step.config.learning_rate))
-        n_pairs += len(counts)
-        n_ragged += batch.row_mask is None
-        if number % LOOKED_AT == LOOKED_AT - 1 and budget.left < 0:
-            break
-        asked = time.perf_counter()
-    wait(device)
-    seconds = time.perf_counter() - start
+    with feeds_of(make, enumerate(rows), step, step.config.prefetch) as feeds:
+        for number, feed in enumerate(feeds):
+            waited += time.perf_counter() - asked
+            losses.append(_take(step, number, feed, counts))
+            n_pairs += len(feed.rows)
+            n_ragged += feed.batches[0].row_mask is None
+            if number % LOOKED_AT == LOOKED_AT - 1 and budget.left < 0:
+                break
+            asked = time.perf_counter()
+        wait(device)
+        seconds = time.perf_counter() - start
     mean_loss = torch.stack(losses).mean().item()
     assert math.isfinite(mean_loss)
     return {
         "seconds": seconds,
         "n_trained": n_pairs,
         "pairs_per_s": n_pairs / seconds,
-        "whole_epoch_s": seconds * len(batches.counts) / n_pairs,
+        "whole_epoch_s": seconds * len(counts) / n_pairs,
         "waited_for_data_s": waited,
         "n_steps": len(losses),
         "n_ragged_steps": n_ragged,
         "mean_loss": mean_loss,
         "peak_mb": torch.cuda.max_memory_reserved(device) / 1e6 if on_cuda else None,
     }
+
+
+def _take(step: TrainStep, number: int, feed: Feed, counts: np.ndarray) -> Tensor:
+    totals = Totals.of(counts[feed.rows], step.device)
+    return step([step.place(feed.batches[0])], totals, number, step.config.learning_rate)
+
+
+def _trace(step: TrainStep, feeds: Sequence[Feed], counts: np.ndarray, path: Path) -> None:
+    """Write what steps run, and when, as Chrome and Perfetto read it."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if step.device.type == "cuda" else [])]
+    with profile(activities=activities) as profiler:
+        for number, feed in enumerate(feeds):
+            _take(step, number, feed, counts)
+        wait(step.device)
+    profiler.export_chrome_trace(str(path))

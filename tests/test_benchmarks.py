@@ -53,7 +53,7 @@ QUICK = {
     "corpora": ([], "| peak memory, MB | "),
     "export": ([], "| pairs | 1 | 4 | 14 |"),
     "serve": ([], "| spinn serve | 4 | "),
-    "gpu": (["--device", "cpu", "--workers", "1"], "| spinn-pi | float32 | 16 | 40 of 40 |"),
+    "gpu": (["--device", "cpu"], "| spinn-pi | float32 | 16 | 40 of 40 |"),
 }
 SLOW = "export", "compiled", "gpu", "bulk", "serve"  # which compile, or start processes
 ON_SNLI = [name for name in QUICK if name not in ("vectors", "export")]
@@ -274,6 +274,15 @@ def test_an_epoch_has_its_time_when_all_is_compiled(monkeypatch: pytest.MonkeyPa
         "spinn-pi", "float32", options, data.load_pairs(options.snli), gpu_cases.Budget(160), 0.5
     )
     assert seen == [30]
+
+
+def test_an_epoch_is_fed_as_training_is_and_traced(tmp_path: Path) -> None:
+    options, trace = gpu._parse(["--quick", "--device", "cpu"]), tmp_path / "trace.json.gz"
+    pairs, budget = data.load_pairs(options.snli), gpu_cases.Budget(600)
+    row = gpu_cases.run_epoch("spinn-pi-nt", "float32", options, pairs, budget, 1.0, trace)
+    assert (row["n_trained"], row["n_steps"], row["n_ragged_steps"]) == (40, 3, 0)
+    names = [event.get("name") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]]
+    assert names.count("spinn_tensor::stack_machine_backward") == gpu_cases.TRACED
 
 
 @pytest.mark.parametrize("size, is_timed", [(2, True), (3, False)])

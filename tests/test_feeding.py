@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import warnings
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 import torch
 
+from spinn_tensor.bundle import load_weights
 from spinn_tensor.data_prep.batching import epoch_batches, shares
+from spinn_tensor.hub import WEIGHTS
 from spinn_tensor.training import feeding
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
-from spinn_tensor.training.feeding import Feed, made_by_processes
+from spinn_tensor.training.feeding import Feed, LostMaker, made_by_processes
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
+from spinn_tensor.training.resume import Progress, read_training_state
 from spinn_tensor.transfer import made_ahead, packed
 from tests import tiny_training
 from tests.tiny_training import Stop, pair_model, pairs, settings
@@ -177,12 +181,12 @@ def test_fed_by_processes_the_weights_are_the_same(
     assert torch.equal(weights[0], weights[1])
 
 
-@pytest.mark.parametrize("batch_tokens", [0, 150])
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("batch_tokens, n_processes", [(0, 0), (150, 0), (0, 2)])
 def test_a_run_that_goes_on_sees_the_pairs_it_had_not_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_tokens: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_tokens: int, n_processes: int
 ) -> None:
-    from spinn_tensor.training.resume import read_training_state
-
+    monkeypatch.setattr(feeding, "n_processes", lambda *_: n_processes)
     seen: list[list[int]] = []
     take_feed = Trainer.take_feed
 
@@ -203,6 +207,39 @@ def test_a_run_that_goes_on_sees_the_pairs_it_had_not_seen(
     assert sorted(first_epoch) == list(range(90))
     assert [rows.tolist() for rows in again.batches(0)] == seen[:n_batches]
     assert [rows.tolist() for rows in again.batches(1)] == seen[n_batches:]
+
+
+class Kill(Observer):
+    """Kill a process that makes batches, after so many steps."""
+
+    def __init__(self, n_steps: int) -> None:
+        self.n_steps = n_steps
+
+    def trained(self, progress: Progress, batch_size: int) -> None:
+        if progress.step == self.n_steps:
+            process = multiprocessing.active_children()[0].pid
+            assert process is not None
+            os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_process_that_is_killed_ends_the_run_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line; from the last checkpoint the run goes on to the weights of one that nobody disturbed."""
+    monkeypatch.setattr(feeding, "n_processes", lambda *_: 2)
+    options = {"epochs": 2, "batch_size": 8, "save_every": 3}
+    undisturbed = trainer_of(tmp_path / "undisturbed", **options)
+    undisturbed.fit()
+    with pytest.raises(LostMaker, match=r"makes batches is gone: .*\(pid.* killed by signal: Killed") as lost:
+        trainer_of(tmp_path, observer=Kill(5), **options).fit()
+    assert len(str(lost.value).splitlines()) == 1
+    again = trainer_of(tmp_path, **options)
+    again.resume(read_training_state(tmp_path / "run" / "last"), tmp_path / "run" / "last")
+    load_weights(again.task.model, tmp_path / "run" / "last" / WEIGHTS)
+    again.fit()
+    for got, expected in zip(again.step.parameters, undisturbed.step.parameters, strict=True):
+        assert torch.equal(got, expected)
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 8])

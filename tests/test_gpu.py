@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -298,6 +298,8 @@ def test_a_batch_comes_to_a_captured_step_by_one_copy() -> None:
     assert step.place(batch) is batch
 
 
+# of Python 3.12 and newer, as in test_feeding
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_processes_feed_captured_steps() -> None:
     """Forked beside a device that is in use; the losses are those of batches made between the steps."""
     corpus, batches = corpus_of(corpora())
@@ -311,7 +313,7 @@ def test_processes_feed_captured_steps() -> None:
         return Feed(rows, [step.method.collate(select(corpus, rows), number)], True)
 
     losses = []
-    with closing(feeds_of(make, enumerate(batches), step, 2)) as feeds:
+    with feeds_of(make, enumerate(batches), step, 2) as feeds:
         for number, feed in enumerate(feeds):
             totals, rate = (
                 Totals.of(counts[feed.rows], step.device),

@@ -45,6 +45,7 @@ from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.distributed import Interrupted, LostRank
+from spinn_tensor.training.feeding import LostMaker
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.loop import TrainingError
 
@@ -56,6 +57,7 @@ ERRORS = (
     ScoreError,
     TrainingError,
     LostRank,
+    LostMaker,
     OSError,
     MemoryError,
     torch.OutOfMemoryError,

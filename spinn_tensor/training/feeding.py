@@ -11,14 +11,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.training.methods import Batch
 from spinn_tensor.training.step import TrainStep
 from spinn_tensor.transfer import made_ahead, packed
@@ -41,10 +42,18 @@ class Feed(NamedTuple):
         return self._replace(batches=[function(batch) for batch in self.batches])
 
 
+class LostMaker(RuntimeError):
+    """Say that a process which made batches is gone, and by what; its text is one line."""
+
+
+@contextmanager
 def feeds_of(
     make: Callable[[Item], Feed], items: Iterable[Item], step: TrainStep, n_ahead: int
-) -> Generator[Feed, None, None]:
-    """Yield what the steps run on, pinned, made ahead by whoever is best at it on the model's device."""
+) -> Iterator[Iterator[Feed]]:
+    """Give what the steps run on, pinned, made ahead by whoever is best at it on the model's device.
+
+    Raises LostMaker, wherever the program is when a process that makes them dies.
+    """
     with ExitStack() as makers:
         if n := n_processes(step.device.type, n_ahead):
             sent = made_by_processes(lambda item: make(item).mapped(packed), items, n_ahead, n)
@@ -52,7 +61,21 @@ def feeds_of(
             pinned = made_ahead(lambda feed: feed.mapped(step.pin), sent, n_ahead)
         else:
             pinned = made_ahead(lambda item: make(item).mapped(step.pin), items, n_ahead)
-        yield from makers.enter_context(closing(pinned))
+        try:
+            yield makers.enter_context(closing(pinned))
+        except RuntimeError as error:
+            if (lost := _lost(error)) is None:
+                raise
+            raise LostMaker(f"a process that makes batches is gone: {lost}") from error
+
+
+def _lost(error: BaseException | None) -> str | None:
+    """Return what torch says of a process of a DataLoader that is gone, where an error is of that."""
+    said = None
+    while error is not None:  # that it was killed, and by what, is the cause of that it is gone
+        said = one_line(error) if str(error).startswith("DataLoader worker (pid") else said
+        error = error.__cause__ or error.__context__
+    return said
 
 
 def n_processes(device_type: str, n_ahead: int) -> int:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,7 +169,7 @@ class Trainer:
         progress.n_threads = n_threads
 
     def fit(self) -> Progress:
-        """Train to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal."""
+        """Train to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal, LostMaker."""
         progress = self.progress
         folder = self.output if self.ranks.is_first else None
         with MetricsLog(folder, progress.metrics_position, self.config.tensorboard) as self.log:
@@ -192,8 +191,8 @@ class Trainer:
         progress, config = self.progress, self.config
         batches = self.batches(progress.epoch)
         rest = batches[progress.batch :]
-        feeds = feeds_of(self.feed, enumerate(rest, progress.step), self.step, config.prefetch)
-        with closing(feeds):
+        items = enumerate(rest, progress.step)
+        with feeds_of(self.feed, items, self.step, config.prefetch) as feeds:
             self._run_batches(feeds, len(batches))
         if progress.batch < len(batches):
             return

@@ -141,8 +141,8 @@ def execute(
     Where the corpus is one of `GENERATORS` and no file is given, it is generated in `output/corpus`. But for that
     nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
     for a folder that holds a run unless `resume` or `overwrite` is said, for steps to be compiled where that cannot
-    work and for a precision that the device has not, DataError, CheckpointError, TrainingError, distributed.Interrupted
-    and, of several processes, distributed.LostRank.
+    work and for a precision that the device has not, DataError, CheckpointError, TrainingError, feeding.LostMaker,
+    distributed.Interrupted and, of several processes, distributed.LostRank.
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten")
