@@ -21,6 +21,7 @@ holds (a sentence longer than any in the sample) is left ragged; whoever asked r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from torch.nn import functional as F
 
 from spinn_tensor.batch import Batch, SentenceBatch
 from spinn_tensor.bundles import SequenceTables, bundle_of, to_torch
-from spinn_tensor.data_prep.batching import epoch_batches
+from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     Corpus,
@@ -102,8 +103,12 @@ def plan_for_corpus(
     seed: int,
     most: int = MOST_SHAPES,
     token_budget: int = 0,  # as for `epoch_batches`
+    dealt_to: tuple[int, int] = (1, 1),  # ranks, and microbatches of each, as for `shares`
 ) -> list[Shape]:
-    """Plan shapes for training on a corpus, from up to SAMPLE batches of its first epochs, the largest among them."""
+    """Plan shapes for training on a corpus, from up to SAMPLE batches of its first epochs, the largest among them.
+
+    Where batches are dealt out, the shapes are those of the parts.
+    """
     n_tokens = corpus.n_tokens
     batches = [
         rows
@@ -111,8 +116,10 @@ def plan_for_corpus(
         for rows in _batches(corpus, batch_size, seed, epoch, token_budget)
     ]
     batches.sort(key=lambda rows: int(n_tokens[rows].sum()))
-    sample = batches[-1 :: -max(1, -(-len(batches) // SAMPLE))]
-    return plan_shapes((select(corpus, rows) for rows in sample), table_kind, most)
+    sample = batches[-1 :: -max(1, -(-len(batches) * math.prod(dealt_to) // SAMPLE))]
+    dealt = (shares(rows, corpus.lengths_key, *dealt_to) for rows in sample)
+    parts = (part for of_ranks in dealt for of_rank in of_ranks for part in of_rank)
+    return plan_shapes((select(corpus, part) for part in parts), table_kind, most)
 
 
 def shape_use(

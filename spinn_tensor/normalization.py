@@ -99,6 +99,11 @@ def synchronise(model: nn.Module) -> None:
         norm.synchronised = True
 
 
+def is_synchronised(model: nn.Module) -> bool:
+    """Tell whether a forward and a backward of the model add up over ranks."""
+    return any(norm.synchronised for norm in _norms(model))
+
+
 @contextmanager
 def uncounted(model: nn.Module) -> Iterator[None]:
     """Keep what this rank computes meanwhile out of the statistics of the others."""

@@ -9,6 +9,7 @@ import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.config import GIVEN_KINDS
+from spinn_tensor.data_prep.batching import shares
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, concatenate, select
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
@@ -97,9 +98,10 @@ def take_steps(step: TrainStep, corpus: Corpus, batches: list[np.ndarray]) -> li
     counts = count_rows(corpus, node_labels=False)
     losses = []
     for number, rows in enumerate(batches):
-        batch = step.place(step.method.collate(select(corpus, rows), number))
+        (parts,) = shares(rows, corpus.lengths_key, 1, step.config.accumulate)
+        placed = [step.place(step.method.collate(select(corpus, part), number)) for part in parts]
         rate = learning_rate(step.config, number, epoch=0)
-        losses.append(step([batch], Totals.of(counts[rows], step.device), number, rate))
+        losses.append(step(placed, Totals.of(counts[rows], step.device), number, rate))
     return [loss.item() for loss in losses]
 
 

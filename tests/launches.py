@@ -1,4 +1,4 @@
-"""Compile what the machine launches, by Triton's own way from the arguments, for a device that is not here."""
+"""Count what the machine launches, and compile it by Triton's own way from the arguments, for an absent device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import triton
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+from benchmarks.harness import NO_WORK
 from spinn_tensor.machine import fused, fused_products, kernels, product_kernels
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -73,6 +75,45 @@ class _Compiler:
         return launch
 
 
+class _Launches(TorchDispatchMode):
+    """Count what a device would be given to do: kernels, which are not run, and torch's operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n = 0
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return self._launch
+
+    def _launch(self, *arguments: Any, **constants: Any) -> None:
+        self.n += 1
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        self.n += function.overloadpacket.__name__ not in NO_WORK
+        return function(*arguments, **options or {})
+
+
+def count_launches(run: Callable[[], Any]) -> int:
+    """Count the launches of a run of the machine."""
+    launches = _Launches()
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, _ in launched_kernels():
+            patch.setattr(module, name, launches)
+        with launches:
+            run()
+    return launches.n
+
+
+def launched_kernels() -> list[tuple[Any, str, Any]]:
+    """List the kernels that are no part of another, by module and name."""
+    return [
+        (module, name, kernel)
+        for module in (kernels, product_kernels)
+        for name, kernel in vars(module).items()
+        if isinstance(kernel, triton.JITFunction) and kernel.do_not_specialize
+    ]
+
+
 def compile_launches(run: Callable[[], Any], capability: int) -> list[Compiled]:
     """Return all kernels that a run on CPU tensors would launch on such a device; none computes anything."""
     found: dict[str, Compiled] = {}
@@ -80,9 +121,7 @@ def compile_launches(run: Callable[[], Any], capability: int) -> list[Compiled]:
         patch.setattr(driver, "_active", _Device(capability))
         for module in (fused, fused_products):
             patch.setattr(module, "is_interpreted", lambda like: False)
-        for module in (kernels, product_kernels):
-            for name, kernel in vars(module).copy().items():
-                if isinstance(kernel, triton.JITFunction) and kernel.do_not_specialize:  # no part of another
-                    patch.setattr(module, name, _Compiler(name, kernel, found))
+        for module, name, kernel in launched_kernels():
+            patch.setattr(module, name, _Compiler(name, kernel, found))
         run()
     return list(found.values())

@@ -205,6 +205,14 @@ def test_every_optimiser_and_the_average_are_part_of_the_graph(name: str) -> Non
 
 
 @pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("kind", ["spinn", pytest.param("spinn-pi-nt", marks=pytest.mark.slow)])
+def test_microbatches_on_buffers_are_those_of_an_eager_step(kind: str) -> None:
+    """Loss and backward of each are captured, and the update; batches of two and three, some of one."""
+    step = check_compiled_run(kind, corpora()[::FEW], True, dataclasses.replace(CONFIG, accumulate=3))
+    assert step.n_captured
+
+
+@pytest.mark.usefixtures("quick_compiler")
 def test_what_no_captured_shape_holds_compiles_nothing() -> None:
     """On a GPU every further graph is a stall of up to a minute."""
     corpus, rows = corpus_of(corpora()[::FEW])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -35,6 +37,7 @@ from tests.tiny_training import CLASSIFIER, ENCODER, pairs, trees
 pytestmark = pytest.mark.numerical
 
 KINDS = ("spinn-pi", "spinn-pi-nt", "spinn", "nodes")  # of the models below
+CAPTURED = ("spinn-pi", "spinn")  # some of them
 # rows are all, some of them padding, or stand for several equal ones; the rank whose rows do not count
 NORMS = [("all", None), ("masked", None), ("counted", None), ("masked", 1), ("counted", 1)]
 N_EXAMPLES, N_STEPS = 92, 16
@@ -75,18 +78,36 @@ def trained(job: Task, output: Path, ranks: Ranks, run: RunConfig) -> dict[str, 
     return {"losses": losses, "score": score, "state": state}
 
 
-def gradients(job: Task, ranks: Ranks, accumulate: int) -> dict[str, torch.Tensor]:
-    """Of one step on 17 examples in float64, its loss, and batch norm's running statistics."""
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what is to be compiled as it is, inside."""
+    with (
+        mock.patch("torch.compile", lambda function, **_: function),
+        mock.patch("torch.compiler.is_compiling", return_value=True),  # what optimisers ask
+    ):
+        yield
+
+
+def gradients(job: Task, ranks: Ranks, accumulate: int, captures: bool = False) -> dict[str, torch.Tensor]:
+    """Of one step on 17 examples in float64, its loss, and batch norm's running statistics.
+
+    With `captures` as it is captured on the first rank, but for compiler and graph; the others' parts fit no shape.
+    """
     model = job.model.double().train()
     if ranks.size > 1:
         synchronise(model)
-    config = TrainingConfig(clip_norm=0, accumulate=accumulate)
+    config = TrainingConfig(batch_size=17, clip_norm=0, accumulate=accumulate, compile=captures)
     method = make_method(model, ParsingConfig())
-    step = TrainStep(method, make_optimizer(model, config), config, ranks)
     rows = np.arange(17)
     parts = shares(rows, job.train.lengths_key, ranks.size, accumulate)[ranks.rank]
     totals = Totals.of(count_rows(job.train, model.config.node_labels)[rows])
-    loss = step([method.collate(select(job.train, part), 0) for part in parts], totals, 0, 0.1)
+    with uncompiled() if captures else nullcontext():
+        step = TrainStep(method, make_optimizer(model, config), config, ranks, captures)
+        step.warm_up(job.train, rows)
+        if ranks.rank:
+            method.shapes = []  # so that this rank's parts are ragged, beside another's replays
+        loss = step([method.collate(select(job.train, part), 0) for part in parts], totals, 0, 0.1)
+    assert (step.n_captured > 0) == captures
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"loss": loss, **found, **dict(model.named_buffers())}
 
@@ -133,6 +154,9 @@ def everything(ranks: Ranks, n_ranks: int, folder: Path) -> dict[Any, Any]:
         found["norm", mode, idle] = normalised(ranks, n_ranks, mode, idle)
     for kind, accumulate in product(KINDS, (1, 3)):
         found[kind, accumulate] = gradients(task(kind, data, accumulate == 1), ranks, accumulate)
+    for kind, accumulate in product(CAPTURED, (1, 3)):
+        job = task(kind, data, batch_norm=False)
+        found[kind, accumulate, "captured"] = gradients(job, ranks, accumulate, captures=ranks.size > 1)
     for kind in KINDS:
         found[kind] = trained(task(kind, data), folder / kind, ranks, run_config())
     run = run_config(learning="reinforce", warmup_steps=3, n_samples=2, baseline="mean")
@@ -176,6 +200,28 @@ def test_a_step_has_the_gradient_of_one_process(kind: str, accumulate: int, comp
     expected = compared.alone[kind, accumulate]
     for found in compared.of_rank:
         torch.testing.assert_close(found[kind, accumulate], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("kind", CAPTURED)
+def test_a_rank_that_replays_and_one_that_does_not_take_one_step(
+    kind: str, accumulate: int, compared: Comparison
+) -> None:
+    """Of models without batch norm: what is captured sums nothing, so that ranks need not agree what they run."""
+    expected = compared.alone[kind, accumulate, "captured"]
+    for found in compared.of_rank:
+        torch.testing.assert_close(found[kind, accumulate, "captured"], expected, rtol=0, atol=1e-12)
+
+
+def test_ranks_that_normalise_together_capture_nothing(tmp_path: Path) -> None:
+    config = TrainingConfig(compile=True)
+    for batch_norm in (True, False):
+        model = task("spinn-pi", tmp_path, batch_norm).model
+        synchronise(model)
+        step = TrainStep(
+            make_method(model, ParsingConfig()), make_optimizer(model, config), config, captures=True
+        )
+        assert step._may_capture != batch_norm
 
 
 @pytest.mark.parametrize("kind", KINDS)

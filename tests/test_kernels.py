@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from spinn_tensor.machine import choice
-from spinn_tensor.machine.buffers import counts_of
+from spinn_tensor.machine.buffers import Tape, counts_of
 from spinn_tensor.machine.choice import Case, choose_bodies
 from spinn_tensor.machine.compose import CompositionSteps
 from spinn_tensor.machine.loop import TORCH, run_backward, run_forward
@@ -30,6 +31,7 @@ needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed (the extra kernels)"
 )
 TENSOR_CORES = re.compile(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
+NARROW_COPIES = re.compile(r"cp\.async\.ca\.shared\.global \[[^]]*\], \[[^]]*\], 0x4\b")  # 4 bytes at a time
 SHARED_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # that a block may have on A100, H100 and B200
 
 LAUNCHED = {
@@ -55,8 +57,10 @@ def test_in_the_interpreter() -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
 
 
-def run_once(kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch) -> None:
-    """Run an inference, and a forward and backward, of the published sizes."""
+def passes_of(
+    kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch
+) -> tuple[Callable[[bool], Tape], Callable[[Tape], Any]]:
+    """Return a forward, which may save what the backward needs, and the backward, of the published sizes."""
     leaves = random_leaves(batch, 300, torch.float32).detach()
     compose, tracker = random_weights(300, tracker_dim, torch.float32)
     compose, tracker = (
@@ -65,12 +69,49 @@ def run_once(kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch) -
     )
     tables = TABLES["given" if tracker_dim else "forest"](batch)
     bodies = choice._bodies(kernels)
-    for save in (False, True):
+
+    def forward(save: bool) -> Tape:
         schedule = GivenSchedule(tables, 1 + leaves.shape[0] + tables.left_index.shape[0])
         entries = tables if tracker_dim else None
-        tape = run_forward(leaves, compose, tracker, schedule, entries, save, dtype, bodies)
-    grad = torch.zeros(len(batch), 300)
-    run_backward(grad, tables.root_index, compose, tracker, tables, tape, dtype, None, bodies)
+        return run_forward(leaves, compose, tracker, schedule, entries, save, dtype, bodies)
+
+    def backward(tape: Tape) -> Any:
+        grad = torch.zeros(len(batch), 300)
+        return run_backward(grad, tables.root_index, compose, tracker, tables, tape, dtype, None, bodies)
+
+    return forward, backward
+
+
+def run_once(kernels: str, tracker_dim: int | None, dtype: torch.dtype, batch) -> None:
+    """Run an inference, and a forward and backward."""
+    forward, backward = passes_of(kernels, tracker_dim, dtype, batch)
+    forward(False)
+    backward(forward(True))
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "kernels, tracker_dim, expected",
+    [("cells", None, (3, 3)), ("cells", 61, (7, 7)), ("steps", None, (1, 2)), ("steps", 61, (3, 5))],
+)
+def test_launches_of_a_step(kernels, tracker_dim, expected) -> None:
+    """Forward and backward: what longer sentences launch more, of which one or the other composes at every step."""
+    from tests.launches import count_launches
+
+    counts = []
+    for n in (5, 15):
+        early, late = [0, 0] + [1, 0] * (n - 2) + [1], [0, 0, 0] + [1, 0] * (n - 3) + [1, 1]
+        batch = [np.array(transitions, dtype=np.int8) for transitions in (early, late)]
+        forward, backward = passes_of(kernels, tracker_dim, torch.float32, batch)
+        tapes: list[Tape] = []
+        counts.append(
+            (
+                count_launches(lambda forward=forward, tapes=tapes: tapes.append(forward(True))),
+                count_launches(lambda backward=backward, tapes=tapes: backward(tapes[0])),
+            )
+        )
+    n_steps = 10 * (1 if tracker_dim is None else 2)
+    assert tuple((more - less) / n_steps for less, more in zip(*counts, strict=True)) == expected
 
 
 @needs_triton
@@ -91,7 +132,11 @@ def test_compiled_without_a_device(kernels, tracker_dim, dtype, capability, batc
     for kernel in compiled:
         assert kernel.local_bytes() == 0, kernel[:2]
         assert kernel.shared_bytes <= SHARED_BYTES[capability], kernel[:2]
-        is_product = "PRECISION" in dict(kernel.constants)
+        constants = dict(kernel.constants)
+        # a tracker of 61 ends within a group of 4
+        is_even = kernel.kernel != "compose_forward" or constants["K"] % 4 == 0 or dtype == torch.bfloat16
+        assert not (is_even and NARROW_COPIES.search(kernel.ptx)), kernel[:2]
+        is_product = "PRECISION" in constants
         assert is_product == bool(TENSOR_CORES.search(kernel.ptx)), kernel[:2]
     assert {kernel.kernel for kernel in compiled} == LAUNCHED[kernels, tracker_dim is not None]
     n_alignments = (

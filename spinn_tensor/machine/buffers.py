@@ -40,6 +40,10 @@ class StepBuffer:
     def saved(self) -> Tensor:  # (n_slots, width), or empty
         return self._rows if self._save else self._rows.new_empty(0)
 
+    @property
+    def if_saved(self) -> Tensor | None:  # (n_slots, width)
+        return self._rows if self._save else None
+
     def __getitem__(self, slots: slice) -> Tensor:  # (n, width)
         return self._rows[slots] if self._save else self._rows[: slots.stop - slots.start]
 

@@ -18,10 +18,10 @@ import torch
 import triton
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights, LaneTables, OwnTables, TrackerWeights
+from spinn_tensor.bundles import ComposeWeights
 from spinn_tensor.machine import kernels
-from spinn_tensor.machine.buffers import Tape, slices_of
-from spinn_tensor.machine.compose import BOTH, ComposeMatrices, CompositionSteps
+from spinn_tensor.machine.buffers import slices_of
+from spinn_tensor.machine.compose import BOTH
 from spinn_tensor.machine.loop import Bodies, ComposeBackward, ComposeForward, Schedule
 from spinn_tensor.machine.schedule import Compositions
 from spinn_tensor.machine.tracker import TrackerBackward, TrackerForward, projection_rows
@@ -41,7 +41,7 @@ def _tile(like: Tensor, width: int) -> tuple[int, int]:
     return rows, min(units, triton.next_power_of_2(width))
 
 
-def _aligned(
+def aligned(
     like: Tensor,
     n: int,
     width: int,
@@ -52,10 +52,10 @@ def _aligned(
     return like.new_empty(n, triton.cdiv(width, whole) * whole, dtype=dtype)[:, :width]
 
 
-def _side_by_side(parts: list[Tensor]) -> Tensor:  # (5H, 2H + K)
+def side_by_side(parts: list[Tensor]) -> Tensor:  # (5H, 2H + K)
     """Make one weight of those of the children and of the tracker."""
     first, width = parts[0], sum(part.shape[1] for part in parts)
-    return torch.cat(parts, 1, out=_aligned(first, first.shape[0], width, first.dtype))
+    return torch.cat(parts, 1, out=aligned(first, first.shape[0], width, first.dtype))
 
 
 class Inputs:
@@ -73,7 +73,7 @@ class Inputs:
         hidden_dim, tracker_dim = h.shape[1], 0 if tracker_h is None else tracker_h.shape[1]
         rows, units = _tile(h, hidden_dim if n_children else tracker_dim)
         self._grid = triton.cdiv(hidden_dim, units) * n_children + triton.cdiv(tracker_dim, units)
-        self._rows = _aligned(h, most, n_children * hidden_dim + tracker_dim, dtype)
+        self._rows = aligned(h, most, n_children * hidden_dim + tracker_dim, dtype)
         self._constants = {
             "N_CHILDREN": n_children,
             "H": hidden_dim,
@@ -186,26 +186,16 @@ def _undo_cells(
 class FusedComposeForward(ComposeForward):
     """Make the compositions of each step in three launches."""
 
-    def __init__(
-        self,
-        compose: ComposeWeights,
-        memory: Tensor,
-        n_leaves: int,
-        schedule: Schedule,
-        trackers: TrackerForward | None,
-        save: bool,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__(compose, memory, n_leaves, schedule, trackers, save, dtype)
-        self._memory, self._first = memory, 1 + n_leaves
-        self._saved = self.gates.saved if save else None
+    def _prepare(self, compose: ComposeWeights, schedule: Schedule) -> None:
         self._is_hoisted = schedule.hoisted is not None
-        if not self._is_hoisted:
-            tracker_h = None if trackers is None else trackers.memory[0]
-            self._inputs = Inputs(self.h, tracker_h, 2, schedule.widest, dtype)
-            parts = (compose.weight, compose.tracker_weight)
-            self.weight = _side_by_side([part.to(dtype) for part in parts if part is not None])
-            self._sums = _aligned(memory, schedule.widest, self.bias.shape[0], dtype)
+        if self._is_hoisted:
+            return
+        dtype = self.matrices.parts[BOTH].dtype
+        tracker_h = None if self.trackers is None else self.trackers.memory[0]
+        self._inputs = Inputs(self.h, tracker_h, 2, schedule.widest, dtype)
+        parts = (compose.weight, compose.tracker_weight)
+        self.weight = side_by_side([part.to(dtype) for part in parts if part is not None])
+        self._sums = aligned(self.memory, schedule.widest, self.bias.shape[0], dtype)
 
     def advance(self, now: Compositions) -> Tensor:
         """Compose what this step composes; return the new h."""
@@ -215,30 +205,23 @@ class FusedComposeForward(ComposeForward):
         else:
             inputs = self._inputs.gather(n, now.child_index, now.tracker_index)
             sums = torch.mm(inputs, self.weight.t(), out=self._sums[:n])
-        is_biased, first = self._is_hoisted, self._first + slot
-        _run_cells(sums, self.bias, is_biased, self._memory, first, now.child_index, self._saved, slot)
+        first, saved = self.first + slot, self.gates.if_saved
+        _run_cells(sums, self.bias, self._is_hoisted, self.memory, first, now.child_index, saved, slot)
         return self.made_h[now.slots]
 
 
 class FusedComposeBackward(ComposeBackward):
     """Undo what `FusedComposeForward` did, step by step."""
 
-    def __init__(
-        self,
-        tape: Tape,
-        grad_memory: Tensor,
-        steps: CompositionSteps,
-        matrices: ComposeMatrices,
-        trackers: TrackerBackward | None,
-    ) -> None:
-        super().__init__(tape, grad_memory, steps, matrices, trackers)
-        self._grad_memory = grad_memory
-        self._first = tape.memory.shape[1] - tape.gates.shape[0]
-        both, tracker = matrices.parts[BOTH], matrices.tracker
-        self._weight = _side_by_side([both] if tracker is None else [both, tracker])
-        grad_tracker_h = None if trackers is None else trackers.grad_memory[0]
-        widest = max(steps.counts, default=0)
-        self._grad_inputs = Inputs(grad_memory[0], grad_tracker_h, 2, widest, both.dtype)
+    def _prepare(self) -> None:
+        """Arrange the weight; local derivatives are the kernels'."""
+        if self.steps.is_hoisted:
+            return
+        both, tracker = self.matrices.parts[BOTH], self.matrices.tracker
+        self._weight = side_by_side([both] if tracker is None else [both, tracker])
+        grad_tracker_h = None if self.trackers is None else self.trackers.grad_memory[0]
+        widest = max(self.steps.counts, default=0)
+        self._grad_inputs = Inputs(self._grad_h, grad_tracker_h, 2, widest, both.dtype)
 
     def step_back(self, step: int) -> None:
         """Undo one step, whose states' gradients are complete; it composed at least once."""
@@ -247,8 +230,8 @@ class FusedComposeBackward(ComposeBackward):
             self.steps.slots[step].start,
             self.steps.child_index[step],
         )
-        first = self._first + slot
-        _undo_cells(n, self._grad_memory, self._gates, self._c, first, child_index, self.grad_gates, slot)
+        first = self.first + slot
+        _undo_cells(n, self.grad_memory, self._gates, self._c, first, child_index, self.grad_gates, slot)
         if self.steps.is_hoisted:
             self._go_through_products(step, self._grad_gates_of[step])
             return
@@ -264,29 +247,15 @@ class FusedComposeBackward(ComposeBackward):
     def _new_grad_gates(self, dtype: torch.dtype) -> Tensor:
         if self.steps.is_hoisted:  # whose rows are summed by an operator that wants no gaps
             return super()._new_grad_gates(dtype)
-        return _aligned(self._gates, self._gates.shape[0], self._gates.shape[1], dtype)
-
-    def _derive_all(self) -> None:
-        """Leave it to the steps."""
+        return aligned(self._gates, self._gates.shape[0], self._gates.shape[1], dtype)
 
 
 class FusedTrackerForward(TrackerForward):
     """Run the trackers of all lanes through the steps, three launches each and one for what was composed."""
 
-    def __init__(
-        self,
-        tracker: TrackerWeights,
-        memory: Tensor,
-        n_leaves: int,
-        entries: LaneTables | OwnTables,
-        save: bool,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__(tracker, memory, n_leaves, entries, save, dtype)
-        counts = [rows.shape[0] for rows in self.h_rows]
-        self._previous_of = entries.previous_index.split(counts)
-        self._sums = memory.new_empty(max(counts), self.weights.bias.shape[0])
-        self._saved = self.gates.saved if save else None
+    def _prepare(self, previous_index: Tensor, counts: list[int]) -> None:
+        self._previous_of = previous_index.split(counts)
+        self._sums = self.memory.new_empty(max(counts), self.weights.bias.shape[0])
 
     def _project_leaves(self, leaves: Tensor, n_rows: int) -> Tensor:
         """Return the projections, in the type of the products and without the bias, leaves filled in."""
@@ -311,7 +280,7 @@ class FusedTrackerForward(TrackerForward):
             self.memory,
             1 + slot,
             previous,
-            self._saved,
+            self.gates.if_saved,
             slot,
             self.projections,
             read_index,

@@ -13,22 +13,19 @@ import torch
 import triton
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights, LaneTables, OwnTables, TrackerWeights
 from spinn_tensor.machine import product_kernels
-from spinn_tensor.machine.buffers import Tape
-from spinn_tensor.machine.compose import ComposeMatrices, CompositionSteps
 from spinn_tensor.machine.fused import (
     OPTIONS,
     FusedComposeBackward,
     FusedComposeForward,
     FusedTrackerBackward,
     FusedTrackerForward,
+    aligned,
     is_interpreted,
 )
-from spinn_tensor.machine.loop import Bodies, Schedule
+from spinn_tensor.machine.loop import Bodies
 from spinn_tensor.machine.products import takes_tf32
 from spinn_tensor.machine.schedule import Compositions
-from spinn_tensor.machine.tracker import TrackerBackward, TrackerForward
 
 FEW_SLOTS = 160  # up to which a program takes few of them, so that there are programs enough
 DEPTH_BYTES = 128  # of an operand's row that a program copies at once
@@ -50,12 +47,16 @@ def _precision(dtype: torch.dtype) -> str:
     return "tf32" if dtype == torch.float32 and takes_tf32() else "ieee"
 
 
+def _transposed(weight: Tensor) -> Tensor:
+    """Copy a weight so that the backward's product, too, runs along its rows."""
+    return aligned(weight, weight.shape[1], weight.shape[0], weight.dtype).copy_(weight.t())
+
+
 def _multiply_back(
     n: int,
     grad_gates: Tensor,  # (C, G)
     slot: int,  # row of the first of n
-    weight: Tensor,  # (G, 2H + K), or (G, K) without children
-    precision: str,
+    weight: Tensor,  # (2H + K, G), or (K, G) without children
     grad_h: Tensor | None,  # (R, H) added to
     child_index: Tensor,  # (2n,)
     grad_tracker_h: Tensor,  # (1 + A, K) added to; with K = 0 anything
@@ -63,7 +64,7 @@ def _multiply_back(
 ) -> None:
     """Multiply gradients of gates by their weight, and add the product to what the forward had read."""
     n_children, hidden_dim = (0, 1) if grad_h is None else (2, grad_h.shape[1])
-    tracker_dim = weight.shape[1] - n_children * hidden_dim
+    tracker_dim = weight.shape[0] - n_children * hidden_dim
     tile = _tile(weight, n, weight.dtype)
     n_tiles = n_children * triton.cdiv(hidden_dim, tile["BD"]) + triton.cdiv(tracker_dim, tile["BD"])
     product_kernels.product_backward[triton.cdiv(n, tile["BM"]), n_tiles](
@@ -78,10 +79,10 @@ def _multiply_back(
         N_CHILDREN=n_children,
         H=hidden_dim,
         K=tracker_dim,
-        G=weight.shape[0],
+        G=weight.shape[1],
         STRIDE=grad_gates.stride(0),
         W_STRIDE=weight.stride(0),
-        PRECISION=precision,
+        PRECISION=_precision(weight.dtype),
         **tile,
         **OPTIONS,
     )
@@ -89,19 +90,6 @@ def _multiply_back(
 
 class ProductComposeForward(FusedComposeForward):
     """Make the compositions of each step in one launch."""
-
-    def __init__(
-        self,
-        compose: ComposeWeights,
-        memory: Tensor,
-        n_leaves: int,
-        schedule: Schedule,
-        trackers: TrackerForward | None,
-        save: bool,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__(compose, memory, n_leaves, schedule, trackers, save, dtype)
-        self._precision = _precision(dtype)
 
     def advance(self, now: Compositions) -> Tensor:
         """Compose what this step composes; return the new h."""
@@ -118,15 +106,15 @@ class ProductComposeForward(FusedComposeForward):
             now.child_index if now.tracker_index is None else now.tracker_index,
             weight,
             self.bias,
-            self.h if self._saved is None else self._saved,
+            self.h if self.gates.if_saved is None else self.gates.if_saved,
             n,
-            self._first + slot,
+            self.first + slot,
             slot,
             H=hidden_dim,
             K=weight.shape[1] - 2 * hidden_dim,
             STRIDE=weight.stride(0),
-            SAVE=self._saved is not None,
-            PRECISION=self._precision,
+            SAVE=self.gates.if_saved is not None,
+            PRECISION=_precision(weight.dtype),
             **tile,
             **OPTIONS,
         )
@@ -136,16 +124,10 @@ class ProductComposeForward(FusedComposeForward):
 class ProductComposeBackward(FusedComposeBackward):
     """Undo what `ProductComposeForward` did, step by step."""
 
-    def __init__(
-        self,
-        tape: Tape,
-        grad_memory: Tensor,
-        steps: CompositionSteps,
-        matrices: ComposeMatrices,
-        trackers: TrackerBackward | None,
-    ) -> None:
-        super().__init__(tape, grad_memory, steps, matrices, trackers)
-        self._precision = _precision(self._weight.dtype)
+    def _prepare(self) -> None:
+        super()._prepare()
+        if not self.steps.is_hoisted:
+            self._weight = _transposed(self._weight)
 
     def _go_through_product(self, step: int) -> None:
         child_index, trackers = self.steps.child_index[step], self.trackers
@@ -154,7 +136,6 @@ class ProductComposeBackward(FusedComposeBackward):
             self.grad_gates,
             self.steps.slots[step].start,
             self._weight,
-            self._precision,
             self._grad_h,
             child_index,
             self._grad_h if trackers is None else trackers.grad_memory[0],
@@ -165,28 +146,15 @@ class ProductComposeBackward(FusedComposeBackward):
 class ProductTrackerForward(FusedTrackerForward):
     """Run the trackers of all lanes through the steps, one launch each and one for what was composed."""
 
-    def __init__(
-        self,
-        tracker: TrackerWeights,
-        memory: Tensor,
-        n_leaves: int,
-        entries: LaneTables | OwnTables,
-        save: bool,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__(tracker, memory, n_leaves, entries, save, dtype)
-        self._tracker_dim = self.memory.shape[2]
-        depth = max(LEAST, triton.next_power_of_2(self._tracker_dim))
-        self._tile = {"BM": LEAST, "BD": min(32, depth), "BK": depth}
-        self._precision = _precision(self.weights.hidden.dtype)
-
     def advance(self, step: int, read_index: Tensor) -> Tensor:
         """Step the trackers of all lanes that have a transition now; return their new h."""
-        if self._tracker_dim > WIDEST_TRACKER:
-            return super().advance(step, read_index)
         slot, h = self.entries[step].start, self.h_rows[step]
-        tile, n = self._tile, h.shape[0]
-        grid = triton.cdiv(n, tile["BM"]), triton.cdiv(self._tracker_dim, tile["BD"])
+        n, tracker_dim = h.shape
+        if tracker_dim > WIDEST_TRACKER:
+            return super().advance(step, read_index)
+        depth = max(LEAST, triton.next_power_of_2(tracker_dim))
+        tile = {"BM": LEAST, "BD": min(32, depth), "BK": depth}
+        grid = triton.cdiv(n, tile["BM"]), triton.cdiv(tracker_dim, tile["BD"])
         product_kernels.track_forward[grid](
             self.memory[0],
             self.memory[1],
@@ -195,13 +163,13 @@ class ProductTrackerForward(FusedTrackerForward):
             self.weights.bias,
             self.projections,
             read_index,
-            self.memory if self._saved is None else self._saved,
+            self.memory if self.gates.if_saved is None else self.gates.if_saved,
             n,
             1 + slot,
             slot,
-            K=self._tracker_dim,
-            SAVE=self._saved is not None,
-            PRECISION=self._precision,
+            K=tracker_dim,
+            SAVE=self.gates.if_saved is not None,
+            PRECISION=_precision(self.weights.hidden.dtype),
             **tile,
             **OPTIONS,
         )
@@ -212,14 +180,15 @@ class ProductTrackerBackward(FusedTrackerBackward):
     """Undo what `ProductTrackerForward` did, step by step."""
 
     def _prepare(self, counts: list[int]) -> None:
-        """Make what the steps write."""
+        """Make what the steps write, and arrange the weight."""
         super()._prepare(counts)
-        self._precision = _precision(self.weights.hidden.dtype)
+        self._hidden = _transposed(self.weights.hidden)
 
     def _go_through_product(self, step: int) -> None:
         grad_h, previous, slot = self.grad_memory[0], self._previous_of[step], self._entries[step].start
-        n, weight = previous.shape[0], self.weights.hidden
-        _multiply_back(n, self.grad_gates, slot, weight, self._precision, None, previous, grad_h, previous)
+        _multiply_back(
+            previous.shape[0], self.grad_gates, slot, self._hidden, None, previous, grad_h, previous
+        )
 
 
 STEPS = Bodies(ProductComposeForward, ProductComposeBackward, ProductTrackerForward, ProductTrackerBackward)

@@ -57,12 +57,16 @@ class ComposeForward:
         save: bool,
         dtype: torch.dtype,  # of the products
     ) -> None:
-        self.trackers = trackers
+        self.trackers, self.memory, self.first = trackers, memory, 1 + n_leaves
         self.bias, self.matrices = compose.bias, ComposeMatrices.forward(compose, dtype)
         self.h, self.c = memory.unbind(0)
-        self.made_h, self.made_c = self.h[1 + n_leaves :], self.c[1 + n_leaves :]
+        self.made_h, self.made_c = self.h[self.first :], self.c[self.first :]
         self.gates = StepBuffer(memory, schedule.n_compositions, schedule.widest, self.bias.shape[0], save)
         self.hoisted_products = HoistedProducts(self.h, self.matrices, self.bias, schedule.hoisted)
+        self._prepare(compose, schedule)
+
+    def _prepare(self, compose: ComposeWeights, schedule: Schedule) -> None:
+        """Make what other bodies need besides."""
 
     def advance(
         self,
@@ -110,11 +114,13 @@ class ComposeBackward:
         trackers: TrackerBackward | None,
     ) -> None:
         dtype, hidden_dim = matrices.parts[BOTH].dtype, tape.memory.shape[2]
-        self.steps, self.matrices, self.trackers = steps, matrices, trackers
+        self.steps, self.matrices, self.trackers, self.grad_memory = steps, matrices, trackers, grad_memory
         self._c, self._gates = tape.memory[1], tape.gates
         self._grad_h, self._grad_c = grad_memory.unbind(0)
-        n_before = tape.memory.shape[1] - tape.gates.shape[0]
-        self.dh_rows, self.dc_rows = (part[n_before:].split(steps.counts) for part in grad_memory.unbind(0))
+        self.first = tape.memory.shape[1] - tape.gates.shape[0]  # row of the first composition
+        self.dh_rows, self.dc_rows = (
+            part[self.first :].split(steps.counts) for part in grad_memory.unbind(0)
+        )
         self.grad_gates = self._new_grad_gates(dtype)  # (C, 5H), in the type of the products
         self._grad_gates_of = self.grad_gates.split(steps.counts)
         self._is_mixed = dtype != tape.gates.dtype
@@ -122,13 +128,15 @@ class ComposeBackward:
         self._forget_of = forget_gates.unflatten(1, (2, hidden_dim)).split(steps.counts)
         self._factors: Sequence[Tensor] | None = None
         self._dc_factor_of: Sequence[Tensor] | None = None
-        if trackers is not None or tape.gates.device.type != "cpu":
-            self._derive_all()
+        self._prepare()
 
     def _new_grad_gates(self, dtype: torch.dtype) -> Tensor:
         return torch.empty_like(self._gates, dtype=dtype)
 
-    def _derive_all(self) -> None:
+    def _prepare(self) -> None:
+        """Take the local derivatives of all steps, where that is better than step by step."""
+        if self.trackers is None and self._gates.device.type == "cpu":
+            return
         factors = torch.empty_like(self._gates) if self._is_mixed else self.grad_gates
         dc_factor = self._derive(slice(0, factors.shape[0]), self.steps.children, factors)
         self._factors, self._dc_factor_of = (part.split(self.steps.counts) for part in (factors, dc_factor))
@@ -172,7 +180,7 @@ class ComposeBackward:
         return wanted
 
     def _derive(self, slots: slice, child_index: Tensor, factors: Tensor) -> Tensor:
-        made_c = self._c[self._c.shape[0] - self._gates.shape[0] :]
+        made_c = self._c[self.first :]
         c_children = self._c.index_select(0, child_index).view(-1, 2 * self._c.shape[1])
         return local_derivatives(self._gates[slots], made_c[slots], c_children, factors)
 

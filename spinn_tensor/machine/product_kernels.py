@@ -3,9 +3,9 @@
 A program makes all gates of some units of some slots, so that they meet in registers: rows are gathered by their
 numbers straight into the product's operand, the cell follows it, and nothing in between is written. Backward, the
 gradients of the gates are multiplied by the weight, and the columns of the product added to the rows that they belong
-to. Weights are in their own layout, (gates, inputs), along whose rows both products run or copy. Products are in the
-type of the weight, TF32 if PRECISION says so, and summed in the type of the states. The rest is as in
-`spinn_tensor.machine.kernels`.
+to. Weights lie so that products run along their rows, (gates, inputs), and backward (inputs, gates): wgmma has TF32 so
+alone, and otherwise they would be copied 4 bytes at a time. Products are in the type of the weight, TF32 if PRECISION
+says so, and summed in the type of the states. The rest is as in `spinn_tensor.machine.kernels`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def compose_forward(
 @of_steps
 def product_backward(
     grad_gates,  # (C, G) read from row `slot` on, rows STRIDE apart
-    w,  # (G, N_CHILDREN H + K), rows W_STRIDE apart, in the type of the products
+    w,  # (N_CHILDREN H + K, G), rows W_STRIDE apart, in the type of the products
     child_index,  # (N_CHILDREN n,)
     tracker_index,  # (n,)
     grad_h,  # (R, H) added to
@@ -131,13 +131,13 @@ def product_backward(
     unit = (tl.program_id(1) - part * TILES) * BD + tl.arange(0, BD)
     inside = unit < tl.where(part == N_CHILDREN, K, H)
     grad_gates += (slot + row).to(tl.int64)[:, None] * STRIDE
-    w += (part * H + unit)[None, :]
+    w += (part * H + unit)[None, :] * W_STRIDE
     total = tl.zeros((BM, BD), dtype=grad_h.dtype.element_ty)
     for start in range(0, G, BK):
         k = start + tl.arange(0, BK)
         x = tl.load(grad_gates + k[None, :], mask=live[:, None] & (k < G)[None, :], other=0)
         some = (k < G)[:, None] & inside[None, :]
-        total = multiply(x, w + k[:, None] * W_STRIDE, some, total, PRECISION)
+        total = multiply(x, w + k[:, None], some, total, PRECISION)
     if part < N_CHILDREN:
         target = tl.load(child_index + N_CHILDREN * row + part, mask=live, other=0)
         ok = (target > 0)[:, None] & inside[None, :]

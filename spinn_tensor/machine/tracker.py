@@ -120,6 +120,10 @@ class TrackerForward:
         leaves = memory[0, : 1 + n_leaves]
         self.projections = self._project_leaves(leaves, n_rows)
         self.composed_projections = self.projections[2 * len(leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
+        self._prepare(entries.previous_index, counts)
+
+    def _prepare(self, previous_index: Tensor, counts: list[int]) -> None:
+        """Make what other bodies need besides."""
 
     def _project_leaves(self, leaves: Tensor, n_rows: int) -> Tensor:
         """Return the projections with the rows of the null state and of the leaves filled in."""

@@ -43,11 +43,19 @@ class Method:
         """Say of which kind the tables of every batch are, if they may be padded to few shapes."""
         return None
 
-    def plan(self, corpus: Corpus, batch_size: int, seed: int, token_budget: int = 0) -> bool:
+    def plan(
+        self,
+        corpus: Corpus,
+        batch_size: int,
+        seed: int,
+        token_budget: int = 0,
+        dealt_to: tuple[int, int] = (1, 1),  # ranks, and microbatches of each
+    ) -> bool:
         """Make batches of few shapes from now on; False where the model's batches cannot have them."""
         if (kind := self.fixed_kind) is None:
             return False
-        self.shapes = plan_for_corpus(corpus, kind, batch_size, seed, token_budget=token_budget)
+        options: dict[str, Any] = {"token_budget": token_budget, "dealt_to": dealt_to}
+        self.shapes = plan_for_corpus(corpus, kind, batch_size, seed, **options)
         return True
 
     def collate(self, columns: Corpus, step: int) -> Batch:

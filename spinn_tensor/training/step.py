@@ -9,9 +9,11 @@ labelled share more. The gradients are added up over ranks by one all-reduce of 
 same: batch norm's view, since ranks normalise together but the microbatches of a step one after another; and
 REINFORCE's entropy, a mean over the choices of each microbatch, which then weighs by its examples.
 
-With `compile`, loss and backward are one compiled graph each and clipping and optimiser a third. On a CUDA device that
-has the step to itself (one rank, one microbatch, batches of few shapes) all of it is then captured (`capture`). A batch
-that none of these shapes holds is rare, and every one of them might be another graph, so that its loss is then eager.
+With `compile`, loss and backward are one compiled graph each and clipping and optimiser a third. On CUDA, where batches
+have few shapes, these are then captured (`capture`): the whole step, or of several ranks or microbatches loss and
+backward of each, whose gradients are summed outside, and the update. Where ranks normalise together nothing is: their
+sums would be within what is captured. A batch that none of the shapes holds is rare, and every one of them might be
+another graph, so that its loss is then eager.
 
 The precision of a run is the arithmetic in which its steps multiply matrices; all else, evaluation included, is in
 float32, and so are weights, gradients, optimiser and checkpoints:
@@ -33,13 +35,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spinn_tensor.batch import Batch
 from spinn_tensor.bundles import move
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus
-from spinn_tensor.normalization import uncounted
+from spinn_tensor.normalization import is_synchronised, uncounted
 from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.capture import CapturedSteps, preserved
 from spinn_tensor.training.config import TrainingConfig
@@ -67,9 +69,12 @@ class TrainStep:
         self.update = Update(optimizer, config.clip_norm, config.compile, self.average)
         self.parameters = [p for p in method.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        alone = config.compile and ranks.size == 1 and config.accumulate == 1
-        self._may_capture = alone and (self.device.type == "cuda" if captures is None else captures)
-        self.captured: CapturedSteps | None = None
+        wanted = self.device.type == "cuda" if captures is None else captures
+        self._may_capture = config.compile and wanted and not is_synchronised(method.model)
+        self._dealt_to = ranks.size, config.accumulate
+        self.captured: CapturedSteps | None = None  # whole steps, or loss and backward of their parts
+        self._captured_update: CapturedSteps | None = None  # of parts
+        self._reached: list[nn.Parameter] = []  # that a part has gradients of
 
     @property
     def n_captured(self) -> int:
@@ -88,9 +93,12 @@ class TrainStep:
         self.update.make_state()
         config = self.config
         if self._may_capture and self.method.plan(
-            corpus, config.batch_size, config.seed, config.batch_tokens
+            corpus, config.batch_size, config.seed, config.batch_tokens, self._dealt_to
         ):
-            self.captured = CapturedSteps(self._whole, self._state, self.device)
+            is_whole = self._dealt_to == (1, 1)
+            self.captured = CapturedSteps(self._whole if is_whole else self._part, self._state, self.device)
+            if not is_whole:
+                self._captured_update = CapturedSteps(self._update_by, self._state, self.device)
         kept = self.method.tensors()
         for batch in self.method.samples(corpus, rows, step):
             totals = Totals(*(torch.ones((), device=self.device) for _ in Totals._fields))
@@ -123,12 +131,26 @@ class TrainStep:
         """Change the model. Raises ScoreError, see `run_own`."""
         self.update.set_rate(rate)
         with matmul_precision(self.config.precision):
-            if self.captured is not None and batches[0].row_mask is not None:
-                with Phase("replay"):
-                    loss, seen = self.captured((batches[0], totals)).tensor_split([1])
-                self.method.observe(seen)
-                return loss.squeeze(0)
-            return self._launch(batches, totals, step, counts)
+            if self.captured is None:
+                return self._launch(batches, totals, step, counts)
+            if not counts or any(batch.row_mask is None for batch in batches):
+                batches = [move(batch, self.device, non_blocking=True) for batch in batches]
+                return self._launch(batches, totals, step, counts)
+            with Phase("replay"):
+                loss, seen = self._replay(self.captured, batches, totals).tensor_split([1])
+            self.method.observe(seen)
+            return loss.squeeze(0)
+
+    def _replay(
+        self, captured: CapturedSteps, batches: Sequence[Batch], totals: Totals
+    ) -> Tensor:  # (1 + k,) float
+        """Take a step that is captured; return its loss, and what was observed."""
+        first, *others = (captured((batch, totals)) for batch in batches)
+        if self._captured_update is None:
+            return first
+        for part in others:
+            first = first + part
+        return self._captured_update(self.ranks.summed(first))
 
     def _launch(
         self, batches: Sequence[Batch], totals: Totals, step: int, counts: bool
@@ -161,6 +183,29 @@ class TrainStep:
         self.update()
         return torch.cat((loss.detach().view(1), self.method.observed()))
 
+    def _part(self, inputs: tuple[Batch, Totals]) -> Tensor:  # (1 + k + P,) float
+        """Return the loss of a microbatch, what was observed and the gradients, as it is captured."""
+        loss = self._loss(inputs[0], 0, inputs[1])
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        found = [pair for pair in zip(self.parameters, gradients, strict=True) if pair[1] is not None]
+        self._reached = [parameter for parameter, _ in found]
+        return self._laid_out(loss.detach(), self.method.observed(), [gradient for _, gradient in found])
+
+    def _update_by(self, summed: Tensor) -> Tensor:  # (1 + k,) float
+        """Update by the sum of what `_part` gave, as it is captured; return all of it but the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sizes = [parameter.numel() for parameter in self._reached]
+        before, *gradients = summed.split([summed.numel() - sum(sizes), *sizes])
+        for parameter, gradient in zip(self._reached, gradients, strict=True):
+            parameter.grad = gradient.view_as(parameter).clone()
+        self.update()
+        return before.clone()
+
+    @staticmethod
+    def _laid_out(loss: Tensor, observed: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+        """Put what is summed over ranks into one tensor; it must be alike on all of them."""
+        return torch.cat((loss.view(1), observed, *(gradient.flatten() for gradient in gradients)))
+
     def _state(self) -> list[Tensor]:
         """List all that a step changes, but for the method's state."""
         model = self.method.model
@@ -179,12 +224,12 @@ class TrainStep:
         if self.ranks.size == 1:
             return loss, observed
         gradients = [p.grad for p in self.parameters if p.grad is not None]  # the same ones on every rank
-        parts = [loss.view(1), observed, *(gradient.flatten() for gradient in gradients)]
-        flat = self.ranks.summed(torch.cat(parts))
-        sums = flat.split([part.numel() for part in parts])
-        for gradient, reduced in zip(gradients, sums[2:], strict=True):
+        summed = self.ranks.summed(self._laid_out(loss, observed, gradients))
+        sizes = [gradient.numel() for gradient in gradients]
+        loss, observed, *sums = summed.split([1, len(observed), *sizes])
+        for gradient, reduced in zip(gradients, sums, strict=True):
             gradient.copy_(reduced.view_as(gradient))
-        return sums[0].squeeze(0), sums[1]
+        return loss.squeeze(0), observed
 
 
 def check_precision(precision: str, device_type: str) -> None:
