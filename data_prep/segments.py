@@ -20,6 +20,13 @@ def ragged_arange(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(int(counts.sum())) + np.repeat(first - starts(counts), counts)
 
 
+def stable_order(
+    keys: np.ndarray,  # (n,) int64, not negative
+) -> np.ndarray:  # (n,) int64
+    """Return the order of the keys, equal ones as they come; in linear time if all are below 2**16."""
+    return np.argsort(keys.astype(np.uint16) if keys.max(initial=0) < 2**16 else keys, kind="stable")
+
+
 def mixed_bits(x: np.ndarray) -> np.ndarray:
     """Mix bits as SplitMix64 ends (Steele, Lea & Flood 2014), uint64: every bit depends on all of x."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

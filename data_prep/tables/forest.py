@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.display import in_short
+from spinn_tensor.data_prep.segments import stable_order
 from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves
 from spinn_tensor.data_prep.tables.rows import (
     leaf_rows,
@@ -75,7 +76,7 @@ def forest_tables(
         width = choose_width(np.bincount(level))
     step = _highest_level_first(parent, level, width)
 
-    order = np.argsort(step, kind="stable")
+    order = stable_order(step)
     step_offsets = np.concatenate(([0], np.cumsum(np.bincount(step))))
     slot = np.empty(len(order), dtype=np.int64)
     slot[order] = np.arange(len(order))
@@ -152,7 +153,7 @@ def _highest_level_first(
     """Find the step of each composition: at each step the `width` ready ones farthest from their roots."""
     widths = widths_of_steps(width, len(parent)).tolist()  # no schedule has more steps than compositions
     n_nodes = len(parent)
-    order = np.argsort(-level, kind="stable")
+    order = stable_order(level.max(initial=0) - level)
     place = np.empty(n_nodes + 1, dtype=np.int64)
     place[order] = np.arange(n_nodes)
     place[NONE] = n_nodes  # roots report to a spare last entry, which never becomes ready

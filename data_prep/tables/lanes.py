@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.display import in_short
+from spinn_tensor.data_prep.segments import stable_order
 from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves, kinds_of
 from spinn_tensor.data_prep.tables.prefixes import first_of_equal, same_entries
 from spinn_tensor.data_prep.tables.rows import (
@@ -89,13 +90,15 @@ def lane_tables(
     step = trace.time if width is None else _capped_steps(trace, width, n_lanes)
     same = same_entries(trace, leaf_index)  # of each transition the first one with the same entry
     n_states = len(same)
-    same_composition = first_of_equal(same[trace.reduces])  # likewise among the REDUCEs
+    n_reduces = len(trace.reduces)
+    # likewise among the REDUCEs
+    same_composition = np.arange(n_reduces) if leaf_index is None else first_of_equal(same[trace.reduces])
     kind = np.zeros(n_states, dtype=np.int64)
     kind[trace.reduces] = kinds_of(trace)
     distinct = np.flatnonzero(same == np.arange(n_states))
-    entries = _in_order(distinct, step, [trace.sentence], _entries(lengths, n_lanes) if padded else None)
-    reduces = trace.reduces[np.unique(same_composition)]
-    compositions = _in_order(reduces, step, [trace.sentence, kind], width if padded else None)
+    entries = _in_order(distinct, step, _entries(lengths, n_lanes) if padded else None)
+    reduces = trace.reduces[same_composition == np.arange(n_reduces)]
+    compositions = _in_order(reduces, step, width if padded else None, kind)
 
     composition_slot = compositions.of_transitions(n_states)[trace.reduces][same_composition]
     rows = state_rows(trace, composition_slot, leaf_rows(trace, n_leaf_rows, leaf_index), leaf_index)
@@ -170,14 +173,16 @@ class _Slots(NamedTuple):
 
 
 def _in_order(
-    positions: np.ndarray,  # (n,) int64 of transitions
+    positions: np.ndarray,  # (n,) int64 of transitions, growing
     step: np.ndarray,  # (M,) int64 of every transition
-    keys: list[np.ndarray],  # (M,) int64 each: within a step by the last one first
     width: int | np.ndarray | None,
+    kind: np.ndarray | None = None,  # (M,) int64
 ) -> _Slots:
-    """Order transitions by step, and within a step by the keys."""
-    order = positions[np.lexsort((*(key[positions] for key in keys), step[positions]))]
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(step[positions], minlength=int(step.max()) + 1))))
+    """Order transitions by step, within a step by their kind, and within that by sentence, as they come."""
+    of_step = step[positions]
+    key = of_step if kind is None else of_step * (int(kind.max()) + 1) + kind[positions]
+    order = positions[stable_order(key)]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(of_step, minlength=int(step.max()) + 1))))
     return _Slots(order, offsets, width)
 
 
@@ -232,8 +237,8 @@ def _capped_steps(
     if np.min(width) < 1:
         raise ValueError(f"width is {width}, at least one lane must reduce at a step")
     n_steps = len(trace.time)  # no schedule has more
-    widths = widths_of_steps(width, n_steps).tolist()
-    most = widths_of_steps(_entries(trace.lengths, n_lanes), n_steps).tolist()
+    widths = widths_of_steps(width, n_steps)
+    most = widths_of_steps(_entries(trace.lengths, n_lanes), n_steps)
     lanes = np.argsort(-trace.lengths, kind="stable")
     cursor = trace.roots[lanes] - 2 * (trace.lengths[lanes] - 1)
     end = trace.roots[lanes] + 1
