@@ -9,7 +9,7 @@ steps reads them, as `OnHost`; everything else lives with the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Self, TypeVar, overload
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ class OnHost:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process among what is said of a bundle, not in shared memory of its own as a tensor would."""
+        return _on_host, (self.tensor.numpy(),)
+
     def to(self, *_: object, **__: object) -> Self:
         """Return itself: movers that know nothing of it call this."""
         return self
@@ -35,6 +39,10 @@ class OnHost:
 
     def __repr__(self) -> str:
         return f"OnHost({self.tensor!r})"
+
+
+def _on_host(values: np.ndarray) -> OnHost:
+    return OnHost(torch.from_numpy(values))
 
 
 @in_short

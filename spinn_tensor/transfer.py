@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate, takewhile
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -62,6 +62,24 @@ def packed(bundle: Any, *, pin: bool = False) -> Any:
         for view, tensor in zip(views, tensors, strict=True):
             view.copy_(tensor)
     return with_tensors(bundle, views)
+
+
+class Parcel(NamedTuple):
+    """Hold a bundle as what another process gets of it quickest: one tensor, whose memory both then share."""
+
+    buffer: Tensor  # (n,) uint8
+    like: Any  # the bundle, its tensors without numbers
+
+    @classmethod
+    def of(cls, bundle: Any) -> Parcel:
+        """Pack a bundle."""
+        tensors = flatten(packed(bundle), host=False)
+        _, buffer = packed_part(tensors)
+        return cls(buffer, map_tensors(bundle, lambda tensor: torch.empty_like(tensor, device="meta")))
+
+    def opened(self) -> Any:
+        """Return the bundle, in the buffer."""
+        return with_tensors(self.like, buffer_views(self.buffer, flatten(self.like, host=False)))
 
 
 def buffer_starts(tensors: Sequence[Tensor]) -> list[int]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from spinn_tensor.bundle import load_weights
+from spinn_tensor.bundles import OnHost
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.hub import WEIGHTS
 from spinn_tensor.training import feeding
@@ -24,7 +25,7 @@ from spinn_tensor.training.feeding import Feed, LostMaker, made_by_processes
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
 from spinn_tensor.training.resume import Progress, read_training_state
-from spinn_tensor.transfer import made_ahead, packed
+from spinn_tensor.transfer import Parcel, made_ahead, packed
 from tests import tiny_training
 from tests.tiny_training import Stop, pair_model, pairs, settings
 
@@ -80,13 +81,20 @@ def test_processes_make_them_in_order() -> None:
 
 
 @pytest.mark.usefixtures("forked")
-def test_what_processes_send_stays_in_one_buffer() -> None:
-    def make(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return packed((torch.full((3,), n), torch.full((2,), n / 2)))
+def test_what_processes_send_comes_in_one_buffer() -> None:
+    """With what is on the host, and tensors of several types and of no size."""
 
-    for n, bundle in enumerate(made_by_processes(make, range(4), 2, 2)):
+    def make(n: int) -> Parcel:
+        bundle = torch.full((3,), n), OnHost(torch.arange(n)), torch.empty(0, 2), torch.full((2,), n / 2)
+        return Parcel.of(bundle)
+
+    for n, parcel in enumerate(made_by_processes(make, range(4), 2, 2)):
+        bundle = parcel.opened()
         assert packed(bundle) is bundle
-        assert (bundle[0].tolist(), bundle[1].tolist()) == ([n] * 3, [n / 2] * 2)
+        assert parcel.buffer.is_shared()
+        first, offsets, nothing, last = bundle
+        assert (first.tolist(), offsets.tolist(), last.tolist()) == ([n] * 3, list(range(n)), [n / 2] * 2)
+        assert (nothing.shape, nothing.dtype, first.dtype) == ((0, 2), torch.float32, torch.int64)
 
 
 @pytest.mark.usefixtures("forked")

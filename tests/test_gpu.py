@@ -233,7 +233,14 @@ def test_a_compiled_step_is_the_eager_one_on_the_device(kind) -> None:
     torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind, config", [*((kind, CONFIG) for kind in SPINN_KINDS), ("spinn-pi", ADAMW)])
+@pytest.mark.parametrize(
+    "kind, config",
+    [
+        *((kind, CONFIG) for kind in SPINN_KINDS),
+        ("spinn-pi", ADAMW),
+        ("spinn-pi", dataclasses.replace(CONFIG, accumulate=3)),
+    ],
+)
 def test_compiled_training_is_eager_training_on_the_device(kind, config) -> None:
     """Captured: losses, weights, batch norm's statistics, averages and optimiser state."""
     corpus, batches = corpus_of(corpora())

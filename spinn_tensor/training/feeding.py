@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.training.methods import Batch
 from spinn_tensor.training.step import TrainStep
-from spinn_tensor.transfer import made_ahead, packed
+from spinn_tensor.transfer import Parcel, made_ahead
 
 MOST_PROCESSES = 4  # that make batches: of 512 pairs with a tracker in 10 ms each, one every 2.5 ms
 
@@ -37,7 +37,7 @@ class Feed(NamedTuple):
     batches: list[Batch]  # this rank's, one a microbatch
     counts: bool  # False: the rank has no example of this step, and runs one that weighs nothing
 
-    def mapped(self, function: Callable[[Batch], Batch]) -> Feed:
+    def mapped(self, function: Callable[[Any], Any]) -> Feed:
         """Apply a function to every batch."""
         return self._replace(batches=[function(batch) for batch in self.batches])
 
@@ -56,9 +56,9 @@ def feeds_of(
     """
     with ExitStack() as makers:
         if n := n_processes(step.device.type, n_ahead):
-            sent = made_by_processes(lambda item: make(item).mapped(packed), items, n_ahead, n)
+            sent = made_by_processes(lambda item: make(item).mapped(Parcel.of), items, n_ahead, n)
             makers.enter_context(closing(sent))
-            pinned = made_ahead(lambda feed: feed.mapped(step.pin), sent, n_ahead)
+            pinned = made_ahead(lambda feed: feed.mapped(Parcel.opened).mapped(step.pin), sent, n_ahead)
         else:
             pinned = made_ahead(lambda item: make(item).mapped(step.pin), items, n_ahead)
         try:
@@ -91,8 +91,8 @@ def made_by_processes(
 ) -> Generator[Made, None, None]:
     """Yield make(item) for every item, in order, made by processes that are forked for it, `n_ahead` each.
 
-    Tensors that lie in one buffer come back in one. What `make` raises is raised when its turn comes. Closing the
-    iterator ends the processes.
+    Each tensor that is sent costs the receiver a message, so that a bundle goes as a `Parcel`. What `make` raises is
+    raised when its turn comes. Closing the iterator ends the processes.
     """
     loader = DataLoader(
         _WhenAsked(make, list(items)),
