@@ -209,7 +209,7 @@ def test_every_optimiser_and_the_average_are_part_of_the_graph(name: str) -> Non
 def test_microbatches_on_buffers_are_those_of_an_eager_step(kind: str) -> None:
     """Loss and backward of each are captured, and the update; batches of two and three, some of one."""
     step = check_compiled_run(kind, corpora()[::FEW], True, dataclasses.replace(CONFIG, accumulate=3))
-    assert step.n_captured
+    assert step.captured.n_recordings
 
 
 @pytest.mark.usefixtures("quick_compiler")

@@ -107,7 +107,7 @@ def gradients(job: Task, ranks: Ranks, accumulate: int, captures: bool = False) 
         if ranks.rank:
             method.shapes = []  # so that this rank's parts are ragged, beside another's replays
         loss = step([method.collate(select(job.train, part), 0) for part in parts], totals, 0, 0.1)
-    assert (step.n_captured > 0) == captures
+    assert (step.captured is not None) == captures
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"loss": loss, **found, **dict(model.named_buffers())}
 
