@@ -24,10 +24,8 @@ from spinn_tensor.data_prep.settings import ConfigError
 from spinn_tensor.data_prep.trees import Tree, parse_binary, right_branching
 
 PARSE = "binary_parse"  # what the name of a field with a parse ends in
-PACKAGED, PACKAGED_NLI = (
-    "packaged",
-    "packaged-nli",
-)  # the models that come with the package: a parser, and NLI
+# the models that come with the package: a parser, and NLI
+PACKAGED, PACKAGED_NLI = "packaged", "packaged-nli"
 WITHOUT_PARSE = "text without a parse: --parser packaged or --branching makes trees"
 PERHAPS_TEXT = "if it is no tree, notation says text"
 Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`

@@ -243,32 +243,15 @@ def machine_loop(
     given: Tensor | None,  # (T, B) bool, True = REDUCE; None = the trackers choose
     compose: Tensor | None,  # `TreeLSTMCell`; None = another cell
     compose_bias: Tensor | None,
-) -> tuple[
-    Tensor, Tensor
-]:  # (B, H) encodings, (T, B) scores of `export.step.decide`, of given transitions nothing
+) -> tuple[Tensor, Tensor]:
+    # (B, H) encodings, (T, B) scores of `export.step.decide`, of given transitions nothing
     """Stand for the whole loop as one operator, to be exported and never run."""
     raise NotImplementedError("machine_loop is to be exported to ONNX, see spinn_tensor.export.loop_onnx")
 
 
 @machine_loop.register_fake
-def _(
-    word_states,
-    word_buffer,
-    word_second,
-    word_top,
-    before,
-    lengths,
-    buffer,
-    stack,
-    hidden,
-    tracker_bias,
-    score,
-    score_limit,
-    numbers,
-    given,
-    compose,
-    compose_bias,
-):
+def _(word_states, word_buffer, word_second, word_top, before, lengths, buffer, *others):
+    _, _, _, _, _, numbers, *_ = others
     n_lanes = lengths.shape[0]
     encodings = word_states.new_empty(n_lanes, buffer.shape[0])
     return encodings, word_states.new_empty(numbers.shape[0], n_lanes)

@@ -50,9 +50,8 @@ class LaneLoop(nn.Module):
         lengths: Tensor,  # (B,) int64
         n_words: int,  # N
         given: Tensor | None,  # (B, 2N - 1) int64 SHIFT, REDUCE or padding; None = the trackers choose
-    ) -> tuple[
-        Tensor, Tensor, Tensor
-    ]:  # (B, H) encodings, (B, 2N - 1) int64 transitions, their log-probabilities
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # (B, H) encodings, (B, 2N - 1) int64 transitions, their log-probabilities
         """Run the whole loop."""
         weights = StepWeights(
             self.buffer, self.stack, self.hidden, self.tracker_bias, self.score, self.score_limit
@@ -61,10 +60,8 @@ class LaneLoop(nn.Module):
         words = prepare(leaves.unsqueeze(0), lengths, weights)
         states = with_null_row(leaves, n_leaves - n_lanes)
         stack = stack_memory(words, states.shape[0])
-        n_below, hidden_dim = (
-            2,
-            weights.stack.shape[0],
-        )  # columns of `entries` under the stack, which read as empty
+        n_below = 2  # columns of `entries` under the stack, which read as empty
+        hidden_dim = weights.stack.shape[0]
         entries = torch.zeros(n_lanes, n_words + n_below + 1, dtype=torch.int64, device=leaves.device)
         depth = torch.zeros_like(lengths)
         last = torch.cumsum(lengths, 0)

@@ -246,9 +246,8 @@ def _write(
 def _few_trees(blocks: Iterable[list[tuple[Line, list[Composed]]]]) -> Iterator[Tree]:
     """Yield all trees. Raises ConfigError where they are too many for a picture."""
     found = (parsed for block in blocks for _, composed in block for _, parsed in composed)
-    trees = (
-        parsed.tree for parsed in found if isinstance(parsed, Parsed)
-    )  # several of a sentence are not drawn
+    # several of a sentence are not drawn
+    trees = (parsed.tree for parsed in found if isinstance(parsed, Parsed))
     for n_trees, tree in enumerate(trees):
         if n_trees == MOST_DRAWN:
             raise ConfigError(f"--format svg: a picture of at most {MOST_DRAWN:,} trees")
