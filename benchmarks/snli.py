@@ -67,7 +67,7 @@ SETTINGS = {
     "encoder__embedding_dim": 256,
     "encoder__hidden_dim": 128,
     "encoder__tracker_dim": 32,
-    # dropout makes the difference of two encodings larger than it is when there is none: to 57 % entailment
+    # with dropout the difference of two encodings is larger than afterwards, see docs/decisions.md
     "encoder__embedding_dropout": 0.0,
     "classifier__mlp_dim": 256,
     "classifier__mlp_layers": 1,
@@ -90,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     end = start + 60 * options.minutes if options.minutes else math.inf
     torch.set_num_threads(1)
     keep_freed_memory()
-    settings = {**SETTINGS, "epochs": {str(size): _epochs(size) for size in options.sizes}}
+    epochs, parser = {str(size): _epochs(size) for size in options.sizes}, Parser(PACKAGED).sha256
+    settings = {**SETTINGS, "epochs": epochs, "parser": parser}
+    options.output /= parser[:8]  # another parser's trees are another corpus
     rows: dict[str, dict[str, Any]] = {}  # of earlier runs, whose folders may be gone
     if options.out is not None and options.out.exists():
         before = read_json_object(options.out)
@@ -115,15 +117,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _publish(options: argparse.Namespace, result: dict[str, Any]) -> None:
     whole, *fewer = options.sizes
-    seeds = ", ".join(map(str, options.seeds))
     notes = [
-        f"the first pairs of {' and '.join(TRAIN)}, trees by the package's parser; vectors {options.vectors.name}, "
+        f"the first pairs of {' and '.join(TRAIN)}, trees by the package's parser "
+        f"({result['settings']['parser'][:8]}); vectors {options.vectors.name}, "
         f"fixed; accuracy on {DEV}, which chooses the epoch",
-        f"{whole:,} pairs: mean of seeds {seeds}; fewer: seed {options.seeds[0]}; F1: of a SPINN's own trees "
-        "against those of the parser, which taught it",
+        f"{whole:,} pairs: mean of the seeds shown; fewer: seed {options.seeds[0]}; F1: of a SPINN's own trees against "
+        "those of the parser, which taught it; minutes: of a run on the whole, by the clock, beside whatever else ran",
     ]
     if result["missing"]:
-        notes.append(f"**{result['missing']} runs are still to be done**; the same command goes on with them")
+        notes.append(
+            f"**{result['missing']} runs are still to be done**; `python -m benchmarks.snli` goes on with them"
+        )
     columns = {
         "encoder": "{name}",
         "parameters": "{n_parameters:,}",
@@ -191,7 +195,7 @@ def _row(whole: int, rows: Iterable[dict[str, Any]], kind: str) -> dict[str, Any
     return {
         "name": KINDS[kind],
         "n_parameters": next(iter(by_size.values()))[0]["n_parameters"],
-        "dev": {str(size): statistics.mean(run["dev"] for run in some) for size, some in by_size.items()},
+        "dev": {size: statistics.mean(run["dev"] for run in some) for size, some in by_size.items()},
         "seeds": ", ".join(f"{run['dev']:.1%}" for run in runs),
         "f1": statistics.mean(run["f1"] for run in runs) if kind == "spinn" and runs else None,
         "minutes": statistics.mean(run["seconds"] for run in runs) / 60 if runs else None,
@@ -207,7 +211,7 @@ def _draw(sizes: Sequence[int], rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for row in rows:
-        known = sorted((int(size), 100 * dev) for size, dev in row["dev"].items())
+        known = sorted((size, 100 * dev) for size, dev in row["dev"].items())
         axes.plot(*zip(*known, strict=True), marker="o", label=row["name"])
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -58,13 +59,17 @@ def test_it_goes_on_where_it_stopped_and_ships_a_model(options: list[str], tmp_p
     result = json.loads(out.read_text())
     assert list(result["runs"]) == ["bow-20-1", "bow-10-1", "bow-20-2"]
     assert result["missing"] == 0
-    assert "| sum of words | " in out.with_suffix(".md").read_text()
+    means = [
+        statistics.mean(run["dev"] for run in result["runs"].values() if run["size"] == n) for n in (10, 20)
+    ]
+    line = next(x for x in out.with_suffix(".md").read_text().splitlines() if x.startswith("| sum of words"))
+    assert [cell.strip() for cell in line.split("|")[3:5]] == [f"{mean:.1%}" for mean in means]
     shutil.rmtree(tmp_path / "runs")  # what was published is not done again
     snli.main([*options, "--out", str(out), "--ship", str(shipped)])
     rows = json.loads(out.read_text())["runs"]
     assert {name: rows[name] for name in result["runs"]} == result["runs"]
     assert sorted(rows.keys() - result["runs"].keys()) == ["spinn-10-1", "spinn-20-1", "spinn-20-2"]
-    assert sorted(path.name for path in (tmp_path / "runs").glob("bow-*")) == []
+    assert sorted(path.name for path in (tmp_path / "runs").glob("*/bow-*")) == []
     weights = load_file(shipped / "model.safetensors")
     assert {t.dtype for name, t in weights.items() if "embedding" in name} == {torch.float16}
     config = json.loads((shipped / "config.json").read_text())
