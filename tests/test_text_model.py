@@ -115,6 +115,11 @@ def test_documents_of_spacy_are_their_words(pipeline) -> None:
     assert pipeline.parse(documents[0]) == pipeline.parse(KNOWN[0])
 
 
+def test_spacy_itself(pipeline) -> None:
+    document = pytest.importorskip("spacy").blank("en")(KNOWN[0])
+    assert pipeline.parse([document[:3], document]) == pipeline.parse(["The dogs bark", KNOWN[0]])
+
+
 PENN = [
     "(ROOT (S (NP (DT The) (NNS dogs)) (VP (VBP bark)) (. .)))",
     "(S (NP (NNS cats)))",
