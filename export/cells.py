@@ -17,12 +17,11 @@ import torch
 import torch.fx.experimental._config as symbolic_shapes
 from torch import Tensor, nn
 
-from spinn_tensor.export.fold import sum_type
+from spinn_tensor.export.fold import one_machine, sum_type
 from spinn_tensor.export.interface import ExportError, first_line, quiet
 from spinn_tensor.export.step import Product
 from spinn_tensor.model.cells import TreeLSTM
 from spinn_tensor.model.classifiers import Model
-from spinn_tensor.model.machine import StackMachine
 
 
 class TreeLSTMCell(nn.Module):
@@ -73,7 +72,7 @@ def exported_cell(
     dtype: torch.dtype,  # of its products
 ) -> nn.Module:
     """Return the cell of a model's machine. Raises ExportError, naming why, for one that does not trace."""
-    machine = cast(StackMachine, model.encoder.composer)
+    machine = one_machine(model.encoder)
     if machine.is_built_in:
         weight, bias, of_tracker = cast(TreeLSTM, machine.compose).weights()
         weight = weight if of_tracker is None else torch.cat((weight, of_tracker), 1)
@@ -99,10 +98,16 @@ def _turned(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.detach().t().contiguous().to(dtype)
 
 
+def exported_state_dim(model: Model) -> int:
+    """Return the width of the exported machine's states, S: a policy's lie beside the composer's."""
+    width: int = model.encoder.leaves.projection.out_features
+    return width + 2 * model.config.encoder.policy_dim
+
+
 def _inputs(model: Model) -> tuple[Tensor, ...]:
     """Make what the cell is called with: states of left and right, and what a tracker says."""
     leaves, config = model.encoder.leaves, model.config.encoder
-    widths = [leaves.projection.out_features] * 2 + [config.tracker_dim] * (config.kind != "spinn-pi-nt")
+    widths = [exported_state_dim(model)] * 2 + [config.tracker_dim] * (config.kind != "spinn-pi-nt")
     dtype = sum_type(leaves.embedding.weight)
     return tuple(torch.randn(3, width, dtype=dtype) for width in widths)
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from spinn_tensor.export.step import StepWeights
 from spinn_tensor.machine.schedule import score_weights
-from spinn_tensor.model.cells import Tracker
+from spinn_tensor.model.cells import Tracker, TreeLSTM
 from spinn_tensor.model.classifiers import MLP
+from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.model.leaves import LeafEncoder
 from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.normalization import MaskedBatchNorm
@@ -42,10 +43,24 @@ def projection_of(leaves: LeafEncoder) -> Affine:  # (E, D), (D,)
     return _rounded(weight, bias, sum_type(leaves.projection.weight))
 
 
-def leaf_table(leaves: LeafEncoder) -> Tensor:  # (V, D)
+def words_of(encoder: SentenceEncoder) -> tuple[Tensor, Affine]:  # (V, E)
+    """Return the word vectors of an encoder and their projection; those of a composer and its policy side by side."""
+    vectors, affine = encoder.embedding.weight.detach(), projection_of(encoder.leaves)
+    if encoder.policy is None:
+        return vectors, affine
+    others, other = encoder.policy.embedding.weight.detach(), projection_of(encoder.policy.leaves)
+    halves = zip(affine.weight.chunk(2, 1), other.weight.chunk(2, 1), strict=True)  # h, then c
+    weight = torch.cat([torch.block_diag(*half) for half in halves], 1)
+    biases = zip(affine.bias.chunk(2), other.bias.chunk(2), strict=True)
+    return torch.cat((vectors, others), 1), Affine(
+        weight, torch.cat([part for half in biases for part in half])
+    )
+
+
+def leaf_table(encoder: SentenceEncoder) -> Tensor:  # (V, D)
     """Return the projection of every word of the vocabulary."""
-    weight, bias = projection_of(leaves)
-    return torch.addmm(bias, leaves.embedding.weight.detach(), weight)
+    vectors, (weight, bias) = words_of(encoder)
+    return torch.addmm(bias, vectors, weight)
 
 
 def classifier_layers(mlp: MLP) -> list[Affine]:
@@ -61,6 +76,36 @@ def classifier_layers(mlp: MLP) -> list[Affine]:
             weight, bias = scale.unsqueeze(1) * weight, shift @ weight + bias
         layers.append(_rounded(weight, bias, sum_type(layer.weight)))
     return layers
+
+
+def one_machine(encoder: SentenceEncoder) -> StackMachine:
+    """Return the machine of an encoder; of a policy and a composer the one that does the work of both.
+
+    Its states are theirs side by side, the composer's first, and the blocks of its matrices that would join them are 0.
+    """
+    composer = cast(StackMachine, encoder.composer)
+    if encoder.policy is None:
+        return composer
+    policy = cast(StackMachine, encoder.policy.composer)
+    parsing, tracker = cast(TreeLSTM, policy.compose), cast(Tracker, policy.tracker)
+    composing = cast(TreeLSTM, composer.compose)
+    wide, narrow = encoder.config.hidden_dim, encoder.config.policy_dim
+    cell = TreeLSTM(wide + narrow, tracker.output_dim).to(composing.weight)
+    seeing = Tracker(wide + narrow, tracker.output_dim).to(composing.weight)
+    with torch.no_grad():
+        gates = cell.weight.zero_().view(5, wide + narrow, 2, wide + narrow)
+        gates[:, :wide, :, :wide] = composing.weight.view(5, wide, 2, wide)
+        gates[:, wide:, :, wide:] = parsing.weight.view(5, narrow, 2, narrow)
+        assert cell.tracker_weight is not None
+        assert parsing.tracker_weight is not None
+        of_tracker = cell.tracker_weight.zero_().view(5, wide + narrow, -1)
+        of_tracker[:, wide:] = parsing.tracker_weight.view(5, narrow, -1)
+        cell.bias.copy_(torch.cat((composing.bias.view(5, wide), parsing.bias.view(5, narrow)), 1).flatten())
+        reads = seeing.weight_input.zero_().view(-1, 3, wide + narrow)
+        reads[:, :, wide:] = tracker.weight_input.view(-1, 3, narrow)
+        seeing.weight_hidden.copy_(tracker.weight_hidden)
+        seeing.bias.copy_(tracker.bias)
+    return StackMachine(cell, seeing, policy.transition)
 
 
 def step_weights(machine: StackMachine) -> StepWeights:

@@ -21,9 +21,10 @@ from spinn_tensor.export.fold import (
     classifier_layers,
     leaf_table,
     lstm_directions,
-    projection_of,
+    one_machine,
     step_weights,
     sum_type,
+    words_of,
 )
 from spinn_tensor.export.interface import check_exportable
 from spinn_tensor.export.loop_onnx import machine_loop
@@ -109,10 +110,11 @@ class Leaves(nn.Module):
         leaves = model.encoder.leaves
         self.projection: Product | None = None
         if fold_leaves:
-            table = leaf_table(leaves)
+            table = leaf_table(model.encoder)
         else:
-            table = leaves.embedding.weight.detach().clone()
-            self.projection = product(projection_of(leaves), dtype)
+            table, projection = words_of(model.encoder)
+            self.projection = product(projection, dtype)
+            table = table.clone()
         self.register_buffer("table", table.to(dtype))
         self.sum_type = sum_type(leaves.embedding.weight)
         self.n_words = table.shape[0]
@@ -216,9 +218,8 @@ class LaneGraph(Graph):
         self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype, onnx_loop: bool
     ) -> None:
         super().__init__(model, table_kind, fold_leaves, dtype)
-        machine = model.encoder.composer
-        assert isinstance(machine, StackMachine)
-        for name, weight in step_weights(machine)._asdict().items():
+        self.hidden_dim = model.encoder.output_dim  # of a state, which may hold a policy's beside it
+        for name, weight in step_weights(one_machine(model.encoder))._asdict().items():
             self.register_buffer(name, weight.to(dtype) if weight.dim() == 2 else weight)
         self.cell, self.onnx_loop = exported_cell(model, dtype), onnx_loop
 
@@ -228,7 +229,8 @@ class LaneGraph(Graph):
         given = None
         if self.table_kind == "given":
             given = torch.cat(inputs[2 * self.leaves.n_sides :])
-        encodings, scores = self.encode(token_ids, lengths, given)
+        states, scores = self.encode(token_ids, lengths, given)
+        encodings = states[:, : self.hidden_dim]
         if given is not None:
             return self.outcome(encodings)
         n_examples, n_sides = inputs[0].shape[0], self.leaves.n_sides
@@ -244,8 +246,8 @@ class LaneGraph(Graph):
         token_ids: Tensor,  # (B, N) int64
         lengths: Tensor,  # (B,) int64
         given: Tensor | None,  # (B, 2N - 1) int64
-    ) -> tuple[Tensor, Tensor]:  # (B, H), (2N - 1, B)
-        """Return the encodings and the scores of the transitions made, see `export.step.decide`."""
+    ) -> tuple[Tensor, Tensor]:  # (B, H), a policy's beside it; (2N - 1, B)
+        """Return h of the roots and the scores of the transitions made, see `export.step.decide`."""
         n_words, weights = token_ids.shape[1], self.weights()
         n_examples = token_ids.shape[0] // self.leaves.n_sides
         words = prepare(self.leaves.of_lanes(token_ids, lengths), lengths, weights)

@@ -46,6 +46,8 @@ def check_exportable(model: Model, table_kind: str) -> None:
         raise ExportError(
             f"tracker {type(machine.tracker).__name__} is not exported, only {Tracker.__name__} is"
         )
+    if model.encoder.policy is not None and model.config.encoder.cell != "treelstm":
+        raise ExportError("with a policy of its own only cell 'treelstm' is exported")
     if table_kind not in TABLE_KINDS[kind]:
         raise ExportError(
             f"an encoder of kind {kind!r} runs on {' or '.join(TABLE_KINDS[kind])}, not {table_kind!r}"

@@ -19,7 +19,7 @@ import torch
 
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.export.artefact import Exported
-from spinn_tensor.export.cells import TreeLSTMCell, traced_cell
+from spinn_tensor.export.cells import TreeLSTMCell, exported_state_dim, traced_cell
 from spinn_tensor.export.graphs import LaneGraph, build_graph, traced
 from spinn_tensor.export.interface import ExportError, exporting, quiet
 from spinn_tensor.export.loop_onnx import TRANSLATIONS, with_loop
@@ -71,9 +71,9 @@ def onnx_model(model: Model, exported: Exported) -> ModelProto:
         proto = with_loop(
             proto,
             None if is_treelstm else _exported(traced_cell(graph.cell, model), ["state"]),
-            config.hidden_dim,
+            config.hidden_dim + config.policy_dim,
             config.tracker_dim,
-            model.encoder.leaves.projection.out_features,
+            exported_state_dim(model),
             given=graph.table_kind == "given",
             half=exported.precision == "float16",
             double=graph.leaves.sum_type == torch.float64,

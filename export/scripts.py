@@ -119,6 +119,7 @@ class LaneScript(Script):
         super().__init__(graph)
         self.takes_transitions = graph.table_kind == "given"
         self.loop = LaneLoop(graph.weights(), cell)
+        self.hidden_dim = graph.hidden_dim
 
     def run(
         self,
@@ -129,11 +130,11 @@ class LaneScript(Script):
         if (given is not None) != self.takes_transitions:
             raise ValueError("transitions: expected those of all sentences, and none for a model that parses")
         words, _ = self.real_words(token_ids, lengths)
-        encodings, made, log_probabilities = self.loop(words, lengths, token_ids.shape[1], given)
+        states, made, log_probabilities = self.loop(words, lengths, token_ids.shape[1], given)
         chosen: dict[str, Tensor] = {}
         if given is None:
             chosen["transitions"], chosen["log_probabilities"] = made, log_probabilities
-        return self.outcome(encodings, chosen)
+        return self.outcome(states[:, : self.hidden_dim], chosen)
 
 
 class SentenceScript(LaneScript):

@@ -36,7 +36,7 @@ TASKS = ("pair", "sentence", "parse")
 CELLS = ("treelstm", "grc", "rntn", "tree-gru", "sum")  # those that come with the package
 HEADS = ("mlp",)
 # what there was before there was a choice goes without saying
-LATER = {"cell": CELLS[0], "head": HEADS[0], "compose_dropout": 0.0}
+LATER = {"cell": CELLS[0], "head": HEADS[0], "compose_dropout": 0.0, "policy_dim": 0}
 
 
 def own_or(names: tuple[str, ...]) -> Allowed:
@@ -70,6 +70,12 @@ class EncoderConfig(Settings):
         64, "width of the tracker's state, K, of spinn-pi and spinn", AT_LEAST_1, flags=("--tracker",)
     )
     cell: str = part(CELLS, "what composes two states of a SPINN")
+    policy_dim: int = setting(
+        0,
+        "width of a policy that parses for a spinn and shares nothing with what composes; 0 = one SPINN does both",
+        NOT_NEGATIVE,
+        flags=("--policy",),
+    )
     leaf_encoder: str = part(
         LEAF_ENCODERS, "what makes leaves of word vectors; bilstm reads the words around"
     )
@@ -93,6 +99,10 @@ class EncoderConfig(Settings):
             )
         if self.compose_dropout and self.kind not in SPINN_KINDS:
             raise ConfigError(f"compose_dropout: only a SPINN composes states, got kind {self.kind!r}")
+        if self.policy_dim and not self.parses:
+            raise ConfigError(f"policy_dim: only kind spinn parses, got {self.kind!r}")
+        if self.policy_dim and self.leaf_encoder != "projection":
+            raise ConfigError(f"policy_dim: needs leaf_encoder projection, got {self.leaf_encoder!r}")
 
     @property
     def parses(self) -> bool:

@@ -34,6 +34,7 @@ def tiny_model(
     seed: int = 0,
     hidden_dim: int = 8,
     tracker_dim: int = 5,
+    policy_dim: int = 0,
 ) -> Model:
     """Make a model, which is in training mode."""
     torch.manual_seed(seed)
@@ -45,6 +46,7 @@ def tiny_model(
         tracker_dim=tracker_dim,
         leaf_encoder=leaf_encoder,
         cell=cell,
+        policy_dim=policy_dim,
     )
     labels = () if task == "parse" else ("entailment", "neutral", "contradiction")
     classifier = ClassifierConfig(len(labels), mlp_dim=12) if labels else None

@@ -109,7 +109,15 @@ class _Classifier(PretrainedModel):
     ) -> Outcome:
         """Return the logits, and the parse of an encoder that parses."""
         encodings, parse = self._encode(batch.sentences, noise)
-        return Outcome(self._classify(self._features(encodings, batch), batch.row_mask), parse)
+        return Outcome(self.classify(encodings, batch), parse)
+
+    def classify(
+        self,
+        encodings: Tensor,  # (B, H) of the sentences of the batch, or of several samples of each
+        batch: Batch,
+    ) -> Tensor:  # (n, n_classes)
+        """Return the logits of examples by the encodings of their sentences."""
+        return self._classify(self._features(encodings, batch), batch.row_mask)
 
     def _features(self, encodings: Tensor, batch: Batch) -> Tensor:
         return encodings

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spinn_tensor.batch import SentenceBatch, Sharing, TableKind
+from spinn_tensor.batch import SentenceBatch, Sharing, TableKind, Tables
+from spinn_tensor.bundles import OwnTables
 from spinn_tensor.config import LEAF_ENCODERS, SPINN_KINDS, EncoderConfig
 from spinn_tensor.machine import Parse
 from spinn_tensor.machine.beam import Beams
-from spinn_tensor.model.cells import Tracker, TransitionHead, make_cell, state_dim
+from spinn_tensor.model.cells import Tracker, TransitionHead, TreeLSTM, make_cell, state_dim
 from spinn_tensor.model.leaves import make_leaf_encoder
 from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.model.sequence import run_lstm
@@ -45,6 +47,10 @@ class SentenceEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.policy: SentenceEncoder | None = None
+        if config.policy_dim:
+            self.policy = SentenceEncoder(policy_config(config))
+            config = dataclasses.replace(config, kind="spinn-pi-nt", policy_dim=0)
         self._leaf_dim = _leaf_dim(config)
         self.leaves: Any = make_leaf_encoder(config, self._leaf_dim)
         self.composer: nn.Module
@@ -54,6 +60,9 @@ class SentenceEncoder(nn.Module):
             self.composer = SumOfWords()
         else:
             self.composer = LastState(config.hidden_dim, bidirectional=config.kind == "bilstm")
+        if self.policy is not None:
+            for machine in (self.composer, self.policy.composer):
+                remember(machine)
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -120,7 +129,7 @@ class SentenceEncoder(nn.Module):
         """
         leaves = self._leaf_states(batch)
         if isinstance(self.composer, StackMachine):
-            return self.composer(leaves, batch.tables)
+            return self.composer(leaves, self._tables(batch))
         return self.composer(leaves, batch)
 
     def node_states(self, batch: SentenceBatch) -> Tensor:
@@ -141,7 +150,7 @@ class SentenceEncoder(nn.Module):
         """
         if not isinstance(self.composer, StackMachine):
             raise TypeError(f"an encoder of kind {self.config.kind!r} has no tree nodes")
-        return self.composer(self._leaf_states(batch), batch.tables, every_node=True)
+        return self.composer(self._leaf_states(batch), self._tables(batch), every_node=True)
 
     def parse(
         self,
@@ -165,6 +174,8 @@ class SentenceEncoder(nn.Module):
         >>> encoder.parse(make_sentence_batch(columns, encoder.table_kind)).transitions.shape
         torch.Size([10])
         """
+        if self.policy is not None:
+            return self._composed(batch, self.policy.parse(batch, noise))
         return self._parser().parse(self._leaf_states(batch), batch.tables, noise)
 
     def beams(self, batch: SentenceBatch, k: int) -> Beams:
@@ -185,6 +196,9 @@ class SentenceEncoder(nn.Module):
         >>> encoder.beams(make_sentence_batch(columns, "own", n_samples=2), 2).parse.transitions.shape
         torch.Size([20])
         """
+        if self.policy is not None:
+            beams = self.policy.beams(batch, k)
+            return beams._replace(parse=self._composed(batch, beams.parse))
         return self._parser().beams(self._leaf_states(batch), batch.tables, k)
 
     def _parser(self) -> StackMachine:
@@ -192,6 +206,16 @@ class SentenceEncoder(nn.Module):
         if not isinstance(self.composer, StackMachine) or self.composer.transition is None:
             raise TypeError(f"an encoder of kind {self.config.kind!r} does not parse")
         return self.composer
+
+    def _composed(self, batch: SentenceBatch, parse: Parse) -> Parse:
+        """Give what the policy parsed the encodings of the composer."""
+        return parse._replace(encodings=self.composer(self._leaf_states(batch), parse.tables))
+
+    def _tables(self, batch: SentenceBatch) -> Tables | None:
+        """Return what the composer runs on: where it is to parse, what the policy made of the sentences."""
+        if self.policy is None or not isinstance(batch.tables, OwnTables):
+            return batch.tables
+        return self.policy.parse(batch).tables
 
     def _leaf_states(
         self, batch: SentenceBatch
@@ -204,6 +228,33 @@ class SentenceEncoder(nn.Module):
                     f"leaf_encoder: {self.config.leaf_encoder} made {tuple(leaves.shape)}, expected {expected}"
                 )
         return leaves
+
+
+def policy_config(config: EncoderConfig) -> EncoderConfig:
+    """Return what the policy of an encoder with `policy_dim` is: a small SPINN without batch norm and dropout."""
+    return dataclasses.replace(
+        config,
+        kind="spinn",
+        hidden_dim=config.policy_dim,
+        policy_dim=0,
+        cell="treelstm",
+        train_embedding=True,
+        embedding_dropout=0.0,
+        compose_dropout=0.0,
+        batch_norm=False,
+    )
+
+
+def remember(machine: nn.Module) -> None:
+    """Start the forget gates of a machine open, at a bias of 1, where they are those of a TreeLSTM or an LSTM."""
+    assert isinstance(machine, StackMachine)
+    with torch.no_grad():
+        if isinstance(machine.compose, TreeLSTM):
+            _, _, left, right, _ = machine.compose.bias.chunk(5)
+            left.fill_(1.0)
+            right.fill_(1.0)
+        if isinstance(machine.tracker, Tracker):
+            machine.tracker.bias.chunk(4)[1].fill_(1.0)
 
 
 def _leaf_dim(config: EncoderConfig) -> int:

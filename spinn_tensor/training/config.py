@@ -32,7 +32,8 @@ from spinn_tensor.training.weighting import as_entries
 
 CRITERIA = ("accuracy", "macro_f1", "f1")
 PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `step`
-LEARNING = ("supervised", "reinforce")
+LEARNING = ("supervised", "reinforce", "ppo")
+CREDITS = ("sentence", "deviation", "best")  # see `ppo`
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
 IN_HALF_OPEN = Allowed("in [0, 1)", lambda value: 0 <= value < 1)
 # Each with how the names of its own settings begin.
@@ -90,12 +91,14 @@ class TrainingConfig(Settings):
         "steps over which the learning rate rises from 0; below 1 it is a part of the run",
         Allowed("in [0, 1) or whole", lambda value: 0 <= value < 1 or (value > 0 and value % 1 == 0)),
     )
+    policy_rate: float = setting(1.0, "of a policy of its own, as a multiple of --learning-rate", POSITIVE)
     decay_factor: float = setting(0.75, "of the learning rate, after every --decay-every units", POSITIVE)
     decay_every: int = setting(1, "epochs or steps; 0 = the learning rate stays", NOT_NEGATIVE)
     decay_unit: str = setting("epoch", "what --decay-every counts", one_of("epoch", "step"))
     clip_norm: float = setting(
         5.0, "largest global norm of the gradient; 0 = no clipping", NOT_NEGATIVE, flags=("--clip",)
     )
+    clip_kind: str = setting("l2", "norm of --clip-norm; inf is the largest element", one_of("l2", "inf"))
     ema_decay: float = setting(
         0.0,
         "of an average of the weights, over about 1 / (1 - N) steps, which is then evaluated and saved; 0 = none",
@@ -158,7 +161,9 @@ class TrainingConfig(Settings):
 class ParsingConfig(Settings):
     """Set how a SPINN learns to parse; nothing to other encoders."""
 
-    learning: str = setting("supervised", "reinforce is RL-SPINN", one_of(*LEARNING))
+    learning: str = setting(
+        "supervised", "reinforce is RL-SPINN; ppo is for --policy-dim, and sees no tree", one_of(*LEARNING)
+    )
     transition_weight: float = setting(
         3.9, "of the transition loss (Bowman et al. 2016, section 4)", NOT_NEGATIVE
     )
@@ -179,7 +184,27 @@ class ParsingConfig(Settings):
         0.01, "of the bonus for undecided choices, which falls to zero over --entropy-steps", NOT_NEGATIVE
     )
     entropy_steps: int = setting(0, "steps after the warm-up; 0 = the bonus stays", NOT_NEGATIVE)
-    warmup_steps: int = setting(0, "supervised steps before reinforcement", NOT_NEGATIVE)
+    warmup_steps: int = setting(
+        0,
+        "supervised steps before reinforcement; of ppo, of the composer alone on random trees",
+        NOT_NEGATIVE,
+    )
+    credit: str = setting(
+        "sentence", "of ppo: what a reward is credited to, see `training.ppo`", one_of(*CREDITS)
+    )
+    policy_steps: int = setting(15, "of ppo, after each step of the composer", AT_LEAST_1)
+    clip_ratio: float = setting(0.2, "of ppo: how far from 1 a ratio of probabilities counts", POSITIVE)
+    n_composed: int = setting(
+        0, "of ppo: samples that the composer learns from beside the greedy parse; 0 = all", NOT_NEGATIVE
+    )
+    first_length: int = setting(
+        0, "of ppo: words of the longest sentences at first; 0 = there are all from the start", NOT_NEGATIVE
+    )
+    length_loss: float = setting(
+        0.5,
+        "of ppo: mean loss of an epoch's greedy parses under which sentences half as long again come",
+        POSITIVE,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -217,21 +242,41 @@ class RunConfig(Settings):
 
     def _check_parsing(self, encoder: EncoderConfig) -> None:
         """Raise ConfigError for settings that would do nothing."""
-        reinforces, by_f1 = self.parsing.learning == "reinforce", self.training.select_by == "f1"
+        learning = f"learning: {self.parsing.learning}"
+        reinforces, by_f1 = self.parsing.learning != "supervised", self.training.select_by == "f1"
         if not encoder.parses and (reinforces or by_f1):
-            name = "learning: reinforce" if reinforces else "select_by: f1"
+            name = learning if reinforces else "select_by: f1"
             raise ConfigError(f"{name} is for an encoder that parses, kind 'spinn'; got {encoder.kind!r}")
         if self.data.corpus == "trees" and reinforces:
-            raise ConfigError("learning: reinforce needs labels to reward; --corpus trees has none")
+            raise ConfigError(f"{learning} needs labels to reward; --corpus trees has none")
+        if self.data.corpus == "trees" and encoder.policy_dim:
+            raise ConfigError("policy_dim: a model that only parses composes for no other")
+        if self.parsing.learning == "ppo":
+            self._check_ppo(encoder)
         for name in ("class_weights", "label_smoothing"):
             if self.data.corpus == "trees" and getattr(self.training, name):
                 raise ConfigError(f"{name}: with --corpus trees there are no classes")
         if reinforces and self.training.label_smoothing:
-            raise ConfigError("label_smoothing: not with learning: reinforce, which rewards the label alone")
+            raise ConfigError(f"label_smoothing: not with {learning}, which rewards the label alone")
+        if not encoder.policy_dim and self.training.policy_rate != 1:
+            raise ConfigError("policy_rate: there is no policy of its own; it needs policy_dim")
         if not encoder.train_embedding and self.training.embedding_rate != 1:
             raise ConfigError("embedding_rate: the word vectors are fixed; it needs train_embedding")
         if self.data.corpus == "trees" and encoder.parses and not by_f1:
             raise ConfigError("select_by: with --corpus trees there is nothing but f1 to select by")
+
+    def _check_ppo(self, encoder: EncoderConfig) -> None:
+        """Raise ConfigError for what a policy of its own cannot learn with."""
+        if not encoder.policy_dim:
+            raise ConfigError("learning: ppo needs a policy of its own, policy_dim above 0")
+        if self.training.accumulate > 1:
+            raise ConfigError("accumulate: not with learning: ppo, which samples a whole batch")
+        if self.parsing.credit == "deviation" and self.parsing.baseline != "greedy":
+            raise ConfigError("baseline: deviations are held against the greedy parse")
+        if self.parsing.first_length and self.training.rate_needs_length:
+            raise ConfigError(
+                "first_length: the length of the run is not known, which the learning rate needs"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -204,6 +204,7 @@ class Trainer:
             loss=progress.epoch_loss / len(batches),
         )
         progress.epoch, progress.batch, progress.epoch_loss = progress.epoch + 1, 0, 0.0
+        self.method.end_epoch()
         self._evaluate()
         self._save_last()
 
@@ -233,15 +234,17 @@ class Trainer:
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of each step of an epoch."""
-        config = self.config
-        return epoch_batches(
-            self._lengths,
+        config, longest = self.config, self.method.longest
+        rows = np.flatnonzero(self._lengths <= longest) if longest else np.arange(len(self._lengths))
+        batches = epoch_batches(
+            self._lengths[rows],
             config.batch_size,
             seed=config.seed,
             epoch=epoch,
-            n_tokens=self._n_tokens,
+            n_tokens=self._n_tokens[rows],
             token_budget=config.batch_tokens,
         )
+        return [rows[batch] for batch in batches]
 
     def _count_steps(self) -> int:
         """Count the steps of the whole run; only by words a step do epochs differ in them."""

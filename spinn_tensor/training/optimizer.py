@@ -38,25 +38,28 @@ MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return the optimiser over the parameters that are trained, in groups: with L2, without, and of another rate."""
+    """Return the optimiser over the parameters that are trained, in groups: with L2, without, and of other rates."""
     embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    words: list[nn.Parameter] = []
+    policy = getattr(getattr(model, "encoder", None), "policy", None)
+    of_policy = set() if policy is None else {id(parameter) for parameter in policy.parameters()}
+    members: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for parameter in model.parameters():
         if parameter.requires_grad:
             is_embedding = id(parameter) in embeddings
-            if is_embedding and config.embedding_rate != 1:
-                words.append(parameter)
-            else:
-                (decayed if parameter.dim() >= 2 and not is_embedding else plain).append(parameter)
-    rate, factor = config.learning_rate, config.embedding_rate
+            factor = config.embedding_rate if is_embedding else 1.0
+            factor *= config.policy_rate if id(parameter) in of_policy else 1.0
+            decays = parameter.dim() >= 2 and not is_embedding
+            members.setdefault((factor, decays), []).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay, "lr": rate, "rate_factor": 1.0},
-        {"params": plain, "weight_decay": 0.0, "lr": rate, "rate_factor": 1.0},
-        {"params": words, "weight_decay": 0.0, "lr": rate * factor, "rate_factor": factor},
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr": config.learning_rate * factor,
+            "rate_factor": factor,
+        }
+        for (factor, decays), parameters in members.items()
+        if parameters
     ]
-    groups = [group for group in groups if group["params"]]
     decay, epsilon = config.rms_decay, config.rms_epsilon
     adam: dict[str, Any] = {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
     match config.optimizer:
@@ -98,11 +101,13 @@ class Update:
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        clip_norm: float,  # largest global norm of the gradient; 0 = no clipping
+        clip_norm: float,  # largest norm of the gradient; 0 = no clipping
         compiled: bool,
         average: Average,
+        clip_kind: str = "l2",  # norm, or "inf", the largest element
     ) -> None:
         self.optimizer, self.clip_norm, self.average = optimizer, clip_norm, average
+        self.clip_kind = clip_kind
         # the step without the wrappers for hooks and for gradients of gradients, in which torch.compile breaks a graph
         self._plain_step = inspect.unwrap(type(optimizer).step)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -133,7 +138,7 @@ class Update:
 
     def __call__(self) -> None:
         if self._compiled is None:
-            clip_gradient(self._parameters, self.clip_norm)
+            clip_gradient(self._parameters, self.clip_norm, self.clip_kind)
             self.optimizer.step()
             self.average.update()
             return
@@ -142,13 +147,14 @@ class Update:
 
     def _clip_and_step(self) -> None:
         """Do as an eager update does, in a form that `torch.compile` takes whole."""
-        clip_gradient(self._parameters, self.clip_norm)
+        clip_gradient(self._parameters, self.clip_norm, self.clip_kind)
         self._plain_step(self.optimizer)
         self.average.update()
 
 
-def clip_gradient(parameters: Iterable[nn.Parameter], largest_norm: float) -> Tensor | None:
+def clip_gradient(parameters: Iterable[nn.Parameter], largest_norm: float, kind: str = "l2") -> Tensor | None:
     """Scale the gradient to a global norm of at most `largest_norm` (0 = no clipping); no host sync."""
     if not largest_norm:
         return None
-    return nn.utils.clip_grad_norm_(parameters, largest_norm, error_if_nonfinite=False)
+    norm_type = {"l2": 2.0, "inf": math.inf}[kind]
+    return nn.utils.clip_grad_norm_(parameters, largest_norm, norm_type, error_if_nonfinite=False)

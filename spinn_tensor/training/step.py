@@ -29,8 +29,9 @@ float32, and so are weights, gradients, optimiser and checkpoints:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class TrainStep:
     ) -> None:
         self.method, self.optimizer, self.config, self.ranks = method, optimizer, config, ranks
         self.average = Average(method.model, config.ema_decay)
-        self.update = Update(optimizer, config.clip_norm, config.compile, self.average)
+        self.update = Update(optimizer, config.clip_norm, config.compile, self.average, config.clip_kind)
         self.parameters = [p for p in method.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         wanted = self.device.type == "cuda" if captures is None else captures
@@ -156,11 +157,18 @@ class TrainStep:
         self, batches: Sequence[Batch], totals: Totals, step: int, counts: bool
     ) -> Tensor:  # () float
         """Take a step that is not captured."""
+        loss = self._descend([partial(self.method.loss, batch, step, totals) for batch in batches], counts)
+        for _ in range(self.method.further_updates(step)):
+            self._descend([partial(self.method.further_loss, step, totals)], counts)
+        return loss
+
+    def _descend(self, parts: Sequence[Callable[[], Tensor]], counts: bool) -> Tensor:  # () float
+        """Update the weights by the sum of some losses; return it."""
         self.optimizer.zero_grad(set_to_none=True)
         losses, observed = [], []
-        for batch in batches:
+        for part in parts:
             with Phase("forward"), self._stance():
-                loss = self._loss(batch, step, totals, counts)
+                loss = self._loss(part, counts)
             with Phase("backward"):
                 loss.backward()
             losses.append(loss.detach())
@@ -178,7 +186,7 @@ class TrainStep:
     def _whole(self, inputs: tuple[Batch, Totals]) -> Tensor:  # (1 + k,) float
         """Take a whole step, as it is captured; return its loss, and what was observed."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(inputs[0], 0, inputs[1])
+        loss = self._loss(partial(self.method.loss, inputs[0], 0, inputs[1]))
         loss.backward()
         self.update()
         return torch.cat((loss.detach().view(1), self.method.observed()))
@@ -212,12 +220,12 @@ class TrainStep:
         states = (value for state in self.optimizer.state.values() for value in state.values())
         return [*model.parameters(), *model.buffers(), *states, *self.average.averages]
 
-    def _loss(self, batch: Batch, step: int, totals: Totals, counts: bool = True) -> Tensor:
+    def _loss(self, part: Callable[[], Tensor], counts: bool = True) -> Tensor:
         with autocast(self.config.precision, self.device.type):
             if counts:
-                return self.method.loss(batch, step, totals)
+                return part()
             with uncounted(self.method.model):
-                return self.method.loss(batch, step, totals) * 0
+                return part() * 0
 
     def _over_ranks(self, loss: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Sum over ranks, the gradients in place, by one collective."""
