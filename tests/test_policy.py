@@ -1,0 +1,167 @@
+"""A model of a policy and a composer: exported as the one machine that does the work of both, trained and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spinn_tensor import EncoderConfig, load_checkpoint, make_sentence_batch
+from spinn_tensor.config import ConfigError
+from spinn_tensor.export.graphs import build_graph
+from spinn_tensor.export.interface import describe
+from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, require
+from spinn_tensor.export.scripts import export_torchscript, load_torchscript
+from spinn_tensor.training import run as training
+from spinn_tensor.training.config import DataConfig, RunConfig
+from spinn_tensor.training.distributed import Interrupted
+from spinn_tensor.training.loop import Observer
+from spinn_tensor.training.presets import run_config
+from tests.closeness import EXACT
+from tests.tiny_models import some_columns, tiny_model
+from tests.tiny_runs import assert_same_run, figures, write_pairs
+from tests.tiny_training import Stop
+
+pytestmark = pytest.mark.numerical
+
+CASES = [
+    ("sentence", "own", False),
+    ("pair", "own", True),
+    ("pair", "given", False),
+    ("sentence", "given", True),
+]
+
+
+def artefact_of(model, tables: str, folded: bool, form: str, path: Path):
+    """The model as a function of arrays: as a graph of torch, or read from a file."""
+    if form == "graph":
+        graph = build_graph(model, tables, fold_leaves=folded)
+
+        def run(inputs):
+            with torch.no_grad():
+                outputs = graph(**{name: torch.from_numpy(values) for name, values in inputs.items()})
+            return dict(zip(graph.outputs, (output.numpy() for output in outputs), strict=True))
+
+        return run
+    described = describe(model, form, tables=tables, fold_leaves=folded)
+    if form == "torchscript":
+        export_torchscript(model, path, described)
+        return load_torchscript(path)
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from spinn_tensor.export.onnx_file import export_onnx
+    from spinn_tensor.export.session import onnx_function
+
+    export_onnx(model, path, described)
+    return onnx_function(path)
+
+
+@pytest.mark.parametrize("form", ["graph", "onnx", "torchscript"])
+@pytest.mark.parametrize("task, tables, folded", CASES)
+def test_an_artefact_is_its_model(task: str, tables: str, folded: bool, form: str, tmp_path: Path) -> None:
+    model = tiny_model(task, "spinn", policy_dim=3).double()
+    run = artefact_of(model, tables, folded, form, tmp_path / "model")
+    cases = random_cases(model, tables=tables, batch_sizes=(1, 6))
+    require(compare(model, run, cases, tables=tables), EXACT)
+
+
+def test_a_file_in_single_precision_is_as_close_as_artefacts_may_be(tmp_path: Path) -> None:
+    model = tiny_model("pair", "spinn", policy_dim=3)
+    run = artefact_of(model, "own", False, "onnx", tmp_path / "model.onnx")
+    require(compare(model, run, random_cases(model)), TOLERANCES["float32"])
+
+
+def test_the_encoder_composes_what_its_policy_parses() -> None:
+    encoder = tiny_model("sentence", "spinn", policy_dim=3).double().eval().encoder
+    columns = some_columns()
+    own = make_sentence_batch(columns, "own")
+    transitions = encoder.policy.parse(own).transitions
+    assert torch.equal(encoder.parse(own).transitions, transitions)
+    forest = make_sentence_batch(columns._replace(transitions=transitions.numpy().astype(np.int8)), "forest")
+    for got, expected in (
+        (encoder(own), encoder(forest)),
+        (encoder.parse(own).encodings, encoder(forest)),
+        (encoder.node_states(own), encoder.node_states(forest)),
+    ):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+def test_its_forget_gates_start_open() -> None:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(9, "spinn", 5, 6, 4, policy_dim=3)
+    from spinn_tensor.model.encoder import SentenceEncoder
+
+    made = SentenceEncoder(encoder)
+    assert made.composer.compose.bias.tolist() == [0.0] * 12 + [1.0] * 12 + [0.0] * 6
+    assert made.policy.composer.tracker.bias.tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
+    assert made.policy.composer.compose.bias.tolist() == [0.0] * 6 + [1.0] * 6 + [0.0] * 3
+
+
+def ppo_run(folder: Path, **settings) -> RunConfig:
+    """Settings of a run of 24 steps; the last ones are the longest sentences'."""
+    files = {"train": (str(write_pairs(folder / "train.jsonl", 64, seed=1)),)}
+    files["dev"] = (str(write_pairs(folder / "dev.jsonl", 24, seed=2)),)
+    run = run_config("logic-ppo", DataConfig(corpus="snli", **files))
+    small = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "policy_dim": 6, "mlp_dim": 12}
+    small |= {"batch_size": 16, "epochs": 6, "log_every": 1, "warmup_steps": 2, "policy_steps": 3}
+    return run.changed(**{**small, "n_samples": 4, "first_length": 3, "length_loss": 9.0, **settings})
+
+
+@pytest.mark.parametrize("credit", ["sentence", "deviation", "best"])
+def test_a_run_goes_on_where_it_stopped(credit: str, tmp_path: Path) -> None:
+    run = ppo_run(tmp_path, credit=credit)
+    training.execute(run, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        training.execute(run, tmp_path / "parts", observer=Stop(7))
+    training.execute(run, tmp_path / "parts", observer=Observer(), resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    lines = [line for line in figures(tmp_path / "whole") if line["kind"] == "train"]
+    lengths = [line["longest"] for line in lines]
+    assert lengths[0] == 3
+    assert lengths[-1] > 5, "the curriculum lets longer ones in"
+    assert [("entropy" in line) for line in lines[:3]] == [False, False, True]
+    model = load_checkpoint(tmp_path / "whole").model
+    assert model.config.encoder.policy_dim == 6
+
+
+def test_what_cannot_be_is_said(tmp_path: Path) -> None:
+    wrong = [
+        ({"policy_dim": 0}, "learning: ppo needs a policy of its own"),
+        ({"kind": "spinn-pi"}, "policy_dim: only kind spinn parses, got 'spinn-pi'"),
+        ({"leaf_encoder": "bilstm"}, "policy_dim: needs leaf_encoder projection"),
+        ({"accumulate": 2}, "accumulate: not with learning: ppo"),
+        ({"label_smoothing": 0.1}, "label_smoothing: not with learning: ppo"),
+        (
+            {"credit": "deviation", "baseline": "mean"},
+            "baseline: deviations are held against the greedy parse",
+        ),
+        ({"lr_schedule": "linear"}, "first_length: the length of the run is not known"),
+        ({"policy_dim": 0, "learning": "supervised", "policy_rate": 0.5}, "policy_rate: there is no policy"),
+    ]
+    run = ppo_run(tmp_path)
+    for settings, reason in wrong:
+        with pytest.raises(ConfigError, match=reason):
+            run.changed(**settings)
+
+
+def test_the_policy_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    from spinn_tensor.training.optimizer import make_optimizer
+
+    model = tiny_model("pair", "spinn", policy_dim=3)
+    config = ppo_run(tmp_path, policy_rate=0.25, learning_rate=0.1, embedding_rate=2.0).training
+    rate_of = {
+        id(p): group["lr"] for group in make_optimizer(model, config).param_groups for p in group["params"]
+    }
+    policy = model.encoder.policy
+    assert rate_of[id(policy.embedding.weight)] == pytest.approx(0.05)
+    assert rate_of[id(policy.composer.tracker.bias)] == pytest.approx(0.025)
+    assert rate_of[id(model.encoder.embedding.weight)] == pytest.approx(0.2)
+    assert rate_of[id(model.mlp.output.weight)] == pytest.approx(0.1)
+
+
+def test_parsers_have_no_policy_beside_them() -> None:
+    run = run_config("parser", DataConfig(corpus="trees", train=("t",), dev=("d",)))
+    with pytest.raises(ConfigError, match="policy_dim: a model that only parses"):
+        run.changed(policy_dim=8, leaf_encoder="projection")
