@@ -26,12 +26,7 @@ from tests.tiny_training import Stop
 
 pytestmark = pytest.mark.numerical
 
-CASES = [
-    ("sentence", "own", False),
-    ("pair", "own", True),
-    ("pair", "given", False),
-    ("sentence", "given", True),
-]
+CASES = [("pair", "own", True), ("sentence", "own", False), ("pair", "given", False)]
 
 
 def artefact_of(model, tables: str, folded: bool, form: str, path: Path):
@@ -84,6 +79,7 @@ def test_the_encoder_composes_what_its_policy_parses() -> None:
         (encoder(own), encoder(forest)),
         (encoder.parse(own).encodings, encoder(forest)),
         (encoder.node_states(own), encoder.node_states(forest)),
+        (encoder.beams(make_sentence_batch(columns, "own"), 1).parse.encodings, encoder(forest)),
     ):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
@@ -109,7 +105,7 @@ def ppo_run(folder: Path, **settings) -> RunConfig:
     return run.changed(**{**small, "n_samples": 4, "first_length": 3, "length_loss": 9.0, **settings})
 
 
-@pytest.mark.parametrize("credit", ["sentence", "deviation", "best"])
+@pytest.mark.parametrize("credit", ["sentence", "deviation"])
 def test_a_run_goes_on_where_it_stopped(credit: str, tmp_path: Path) -> None:
     run = ppo_run(tmp_path, credit=credit)
     training.execute(run, tmp_path / "whole")

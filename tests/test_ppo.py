@@ -172,11 +172,11 @@ def test_deviations_are_the_exact_gradient_of_one_choice_drawn() -> None:
     exact = deviation_gradient(model, len(changed) + 2)
     torch.testing.assert_close(exact, expected, rtol=0, atol=1e-10)
     # a part of the choices, drawn: the same on average
-    draws = torch.stack([deviation_gradient(model, 2) for _ in range(300)])
+    draws = torch.stack([deviation_gradient(model, 2) for _ in range(150)])
     along = draws @ (expected / expected.norm())
     error = along.std() / len(draws) ** 0.5
     assert abs(along.mean() - expected.norm()) < 3 * error
-    assert error < 0.1 * expected.norm(), "so wide an interval would hide a bias"
+    assert error < 0.15 * expected.norm(), "so wide an interval would hide a bias"
 
 
 def deviation_gradient(model, n_samples: int) -> torch.Tensor:
@@ -226,7 +226,7 @@ def test_the_best_quarter_is_imitated() -> None:
 def test_samples_are_the_policys_own_and_random_trees_nobodys() -> None:
     policy = pair_model().encoder.policy
     torch.manual_seed(0)
-    n = 4000
+    n = 1500
     drawn, tossed = ppo.sample_parses(policy, pair(), n), ppo.random_trees(policy, pair(), n)
     greedy = policy.parse(make_sentence_batch(pair(), "own")).transitions
     assert torch.equal(drawn.transitions[0], greedy)
