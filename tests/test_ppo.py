@@ -223,6 +223,16 @@ def test_the_best_quarter_is_imitated() -> None:
     torch.testing.assert_close(gradient(loss, policy), gradient(expected, policy), rtol=0, atol=1e-10)
 
 
+def test_the_policys_loss_compiles_whole() -> None:
+    model, trees = pair_model(), trees_of_pair()
+    policy, rewards = model.encoder.policy, rewards_of(model, trees).detach()
+    experience = experience_of(policy, pair(), Sampled(trees), rewards, rewards[1:], "sentence")
+    compiled = torch.compile(policy_loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    losses = [of(policy, experience, 0.2, torch.tensor(0.1))[0] for of in (policy_loss, compiled)]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(gradient(loss, policy) for loss in losses))
+
+
 def test_samples_are_the_policys_own_and_random_trees_nobodys() -> None:
     policy = pair_model().encoder.policy
     torch.manual_seed(0)
