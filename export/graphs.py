@@ -42,7 +42,6 @@ from spinn_tensor.export.step import (
 )
 from spinn_tensor.model.classifiers import Model, SentenceParser
 from spinn_tensor.model.encoder import LastState
-from spinn_tensor.model.machine import StackMachine
 
 
 class Lstm(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from spinn_tensor import EncoderConfig, load_checkpoint, make_sentence_batch
 from spinn_tensor.config import ConfigError
 from spinn_tensor.export.graphs import build_graph
-from spinn_tensor.export.interface import describe
+from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, require
 from spinn_tensor.export.scripts import export_torchscript, load_torchscript
 from spinn_tensor.training import run as training
@@ -66,6 +66,13 @@ def test_a_file_in_single_precision_is_as_close_as_artefacts_may_be(tmp_path: Pa
     model = tiny_model("pair", "spinn", policy_dim=3)
     run = artefact_of(model, "own", False, "onnx", tmp_path / "model.onnx")
     require(compare(model, run, random_cases(model)), TOLERANCES["float32"])
+
+
+def test_another_cell_beside_a_policy_is_trained_and_not_exported() -> None:
+    model = tiny_model("sentence", "spinn", policy_dim=3, cell="grc")
+    assert model.encoder(make_sentence_batch(some_columns(), "own")).isfinite().all()
+    with pytest.raises(ExportError, match="with a policy of its own only cell 'treelstm' is exported"):
+        build_graph(model, "own")
 
 
 def test_the_encoder_composes_what_its_policy_parses() -> None:
