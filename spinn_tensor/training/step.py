@@ -193,7 +193,7 @@ class TrainStep:
 
     def _part(self, inputs: tuple[Batch, Totals]) -> Tensor:  # (1 + k + P,) float
         """Return the loss of a microbatch, what was observed and the gradients, as it is captured."""
-        loss = self._loss(inputs[0], 0, inputs[1])
+        loss = self._loss(partial(self.method.loss, inputs[0], 0, inputs[1]))
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         found = [pair for pair in zip(self.parameters, gradients, strict=True) if pair[1] is not None]
         self._reached = [parameter for parameter, _ in found]
