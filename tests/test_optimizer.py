@@ -248,7 +248,9 @@ def test_a_smoothed_loss_is_one_compiled_graph(loss, tmp_path: Path) -> None:
     torch.testing.assert_close(compiled(*inputs), smoothed(*inputs))
 
 
-CHOOSING = {name for name in PRESETS if name.startswith("sst") or name.endswith("-ppo")}  # made since
+CHOOSING = {
+    name for name in PRESETS if name.startswith("sst") or name.endswith(("-grc", "-ppo"))
+}  # made since
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS.keys() - CHOOSING))
