@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import signal
@@ -27,6 +28,7 @@ if sys.platform == "win32":
 from spinn_tensor.cli.main import main
 from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.serve import service
+from spinn_tensor.export.serve.errors import Refused
 from tests.serving import ROOT, TEXTS, Server, running, served, tiny_engine, until
 from tests.tiny_bundles import tiny_bundle
 
@@ -354,6 +356,24 @@ def test_memory_is_given_back_while_it_serves(monkeypatch: pytest.MonkeyPatch) -
     n_given = len(given)
     time.sleep(0.1)
     assert len(given) <= n_given + 1, "it goes on after the server"
+
+
+def test_what_was_refused_is_freed_at_once() -> None:
+    """A refusal that holds the frame that holds it would keep a body of megabytes until garbage is collected."""
+
+    def n_refusals() -> int:
+        return sum(issubclass(type(found), Refused) for found in gc.get_objects())
+
+    with served(tiny_engine(max_length=50), payload_limit=300) as client:
+        gc.collect()
+        n_before = n_refusals()
+        gc.disable()
+        try:
+            for inputs, status in (("", 400), ("a " * 60, 422), ("a" * 1_000, 413), (1, 422)):
+                assert client.post("/embed", json={"inputs": inputs}).status_code == status
+            until(lambda: n_refusals() == n_before, seconds=10)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is of glibc")

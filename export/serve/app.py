@@ -92,7 +92,7 @@ class Endpoint:
         try:
             body = orjson.dumps(await self._admitted(call, scope, receive), option=orjson.OPT_SERIALIZE_NUMPY)
         except Refused as error:
-            refused = error
+            refused = error.with_traceback(None)  # which holds this frame, that holds the error
         except Exception:
             logger.exception("a request failed")
             refused = Refused(500, "Backend", "internal error", "internal")

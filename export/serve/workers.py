@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def give_back_memory() -> bool:
-    """Return freed memory to the system, which takes milliseconds; False where the C library cannot."""
+    """Collect garbage and return what is free to the system, in milliseconds; False where the C library cannot."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     return trim is not None and bool(trim(0))
