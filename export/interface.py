@@ -178,6 +178,7 @@ def require_ours(path: str | Path, found: Any, what: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's text; or its name."""
+    """Return the first line of an error's text, of torch.export's that which names a guard; or its name."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    guards = (line.strip(" -") for line in lines if line.startswith("  - Not all values"))
+    return next(guards, lines[0] if lines else type(error).__name__)

@@ -12,21 +12,24 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from benchmarks.data import load_pairs
 from spinn_tensor import make_batch
 from spinn_tensor.cli import train as train_command
-from spinn_tensor.cli.main import build_parser
+from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.config import SPINN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.fixed_shapes import MOST_SHAPES
+from spinn_tensor.model.cells import Sum
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import OPTIMIZERS, ParsingConfig, TrainingConfig
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.step import TrainStep
+from tests.command_line import assert_one_error
 from tests.compiled_steps import (
     ADAMW,
     COMPILED,
@@ -41,6 +44,7 @@ from tests.compiled_steps import (
 )
 from tests.machines import SHARED, needs_shared
 from tests.processes import run_program
+from tests.tiny_runs import PRESET, pair_arguments
 
 pytestmark = [
     pytest.mark.numerical,
@@ -290,3 +294,20 @@ def test_compiling_is_the_default_on_cuda(options, device, compiles, monkeypatch
     monkeypatch.setattr(train_command, "missing_to_compile", lambda _: None)
     arguments = build_parser().parse_args(["train", *options])
     assert train_command.new_run(arguments).training.compile == compiles
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_a_cell_that_draws_is_told_the_ways_out(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*pair_arguments(tmp_path), *PRESET, "--cell", f"{__name__}:Dropping"]
+    arguments += ["--output", str(tmp_path / "run"), "--epochs", "1"]
+    capsys.readouterr()
+    assert main([*arguments, "--compile"]) == 1
+    assert_one_error(capsys, "draws random numbers.*--no-compile, or --compose-dropout")
+    assert main([*arguments, "--no-compile", "--overwrite"]) == 0
+
+
+class Dropping(Sum):
+    """A cell with dropout of its own."""
+
+    def forward(self, left: Tensor, right: Tensor, tracker: Tensor | None = None) -> Tensor:
+        return nn.functional.dropout(left + right, 0.5, self.training)

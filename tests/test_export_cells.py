@@ -41,6 +41,26 @@ class Choosy(Wide):
         return left if left.sum() > 0 else right
 
 
+class Attending(Wide):
+    """A cell by torch's attention, which asks whether there is one row."""
+
+    def __init__(self, hidden_dim: int, tracker_dim: int | None) -> None:
+        super().__init__(hidden_dim, tracker_dim)
+        self.attention = nn.MultiheadAttention(self.state_dim, 1, batch_first=True)
+
+    def forward(self, left: Tensor, right: Tensor, *tracker: Tensor) -> Tensor:
+        pair = torch.stack((left, right), 1)
+        return self.attention(pair, pair, pair)[0].sum(1)
+
+
+class Asking(Wide):
+    """A cell by torch's function of attention, which does not ask."""
+
+    def forward(self, left: Tensor, right: Tensor, *tracker: Tensor) -> Tensor:
+        pair = torch.stack((left, right), 1)
+        return nn.functional.scaled_dot_product_attention(pair, pair, pair).mean(1)
+
+
 class Noisy(Wide):
     """A cell that draws random numbers in evaluation, too."""
 
@@ -126,6 +146,15 @@ def test_a_cell_that_does_not_trace_is_refused(kind: str) -> None:
     with pytest.raises(ExportError, match=message) as error:
         script(model, describe(model))
     assert "\n" not in str(error.value)
+
+
+def test_what_a_cell_asked_of_the_number_of_states_is_told(tmp_path: Path) -> None:
+    model = tiny_model("pair", "spinn-pi", cell=f"{__name__}:Attending")
+    with pytest.raises(ExportError, match=r"\(Not all values of n = .* satisfy the generated guard .* != 1"):
+        script(model, describe(model))
+    model = tiny_model("pair", "spinn-pi", cell=f"{__name__}:Asking")
+    report = compare(model, export(model, "torchscript", tmp_path / "model"), random_cases(model))
+    assert report.largest_difference < 1e-5
 
 
 def test_a_cell_that_draws_and_a_tracker_of_ones_own_are_refused() -> None:

@@ -42,7 +42,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.archives import UNREADABLE
 from spinn_tensor.data_prep.errors import DataError, DataWarning, one_line
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
-from spinn_tensor.machine import ScoreError
+from spinn_tensor.machine import DrawError, ScoreError
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.distributed import Interrupted, LostRank
 from spinn_tensor.training.feeding import LostMaker
@@ -55,6 +55,7 @@ ERRORS = (
     CheckpointError,
     ConfigError,
     ScoreError,
+    DrawError,
     TrainingError,
     LostRank,
     LostMaker,

@@ -1,5 +1,6 @@
 """The stack machine: how a batch of trees is run, forward and backward. README.md here explains it from the start."""
 
+from spinn_tensor.machine.any_cell_operators import DrawError as DrawError
 from spinn_tensor.machine.executors import Parse as Parse
 from spinn_tensor.machine.executors import forcing_noise as forcing_noise
 from spinn_tensor.machine.executors import logistic_noise as logistic_noise

@@ -24,6 +24,11 @@ from spinn_tensor.machine.executors import check_dtypes, check_transforms
 from spinn_tensor.machine.operators import fake_found, found_by, found_tables, tables_of
 from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, own_compositions
 
+
+class DrawError(RuntimeError):
+    """Raised for a cell or a tracker that draws random numbers which its backward would need again."""
+
+
 Save = Literal["all", "states"]
 KIND_OF = {"forest": ForestTables, "lanes": LaneTables, "own": OwnTables}
 _MACHINES: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
@@ -178,7 +183,7 @@ def any_cell(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return both memories, and of own transitions the fields FOUND of LaneTables.
 
-    Raises RuntimeError for a module that draws random numbers, which it would draw anew in the backward.
+    Raises DrawError for a module that draws random numbers, which it would draw anew in the backward.
     """
     loop = _loop(machine)
     with _drawing_nothing(leaves, save):
@@ -214,16 +219,17 @@ def _(
 
 @contextmanager
 def _drawing_nothing(leaves: Tensor, save: bool) -> Iterator[None]:
-    """Raise RuntimeError where the modules drew random numbers."""
+    """Raise DrawError where the modules drew random numbers."""
     on_gpu = leaves.device.type == "cuda" and torch.cuda.is_available()
     on_gpu = on_gpu and not torch.cuda.is_current_stream_capturing()
     states = [torch.get_rng_state, *([torch.cuda.get_rng_state] if on_gpu else [])] if save else []
     before = [state() for state in states]
     yield
     if not all(torch.equal(state(), was) for state, was in zip(states, before, strict=True)):
-        raise RuntimeError(
+        raise DrawError(
             "the cell or the tracker draws random numbers, and the backward, which runs each step once more, would "
-            'draw others: save="all" keeps what was drawn (not under torch.compile)'
+            'draw others: save="all" keeps what was drawn, but not under torch.compile; for spinn train '
+            "--no-compile, or --compose-dropout in place of the cell's own"
         )
 
 

@@ -85,7 +85,7 @@ class StackMachine(nn.Module):
         Raises:
             TypeError: for tables that the machine cannot run on, and for leaves and parameters of more than one dtype.
             ValueError: for a cell or tracker that does not return states like those it was given.
-            RuntimeError: for one that draws random numbers, as dropout does, with save="states".
+            DrawError: for one that draws random numbers, as dropout does, with save="states" or under `torch.compile`.
 
         >>> machine = StackMachine(TreeLSTM(8, 3), Tracker(8, 3))
         >>> machine(torch.randn(6, 16), make_sentence_batch(columns, "lanes").tables, every_node=True).shape
