@@ -305,7 +305,14 @@ def test_what_cannot_run_is_refused() -> None:
         StackMachine(Wide())(leaves, forest)
     with pytest.raises(TypeError, match="Linear has no state_dim"):
         StackMachine(GRC(4, 3), nn.Linear(2, 2))
-    with pytest.raises(TypeError, match="expected LaneTables"):
+    for built in (GRC(4, 3), TreeLSTM(2, 3)):
+        with pytest.raises(
+            ValueError, match=rf"leaves: got \(\d+, 5\), expected \(L, 4\), states of {type(built).__name__}"
+        ):
+            StackMachine(built, Tracker(2, 3))(leaves_of(batch, 5), lanes)
+    with pytest.raises(
+        TypeError, match=r'got ForestTables, expected LaneTables: .*columns, "lanes"\)\.tables'
+    ):
         StackMachine(GRC(4, 3), Tracker(4, 3))(leaves, forest)
     with pytest.raises(TypeError, match="no `transition` and does not parse"):
         StackMachine(GRC(4, 3), Tracker(4, 3)).parse(leaves, lanes)

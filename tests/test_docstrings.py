@@ -23,6 +23,7 @@ METHODS = {
     "Pipeline": ("from_pretrained", "classify", "encode", "similarity", "parse"),
     "PairClassifier": ("from_pretrained", "save_pretrained"),
     "StackMachine": ("forward", "parse"),
+    "Tracker": ("forward",),
     "SentenceEncoder": ("forward", "node_states", "parse", "sharing"),
 }
 

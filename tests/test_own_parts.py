@@ -132,7 +132,11 @@ def test_parts_like_the_packages_own_compute_what_these_do(kind: str, parts: str
 @pytest.mark.parametrize(
     "leaf_encoder, head, message",
     [
-        ("nowhere_at_all:X", "mlp", "leaf_encoder: nowhere_at_all:X cannot be imported"),
+        (
+            "nowhere_at_all:X",
+            "mlp",
+            r"leaf_encoder: nowhere_at_all:X cannot be imported \(.*\); where .*: PYTHONPATH=\. spinn",
+        ),
         ("projection", "nowhere_at_all:X", "head: nowhere_at_all:X cannot be imported"),
         ("parts_of_mine:MODULE", "mlp", "leaf_encoder: parts_of_mine:MODULE is no class of torch.nn.Module"),
         ("parts_of_mine:Lone", "mlp", r"leaf_encoder: parts_of_mine:Lone\(config, 8\) cannot be made \("),

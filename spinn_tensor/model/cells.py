@@ -263,6 +263,20 @@ class Tracker(nn.Module):
         stack2: Tensor,  # (n, S) the states beneath them
         state: Tensor,  # (n, 2K) of the trackers
     ) -> Tensor:  # (n, 2K)
+        """Step n trackers on what they see; return their new states.
+
+        Args:
+            buffer: (n, S) states of the next words.
+            stack1: (n, S) tops of the stacks.
+            stack2: (n, S) the states beneath them.
+            state: (n, 2K) [h; c] of the trackers, zeros at first.
+
+        Returns:
+            (n, 2K).
+
+        >>> Tracker(8, 3).forward(*torch.zeros(3, 5, 16), torch.zeros(5, 6)).shape
+        torch.Size([5, 6])
+        """
         inputs = torch.cat([part[:, : self.hidden_dim] for part in (buffer, stack1, stack2)], 1)
         h, c = state.chunk(2, 1)
         gates = nn.functional.linear(inputs, self.weight_input, self.bias)

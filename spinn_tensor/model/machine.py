@@ -84,7 +84,8 @@ class StackMachine(nn.Module):
 
         Raises:
             TypeError: for tables that the machine cannot run on, and for leaves and parameters of more than one dtype.
-            ValueError: for a cell or tracker that does not return states like those it was given.
+            ValueError: for leaves not as wide as the cell's `state_dim`, where it has that, and for a cell or tracker
+                that does not return states like those it was given.
             DrawError: for one that draws random numbers, as dropout does, with save="states" or under `torch.compile`.
 
         >>> machine = StackMachine(TreeLSTM(8, 3), Tracker(8, 3))
@@ -96,10 +97,11 @@ class StackMachine(nn.Module):
         if self.tracker is None and isinstance(tables, LaneTables):
             tables = in_time(tables)
         if not isinstance(tables, ForestTables if self.tracker is None else LaneTables):
-            expected = "ForestTables" if self.tracker is None else "LaneTables"
+            expected, kind = ("ForestTables", "forest") if self.tracker is None else ("LaneTables", "lanes")
             raise TypeError(
-                f"got {type(tables).__name__}, expected {expected}: make_sentence_batch(columns, encoder.table_kind)"
+                f'got {type(tables).__name__}, expected {expected}: make_sentence_batch(columns, "{kind}").tables'
             )
+        self._check_width(leaves)
         index = tables.node_index if every_node else tables.root_index
         built_in = self._built_in()
         if built_in is None:
@@ -145,6 +147,7 @@ class StackMachine(nn.Module):
             raise TypeError(f"got {type(tables).__name__}; a parser reads OwnTables or LaneTables")
         if noise is not None and isinstance(tables, LaneTables):
             raise ValueError("noise goes with own transitions; these are given")
+        self._check_width(leaves)
         transition, built_in = self.transition.weights(), self._built_in()
         if built_in is not None and built_in[1] is not None:
             weights = self._weights(built_in[0]), built_in[1].weights(), transition
@@ -188,6 +191,12 @@ class StackMachine(nn.Module):
         if built_in is not None and built_in[1] is not None:
             return run_beams(leaves, built_in[0].weights(), built_in[1].weights(), transition, tables, k)
         return run_cell_beams(Loop(self.compose, self.tracker), leaves, transition, tables, k)
+
+    def _check_width(self, leaves: Tensor) -> None:
+        width = getattr(self.compose, "state_dim", None)
+        if width is not None and (leaves.dim() != 2 or leaves.shape[1] != width):
+            cell = type(self.compose).__name__
+            raise ValueError(f"leaves: got {tuple(leaves.shape)}, expected (L, {width}), states of {cell}")
 
     @property
     def is_built_in(self) -> bool:

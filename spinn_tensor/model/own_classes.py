@@ -34,7 +34,9 @@ def _imported(setting: str, name: str) -> type[nn.Module]:
     try:
         kind = getattr(importlib.import_module(module), attribute, None)
     except ImportError as error:
-        raise ConfigError(f"{setting}: {name} cannot be imported ({one_line(error)})") from error
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == module
+        hint = f"; where {module}.py is a file here: PYTHONPATH=. spinn …" if is_missing else ""
+        raise ConfigError(f"{setting}: {name} cannot be imported ({one_line(error)}){hint}") from error
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ConfigError(f"{setting}: {name} is no class of torch.nn.Module")
     return kind
