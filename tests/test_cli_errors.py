@@ -155,6 +155,15 @@ def test_bad_lines_can_be_left_out(file: str, folder: Path, capsys: Capture) -> 
     assert list(json.loads(Path("run/results.json").read_text())["skipped"].values()) == [1]
 
 
+@pytest.mark.parametrize("name, text", [("a.txt", "un café\n"), ("a.csv", "sentence\nun café\n")])
+def test_lines_of_another_encoding_are_not_to_be_left_out(
+    name: str, text: str, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / name).write_bytes(text.encode("cp1252"))
+    assert main(["parse", "--branching", "left", "--input", str(tmp_path / name)]) == 1
+    assert capsys.readouterr().err.endswith("iconv -f cp1252 -t utf-8 makes it)\n")
+
+
 def test_nodes_of_trees_that_have_no_labels(tmp_path: Path, capsys: Capture) -> None:
     run = str(tmp_path / "run")
     arguments = [*tree_arguments(tmp_path), "--epochs", "1", "--output", run]

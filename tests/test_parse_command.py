@@ -173,7 +173,7 @@ def test_the_parser_of_the_package(
 
 # Options after --model, and what is said; FOLDER stands for the test's folder, RUN for the model's.
 BAD: dict[str, tuple[list[str], str]] = {
-    "nothing": ([], "give sentences, or --input, or --gold"),
+    "nothing": ([], "give sentences, or --input, or --gold; --input - reads stdin"),
     "both": (["dogs", "--input", "x"], "give sentences, or --input, or --gold"),
     "empty": (["dogs", ""], "sentence 2: a sentence without words"),
     "blank": ([" \t "], "sentence 1: a sentence without words"),

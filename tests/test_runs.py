@@ -114,6 +114,11 @@ def test_curves_have_the_points_of_the_log(folder: Path) -> None:
     assert train.get_xydata().tolist() == [[line["step"], line["loss"]] for line in lines]
     assert train.get_color() == dev.get_color() != figure.axes[0].lines[0].get_color()
     assert points(logs["pairs"], "dev", "trees_f1") == ([], [])
+    epochs = [{"kind": "epoch", "step": step, "loss": 1 / step} for step in (3, 6)]
+    assert points([{"kind": "train", "step": 5, "loss": 2.0}, *epochs], "train", "loss") == (
+        [3, 6],
+        [1 / 3, 1 / 6],
+    )
     parses = [line for line in logs["spinn"] if line["kind"] == "dev"]
     f1 = [line["parse"]["gold"]["sentence_f1"] for line in parses]
     assert figure.axes[2].lines[1].get_ydata().tolist() == f1

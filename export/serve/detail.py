@@ -26,7 +26,7 @@ from spinn_tensor.export.serve.service import Call, one_side
 from spinn_tensor.export.serve.tei import LabelScore, scores
 
 
-class DetailRequest(Struct):
+class DetailRequest(Struct, forbid_unknown_fields=True):
     """Ask for all that the model says of a text, or of two: a pair, or sentences to compare."""
 
     inputs: str | list[str]

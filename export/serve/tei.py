@@ -125,7 +125,7 @@ async def predict(call: Call, asked: PredictRequest) -> Any:
     examples = _examples(call, asked.inputs)
     for example in examples:
         if len(example) != engine.n_sides:
-            expected = "a pair, [text, text]" if engine.n_sides == 2 else "one text"
+            expected = 'a pair, ["a", "b"]' if engine.n_sides == 2 else 'one text; several are [["a"], ["b"]]'
             raise invalid(f"inputs: got {len(example)} texts, this model classifies {expected}")
     flat = await call.read(
         [text for example in examples for text in example], _names(call, examples), asked.truncate
@@ -151,10 +151,6 @@ def _examples(call: Call, inputs: str | list[str | list[str]]) -> list[list[str]
         if texts:
             raise invalid("inputs: texts beside lists; expected a list of [text] or [text, text]")
         return [one for one in inputs if isinstance(one, list)]
-    if len(texts) > 2:
-        raise invalid(
-            f"inputs: a list of {len(texts)} texts, expected a pair; many are a list of [text] or [text, text]"
-        )
     return [texts]
 
 

@@ -19,7 +19,7 @@ from spinn_tensor.export.serve.service import Call, one_side
 WRITTEN_HERE = 200  # words: more are written on a thread, beside other requests
 
 
-class ParseRequest(Struct):
+class ParseRequest(Struct, forbid_unknown_fields=True):
     """Ask for the trees of texts.
 
     `format`: binary, "( ( A dog ) barks )"; penn, brackets as in the Penn Treebank; nested, lists of words; json, an

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -41,6 +41,11 @@ class CommandParser(argparse.ArgumentParser):
             hint = self.of_stray_words if wrong is None else did_you_mean(wrong, options)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and the error, and name the models that need no training where one is missing."""
+        is_missing = "required: CHECKPOINT" in message
+        super().error(f"{message}; the package has packaged and packaged-nli" if is_missing else message)
 
 
 def add_settings(

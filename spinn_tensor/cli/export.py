@@ -123,6 +123,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(str(error)) from error
     Console(highlight=False, markup=False).print(parity_table(report))
     print(f"{args.format} in {args.output}")
+    if parser is None and _may_have_parser(exported):
+        print(
+            "it takes sentences with their trees and refuses text, unless --parser packaged puts a parser into it"
+        )
     return 0
 
 
@@ -134,15 +138,13 @@ def _parser(
     """Load the parser that is written beside the model, and describe it. Raises ConfigError where it has no use."""
     from spinn_tensor.export.interface import describe
 
-    takes_trees = exported.tables not in ("own", "sequence") and exported.branching is None
-    if not ARTEFACTS[exported.format].endswith(".onnx") or not takes_trees:
+    if not _may_have_parser(exported):
         if args.parser is None:
             return None
         raise ConfigError(
             "--parser: is for the onnx formats and triton, of a model that takes given trees, and no --branching"
         )
     if (name := args.parser or trained) in (None, GIVEN):
-        _say("takes sentences with their trees; --parser packaged puts a parser beside it for those of text")
         return None
     try:
         parser = load_parser(model_folder(name), "cpu")
@@ -154,6 +156,11 @@ def _parser(
         ) from None
     digest = parser.vocabulary.sha256
     return parser, describe(parser.model, "onnx", max_length=args.max_length or 0, vocabulary_sha256=digest)
+
+
+def _may_have_parser(exported: Exported) -> bool:
+    takes_trees = exported.tables not in ("own", "sequence") and exported.branching is None
+    return takes_trees and ARTEFACTS[exported.format].endswith(".onnx")
 
 
 def _say(line: str) -> None:

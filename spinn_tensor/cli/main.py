@@ -41,6 +41,7 @@ from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.archives import UNREADABLE
 from spinn_tensor.data_prep.errors import DataError, DataWarning, one_line
+from spinn_tensor.data_prep.files import NOT_UTF_8
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.machine import DrawError, ScoreError
 from spinn_tensor.tensor_files import CheckpointError
@@ -175,6 +176,8 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
     if isinstance(error, DataError) and error.there and hasattr(args, "field"):
         return "; --field names another"
     if not isinstance(error, DataError) or error.line is None or not hasattr(args, "skip_bad"):
+        return ""
+    if error.reason == NOT_UTF_8:  # all lines with such a letter are as bad
         return ""
     is_end = isinstance(error.__cause__, UNREADABLE)  # of an archive: nobody knows how many lines it had
     is_scored = getattr(args, "gold", None) is not None

@@ -259,7 +259,9 @@ def _check_usage(args: argparse.Namespace) -> None:
     if given.count(True) != 1:
         both = args.sentences and (args.input is not None or args.gold is not None)
         found = (
-            f"; {args.sentences[0]!r} is a sentence, --input and --gold take one file each" if both else ""
+            f"; {args.sentences[0]!r} is a sentence, --input and --gold take one file each"
+            if both
+            else "; --input - reads stdin"
         )
         raise ConfigError(f"give sentences, or --input, or --gold{found}")
     if args.gold is not None and (args.tokens or args.format or args.output is not None):

@@ -105,7 +105,12 @@ def curves(logs: Mapping[str, Lines]) -> Figure:
 
 
 def points(lines: Lines, kind: str, name: str) -> tuple[list[int], list[float]]:
-    """Return the steps at which a log has a figure in lines of this kind, and the figure there."""
+    """Return the steps at which a log has a figure in lines of this kind, and the figure there.
+
+    A run too short for a curve of its "train" lines has one of its epochs.
+    """
     values = [{**line, **scores_of(line)} for line in lines if line.get("kind") == kind]
     found = [(line["step"], line[name]) for line in values if isinstance(line.get(name), float)]
+    if kind == "train" and len(found) < 2:
+        return points(lines, "epoch", name)
     return [step for step, _ in found], [value for _, value in found]

@@ -90,9 +90,9 @@ examples:
 def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "predict", "classify a pair, a sentence or a file", DESCRIPTION, EPILOG)
     add_checkpoint(parser, " (default)")
-    parser.add_argument("--premise", metavar="PARSE", help="binary parse (or text, see above) of the premise")
-    parser.add_argument("--hypothesis", metavar="PARSE", help="the same of the hypothesis")
-    parser.add_argument("--sentence", metavar="PARSE", help="the same, for a model of sentences")
+    parser.add_argument("--premise", metavar="TEXT", help="text or binary parse of the premise")
+    parser.add_argument("--hypothesis", metavar="TEXT", help="the same of the hypothesis")
+    parser.add_argument("--sentence", metavar="TEXT", help="the same, for a model of sentences")
     parser.add_argument(
         "--input",
         type=source_file,
