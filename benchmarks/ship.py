@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spinn_tensor.bundle import write_bundle
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.hub import WEIGHTS
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import read_tensors, write_tensors
@@ -12,6 +13,8 @@ from spinn_tensor.tensor_files import read_tensors, write_tensors
 
 def ship(run: Path, folder: Path) -> None:
     """Write the best checkpoint of a run without the paths of this machine, its word vectors as float16."""
+    if not run.is_dir():
+        raise DataError("the run to ship is gone; without its row in the results it is done again", path=run)
     model = load_checkpoint(run).model
     assert model.provenance is not None  # of what was loaded
     write_bundle(folder, model, model.provenance, license="cc-by-sa-4.0", names_folders=False)

@@ -66,6 +66,8 @@ def test_it_goes_on_where_it_stopped_and_ships_a_model(options: list[str], tmp_p
     assert [cell.strip() for cell in line.split("|")[3:5]] == [f"{mean:.1%}" for mean in means]
     shutil.rmtree(tmp_path / "runs")  # what was published is not done again
     snli.main([*options, "--out", str(out), "--ship", str(shipped)])
+    with pytest.raises(DataError, match="the run to ship is gone"):
+        snli.main([*options, "--out", str(out), "--output", str(tmp_path / "elsewhere"), "--ship", "nowhere"])
     rows = json.loads(out.read_text())["runs"]
     assert {name: rows[name] for name in result["runs"]} == result["runs"]
     assert sorted(rows.keys() - result["runs"].keys()) == ["spinn-10-1", "spinn-20-1", "spinn-20-2"]

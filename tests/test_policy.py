@@ -17,7 +17,8 @@ from spinn_tensor.export.scripts import export_torchscript, load_torchscript
 from spinn_tensor.training import run as training
 from spinn_tensor.training.config import DataConfig, RunConfig
 from spinn_tensor.training.distributed import Interrupted
-from spinn_tensor.training.loop import Observer
+from spinn_tensor.training.loop import Observer, TrainingError
+from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.presets import run_config
 from tests.closeness import EXACT
 from tests.tiny_models import some_columns, tiny_model
@@ -168,3 +169,16 @@ def test_parsers_have_no_policy_beside_them() -> None:
     run = run_config("parser", DataConfig(corpus="trees", train=("t",), dev=("d",)))
     with pytest.raises(ConfigError, match="policy_dim: a model that only parses"):
         run.changed(policy_dim=8, leaf_encoder="projection")
+
+
+def test_no_sentence_is_too_short_for_a_curriculum_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="first_length: no example has sentences of at most 1 words"):
+        training.execute(ppo_run(tmp_path, first_length=1), tmp_path / "run")
+    config = ppo_run(tmp_path, first_length=1).parsing
+    explore = make_method(tiny_model("pair", "spinn", policy_dim=3), config, compiled=False)
+    lengths = []
+    for _ in range(4):
+        lengths.append(explore.longest)
+        explore.observe(torch.tensor([-1.0, 0, 0, 1, 1]))  # a loss of 1, which length_loss is above
+        explore.end_epoch()
+    assert lengths == [1, 2, 3, 5]

@@ -126,11 +126,11 @@ class Explore(Method):
         return int(self._reached)
 
     def end_epoch(self) -> None:
-        """Let longer examples in, half as long again, if the greedy parses of these cost little."""
+        """Let longer examples in, half as long again and a word at least, if greedy parses of these cost little."""
         reward, n_examples = self._greedy.tolist()
         self._greedy = torch.zeros_like(self._greedy)
         if -reward < self.config.length_loss * n_examples:
-            self._reached = self._reached * 3 // 2
+            self._reached = (self._reached * 3 + 1) // 2
 
     def tensors(self) -> dict[str, Tensor]:
         return {"reached": self._reached, "greedy": self._greedy, **self.moments._asdict()}

@@ -236,6 +236,8 @@ class Trainer:
         """Return the rows of each step of an epoch."""
         config, longest = self.config, self.method.longest
         rows = np.flatnonzero(self._lengths <= longest) if longest else np.arange(len(self._lengths))
+        if not len(rows):
+            raise TrainingError(f"first_length: no example has sentences of at most {longest} words")
         batches = epoch_batches(
             self._lengths[rows],
             config.batch_size,

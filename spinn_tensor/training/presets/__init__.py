@@ -192,7 +192,9 @@ def preset_table() -> str:
     lines = [f"{'preset':<19} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<11} what it is"]
     for name, preset in PRESETS.items():
         training = preset.training
-        decay = f"×{training.decay_factor:g} / {training.decay_every:,} {training.decay_unit}"
+        decay = training.lr_schedule
+        if decay == "step":
+            decay = f"×{training.decay_factor:g} / {training.decay_every:,} {training.decay_unit}"
         dropout = f"{preset.encoder['embedding_dropout']:g}"
         if preset.classifier:
             dropout += f" / {preset.classifier['mlp_dropout']:g}"
