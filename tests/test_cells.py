@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from spinn_tensor import (
@@ -153,6 +153,26 @@ def test_only_a_spinn_has_a_cell() -> None:
 def test_what_is_no_cell_is_refused(name: str, message: str, module: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SentenceEncoder(config("spinn-pi-nt", name))
+
+
+class Pairing(nn.Module):
+    """A cell of two arguments."""
+
+    def __init__(self, hidden_dim: int, tracker_dim: int | None) -> None:
+        super().__init__()
+        self.state_dim = hidden_dim
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return left - right
+
+
+def test_a_cell_without_the_argument_goes_with_no_tracker() -> None:
+    name = f"{__name__}:Pairing"
+    assert SentenceEncoder(config("spinn-pi-nt", name)).composer.tracker is None
+    with pytest.raises(
+        ConfigError, match=r"Pairing cannot go with a tracker \(.*forward\(left, right, tracker\)"
+    ):
+        SentenceEncoder(config("spinn-pi", name))
 
 
 def saved(folder: Path, cell: str) -> SentenceClassifier:

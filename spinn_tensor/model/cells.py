@@ -10,6 +10,8 @@ it is written (`spinn_tensor.machine.any_cell`).
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -212,6 +214,12 @@ def make_cell(
         raise ConfigError(f"cell: {name} has no state_dim, the width of its states")
     if (width := getattr(cell, "output_dim", state_dim(cell))) != hidden_dim:
         raise ConfigError(f"cell: {name} makes encodings {width} wide, expected hidden_dim, {hidden_dim}")
+    if tracker_dim is not None:
+        try:
+            inspect.signature(cell.forward).bind(None, None, None)
+        except TypeError as error:
+            reason = f"{error}; it is called as forward(left, right, tracker)"
+            raise ConfigError(f"cell: {name} cannot go with a tracker ({reason})") from error
     return cell
 
 
