@@ -119,8 +119,8 @@ def those_found(
 
 def checked_k(k: int) -> int:
     """Return how many trees are asked for. Raises ConfigError."""
-    if k < 1:
-        raise ConfigError(f"k: expected at least 1, got {k}")
+    if type(k) is not int or k < 1:
+        raise ConfigError(f"k: expected an integer of at least 1, got {k!r}")
     return k
 
 

@@ -52,6 +52,12 @@ def test_a_sentence_alone_is_as_among_others_in_small_batches(pipeline) -> None:
         )
 
 
+@pytest.mark.parametrize("k", [1.5, True, "2"])
+def test_k_is_an_integer(pipeline, k) -> None:
+    with pytest.raises(ConfigError, match="k: expected an integer of at least 1, got "):
+        pipeline.parse("A dog barks", k=k)
+
+
 def test_bad_sentences_have_no_trees(pipeline) -> None:
     with pytest.warns(match="1 of 2 sentences cannot be used"):
         first, second = pipeline.parse(["", "A dog barks"], k=2, on_error="nan")
@@ -61,7 +67,7 @@ def test_bad_sentences_have_no_trees(pipeline) -> None:
 
 @pytest.mark.parametrize("k", [0, -3])
 def test_k_below_one_is_refused(pipeline, k, capsys) -> None:
-    with pytest.raises(ConfigError, match=f"k: expected at least 1, got {k}"):
+    with pytest.raises(ConfigError, match=f"k: expected an integer of at least 1, got {k}"):
         pipeline.parse("A dog barks", k=k)
     with pytest.raises(SystemExit):
         main(["parse", f"--k={k}", "A dog barks"])

@@ -48,6 +48,10 @@ class Leaves(LeafEncoder):
 class Head(MLP):
     pass
 
+class Choosy(nn.Module):
+    def __init__(self, input_dim, config):
+        raise ValueError("too wide")
+
 class Spelling(nn.Module):
     '''Leaves made of how words are spelt, of which the model is told once.'''
     def __init__(self, config, output_dim):
@@ -94,6 +98,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "parts_of_mine.py").write_text(MODULE, encoding="utf-8")
+    (folder / "unfinished_part.py").write_text("X = (", encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "parts_of_mine", raising=False)
     return "parts_of_mine"
@@ -141,6 +146,12 @@ def test_parts_like_the_packages_own_compute_what_these_do(kind: str, parts: str
         ("parts_of_mine:MODULE", "mlp", "leaf_encoder: parts_of_mine:MODULE is no class of torch.nn.Module"),
         ("parts_of_mine:Lone", "mlp", r"leaf_encoder: parts_of_mine:Lone\(config, 8\) cannot be made \("),
         ("projection", "parts_of_mine:Lone", r"head: parts_of_mine:Lone\(32, config\) cannot be made \("),
+        (
+            "projection",
+            "parts_of_mine:Choosy",
+            r"head: parts_of_mine:Choosy\(.*\) cannot be made \(too wide\)",
+        ),
+        ("projection", "unfinished_part:X", r"head: unfinished_part:X cannot be imported \(.*never closed"),
         ("cnn", "mlp", "leaf_encoder: expected one of projection, bilstm, or module:Class, got 'cnn'"),
         ("projection", "linear", "head: expected one of mlp, or module:Class, got 'linear'"),
     ],

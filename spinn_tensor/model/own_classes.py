@@ -24,7 +24,7 @@ def make_own(
     kind = _imported(setting, name)
     try:
         return kind(*arguments)
-    except TypeError as error:
+    except Exception as error:  # whatever somebody's code raises
         shown = ", ".join("config" if isinstance(value, Settings) else repr(value) for value in arguments)
         raise ConfigError(f"{setting}: {name}({shown}) cannot be made ({one_line(error)})") from error
 
@@ -33,7 +33,7 @@ def _imported(setting: str, name: str) -> type[nn.Module]:
     module, _, attribute = name.partition(":")
     try:
         kind = getattr(importlib.import_module(module), attribute, None)
-    except ImportError as error:
+    except Exception as error:  # of its syntax, say, or its own lines
         is_missing = isinstance(error, ModuleNotFoundError) and error.name == module
         hint = f"; where {module}.py is a file here: PYTHONPATH=. spinn …" if is_missing else ""
         raise ConfigError(f"{setting}: {name} cannot be imported ({one_line(error)}){hint}") from error
