@@ -201,12 +201,12 @@ def test_an_encoder_without_trees(kind, tmp_path, capsys) -> None:
 
 def test_what_an_exporter_raises_is_one_line_and_no_folder(bundle, tmp_path, capsys, monkeypatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("Constraints violated (batch)!\n  - Not all values")
+        raise RuntimeError("Constraints violated (batch)!\n  - Not all values of batch are != 1")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     monkeypatch.setattr(onnx_file, "traced", lambda module, graph: None)
     status = export(bundle, tmp_path / "a" / "exported", "--format", "onnx-int8")
-    message = r"ONNX file in int8 of this model \(task pair, kind spinn\): Constraints violated \(batch\)!$"
+    message = r"ONNX file in int8 of this model \(task pair, kind spinn\): Not all values of batch are != 1$"
     assert_fails(status, message, capsys)
     assert files(tmp_path) == []
     with pytest.raises(ConfigError):
