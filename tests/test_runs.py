@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -96,10 +97,14 @@ def test_curves_are_drawn(form: str, beginning: bytes, folder: Path, capsys: Cap
     pytest.importorskip("matplotlib")
     shutil.copytree(folder / "spinn", folder / "begun")
     (folder / "begun" / METRICS).unlink()
+    shutil.copytree(folder / "spinn", folder / "broken")
+    (folder / "broken" / METRICS).write_text("no JSON\n")
     output = folder / f"curves.{form}"
     assert main(["plot", str(folder), "--output", str(output)]) == 0
     assert output.read_bytes().startswith(beginning)
-    assert "begun: nothing was logged yet" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "begun: nothing was logged yet" in told
+    assert re.search(r"broken/metrics.jsonl:1: .*; this run is left out", told)
 
 
 def test_curves_have_the_points_of_the_log(folder: Path) -> None:

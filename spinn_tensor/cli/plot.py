@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,12 @@ def run(args: argparse.Namespace) -> int:
     form = args.output.suffix
     if form not in FORMS:
         raise ConfigError(f"--output {args.output}: expected a file that ends in {', '.join(FORMS)}")
-    logs = {str(folder): read_metrics(folder) for named in args.runs for folder in find_runs(named)}
+    logs: dict[str, Lines] = {}
+    for folder in chain.from_iterable(map(find_runs, args.runs)):
+        try:
+            logs[str(folder)] = read_metrics(folder)
+        except DataError as error:
+            tell(f"{error}; this run is left out")
     for name in [name for name, lines in logs.items() if not any(points(lines, *part)[0] for part in PARTS)]:
         tell(f"{name}: nothing was logged yet")
         del logs[name]
