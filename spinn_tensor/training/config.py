@@ -189,6 +189,9 @@ class ParsingConfig(Settings):
         "supervised steps before reinforcement; of ppo, of the composer alone on random trees",
         NOT_NEGATIVE,
     )
+    search_steps: int = setting(
+        0, "of ppo, after the warm-up: steps in which whole policies are compared and imitated", NOT_NEGATIVE
+    )
     credit: str = setting(
         "sentence", "of ppo: what a reward is credited to, see `training.ppo`", one_of(*CREDITS)
     )

@@ -1,8 +1,14 @@
-"""How a policy of its own is trained: several steps of it after each of the composer, on what `ppo` samples."""
+"""How a policy of its own is trained: on what a search found, then on what `ppo` samples.
+
+The first `warmup_steps` are the composer's, on random trees; in the next `search_steps` it rests, while policies are
+compared by what it makes of their trees, and the policy learns to imitate their mean (`rule_search`). Then each step of
+the composer is followed by several of the policy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +22,7 @@ from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.ppo import (
     Experience,
     Sampled,
+    batch_of,
     better_than,
     columns_of,
     composed_rewards,
@@ -24,12 +31,16 @@ from spinn_tensor.training.ppo import (
     random_trees,
     sample_deviations,
     sample_parses,
+    under,
 )
 from spinn_tensor.training.reinforce import Moments
+from spinn_tensor.training.rule_search import N_BATCHES, N_POLICIES, Search, parses_by, state_moments
 
 
 class Explore(Method):
     """Train a composer on what a policy samples, and the policy by what it was worth, see `ppo`."""
+
+    later = Method.later | set(Search._fields)
 
     def __init__(
         self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None
@@ -44,19 +55,30 @@ class Explore(Method):
         # sums over the epoch so far: rewards of greedy parses, and how many
         self._greedy = torch.zeros(2, device=device)
         self._policy_loss = compiled_function(policy_loss, compiled)
+        self.search = Search.empty(model.encoder.output_dim, device)
         self._experience: Experience | None = None
         self._observed = self._greedy
+        self._take_in: Callable[[Tensor], None] = self._take_in_rewards
         self._figures: dict[str, Tensor] = {}
 
     def collate(self, columns: Corpus, step: int) -> Batch:
         return self._ragged(columns, "own")
 
+    @property
+    def _n_before(self) -> int:
+        """Count the steps before the policy's own ones."""
+        return self.config.warmup_steps + self.config.search_steps
+
     def further_updates(self, step: int) -> int:
-        return self.config.policy_steps if step >= self.config.warmup_steps else 0
+        return self.config.policy_steps if step >= self._n_before else 0
 
     def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
         config, labels = self.config, batch.labels
         columns = columns_of(batch.sentences)
+        if config.warmup_steps <= step < self._n_before:
+            return self._imitation_loss(columns, labels, step) / (
+                len(labels) if totals is None else totals.examples
+            )
         sampled = self._sample(columns, step, len(labels))
         n_parses = sampled.transitions.shape[0]
         n_composed = min(n_parses, 1 + config.n_composed) if config.n_composed else n_parses
@@ -72,6 +94,7 @@ class Explore(Method):
             credit = better_than(rewards, self.moments, config.baseline)
             self._experience = experience_of(self.policy, columns, sampled, rewards, credit, config.credit)
         drawn = rewards[1:]
+        self._take_in = self._take_in_rewards
         self._observed = torch.stack(
             [
                 value.to(self.moments.first.dtype)
@@ -86,6 +109,25 @@ class Explore(Method):
         )
         return loss / (len(labels) if totals is None else totals.examples)
 
+    def _imitation_loss(self, columns: SentenceColumns, labels: Tensor, step: int) -> Tensor:
+        """Compare a generation of policies; return the loss of ours as an imitation of their mean, of the examples."""
+        if step == self.config.warmup_steps:
+            transitions = random_trees(self.policy, columns, 0).transitions
+            self._observed = state_moments(self.classifier.encoder, columns, transitions[0])
+            self._take_in = self._begin_search
+        else:
+            generation = (step - self.config.warmup_steps - 1) // N_BATCHES
+            policies = torch.cat((self.search.drawn(generation), self.search.mean.unsqueeze(0)))
+            parses = parses_by(policies, self.search, self.classifier.encoder, columns)
+            transitions = parses[-1:]
+            with torch.no_grad():
+                rewards = composed_rewards(self.classifier, columns, parses, labels, self.class_weights)
+            self._observed = torch.cat((rewards.sum(1), _count(rewards[0]).view(1)))
+            self._take_in = partial(self._compare, step - self.config.warmup_steps)
+        parse = self.policy.parse(batch_of(self.policy, under(columns, transitions), "lanes"))
+        of_choices = parse.log_probabilities().sum() / parse.free_mask.sum().clamp(min=1)
+        return -of_choices * len(labels) * (step > self.config.warmup_steps)
+
     def _sample(self, columns: SentenceColumns, step: int, n_examples: int) -> Sampled:
         n_samples = self.config.n_samples
         if not self.further_updates(step):
@@ -97,11 +139,12 @@ class Explore(Method):
     def further_loss(self, step: int, totals: Totals | None = None) -> Tensor:
         config, experience = self.config, self._experience
         assert experience is not None
-        passed = (step - config.warmup_steps) / config.entropy_steps if config.entropy_steps else 0.0
+        passed = (step - self._n_before) / config.entropy_steps if config.entropy_steps else 0.0
         entropy_weight = torch.full(
             (), config.entropy_weight * max(0.0, 1.0 - passed), device=self._greedy.device
         )
         loss, told = self._policy_loss(self.policy, experience, config.clip_ratio, entropy_weight)
+        self._take_in = self._take_in_policy
         self._observed = torch.cat((told, told.new_ones(1))) * experience.n_examples
         return loss / (experience.n_examples if totals is None else totals.examples)
 
@@ -109,10 +152,23 @@ class Explore(Method):
         return self._observed
 
     def observe(self, sums: Tensor) -> None:
-        if len(sums) == 3:  # of a step of the policy
-            entropy, change, n_examples = sums
-            self._figures |= {"entropy": entropy / n_examples, "ratio_change": change / n_examples}
-            return
+        self._take_in(sums)
+
+    def _begin_search(self, sums: Tensor) -> None:
+        self.search = self.search.begun(sums)
+
+    def _compare(self, n_batches: int, sums: Tensor) -> None:
+        rewards, mean, n_examples = sums.split([N_POLICIES, 1, 1])
+        self.search = self.search._replace(rewards=self.search.rewards + rewards)
+        if n_batches % N_BATCHES == 0:
+            self.search = self.search.moved(n_batches // N_BATCHES - 1)
+        self._figures = {"greedy_reward": (mean / n_examples).squeeze(0)}
+
+    def _take_in_policy(self, sums: Tensor) -> None:
+        entropy, change, n_examples = sums
+        self._figures |= {"entropy": entropy / n_examples, "ratio_change": change / n_examples}
+
+    def _take_in_rewards(self, sums: Tensor) -> None:
         greedy, drawn, square, n_drawn, n_examples = sums
         self.moments = self.moments.updated(drawn / n_drawn, square / n_drawn, self.config.baseline_decay)
         self._greedy = self._greedy + torch.stack((greedy, n_examples))
@@ -133,12 +189,18 @@ class Explore(Method):
             self._reached = (self._reached * 3 + 1) // 2
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"reached": self._reached, "greedy": self._greedy, **self.moments._asdict()}
+        return {
+            "reached": self._reached,
+            "greedy": self._greedy,
+            **self.moments._asdict(),
+            **self.search._asdict(),
+        }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         device = self._greedy.device
         self._reached, self._greedy = tensors["reached"].cpu(), tensors["greedy"].to(device)
         self.moments = Moments(*(tensors[name].to(device) for name in Moments._fields))
+        self.search = Search(*(tensors[name].to(device) for name in Search._fields))
 
 
 def _count(values: Tensor) -> Tensor:  # ()

@@ -1,0 +1,146 @@
+"""Search for a policy that is worth imitating by comparing whole ones: the cross-entropy method (Rubinstein 1999).
+
+What one choice is worth, the others being drawn, says nothing about a structure that pays only where all of it is
+right (docs/decisions.md). So policies are compared whole, each of which parses every sentence of a batch. They look at
+what the composer, which has learnt on random trees, makes of the phrase on top of the stack: z, the k directions in
+which such states vary most, scaled to a variance of 1. A policy is k + 1 numbers,
+
+    REDUCE where w . z + b > 0
+
+A generation draws R of them from N(mean, diag(deviation²)), parses some batches by each, and takes the E under which
+the composer's loss is least, scaled to a length of √(k + 1):
+
+    mean <- mean + α (mean of the E - mean),        deviation <- deviation + α (deviation of the E + δ - deviation)
+
+δ keeps it from settling on chance (Szita and Lőrincz 2006). All R run as lanes of one batch. The noise of a generation
+is a function of its number, so that all ranks draw the same.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spinn_tensor.bundles import OwnTables
+from spinn_tensor.data_prep.columns import SentenceColumns
+from spinn_tensor.model.cells import TransitionHead, state_dim
+from spinn_tensor.model.encoder import SentenceEncoder
+from spinn_tensor.model.machine import StackMachine
+from spinn_tensor.training.ppo import batch_of, under
+
+N_POLICIES, N_BEST = 96, 12  # R and E
+N_FEATURES = 8  # k
+N_BATCHES = 8  # that a generation lives for
+RATE, SPREAD = 0.4, 0.05  # α and δ
+
+
+class Search(NamedTuple):
+    """Hold what policies look at, and where they are drawn, each its w and then its b."""
+
+    projection: Tensor  # (k, H), z = projection (h - centre)
+    centre: Tensor  # (H,)
+    mean: Tensor  # (k + 1,)
+    deviation: Tensor  # (k + 1,)
+    rewards: Tensor  # (R,) of this generation so far
+
+    @classmethod
+    def empty(cls, hidden_dim: int, device: torch.device) -> Search:
+        """Return one that has not begun: policies are as likely as their opposites."""
+        k = min(N_FEATURES, hidden_dim)
+        return cls(
+            projection=torch.zeros(k, hidden_dim, device=device),
+            centre=torch.zeros(hidden_dim, device=device),
+            mean=torch.zeros(k + 1, device=device),
+            deviation=torch.ones(k + 1, device=device),
+            rewards=torch.zeros(N_POLICIES, device=device),
+        )
+
+    def begun(self, moments: Tensor) -> Search:  # sums of `state_moments`
+        """Look where states vary most."""
+        count, total, square = moments.double().split([1, len(self.centre), len(self.centre) ** 2])
+        centre = total / count
+        covariance = square.view(len(centre), -1) / count - torch.outer(centre, centre)
+        variance, directions = torch.linalg.eigh(covariance)
+        largest = slice(-len(self.projection), None)
+        scale = variance[largest].clamp(min=torch.finfo(self.mean.dtype).eps).rsqrt()
+        projection = (directions[:, largest] * scale).T.flip(0)
+        return self._replace(projection=projection.to(self.projection), centre=centre.to(self.centre))
+
+    def drawn(self, generation: int) -> Tensor:  # (R, k + 1)
+        """Draw a generation."""
+        generator = torch.Generator().manual_seed(generation)
+        noise = torch.randn(N_POLICIES, len(self.mean), generator=generator)
+        return self.mean + self.deviation * noise.to(self.mean)
+
+    def moved(self, generation: int) -> Search:
+        """Move towards the best of a generation."""
+        best = self.drawn(generation)[self.rewards.topk(N_BEST).indices]
+        best = best * best.shape[1] ** 0.5 / torch.linalg.vector_norm(best, dim=1, keepdim=True)
+        mean, deviation = best.mean(0), best.std(0, correction=0) + SPREAD
+        return self._replace(
+            mean=self.mean.lerp(mean, RATE),
+            deviation=self.deviation.lerp(deviation, RATE),
+            rewards=torch.zeros_like(self.rewards),
+        )
+
+
+def state_moments(
+    encoder: SentenceEncoder, columns: SentenceColumns, transitions: Tensor
+) -> (
+    Tensor
+):  # (1 + H + H²,) how many states there are under these trees (M,), their sum and that of their products
+    """Add up what the composer makes of every phrase, each of which is once on top of a stack."""
+    with torch.no_grad():
+        states = encoder.node_states(batch_of(encoder, under(columns, transitions.unsqueeze(0)), "forest"))
+        return torch.cat((states.new_full((1,), len(states)), states.sum(0), (states.T @ states).flatten()))
+
+
+class _TopOfStack(nn.Module):
+    """Score REDUCE by what is on top of the stack, in each lane by a policy that the lane's state carries along."""
+
+    def __init__(
+        self, search: Search, policies: Tensor
+    ) -> None:  # (P, k + 1), in the order of the first step
+        super().__init__()
+        self.search, self._first = search, [policies]
+        self.state_dim, self.output_dim = 1 + policies.shape[1], 1
+
+    def forward(self, buffer: Tensor, stack1: Tensor, stack2: Tensor, state: Tensor) -> Tensor:
+        policies = self._first.pop() if self._first else state[:, 1:]
+        z = (stack1[:, : len(self.search.centre)] - self.search.centre) @ self.search.projection.T
+        score = torch.linalg.vecdot(z, policies[:, :-1]) + policies[:, -1]
+        return torch.cat((score.unsqueeze(1), policies), 1)
+
+
+class _Untracked(nn.Module):
+    """Compose by a cell that is not told what the tracker says."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell = cell
+        self.output_dim = getattr(cell, "output_dim", state_dim(cell))
+
+    def forward(self, left: Tensor, right: Tensor, tracker: Tensor) -> Tensor:
+        states: Tensor = self.cell(left, right)
+        return states
+
+
+def parses_by(
+    policies: Tensor,  # (R, k + 1)
+    search: Search,
+    encoder: SentenceEncoder,
+    columns: SentenceColumns,
+) -> Tensor:  # (R, M) transitions
+    """Parse by each policy, all in one run of the machine."""
+    composer, batch = encoder.composer, batch_of(encoder, columns, "own", len(policies))
+    assert isinstance(composer, StackMachine)
+    assert isinstance(batch.tables, OwnTables)
+    lanes = batch.tables.transition_index[: len(batch.tables.first_index)] // len(columns.transitions)
+    head = TransitionHead(1).to(policies)
+    with torch.no_grad():
+        head.weight.copy_(head.weight.new_tensor([[0.0], [1.0]]))
+        tracker = _TopOfStack(search, policies[lanes])
+        machine = StackMachine(_Untracked(composer.compose), tracker, head)
+        return machine.parse(encoder.leaves(batch), batch.tables).transitions.view(len(policies), -1)
