@@ -339,7 +339,11 @@ def run_epoch(
     trained = _train(step, make, rows, counts, budget.part(share))
     if trace is not None:
         _trace(step, [make((number, rows[number])) for number in range(TRACED)], counts, trace)
-    return {**named, "warm_up_s": warm_up, "n_shapes": len(step.method.shapes) or None} | trained
+    return {
+        **named,
+        "warm_up_s": warm_up,
+        "n_shapes": sum(map(len, step.method.shapes.values())) or None,
+    } | trained
 
 
 def _train(

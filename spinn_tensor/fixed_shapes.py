@@ -9,47 +9,24 @@ few steps are empty: on a GPU a short step costs nearly what a long one does. Ho
 
     lanes    E_s, W_s   the most lanes that a batch of the group has at its step s, and the most of them that REDUCE;
                         of a batch that has more, those lanes wait that have the least left
+    own      E_s = W_s  the most lanes that a batch of the group has at its step s, each of which might REDUCE; whoever
+                        chooses its transitions cannot wait, so that the largest shape has a little more
     forest   W_s        the narrowest widths that never grow and have made, at the end of each step, what any batch
                         of the group must have made by then to be done in time (Hu's bound, see `tables.forest`)
-
-Padding computes nothing that is read: leaves beyond the batch's tokens are masked, slots beyond a step's compositions
-compose the null state, steps beyond the last are empty, and where a batch has too few examples, the roots of those
-missing are the null row, their label is NO_LABEL, and `row_mask` keeps them out of batch norm; transitions that are
-missing are made where there is no choice. A batch that no shape
-holds (a sentence longer than any in the sample) is left ragged; whoever asked runs it as it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from spinn_tensor.batch import Batch, SentenceBatch
-from spinn_tensor.bundles import SequenceTables, bundle_of, to_torch
 from spinn_tensor.data_prep.batching import epoch_batches, shares
-from spinn_tensor.data_prep.columns import (
-    NO_LABEL,
-    Corpus,
-    SentenceColumns,
-    lengths,
-    select,
-)
+from spinn_tensor.data_prep.columns import Corpus, lengths, select
 from spinn_tensor.data_prep.segments import places
-from spinn_tensor.data_prep.tables import (
-    NULL_ROW,
-    ForestTables,
-    LaneTables,
-    count_levels,
-    forest_tables,
-    lane_tables,
-)
-from spinn_tensor.data_prep.tables.rows import padded_offsets
+from spinn_tensor.data_prep.tables import count_levels
 from spinn_tensor.data_prep.trees import REDUCE
 
 MOST_SHAPES = 7
@@ -58,8 +35,7 @@ ROUNDING = 64  # leaf rows are multiples of it
 WIDTH_ROUNDING = 8  # likewise, what a step holds
 LEAF_WEIGHTS = (0.5, 1.0, 1.5, 2.0)  # of empty leaf rows against empty steps, of which the best is taken
 SAMPLE, SAMPLED_EPOCHS = 500, 4  # batches that shapes are planned from, of so many epochs
-FIRST_ENTRY = 1  # of a sentence, where a transition that is none has no choice, and so no loss
-FIXED_KINDS = ("forest", "lanes")  # of tables that have a fixed shape
+FIXED_KINDS = ("forest", "lanes", "own")  # of tables that have a fixed shape
 
 
 class Shape(NamedTuple):
@@ -85,25 +61,15 @@ class Demand(NamedTuple):
     entries: np.ndarray  # (n_steps,) int64, with lanes
 
 
-class ShapeUse(NamedTuple):
-    """Count what the batches of an epoch that are laid into one shape leave empty of it."""
-
-    shape: Shape
-    n_batches: int
-    n_tokens: int
-    n_slots: int  # leaf rows
-    n_steps_used: int
-    n_steps: int
-
-
 def plan_for_corpus(
     corpus: Corpus,
-    table_kind: str,  # "forest" or "lanes"
+    table_kind: str,  # of FIXED_KINDS
     batch_size: int,
     seed: int,
     most: int = MOST_SHAPES,
     token_budget: int = 0,  # as for `epoch_batches`
     dealt_to: tuple[int, int] = (1, 1),  # ranks, and microbatches of each, as for `shares`
+    n_samples: int = 1,  # lanes of each sentence, with "own"
 ) -> list[Shape]:
     """Plan shapes for training on a corpus, from up to SAMPLE batches of its first epochs, the largest among them.
 
@@ -113,44 +79,20 @@ def plan_for_corpus(
     batches = [
         rows
         for epoch in range(SAMPLED_EPOCHS)
-        for rows in _batches(corpus, batch_size, seed, epoch, token_budget)
+        for rows in batches_of(corpus, batch_size, seed, epoch, token_budget)
     ]
     batches.sort(key=lambda rows: int(n_tokens[rows].sum()))
     sample = batches[-1 :: -max(1, -(-len(batches) * math.prod(dealt_to) // SAMPLE))]
     dealt = (shares(rows, corpus.lengths_key, *dealt_to) for rows in sample)
     parts = (part for of_ranks in dealt for of_rank in of_ranks for part in of_rank)
-    return plan_shapes((select(corpus, part) for part in parts), table_kind, most)
-
-
-def shape_use(
-    corpus: Corpus,
-    table_kind: str,  # "forest" or "lanes"
-    batch_size: int,
-    seed: int,
-    token_budget: int = 0,  # as for `epoch_batches`
-    epoch: int = SAMPLED_EPOCHS,  # one that shapes are not planned from
-) -> list[ShapeUse]:
-    """Tell how one epoch's batches fill the shapes planned for the corpus; those that no shape holds are left out."""
-    shapes = plan_for_corpus(corpus, table_kind, batch_size, seed, token_budget=token_budget)
-    taken: list[list[Demand]] = [[] for _ in shapes]
-    for rows in _batches(corpus, batch_size, seed, epoch, token_budget):
-        columns = select(corpus, rows)
-        demand = _demand(columns, table_kind)
-        which = _first_that_holds(columns, table_kind, shapes)
-        if which is not None:
-            taken[which[0]].append(demand)
-    uses = []
-    for shape, demands in zip(shapes, taken, strict=True):
-        n, n_tokens = len(demands), sum(demand.n_tokens for demand in demands)
-        n_steps_used = sum(demand.n_steps for demand in demands)
-        uses.append(ShapeUse(shape, n, n_tokens, n * shape.n_leaf_rows, n_steps_used, n * shape.n_steps))
-    return uses
+    return plan_shapes((select(corpus, part) for part in parts), table_kind, most, n_samples)
 
 
 def plan_shapes(
     batches: Iterable[Corpus],  # a sample, whole batches
-    table_kind: str,  # "forest" or "lanes"
+    table_kind: str,  # of FIXED_KINDS
     most: int = MOST_SHAPES,
+    n_samples: int = 1,
 ) -> list[Shape]:
     """Plan shapes for batches like these, none with fewer leaf rows or steps than the one before it.
 
@@ -158,7 +100,7 @@ def plan_shapes(
     """
     if table_kind not in FIXED_KINDS:
         raise ValueError(f"table_kind: expected one of {', '.join(FIXED_KINDS)}, got {table_kind!r}")
-    demands = [_demand(columns, table_kind) for columns in batches]
+    demands = [demand_of(columns, table_kind, n_samples) for columns in batches]
     if not demands:
         raise ValueError("shapes are planned from at least one batch")
     plans = []
@@ -189,10 +131,11 @@ def _shapes_of(groups: list[list[Demand]], table_kind: str) -> list[Shape]:
         sizes = min(n_examples, most_examples), n_leaf_rows
         if table_kind == "forest":
             shapes.append(Shape(*sizes, _rounded(spare * _narrowest(_made_by(group, n_steps)))))
-        else:  # where lanes wait if there are too many
+        else:
+            spare = spare if table_kind == "own" else 1.0  # given lanes wait if there are too many
             widths = _most(n_steps, [demand.compositions for demand in group])
             entries = _most(n_steps, [demand.entries for demand in group])
-            shapes.append(Shape(*sizes, _rounded(widths), _rounded(entries)))
+            shapes.append(Shape(*sizes, _rounded(spare * widths), _rounded(spare * entries)))
     return shapes
 
 
@@ -232,20 +175,7 @@ def _rounded(widths: np.ndarray) -> tuple[int, ...]:
     )
 
 
-def fixed_batch(
-    columns: Corpus,
-    table_kind: str,
-    shapes: Sequence[Shape],
-) -> Batch | None:
-    """Lay the examples into the first of these shapes that holds them; None if none does.
-
-    Raises DataError for transitions that are not trees.
-    """
-    found = _first_that_holds(columns, table_kind, shapes)
-    return None if found is None else _lay(columns, found[1], shapes[found[0]])
-
-
-def _batches(
+def batches_of(
     corpus: Corpus, batch_size: int, seed: int, epoch: int, token_budget: int
 ) -> list[np.ndarray]:  # rows of each
     return epoch_batches(
@@ -258,21 +188,12 @@ def _batches(
     )
 
 
-def _first_that_holds(
-    columns: Corpus, table_kind: str, shapes: Sequence[Shape]
-) -> tuple[int, ForestTables | LaneTables] | None:
-    """Find the number of the shape, and tables of exactly its size."""
-    sentences = columns.sentences
-    n_tokens = len(sentences.token_ids)
-    for number, shape in enumerate(shapes):
-        if len(columns.labels) > shape.n_examples or n_tokens > shape.n_leaf_rows:
-            continue
-        if (tables := _tables(sentences, table_kind, shape, columns.n_sides * shape.n_examples)) is not None:
-            return number, tables
-    return None
-
-
-def _demand(columns: Corpus, table_kind: str) -> Demand:
+def demand_of(
+    columns: Corpus,
+    table_kind: str,  # of FIXED_KINDS
+    n_samples: int = 1,  # lanes of each sentence, with "own"
+) -> Demand:
+    """Find what a batch takes, from its trees alone."""
     sentences, n_examples = columns.sentences, len(columns.labels)
     n_tokens = lengths(sentences)
     if table_kind == "forest":
@@ -280,6 +201,9 @@ def _demand(columns: Corpus, table_kind: str) -> Demand:
         return Demand(n_examples, int(n_tokens.sum()), len(levels), levels, levels[:0])
     step = places(2 * n_tokens - 1)  # of each transition where no lane waits
     entries = np.bincount(step)
+    if table_kind == "own":
+        entries *= n_samples
+        return Demand(n_examples, int(n_tokens.sum()), len(entries), entries, entries)
     reduces = np.bincount(step[sentences.transitions == REDUCE], minlength=len(entries))
     return Demand(n_examples, int(n_tokens.sum()), len(entries), reduces, entries)
 
@@ -317,69 +241,3 @@ def _groups(demands: list[Demand], most: int, leaf_weight: float) -> list[list[D
         groups.append([demands[position] for position in order[i:j]])
         k, j = k - 1, i
     return groups[::-1]
-
-
-def _tables(
-    sentences: SentenceColumns, table_kind: str, shape: Shape, n_lanes: int
-) -> ForestTables | LaneTables | None:
-    """Return tables of exactly this shape, or None where it has too few steps."""
-    transitions, n_tokens = sentences.transitions, lengths(sentences)
-    tables: ForestTables | LaneTables
-    options: dict[str, Any] = {
-        "width": np.array(shape.widths),
-        "padded": True,
-        "n_leaf_rows": shape.n_leaf_rows,
-    }
-    if table_kind == "forest":
-        tables = forest_tables(transitions, n_tokens, **options)
-        n_steps = len(tables.step_offsets) - 1
-    elif 2 * int(n_tokens.max()) - 1 <= shape.n_steps:
-        tables = lane_tables(transitions, n_tokens, n_lanes=_entries(shape, n_lanes), **options)
-        n_steps = len(tables.entry_offsets) - 1
-    else:
-        return None
-    return None if n_steps > shape.n_steps else _with_sizes(tables, shape, n_lanes)
-
-
-def _entries(shape: Shape, n_lanes: int) -> np.ndarray:  # (S,) int64
-    return np.array(shape.entries) if shape.entries else np.full(shape.n_steps, n_lanes)
-
-
-def _with_sizes(tables: ForestTables | LaneTables, shape: Shape, n_lanes: int) -> ForestTables | LaneTables:
-    """Add empty steps at the end, and transitions of the sentences that are missing."""
-    compositions = padded_offsets(np.array(shape.widths), shape.n_steps)
-    entries = padded_offsets(_entries(shape, n_lanes), shape.n_steps)
-    n_transitions = 2 * shape.n_leaf_rows  # more than any batch in it has
-    sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), compositions[-1])
-    sizes |= dict.fromkeys(("buffer_index", "stack1_index", "stack2_index", "previous_index"), entries[-1])
-    sizes |= dict.fromkeys(("node_index", "entry_index"), n_transitions)
-    offsets = {"step_offsets": compositions, "reduce_offsets": compositions, "entry_offsets": entries}
-    fields = tables._asdict()
-    for name, table in fields.items():
-        if name in offsets:
-            fields[name] = offsets[name]
-        elif name in sizes:
-            row = FIRST_ENTRY if name == "entry_index" else NULL_ROW
-            fields[name] = np.pad(table, (0, sizes[name] - len(table)), constant_values=row)
-    return type(tables)(**fields)
-
-
-def _lay(columns: Corpus, tables: ForestTables | LaneTables, shape: Shape) -> Batch:
-    """Make the batch of these examples and of those that are missing."""
-    sentences, n_examples = columns.sentences, len(columns.labels)
-    n_missing = shape.n_examples - n_examples
-    roots = tables.root_index.reshape(-1, n_examples)  # (sides, B), premises before hypotheses
-    tables = tables._replace(root_index=np.pad(roots, ((0, 0), (0, n_missing))).reshape(-1))
-    token_ids = torch.from_numpy(sentences.token_ids.astype(np.int64))
-    n_tokens = len(token_ids)
-    transitions = torch.from_numpy(sentences.transitions.astype(np.int64))
-    batch = SentenceBatch(
-        token_ids=F.pad(token_ids, (0, shape.n_leaf_rows - n_tokens)),
-        token_mask=torch.arange(shape.n_leaf_rows) < n_tokens,
-        sequence=bundle_of(SequenceTables, [torch.empty(0, dtype=torch.int64)] * len(SequenceTables._fields)),
-        tables=to_torch(tables),
-        transitions=F.pad(transitions, (0, 2 * shape.n_leaf_rows - len(transitions))),
-    )
-    labels: Tensor = F.pad(torch.from_numpy(columns.labels), (0, n_missing), value=NO_LABEL)
-    row_mask = torch.arange(shape.n_examples) < n_examples
-    return Batch(batch, labels, None, row_mask)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
@@ -85,6 +90,27 @@ def train_step(
     model = small_model("pair", kind, n_words).to(device)
     method = make_method(model, parsing, config.compile)
     return TrainStep(method, make_optimizer(model, config), config, captures=captures)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what is to be compiled as it is, inside."""
+    with (
+        mock.patch("torch.compile", lambda function, **_: function),
+        mock.patch("torch.compiler.is_compiling", return_value=True),  # what optimisers ask
+    ):
+        yield
+
+
+def same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every draw begin with the same numbers: a padded batch draws more of them than a ragged one."""
+    numbers = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(1))
+
+    def rand(*shape: Any, device: Any = None) -> torch.Tensor:
+        *rows, n = shape if isinstance(shape[0], int) else shape[0]
+        return numbers[: rows[0], :n] if rows else numbers[0, :n]
+
+    monkeypatch.setattr(torch, "rand", rand)
 
 
 def train(step: TrainStep, corpus: Corpus, batches: list[np.ndarray]) -> list[float]:

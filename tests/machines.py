@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spinn_tensor import (
     ComposeWeights,
@@ -48,6 +49,14 @@ def own_leaves(batch: Batch) -> np.ndarray:
     return np.arange(flatten(batch)[1].sum())
 
 
+def roomy(batch: Batch) -> np.ndarray:
+    """Return widths of own tables in which some lanes go on after their end, and one is none."""
+    n_transitions = np.array([len(transitions) for transitions in batch])
+    n_steps = n_transitions.max()
+    running = (n_transitions > np.arange(n_steps)[:, None]).sum(1)
+    return np.concatenate((running + 1, [1, 1]))
+
+
 AnyTables = ForestTables | LaneTables | OwnTables
 TABLES: dict[str, Callable[[Batch], AnyTables]] = {
     "forest": lambda batch: to_torch(forest_tables(*flatten(batch))),
@@ -59,6 +68,7 @@ TABLES: dict[str, Callable[[Batch], AnyTables]] = {
     "given, padded": lambda batch: to_torch(lane_tables(*flatten(batch), width=cap(batch), padded=True)),
     "given, hoisted": lambda batch: to_torch(lane_tables(*flatten(batch), leaf_index=own_leaves(batch))),
     "own, forced": lambda batch: to_torch(own_tables(flatten(batch)[1])),
+    "own, padded": lambda batch: to_torch(own_tables(flatten(batch)[1], widths=roomy(batch))),
 }
 MACHINES = [(name, False) for name in TABLES if not name.startswith("own")]
 MACHINES += [(name, True) for name in TABLES if not name.startswith("forest")]
@@ -89,13 +99,20 @@ def run_tables(
     """Return h of the roots, or of every node; own transitions are forced to be those of the batch."""
     if isinstance(tables, OwnTables):
         assert tracker is not None
-        noise = forcing_noise(torch.from_numpy(flatten(batch)[0]).to(leaves.device))
+        noise = forced(batch, tables).to(leaves.device)
         silent = TransitionWeights(leaves.new_zeros(2, tracker.weight_hidden.shape[1]), leaves.new_zeros(2))
-        return run_own(leaves, compose, tracker, silent, tables, noise, every_node=every_node).encodings
+        run = run_own(leaves, compose, tracker, silent, tables, noise, every_node=every_node)
+        return run.encodings[: len(flatten(batch)[0])]
     index = tables.node_index if every_node else None
     if isinstance(tables, ForestTables):
         return run_forest(leaves, compose, tables, index)
     return run_given(leaves, compose, tracker, tables, index)
+
+
+def forced(batch: Batch, tables: OwnTables) -> Tensor:
+    """Return noise that forces the transitions of the batch."""
+    transitions = torch.from_numpy(flatten(batch)[0])
+    return forcing_noise(F.pad(transitions, (0, len(tables.entry_index) - len(transitions))))
 
 
 def random_transitions(rng: np.random.Generator, n_tokens: int) -> np.ndarray:

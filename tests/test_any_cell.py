@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spinn_tensor import OwnTables, StackMachine, forcing_noise, logistic_noise, to_torch
+from spinn_tensor import OwnTables, StackMachine, logistic_noise, to_torch
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 from spinn_tensor.machine import DrawError
 from spinn_tensor.model.cells import GRC, RNTN, Sum, Tracker, TransitionHead, TreeGRU, TreeLSTM
@@ -24,6 +24,7 @@ from tests.machines import (
     TABLES,
     Batch,
     flatten,
+    forced,
     gradients,
     random_transitions,
     relative_error,
@@ -57,10 +58,7 @@ def run(name: str, save: str, leaves, compose, tracker, batch, every_node) -> Te
         modules = [PlainTreeLSTM(dim, tracker_dim), Tracker(dim, tracker_dim)]
         weights |= {f"tracker.{key}": value for key, value in tracker._asdict().items()}
         if isinstance(tables, OwnTables):
-            transition, noise = (
-                TransitionHead(tracker_dim),
-                forcing_noise(torch.from_numpy(flatten(batch)[0])),
-            )
+            transition, noise = TransitionHead(tracker_dim), forced(batch, tables)
             zeros = leaves.new_zeros(2, tracker_dim), leaves.new_zeros(2)
             weights |= {"transition.weight": zeros[0], "transition.bias": zeros[1]}
     machine = StackMachine(*modules, transition=transition, save=save)
@@ -68,7 +66,8 @@ def run(name: str, save: str, leaves, compose, tracker, batch, every_node) -> Te
     if noise is None:
         return functional_call(machine, weights, (leaves, tables), {"every_node": every_node})
     weights = {f"machine.{key}": value for key, value in weights.items()}
-    return functional_call(Parse(machine), weights, (leaves, tables, noise, every_node))
+    encodings = functional_call(Parse(machine), weights, (leaves, tables, noise, every_node))
+    return encodings[: len(flatten(batch)[0])]
 
 
 EXECUTORS = {

@@ -30,6 +30,7 @@ LAYERS = [
     "machine",
     "batch",
     "fixed_shapes",
+    "fixed_batches",
     "normalization",
     "card",
     "hub",

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,6 +29,7 @@ from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import make_optimizer
 from spinn_tensor.training.step import TrainStep
+from tests.compiled_steps import uncompiled
 from tests.parting import n_gloo_threads, n_left
 from tests.tiny_training import CLASSIFIER, ENCODER, pairs, trees
 
@@ -78,16 +77,6 @@ def trained(job: Task, output: Path, ranks: Ranks, run: RunConfig) -> dict[str, 
     return {"losses": losses, "score": score, "state": state}
 
 
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run what is to be compiled as it is, inside."""
-    with (
-        mock.patch("torch.compile", lambda function, **_: function),
-        mock.patch("torch.compiler.is_compiling", return_value=True),  # what optimisers ask
-    ):
-        yield
-
-
 def gradients(job: Task, ranks: Ranks, accumulate: int, captures: bool = False) -> dict[str, torch.Tensor]:
     """Of one step on 17 examples in float64, its loss, and batch norm's running statistics.
 
@@ -105,7 +94,7 @@ def gradients(job: Task, ranks: Ranks, accumulate: int, captures: bool = False) 
         step = TrainStep(method, make_optimizer(model, config), config, ranks, captures)
         step.warm_up(job.train, rows)
         if ranks.rank:
-            method.shapes = []  # so that this rank's parts are ragged, beside another's replays
+            method.shapes = {}  # so that this rank's parts are ragged, beside another's replays
         loss = step([method.collate(select(job.train, part), 0) for part in parts], totals, 0, 0.1)
     assert (step.captured is not None) == captures
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

@@ -125,7 +125,8 @@ def test_any_cell_stays_on_the_device(name, tracked) -> None:
     kind = {OwnTables: "own", LaneTables: "lanes", ForestTables: "forest"}[type(tables)]
     n_words = int(lengths_of(BATCH)[1].sum())
     weights = [weight for name, weight in machine.named_parameters() if not name.startswith("transition.")]
-    chosen = [torch.zeros(2, TRACKER), torch.zeros(2), torch.zeros(2 * n_words - len(BATCH))]
+    n_noise = len(tables.entry_index) if isinstance(tables, OwnTables) else 0
+    chosen = [torch.zeros(2, TRACKER), torch.zeros(2), torch.zeros(n_noise)]
     with fake_cuda():
         given = torch.zeros(n_words, HIDDEN), weights, tables, chosen if kind == "own" else []
         arguments = *map(partial(map_tensors, function=on_fake_cuda), given), machine._name, kind, False, None
@@ -145,7 +146,9 @@ LOSSES = {  # kind, how it learns to parse, whether its batches have a fixed sha
     "spinn, ragged": ("spinn", TAUGHT, False),
     "spinn, fixed": ("spinn", TAUGHT, True),
     "spinn, sampled": ("spinn", ParsingConfig(scheduled_sampling=0.5, scheduled_steps=1), False),
+    "spinn, sampled, fixed": ("spinn", ParsingConfig(scheduled_sampling=0.5, scheduled_steps=1), True),
     "rl-spinn": ("spinn", ParsingConfig(learning="reinforce", n_samples=2), False),
+    "rl-spinn, fixed": ("spinn", ParsingConfig(learning="reinforce", n_samples=2), True),
     "bow": ("bow", TAUGHT, False),
 }
 
@@ -167,7 +170,8 @@ def test_losses_stay_on_the_device(kind, parsing, is_fixed, dtype) -> None:
             method.moments = map_tensors(method.moments, on_fake_cuda)
         placed, totals = map_tensors(batch, on_fake_cuda), Totals.of(counts, CUDA)
         with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = method.loss(placed, 1, totals)
+            given = tuple(map(on_fake_cuda, method.given(1)))
+            loss = method.loss(placed, 1, totals, given)
         assert (loss.device, loss.shape, loss.dtype) == (CUDA, (), torch.float32)
         assert method.observed().device == CUDA
 

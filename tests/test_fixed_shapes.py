@@ -19,18 +19,22 @@ from spinn_tensor.config import GIVEN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, select
 from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples
+from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.fixed_batches import fixed_batch, shape_use
 from spinn_tensor.fixed_shapes import (
+    FIXED_KINDS,
     MOST_SHAPES,
     ROUNDING,
     Shape,
     _narrowest,
-    fixed_batch,
     plan_for_corpus,
     plan_shapes,
-    shape_use,
 )
+from spinn_tensor.training.config import ParsingConfig
+from spinn_tensor.training.methods import Reinforce, make_method
 from spinn_tensor.training.objective import Totals, count_rows, supervised_loss, training_loss
+from tests.compiled_steps import same_draws
 from tests.machines import SHARED, needs_shared
 from tests.strategies import columns_of, left_branching, transitions_from_choices
 
@@ -116,7 +120,62 @@ def test_a_fixed_batch_teaches_as_the_ragged_one(n_examples) -> None:
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["forest", "lanes"])
+OWN = {
+    "scheduled": ParsingConfig(scheduled_sampling=0.6, scheduled_steps=0),
+    **{
+        f"{baseline}, {n} samples": ParsingConfig(
+            learning="reinforce", baseline=baseline, n_samples=n, entropy_weight=0.3
+        )
+        for baseline, n in (("none", 1), ("mean", 2), ("greedy", 2), ("leave-one-out", 3))
+    },
+}
+
+
+@pytest.mark.parametrize("n_examples", [BATCH_SIZE, 1])
+@pytest.mark.parametrize("parsing", OWN.values(), ids=OWN)
+def test_own_transitions_of_a_fixed_batch_are_those_of_the_ragged_one(
+    parsing: ParsingConfig, n_examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss, what is observed, gradients and statistics, by the same draws; what nothing reads is NaN."""
+    corpus, model = pair_corpus(), model_of("pair", "spinn", batch_norm=True)
+    with torch.no_grad():
+        model.encoder.embedding.weight[PADDING_ID] = torch.nan
+    fixed, ragged = (make_method(copy.deepcopy(model), parsing) for _ in range(2))
+    assert fixed.plan(corpus, BATCH_SIZE, seed=0)
+    rows = np.arange(40, 40 + n_examples)
+    columns, totals = select(corpus, rows), Totals.of(count_rows(corpus, node_labels=False)[rows])
+    same_draws(monkeypatch)
+    losses = []
+    for method in (fixed, ragged):
+        if isinstance(method, Reinforce):
+            method.observe(torch.tensor([-3.0, 9.0, 2.0, 1.0, 2.0]))  # so that there are moments
+        batch = method.collate(columns, 1)
+        assert (batch.row_mask is None) == (method is ragged)
+        losses.append(method.loss(batch, 1, totals))
+        losses[-1].backward()
+    torch.testing.assert_close(*losses, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(fixed.observed(), ragged.observed(), rtol=1e-6, atol=1e-6)
+    for (name, ours), theirs in zip(fixed.model.named_parameters(), ragged.model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-11, msg=name)
+    for ours, theirs in zip(fixed.model.buffers(), ragged.model.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_lanes_that_choose_cannot_wait() -> None:
+    """Of own transitions a batch that is wider somewhere goes to the next shape, or stays ragged."""
+    columns = select(pair_corpus(), np.arange(3))
+    n_steps = 2 * int(max(columns.lengths_key)) - 1
+    narrow, wide = Shape(3, 4096, (6,) * 4, (6,) * 4), Shape(3, 4096, (8,) * n_steps, (8,) * n_steps)
+    assert fixed_batch(columns, "own", [narrow]) is None
+    assert fixed_batch(columns, "own", [narrow, wide]) is not None
+    falling = (6,) * 3 + (1,) * (n_steps - 3)
+    assert fixed_batch(columns, "own", [Shape(3, 4096, falling, falling)]) is None
+    for widths in ([6, 5, 6], [5, 5, 5], [6]):
+        with pytest.raises(ValueError, match="never grow, and hold the lanes of every step"):
+            own_tables(np.array([2, 2, 2, 1, 1, 0, 2, 2]), widths=np.array(widths))
+
+
+@pytest.mark.parametrize("kind", FIXED_KINDS)
 def test_there_are_as_many_sizes_as_shapes(kind) -> None:
     corpus = pair_corpus()
     shapes = plan_for_corpus(corpus, kind, BATCH_SIZE, seed=0)
@@ -237,7 +296,7 @@ def test_missing_pairs_have_null_roots_and_no_label() -> None:
 
 def test_a_plan_needs_trees_and_batches() -> None:
     with pytest.raises(ValueError, match="forest, lanes"):
-        plan_shapes([], "own")
+        plan_shapes([], "sequence")
     with pytest.raises(ValueError, match="at least one batch"):
         plan_shapes([], "forest")
 

@@ -22,7 +22,7 @@ from spinn_tensor.machine.any_cell import Kept, Loop, run_backward, run_forward
 from spinn_tensor.machine.buffers import Tables
 from spinn_tensor.machine.executors import check_dtypes, check_transforms
 from spinn_tensor.machine.operators import fake_found, found_by, found_tables, tables_of
-from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, own_compositions
+from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, is_dense, own_compositions
 
 
 class DrawError(RuntimeError):
@@ -107,7 +107,7 @@ def _forward(
     if kind == "own":
         own = bundle_of(OwnTables, tables)
         *transition, noise = chosen
-        dense = leaves.device.type != "cpu"
+        dense = is_dense(own)
         chooser = OwnSchedule(own, TransitionWeights(*transition), noise, leaves.shape[0], dense)
         memories = run_forward(loop, leaves, chooser, own, kept)
         return *memories, found_by(chooser, own, dense)[1]
@@ -203,8 +203,8 @@ def _(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     loop, found, n_entries = _loop(machine), [], 0
     if kind == "own":
-        own, dense = bundle_of(OwnTables, tables), leaves.device.type != "cpu"
-        n_entries = own.previous_index.shape[0]
+        own = bundle_of(OwnTables, tables)
+        n_entries, dense = own.previous_index.shape[0], is_dense(own)
         n_compositions = own_compositions(n_entries, own.first_index.shape[0], dense)
         found = fake_found(own, dense)
     else:

@@ -22,7 +22,7 @@ from spinn_tensor.bundles import (
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.machine.buffers import Tape
 from spinn_tensor.machine.operators import found_tables, stack_machine, stack_machine_own
-from spinn_tensor.machine.schedule import can_reduce, can_shift
+from spinn_tensor.machine.schedule import can_reduce, can_shift, is_dense
 
 
 @in_short
@@ -204,7 +204,6 @@ def run_own(
         raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
     noise = checked_noise(leaves, noise, tables)
     weights = [weight for weight in compose if weight is not None]
-    dense = leaves.device.type != "cpu"
     encodings, tape, found = stack_machine_own(
         leaves,
         weights,
@@ -213,7 +212,7 @@ def run_own(
         flatten(tables),
         noise,
         every_node,
-        dense,
+        is_dense(tables),
         save,
         dtype,
     )
@@ -225,9 +224,9 @@ def run_own(
 def checked_noise(leaves: Tensor, noise: Tensor | None, tables: OwnTables) -> Tensor:  # (M,)
     """Return the noise of own transitions in the type of the states, zeros for None. Raises ValueError."""
     if noise is None:
-        return leaves.new_zeros(tables.transition_index.shape)
-    if noise.shape != tables.transition_index.shape:
-        got, expected = tuple(noise.shape), tuple(tables.transition_index.shape)
+        return leaves.new_zeros(tables.entry_index.shape)
+    if noise.shape != tables.entry_index.shape:
+        got, expected = tuple(noise.shape), tuple(tables.entry_index.shape)
         raise ValueError(f"got noise of shape {got}, expected one number a transition, {expected}")
     return noise.detach().to(leaves.dtype)
 

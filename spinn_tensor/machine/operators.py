@@ -161,7 +161,8 @@ def _(
     own = bundle_of(OwnTables, tables)
     n_entries, n_lanes = own.previous_index.shape[0], own.first_index.shape[0]
     n_compositions = own_compositions(n_entries, n_lanes, dense)
-    output = leaves.new_empty(n_entries if every_node else n_lanes, leaves.shape[1] // 2)
+    asked = own.entry_index if every_node else own.root_entry_index
+    output = leaves.new_empty(asked.shape[0], leaves.shape[1] // 2)
     return output, _fake_tape(leaves, tracker, n_compositions, n_entries, save), fake_found(own, dense)
 
 
@@ -172,8 +173,8 @@ def fake_found(own: OwnTables, dense: bool) -> list[Tensor]:
     n_compositions = own_compositions(n_entries, n_lanes, dense)
     length_of = {
         "reduce_offsets": offsets.shape[0],
-        "root_index": n_lanes,
-        "node_index": n_entries,
+        "root_index": own.root_entry_index.shape[0],
+        "node_index": own.entry_index.shape[0],
         **dict.fromkeys(("buffer_index", "stack1_index", "stack2_index"), n_entries),
         **dict.fromkeys(("left_index", "right_index", "tracker_index"), n_compositions),
     }

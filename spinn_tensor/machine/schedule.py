@@ -265,6 +265,12 @@ def _alone(column: Tensor) -> Tensor:
     return column.clone(memory_format=torch.contiguous_format)
 
 
+def is_dense(tables: OwnTables) -> bool:
+    """Tell whether every entry composes: on a GPU, whose choices nobody waits for, and where tables are padded."""
+    is_padded = tables.entry_index.shape != tables.previous_index.shape
+    return is_padded or tables.first_index.device.type != "cpu"
+
+
 def own_compositions(n_entries: int, n_lanes: int, dense: bool) -> int:
     """Count the slots of all steps: P lanes of 2N - 1 entries REDUCE (A - P) / 2 times."""
     return n_entries if dense else (n_entries - n_lanes) // 2

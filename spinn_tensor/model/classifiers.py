@@ -117,7 +117,10 @@ class _Classifier(PretrainedModel):
         batch: Batch,
     ) -> Tensor:  # (n, n_classes)
         """Return the logits of examples by the encodings of their sentences."""
-        return self._classify(self._features(encodings, batch), batch.row_mask)
+        features, mask = self._features(encodings, batch), batch.row_mask
+        if mask is not None:
+            mask = mask.repeat(features.shape[0] // mask.shape[0])  # sample after sample
+        return self._classify(features, mask)
 
     def _features(self, encodings: Tensor, batch: Batch) -> Tensor:
         return encodings

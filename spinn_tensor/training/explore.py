@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.batch import Batch
-from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
+from spinn_tensor.data_prep.columns import SentenceColumns
 from spinn_tensor.model.classifiers import Model, SentenceParser
 from spinn_tensor.training.config import ParsingConfig
-from spinn_tensor.training.methods import Method, compiled_function
+from spinn_tensor.training.methods import Given, Layout, Method, compiled_function
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.ppo import (
     Experience,
@@ -61,8 +61,8 @@ class Explore(Method):
         self._take_in: Callable[[Tensor], None] = self._take_in_rewards
         self._figures: dict[str, Tensor] = {}
 
-    def collate(self, columns: Corpus, step: int) -> Batch:
-        return self._ragged(columns, "own")
+    def layout(self, step: int) -> Layout:
+        return Layout("own")
 
     @property
     def _n_before(self) -> int:
@@ -72,7 +72,9 @@ class Explore(Method):
     def further_updates(self, step: int) -> int:
         return self.config.policy_steps if step >= self._n_before else 0
 
-    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
+    def loss(
+        self, batch: Batch, step: int, totals: Totals | None = None, given: Given | None = None
+    ) -> Tensor:
         config, labels = self.config, batch.labels
         columns = columns_of(batch.sentences)
         if config.warmup_steps <= step < self._n_before:

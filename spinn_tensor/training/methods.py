@@ -8,9 +8,9 @@ Explore     a policy that shares nothing with what composes, in `explore`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 from spinn_tensor.batch import Batch, TableKind, make_batch
 from spinn_tensor.bundles import OwnTables
 from spinn_tensor.data_prep.columns import Corpus, select
-from spinn_tensor.fixed_shapes import FIXED_KINDS, Shape, fixed_batch, plan_for_corpus
+from spinn_tensor.fixed_batches import fixed_batch
+from spinn_tensor.fixed_shapes import FIXED_KINDS, Shape, plan_for_corpus
 from spinn_tensor.machine import forcing_noise, logistic_noise
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import ParsingConfig
@@ -27,22 +28,39 @@ from spinn_tensor.training.objective import Totals, supervised_loss, training_lo
 from spinn_tensor.training.reinforce import Moments, n_lanes_of, reinforce_loss, sampling_noise
 
 N_LOSSES = 2  # that a supervised step is observed by: of the task, and of the transitions
+Given = tuple[Tensor, ...]  # what the loss of a step depends on beside its batch, () float each
+
+
+class Layout(NamedTuple):
+    """Say which tables the batch of a step has."""
+
+    table_kind: TableKind
+    n_samples: int = 1  # lanes of each sentence
 
 
 class Method:
     """Say how to train one model; a subclass says what a batch is made of and what its loss is."""
 
     later = frozenset({"losses"})  # of `tensors`, those that the states of older runs have not
+    phases: tuple[int, ...] = (0,)  # first steps, of those that are trained alike but for what is given
 
     def __init__(self, model: Model, class_weights: Tensor | None = None) -> None:
         self.model = model
         self.class_weights = class_weights  # (C,) float, in the loss; None = all 1
-        self.shapes: list[Shape] = []  # that are planned
+        self.shapes: dict[Layout, list[Shape]] = {}  # that are planned
 
     @property
-    def fixed_kind(self) -> TableKind | None:
-        """Say of which kind the tables of every batch are, if they may be padded to few shapes."""
-        return None
+    def may_pad(self) -> bool:
+        """Tell whether every batch may be padded to few shapes."""
+        return False
+
+    def layout(self, step: int) -> Layout:
+        """Say which tables the batch of a step has."""
+        raise NotImplementedError
+
+    def phase(self, step: int) -> int:
+        """Return the first step of the phase that a step is in."""
+        return max(first for first in self.phases if first <= step)
 
     def plan(
         self,
@@ -53,45 +71,54 @@ class Method:
         dealt_to: tuple[int, int] = (1, 1),  # ranks, and microbatches of each
     ) -> bool:
         """Make batches of few shapes from now on; False where the model's batches cannot have them."""
-        if (kind := self.fixed_kind) is None:
+        if not self.may_pad:
             return False
         options: dict[str, Any] = {"token_budget": token_budget, "dealt_to": dealt_to}
-        self.shapes = plan_for_corpus(corpus, kind, batch_size, seed, **options)
+        for layout in map(self.layout, self.phases):
+            options["n_samples"] = layout.n_samples
+            self.shapes[layout] = plan_for_corpus(corpus, layout.table_kind, batch_size, seed, **options)
         return True
 
     def collate(self, columns: Corpus, step: int) -> Batch:
-        """Make the batch of a step, on the CPU."""
-        raise NotImplementedError
-
-    def _laid(self, columns: Corpus, table_kind: TableKind) -> Batch:
-        """Make a batch in the first of the shapes that holds it; without one, as it is."""
-        fixed = fixed_batch(columns, table_kind, self.shapes) if self.shapes else None
-        return fixed or self._ragged(columns, table_kind)
-
-    def _ragged(self, columns: Corpus, table_kind: TableKind, n_samples: int = 1) -> Batch:
-        """Make a batch that computes no padding, and what is equal in it once."""
-        # said, since a thread may make the batch while the model is evaluated
-        share = self.model.encoder.sharing(table_kind, training=True)
-        return make_batch(columns, table_kind, n_samples=n_samples, share=share)
+        """Make the batch of a step, on the CPU: in the first of the shapes that holds it; without one, as it is."""
+        kind, n_samples = layout = self.layout(step)
+        if layout in self.shapes:
+            fixed = fixed_batch(columns, kind, self.shapes[layout], n_samples)
+            if fixed is not None:
+                return fixed
+        # what is equal is computed once; said, since a thread may make the batch while the model is evaluated
+        share = self.model.encoder.sharing(kind, training=True)
+        return make_batch(columns, kind, n_samples=n_samples, share=share)
 
     def samples(
         self,
         corpus: Corpus,
         rows: np.ndarray,  # (n,) int64, of a batch
         step: int,
-    ) -> list[Batch]:
-        """Make batches to warm up with: one of every shape that is planned, or this one as the step has it."""
-        if not self.shapes or self.fixed_kind is None:
-            return [self.collate(select(corpus, rows), step)]
+    ) -> Iterator[tuple[int, Batch]]:
+        """Make batches to warm up with, and say of which step: one of every shape that is planned, or this one."""
+        if not self.shapes:
+            yield step, self.collate(select(corpus, rows), step)
+            return
         shortest = select(corpus, corpus.lengths_key.argmin().reshape(1))
-        # the largest first: what it leaves of the pool of memory is enough for every other one
-        batches = (fixed_batch(shortest, self.fixed_kind, [shape]) for shape in reversed(self.shapes))
-        return [batch for batch in batches if batch is not None]
+        for first in self.phases[self.phases.index(self.phase(step)) :]:
+            kind, n_samples = layout = self.layout(first)
+            # the largest first: what it leaves of the pool of memory is enough for every other one
+            for shape in reversed(self.shapes[layout]):
+                if (batch := fixed_batch(shortest, kind, [shape], n_samples)) is not None:
+                    yield max(step, first), batch
 
-    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:  # ()
+    def given(self, step: int) -> Given:
+        """Return what the loss of a step depends on beside its batch; the same in number throughout a phase."""
+        return ()
+
+    def loss(
+        self, batch: Batch, step: int, totals: Totals | None = None, given: Given | None = None
+    ) -> Tensor:  # ()
         """Return what a batch on the model's device adds to the loss of its step; draws what noise it needs.
 
-        `totals` are those of the whole step; None = the step is this batch.
+        `totals` are those of the whole step; None = the step is this batch. Where something is `given`, the step may be
+        any other of its phase.
         """
         raise NotImplementedError
 
@@ -144,14 +171,15 @@ class Classify(Method):
         self._classify = compiled_function(training_loss, compiled, label_smoothing=label_smoothing)
 
     @property
-    def fixed_kind(self) -> TableKind | None:
-        kind = self.model.encoder.table_kind
-        return kind if kind in FIXED_KINDS and not self.model.config.node_labels else None
+    def may_pad(self) -> bool:
+        return self.model.encoder.table_kind in FIXED_KINDS and not self.model.config.node_labels
 
-    def collate(self, columns: Corpus, step: int) -> Batch:
-        return self._laid(columns, self.model.encoder.table_kind)
+    def layout(self, step: int) -> Layout:
+        return Layout(self.model.encoder.table_kind)
 
-    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
+    def loss(
+        self, batch: Batch, step: int, totals: Totals | None = None, given: Given | None = None
+    ) -> Tensor:
         return self._classify(self.model, batch, totals, self.class_weights)
 
 
@@ -179,18 +207,26 @@ class Supervise(Method):
         return self.config.scheduled_sampling * min(1.0, step / max(self.config.scheduled_steps, 1))
 
     @property
-    def fixed_kind(self) -> TableKind | None:
-        return None if self.config.scheduled_sampling else "lanes"
+    def may_pad(self) -> bool:
+        return True
 
-    def collate(self, columns: Corpus, step: int) -> Batch:
-        return self._ragged(columns, "own") if self.own_share(step) else self._laid(columns, "lanes")
+    def layout(self, step: int) -> Layout:
+        return Layout("own" if self.config.scheduled_sampling else "lanes")
 
-    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
+    def given(self, step: int) -> Given:
+        if not self.config.scheduled_sampling:
+            return ()
+        return (torch.full((), self.own_share(step), device=self._losses.device),)
+
+    def loss(
+        self, batch: Batch, step: int, totals: Totals | None = None, given: Given | None = None
+    ) -> Tensor:
         noise = None
         if isinstance(batch.sentences.tables, OwnTables):
+            (own_share,) = self.given(step) if given is None else given
             gold = batch.sentences.transitions
             own, drawn = torch.rand(2, *gold.shape, device=gold.device)
-            is_own = own < self.own_share(step)
+            is_own = own < own_share
             noise = torch.where(is_own, logistic_noise(drawn), forcing_noise(gold))
         weight, class_weights = self.config.transition_weight, self.class_weights
         loss, self._observed = self._supervised(self.model, batch, noise, weight, totals, class_weights)
@@ -231,10 +267,8 @@ class Reinforce(Supervise):
         self._n_lanes = n_lanes_of(config.baseline, config.n_samples)
         self._reinforced = compiled_function(reinforce_loss, compiled)
         self._figures: dict[str, Tensor] = {}
-
-    @property
-    def fixed_kind(self) -> TableKind | None:
-        return None
+        if config.warmup_steps:
+            self.phases = (0, config.warmup_steps)
 
     def entropy_weight(self, step: int) -> float:
         """Return the weight, which falls to zero over `entropy_steps` steps after the warm-up; 0 = it stays."""
@@ -242,27 +276,34 @@ class Reinforce(Supervise):
         passed = (step - config.warmup_steps) / config.entropy_steps if config.entropy_steps else 0.0
         return config.entropy_weight * max(0.0, 1.0 - passed)
 
-    def collate(self, columns: Corpus, step: int) -> Batch:
-        if step < self.config.warmup_steps:
-            return super().collate(columns, step)
-        return self._ragged(columns, "own", self._n_lanes)
+    def layout(self, step: int) -> Layout:
+        return super().layout(step) if step < self.config.warmup_steps else Layout("own", self._n_lanes)
 
-    def loss(self, batch: Batch, step: int, totals: Totals | None = None) -> Tensor:
+    def given(self, step: int) -> Given:
         if step < self.config.warmup_steps:
-            return super().loss(batch, step, totals)
-        config = self.config
+            return super().given(step)
+        return torch.full_like(self.moments.weight, self.entropy_weight(step)), *self.moments
+
+    def loss(
+        self, batch: Batch, step: int, totals: Totals | None = None, given: Given | None = None
+    ) -> Tensor:
+        if step < self.config.warmup_steps:
+            return super().loss(batch, step, totals, given)
+        config, n_rows = self.config, batch.labels.shape[0]
+        entropy_weight, *moments = self.given(step) if given is None else given
+        n_examples = torch.full_like(entropy_weight, n_rows)
+        if batch.row_mask is not None:
+            n_examples = batch.row_mask.sum().to(n_examples)
+            entropy_weight = entropy_weight * (n_examples / n_rows)  # the loss is a mean over all rows
         noise = sampling_noise(batch, self._n_lanes, config.baseline)
-        entropy_weight = torch.full((), self.entropy_weight(step), device=noise.device)
         chosen = config.baseline, config.normalise, config.policy_weight
         loss, rewards, entropy = self._reinforced(
-            self.model, batch, noise, self.moments, *chosen, entropy_weight, self.class_weights
+            self.model, batch, noise, Moments(*moments), *chosen, entropy_weight, self.class_weights
         )
-        n_examples = batch.labels.shape[0]
-        entropy_sum = entropy * n_examples  # a batch's mean weighs by its examples, in the loss as well
-        n_rewards = torch.full_like(entropy_sum, rewards.numel())
-        sums = rewards.sum(), rewards.square().sum(), n_rewards, entropy_sum, n_rewards / rewards.shape[0]
-        self._observed = torch.stack([value.to(self.moments.first.dtype) for value in sums])
-        return loss if totals is None else loss * n_examples / totals.examples
+        # a batch's mean entropy weighs by its examples, in the loss as well
+        sums = rewards.sum(), rewards.square().sum(), n_examples * rewards.shape[0], entropy * n_examples
+        self._observed = torch.stack([value.to(n_examples.dtype) for value in (*sums, n_examples)])
+        return loss if totals is None else loss * n_rows / totals.examples
 
     def observe(self, sums: Tensor) -> None:
         if len(sums) == N_LOSSES:  # of a supervised step

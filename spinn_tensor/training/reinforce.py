@@ -58,7 +58,7 @@ class Moments(NamedTuple):
     def updated(self, mean: Tensor, mean_square: Tensor, decay: float) -> Moments:
         """Return the moments with the rewards of one more step, () each."""
         new = torch.ones_like(self.weight), mean, mean_square
-        return Moments(*(old.lerp(value, 1 - decay) for old, value in zip(self, new, strict=True)))
+        return Moments(*(old.lerp(value.to(old), 1 - decay) for old, value in zip(self, new, strict=True)))
 
 
 class Rollout(NamedTuple):
@@ -84,7 +84,8 @@ def sampling_noise(
     assert isinstance(tables, OwnTables)
     noise = logistic_noise(torch.rand(tables.lane_index.shape, device=tables.lane_index.device))
     if baseline == "greedy":
-        noise[: noise.shape[0] // n_lanes] = 0  # lanes come sample after sample
+        n_greedy = tables.root_entry_index.shape[0] // n_lanes  # lanes come sample after sample
+        noise = noise.masked_fill(tables.lane_index < n_greedy, 0)
     return noise
 
 

@@ -32,14 +32,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spinn_tensor.batch import Batch
-from spinn_tensor.bundles import move
+from spinn_tensor.bundles import OnHost, move
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.normalization import is_synchronised, uncounted
@@ -47,11 +47,20 @@ from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.capture import CapturedSteps, preserved
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Ranks
-from spinn_tensor.training.methods import Method
+from spinn_tensor.training.methods import Given, Method
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.optimizer import Update
 from spinn_tensor.training.phases import Phase
 from spinn_tensor.transfer import pinned
+
+
+class Inputs(NamedTuple):
+    """Hold what a captured step, or a part of one, reads beside the model."""
+
+    batch: Batch
+    totals: Totals
+    given: Given
+    phase: OnHost  # (1,) int64: the phases of a method are captured each by itself
 
 
 class TrainStep:
@@ -101,10 +110,10 @@ class TrainStep:
             if not is_whole:
                 self._captured_update = CapturedSteps(self._update_by, self._state, self.device)
         kept = self.method.tensors()
-        for batch in self.method.samples(corpus, rows, step):
+        for of_step, batch in self.method.samples(corpus, rows, step):
             totals = Totals(*(torch.ones((), device=self.device) for _ in Totals._fields))
             with preserved(self._state(), self.device):
-                self([self.place(batch)], totals, step, rate=self.config.learning_rate)
+                self([self.place(batch)], totals, of_step, rate=self.config.learning_rate)
         self.method.restore(kept)
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -138,20 +147,21 @@ class TrainStep:
                 batches = [move(batch, self.device, non_blocking=True) for batch in batches]
                 return self._launch(batches, totals, step, counts)
             with Phase("replay"):
-                loss, seen = self._replay(self.captured, batches, totals).tensor_split([1])
+                loss, seen = self._replay(self.captured, batches, totals, step).tensor_split([1])
             self.method.observe(seen)
             return loss.squeeze(0)
 
     def _replay(
-        self, captured: CapturedSteps, batches: Sequence[Batch], totals: Totals
+        self, captured: CapturedSteps, batches: Sequence[Batch], totals: Totals, step: int
     ) -> Tensor:  # (1 + k,) float
         """Take a step that is captured; return its loss, and what was observed."""
-        first, *others = (captured((batch, totals)) for batch in batches)
+        given, phase = self.method.given(step), OnHost(torch.tensor([self.method.phase(step)]))
+        first, *others = (captured(Inputs(batch, totals, given, phase)) for batch in batches)
         if self._captured_update is None:
             return first
         for part in others:
             first = first + part
-        return self._captured_update(self.ranks.summed(first))
+        return self._captured_update((self.ranks.summed(first), phase))
 
     def _launch(
         self, batches: Sequence[Batch], totals: Totals, step: int, counts: bool
@@ -183,24 +193,25 @@ class TrainStep:
         """Return the context in which a loss is eager if steps are captured, and this one is not."""
         return nullcontext() if self.captured is None else torch.compiler.set_stance("force_eager")
 
-    def _whole(self, inputs: tuple[Batch, Totals]) -> Tensor:  # (1 + k,) float
+    def _whole(self, inputs: Inputs) -> Tensor:  # (1 + k,) float
         """Take a whole step, as it is captured; return its loss, and what was observed."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(partial(self.method.loss, inputs[0], 0, inputs[1]))
+        loss = self._loss_of(inputs)
         loss.backward()
         self.update()
         return torch.cat((loss.detach().view(1), self.method.observed()))
 
-    def _part(self, inputs: tuple[Batch, Totals]) -> Tensor:  # (1 + k + P,) float
+    def _part(self, inputs: Inputs) -> Tensor:  # (1 + k + P,) float
         """Return the loss of a microbatch, what was observed and the gradients, as it is captured."""
-        loss = self._loss(partial(self.method.loss, inputs[0], 0, inputs[1]))
+        loss = self._loss_of(inputs)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         found = [pair for pair in zip(self.parameters, gradients, strict=True) if pair[1] is not None]
         self._reached = [parameter for parameter, _ in found]
         return self._laid_out(loss.detach(), self.method.observed(), [gradient for _, gradient in found])
 
-    def _update_by(self, summed: Tensor) -> Tensor:  # (1 + k,) float
+    def _update_by(self, inputs: tuple[Tensor, OnHost]) -> Tensor:  # (1 + k,) float
         """Update by the sum of what `_part` gave, as it is captured; return all of it but the gradients."""
+        summed, _ = inputs
         self.optimizer.zero_grad(set_to_none=True)
         sizes = [parameter.numel() for parameter in self._reached]
         before, *gradients = summed.split([summed.numel() - sum(sizes), *sizes])
@@ -219,6 +230,10 @@ class TrainStep:
         model = self.method.model
         states = (value for state in self.optimizer.state.values() for value in state.values())
         return [*model.parameters(), *model.buffers(), *states, *self.average.averages]
+
+    def _loss_of(self, inputs: Inputs) -> Tensor:
+        (phase,) = inputs.phase.tolist()
+        return self._loss(partial(self.method.loss, inputs.batch, phase, inputs.totals, inputs.given))
 
     def _loss(self, part: Callable[[], Tensor], counts: bool = True) -> Tensor:
         with autocast(self.config.precision, self.device.type):

@@ -1,0 +1,186 @@
+"""Batches laid into shapes that `fixed_shapes` planned.
+
+Padding computes nothing that is read: leaves beyond the batch's tokens are masked, slots beyond a step's compositions
+compose the null state, lanes that have ended what nobody reads, steps beyond the last are empty, and where a batch has
+too few examples, the roots of those missing are the null row, their label is NO_LABEL, and `row_mask` keeps them out of
+batch norm; transitions that are missing are made where there is no choice. A batch that no shape
+holds (a sentence longer than any in the sample) is left ragged; whoever asked runs it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spinn_tensor.batch import Batch, SentenceBatch
+from spinn_tensor.bundles import SequenceTables, bundle_of, to_torch
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, SentenceColumns, lengths, select
+from spinn_tensor.data_prep.tables import (
+    NULL_ROW,
+    ForestTables,
+    LaneTables,
+    OwnTables,
+    forest_tables,
+    lane_tables,
+    own_tables,
+)
+from spinn_tensor.data_prep.tables.own import FIRST_ENTRY
+from spinn_tensor.data_prep.tables.rows import padded_offsets
+from spinn_tensor.fixed_shapes import SAMPLED_EPOCHS, Demand, Shape, batches_of, demand_of, plan_for_corpus
+
+AnyTables = ForestTables | LaneTables | OwnTables
+
+
+class ShapeUse(NamedTuple):
+    """Count what the batches of an epoch that are laid into one shape leave empty of it."""
+
+    shape: Shape
+    n_batches: int
+    n_tokens: int
+    n_slots: int  # leaf rows
+    n_steps_used: int
+    n_steps: int
+
+
+def fixed_batch(
+    columns: Corpus,
+    table_kind: str,
+    shapes: Sequence[Shape],
+    n_samples: int = 1,  # lanes of each sentence, with "own"
+) -> Batch | None:
+    """Lay the examples into the first of these shapes that holds them; None if none does.
+
+    Raises DataError for transitions that are not trees.
+    """
+    found = _first_that_holds(columns, table_kind, shapes, n_samples)
+    return None if found is None else _lay(columns, found[1], shapes[found[0]])
+
+
+def shape_use(
+    corpus: Corpus,
+    table_kind: str,  # of FIXED_KINDS
+    batch_size: int,
+    seed: int,
+    token_budget: int = 0,  # as for `epoch_batches`
+    epoch: int = SAMPLED_EPOCHS,  # one that shapes are not planned from
+) -> list[ShapeUse]:
+    """Tell how one epoch's batches fill the shapes planned for the corpus; those that no shape holds are left out."""
+    shapes = plan_for_corpus(corpus, table_kind, batch_size, seed, token_budget=token_budget)
+    taken: list[list[Demand]] = [[] for _ in shapes]
+    for rows in batches_of(corpus, batch_size, seed, epoch, token_budget):
+        columns = select(corpus, rows)
+        demand = demand_of(columns, table_kind)
+        which = _first_that_holds(columns, table_kind, shapes)
+        if which is not None:
+            taken[which[0]].append(demand)
+    uses = []
+    for shape, demands in zip(shapes, taken, strict=True):
+        n, n_tokens = len(demands), sum(demand.n_tokens for demand in demands)
+        n_steps_used = sum(demand.n_steps for demand in demands)
+        uses.append(ShapeUse(shape, n, n_tokens, n * shape.n_leaf_rows, n_steps_used, n * shape.n_steps))
+    return uses
+
+
+def _first_that_holds(
+    columns: Corpus, table_kind: str, shapes: Sequence[Shape], n_samples: int = 1
+) -> tuple[int, AnyTables] | None:
+    """Find the number of the shape, and tables of exactly its size."""
+    sentences = columns.sentences
+    n_tokens = len(sentences.token_ids)
+    for number, shape in enumerate(shapes):
+        if len(columns.labels) > shape.n_examples or n_tokens > shape.n_leaf_rows:
+            continue
+        tables: AnyTables | None
+        if table_kind == "own":
+            tables = _own(columns, shape, n_samples)
+        else:
+            tables = _given(sentences, table_kind, shape, columns.n_sides * shape.n_examples)
+        if tables is not None:
+            return number, tables
+    return None
+
+
+def _own(columns: Corpus, shape: Shape, n_samples: int) -> OwnTables | None:
+    """Return tables of exactly this shape, or None where a step of it has too few lanes."""
+    entries = demand_of(columns, "own", n_samples).entries
+    if len(entries) > shape.n_steps or (entries > shape.entries[: len(entries)]).any():
+        return None
+    of_sides = lengths(columns.sentences).reshape(columns.n_sides, -1)
+    missing = shape.n_examples - of_sides.shape[1]
+    n_tokens = np.pad(of_sides, ((0, 0), (0, missing))).reshape(-1)
+    return own_tables(n_tokens, n_samples=n_samples, widths=np.array(shape.entries))
+
+
+def _given(
+    sentences: SentenceColumns, table_kind: str, shape: Shape, n_lanes: int
+) -> ForestTables | LaneTables | None:
+    """Return tables of exactly this shape, or None where it has too few steps."""
+    transitions, n_tokens = sentences.transitions, lengths(sentences)
+    tables: ForestTables | LaneTables
+    options: dict[str, Any] = {
+        "width": np.array(shape.widths),
+        "padded": True,
+        "n_leaf_rows": shape.n_leaf_rows,
+    }
+    if table_kind == "forest":
+        tables = forest_tables(transitions, n_tokens, **options)
+        n_steps = len(tables.step_offsets) - 1
+    elif 2 * int(n_tokens.max()) - 1 <= shape.n_steps:
+        tables = lane_tables(transitions, n_tokens, n_lanes=_entries(shape, n_lanes), **options)
+        n_steps = len(tables.entry_offsets) - 1
+    else:
+        return None
+    return None if n_steps > shape.n_steps else _with_sizes(tables, shape, n_lanes)
+
+
+def _entries(shape: Shape, n_lanes: int) -> np.ndarray:  # (S,) int64
+    return np.array(shape.entries) if shape.entries else np.full(shape.n_steps, n_lanes)
+
+
+def _with_sizes(tables: ForestTables | LaneTables, shape: Shape, n_lanes: int) -> ForestTables | LaneTables:
+    """Add empty steps at the end, and transitions of the sentences that are missing."""
+    compositions = padded_offsets(np.array(shape.widths), shape.n_steps)
+    entries = padded_offsets(_entries(shape, n_lanes), shape.n_steps)
+    n_transitions = 2 * shape.n_leaf_rows  # more than any batch in it has
+    sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), compositions[-1])
+    sizes |= dict.fromkeys(("buffer_index", "stack1_index", "stack2_index", "previous_index"), entries[-1])
+    sizes |= dict.fromkeys(("node_index", "entry_index"), n_transitions)
+    offsets = {"step_offsets": compositions, "reduce_offsets": compositions, "entry_offsets": entries}
+    fields = tables._asdict()
+    for name, table in fields.items():
+        if name in offsets:
+            fields[name] = offsets[name]
+        elif name in sizes:
+            row = FIRST_ENTRY if name == "entry_index" else NULL_ROW
+            fields[name] = np.pad(table, (0, sizes[name] - len(table)), constant_values=row)
+    return type(tables)(**fields)
+
+
+def _lay(columns: Corpus, tables: AnyTables, shape: Shape) -> Batch:
+    """Make the batch of these examples and of those that are missing."""
+    sentences, n_examples = columns.sentences, len(columns.labels)
+    n_missing = shape.n_examples - n_examples
+    if isinstance(tables, OwnTables):
+        n_transitions = len(tables.entry_index)
+    else:
+        n_transitions = len(tables.node_index)
+        roots = tables.root_index.reshape(-1, n_examples)  # (sides, B), premises before hypotheses
+        tables = tables._replace(root_index=np.pad(roots, ((0, 0), (0, n_missing))).reshape(-1))
+    token_ids = torch.from_numpy(sentences.token_ids.astype(np.int64))
+    n_tokens = len(token_ids)
+    transitions = torch.from_numpy(sentences.transitions.astype(np.int64))
+    batch = SentenceBatch(
+        token_ids=F.pad(token_ids, (0, shape.n_leaf_rows - n_tokens)),
+        token_mask=torch.arange(shape.n_leaf_rows) < n_tokens,
+        sequence=bundle_of(SequenceTables, [torch.empty(0, dtype=torch.int64)] * len(SequenceTables._fields)),
+        tables=to_torch(tables),
+        transitions=F.pad(transitions, (0, n_transitions - len(transitions))),
+    )
+    labels: Tensor = F.pad(torch.from_numpy(columns.labels), (0, n_missing), value=NO_LABEL)
+    row_mask = torch.arange(shape.n_examples) < n_examples
+    return Batch(batch, labels, None, row_mask)
