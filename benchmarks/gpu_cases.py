@@ -394,7 +394,7 @@ def _take(step: TrainStep, number: int, feed: Feed, counts: np.ndarray) -> Tenso
 def _trace(step: TrainStep, feeds: Sequence[Feed], counts: np.ndarray, path: Path) -> None:
     """Write what steps run, and when, as Chrome and Perfetto read it."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if step.device.type == "cuda" else [])]
-    with profile(activities=activities) as profiler:
+    with profile(activities=activities, acc_events=True) as profiler:
         for number, feed in enumerate(feeds):
             _take(step, number, feed, counts)
         wait(step.device)

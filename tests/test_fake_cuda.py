@@ -180,10 +180,10 @@ def test_what_mixes_devices_or_reads_raises() -> None:
     """Else the test above could not fail."""
     rows, index = torch.zeros(3, 2), torch.tensor([1])
     with fake_cuda():
-        with pytest.raises(RuntimeError, match="two devices, cuda:0 and cpu"):
+        with pytest.raises(RuntimeError, match=r"two .*devices,? cuda:0.* cpu"):
             on_fake_cuda(rows) + rows
         assert on_fake_cuda(rows)[1:].device == CUDA
-        with pytest.raises(RuntimeError, match="two devices"):
+        with pytest.raises(RuntimeError, match=r"two .*devices"):
             on_fake_cuda(rows).index_select(0, index)
         with pytest.raises(DataDependentOutputException):
             on_fake_cuda(index).tolist()

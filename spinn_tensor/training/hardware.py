@@ -12,7 +12,7 @@ in the middle of its work:
     on both      the headers of Python and of C, which that compiler reads
 
 Usual runtime images have neither compiler nor headers. The rules are those of `torch._inductor.cpp_builder` (torch 2.11
-to 2.14) and `triton.runtime.build` (Triton 3.6 to 3.8).
+to 2.15) and `triton.runtime.build` (Triton 3.6 to 3.9).
 """
 
 from __future__ import annotations
