@@ -128,6 +128,7 @@ class ExecutorContract:
         assert len(batch) == 1 + 1 + 2 + 5 + 14 + 42
         self.check(executor, batch, dtype)
 
+    @pytest.mark.once
     @settings(max_examples=25, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow])
     @given(batch=batches_of_transitions(max_batch=9, max_tokens=12), every_node=st.booleans())
     def test_random_batches(self, executor: Executor, batch: Batch, every_node: bool) -> None:
@@ -141,11 +142,11 @@ class ExecutorContract:
         self.check(executor, batch, dtype)
 
     @needs_shared
-    @pytest.mark.parametrize("n_sentences", [430, pytest.param(2578, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("n_sentences", [215, pytest.param(2578, marks=pytest.mark.slow)])
     def test_sentences_of_the_snli_slice(self, executor: Executor, n_sentences: int) -> None:
         assert len(snli_sentences()) == 2578
-        for start in range(0, n_sentences, 430):
-            stop = min(start + 430, n_sentences)
+        for start in range(0, n_sentences, 215):
+            stop = min(start + 215, n_sentences)
             batch, exact = snli_sentences()[start:stop], _oracle_of_slice(executor.tracked, start, stop)
             for dtype in TOLERANCE:
                 self.assert_close(executor, executor.inputs(batch, dtype), batch, *exact)
@@ -163,7 +164,10 @@ class ExecutorContract:
             for ours, theirs in zip(computed, recorded.gradients, strict=True):
                 assert relative_error(ours, theirs) < 1e-10
 
-    def test_gradcheck(self, executor: Executor) -> None:
+    @pytest.mark.once
+    @pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["fast", "whole"])
+    def test_gradcheck(self, executor: Executor, fast: bool) -> None:
+        """By difference quotients: along random directions, or (slow) each number by itself."""
         if not executor.is_differentiable:
             pytest.skip("for inference alone")
         batch = [*all_transitions(1), *all_transitions(3), *all_transitions(4)]
@@ -173,7 +177,7 @@ class ExecutorContract:
             trackers = TrackerWeights(*inputs[4:]) if executor.tracked else None
             return executor.run(inputs[0], weights, trackers, batch, executor.has_nodes)
 
-        assert torch.autograd.gradcheck(function, parameters(*executor.inputs(batch, dim=2)))
+        assert torch.autograd.gradcheck(function, parameters(*executor.inputs(batch, dim=2)), fast_mode=fast)
 
     def test_an_encoding_is_the_same_alone_and_in_any_batch(self, executor: Executor) -> None:
         rng = np.random.default_rng(3)
@@ -199,6 +203,7 @@ class ExecutorContract:
             assert grad_leaves[:, :HIDDEN].any()
             assert not any(gradient.any() for gradient in others)
 
+    @pytest.mark.once
     @pytest.mark.filterwarnings("ignore:.*deterministic.*:UserWarning")
     def test_nothing_reads_memory_that_nothing_wrote(self, executor: Executor) -> None:
         """Fresh buffers are filled with NaN, so that a slot that is read before it is written shows."""

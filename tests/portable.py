@@ -46,7 +46,7 @@ def run(setting: dict[str, str], workers: int) -> int:
         "pytest",
         "-q",
         "-m",
-        "numerical and not slow and not gpu and not network",
+        "numerical and not once and not slow and not gpu and not network",
     ]
     command += ["--numprocesses", str(workers), "--dist", "loadfile"]
     with (
