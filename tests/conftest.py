@@ -1,9 +1,10 @@
-"""Settings of every test, and trained runs that many tests look at and none changes."""
+"""Settings of every test; and trained runs and exports that many tests look at and none changes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,20 @@ def few_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few_steps")
     trainer(folder, epochs=2).fit()
     return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, Path]]:
+    """Give the bundle of a tiny model of a kind and task, and its ONNX export, each made once."""
+
+    @cache
+    def make(kind: str, task: str) -> tuple[Path, Path]:
+        from spinn_tensor.cli.main import main
+        from tests.tiny_bundles import tiny_bundle
+
+        folder = tmp_path_factory.mktemp(f"{kind}-{task}")
+        bundle, exported = tiny_bundle(folder / "bundle", kind, task), folder / "exported"
+        assert main(["export", str(bundle), "--format", "onnx", "--output", str(exported)]) == 0
+        return bundle, exported
+
+    return make

@@ -55,7 +55,8 @@ QUICK = {
     "serve": ([], "| spinn serve | 4 | "),
     "gpu": (["--device", "cpu"], "| spinn-pi | float32 | 16 | 40 of 40 |"),
 }
-SLOW = "export", "compiled", "gpu", "bulk", "serve"  # which compile, or start processes
+# which compile or start processes, and what others here run too
+SLOW = "export", "compiled", "gpu", "bulk", "serve", "cells", "own"
 ON_SNLI = [name for name in QUICK if name not in ("vectors", "export")]
 
 

@@ -37,16 +37,14 @@ FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "pt2": "model.pt2", "a
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", "spinn", "pair")
+def bundle(made: Callable[[str, str], tuple[Path, Path]]) -> Path:
+    return made("spinn", "pair")[0]
 
 
 @pytest.fixture(scope="module")
-def good(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def good(made: Callable[[str, str], tuple[Path, Path]]) -> Path:
     """A whole export of the bundle."""
-    folder = tmp_path_factory.mktemp("good") / "exported"
-    assert main(["export", str(bundle), "--format", "onnx", "--output", str(folder)]) == 0
-    return folder
+    return made("spinn", "pair")[1]
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from spinn_tensor import Pipeline
-from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.errors import DataError
 from tests.processes import run_program
-from tests.tiny_bundles import PARSES, TEXTS, WORDS, tiny_bundle
+from tests.tiny_bundles import PARSES, TEXTS, WORDS
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -42,16 +41,9 @@ MIXED = [*TEXTS, *PARSES, *TEXTS[::-1]]  # unlike lengths and orders, one of one
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+def folders(made: Callable[[str, str], tuple[Path, Path]]) -> dict[str, tuple[Path, Path]]:
     """A bundle and its export for each kind of tables."""
-    made = {}
-    for tables, (kind, task) in KINDS.items():
-        folder = tmp_path_factory.mktemp(tables)
-        bundle = tiny_bundle(folder / "bundle", kind, task)
-        arguments = ["export", str(bundle), "--format", "onnx", "--output", str(folder / "exported")]
-        assert main(arguments) == 0
-        made[tables] = bundle, folder / "exported"
-    return made
+    return {tables: made(kind, task) for tables, (kind, task) in KINDS.items()}
 
 
 @pytest.fixture

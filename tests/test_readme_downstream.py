@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,18 +50,16 @@ def test_the_downstream_example_runs(tmp_path: Path) -> None:
     assert "( " in parses
 
 
-def test_the_lines_for_the_server_are_answered(tmp_path: Path) -> None:
+def test_the_lines_for_the_server_are_answered(made: Callable[[str, str], tuple[Path, Path]]) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("uvicorn")
     if shutil.which("curl") is None:
         pytest.skip("there is no curl")
     from tests.serving import running
 
-    bundle = tiny_bundle(tmp_path / "bundle", "spinn")
-    assert main(["export", str(bundle), "--format", "onnx", "--output", str(tmp_path / "exported")]) == 0
     lines = re.findall(r"^    (curl 127\.0\.0\.1:3000.*)$", TEXT, re.MULTILINE)
     assert len(lines) >= 5
-    with running(str(tmp_path / "exported")) as server:
+    with running(str(made("spinn", "pair")[1])) as server:
         for line in lines:
             command = shlex.split(line.replace("127.0.0.1:3000", server.url))
             done = subprocess.run([*command, "--silent", "--fail"], capture_output=True, check=True)
@@ -80,11 +79,11 @@ def test_the_torchscript_example_runs(tmp_path: Path) -> None:
     assert run_program(program, folder=tmp_path) == "(2, 3)\n"
 
 
-def test_the_onnxruntime_example_runs_without_torch(tmp_path: Path) -> None:
+def test_the_onnxruntime_example_runs_without_torch(
+    tmp_path: Path, made: Callable[[str, str], tuple[Path, Path]]
+) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    bundle = tiny_bundle(tmp_path / "runs" / "demo" / "spinn", "spinn")
-    exported = tmp_path / "exported" / "spinn"
-    assert main(["export", str(bundle), "--format", "onnx", "--output", str(exported)]) == 0
+    shutil.copytree(made("spinn", "pair")[1], tmp_path / "exported" / "spinn")
     program = example_with("OnnxPredictor") + "import sys; print('torch' in sys.modules)"
     assert run_program(program, folder=tmp_path).splitlines() == ["False"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,8 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("onnxscript")
 
 from benchmarks.load import closed_loop, request
-from spinn_tensor.cli.main import main
 from spinn_tensor.export.predictor import OnnxPredictor
 from tests.serving import TEXTS, Server, running
-from tests.tiny_bundles import tiny_bundle
 
 KEY = "secret"
 
@@ -27,11 +25,8 @@ def task(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def exported(task: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(task)
-    bundle = tiny_bundle(folder / "bundle", "spinn", task)
-    assert main(["export", str(bundle), "--format", "onnx", "--output", str(folder / "model")]) == 0
-    return folder / "model"
+def exported(task: str, made: Callable[[str, str], tuple[Path, Path]]) -> Path:
+    return made("spinn", task)[1]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,7 +25,6 @@ pytest.importorskip("onnxscript")
 if sys.platform == "win32":
     pytest.skip("signals of POSIX", allow_module_level=True)
 
-from spinn_tensor.cli.main import main
 from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.serve import service
 from spinn_tensor.export.serve.errors import Refused
@@ -34,15 +33,8 @@ from tests.tiny_bundles import tiny_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"), "spinn", "pair")
-
-
-@pytest.fixture(scope="module")
-def exported(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    assert main(["export", str(bundle), "--format", "onnx", "--output", str(folder)]) == 0
-    return folder
+def exported(made: Callable[[str, str], tuple[Path, Path]]) -> Path:
+    return made("spinn", "pair")[1]
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +98,8 @@ def test_an_export_is_served_without_torch_and_ends_in_peace(exported: Path) -> 
     assert "Traceback" not in said
 
 
-def test_a_checkpoint_is_served(bundle: Path) -> None:
-    with running(str(bundle)) as server:
+def test_a_checkpoint_is_served(tmp_path: Path) -> None:
+    with running(str(tiny_bundle(tmp_path / "bundle", "spinn", "pair"))) as server:
         body = {"inputs": "A dog barks.", "log_probability": True}
         (scored,) = httpx2.post(f"{server.url}/parse", json=body).json()
         assert scored["log_probability"] < 0

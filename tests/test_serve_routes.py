@@ -16,13 +16,11 @@ from starlette.testclient import TestClient
 
 from spinn_tensor import Pipeline
 from spinn_tensor.answers import normalized
-from spinn_tensor.cli.main import main
 from spinn_tensor.export.serve.app import ROUTES, make_app
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.settings import ServeSettings
 from tests.closeness import assert_close
 from tests.serving import TEXTS, served, tiny_engine
-from tests.tiny_bundles import tiny_bundle
 
 LABELS = ["entailment", "neutral", "contradiction"]
 
@@ -105,12 +103,11 @@ def test_parse(parser, client, pairs, form) -> None:
     assert len(asked(parser, "/parse", inputs=TEXTS)) == len(TEXTS)
 
 
-def test_an_export_tells_how_probable_trees_and_steps_are(tmp_path) -> None:
+def test_an_export_tells_how_probable_trees_and_steps_are(made) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    bundle, folder = tiny_bundle(tmp_path / "bundle", "spinn", "parse"), str(tmp_path / "onnx")
-    assert main(["export", str(bundle), "--format", "onnx", "--output", folder]) == 0
-    with served(Engine.open(ServeSettings(folder=folder))) as exported:
+    bundle, folder = made("spinn", "pair")
+    with served(Engine.open(ServeSettings(folder=str(folder)))) as exported:
         scored = asked(exported, "/parse", inputs=TEXTS, log_probability=True)
         (detail,) = asked(exported, "/detail", inputs=TEXTS[0])["sentences"]
     expected = Pipeline.from_pretrained(bundle).parses(TEXTS)

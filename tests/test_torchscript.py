@@ -65,7 +65,15 @@ def test_a_file_in_single_precision_is_as_close_as_artefacts_may_be(tmp_path) ->
     require(compare(model, run, random_cases(model)), TOLERANCES["float32"])
 
 
-@pytest.mark.parametrize("task, kind", [("pair", "spinn"), ("sentence", "spinn-pi"), ("pair", "spinn-pi-nt")])
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "task, kind",
+    [
+        ("pair", "spinn"),
+        pytest.param("sentence", "spinn-pi", marks=pytest.mark.slow),
+        pytest.param("pair", "spinn-pi-nt", marks=pytest.mark.slow),
+    ],
+)
 def test_torch_alone_runs_it(task, kind, tmp_path) -> None:
     model = tiny_model(task, kind).double()
     export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))
