@@ -112,6 +112,7 @@ def artefact(request, tmp_path_factory) -> Artefact:
     return Artefact(model, TABLES[kind], export(model, form, path), path)
 
 
+@pytest.mark.once
 class TestFiles(ArtefactContract):
     """Expect the formats to say what a model of each of these cells says."""
 

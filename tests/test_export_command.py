@@ -187,11 +187,14 @@ def test_wrong_arguments_are_one_line_and_no_file(name, bundle, tmp_path, capsys
     assert files(tmp_path) == before
 
 
+def test_an_encoder_without_trees(made) -> None:
+    """The others' are in test_predictor.py."""
+    assert json.loads((made("bow", "sentence")[1] / "export.json").read_text())["tables"] == "sequence"
+
+
 @pytest.mark.parametrize("kind", ["lstm", "bilstm", "bow"])
-def test_an_encoder_without_trees(kind, tmp_path, capsys) -> None:
+def test_an_encoder_without_trees_takes_no_transitions(kind, tmp_path, capsys) -> None:
     bundle = tiny_bundle(tmp_path / "bundle", kind, "pair")
-    assert export(bundle, tmp_path / "exported") == 0
-    assert json.loads((tmp_path / "exported" / "export.json").read_text())["tables"] == "sequence"
     status = export(bundle, tmp_path / "other", "--tables", "given")
     assert_fails(status, f"an encoder of kind '{kind}' runs on sequence, not 'given'", capsys)
     assert not (tmp_path / "other").exists()

@@ -33,7 +33,9 @@ def edges():
         for table_kind, task in itertools.product(tables, ("pair", "sentence", "parse")):
             if task != "parse" or table_kind == "own":
                 for leaf_encoder in ("projection", "bilstm")[: 1 if table_kind == "forest" else 2]:
-                    yield task, kind, table_kind, leaf_encoder
+                    # a pair is two sentences
+                    marks = [pytest.mark.slow] if task == "pair" and kind != "spinn-pi" else []
+                    yield pytest.param(task, kind, table_kind, leaf_encoder, marks=marks)
 
 
 @pytest.mark.parametrize("task, kind, tables, leaf_encoder", list(edges()))
@@ -48,7 +50,7 @@ def test_torchscript_of_the_smallest(task, kind, tables, leaf_encoder, tmp_path)
         require(compare(model, load_torchscript(path), cases, tables=tables))
 
 
-@pytest.mark.parametrize("task", ["pair", "sentence"])
+@pytest.mark.parametrize("task", [pytest.param("pair", marks=pytest.mark.slow), "sentence"])
 def test_a_traced_leaf_encoder_of_one_unit_takes_any_batch(task) -> None:
     """What ONNX files are made of: of the loops the leaf encoder's alone is traced."""
     graph = build_graph(smallest_model(task, "spinn", "bilstm"), "own", onnx_loop=True)
@@ -59,8 +61,8 @@ def test_a_traced_leaf_encoder_of_one_unit_takes_any_batch(task) -> None:
     "task, kind, leaf_encoder, dim",
     [
         ("pair", "spinn-pi-nt", "projection", 1),
-        ("pair", "spinn-pi-nt", "projection", 3),  # the sizes of the inputs that it is traced with
-        ("sentence", "spinn-pi-nt", "projection", 7),
+        ("sentence", "spinn-pi-nt", "projection", 3),  # the sizes of the inputs that it is traced with
+        pytest.param("sentence", "spinn-pi-nt", "projection", 7, marks=pytest.mark.slow),
         ("pair", "bilstm", "projection", 1),
         ("sentence", "lstm", "projection", 3),
         ("pair", "bow", "projection", 7),

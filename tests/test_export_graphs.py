@@ -14,21 +14,24 @@ from tests.contract import Artefact, ArtefactContract
 from tests.tiny_models import tiny_model
 
 # task, kind, tables, leaf encoder, leaves folded
-GRAPHS = [
-    ("pair", "spinn", "own", "projection", False),
+QUICK = [
     ("pair", "spinn", "own", "projection", True),
+    ("sentence", "spinn-pi-nt", "forest", "projection", True),
+    ("sentence", "bow", "sequence", "bilstm", True),
+]
+SLOW = [  # what ONNX files, of the same graphs, are held against in every run
+    ("pair", "spinn", "own", "projection", False),
     ("sentence", "spinn", "given", "projection", False),
     ("parse", "spinn", "own", "bilstm", False),
     ("pair", "spinn-pi", "given", "projection", False),
     ("sentence", "spinn-pi", "given", "bilstm", True),
     ("pair", "spinn-pi-nt", "forest", "projection", False),
-    ("sentence", "spinn-pi-nt", "forest", "projection", True),
     ("pair", "lstm", "sequence", "projection", False),
     ("sentence", "lstm", "sequence", "bilstm", True),
     ("pair", "bilstm", "sequence", "projection", True),
     ("pair", "bow", "sequence", "projection", False),
-    ("sentence", "bow", "sequence", "bilstm", True),
 ]
+GRAPHS = [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)]
 
 
 def as_candidate(graph):

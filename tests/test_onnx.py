@@ -36,17 +36,22 @@ FORMS = {"float32": "onnx", "float16": "onnx-fp16", "int8": "onnx-int8"}  # by p
 FILES = {
     "own": ("pair", "spinn", "own", "projection", "float32", False),
     "own-int8": ("pair", "spinn", "own", "projection", "int8", True),
-    "parser": ("parse", "spinn", "own", "bilstm", "float32", False),
     "given": ("pair", "spinn-pi", "given", "projection", "float32", True),
     "given-float16": ("sentence", "spinn", "given", "projection", "float16", False),
-    "forest": ("pair", "spinn-pi-nt", "forest", "projection", "float32", False),
     "forest-int8": ("sentence", "spinn-pi-nt", "forest", "projection", "int8", False),
-    "lstm": ("pair", "lstm", "sequence", "projection", "float32", False),
     "lstm-int8": ("sentence", "lstm", "sequence", "projection", "int8", False),
-    "bilstm": ("sentence", "bilstm", "sequence", "bilstm", "float32", True),
     "bilstm-float16": ("pair", "bilstm", "sequence", "projection", "float16", False),
-    "bow": ("pair", "bow", "sequence", "projection", "float32", False),
 }
+DOUBLE = {  # without a precision
+    "own": ("pair", "spinn", "own", "projection", False),
+    "parser": ("parse", "spinn", "own", "bilstm", False),
+    "given": ("pair", "spinn-pi", "given", "projection", True),
+    "forest": ("pair", "spinn-pi-nt", "forest", "projection", False),
+    "lstm": ("pair", "lstm", "sequence", "projection", False),
+    "bilstm": ("sentence", "bilstm", "sequence", "projection", True),
+    "bow": ("pair", "bow", "sequence", "projection", False),
+}
+FEW = ("forest-int8", "bilstm-float16")  # whose precision and encoder other files have
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,9 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["own", "own-int8", "given-float16", "forest-int8", "lstm-int8", "bilstm-float16"]
+    "name",
+    ["own", "own-int8", "given-float16", "lstm-int8"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in FEW],
 )
 def test_a_file_is_as_close_as_its_precision_allows(exported, name) -> None:
     model, path = exported(name)
@@ -80,23 +87,37 @@ def test_a_file_is_as_close_as_its_precision_allows(exported, name) -> None:
             require(report)
 
 
-@pytest.fixture(scope="module", params=["own", "parser", "given", "forest", "lstm", "bilstm", "bow"])
+@pytest.fixture(scope="module", params=DOUBLE)
 def artefact(request, tmp_path_factory) -> Artefact:
     """Give files in double precision, run by onnxruntime."""
-    task, kind, tables, leaf_encoder, _, folded = FILES[request.param]
+    task, kind, tables, leaf_encoder, folded = DOUBLE[request.param]
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
     path = tmp_path_factory.mktemp("double") / "model.onnx"
     export_onnx(model, path, describe(model, tables=tables, fold_leaves=folded))
     return Artefact(model, tables, onnx_function(path), path)
 
 
+@pytest.mark.once
 class TestFiles(ArtefactContract):
     """Expect files in double precision to be their models."""
 
+    def test_it_is_one_file_of_standard_operators(self, artefact: Artefact) -> None:
+        check_file(artefact.path, artefact.model, artefact.tables, TensorProto.DOUBLE)
 
-@pytest.mark.parametrize("name", FILES)
-def test_one_file_of_standard_operators_with_named_axes(exported, name) -> None:
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name",
+    ["own-int8", "given-float16", "lstm-int8"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in FEW],
+)
+def test_lower_precision_is_in_standard_operators_too(exported, name) -> None:
     model, path = exported(name)
+    check_file(path, model, FILES[name][2], TensorProto.FLOAT)
+
+
+def check_file(path, model, tables, number) -> None:
+    """Expect standard operators alone, and axes by name, of numbers of a type."""
     proto = onnx.load(path, load_external_data=False)
     onnx.checker.check_model(proto, full_check=True)
     assert [(imported.domain, imported.version) for imported in proto.opset_import] == [("", OPSET)]
@@ -104,8 +125,8 @@ def test_one_file_of_standard_operators_with_named_axes(exported, name) -> None:
     assert all(node.domain == "" for graph in graphs(proto.graph) for node in graph.node)
     assert {tensor.data_location for tensor in proto.graph.initializer} == {TensorProto.DEFAULT}
     for values, axes in (
-        (proto.graph.input, input_axes(model.config.task, FILES[name][2])),
-        (proto.graph.output, output_axes(model.config.task, FILES[name][2])),
+        (proto.graph.input, input_axes(model.config.task, tables)),
+        (proto.graph.output, output_axes(model.config.task, tables)),
     ):
         assert [value.name for value in values] == list(axes)
         for value in values:
@@ -114,7 +135,7 @@ def test_one_file_of_standard_operators_with_named_axes(exported, name) -> None:
             shape = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
             assert shape == [named.get(axis, axis) for axis in expected]
             is_number = value.name.endswith(("logits", "encodings", "log_probabilities"))
-            assert value.type.tensor_type.elem_type == (TensorProto.FLOAT if is_number else TensorProto.INT64)
+            assert value.type.tensor_type.elem_type == (number if is_number else TensorProto.INT64)
 
 
 def graphs(graph):

@@ -54,9 +54,16 @@ def artefact_of(model, tables: str, folded: bool, form: str, path: Path):
     return onnx_function(path)
 
 
-@pytest.mark.parametrize("form", ["graph", "onnx", "torchscript"])
-@pytest.mark.parametrize("task, tables, folded", CASES)
-def test_an_artefact_is_its_model(task: str, tables: str, folded: bool, form: str, tmp_path: Path) -> None:
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "form, task, tables, folded",
+    [
+        pytest.param(form, *case, marks=[pytest.mark.slow] if form == "onnx" and case != CASES[0] else [])
+        for form in ("graph", "onnx", "torchscript")
+        for case in CASES
+    ],
+)
+def test_an_artefact_is_its_model(form: str, task: str, tables: str, folded: bool, tmp_path: Path) -> None:
     model = tiny_model(task, "spinn", policy_dim=3).double()
     run = artefact_of(model, tables, folded, form, tmp_path / "model")
     cases = random_cases(model, tables=tables, batch_sizes=(1, 6))

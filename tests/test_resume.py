@@ -67,15 +67,6 @@ def killed_at_event(arguments: list[str], output: Path, n_events: int) -> bool:
     return done.returncode != 0
 
 
-@pytest.mark.parametrize("n_events", [70])
-def test_killed_once(n_events: int, arguments: list[str], undisturbed: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    assert killed_at_event(arguments, output, n_events)
-    assert load_checkpoint(output).config.metrics["step"] >= 1
-    assert main([*arguments, "--output", str(output), "--resume"]) == 0
-    assert_same_run(output, undisturbed)
-
-
 def test_reinforcement_goes_on_with_its_noise_and_its_moments(arguments: list[str], tmp_path: Path) -> None:
     reinforce = ["kind=spinn", "learning=reinforce", "n_samples=2", "warmup_steps=3", "baseline=mean"]
     learning = [*arguments, *(part for setting in reinforce for part in ("--set", setting))]

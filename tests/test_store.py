@@ -217,12 +217,11 @@ def test_other_files_do_no_harm(tmp_path: Path) -> None:
     assert_same(read_store(tmp_path / "store"), random_corpus(90))
 
 
-@pytest.mark.parametrize("kept", ["nothing", "a store"])
-def test_a_disk_that_fills_up_leaves_no_store(tmp_path: Path, kept: str) -> None:
-    """The limit of a file's size stands for the disk's."""
-    folder = tmp_path / "store"
-    if kept == "a store":
-        write_store(folder, random_corpus(5), {})
+def test_a_disk_that_fills_up_leaves_no_store(tmp_path: Path) -> None:
+    """Or the one that was there; the limit of a file's size stands for the disk's."""
+    (tmp_path / "empty").mkdir()
+    folders = tmp_path / "empty" / "store", tmp_path / "full" / "store"
+    write_store(folders[1], random_corpus(5), {})
     limits = 1, 700, 5_000, 12_000  # of one process: it may raise its own again
     program = """
 import json, os, resource, signal, sys
@@ -230,11 +229,12 @@ from tests.stores import random_corpus
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.corpora.store import write_store
 from pathlib import Path
-corpus, folder = random_corpus(2_000), Path(sys.argv[1])
+corpus = random_corpus(2_000)
 import datasets, pyarrow
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-for limit in map(int, sys.argv[2:]):
+for name, limit in json.loads(sys.argv[1]):
+    folder = Path(name)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     try:
         write_store(folder, corpus, {})
@@ -244,14 +244,13 @@ for limit in map(int, sys.argv[2:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     print(json.dumps([said, sorted(os.listdir(folder.parent))]))
 """
-    lines = run_program(program, folder, *limits).splitlines()
-    assert len(lines) == len(limits)
-    for said, left in map(json.loads, lines):
+    cases = [(str(folder), limit) for folder in folders for limit in limits]
+    lines = run_program(program, json.dumps(cases)).splitlines()
+    for (folder, _), (said, left) in zip(cases, map(json.loads, lines), strict=True):
         assert said.startswith(f"{folder}: cannot be written: ")
         assert len(said.splitlines()) == 1
-        assert left == ([] if kept == "nothing" else ["store"])
-    if kept == "a store":
-        assert_same(read_store(folder), random_corpus(5))
+        assert left == ([] if folder == str(folders[0]) else ["store"])
+    assert_same(read_store(folders[1]), random_corpus(5))
 
 
 def test_all_files_of_a_store_are_on_the_disk_before_it_has_its_name(

@@ -54,6 +54,7 @@ def artefact(request, tmp_path_factory) -> Artefact:
     return Artefact(model, tables, load_torchscript(path), path)
 
 
+@pytest.mark.once
 class TestScripts(ArtefactContract):
     """All kinds of scripts."""
 

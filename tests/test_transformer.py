@@ -76,16 +76,3 @@ def test_its_errors_are_the_pipelines(bundle, tmp_path) -> None:
         SpinnTransformer(tmp_path / "nowhere").fit(TEXTS)
     with pytest.raises(DataError, match="example 1: sentences: a sentence without words"):
         SpinnTransformer(bundle, device="cpu").transform(["a", ""])
-
-
-def test_without_scikit_learn_all_else_works() -> None:
-    program = """
-import sys
-sys.modules["sklearn"] = None
-import spinn_tensor
-try:
-    spinn_tensor.SpinnTransformer
-except ImportError as error:
-    print(error)
-"""
-    assert "scikit-learn" in run_program(program)
