@@ -165,7 +165,9 @@ class ExecutorContract:
                 assert relative_error(ours, theirs) < 1e-10
 
     @pytest.mark.once
-    @pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["fast", "whole"])
+    @pytest.mark.parametrize(
+        "fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["fast", "whole"]
+    )
     def test_gradcheck(self, executor: Executor, fast: bool) -> None:
         """By difference quotients: along random directions, or (slow) each number by itself."""
         if not executor.is_differentiable:

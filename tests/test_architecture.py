@@ -106,8 +106,10 @@ def test_layers_of_spinn_tensor_import_only_what_is_below_them() -> None:
         },
         {
             f"spinn_tensor.export.{name}": "torch"
-            for name in ("predictor", "session", "sentences", "artefact")
-            + ("triton", "triton_text", "doctor", "serve.server")
+            for name in [
+                *("predictor", "session", "sentences", "artefact"),
+                *("triton", "triton_text", "doctor", "serve.server"),
+            ]
         },
     ],
     ids=["spinn_tensor", "export"],

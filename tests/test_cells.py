@@ -277,7 +277,12 @@ def machine_and_tables(name: str) -> tuple[StackMachine, str]:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 @pytest.mark.parametrize(
     "name, backend",
-    [("forest", "inductor"), ("lanes", "aot_eager"), ("own", "aot_eager")],
+    [
+        pytest.param("forest", "inductor", marks=pytest.mark.slow),
+        ("forest", "aot_eager"),
+        ("lanes", "aot_eager"),
+        ("own", "aot_eager"),
+    ],
 )
 def test_one_graph_for_batches_of_every_size(name: str, backend: str) -> None:
     if backend == "inductor" and os.environ.get("ATEN_CPU_CAPABILITY") == "default":

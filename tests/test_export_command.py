@@ -255,7 +255,9 @@ def test_a_disk_too_small(bundle, tmp_path, capsys) -> None:
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["torchscript", pytest.param("pt2", marks=exports_lanes)])
+@pytest.mark.parametrize(
+    "name", ["torchscript", pytest.param("pt2", marks=[exports_lanes, pytest.mark.slow])]
+)
 def test_a_disk_too_small_for_other_formats(name, bundle, tmp_path, capsys) -> None:
     with small_files(4000):
         status = export(bundle, tmp_path / "exported", "--format", name)
@@ -350,6 +352,7 @@ def test_a_link_as_output_is_followed(bundle, tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_files_below_an_earlier_export_are_not_replaced(bundle, tmp_path, capsys) -> None:
     output = ["--format", "triton", "--output", str(tmp_path / "models")]
     assert main(["export", str(bundle), *output]) == 0
@@ -360,6 +363,7 @@ def test_files_below_an_earlier_export_are_not_replaced(bundle, tmp_path, capsys
     assert mine.read_text(encoding="utf-8") == "kept"
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_broken_onnxruntime_is_one_line(bundle, tmp_path, capsys, monkeypatch) -> None:
     def broken() -> None:
         raise session.ProviderError("onnxruntime is there in part: pip install it anew")

@@ -15,6 +15,7 @@ pytest.importorskip("onnxscript")
 
 from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
+from spinn_tensor.export import onnx_file
 from spinn_tensor.export.predictor import OnnxPredictor
 from tests.processes import run_program
 
@@ -41,6 +42,16 @@ def exported(pair_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def quick(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter has the files of the model and of its parser already."""
+    files = {
+        kind: (exported / path / "model.onnx").read_bytes()
+        for kind, path in (("spinn-pi", ""), ("spinn", "parser"))
+    }
+    monkeypatch.setattr(onnx_file, "export_onnx", lambda _, path, made: path.write_bytes(files[made.kind]))
+
+
 def test_text_is_classified_as_by_the_pipeline(exported: Path, pair_run: Path) -> None:
     expected = Pipeline.from_pretrained(pair_run).classify(TEXTS, OTHERS)
     lines = "".join(json.dumps(pair) + "\n" for pair in zip(TEXTS, OTHERS, strict=True))
@@ -58,6 +69,7 @@ def test_trees_that_are_asked_for_are_taken_instead(exported: Path) -> None:
     assert predictor.parser is None
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Path, capsys: Any) -> None:
     """It made all trees that the model was trained with, and makes all of the export's."""
     run, folder = tmp_path / "run", tmp_path / "model"
@@ -85,6 +97,7 @@ def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Pat
     assert Pipeline.from_pretrained(run, trees="none").parse(given) == given
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_folder_is_replaced_whole(exported: Path, pair_run: Path, capsys: Any) -> None:
     """By one without a parser, too; and not if anybody else's file is in it."""
     command = ["export", str(pair_run), "--format", "onnx", "--output", str(exported)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
 import re
@@ -114,12 +115,19 @@ def test_launches_of_a_step(kernels, tracker_dim, expected) -> None:
     assert tuple((more - less) / n_steps for less, more in zip(*counts, strict=True)) == expected
 
 
+DEVICES = [
+    pytest.param(
+        *case, marks=[] if case[0] == 90 or case[1:] == ("steps", 61, torch.bfloat16) else [pytest.mark.slow]
+    )
+    for case in itertools.product(
+        SHARED_BYTES, choice.CHOICES[1:], (None, 61, 64), (torch.float32, torch.bfloat16)
+    )
+]
+
+
 @needs_triton
-@pytest.mark.parametrize("capability", SHARED_BYTES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("tracker_dim", [None, 61, 64])
-@pytest.mark.parametrize("kernels", choice.CHOICES[1:])
-def test_compiled_without_a_device(kernels, tracker_dim, dtype, capability, batch) -> None:
+@pytest.mark.parametrize("capability, kernels, tracker_dim, dtype", DEVICES)
+def test_compiled_without_a_device(capability, kernels, tracker_dim, dtype, batch) -> None:
     """Nothing spills, shared memory is enough, tensor cores multiply, and a kernel is one, whatever the step."""
     from tests.launches import compile_launches
 

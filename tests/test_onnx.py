@@ -108,8 +108,7 @@ class TestFiles(ArtefactContract):
 @pytest.mark.once
 @pytest.mark.parametrize(
     "name",
-    ["own-int8", "given-float16", "lstm-int8"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in FEW],
+    ["own-int8", "given-float16", "lstm-int8"] + [pytest.param(name, marks=pytest.mark.slow) for name in FEW],
 )
 def test_lower_precision_is_in_standard_operators_too(exported, name) -> None:
     model, path = exported(name)

@@ -67,20 +67,25 @@ def artefact(request, tmp_path_factory) -> Artefact:
 class TestPrograms(ArtefactContract):
     """Expect programs, and packages of compiled code, to hold none of ours."""
 
+    @pytest.mark.slow
     def test_torch_alone_runs_it(self, artefact: Artefact) -> None:
         model, tables, _, path = artefact
-        case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
-        run_alone(LOADING[path.name.split(".")[1]], path.parent, path.name, case.inputs)
-        assert_equal(dict(np.load(path.parent / "outputs.npz")), reference(model, case, tables))
-        with zipfile.ZipFile(path) as archive:
-            assert path.name != "model.pt2.pt2" or not [
-                name for name in archive.namelist() if name.endswith(".py")
-            ]
+        check_alone(model, tables, path, path.name.split(".")[1])
+
+
+def check_alone(model, tables: str, path: Path, form: str) -> None:
+    """Run a file in a process that finds none of our packages, and look for code of ours in it."""
+    case = next(random_cases(model, tables=tables, batch_sizes=(3,)))
+    run_alone(LOADING[form], path.parent, path.name, case.inputs)
+    assert_equal(dict(np.load(path.parent / "outputs.npz")), reference(model, case, tables))
+    with zipfile.ZipFile(path) as archive:
+        assert form != "pt2" or not [name for name in archive.namelist() if name.endswith(".py")]
 
 
 def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:
-    model = tiny_model("sentence", "spinn-pi-nt")
+    model = tiny_model("sentence", "spinn-pi-nt").double()
     export_program(model, tmp_path / "model.pt2", describe(model, "pt2", **SAID))
+    check_alone(model, "forest", tmp_path / "model.pt2", "pt2")
     extra = {"export.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=extra)
     said = json.loads(extra["export.json"])
@@ -122,6 +127,7 @@ def test_a_package_needs_a_compiler(tmp_path) -> None:
         export_aoti(model, tmp_path / "model.aoti.pt2", describe(model, "aoti", **SAID))
 
 
+@pytest.mark.slow
 def test_a_program_made_after_an_onnx_file_takes_any_sizes(tmp_path) -> None:
     """In a process of its own: `scan` keeps what it compiled for the file, and with it the sizes it would refuse."""
     pytest.importorskip("onnxscript")

@@ -102,7 +102,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_to_one_rank_ends_the_job(number: int, arguments: list[str], tmp_path: Path) -> None:
-    """SIGKILL with its rank named; SIGTERM with a checkpoint of the step that it came in, which is told."""
+    """SIGKILL with its rank named; SIGTERM with a checkpoint of its step, which is told, and where one goes on."""
     output = tmp_path / "run"
     long = [*arguments, "--epochs", "100000", "--save-every", "0", "--output", str(output)]
     with torchrun(2, long, program=PARTING) as job:
@@ -112,9 +112,13 @@ def test_a_signal_to_one_rank_ends_the_job(number: int, arguments: list[str], tm
     assert job.returncode != 0
     if number == signal.SIGTERM:
         (step,) = re.findall(r"^stopped at step ([\d,]+); saved .*last$", printed, re.M)
-        assert load_checkpoint(output / "last").config.metrics["step"] == int(step.replace(",", ""))
+        n_steps = int(step.replace(",", ""))
+        assert load_checkpoint(output / "last").config.metrics["step"] == n_steps
         assert "another process" not in printed
         assert "rank 1: 0 threads left" in printed
+        n_epochs = n_steps // 4 + 1  # of four steps
+        assert main(["train", "--output", str(output), "--resume", "--epochs", str(n_epochs)]) == 0
+        assert load_checkpoint(output / "last").config.metrics["step"] == 4 * n_epochs
     else:
         cause = printed[printed.index("Root Cause") :]
         assert re.search(r"rank +: 1 .*\n +exitcode +: -9 .*SIGKILL", cause), printed
@@ -184,6 +188,7 @@ def test_a_rank_finds_its_gpu_by_whoever_started_it(
     assert chosen == ([expected] if isinstance(expected, int) else [])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(arguments: list[str], tmp_path: Path) -> None:
     output = tmp_path / "run"
     with torchrun(2, [*arguments, "--epochs", "1", "--output", str(output)], program=PARTING) as job:

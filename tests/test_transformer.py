@@ -18,7 +18,6 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 
 from spinn_tensor import CheckpointError, Pipeline, SpinnTransformer  # noqa: E402
 from spinn_tensor.data_prep.errors import DataError  # noqa: E402
-from tests.processes import run_program  # noqa: E402
 from tests.tiny_bundles import TEXTS, tiny_bundle  # noqa: E402
 
 
