@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +20,6 @@ from benchmarks import (
     encoders,
     gpu,
     gpu_cases,
-    gpu_kernels,
     harness,
     own,
     parsing,
@@ -29,13 +27,10 @@ from benchmarks import (
 )
 from spinn_tensor.data_prep.corpora import Example
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.trees import SHIFT
-from spinn_tensor.machine.choice import Case
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.presets import run_config
 from tests.machines import needs_shared
-from tests.processes import run_program
 from tests.strategies import left_branching, right_branching, tree_of
 from tests.tiny_runs import write_pairs, write_trees
 
@@ -253,81 +248,6 @@ def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     trees = next(iter(sharing._corpora("auto", quick=True).values()))[:4]
     with pytest.raises(RuntimeError, match="shared: "):
         sharing.make_case(trees, 8, 0)
-
-
-def test_what_there_is_no_time_for_is_said(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.json"
-    gpu.main(["--quick", "--device", "cpu", "--seconds", "0.01", "--out", str(out)])
-    result = json.loads(out.read_text())
-    assert result["encoders"] == result["epochs"] == []
-    assert len(result["left_out"]) == 4  # two trackers, two models
-
-
-def test_an_epoch_has_its_time_when_all_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A share of what warming up has left; what it takes would else be the time of hundreds of steps."""
-    now = [0.0]
-    monkeypatch.setattr(gpu_cases.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(gpu_cases.TrainStep, "warm_up", lambda *_: now.__setitem__(0, now[0] + 100))
-    seen: list[float] = []
-    monkeypatch.setattr(gpu_cases, "_train", lambda *arguments: seen.append(arguments[-1].left) or {})
-    options = gpu._parse(["--quick", "--device", "cpu"])
-    gpu_cases.run_epoch(
-        "spinn-pi", "float32", options, data.load_pairs(options.snli), gpu_cases.Budget(160), 0.5
-    )
-    assert seen == [30]
-
-
-def test_an_epoch_is_fed_as_training_is_and_traced(tmp_path: Path) -> None:
-    options, trace = gpu._parse(["--quick", "--device", "cpu"]), tmp_path / "trace.json.gz"
-    pairs, budget = data.load_pairs(options.snli), gpu_cases.Budget(600)
-    row = gpu_cases.run_epoch("spinn-pi-nt", "float32", options, pairs, budget, 1.0, trace)
-    assert (row["n_trained"], row["n_steps"], row["n_ragged_steps"]) == (40, 3, 0)
-    names = [event.get("name") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]]
-    assert names.count("spinn_tensor::stack_machine_backward") == gpu_cases.TRACED
-
-
-@pytest.mark.parametrize("size, is_timed", [(2, True), (3, False)])
-def test_dynamic_batching_is_timed_for_small_batches(
-    size: int, is_timed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu_cases, "DYNAMIC_UP_TO", 2)
-    device, weights = torch.device("cpu"), gpu_cases.candidates.make_weights(4, 0)
-    batch = gpu_cases.make_tree_batch([left_branching(3)] * size, 4, False, device, torch.float32)
-    calls = gpu_cases.baselines(batch, weights, gpu_cases.FORWARD, ["float32"])
-    lstms = {(gpu_cases.LSTM, "float32"), (gpu_cases.CAPTURED_LSTM, "float32")}
-    assert set(calls) == lstms | ({(gpu_cases.DYNAMIC, "float32")} if is_timed else set())
-    plain, captured = (calls[lstm, "float32"]() for lstm in (gpu_cases.LSTM, gpu_cases.CAPTURED_LSTM))
-    assert torch.equal(plain[0], captured)
-    assert not weights.lstm.training  # forward alone, as in inference
-
-
-def test_the_table_of_kernels_holds_what_was_the_fastest_up_to_which_width() -> None:
-    fastest = {64: "steps", 256: "steps", 512: "cells", 1024: "off"}
-    of_all = {"capability": (9, 0), "precision": "tf32", "tracker": 64}
-    rows = [of_all | {"widest": widest, "fastest": fastest[widest]} for widest in (1024, 64, 512, 256)]
-    rows += [of_all | {"tracker": None, "widest": 64, "fastest": "cells"}, rows[0] | {"capability": None}]
-    entries = gpu_kernels.measured(rows)
-    assert entries == {
-        Case((9, 0), "tf32", True): (("steps", 256), ("cells", 512), ("off", math.inf)),
-        Case((9, 0), "tf32", False): (("cells", math.inf),),
-    }
-    lines = "".join(line.strip("`") for line in gpu_kernels.as_source(entries))
-    assert eval(f"{{{lines}}}", {"Case": Case, "math": math}) == entries
-
-
-def test_batches_on_the_gpu_are_of_like_length_of_all_lengths_and_of_many_trees() -> None:
-    trees = [branching(n) for n in range(1, 31) for branching in (left_branching, right_branching)]
-    batches = gpu.batches_of(trees, size=100)
-    n_tokens = [data.n_tokens_of(batch) for batch in batches]
-    assert [len(batch) for batch in batches] == [100] * 3
-    np.testing.assert_allclose([n.mean() for n in n_tokens], [5, 15, 25], atol=1)
-    assert all(np.ptp(n) <= 1 for n in n_tokens)
-    assert all(20 < sum(codes[2] == SHIFT for codes in batch) < 80 for batch in batches)
-
-
-def test_the_gpu_record_needs_neither_datasets_nor_rich() -> None:
-    program = "import sys, benchmarks.gpu; print({'datasets', 'pyarrow', 'rich'} & sys.modules.keys())"
-    assert run_program(program) == "set()\n"
 
 
 def test_bulk_draws_words_by_their_shares_and_every_tree_equally_often(tmp_path: Path) -> None:
