@@ -233,7 +233,7 @@ def test_kill_9(pair_run: Path, tmp_path: Path) -> None:
     """Killed while it writes: every shard with a name is whole, and the same command does the rest."""
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     lines = [format_binary(tree) + "\n" for tree in trees()]
-    source.write_text("".join(lines * 100))
+    source.write_text("".join(lines * 10))
     killed = spinn("-c", KILLED, *command(pair_run, source, folder), check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list(folder.glob("shard-*"))) == 3
@@ -245,7 +245,7 @@ def test_kill_9(pair_run: Path, tmp_path: Path) -> None:
     assert written == {path: (folder / f"shard-{path.stem}.npy").stat().st_mtime_ns for path in kept}
     assert not list(folder.glob(".*"))
     got = np.concatenate(list(read_shards(folder)))
-    assert_close(got, np.tile(got[:N_LINES], (100, 1)))
+    assert_close(got, np.tile(got[:N_LINES], (10, 1)))
 
 
 def test_the_package_s_parser_encodes_by_its_name(tmp_path: Path) -> None:

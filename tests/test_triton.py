@@ -19,23 +19,30 @@ pytest.importorskip("tritonclient.grpc")
 from google.protobuf import text_format  # noqa: E402
 from tritonclient.grpc import model_config_pb2  # noqa: E402
 
-from spinn_tensor.export import artefact  # noqa: E402
+from spinn_tensor.export import artefact, onnx_file  # noqa: E402
 from spinn_tensor.export.artefact import ArtefactError  # noqa: E402
 from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
 from spinn_tensor.export.session import open_session  # noqa: E402
 from spinn_tensor.export.triton import check_repository, has_triton_schema  # noqa: E402
 
-KINDS = {"own": ("spinn", "pair"), "given": ("spinn-pi", "sentence"), "forest": ("spinn-pi-nt", "pair")}
+KINDS = {"own": ("spinn", "pair"), "given": ("spinn-pi", "pair"), "forest": ("spinn-pi-nt", "sentence")}
+
+
+def exporter_of(path: Path) -> Callable[..., None]:
+    """Return an exporter that has the file already, whatever the model."""
+    return lambda model, output, exported: output.write_bytes(path.read_bytes())
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of three models."""
+def models(made: Callable[[str, str], tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of three models; in test_triton_text.py they are exported for it."""
     repository = tmp_path_factory.mktemp("repository") / "models"
     for name, (kind, task) in KINDS.items():
-        bundle = tiny_bundle(tmp_path_factory.mktemp(name) / "bundle", kind, task)
+        bundle, exported = made(kind, task)
         arguments = ["export", str(bundle), "--format", "triton", "--name", name]
-        assert main([*arguments, "--output", str(repository)]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onnx_file, "export_onnx", exporter_of(exported / "model.onnx"))
+            assert main([*arguments, "--output", str(repository)]) == 0
     return repository
 
 
@@ -169,12 +176,7 @@ def test_without_tritons_schema_the_check_is_left_out_and_said(monkeypatch) -> N
 
 
 def test_a_repository_that_does_not_fit_leaves_no_file(models, tmp_path, capsys, monkeypatch) -> None:
-    from spinn_tensor.export import onnx_file
-
-    def copy(model: object, path: Path, exported: object) -> None:
-        path.write_bytes((models / "own" / "1" / "model.onnx").read_bytes())
-
-    monkeypatch.setattr(onnx_file, "export_onnx", copy)
+    monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(models / "own" / "1" / "model.onnx"))
     monkeypatch.setattr(artefact, "output_axes", lambda task, tables: {"scores": ("batch", "classes")})
     bundle = tiny_bundle(tmp_path / "bundle", "spinn", "pair")
     output = tmp_path / "a" / "models"
