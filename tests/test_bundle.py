@@ -66,6 +66,7 @@ for task, folder in zip(sys.argv[2::2], sys.argv[3::2]):
 """
 
 
+@pytest.mark.once
 def test_a_fresh_process_gives_the_same_to_the_bit(tmp_path) -> None:
     expected, arguments = [], []
     torch.set_num_threads(1)
@@ -122,6 +123,7 @@ def compiled_inside(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("change", [compiled, compiled_inside])
 def test_a_compiled_model_is_saved_and_loaded_by_its_plain_names(change, whole, tmp_path) -> None:
     model = tiny_model()

@@ -230,6 +230,7 @@ def test_no_code_is_run_from_the_bundle(
     assert module not in sys.modules
 
 
+@pytest.mark.once
 def test_training_with_another_cell_resuming_and_exporting(tmp_path: Path, module: str) -> None:
     for name, cell in (("grc", "grc"), ("mine", f"{module}:Cell")):
         run = tmp_path / name
@@ -274,6 +275,7 @@ def machine_and_tables(name: str) -> tuple[StackMachine, str]:
     }[name]
 
 
+@pytest.mark.once
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 @pytest.mark.parametrize(
     "name, backend",

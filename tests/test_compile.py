@@ -67,6 +67,11 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
+def quickly(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test with it: both sides of what is compared, in float64, then have the same kernels, of any processor."""
+    return pytest.mark.once(pytest.mark.usefixtures("quick_compiler")(test))
+
+
 def assert_few_graphs(least: int = 1) -> None:
     assert not counters["graph_break"]
     assert not counters["recompile_limit"]
@@ -133,7 +138,7 @@ def check_parsing(learning: str, batches: list[Corpus]) -> None:
     assert_few_graphs()
 
 
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 @pytest.mark.parametrize("learning", ["supervised", pytest.param("reinforce", marks=pytest.mark.slow)])
 def test_a_compiled_parsing_step_is_the_eager_one(learning: str) -> None:
     """By scheduled sampling, or by samples."""
@@ -177,7 +182,7 @@ def check_compiled_run(
     return step
 
 
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 def test_compiled_training_is_eager_training() -> None:
     check_compiled_run("spinn", corpora()[::FEW])
 
@@ -188,7 +193,7 @@ def test_compiled_training_is_eager_training_with_generated_code(kind: str) -> N
     check_compiled_run(kind, corpora())
 
 
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 @pytest.mark.parametrize("kind", ["spinn", "spinn-pi", pytest.param("spinn-pi-nt", marks=pytest.mark.slow)])
 def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     """All of capturing but the graph, which takes a GPU."""
@@ -196,7 +201,7 @@ def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     assert 1 <= step.n_captured <= MOST_SHAPES
 
 
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 @pytest.mark.parametrize(
     "name",
     ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name != "adamw")],
@@ -208,7 +213,7 @@ def test_every_optimiser_and_the_average_are_part_of_the_graph(name: str) -> Non
     ).captured.n_recordings
 
 
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 @pytest.mark.parametrize("kind", ["spinn", pytest.param("spinn-pi-nt", marks=pytest.mark.slow)])
 def test_microbatches_on_buffers_are_those_of_an_eager_step(kind: str) -> None:
     """Loss and backward of each are captured, and the update; batches of two and three, some of one."""
@@ -216,7 +221,7 @@ def test_microbatches_on_buffers_are_those_of_an_eager_step(kind: str) -> None:
     assert step.captured.n_recordings
 
 
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 def test_what_no_captured_shape_holds_compiles_nothing() -> None:
     """On a GPU every further graph is a stall of up to a minute."""
     corpus, rows = corpus_of(corpora()[::FEW])
@@ -233,7 +238,7 @@ def test_what_no_captured_shape_holds_compiles_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 def test_warming_up_leaves_the_moments_of_rewards() -> None:
     corpus, rows = corpus_of(corpora())
     parsing = ParsingConfig(learning="reinforce", n_samples=2)
@@ -242,7 +247,7 @@ def test_warming_up_leaves_the_moments_of_rewards() -> None:
 
 @pytest.mark.slow
 @needs_shared
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_an_epoch_over_the_slice_compiles_at_most_seven_times(kind: str) -> None:
     """Whole steps; a quick test of the loss alone is in test_promises."""
@@ -296,7 +301,7 @@ def test_compiling_is_the_default_on_cuda(options, device, compiles, monkeypatch
     assert train_command.new_run(arguments).training.compile == compiles
 
 
-@pytest.mark.usefixtures("quick_compiler")
+@quickly
 def test_a_cell_that_draws_is_told_the_ways_out(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*pair_arguments(tmp_path), *PRESET, "--cell", f"{__name__}:Dropping"]
     arguments += ["--output", str(tmp_path / "run"), "--epochs", "1"]

@@ -301,6 +301,7 @@ def test_a_plan_needs_trees_and_batches() -> None:
         plan_shapes([], "forest")
 
 
+@pytest.mark.once
 @needs_shared
 @pytest.mark.parametrize("kind", ["forest", "lanes"])
 def test_snli_fits_seven_shapes(kind) -> None:

@@ -236,6 +236,7 @@ def test_a_steps_labels_are_smoothed(kind: str, tmp_path: Path) -> None:
     assert line["task_loss" if kind == "spinn" else "loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("loss", [pytest.param(training_loss, marks=pytest.mark.slow), supervised_loss])
 def test_a_smoothed_loss_is_one_compiled_graph(loss, tmp_path: Path) -> None:
     vocabulary, corpus = pairs(tmp_path, n_pairs=6)

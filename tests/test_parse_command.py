@@ -228,6 +228,7 @@ BAD: dict[str, tuple[list[str], str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", BAD)
 def test_errors_are_one_line_and_leave_nothing(
     name: str, parser_run: Path, tmp_path: Path, capsys: Capture
@@ -277,6 +278,7 @@ ODD = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ODD)
 def test_odd_text_has_a_tree(name: str, parser_run: Path, capsys: Capture) -> None:
     assert spinn("--model", parser_run, ODD[name]) == 0

@@ -330,6 +330,7 @@ def test_any_iterable_of_strings_will_do() -> None:
         assert np.array_equal(pipeline.encode(sentences), expected)
 
 
+@pytest.mark.once
 def test_a_pipeline_needs_nothing_but_spinn_tensor(tmp_path: Path) -> None:
     """Nor does loading one import what serving has no use for."""
     program = """

@@ -295,6 +295,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_folder_is_one_line(name, exported) -> None:
     damage, message = DAMAGE[name]
@@ -376,6 +377,7 @@ assert not loaded, loaded
 """
 
 
+@pytest.mark.once
 def test_its_process_loads_nothing_of_training(folders) -> None:
     said = run_program(PROGRAM, folders["own"][1], OMP_NUM_THREADS="1")
     assert said.strip() in ("entailment", "neutral", "contradiction")
