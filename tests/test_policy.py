@@ -58,8 +58,8 @@ def artefact_of(model, tables: str, folded: bool, form: str, path: Path):
 @pytest.mark.parametrize(
     "form, task, tables, folded",
     [
-        pytest.param(form, *case, marks=[pytest.mark.slow] if form == "onnx" and case != CASES[0] else [])
-        for form in ("graph", "onnx", "torchscript")
+        pytest.param(form, *case, marks=[] if case in quick else [pytest.mark.slow])
+        for form, quick in (("graph", CASES[1:2]), ("onnx", CASES[:1]), ("torchscript", CASES))
         for case in CASES
     ],
 )
