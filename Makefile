@@ -12,10 +12,10 @@ FAST := architecture docstrings readme documents tables trees reference sharing 
 
 help:
 	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
-	@echo "make test    run the tests (7 to 10 minutes)"
+	@echo "make test    run the tests (about 5 minutes on two cores)"
 	@echo "make test-fast  what breaks first (a minute)"
-	@echo "make test-all   those that take longer, too (slow)"
-	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (3 minutes; all: 20)"
+	@echo "make test-all   those that take long, or do at length what others do once, too (slow)"
+	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (2 minutes; all: 15)"
 	@echo "make check   formatter, linter, type checker, then the tests"
 	@echo "make docs    these documents as a site, in build/site"
 	@echo "make bench   measure the encoders against their baselines (about 10 minutes, best on a quiet machine)"

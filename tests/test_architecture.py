@@ -125,16 +125,6 @@ for name, heavy in {imported}.items():
     run_program(program)
 
 
-def test_importing_changes_no_setting_of_torch() -> None:
-    program = """
-import torch
-before = torch.get_num_threads(), torch.get_default_dtype()
-from spinn_tensor import Pipeline
-assert before == (torch.get_num_threads(), torch.get_default_dtype())
-"""
-    run_program(program)
-
-
 def test_no_test_file_imports_another() -> None:
     """What several of them need lies in a module beside them."""
     names = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
@@ -147,13 +137,15 @@ def test_no_test_file_imports_another() -> None:
                 )
 
 
-def test_all_names_are_there_without_scikit_learn() -> None:
+def test_all_names_are_there_without_scikit_learn_and_change_no_setting_of_torch() -> None:
     """Only who names `SpinnTransformer` needs it."""
     program = """
-import inspect, sys
+import inspect, sys, torch
 sys.modules["sklearn"] = None
+before = torch.get_num_threads(), torch.get_default_dtype()
 import spinn_tensor
 from spinn_tensor import *
+assert before == (torch.get_num_threads(), torch.get_default_dtype())
 assert Pipeline is spinn_tensor.Pipeline
 inspect.getmembers(spinn_tensor)
 try:

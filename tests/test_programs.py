@@ -37,8 +37,9 @@ PROGRAMS = [
 ]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 # form, marks: the compiler of packages takes a minute or two for each
-FORMS = [("pt2", PROGRAMS[:3], []), ("pt2", PROGRAMS[-2:-1], [])]
-FORMS += [("pt2", [*PROGRAMS[3:-2], PROGRAMS[-1]], [pytest.mark.slow])]
+QUICK = [PROGRAMS[0], PROGRAMS[2], PROGRAMS[-2]]
+FORMS = [("pt2", QUICK, [])]
+FORMS += [("pt2", [case for case in PROGRAMS if case not in QUICK], [pytest.mark.slow])]
 FORMS += [("aoti", PROGRAMS, [pytest.mark.slow, needs_compiler])]
 CASES = [
     pytest.param(
