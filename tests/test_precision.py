@@ -302,8 +302,12 @@ def test_runs_from_before_there_were_precisions() -> None:
     assert RunConfig.from_dict(values).training.precision == "float32"
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
-    """A small part of the embedded corpus, small models; the whole is in benchmarks/results/precision.md."""
+    """A small part of the embedded corpus, small models; the whole is in benchmarks/results/precision.md.
+
+    In every run tests/test_autocast.py holds outputs and gradients against float32's.
+    """
     config = LogicConfig(n_train=600, n_dev=300, n_test=3, n_long=3)
     generate_corpus("logic", tmp_path / "corpus", config)
     arguments = ["train", "--data", str(tmp_path / "corpus"), *SMALL, "--hidden", "16", "--lr", "0.01"]
