@@ -11,7 +11,7 @@ loss is the sum of the ranks' losses, as in `training.step`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -99,11 +99,6 @@ def synchronise(model: nn.Module) -> None:
         norm.synchronised = True
 
 
-def is_synchronised(model: nn.Module) -> bool:
-    """Tell whether a forward and a backward of the model add up over ranks."""
-    return any(norm.synchronised for norm in _norms(model))
-
-
 @contextmanager
 def uncounted(model: nn.Module) -> Iterator[None]:
     """Keep what this rank computes meanwhile out of the statistics of the others."""
@@ -116,11 +111,25 @@ def uncounted(model: nn.Module) -> Iterator[None]:
             norm.counts = True
 
 
+_sum_in_place: Callable[[Tensor], object] | None = None  # None = the process group does
+
+
+@contextmanager
+def summing_by(sum_in_place: Callable[[Tensor], object]) -> Iterator[None]:
+    """Let something else than the process group add up the ranks' tensors, inside."""
+    global _sum_in_place
+    _sum_in_place = sum_in_place
+    try:
+        yield
+    finally:
+        _sum_in_place = None
+
+
 @torch.library.custom_op("spinn_tensor::sum_over_ranks", mutates_args=())
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum the tensors of all ranks elementwise; so is the gradient summed."""
     total = x.clone()
-    torch.distributed.all_reduce(total)
+    (_sum_in_place or torch.distributed.all_reduce)(total)
     return total
 
 

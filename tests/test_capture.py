@@ -11,11 +11,18 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spinn_tensor.bundles import OnHost, flatten, map_tensors
+from spinn_tensor.data_prep.columns import select
+from spinn_tensor.normalization import sum_over_ranks, synchronise
 from spinn_tensor.training import capture
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.methods import Reinforce
+from spinn_tensor.training.objective import Totals
+from spinn_tensor.training.step import Inputs
 from spinn_tensor.transfer import packed
 from tests.compiled_steps import (
     COMPILED,
@@ -68,6 +75,87 @@ def test_a_recording_is_of_its_thread_alone(seen: list[str]) -> None:
     capture._record(run, "pool")
     expected = ["capture of pool, errors thread_local", "run", "captured"]
     assert seen == ["run"] * capture.N_WARM_UP + expected
+
+
+class Tape:
+    """Stand for a graph on the CPU: a replay computes anew, in the same memory, what was computed while it was open."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def replay(self) -> None:
+        with torch._C._AutoDispatchBelowAutograd():
+            for operator, arguments, options, made in self.calls:
+                found = operator(*arguments, **options)
+                for ours, theirs in zip(tree_leaves(made), tree_leaves(found), strict=True):
+                    if isinstance(ours, Tensor) and ours.data_ptr() != theirs.data_ptr():
+                        ours.copy_(theirs)
+
+
+class Recorder(TorchDispatchMode):
+    """Write what is computed on the tape that is open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.open: Tape | None = None
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Tape)
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+
+    @contextmanager
+    def graph(self, tape: Tape, **options: Any) -> Iterator[None]:
+        self.open = tape
+        yield
+        self.open = None
+
+    def __torch_dispatch__(self, operator, types, arguments=(), options=None) -> Any:
+        options = options or {}
+        if operator is sum_over_ranks._opoverload:  # whose body ends a graph, and begins another
+            with self:
+                return sum_over_ranks._init_fn(*arguments)
+        made = operator(*arguments, **options)
+        assert self.open is not None
+        self.open.calls.append((operator, arguments, options, made))
+        return made
+
+
+@pytest.mark.parametrize("kind", ["spinn-pi", "spinn"])
+def test_sums_over_ranks_lie_between_graphs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss, gradients and statistics of a step that normalises together with a rank that has the same rows."""
+    corpus, rows = corpus_of(corpora()[::4])
+    n_sums = []
+
+    def as_two(total: Tensor) -> None:
+        n_sums.append(total.numel())
+        total.mul_(2)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", as_two)
+    recorder = Recorder(monkeypatch)
+    with uncompiled():
+        captured, launched = (train_step(kind, COMPILED, captures=True) for _ in range(2))
+    inputs = []
+    for step in (captured, launched):
+        synchronise(step.method.model)
+        assert step.method.plan(corpus, COMPILED.batch_size, seed=1)
+    for batch in (captured.method.collate(select(corpus, rows[number]), 0) for number in (2, 3)):
+        totals = Totals(*(torch.full((), 7.0) for _ in Totals._fields))
+        inputs.append(Inputs(batch, totals, (), OnHost(torch.zeros(1, dtype=torch.int64))))
+    first, second = inputs
+    assert capture.signature(first) == capture.signature(second)
+    buffers, graphs = map_tensors(first, torch.clone), capture.Graphs(None)
+    with capture.preserved(captured._state(), captured.device), recorder:
+        output = graphs.capture(lambda: captured._part(buffers))
+    assert not n_sums
+    expected = launched._part(second)
+    n_launched = n_sums.copy()
+    n_sums.clear()
+    for ours, theirs in zip(flatten(buffers, host=False), flatten(second, host=False), strict=True):
+        ours.copy_(theirs)
+    graphs.replay()
+    assert n_sums == n_launched
+    assert len(n_sums) > 4
+    torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
+    for ours, theirs in zip(captured.method.model.buffers(), launched.method.model.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 class Part(NamedTuple):

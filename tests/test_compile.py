@@ -25,6 +25,7 @@ from spinn_tensor.data_prep.columns import Corpus, select
 from spinn_tensor.fixed_shapes import MOST_SHAPES
 from spinn_tensor.model.cells import Sum
 from spinn_tensor.model.classifiers import Model
+from spinn_tensor.normalization import synchronise
 from spinn_tensor.training.config import OPTIMIZERS, ParsingConfig, TrainingConfig
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import training_loss
@@ -235,6 +236,29 @@ def test_what_no_captured_shape_holds_compiles_nothing() -> None:
     assert counters["stats"]["unique_graphs"] == n_graphs
     np.testing.assert_allclose(got, train(eager, corpus, rows), rtol=1e-8)
     assert_same_training(step, eager)
+
+
+def test_a_compiled_step_sums_over_ranks_what_an_eager_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same order, forward and backward: a rank whose batch no shape holds is eager beside the others."""
+    sums: list[Tensor] = []
+
+    def as_two(total: Tensor) -> None:
+        sums.append(total.clone())
+        total.mul_(2)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", as_two)
+    model, batch = small_model("pair", "spinn-pi"), make_batch(corpora()[FEW], "lanes")
+    synchronise(model)
+    training_loss(model, batch).backward()
+    expected = sums.copy()
+    sums.clear()
+    # which divides the graph as inductor does
+    compiled = torch.compile(
+        training_loss, fullgraph=True, dynamic=True, backend="aot_eager_decomp_partition"
+    )
+    compiled(model, batch).backward()
+    assert len(expected) > 8
+    torch.testing.assert_close(sums, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow

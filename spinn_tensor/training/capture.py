@@ -6,19 +6,27 @@ optimiser. The offsets of the steps are read on the host while recording, so the
 one pool of memory: no two run at the same time, and what one leaves for the next are only the model's weights and the
 optimiser's state.
 
+A sum over ranks, as batch norm's, is not within a graph: there one ends and another begins (`Graphs`). So a replay
+issues the same sums in the same order as a step that is launched, and a rank may replay while another does not; a graph
+with NCCL's collectives in it would hang, unless all ranks replayed the same one. All ranks record the same shapes at
+once, since what warms up a recording sums over ranks.
+
 On the CPU there is nothing to record and a replay calls the step on the same buffers, which is what tests run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 from spinn_tensor.bundles import OnHost, flatten
+from spinn_tensor.normalization import summing_by
 from spinn_tensor.transfer import buffer_starts, buffer_views, packed_part, with_tensors
 
 N_WARM_UP = 3  # runs before recording, as torch's notes on CUDA graphs ask for
@@ -68,16 +76,16 @@ class Recording:
         self._buffer = torch.empty(buffer_starts(tensors)[-1], dtype=torch.uint8, device=device)
         self._destinations = buffer_views(self._buffer, tensors)
         self.inputs = with_tensors(bundle, self._destinations)
-        self._step, self._graph = step, None
+        self._step, self._graphs = step, None
         self._fill(bundle)
         if device.type == "cuda":
-            self._graph, self._output = _record(lambda: step(self.inputs), pool)
+            self._graphs, self._output = _record(lambda: step(self.inputs), pool)
 
     def __call__(self, bundle: Any) -> Tensor:
         self._fill(bundle)
-        if self._graph is None:
+        if self._graphs is None:
             return self._step(self.inputs)
-        self._graph.replay()
+        self._graphs.replay()
         return self._output.clone()  # another graph may overwrite it
 
     def _fill(self, bundle: Any) -> None:
@@ -89,18 +97,51 @@ class Recording:
             destination.copy_(source, non_blocking=True)
 
 
-def _record(run: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+class Graphs:
+    """Hold a run as graphs, one after another, with a sum over ranks between each two."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._graphs: list[torch.cuda.CUDAGraph] = []
+        self._totals: list[Tensor] = []  # summed in place after each graph but the last
+        self._open = ExitStack()
+
+    def capture(self, run: Callable[[], Tensor]) -> Tensor:
+        """Record a run, in this thread alone, the backward included: a capture ends in the thread that began it."""
+        with self._open, torch.autograd.set_multithreading_enabled(False), summing_by(self._cut):
+            self._begin()
+            return run()
+
+    def _begin(self) -> None:
+        self._graphs.append(torch.cuda.CUDAGraph())
+        # of this thread alone: another one may pin a batch meanwhile, which would spoil the recording
+        self._open.enter_context(
+            torch.cuda.graph(self._graphs[-1], pool=self._pool, capture_error_mode="thread_local")
+        )
+
+    def _cut(self, total: Tensor) -> None:
+        """End a graph with what it leaves to be summed; while recording there is nothing in it yet."""
+        self._totals.append(total.detach())  # without the graph of the loss, which it would keep
+        self._open.close()
+        self._begin()
+
+    def replay(self) -> None:
+        """Launch the graphs, and what is between them."""
+        for graph, total in zip_longest(self._graphs, self._totals):
+            graph.replay()
+            if total is not None:
+                torch.distributed.all_reduce(total)
+
+
+def _record(run: Callable[[], Tensor], pool: Any) -> tuple[Graphs, Tensor]:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(N_WARM_UP):
             run()
     torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # of this thread alone: another one may pin a batch meanwhile, which would spoil the recording
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        output = run()
-    return graph, output
+    graphs = Graphs(pool)
+    return graphs, graphs.capture(run)
 
 
 @contextmanager

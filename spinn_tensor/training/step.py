@@ -11,8 +11,8 @@ REINFORCE's entropy, a mean over the choices of each microbatch, which then weig
 
 With `compile`, loss and backward are one compiled graph each and clipping and optimiser a third. On CUDA, where batches
 have few shapes, these are then captured (`capture`): the whole step, or of several ranks or microbatches loss and
-backward of each, whose gradients are summed outside, and the update. Where ranks normalise together nothing is: their
-sums would be within what is captured. A batch that none of the shapes holds is rare, and every one of them might be
+backward of each, whose gradients are summed outside, and the update. Where ranks normalise together, their sums cut
+what is captured into several graphs. A batch that none of the shapes holds is rare, and every one of them might be
 another graph, so that its loss is then eager.
 
 The precision of a run is the arithmetic in which its steps multiply matrices; all else, evaluation included, is in
@@ -42,7 +42,7 @@ from spinn_tensor.batch import Batch
 from spinn_tensor.bundles import OnHost, move
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus
-from spinn_tensor.normalization import is_synchronised, uncounted
+from spinn_tensor.normalization import uncounted
 from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.capture import CapturedSteps, preserved
 from spinn_tensor.training.config import TrainingConfig
@@ -80,7 +80,7 @@ class TrainStep:
         self.parameters = [p for p in method.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         wanted = self.device.type == "cuda" if captures is None else captures
-        self._may_capture = config.compile and wanted and not is_synchronised(method.model)
+        self._may_capture = config.compile and wanted
         self._dealt_to = ranks.size, config.accumulate
         self.captured: CapturedSteps | None = None  # whole steps, or loss and backward of their parts
         self._captured_update: CapturedSteps | None = None  # of parts
