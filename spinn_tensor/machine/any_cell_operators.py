@@ -233,11 +233,22 @@ def _drawing_nothing(leaves: Tensor, save: bool) -> Iterator[None]:
         )
 
 
+_KEYS_OF_AUTOGRAD = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
+for _key in ("AutogradCPU", "AutogradCUDA", "AutogradOther"):
+    _KEYS_OF_AUTOGRAD |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _key))
 _LIBRARY = torch.library.Library("spinn_tensor", "FRAGMENT")
 _LIBRARY.define(
     "any_cell_backward(Tensor? grad_memory, Tensor? grad_trackers, Tensor memory, Tensor trackers, "
     "Tensor[] parameters, Tensor[] tables, str machine, str kind, ScalarType? autocast) -> Tensor[]"
 )
+
+
+def _with_autograd() -> Any:
+    """Let autograd see what the cell does, also where a `TorchDispatchMode`, as FlopCounterMode, switched it off."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    return torch._C._ForceDispatchKeyGuard(
+        torch._C._dispatch_tls_local_include_set(), excluded - _KEYS_OF_AUTOGRAD
+    )
 
 
 def _backward(
@@ -258,7 +269,8 @@ def _backward(
     def run(loop: Loop, _: Tensor) -> list[Tensor]:
         return run_backward(loop, ran_on, memories, grads, roots, None)
 
-    sums = _run(_loop(machine), roots, autocast, run, memory)
+    with _with_autograd():
+        sums = _run(_loop(machine), roots, autocast, run, memory)
     return [_of_leaves(grads[0], ran_on), *sums]
 
 

@@ -1,0 +1,79 @@
+"""Every operator of the package, by torch's own check: schema, derivatives, fake kernels, tracing of dynamic shapes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from spinn_tensor import GRC, StackMachine, Tracker, TransitionHead
+from spinn_tensor.bundles import LaneTables, OwnTables
+from spinn_tensor.machine.executors import in_time
+from spinn_tensor.normalization import sum_over_ranks
+from tests.machines import (
+    MACHINE_IDS,
+    MACHINES,
+    TABLES,
+    TRACKER,
+    flatten,
+    forced,
+    gradients,
+    parameters,
+    random_leaves,
+    random_transitions,
+    random_weights,
+    run,
+)
+from tests.operator_calls import check_operators
+
+BATCH = [random_transitions(np.random.default_rng(3), n) for n in (4, 1, 2)]
+HIDDEN = 4
+# one of each kind that the operators tell apart in every run
+OFTEN = ("forest, hoisted", "given, padded, tracker", "own, padded, tracker")
+machines = pytest.mark.parametrize(
+    "name, tracked",
+    [
+        pytest.param(*machine, id=name, marks=() if name in OFTEN else pytest.mark.slow)
+        for name, machine in zip(MACHINE_IDS, MACHINES, strict=True)
+    ],
+)
+
+
+def run_both_ways(name: str, tracked: bool) -> list[Tensor]:
+    """Run tables, and back."""
+    leaves, weights = random_leaves(BATCH, HIDDEN), random_weights(HIDDEN, TRACKER if tracked else None)
+    return gradients(run(name, leaves, *weights, BATCH), parameters(leaves, *weights))
+
+
+@machines
+def test_the_machine(name: str, tracked: bool) -> None:
+    forward = "stack_machine_own" if name.startswith("own") else "stack_machine"
+    assert check_operators(partial(run_both_ways, name, tracked)) == {forward, "stack_machine_backward"}
+
+
+@machines
+def test_the_machine_of_any_cell(name: str, tracked: bool) -> None:
+    """Under save="states", where it is an operator in eager runs, too."""
+    modules = [GRC(HIDDEN, TRACKER), Tracker(HIDDEN, TRACKER), TransitionHead(TRACKER)]
+    machine = StackMachine(*(modules if tracked else [GRC(HIDDEN)]), save="states").double()
+    tables = TABLES[name](BATCH)
+    if isinstance(tables, LaneTables) and not tracked:
+        tables = in_time(tables)
+    leaves = torch.randn(int(flatten(BATCH)[1].sum()), HIDDEN, dtype=torch.float64, requires_grad=True)
+
+    def both_ways() -> None:
+        if isinstance(tables, OwnTables):
+            machine.parse(leaves, tables, forced(BATCH, tables)).encodings.sum().backward()
+        else:
+            machine(leaves, tables).sum().backward()
+
+    assert check_operators(both_ways) == {"any_cell", "any_cell_backward"}
+
+
+def test_the_sum_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.mul_(2))
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert check_operators(lambda: sum_over_ranks(x).sum().backward()) == {"sum_over_ranks"}
