@@ -173,7 +173,8 @@ class Explore(Method):
     def _take_in_rewards(self, sums: Tensor) -> None:
         greedy, drawn, square, n_drawn, n_examples = sums
         self.moments = self.moments.updated(drawn / n_drawn, square / n_drawn, self.config.baseline_decay)
-        self._greedy = self._greedy + torch.stack((greedy, n_examples))
+        if self._experience is not None:  # else trees are random, and longer ones have to wait
+            self._greedy = self._greedy + torch.stack((greedy, n_examples))
         self._figures |= {"greedy_reward": greedy / n_examples, "reward": drawn / n_drawn}
 
     def figures(self) -> dict[str, Tensor]:
