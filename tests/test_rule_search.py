@@ -12,7 +12,14 @@ from spinn_tensor.machine.reference import walk_any
 from spinn_tensor.training import rule_search
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.explore import Explore
-from spinn_tensor.training.rule_search import N_BATCHES, N_POLICIES, Search, parses_by, state_moments
+from spinn_tensor.training.rule_search import (
+    N_BATCHES,
+    N_GENERATIONS,
+    N_POLICIES,
+    Search,
+    parses_by,
+    state_moments,
+)
 from tests.strategies import columns_of, right_branching
 
 pytestmark = pytest.mark.numerical
@@ -72,7 +79,7 @@ def one_by_one(model, search: Search, policy: torch.Tensor, columns: SentenceCol
 def test_all_policies_in_one_run_parse_as_each_by_itself(cell: str) -> None:
     model, columns = model_of(cell), sentences()
     search = begun(model, columns)
-    policies = search.drawn(0)[:12]
+    policies = search.policies(0)[-12:]
     parses = parses_by(policies, search, model.encoder, columns)
     with torch.no_grad():
         expected = [one_by_one(model, search, policy, columns) for policy in policies]
@@ -90,37 +97,46 @@ def test_features_are_white_on_the_states_that_they_come_from() -> None:
     torch.testing.assert_close(z.T @ z / len(z), torch.eye(K).double(), rtol=0, atol=1e-10)
 
 
-def test_a_search_climbs() -> None:
+def test_a_search_climbs_and_the_best_of_several_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rule_search, "N_BATCHES", 2)
     goal = torch.randn(K + 1, generator=torch.Generator().manual_seed(1)).double()
     search = Search(*(tensor.double() for tensor in Search.empty(HIDDEN, torch.device("cpu"))))
-    for generation in range(30):
-        policies = search.drawn(generation)
-        assert policies.shape == (N_POLICIES, K + 1)
-        search = search._replace(rewards=torch.cosine_similarity(policies, goal.unsqueeze(0)))
-        search = search.moved(generation)
-        assert not search.rewards.any()
-    assert torch.cosine_similarity(search.mean, goal, dim=0) > 0.97
-    assert (search.deviation < 0.5).all()
+    for number in range(2 * N_GENERATIONS):
+        policies = search.policies(number)
+        assert policies.shape == (N_POLICIES + 2, K + 1)
+        search = search.compared(number, torch.cosine_similarity(policies, goal.unsqueeze(0)))
+        assert search.rewards.any() == (number % 2 == 0)
+    found = search.best
+    assert torch.cosine_similarity(found, goal, dim=0) > 0.95
+    assert torch.equal(search.mean, torch.zeros_like(goal)), "the next one begins where this one did"
+    for number in range(2 * N_GENERATIONS, 4 * N_GENERATIONS):  # led away from it, and judged by it
+        policies = search.policies(number)
+        rewards = torch.cosine_similarity(policies, goal.unsqueeze(0))
+        search = search.compared(number, torch.cat((-rewards[:-2], rewards[-2:])))
+    assert torch.equal(search.best, found)
 
 
 def test_the_composer_rests_while_policies_are_compared() -> None:
     model, columns = model_of().float(), sentences()
-    config = ParsingConfig(learning="ppo", warmup_steps=2, search_steps=1 + 2 * N_BATCHES, n_samples=2)
+    n_before = 2 + 4 * N_BATCHES  # the warm-up, three batches of generations and one of imitation
+    config = ParsingConfig(learning="ppo", warmup_steps=2, search_steps=n_before - 2, n_samples=2)
     method = Explore(model, config, compiled=False)
-    batch = method.collate(Corpus(columns, np.arange(len(SIZES)) % 3), 0)
-    seen = []
-    for step in range(4 + 2 * N_BATCHES):
+    batch, means = method.collate(Corpus(columns, np.arange(len(SIZES)) % 3), 0), []
+    for step in range(n_before + 1):
         model.zero_grad(set_to_none=True)
-        method.loss(batch, step).backward()
+        loss = method.loss(batch, step)
+        loss.backward()
         method.observe(method.observed())
         learns = {name for name, p in model.named_parameters() if p.grad is not None}
-        seen.append(learns)
         of_policy = {name for name in learns if ".policy." in name}
-        searches = 2 <= step < 3 + 2 * N_BATCHES
-        assert of_policy == learns if searches else not of_policy
-        assert method.further_updates(step) == (0 if step < 3 + 2 * N_BATCHES else config.policy_steps)
-    assert seen[5]
-    assert method.search.mean.any()
+        assert learns
+        assert (loss == 0) == (step == 2)
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        assert of_policy == (learns if 2 <= step < n_before else set())
+        assert method.further_updates(step) == (0 if step < n_before else config.policy_steps)
+        means.append(method.search.mean)
+    changed = [step for step in range(1, len(means)) if not torch.equal(means[step], means[step - 1])]
+    assert changed == [2 + N_BATCHES, 2 + 2 * N_BATCHES]
     again = Explore(model, config, compiled=False)
     again.restore(method.tensors())
     for mine, theirs in zip(again.search, method.search, strict=True):

@@ -1,8 +1,8 @@
 """How a policy of its own is trained: on what a search found, then on what `ppo` samples.
 
-The first `warmup_steps` are the composer's, on random trees; in the next `search_steps` it rests, while policies are
-compared by what it makes of their trees, and the policy learns to imitate their mean (`rule_search`). Then each step of
-the composer is followed by several of the policy.
+The first `warmup_steps` are the composer's, on random trees. In the next `search_steps` it rests: in three quarters of
+them policies are compared by what it makes of their trees (`rule_search`), and in all the policy learns to imitate the
+best. Then each step of the composer is followed by several of the policy.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spinn_tensor.batch import Batch
 from spinn_tensor.data_prep.columns import SentenceColumns
@@ -34,7 +35,9 @@ from spinn_tensor.training.ppo import (
     under,
 )
 from spinn_tensor.training.reinforce import Moments
-from spinn_tensor.training.rule_search import N_BATCHES, N_POLICIES, Search, parses_by, state_moments
+from spinn_tensor.training.rule_search import Search, parses_by, state_moments
+
+DOUBT = 0.1  # with which a policy imitates, so that it has something to try afterwards
 
 
 class Explore(Method):
@@ -112,23 +115,27 @@ class Explore(Method):
         return loss / (len(labels) if totals is None else totals.examples)
 
     def _imitation_loss(self, columns: SentenceColumns, labels: Tensor, step: int) -> Tensor:
-        """Compare a generation of policies; return the loss of ours as an imitation of their mean, of the examples."""
-        if step == self.config.warmup_steps:
+        """Compare policies; return the loss of ours as an imitation of the best, summed over the examples."""
+        encoder, number = self.classifier.encoder, step - self.config.warmup_steps - 1
+        if number < 0:
             transitions = random_trees(self.policy, columns, 0).transitions
-            self._observed = state_moments(self.classifier.encoder, columns, transitions[0])
+            self._observed = state_moments(encoder, columns, transitions[0])
             self._take_in = self._begin_search
         else:
-            generation = (step - self.config.warmup_steps - 1) // N_BATCHES
-            policies = torch.cat((self.search.drawn(generation), self.search.mean.unsqueeze(0)))
-            parses = parses_by(policies, self.search, self.classifier.encoder, columns)
-            transitions = parses[-1:]
+            is_searching = number + 1 < self.config.search_steps * 3 // 4
+            policies = self.search.policies(number) if is_searching else self.search.best.unsqueeze(0)
+            transitions = parses_by(policies, self.search, encoder, columns)
             with torch.no_grad():
-                rewards = composed_rewards(self.classifier, columns, parses, labels, self.class_weights)
+                rewards = composed_rewards(self.classifier, columns, transitions, labels, self.class_weights)
             self._observed = torch.cat((rewards.sum(1), _count(rewards[0]).view(1)))
-            self._take_in = partial(self._compare, step - self.config.warmup_steps)
-        parse = self.policy.parse(batch_of(self.policy, under(columns, transitions), "lanes"))
-        of_choices = parse.log_probabilities().sum() / parse.free_mask.sum().clamp(min=1)
-        return -of_choices * len(labels) * (step > self.config.warmup_steps)
+            self._take_in = partial(self._compare, number)
+        parse = self.policy.parse(batch_of(self.policy, under(columns, transitions[-1:]), "lanes"))
+        logits = torch.where(
+            parse.free_mask.unsqueeze(1), parse.logits, 0.0
+        )  # those of no choice are infinite
+        losses = F.cross_entropy(logits, transitions[-1], reduction="none", label_smoothing=DOUBT)
+        mean_loss = (losses * parse.free_mask).sum() / parse.free_mask.sum().clamp(min=1)
+        return mean_loss * len(labels) * (number >= 0)
 
     def _sample(self, columns: SentenceColumns, step: int, n_examples: int) -> Sampled:
         n_samples = self.config.n_samples
@@ -159,12 +166,11 @@ class Explore(Method):
     def _begin_search(self, sums: Tensor) -> None:
         self.search = self.search.begun(sums)
 
-    def _compare(self, n_batches: int, sums: Tensor) -> None:
-        rewards, mean, n_examples = sums.split([N_POLICIES, 1, 1])
-        self.search = self.search._replace(rewards=self.search.rewards + rewards)
-        if n_batches % N_BATCHES == 0:
-            self.search = self.search.moved(n_batches // N_BATCHES - 1)
-        self._figures = {"greedy_reward": (mean / n_examples).squeeze(0)}
+    def _compare(self, number: int, sums: Tensor) -> None:
+        rewards, n_examples = sums[:-1], sums[-1]
+        if len(rewards) > 1:
+            self.search = self.search.compared(number, rewards)
+        self._figures = {"greedy_reward": rewards[-1] / n_examples}
 
     def _take_in_policy(self, sums: Tensor) -> None:
         entropy, change, n_examples = sums

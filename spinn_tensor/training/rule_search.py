@@ -12,8 +12,9 @@ the composer's loss is least, scaled to a length of √(k + 1):
 
     mean <- mean + α (mean of the E - mean),        deviation <- deviation + α (deviation of the E + δ - deviation)
 
-δ keeps it from settling on chance (Szita and Lőrincz 2006). All R run as lanes of one batch. The noise of a generation
-is a function of its number, so that all ranks draw the same.
+δ keeps it from settling on chance (Szita and Lőrincz 2006). After some generations the search begins anew; in its last
+ones its mean is held against the best of the searches before, at first against right-branching, on the same sentences.
+All R run as lanes of one batch. The noise of a generation is a function of its number, so that all ranks draw the same.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from spinn_tensor.training.ppo import batch_of, under
 N_POLICIES, N_BEST = 96, 12  # R and E
 N_FEATURES = 8  # k
 N_BATCHES = 8  # that a generation lives for
+N_GENERATIONS, N_JUDGED = 24, 8  # of a search; the last of them, which tell how good it is
 RATE, SPREAD = 0.4, 0.05  # α and δ
 
 
@@ -44,6 +46,8 @@ class Search(NamedTuple):
     mean: Tensor  # (k + 1,)
     deviation: Tensor  # (k + 1,)
     rewards: Tensor  # (R,) of this generation so far
+    best: Tensor  # (k + 1,) the mean of the best search that has ended
+    lead: Tensor  # () by how much this one's mean had more reward, of all examples that it was judged by
 
     @classmethod
     def empty(cls, hidden_dim: int, device: torch.device) -> Search:
@@ -55,6 +59,8 @@ class Search(NamedTuple):
             mean=torch.zeros(k + 1, device=device),
             deviation=torch.ones(k + 1, device=device),
             rewards=torch.zeros(N_POLICIES, device=device),
+            best=torch.zeros(k + 1, device=device),
+            lead=torch.zeros((), device=device),
         )
 
     def begun(self, moments: Tensor) -> Search:  # sums of `state_moments`
@@ -68,21 +74,36 @@ class Search(NamedTuple):
         projection = (directions[:, largest] * scale).T.flip(0)
         return self._replace(projection=projection.to(self.projection), centre=centre.to(self.centre))
 
-    def drawn(self, generation: int) -> Tensor:  # (R, k + 1)
-        """Draw a generation."""
-        generator = torch.Generator().manual_seed(generation)
-        noise = torch.randn(N_POLICIES, len(self.mean), generator=generator)
-        return self.mean + self.deviation * noise.to(self.mean)
+    def policies(self, batch: int) -> Tensor:  # (R + 2, k + 1)
+        """Return those that a batch of this number compares: a generation, its mean, and the best before."""
+        generator = torch.Generator().manual_seed(batch // N_BATCHES)
+        noise = torch.randn(N_POLICIES, len(self.mean), generator=generator).to(self.mean)
+        drawn = self.mean + self.deviation * noise
+        return torch.cat((drawn, self.mean.unsqueeze(0), self.best.unsqueeze(0)))
 
-    def moved(self, generation: int) -> Search:
-        """Move towards the best of a generation."""
-        best = self.drawn(generation)[self.rewards.topk(N_BEST).indices]
-        best = best * best.shape[1] ** 0.5 / torch.linalg.vector_norm(best, dim=1, keepdim=True)
-        mean, deviation = best.mean(0), best.std(0, correction=0) + SPREAD
-        return self._replace(
-            mean=self.mean.lerp(mean, RATE),
-            deviation=self.deviation.lerp(deviation, RATE),
+    def compared(self, batch: int, rewards: Tensor) -> Search:  # (R + 2,) sums over the batch
+        """Take in what the policies of a batch came to."""
+        generation, is_last = batch // N_BATCHES % N_GENERATIONS, (batch + 1) % N_BATCHES == 0
+        search = self._replace(rewards=self.rewards + rewards[:-2])
+        if generation >= N_GENERATIONS - N_JUDGED:
+            search = search._replace(lead=self.lead + rewards[-2] - rewards[-1])
+        if not is_last:
+            return search
+        chosen = self.policies(batch)[search.rewards.topk(N_BEST).indices]
+        chosen *= chosen.shape[1] ** 0.5 / torch.linalg.vector_norm(chosen, dim=1, keepdim=True)
+        search = search._replace(
+            mean=self.mean.lerp(chosen.mean(0), RATE),
+            deviation=self.deviation.lerp(chosen.std(0, correction=0) + SPREAD, RATE),
             rewards=torch.zeros_like(self.rewards),
+        )
+        return search._begun_anew() if generation == N_GENERATIONS - 1 else search
+
+    def _begun_anew(self) -> Search:
+        return self._replace(
+            mean=torch.zeros_like(self.mean),
+            deviation=torch.ones_like(self.deviation),
+            best=torch.where(self.lead > 0, self.mean, self.best),
+            lead=torch.zeros_like(self.lead),
         )
 
 
