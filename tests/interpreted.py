@@ -37,6 +37,7 @@ from tests.machines import (
     run,
     run_tables,
 )
+from tests.operator_calls import check_operators
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run me by tests/test_kernels.py"
 KERNELS = [name for name in CHOICES if name != "off"]
@@ -166,6 +167,18 @@ def test_shared_tables(tracked, monkeypatch) -> None:
         return [output, *gradients(output, parameters(leaves, *weights))]
 
     assert_as_torch(*with_and_without(compute, monkeypatch), 1e-10, 1e-10)
+
+
+@pytest.mark.parametrize("name", ["forest, hoisted", "given, padded", "own, padded"])
+def test_they_are_what_torch_takes_operators_for(name) -> None:
+    """Nothing that they are given changes, and outputs are as their fake kernels foretell."""
+    batch, tracked = batch_of(4, 1, 2), not name.startswith("forest")
+
+    def compute() -> list[Tensor]:
+        leaves, weights = random_leaves(batch, 4), random_weights(4, TRACKER if tracked else None)
+        return gradients(run(name, leaves, *weights, batch), parameters(leaves, *weights))
+
+    assert "stack_machine_backward" in check_operators(compute)
 
 
 def test_they_are_what_runs(kernels) -> None:

@@ -34,7 +34,6 @@ from spinn_tensor.data_prep.statistics import (
 from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_batches import shape_use
-from spinn_tensor.fixed_shapes import FIXED_KINDS
 from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
 from spinn_tensor.training.loop import Observer
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of_preset, run_config
@@ -46,6 +45,7 @@ TEXTS = {  # of settings that mean less here than in training
     "batch_size": "pairs or sentences of a batch that is laid into shapes",
     "skip_bad": "leave out bad lines, and say how many and why (default); --no-skip-bad ends at the first",
 }
+TABLE_KINDS = ("forest", "lanes")  # of given trees
 WIDTH = 80  # of the bars of a row and what stands beside them
 MOST_BINS = 16
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")
@@ -150,7 +150,7 @@ def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
             settings.training.batch_tokens,
             settings.training.seed,
         )
-        uses = {kind: shape_use(splits.train, kind, size, seed, budget) for kind in FIXED_KINDS}
+        uses = {kind: shape_use(splits.train, kind, size, seed, budget) for kind in TABLE_KINDS}
     found = Inspection(
         title=_title(settings.data),
         labels=splits.labels,
