@@ -34,7 +34,7 @@ from spinn_tensor.training.ppo import batch_of, under
 N_POLICIES, N_BEST = 96, 12  # R and E
 N_FEATURES = 8  # k
 N_BATCHES = 8  # that a generation lives for
-N_GENERATIONS, N_JUDGED = 24, 8  # of a search; the last of them, which tell how good it is
+N_GENERATIONS, N_JUDGED = 72, 12  # of a search; the last of them, which tell how good it is
 RATE, SPREAD = 0.4, 0.05  # α and δ
 
 
