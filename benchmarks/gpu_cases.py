@@ -339,11 +339,8 @@ def run_epoch(
     trained = _train(step, make, rows, counts, budget.part(share))
     if trace is not None:
         _trace(step, [make((number, rows[number])) for number in range(TRACED)], counts, trace)
-    return {
-        **named,
-        "warm_up_s": warm_up,
-        "n_shapes": sum(map(len, step.method.shapes.values())) or None,
-    } | trained
+    n_shapes = sum(map(len, step.method.shapes.values())) or None
+    return {**named, "warm_up_s": warm_up, "n_shapes": n_shapes} | trained
 
 
 def _train(
