@@ -180,13 +180,13 @@ def test_parsers_have_no_policy_beside_them() -> None:
 
 
 def test_no_sentence_is_too_short_for_a_curriculum_to_go_on(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="first_length: no example has sentences of at most 1 words"):
+    with pytest.raises(TrainingError, match="first_length: no example has sentences of 0 to 1 words"):
         training.execute(ppo_run(tmp_path, first_length=1), tmp_path / "run")
     config = ppo_run(tmp_path, first_length=1).parsing
     explore = make_method(tiny_model("pair", "spinn", policy_dim=3), config, compiled=False)
     batch, lengths = explore.collate(some_pairs(), 0), []
     for step in (0, config.warmup_steps, 9, 9):  # of the first the trees are random
-        lengths.append(explore.longest)
+        lengths.append(explore.lengths[1])
         explore.loss(batch, step)
         explore.observe(explore.observed())
         explore.end_epoch()

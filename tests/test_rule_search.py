@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,14 +15,8 @@ from spinn_tensor.machine.reference import walk_any
 from spinn_tensor.training import rule_search
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.explore import Explore
-from spinn_tensor.training.rule_search import (
-    N_BATCHES,
-    N_GENERATIONS,
-    N_POLICIES,
-    Search,
-    parses_by,
-    state_moments,
-)
+from spinn_tensor.training.ppo import composed_rewards
+from spinn_tensor.training.rule_search import Rivals, Search, parses_by, stage_of, state_moments
 from tests.strategies import columns_of, right_branching
 
 pytestmark = pytest.mark.numerical
@@ -29,8 +26,11 @@ SIZES = (5, 1, 9, 2, 7)
 
 
 @pytest.fixture(autouse=True)
-def few_features(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule_search, "N_FEATURES", K)
+    monkeypatch.setattr(rule_search, "LEVELS", ((24, 2), (12, 1)))
+    monkeypatch.setattr(rule_search, "N_LEARNT", 3)
+    monkeypatch.setattr(rule_search, "N_JUDGED", 2)
 
 
 def model_of(cell: str = "treelstm"):
@@ -79,7 +79,7 @@ def one_by_one(model, search: Search, policy: torch.Tensor, columns: SentenceCol
 def test_all_policies_in_one_run_parse_as_each_by_itself(cell: str) -> None:
     model, columns = model_of(cell), sentences()
     search = begun(model, columns)
-    policies = search.policies(0)[-12:]
+    policies = search.policies[:12]
     parses = parses_by(policies, search, model.encoder, columns)
     with torch.no_grad():
         expected = [one_by_one(model, search, policy, columns) for policy in policies]
@@ -97,31 +97,70 @@ def test_features_are_white_on_the_states_that_they_come_from() -> None:
     torch.testing.assert_close(z.T @ z / len(z), torch.eye(K).double(), rtol=0, atol=1e-10)
 
 
-def test_a_search_climbs_and_the_best_of_several_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rule_search, "N_BATCHES", 2)
+def test_stages_follow_one_another() -> None:
+    stages = [stage_of(batch) for batch in range(9)]
+    assert [stage.n_policies for stage in stages] == [24, 24, 12, 8, 8, 8, 8, 8, 8]
+    assert [stage.round for stage in stages] == [None, None, None, 0, 0, 0, 1, 1, 1]
+    assert [stage.is_first for stage in stages] == [True, False, True, True, False, False, True, False, False]
+    assert [stage.is_last for stage in stages] == [False, True, True, False, False, True, False, False, True]
+    assert [stage.counts for stage in stages] == [True, True, True, False, True, True, False, True, True]
+
+
+def test_a_search_climbs_and_keeps_the_best() -> None:
     goal = torch.randn(K + 1, generator=torch.Generator().manual_seed(1)).double()
     search = Search(*(tensor.double() for tensor in Search.empty(HIDDEN, torch.device("cpu"))))
-    for number in range(2 * N_GENERATIONS):
-        policies = search.policies(number)
-        assert policies.shape == (N_POLICIES + 2, K + 1)
-        search = search.compared(number, torch.cosine_similarity(policies, goal.unsqueeze(0)))
-        assert search.rewards.any() == (number % 2 == 0)
-    found = search.best
-    assert torch.cosine_similarity(found, goal, dim=0) > 0.95
-    assert torch.equal(search.mean, torch.zeros_like(goal)), "the next one begins where this one did"
-    for number in range(2 * N_GENERATIONS, 4 * N_GENERATIONS):  # led away from it, and judged by it
-        policies = search.policies(number)
-        rewards = torch.cosine_similarity(policies, goal.unsqueeze(0))
-        search = search.compared(number, torch.cat((-rewards[:-2], rewards[-2:])))
-    assert torch.equal(search.best, found)
+
+    def worth() -> torch.Tensor:
+        return torch.cosine_similarity(search.policies, goal.unsqueeze(0))
+
+    best = worth().max()
+    torch.testing.assert_close(search.policies.norm(dim=1), torch.full((24,), (K + 1) ** 0.5).double())
+    for batch in range(3 + 3 * 20):
+        stage = stage_of(batch)
+        rewards = worth()[: stage.n_policies]
+        search = search.compared(batch, rewards if stage.counts else -rewards)
+        assert search.rewards.any() == (stage.counts and not stage.is_last)
+        if stage.is_last:
+            assert worth()[0] == worth()[: stage.n_policies if stage.round is None else 3].max()
+            assert worth()[0] >= best
+            best = worth()[0]
+    assert best > 0.97
+
+
+def test_each_copy_learns_as_the_composer_itself_would() -> None:
+    model, columns = model_of(), sentences()
+    labels = torch.arange(len(SIZES)) % 3
+    rivals, search = Rivals(model), begun(model, columns)
+    for _ in range(2):  # a second round begins where the first did
+        rivals.begin()
+        rewards = []
+        for _ in range(3):
+            trees = parses_by(search.policies[:8], search, model.encoder, columns)
+            rewards.append(rivals.learn(columns, trees, labels, None))
+    number = 5
+    alone = copy.deepcopy(model)
+    parts = [p for name, p in alone.named_parameters() if ".policy." not in name]
+    optimizer = torch.optim.Adam(parts, rule_search.RATE)
+    for reward in rewards:
+        expected = composed_rewards(alone, columns, trees[number : number + 1], labels)[0]
+        torch.testing.assert_close(reward[number], expected.detach(), rtol=0, atol=1e-10)
+        optimizer.zero_grad()
+        (-expected.mean()).backward()
+        torch.nn.utils.clip_grad_norm_(parts, 1.0)
+        optimizer.step()
+    again = Rivals(model)
+    again.restore(*(rivals.tensors()[f"rivals{name}"].clone() for name in ("_step", "", "_first", "_second")))
+    for one in (rivals, again):
+        one.learn(columns, trees, labels, None)
+    assert torch.equal(again.weights, rivals.weights)
 
 
 def test_the_composer_rests_while_policies_are_compared() -> None:
     model, columns = model_of().float(), sentences()
-    n_before = 2 + 4 * N_BATCHES  # the warm-up, three batches of generations and one of imitation
+    n_before = 2 + 12  # of these twelve steps one is for the states, three for levels, five for rounds
     config = ParsingConfig(learning="ppo", warmup_steps=2, search_steps=n_before - 2, n_samples=2)
     method = Explore(model, config, compiled=False)
-    batch, means = method.collate(Corpus(columns, np.arange(len(SIZES)) % 3), 0), []
+    batch, found = method.collate(Corpus(columns, np.arange(len(SIZES)) % 3), 0), []
     for step in range(n_before + 1):
         model.zero_grad(set_to_none=True)
         loss = method.loss(batch, step)
@@ -134,10 +173,15 @@ def test_the_composer_rests_while_policies_are_compared() -> None:
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
         assert of_policy == (learns if 2 <= step < n_before else set())
         assert method.further_updates(step) == (0 if step < n_before else config.policy_steps)
-        means.append(method.search.mean)
-    changed = [step for step in range(1, len(means)) if not torch.equal(means[step], means[step - 1])]
-    assert changed == [2 + N_BATCHES, 2 + 2 * N_BATCHES]
+        found.append(method.search.policies)
+    changed = [step for step in range(1, len(found)) if not torch.equal(found[step], found[step - 1])]
+    assert changed == [4, 8]  # the second level, on the same batch, ranks as the first
     again = Explore(model, config, compiled=False)
     again.restore(method.tensors())
-    for mine, theirs in zip(again.search, method.search, strict=True):
-        assert torch.equal(mine, theirs)
+    for name, tensor in again.tensors().items():
+        assert torch.equal(tensor, method.tensors()[name]), name
+    assert method.rate_factor(0) == 1
+    assert method.rate_factor(1) == 1
+    assert Explore(model, replace(config, warmup_steps=100), compiled=False).rate_factor(99) == pytest.approx(
+        0.05
+    )

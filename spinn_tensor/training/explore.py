@@ -1,8 +1,10 @@
 """How a policy of its own is trained: on what a search found, then on what `ppo` samples.
 
-The first `warmup_steps` are the composer's, on random trees. In the next `search_steps` it rests: in three quarters of
-them policies are compared by what it makes of their trees (`rule_search`), and in all the policy learns to imitate the
-best. Then each step of the composer is followed by several of the policy.
+The first `warmup_steps` are the composer's, on random trees, at a rate that falls to nothing where a search follows. In
+the next `search_steps` it rests: in three quarters of them policies are compared by what copies of it learn from their
+trees (`rule_search`), and in all the policy learns to imitate the best. Sentences are then of half to twice the length
+that they had: of short ones all trees are as good, and right ones show best where they are longer than what was learnt.
+Then each step of the composer is followed by several of the policy.
 """
 
 from __future__ import annotations
@@ -35,15 +37,16 @@ from spinn_tensor.training.ppo import (
     under,
 )
 from spinn_tensor.training.reinforce import Moments
-from spinn_tensor.training.rule_search import Search, parses_by, state_moments
+from spinn_tensor.training.rule_search import Rivals, Search, parses_by, stage_of, state_moments
 
+RIVALS = ("rivals", "rivals_step", "rivals_first", "rivals_second")
 DOUBT = 0.1  # with which a policy imitates, so that it has something to try afterwards
 
 
 class Explore(Method):
     """Train a composer on what a policy samples, and the policy by what it was worth, see `ppo`."""
 
-    later = Method.later | set(Search._fields)
+    later = Method.later | {"shortest", *Search._fields, *RIVALS}
 
     def __init__(
         self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None
@@ -54,15 +57,17 @@ class Explore(Method):
         self.classifier, self.policy, self.config = model, model.encoder.policy, config
         device = next(model.parameters()).device
         self.moments = Moments.empty(device)
-        self._reached = torch.tensor(config.first_length)
+        self._shortest, self._reached = torch.tensor(0), torch.tensor(config.first_length)
         # sums over the epoch so far: rewards of greedy parses, and how many
         self._greedy = torch.zeros(2, device=device)
         self._policy_loss = compiled_function(policy_loss, compiled)
         self.search = Search.empty(model.encoder.output_dim, device)
+        self.rivals = Rivals(model) if config.search_steps else None
         self._experience: Experience | None = None
         self._observed = self._greedy
         self._take_in: Callable[[Tensor], None] = self._take_in_rewards
         self._figures: dict[str, Tensor] = {}
+        self._step = 0
 
     def layout(self, step: int) -> Layout:
         return Layout("own")
@@ -78,7 +83,7 @@ class Explore(Method):
     def loss(
         self, batch: Batch, step: int, totals: Totals | None = None, given: Given | None = None
     ) -> Tensor:
-        config, labels = self.config, batch.labels
+        config, labels, self._step = self.config, batch.labels, step
         columns = columns_of(batch.sentences)
         if config.warmup_steps <= step < self._n_before:
             return self._imitation_loss(columns, labels, step) / (
@@ -123,19 +128,30 @@ class Explore(Method):
             self._take_in = self._begin_search
         else:
             is_searching = number + 1 < self.config.search_steps * 3 // 4
-            policies = self.search.policies(number) if is_searching else self.search.best.unsqueeze(0)
-            transitions = parses_by(policies, self.search, encoder, columns)
-            with torch.no_grad():
-                rewards = composed_rewards(self.classifier, columns, transitions, labels, self.class_weights)
+            n_policies = stage_of(number).n_policies if is_searching else 1
+            transitions = parses_by(self.search.policies[:n_policies], self.search, encoder, columns)
+            rewards = self._rewards_of(columns, transitions, labels, number if is_searching else None)
             self._observed = torch.cat((rewards.sum(1), _count(rewards[0]).view(1)))
             self._take_in = partial(self._compare, number)
-        parse = self.policy.parse(batch_of(self.policy, under(columns, transitions[-1:]), "lanes"))
+        parse = self.policy.parse(batch_of(self.policy, under(columns, transitions[:1]), "lanes"))
         logits = torch.where(
             parse.free_mask.unsqueeze(1), parse.logits, 0.0
         )  # those of no choice are infinite
-        losses = F.cross_entropy(logits, transitions[-1], reduction="none", label_smoothing=DOUBT)
+        losses = F.cross_entropy(logits, transitions[0], reduction="none", label_smoothing=DOUBT)
         mean_loss = (losses * parse.free_mask).sum() / parse.free_mask.sum().clamp(min=1)
         return mean_loss * len(labels) * (number >= 0)
+
+    def _rewards_of(
+        self, columns: SentenceColumns, transitions: Tensor, labels: Tensor, number: int | None
+    ) -> Tensor:  # (n, E)
+        """Return what trees are worth to the composer, or in a round to its copies, which learn from them."""
+        assert self.rivals is not None
+        if number is None or stage_of(number).round is None:
+            with torch.no_grad():
+                return composed_rewards(self.classifier, columns, transitions, labels, self.class_weights)
+        if stage_of(number).is_first:
+            self.rivals.begin()
+        return self.rivals.learn(columns, transitions, labels, self.class_weights)
 
     def _sample(self, columns: SentenceColumns, step: int, n_examples: int) -> Sampled:
         n_samples = self.config.n_samples
@@ -170,7 +186,7 @@ class Explore(Method):
         rewards, n_examples = sums[:-1], sums[-1]
         if len(rewards) > 1:
             self.search = self.search.compared(number, rewards)
-        self._figures = {"greedy_reward": rewards[-1] / n_examples}
+        self._figures = {"greedy_reward": rewards[0] / n_examples}
 
     def _take_in_policy(self, sums: Tensor) -> None:
         entropy, change, n_examples = sums
@@ -184,14 +200,25 @@ class Explore(Method):
         self._figures |= {"greedy_reward": greedy / n_examples, "reward": drawn / n_drawn}
 
     def figures(self) -> dict[str, Tensor]:
-        return {**self._figures, **({"longest": self._reached} if self.longest else {})}
+        return {**self._figures, **({"longest": self._reached} if self._reached else {})}
+
+    def rate_factor(self, step: int) -> float:
+        left = 1 - step / max(1, self.config.warmup_steps)
+        return min(1.0, 3 * left + 0.02) if self.config.search_steps and left > 0 else 1.0
 
     @property
-    def longest(self) -> int:
-        return int(self._reached)
+    def lengths(self) -> tuple[int, int]:
+        return int(self._shortest), int(self._reached)
 
     def end_epoch(self) -> None:
         """Let longer examples in, half as long again and a word at least, if greedy parses of these cost little."""
+        first, is_searching = (
+            self.config.first_length,
+            self.config.warmup_steps <= self._step + 1 < self._n_before,
+        )
+        self._shortest = torch.tensor(first // 2 + 1 if is_searching and first else 0)
+        if is_searching:
+            self._reached = torch.tensor(2 * first)
         reward, n_examples = self._greedy.tolist()
         self._greedy = torch.zeros_like(self._greedy)
         if -reward < self.config.length_loss * n_examples:
@@ -199,17 +226,23 @@ class Explore(Method):
 
     def tensors(self) -> dict[str, Tensor]:
         return {
+            "shortest": self._shortest,
             "reached": self._reached,
             "greedy": self._greedy,
             **self.moments._asdict(),
             **self.search._asdict(),
+            **(self.rivals.tensors() if self.rivals is not None else {}),
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         device = self._greedy.device
-        self._reached, self._greedy = tensors["reached"].cpu(), tensors["greedy"].to(device)
+        self._shortest, self._reached = tensors["shortest"].cpu(), tensors["reached"].cpu()
+        self._greedy = tensors["greedy"].to(device)
         self.moments = Moments(*(tensors[name].to(device) for name in Moments._fields))
         self.search = Search(*(tensors[name].to(device) for name in Search._fields))
+        if self.rivals is not None:
+            weights, step, first, second = (tensors[name] for name in RIVALS)
+            self.rivals.restore(step, weights, first, second)
 
 
 def _count(values: Tensor) -> Tensor:  # ()

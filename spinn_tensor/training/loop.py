@@ -144,6 +144,7 @@ class Trainer:
         self._counts = count_rows(task.train, model.node_labels, weights)
         self._lengths, self._n_tokens = task.train.lengths_key, task.train.n_tokens
         self._n_steps = self._count_steps() if self.config.rate_needs_length else 0
+        self._rate = 0.0  # of the last step
         self._signals = SignalPoll(self.ranks)
         self._unread: list[Tensor] = []  # losses of the steps since the last reading
         self._window_start, self._window_examples, self._window_waited = 0.0, 0, 0.0
@@ -234,10 +235,10 @@ class Trainer:
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of each step of an epoch."""
-        config, longest = self.config, self.method.longest
-        rows = np.flatnonzero(self._lengths <= longest) if longest else np.arange(len(self._lengths))
+        config, (shortest, longest) = self.config, self.method.lengths
+        rows = np.flatnonzero((self._lengths >= shortest) & (self._lengths <= (longest or np.inf)))
         if not len(rows):
-            raise TrainingError(f"first_length: no example has sentences of at most {longest} words")
+            raise TrainingError(f"first_length: no example has sentences of {shortest} to {longest} words")
         batches = epoch_batches(
             self._lengths[rows],
             config.batch_size,
@@ -294,8 +295,9 @@ class Trainer:
             batches = [self.step.place(batch) for batch in feed.batches]
         totals = Totals.of(self._counts[feed.rows], self.step.device)
         rate = learning_rate(self.config, progress.step, progress.epoch, self._n_steps)
+        self._rate = rate * self.method.rate_factor(progress.step)
         try:
-            return self.step(batches, totals, progress.step, rate, feed.counts)
+            return self.step(batches, totals, progress.step, self._rate, feed.counts)
         except ScoreError as error:
             self._require_finite()  # what made the score no number, if the losses tell
             raise TrainingError(f"step {progress.step + 1:,}: {error}; {self._kept()}") from None
@@ -315,25 +317,23 @@ class Trainer:
             self.progress.window_steps += 1
 
     def _log_window(self) -> None:
-        progress = self.progress
-        now = time.perf_counter()
+        progress, now = self.progress, time.perf_counter()
         loss = progress.window_loss / max(progress.window_steps, 1)
         seconds = max(now - self._window_start, 1e-9)
         speed, waiting = self._window_examples / seconds, self._window_waited / seconds  # waiting: for data
-        rate = learning_rate(self.config, progress.step - 1, progress.epoch, self._n_steps)
         figures = {name: value.item() for name, value in self.method.figures().items()}
         self.log.write(
             kind="train",
             step=progress.step,
             epoch=progress.epoch + 1,
             loss=loss,
-            learning_rate=rate,
+            learning_rate=self._rate,
             **figures,
             examples_per_second=round(speed, 1),
             waiting=round(waiting, 4),
             seconds=round(now - self._session_start, 3),
         )
-        self.observer.measured(progress, loss, rate, speed, figures)
+        self.observer.measured(progress, loss, self._rate, speed, figures)
         progress.window_loss, progress.window_steps = 0.0, 0
         self._open_window()
 

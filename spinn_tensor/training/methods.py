@@ -130,10 +130,14 @@ class Method:
         """Return the loss of a further update, on the batch that `loss` was of."""
         raise NotImplementedError
 
+    def rate_factor(self, step: int) -> float:
+        """Return what the learning rate of a step is multiplied by."""
+        return 1.0
+
     @property
-    def longest(self) -> int:
-        """Say how many words an example's longest sentence has at most in this epoch; 0 = any number."""
-        return 0
+    def lengths(self) -> tuple[int, int]:
+        """Say how many words an example's longest sentence has in this epoch, at least and at most; 0 = any number."""
+        return 0, 0
 
     def end_epoch(self) -> None:
         """Take note that all examples of that length have been seen."""

@@ -1,24 +1,23 @@
-"""Search for a policy that is worth imitating by comparing whole ones: the cross-entropy method (Rubinstein 1999).
+"""Search for a policy that is worth imitating, by what a composer learns from its trees.
 
 What one choice is worth, the others being drawn, says nothing about a structure that pays only where all of it is
 right (docs/decisions.md). So policies are compared whole, each of which parses every sentence of a batch. They look at
 what the composer, which has learnt on random trees, makes of the phrase on top of the stack: z, the k directions in
-which such states vary most, scaled to a variance of 1. A policy is k + 1 numbers,
+which such states vary most, scaled to a variance of 1. A policy is k + 1 numbers of length √(k + 1),
 
     REDUCE where w . z + b > 0
 
-A generation draws R of them from N(mean, diag(deviation²)), parses some batches by each, and takes the E under which
-the composer's loss is least, scaled to a length of √(k + 1):
-
-    mean <- mean + α (mean of the E - mean),        deviation <- deviation + α (deviation of the E + δ - deviation)
-
-δ keeps it from settling on chance (Szita and Lőrincz 2006). After some generations the search begins anew; in its last
-ones its mean is held against the best of the searches before, at first against right-branching, on the same sentences.
-All R run as lanes of one batch. The noise of a generation is a function of its number, so that all ranks draw the same.
+Many are drawn at random and compared by the reward that the composer has on their trees, ever fewer on ever more
+batches (successive halving, Jamieson and Talwalkar 2016). Each of the J that are left gets a copy of the composer,
+which learns from its trees for some batches, the same ones for all; in the later ones the reward of its copy, before it
+learns from them, is what a policy is worth. The best three stay, the others of the next round are drawn near the best
+four (evolution, with learning as the measure: Hinton and Nowlan 1987). Policies run as lanes of one batch. Noise is a
+function of the round's number, so that all ranks draw the same; the copies are each rank's own.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -29,38 +28,35 @@ from spinn_tensor.data_prep.columns import SentenceColumns
 from spinn_tensor.model.cells import TransitionHead, state_dim
 from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.model.machine import StackMachine
-from spinn_tensor.training.ppo import batch_of, under
+from spinn_tensor.training.ppo import Classifier, batch_of, composed_rewards, under
 
-N_POLICIES, N_BEST = 96, 12  # R and E
-N_FEATURES = 8  # k
-N_BATCHES = 8  # that a generation lives for
-N_GENERATIONS, N_JUDGED = 72, 12  # of a search; the last of them, which tell how good it is
-RATE, SPREAD = 0.4, 0.05  # α and δ
+N_FEATURES = 4  # k
+LEVELS = ((384, 4), (96, 8), (24, 16))  # policies that are compared, and on how many batches
+N_RIVALS = 8  # J
+N_LEARNT, N_JUDGED = 100, 60  # batches of a round; the last of them, which tell what a policy is worth
+N_KEPT, N_PARENTS = 3, 4
+SPREADS = (0.5, 0.5, 0.5, 0.3)  # of the noise on those of the next round; the last one of all later rounds
+RATE = 1e-3  # of Adam, by which copies learn
 
 
 class Search(NamedTuple):
-    """Hold what policies look at, and where they are drawn, each its w and then its b."""
+    """Hold what policies look at, and the policies, the best first."""
 
     projection: Tensor  # (k, H), z = projection (h - centre)
     centre: Tensor  # (H,)
-    mean: Tensor  # (k + 1,)
-    deviation: Tensor  # (k + 1,)
-    rewards: Tensor  # (R,) of this generation so far
-    best: Tensor  # (k + 1,) the mean of the best search that has ended
-    lead: Tensor  # () by how much this one's mean had more reward, of all examples that it was judged by
+    policies: Tensor  # (R, k + 1), each its w and then its b
+    rewards: Tensor  # (R,) of this level or round so far
 
     @classmethod
     def empty(cls, hidden_dim: int, device: torch.device) -> Search:
-        """Return one that has not begun: policies are as likely as their opposites."""
-        k = min(N_FEATURES, hidden_dim)
+        """Return one that has not begun."""
+        k, n_policies = min(N_FEATURES, hidden_dim), LEVELS[0][0]
+        noise = torch.randn(n_policies, k + 1, generator=torch.Generator().manual_seed(0))
         return cls(
             projection=torch.zeros(k, hidden_dim, device=device),
             centre=torch.zeros(hidden_dim, device=device),
-            mean=torch.zeros(k + 1, device=device),
-            deviation=torch.ones(k + 1, device=device),
-            rewards=torch.zeros(N_POLICIES, device=device),
-            best=torch.zeros(k + 1, device=device),
-            lead=torch.zeros((), device=device),
+            policies=_scaled(noise).to(device),
+            rewards=torch.zeros(n_policies, device=device),
         )
 
     def begun(self, moments: Tensor) -> Search:  # sums of `state_moments`
@@ -70,41 +66,126 @@ class Search(NamedTuple):
         covariance = square.view(len(centre), -1) / count - torch.outer(centre, centre)
         variance, directions = torch.linalg.eigh(covariance)
         largest = slice(-len(self.projection), None)
-        scale = variance[largest].clamp(min=torch.finfo(self.mean.dtype).eps).rsqrt()
+        scale = variance[largest].clamp(min=torch.finfo(self.rewards.dtype).eps).rsqrt()
         projection = (directions[:, largest] * scale).T.flip(0)
         return self._replace(projection=projection.to(self.projection), centre=centre.to(self.centre))
 
-    def policies(self, batch: int) -> Tensor:  # (R + 2, k + 1)
-        """Return those that a batch of this number compares: a generation, its mean, and the best before."""
-        generator = torch.Generator().manual_seed(batch // N_BATCHES)
-        noise = torch.randn(N_POLICIES, len(self.mean), generator=generator).to(self.mean)
-        drawn = self.mean + self.deviation * noise
-        return torch.cat((drawn, self.mean.unsqueeze(0), self.best.unsqueeze(0)))
+    def compared(
+        self, batch: int, rewards: Tensor
+    ) -> Search:  # (n,) of the first n policies, sums over the batch
+        """Take in what the policies of a batch came to; put the best first where a level or a round ends."""
+        stage = stage_of(batch)
+        if stage.counts:
+            total = self.rewards[: len(rewards)] + rewards
+            self = self._replace(rewards=torch.cat((total, self.rewards[len(rewards) :])))
+        if not stage.is_last:
+            return self
+        order = self.rewards[: len(rewards)].argsort(descending=True)
+        policies = torch.cat((self.policies[order], self.policies[len(rewards) :]))
+        if stage.round is not None:
+            policies = torch.cat((_next_round(policies[: len(order)], stage.round), policies[len(order) :]))
+        return self._replace(policies=policies, rewards=torch.zeros_like(self.rewards))
 
-    def compared(self, batch: int, rewards: Tensor) -> Search:  # (R + 2,) sums over the batch
-        """Take in what the policies of a batch came to."""
-        generation, is_last = batch // N_BATCHES % N_GENERATIONS, (batch + 1) % N_BATCHES == 0
-        search = self._replace(rewards=self.rewards + rewards[:-2])
-        if generation >= N_GENERATIONS - N_JUDGED:
-            search = search._replace(lead=self.lead + rewards[-2] - rewards[-1])
-        if not is_last:
-            return search
-        chosen = self.policies(batch)[search.rewards.topk(N_BEST).indices]
-        chosen *= chosen.shape[1] ** 0.5 / torch.linalg.vector_norm(chosen, dim=1, keepdim=True)
-        search = search._replace(
-            mean=self.mean.lerp(chosen.mean(0), RATE),
-            deviation=self.deviation.lerp(chosen.std(0, correction=0) + SPREAD, RATE),
-            rewards=torch.zeros_like(self.rewards),
-        )
-        return search._begun_anew() if generation == N_GENERATIONS - 1 else search
 
-    def _begun_anew(self) -> Search:
-        return self._replace(
-            mean=torch.zeros_like(self.mean),
-            deviation=torch.ones_like(self.deviation),
-            best=torch.where(self.lead > 0, self.mean, self.best),
-            lead=torch.zeros_like(self.lead),
-        )
+class Stage(NamedTuple):
+    """Say what a batch of the search is for."""
+
+    n_policies: int  # that it compares
+    round: int | None  # in which copies learn; None: a level
+    is_first: bool  # of its level or round
+    is_last: bool
+    counts: bool  # whether its rewards are those that decide
+
+
+def stage_of(batch: int) -> Stage:
+    """Say what a batch of this number is for."""
+    for n_policies, n_batches in LEVELS:
+        if batch < n_batches:
+            return Stage(n_policies, None, batch == 0, batch == n_batches - 1, True)
+        batch -= n_batches
+    number, place = divmod(batch, N_LEARNT)
+    return Stage(N_RIVALS, number, place == 0, place == N_LEARNT - 1, place >= N_LEARNT - N_JUDGED)
+
+
+def _scaled(policies: Tensor) -> Tensor:
+    return policies * policies.shape[1] ** 0.5 / torch.linalg.vector_norm(policies, dim=1, keepdim=True)
+
+
+def _next_round(ranked: Tensor, number: int) -> Tensor:  # (J, k + 1)
+    """Keep the best, and draw others near them; one is the mean of the best."""
+    n_drawn = len(ranked) - N_KEPT - 1
+    noise = torch.randn(n_drawn, ranked.shape[1], generator=torch.Generator().manual_seed(1 + number))
+    parents = ranked[torch.arange(n_drawn) % N_PARENTS]
+    drawn = parents + SPREADS[min(number, len(SPREADS) - 1)] * noise.to(ranked)
+    return torch.cat((ranked[:N_KEPT], _scaled(drawn), _scaled(ranked[:N_KEPT].mean(0, keepdim=True))))
+
+
+class Rivals:
+    """Hold copies of a composer and its classifier, each of which learns from the trees of one policy."""
+
+    def __init__(self, model: Classifier) -> None:
+        self._model = copy.deepcopy(model)
+        self._parts = [p for name, p in self._model.named_parameters() if ".policy." not in name]
+        self._originals = [p for name, p in model.named_parameters() if ".policy." not in name]
+        self.weights = nn.Parameter(self._flat(self._originals).repeat(N_RIVALS, 1))
+        self.optimizer = torch.optim.Adam([self.weights], RATE)
+
+    @staticmethod
+    def _flat(parts: list[nn.Parameter]) -> Tensor:
+        return torch.cat([part.detach().flatten() for part in parts])
+
+    def begin(self) -> None:
+        """Make all copies what the composer is."""
+        with torch.no_grad():
+            self.weights.copy_(self._flat(self._originals))
+        self.optimizer.state.clear()
+
+    def learn(
+        self,
+        columns: SentenceColumns,
+        transitions: Tensor,  # (J, M)
+        labels: Tensor,  # (E,) int64
+        class_weights: Tensor | None,
+    ) -> Tensor:  # (J, E) rewards before they learn from this batch
+        """Let each copy learn from its policy's trees of a batch."""
+        self._model.train()
+        rewards, gradient = [], torch.zeros_like(self.weights)
+        for number, weights in enumerate(self.weights.detach()):
+            nn.utils.vector_to_parameters(weights, self._parts)
+            trees = transitions[number : number + 1]
+            reward = composed_rewards(self._model, columns, trees, labels, class_weights)[0]
+            parts = torch.autograd.grad(
+                -reward.mean(), [p for p in self._parts if p.requires_grad], materialize_grads=True
+            )
+            of = iter(parts)
+            found = [next(of) if p.requires_grad else torch.zeros_like(p) for p in self._parts]
+            gradient[number] = torch.cat([part.flatten() for part in found])
+            gradient[number] /= torch.linalg.vector_norm(gradient[number]).clamp(min=1.0)
+            rewards.append(reward.detach())
+        self.weights.grad = gradient
+        self.optimizer.step()
+        return torch.stack(rewards)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs, by name."""
+        state = self.optimizer.state.get(self.weights, {})
+        zeros = torch.zeros_like(self.weights)
+        return {
+            "rivals": self.weights.detach(),
+            "rivals_step": state.get("step", torch.zeros(())),
+            "rivals_first": state.get("exp_avg", zeros),
+            "rivals_second": state.get("exp_avg_sq", zeros),
+        }
+
+    def restore(self, step: Tensor, weights: Tensor, first: Tensor, second: Tensor) -> None:
+        """Put back what `tensors` gave."""
+        with torch.no_grad():
+            self.weights.copy_(weights)
+        self.optimizer.state.clear()
+        if step:
+            device = self.weights.device
+            moments = {"exp_avg": first.to(device), "exp_avg_sq": second.to(device)}
+            self.optimizer.state[self.weights] = {"step": step.cpu(), **moments}
 
 
 def state_moments(
