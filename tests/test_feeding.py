@@ -10,10 +10,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import dataloader
 
 from spinn_tensor.bundle import load_weights
 from spinn_tensor.bundles import OnHost
@@ -248,6 +250,25 @@ def test_a_process_that_is_killed_ends_the_run_and_is_named(
     again.fit()
     for got, expected in zip(again.step.parameters, undisturbed.step.parameters, strict=True):
         assert torch.equal(got, expected)
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("kills", [True, False])
+def test_a_process_that_dies_while_it_hands_over_a_batch_is_named(
+    kills: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether torch has heard of it or not, the connection may be the first that is gone."""
+
+    def broken(iterator: Any) -> None:
+        if kills:
+            os.kill(iterator._workers[0].pid, signal.SIGKILL)
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_next_data", broken)
+    monkeypatch.setattr(feeding._ended, "__defaults__", (5.0 if kills else 0.1,))
+    expected, said = (RuntimeError, r"pid.* by signal: Killed") if kills else (ConnectionError, "by peer")
+    with pytest.raises(expected, match=said):
+        list(made_by_processes(str, [1, 2, 3], n_ahead=1, n_processes=2))
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 8])

@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from multiprocessing.connection import wait
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -107,8 +108,22 @@ def made_by_processes(
     iterator: Any = iter(loader)
     try:
         yield from iterator
+    except (ConnectionError, EOFError) as error:  # a process died while what it had made was fetched from it
+        if (said := _ended(iterator._workers)) is None:
+            raise
+        raise RuntimeError(said) from error
     finally:
         iterator._shutdown_workers()  # or they live as long as what holds an error does
+
+
+def _ended(workers: Sequence[Any], seconds: float = 5.0) -> str | None:
+    """Wait for a process that ends; say as torch does which one was killed, and by what."""
+    wait([worker.sentinel for worker in workers], seconds)
+    for worker in workers:
+        worker.join(0.1)  # it closes what is waited for before it can be asked how it ended
+        if worker.exitcode is not None and worker.exitcode < 0:
+            return f"DataLoader worker (pid {worker.pid}) is killed by signal: {signal.strsignal(-worker.exitcode)}"
+    return None
 
 
 class _WhenAsked(Dataset, Generic[Item, Made]):
