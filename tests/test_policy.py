@@ -14,6 +14,7 @@ from spinn_tensor.export.graphs import build_graph
 from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, require
 from spinn_tensor.export.scripts import export_torchscript, load_torchscript
+from spinn_tensor.training import rule_search
 from spinn_tensor.training import run as training
 from spinn_tensor.training.config import DataConfig, RunConfig
 from spinn_tensor.training.distributed import Interrupted
@@ -121,7 +122,12 @@ def ppo_run(folder: Path, **settings) -> RunConfig:
 
 
 @pytest.mark.parametrize("credit, search_steps", [("sentence", 10), ("deviation", 0)])
-def test_a_run_goes_on_where_it_stopped(credit: str, search_steps: int, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_stopped(
+    credit: str, search_steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped, where it searches, in a round, when copies of the composer have begun to learn."""
+    monkeypatch.setattr(rule_search, "LEVELS", ((12, 2),))
+    monkeypatch.setattr(rule_search, "N_LEARNT", 4)
     run = ppo_run(tmp_path, credit=credit, search_steps=search_steps)
     training.execute(run, tmp_path / "whole")
     with pytest.raises(Interrupted):
@@ -136,6 +142,12 @@ def test_a_run_goes_on_where_it_stopped(credit: str, search_steps: int, tmp_path
     assert [("entropy" in line) for line in lines] == [step >= first for step in range(len(lines))]
     model = load_checkpoint(tmp_path / "whole").model
     assert model.config.encoder.policy_dim == 6
+
+
+def test_a_search_holds_a_round(tmp_path: Path) -> None:
+    config = ppo_run(tmp_path, search_steps=171).parsing
+    with pytest.raises(ConfigError, match="search_steps: got 171, expected 0 or at least 172"):
+        make_method(tiny_model("pair", "spinn", policy_dim=3), config, compiled=False)
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:

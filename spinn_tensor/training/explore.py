@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spinn_tensor.batch import Batch
+from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import SentenceColumns
 from spinn_tensor.model.classifiers import Model, SentenceParser
 from spinn_tensor.training.config import ParsingConfig
@@ -37,7 +38,7 @@ from spinn_tensor.training.ppo import (
     under,
 )
 from spinn_tensor.training.reinforce import Moments
-from spinn_tensor.training.rule_search import Rivals, Search, parses_by, stage_of, state_moments
+from spinn_tensor.training.rule_search import Rivals, Search, least_steps, parses_by, stage_of, state_moments
 
 RIVALS = ("rivals", "rivals_step", "rivals_first", "rivals_second")
 DOUBT = 0.1  # with which a policy imitates, so that it has something to try afterwards
@@ -62,6 +63,10 @@ class Explore(Method):
         self._greedy = torch.zeros(2, device=device)
         self._policy_loss = compiled_function(policy_loss, compiled)
         self.search = Search.empty(model.encoder.output_dim, device)
+        if 0 < config.search_steps < least_steps():
+            raise ConfigError(
+                f"search_steps: got {config.search_steps}, expected 0 or at least {least_steps()}, of a whole search"
+            )
         self.rivals = Rivals(model) if config.search_steps else None
         self._experience: Experience | None = None
         self._observed = self._greedy

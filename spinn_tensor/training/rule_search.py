@@ -107,6 +107,12 @@ def stage_of(batch: int) -> Stage:
     return Stage(N_RIVALS, number, place == 0, place == N_LEARNT - 1, place >= N_LEARNT - N_JUDGED)
 
 
+def least_steps() -> int:
+    """Count the steps of a search, and of imitation after it, that hold all levels and one round."""
+    n_batches = 1 + sum(n for _, n in LEVELS) + N_LEARNT
+    return -(-4 * n_batches // 3)
+
+
 def _scaled(policies: Tensor) -> Tensor:
     return policies * policies.shape[1] ** 0.5 / torch.linalg.vector_norm(policies, dim=1, keepdim=True)
 
