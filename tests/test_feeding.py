@@ -257,18 +257,23 @@ def test_a_process_that_is_killed_ends_the_run_and_is_named(
 def test_a_process_that_dies_while_it_hands_over_a_batch_is_named(
     kills: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether torch has heard of it or not, the connection may be the first that is gone."""
+    """The connection may be gone before torch has heard of it."""
+    before = signal.getsignal(signal.SIGCHLD)
 
     def broken(iterator: Any) -> None:
         if kills:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch has not heard of it
             os.kill(iterator._workers[0].pid, signal.SIGKILL)
         raise ConnectionResetError("reset by peer")
 
     monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_next_data", broken)
     monkeypatch.setattr(feeding._ended, "__defaults__", (5.0 if kills else 0.1,))
     expected, said = (RuntimeError, r"pid.* by signal: Killed") if kills else (ConnectionError, "by peer")
-    with pytest.raises(expected, match=said):
-        list(made_by_processes(str, [1, 2, 3], n_ahead=1, n_processes=2))
+    try:
+        with pytest.raises(expected, match=said):
+            list(made_by_processes(str, [1, 2, 3], n_ahead=1, n_processes=2))
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 8])

@@ -15,7 +15,7 @@ from spinn_tensor.machine.reference import walk_any
 from spinn_tensor.training import rule_search
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.explore import Explore
-from spinn_tensor.training.ppo import composed_rewards
+from spinn_tensor.training.ppo import batch_of, composed_rewards, under
 from spinn_tensor.training.rule_search import Rivals, Search, parses_by, stage_of, state_moments
 from tests.strategies import columns_of, right_branching
 
@@ -42,6 +42,7 @@ def model_of(cell: str = "treelstm"):
     model = build_model(ModelConfig("sentence", ("a", "b", "c"), encoder, classifier)).double()
     torch.nn.init.normal_(model.encoder.embedding.weight)
     torch.nn.init.normal_(model.encoder.leaves.projection.weight)
+    torch.nn.init.normal_(model.encoder.policy.composer.transition.weight, std=9.0)
     return model
 
 
@@ -129,6 +130,8 @@ def test_a_search_climbs_and_keeps_the_best() -> None:
 
 def test_each_copy_learns_as_the_composer_itself_would() -> None:
     model, columns = model_of(), sentences()
+    with torch.no_grad():
+        model.mlp.output.weight *= 30  # gradients are long enough to be cut
     labels = torch.arange(len(SIZES)) % 3
     rivals, search = Rivals(model), begun(model, columns)
     for _ in range(2):  # a second round begins where the first did
@@ -146,7 +149,11 @@ def test_each_copy_learns_as_the_composer_itself_would() -> None:
         torch.testing.assert_close(reward[number], expected.detach(), rtol=0, atol=1e-10)
         optimizer.zero_grad()
         (-expected.mean()).backward()
-        torch.nn.utils.clip_grad_norm_(parts, 1.0)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parts if p.grad is not None])
+        assert norm > 1
+        for part in parts:
+            if part.grad is not None:
+                part.grad /= norm
         optimizer.step()
     again = Rivals(model)
     again.restore(*(rivals.tensors()[f"rivals{name}"].clone() for name in ("_step", "", "_first", "_second")))
@@ -173,6 +180,14 @@ def test_the_composer_rests_while_policies_are_compared() -> None:
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
         assert of_policy == (learns if 2 <= step < n_before else set())
         assert method.further_updates(step) == (0 if step < n_before else config.policy_steps)
+        if step == n_before - 1:  # imitation alone: nats a choice, to nine tenths as the best policy does
+            policy = model.encoder.policy
+            trees = parses_by(method.search.policies[:1], method.search, model.encoder, columns)
+            parse = policy.parse(batch_of(policy, under(columns, trees), "lanes"))
+            log_p = torch.log_softmax(parse.logits, 1)[parse.free_mask]
+            taken = log_p.gather(1, trees[0][parse.free_mask].unsqueeze(1))
+            expected = -(0.95 * taken + 0.05 * (log_p.sum(1, keepdim=True) - taken)).mean()
+            torch.testing.assert_close(loss, expected, rtol=1e-5, atol=5e-6)
         found.append(method.search.policies)
     changed = [step for step in range(1, len(found)) if not torch.equal(found[step], found[step - 1])]
     assert changed == [4, 8]  # the second level, on the same batch, ranks as the first

@@ -139,9 +139,8 @@ class Explore(Method):
             self._observed = torch.cat((rewards.sum(1), _count(rewards[0]).view(1)))
             self._take_in = partial(self._compare, number)
         parse = self.policy.parse(batch_of(self.policy, under(columns, transitions[:1]), "lanes"))
-        logits = torch.where(
-            parse.free_mask.unsqueeze(1), parse.logits, 0.0
-        )  # those of no choice are infinite
+        # the logits of no choice are infinite, and doubt would make of them a loss that is
+        logits = torch.where(parse.free_mask.unsqueeze(1), parse.logits, 0.0)
         losses = F.cross_entropy(logits, transitions[0], reduction="none", label_smoothing=DOUBT)
         mean_loss = (losses * parse.free_mask).sum() / parse.free_mask.sum().clamp(min=1)
         return mean_loss * len(labels) * (number >= 0)
