@@ -156,9 +156,10 @@ def test_each_copy_learns_as_the_composer_itself_would() -> None:
                 part.grad /= norm
         optimizer.step()
     again = Rivals(model)
-    again.restore(*(rivals.tensors()[f"rivals{name}"].clone() for name in ("_step", "", "_first", "_second")))
-    for one in (rivals, again):
-        one.learn(columns, trees, labels, None)
+    kept = rivals.tensors()
+    rivals.learn(columns, trees, labels, None)
+    again.restore(*(kept[f"rivals{name}"] for name in ("_step", "", "_first", "_second")))
+    again.learn(columns, trees, labels, None)
     assert torch.equal(again.weights, rivals.weights)
 
 

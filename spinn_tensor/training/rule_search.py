@@ -173,15 +173,16 @@ class Rivals:
         return torch.stack(rewards)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs, by name."""
+        """Return copies of what a resumed run needs, by name."""
         state = self.optimizer.state.get(self.weights, {})
         zeros = torch.zeros_like(self.weights)
-        return {
+        found = {
             "rivals": self.weights.detach(),
             "rivals_step": state.get("step", torch.zeros(())),
             "rivals_first": state.get("exp_avg", zeros),
             "rivals_second": state.get("exp_avg_sq", zeros),
         }
+        return {name: tensor.clone() for name, tensor in found.items()}
 
     def restore(self, step: Tensor, weights: Tensor, first: Tensor, second: Tensor) -> None:
         """Put back what `tensors` gave."""
