@@ -79,6 +79,15 @@ def test_unfinished_and_broken_runs_are_told(folder: Path, capsys: Capture) -> N
     assert main(["runs", str(folder)]) == 0
 
 
+def test_results_without_splits_are_told(folder: Path, capsys: Capture) -> None:
+    results = folder / "pairs" / "results.json"
+    steps = json.loads(results.read_text())["steps"]
+    results.write_text(json.dumps({"steps": steps}))
+    found = listed(folder, capsys)
+    assert found["pairs"]["state"] == f"broken: {results}: splits: expected scores by split"
+    assert found["spinn"]["state"] == "finished"
+
+
 def test_a_log_of_something_else_is_an_error(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text('{"step": 1}\n{"step": "2"}\n')
     with pytest.raises(DataError, match=r"metrics.jsonl:2: step: expected the number of a step, got '2'"):

@@ -109,7 +109,9 @@ def described(folder: Path) -> Run:
     """Return what the files of a run say."""
     try:
         settings, lines = saved_run(folder), read_metrics(folder)
-        results = read_json_object(folder / RESULTS) if (folder / RESULTS).exists() else {}
+        results = read_json_object(folder / RESULTS) if (folder / RESULTS).exists() else {"splits": {}}
+        if not isinstance(splits := results.get("splits"), dict):
+            raise DataError("expected scores by split", path=folder / RESULTS, field="splits")
     except (DataError, CheckpointError, OSError) as error:
         return Run(str(folder), f"broken: {one_line(error)}")
     assert settings is not None  # a folder with a log alone is an error
@@ -117,7 +119,6 @@ def described(folder: Path) -> Run:
     best: dict[str, Any] = next((line for line in reversed(lines) if line.get("best")), {})
     # a run that goes on has results of before
     is_finished = bool(lines) and results.get("steps") == lines[-1]["step"]
-    splits = results["splits"] if is_finished else {}
     flat = flat_settings(settings)
     if flat["data.data"] == os.path.abspath(folder / CORPUS):
         flat["data.data"] = None  # its own
@@ -133,7 +134,7 @@ def described(folder: Path) -> Run:
         scores={
             name: scores_of(of)[score]
             for name, of in splits.items()
-            if name != "dev" and score in scores_of(of)
+            if is_finished and name != "dev" and score in scores_of(of)
         },
         n_parameters=results.get("n_parameters"),
         seconds=max((line.get("seconds", 0.0) for line in lines), default=None),
