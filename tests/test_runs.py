@@ -79,6 +79,16 @@ def test_unfinished_and_broken_runs_are_told(folder: Path, capsys: Capture) -> N
     assert main(["runs", str(folder)]) == 0
 
 
+def test_a_run_that_is_named_twice_is_one(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    assert main(["runs", "--json", "spinn", ".", str(folder / "spinn")]) == 0
+    found = [json.loads(line)["run"] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["spinn", "pairs"]
+
+
 def test_results_without_splits_are_told(folder: Path, capsys: Capture) -> None:
     results = folder / "pairs" / "results.json"
     steps = json.loads(results.read_text())["steps"]

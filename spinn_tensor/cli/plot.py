@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if form not in FORMS:
         raise ConfigError(f"--output {args.output}: expected a file that ends in {', '.join(FORMS)}")
     logs: dict[str, Lines] = {}
-    for folder in chain.from_iterable(map(find_runs, args.runs)):
+    for folder in find_runs(args.runs):
         try:
             logs[str(folder)] = read_metrics(folder)
         except DataError as error:

@@ -75,7 +75,7 @@ class Run(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> int:
-    found = with_differences([described(folder) for named in args.folders for folder in find_runs(named)])
+    found = with_differences([described(folder) for folder in find_runs(args.folders)])
     if args.json:
         print("".join(json_line({**one._asdict(), "scores": dict(one.scores)}) for one in found), end="")
         return 0

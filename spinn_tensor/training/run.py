@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,17 +83,20 @@ def _make_whole(output: Path) -> None:
         recover(output / name)
 
 
-def find_runs(folder: Path) -> list[Path]:
-    """Return the folders of the runs in a folder, itself where it is one, by name. Raises DataError."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        if not {RUN, METRICS}.isdisjoint(files):
-            folders.clear()
-            found.append(Path(root))
-    if not found:
-        raise DataError("holds no run" if folder.is_dir() else "no such folder", path=folder)
-    return found
+def find_runs(named: Iterable[Path]) -> list[Path]:
+    """Return the folders of the runs in folders, or that these are, by name and each once. Raises DataError."""
+    found: dict[Path, Path] = {}  # as it was named first, by where it is
+    for folder in named:
+        holds_run = False
+        for root, folders, files in os.walk(folder):
+            folders.sort()
+            if not {RUN, METRICS}.isdisjoint(files):
+                folders.clear()
+                found.setdefault(Path(root).resolve(), Path(root))
+                holds_run = True
+        if not holds_run:
+            raise DataError("holds no run" if folder.is_dir() else "no such folder", path=folder)
+    return list(found.values())
 
 
 def saved_run(output: Path) -> RunConfig | None:
