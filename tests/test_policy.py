@@ -125,13 +125,14 @@ def ppo_run(folder: Path, **settings) -> RunConfig:
 def test_a_run_goes_on_where_it_stopped(
     credit: str, search_steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is stopped, where it searches, in a round, when copies of the composer have begun to learn."""
-    monkeypatch.setattr(rule_search, "LEVELS", ((12, 2),))
+    """Where it searches it is stopped in a round, when copies of the composer have begun to learn, and afterwards."""
+    monkeypatch.setattr(rule_search, "LEVELS", ((16, 2),))
     monkeypatch.setattr(rule_search, "N_LEARNT", 4)
     run = ppo_run(tmp_path, credit=credit, search_steps=search_steps)
     training.execute(run, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        training.execute(run, tmp_path / "parts", observer=Stop(7))
+    for number, step in enumerate((7, 15)):
+        with pytest.raises(Interrupted):
+            training.execute(run, tmp_path / "parts", observer=Stop(step), resume=number > 0)
     training.execute(run, tmp_path / "parts", observer=Observer(), resume=True)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
     lines = [line for line in figures(tmp_path / "whole") if line["kind"] == "train"]
@@ -145,8 +146,8 @@ def test_a_run_goes_on_where_it_stopped(
 
 
 def test_a_search_holds_a_round(tmp_path: Path) -> None:
-    config = ppo_run(tmp_path, search_steps=171).parsing
-    with pytest.raises(ConfigError, match="search_steps: got 171, expected 0 or at least 172"):
+    config = ppo_run(tmp_path, search_steps=145).parsing
+    with pytest.raises(ConfigError, match="search_steps: got 145, expected 0 or at least 146"):
         make_method(tiny_model("pair", "spinn", policy_dim=3), config, compiled=False)
 
 

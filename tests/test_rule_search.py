@@ -29,6 +29,8 @@ SIZES = (5, 1, 9, 2, 7)
 def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule_search, "N_FEATURES", K)
     monkeypatch.setattr(rule_search, "LEVELS", ((24, 2), (12, 1)))
+    monkeypatch.setattr(rule_search, "N_RIVALS", 8)
+    monkeypatch.setattr(rule_search, "N_KEPT", 3)
     monkeypatch.setattr(rule_search, "N_LEARNT", 3)
     monkeypatch.setattr(rule_search, "N_JUDGED", 2)
 
@@ -193,9 +195,11 @@ def test_the_composer_rests_while_policies_are_compared() -> None:
     changed = [step for step in range(1, len(found)) if not torch.equal(found[step], found[step - 1])]
     assert changed == [4, 8]  # the second level, on the same batch, ranks as the first
     again = Explore(model, config, compiled=False)
-    again.restore(method.tensors())
-    for name, tensor in again.tensors().items():
-        assert torch.equal(tensor, method.tensors()[name]), name
+    kept = method.tensors()
+    assert not {"rivals", "rivals_first"} & kept.keys(), "after the search nothing is theirs"
+    again.restore({**again.tensors(), **kept})
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, again.tensors()[name]), name
     assert method.rate_factor(0) == 1
     assert method.rate_factor(1) == 1
     assert Explore(model, replace(config, warmup_steps=100), compiled=False).rate_factor(99) == pytest.approx(

@@ -90,7 +90,9 @@ class Explore(Method):
     ) -> Tensor:
         config, labels, self._step = self.config, batch.labels, step
         columns = columns_of(batch.sentences)
-        if config.warmup_steps <= step < self._n_before:
+        if step >= self._n_before:
+            self.rivals = None  # which no state needs to keep any more
+        elif step >= config.warmup_steps:
             return self._imitation_loss(columns, labels, step) / (
                 len(labels) if totals is None else totals.examples
             )

@@ -10,8 +10,8 @@ which such states vary most, scaled to a variance of 1. A policy is k + 1 number
 Many are drawn at random and compared by the reward that the composer has on their trees, ever fewer on ever more
 batches (successive halving, Jamieson and Talwalkar 2016). Each of the J that are left gets a copy of the composer,
 which learns from its trees for some batches, the same ones for all; in the later ones the reward of its copy, before it
-learns from them, is what a policy is worth. The best three stay, the others of the next round are drawn near the best
-four (evolution, with learning as the measure: Hinton and Nowlan 1987). Policies run as lanes of one batch. Noise is a
+learns from them, is what a policy is worth. The best four stay, the others of the next round are drawn near the best
+five (evolution, with learning as the measure: Hinton and Nowlan 1987). Policies run as lanes of one batch. Noise is a
 function of the round's number, so that all ranks draw the same; the copies are each rank's own.
 """
 
@@ -31,11 +31,11 @@ from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.training.ppo import Classifier, batch_of, composed_rewards, under
 
 N_FEATURES = 4  # k
-LEVELS = ((384, 4), (96, 8), (24, 16))  # policies that are compared, and on how many batches
-N_RIVALS = 8  # J
-N_LEARNT, N_JUDGED = 100, 60  # batches of a round; the last of them, which tell what a policy is worth
-N_KEPT, N_PARENTS = 3, 4
-SPREADS = (0.5, 0.5, 0.5, 0.3)  # of the noise on those of the next round; the last one of all later rounds
+LEVELS = ((768, 4), (192, 8), (48, 16))  # policies that are compared, and on how many batches
+N_RIVALS = 16  # J
+N_LEARNT, N_JUDGED = 80, 50  # batches of a round; the last of them, which tell what a policy is worth
+N_KEPT, N_PARENTS = 4, 5
+SPREADS = 4 * (0.5,) + 4 * (0.3,) + (0.2,)  # of the noise on those of the next round; the last, of all later
 RATE = 1e-3  # of Adam, by which copies learn
 
 
