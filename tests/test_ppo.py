@@ -104,7 +104,7 @@ def test_the_first_step_is_reinforce_on_enumerated_trees(baseline: float) -> Non
     # every tree is a sample, and weighs as often as it would be drawn
     better = len(trees) * probability.detach().unsqueeze(1) * (rewards - baseline)
     sampled = Sampled(torch.cat((trees[:1], trees)))
-    experience = experience_of(policy, pair(), sampled, torch.cat((rewards[:1], rewards)), better, "sentence")
+    experience = experience_of(policy, pair(), sampled, torch.cat((rewards[:1], rewards)), better)
     loss, told = policy_loss(policy, experience, NO_CLIPPING, NO_BONUS)
     torch.testing.assert_close(gradient(loss, policy), expected, rtol=0, atol=1e-10)
     assert told[1] == 0, "the ratio is 1 at the first step"
@@ -115,7 +115,7 @@ def test_a_ratio_counts_no_further_than_it_is_clipped() -> None:
     policy, rewards = model.encoder.policy, rewards_of(model, trees).detach()
     better = torch.linspace(-1, 1, len(trees), dtype=torch.float64).unsqueeze(1)
     sampled = Sampled(torch.cat((trees[:1], trees)))
-    experience = experience_of(policy, pair(), sampled, torch.cat((rewards[:1], rewards)), better, "sentence")
+    experience = experience_of(policy, pair(), sampled, torch.cat((rewards[:1], rewards)), better)
     shift = torch.linspace(-0.4, 0.5, len(trees), dtype=torch.float64)
     moved = experience._replace(before=experience.before - shift)
     loss, told = policy_loss(policy, moved, 0.2, NO_BONUS)
@@ -183,7 +183,7 @@ def deviation_gradient(model, n_samples: int) -> torch.Tensor:
     policy = model.encoder.policy
     sampled = ppo.sample_deviations(policy, pair(), n_samples, n_examples=1)
     rewards = rewards_of(model, sampled.transitions).detach()
-    experience = experience_of(policy, pair(), sampled, rewards, rewards[1:] - rewards[0], "deviation")
+    experience = experience_of(policy, pair(), sampled, rewards, rewards[1:] - rewards[0])
     loss, told = policy_loss(policy, experience, NO_CLIPPING, NO_BONUS)
     assert told[1] == 0
     return gradient(loss, policy)
@@ -212,21 +212,10 @@ def test_a_deviation_is_greedy_until_its_flip_and_no_flip_comes_twice() -> None:
     assert len(few) == 3
 
 
-def test_the_best_quarter_is_imitated() -> None:
-    model, trees = pair_model(), trees_of_pair()
-    policy = model.encoder.policy
-    sampled = Sampled(trees[[0, 1, 2, 3, 4, 5, 6, 7]])
-    rewards = torch.tensor([0.0, 5, 1, 2, 7, 3, 4, 6]).double().unsqueeze(1)
-    experience = experience_of(policy, pair(), sampled, rewards, rewards[1:], "best")
-    loss, _ = policy_loss(policy, experience, 0.2, NO_BONUS)
-    expected = -probabilities(policy, trees[[4, 7]]).log().mean()
-    torch.testing.assert_close(gradient(loss, policy), gradient(expected, policy), rtol=0, atol=1e-10)
-
-
 def test_the_policys_loss_compiles_whole() -> None:
     model, trees = pair_model(), trees_of_pair()
     policy, rewards = model.encoder.policy, rewards_of(model, trees).detach()
-    experience = experience_of(policy, pair(), Sampled(trees), rewards, rewards[1:], "sentence")
+    experience = experience_of(policy, pair(), Sampled(trees), rewards, rewards[1:])
     compiled = torch.compile(policy_loss, fullgraph=True, dynamic=True, backend="aot_eager")
     losses = [of(policy, experience, 0.2, torch.tensor(0.1))[0] for of in (policy_loss, compiled)]
     torch.testing.assert_close(*losses)

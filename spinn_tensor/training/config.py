@@ -33,7 +33,7 @@ from spinn_tensor.training.weighting import as_entries
 CRITERIA = ("accuracy", "macro_f1", "f1")
 PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products, see `step`
 LEARNING = ("supervised", "reinforce", "ppo")
-CREDITS = ("sentence", "deviation", "best")  # see `ppo`
+CREDITS = ("sentence", "deviation")  # see `ppo`
 BASELINES = ("none", "mean", "greedy", "leave-one-out")  # see `reinforce`
 IN_HALF_OPEN = Allowed("in [0, 1)", lambda value: 0 <= value < 1)
 # Each with how the names of its own settings begin.

@@ -109,7 +109,7 @@ class Explore(Method):
         rewards = rewards.detach()
         if self.further_updates(step):
             credit = better_than(rewards, self.moments, config.baseline)
-            self._experience = experience_of(self.policy, columns, sampled, rewards, credit, config.credit)
+            self._experience = experience_of(self.policy, columns, sampled, rewards, credit)
         drawn = rewards[1:]
         self._take_in = self._take_in_rewards
         self._observed = torch.stack(

@@ -9,14 +9,12 @@ log-probability of the label, ρ = π / π_before of what is credited, and clip(
     "deviation"    L = -1/(S E) Σ n π_before min(ρ A, clip(ρ) A) - w_H H,       A = (r(sample) - r(greedy)) / max(1, σ)
                    of one choice: a sample is the greedy parse but for one of its n choices, which is forced to be the
                    other, and is credited with what that changes; its noise does not grow with the length
-    "best"         L = -1/(B E) Σ min(ρ, 1 + ε) - w_H H
-                   of all choices of the best quarter, B, of the 1 + S parses: expert iteration (Anthony et al. 2017)
 
 σ is the running deviation of the rewards, which are therefore only ever scaled down. Before the first of these steps
 ρ = 1, and the gradient is that of the expected reward, times 1 / max(1, σ): with "sentence" REINFORCE's, with
-"deviation" where any one choice is drawn from the policy and the others are greedy. "best" follows no gradient of it:
-where a structure pays only when all of it is right, what one choice is worth, on average over all that the others do,
-may have the wrong sign, and only the best samples have it all.
+"deviation" where any one choice is drawn from the policy and the others are greedy. Both need a policy that is nearly
+right already, which `rule_search` finds: where a structure pays only when all of it is right, what one choice is worth,
+on average over all that the others do, may have the wrong sign.
 """
 
 from __future__ import annotations
@@ -191,7 +189,6 @@ def experience_of(
     sampled: Sampled,
     rewards: Tensor,  # (1 + S, E)
     better: Tensor,  # (S, E) of the samples, `better_than`
-    credit: str,
 ) -> Experience:
     """Say what is credited with how much."""
     n_examples, device = rewards.shape[1], rewards.device
@@ -211,12 +208,6 @@ def experience_of(
         transitions = sampled.transitions[1:]
         weights = torch.full_like(better, 1 / len(transitions)).flatten()
         credits = better.flatten()
-        if credit == "best":
-            n_best = max(1, len(rewards) // 4)
-            best = rewards.argsort(0, descending=True)[:n_best]
-            transitions = sampled.transitions.gather(0, best[:, example])
-            credits = torch.ones_like(rewards[:n_best]).flatten()
-            weights = credits / n_best
         batch = batch_of(policy, under(columns, transitions), "lanes")
         credited = transitions.flatten()
         place = torch.arange(len(credited), device=device)
