@@ -118,7 +118,8 @@ def ppo_run(folder: Path, **settings) -> RunConfig:
     run = run_config("logic-ppo", DataConfig(corpus="snli", **files))
     small = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "policy_dim": 6, "mlp_dim": 12}
     small |= {"batch_size": 16, "epochs": 6, "log_every": 1, "warmup_steps": 2, "policy_steps": 3}
-    return run.changed(**{**small, "n_samples": 4, "first_length": 3, "length_loss": 9.0, **settings})
+    small |= {"n_samples": 4, "baseline": "greedy", "search_steps": 0}
+    return run.changed(**{**small, "first_length": 3, "length_loss": 9.0, **settings})
 
 
 @pytest.mark.parametrize("credit, search_steps", [("sentence", 10), ("deviation", 0)])
