@@ -21,7 +21,7 @@ class BatchEncoder(LazyPipeline):
         path_or_hub_id: the bundle, as `Pipeline.from_pretrained` takes it.
         column: the sentences, of any kind that `Pipeline.encode` takes.
         output: name of the new column.
-        device, trees, revision: as in `Pipeline.from_pretrained`.
+        device, trees, revision, allow_custom_code: as in `Pipeline.from_pretrained`.
         normalize_embeddings: whether to scale each vector to length 1.
         on_error: "raise", or "nan": a row of NaN for a sentence that cannot be used.
 
@@ -39,10 +39,12 @@ class BatchEncoder(LazyPipeline):
         device: str = "auto",
         trees: str | Path | None = None,
         revision: str | None = None,
+        allow_custom_code: bool = False,
         normalize_embeddings: bool = False,
         on_error: str = "raise",
     ) -> None:
         self.path_or_hub_id, self.device, self.trees, self.revision = path_or_hub_id, device, trees, revision
+        self.allow_custom_code = allow_custom_code
         self.column, self.output = column, output
         self.normalize_embeddings, self.on_error = normalize_embeddings, on_error
 

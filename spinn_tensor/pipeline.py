@@ -213,6 +213,7 @@ class LazyPipeline:
     device: str
     trees: str | Path | None
     revision: str | None
+    allow_custom_code: bool = False  # of pickles of earlier versions, too
     normalize_embeddings: bool
     on_error: str  # "raise" or "nan": as many rows come out as went in
 
@@ -230,7 +231,11 @@ class LazyPipeline:
     def _pipeline(self) -> Pipeline:
         if not hasattr(self, "_loaded"):
             self._loaded = Pipeline.from_pretrained(
-                self.path_or_hub_id, device=self.device, trees=self.trees, revision=self.revision
+                self.path_or_hub_id,
+                device=self.device,
+                trees=self.trees,
+                revision=self.revision,
+                allow_custom_code=self.allow_custom_code,
             )
         return self._loaded
 

@@ -26,7 +26,7 @@ class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
 
     Args:
         path_or_hub_id: the bundle, as `Pipeline.from_pretrained` takes it.
-        device, trees, revision: as in `Pipeline.from_pretrained`.
+        device, trees, revision, allow_custom_code: as in `Pipeline.from_pretrained`.
         normalize_embeddings: whether to scale each vector to length 1.
         on_error: "raise", or "nan": a row of NaN for a sentence that cannot be used, for an imputer.
 
@@ -41,6 +41,7 @@ class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
         device: str = "auto",
         trees: str | Path | None = None,
         revision: str | None = None,
+        allow_custom_code: bool = False,
         normalize_embeddings: bool = False,
         on_error: str = "raise",
     ) -> None:
@@ -48,6 +49,7 @@ class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
         self.device = device
         self.trees = trees
         self.revision = revision
+        self.allow_custom_code = allow_custom_code
         self.normalize_embeddings = normalize_embeddings
         self.on_error = on_error
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spinn_tensor import (
+    BatchEncoder,
     CheckpointError,
     ClassifierConfig,
     ConfigError,
@@ -28,6 +31,8 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.data_prep import Vocabulary
 from spinn_tensor.export.interface import ExportError, check_exportable
+from spinn_tensor.export.serve.engine import Engine
+from spinn_tensor.export.serve.settings import ServeSettings, add_flags, as_arguments, given_settings
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.resume import read_training_state
 from tests.command_line import assert_fails_cleanly
@@ -232,7 +237,28 @@ def test_an_mlp_goes_without_saying(tmp_path: Path) -> None:
     assert "head" not in json.loads((tmp_path / "bundle" / "config.json").read_text())["model"]["classifier"]
 
 
-@pytest.mark.parametrize("load", [SentenceClassifier.from_pretrained, Pipeline.from_pretrained])
+def transformer(folder: Path | str, **options: Any) -> object:
+    pytest.importorskip("sklearn")
+    from spinn_tensor import SpinnTransformer
+
+    return SpinnTransformer(folder, **options).fit()
+
+
+def batch_encoder(folder: Path | str, **options: Any) -> object:
+    return BatchEncoder(folder, **options)({"sentence": ["A dog"]})
+
+
+def served(folder: Path | str, **options: Any) -> object:
+    arguments = argparse.ArgumentParser()
+    add_flags(arguments)
+    flags = as_arguments(ServeSettings(str(folder), **options))
+    return Engine.open(given_settings(arguments.parse_args(flags)))
+
+
+@pytest.mark.parametrize(
+    "load",
+    [SentenceClassifier.from_pretrained, Pipeline.from_pretrained, transformer, batch_encoder, served],
+)
 def test_a_bundle_of_the_hub_imports_what_it_names_only_if_asked(
     load, tmp_path: Path, parts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

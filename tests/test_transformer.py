@@ -58,6 +58,7 @@ def test_a_clone_or_pickle_holds_the_parameters_alone(bundle) -> None:
         "device": "cpu",
         "trees": None,
         "revision": None,
+        "allow_custom_code": False,
         "normalize_embeddings": False,
         "on_error": "raise",
     }

@@ -53,7 +53,8 @@ class Engine:
         from spinn_tensor.pipeline import Pipeline
 
         torch.set_num_threads(settings.threads)
-        pipeline = Pipeline.from_pretrained(settings.folder, device=settings.device, **options)
+        options |= {"device": settings.device, "allow_custom_code": settings.allow_custom_code}
+        pipeline = Pipeline.from_pretrained(settings.folder, **options)
         return cls(pipeline, folder.resolve().name, device=next(pipeline.model.parameters()).device.type)
 
     def read(self, text: str, name: str, truncate: bool = False) -> Sentence:

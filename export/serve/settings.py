@@ -59,6 +59,11 @@ class ServeSettings(Settings):
         "trees made without a parser instead of those given (default: as the model was trained)",
         one_of(*BRANCHINGS),
     )
+    allow_custom_code: bool = setting(
+        False,
+        "a bundle from the hub may name module:Class, which is imported from what is installed here; one in a folder "
+        "may",
+    )
     api_key: str | None = setting(
         None,
         "what clients must send as Authorization: Bearer KEY (default: the environment's API_KEY, which other users "
