@@ -120,10 +120,19 @@ class Skipped(Counter[str]):
         kept = self.places.setdefault(reason, [])
         kept.extend(places[: N_PLACES - len(kept)])
 
+    def first_places(self, reason: str) -> str:
+        """Say where the first lines are that were left out for this reason, "a.txt:4, a.txt:9, …"; "" if unknown."""
+        places = self.places.get(reason, [])
+        more = ", …" if places and self[reason] > len(places) else ""
+        return ", ".join(map(shorter_path, places)) + more
+
     def told(self, what: str) -> str:
-        """Say how many lines became what, in the plural, and why."""
+        """Say how many lines became what, in the plural, why, and which ones were the first."""
         ordered = sorted(self.items(), key=lambda item: (-item[1], item[0]))  # however the lines were read
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in ordered)
+        reasons = "; ".join(
+            f"{count} x {reason}" + (f" ({places})" if (places := self.first_places(reason)) else "")
+            for reason, count in ordered
+        )
         by_file = f", {text}" if (text := self.by_file()) else ""
         if self.total() == 1:
             what = what.replace("lines", "line").replace(" have ", " has ").replace(" are ", " is ")

@@ -309,7 +309,7 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "dash.jsonl", {**GOOD, "gold_label": "-"})
     for name, message in [
         ("empty.jsonl", "an empty file"),
-        ("dash.jsonl", "no examples (1 line skipped: 1 x gold_label '-')"),
+        ("dash.jsonl", "no examples (1 line skipped: 1 x gold_label '-' ("),
         ("none.jsonl", "no such file"),
         ("none/a.jsonl", "no such folder"),
         (".", "a folder, expected a file"),

@@ -125,10 +125,12 @@ def test_a_blank_line_has_no_tree(
     lines, err = spinn(capsys, *command, "--on-error", "empty")
     alone = [spinn(capsys, "--model", parser_run, "--format", form, word)[0] for word in ("dogs", "cats")]
     assert lines == [nothing, *alone[0], nothing, nothing, *alone[1]]
-    assert err == "spinn: 3 lines have no tree: 2 x a blank line; 1 x a sentence without words\n"
+    reasons = "2 x a blank line; 1 x a sentence without words ("
+    assert err.startswith(f"spinn: 3 lines have no tree: {reasons}")
+    assert err.endswith("in.txt:4)\n")
     lines, err = spinn(capsys, *command, "--on-error", "skip")
     assert lines == [*alone[0], *alone[1]]
-    assert err == "spinn: 3 lines skipped: 2 x a blank line; 1 x a sentence without words\n"
+    assert err.startswith(f"spinn: 3 lines skipped: {reasons}")
 
 
 @pytest.mark.parametrize("form, field", [("binary", "binary_parse"), ("penn", "parse"), ("json", "tree")])

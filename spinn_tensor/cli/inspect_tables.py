@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from spinn_tensor.data_prep.files import Skipped, shorter_path
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.statistics import (
     Coverage,
     Distribution,
@@ -122,11 +122,7 @@ def counts_table(found: Inspection) -> Figures:
 
 def skipped_table(skipped: Skipped) -> Figures:
     """Count what was left out: a reason a row, with the first places where they are known."""
-    rows = []
-    for reason, count in skipped.most_common():
-        places = skipped.places.get(reason, [])
-        more = ", …" if places and count > len(places) else ""
-        rows.append((reason, number(count), ", ".join(map(shorter_path, places)) + more))
+    rows = [(reason, number(count), skipped.first_places(reason)) for reason, count in skipped.most_common()]
     return Figures(("left out", "lines", "first ones"), rows, text_columns=(0, 2))
 
 
