@@ -15,7 +15,7 @@ from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig, RunConfig
-from spinn_tensor.training.presets import preset_toml, read_preset, run_config
+from spinn_tensor.training.presets import preset_table, preset_toml, read_preset, run_config
 from tests.tiny_runs import SMALL, write_trees
 from tests.vector_files import write
 
@@ -30,6 +30,13 @@ def test_a_named_preset_says_how_its_corpus_is_read_and_flags_overrule_it() -> N
     assert data.vector_norm == run_of("--preset", "sst-spinn-pi-nt").data.vector_norm > 0
     data = run_of("--preset", "sst2-spinn-pi-nt", "--no-binary", "--vector-norm", "0").data
     assert (data.binary, data.node_labels, data.vector_norm) == (False, True, 0)
+
+
+def test_the_table_has_every_dropout() -> None:
+    lines = {line.split()[0]: line for line in preset_table().splitlines()}
+    assert " 0.1 / 0.25 / 0.5 " in lines["sst-spinn-pi-nt"]
+    assert " 0.14 / 0 / 0.06 " in lines["spinn"]
+    assert " 0.3 / 0  " in lines["parser"]  # which has no classifier
 
 
 def test_of_another_corpus_and_unnamed_a_preset_says_nothing() -> None:

@@ -98,7 +98,7 @@ examples:
   spinn train --preset my.toml
       with settings of your own: `spinn presets --help` shows such a file
 
-presets (dropout: embedding / classifier; L2 is the optimiser's weight decay, on matrices only):
+presets (dropout: embedding / composition / classifier; L2 is the optimiser's weight decay, on matrices only):
 {presets}
 """
 

@@ -188,19 +188,23 @@ def data_of_preset(preset: str | None, corpus: str) -> dict[str, Any]:
 
 
 def preset_table() -> str:
-    """List all presets as lines of text: name, learning rate, batch, decay, dropout, tracker, and what it is."""
-    lines = [f"{'preset':<19} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<11} what it is"]
+    """List all presets as lines of text: name, learning rate, batch, decay, all dropouts, and what it is."""
+    lines = [f"{'preset':<19} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<15} what it is"]
     for name, preset in PRESETS.items():
         training = preset.training
         decay = training.lr_schedule
         if decay == "step":
             decay = f"×{training.decay_factor:g} / {training.decay_every:,} {training.decay_unit}"
-        dropout = f"{preset.encoder['embedding_dropout']:g}"
-        if preset.classifier:
-            dropout += f" / {preset.classifier['mlp_dropout']:g}"
+        tables = {"encoder": preset.encoder, "classifier": preset.classifier}
+        dropout = " / ".join(
+            f"{values.get(name, item.default):g}"
+            for table, values in tables.items()
+            for name, item in settable(table).items()
+            if values and name.endswith("_dropout")
+        )
         lines.append(
             f"{name:<19} {training.learning_rate:>6.0e} {training.weight_decay:>6.0g} "
-            f"{training.batch_size:>5}  {decay:<18} {dropout:<11} {preset.summary}"
+            f"{training.batch_size:>5}  {decay:<18} {dropout:<15} {preset.summary}"
         )
     return "\n".join(lines)
 
