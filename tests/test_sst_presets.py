@@ -15,7 +15,13 @@ from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig, RunConfig
-from spinn_tensor.training.presets import preset_table, preset_toml, read_preset, run_config
+from spinn_tensor.training.presets import (
+    preset_table,
+    preset_toml,
+    read_preset,
+    run_config,
+    without_vectors,
+)
 from tests.tiny_runs import SMALL, write_trees
 from tests.vector_files import write
 
@@ -30,6 +36,18 @@ def test_a_named_preset_says_how_its_corpus_is_read_and_flags_overrule_it() -> N
     assert data.vector_norm == run_of("--preset", "sst-spinn-pi-nt").data.vector_norm > 0
     data = run_of("--preset", "sst2-spinn-pi-nt", "--no-binary", "--vector-norm", "0").data
     assert (data.binary, data.node_labels, data.vector_norm) == (False, True, 0)
+
+
+def test_a_norm_without_vectors_is_an_error_and_that_of_a_preset_is_told() -> None:
+    message = r"^vector_norm 3: there are no word vectors to scale; --vectors FILE names them$"
+    for options in (("--vector-norm", "3"), ("--preset", "sst-spinn-pi-nt", "--set", "vector_norm=3")):
+        with pytest.raises(ConfigError, match=message):
+            run_of(*options)
+        run_of(*options, "--set", "vectors=x.txt")
+    run = run_of("--preset", "sst-spinn-pi-nt")
+    told = "no --vectors: the embedding is trained from scratch; vector_norm 4 has no effect"
+    assert without_vectors(run) == told
+    assert without_vectors(run.changed(vectors="x.txt")) is without_vectors(run_of()) is None
 
 
 def test_the_table_has_every_dropout() -> None:

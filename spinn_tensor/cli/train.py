@@ -271,8 +271,15 @@ def new_run(args: argparse.Namespace, note: Note = lambda text: None) -> RunConf
         if getattr(args, "resume", False):
             raise ConfigError("--resume: no run to go on with, and nothing that says what to train")
     corpus = known or corpus_of_preset(args.preset)
-    data = DataConfig(**{**data_of_preset(args.preset, corpus), **given, "corpus": corpus})
-    return _of_preset(args.preset or DEFAULT_PRESETS[data.corpus], data, args, note)
+    of_preset = data_of_preset(args.preset, corpus)
+    data = DataConfig(**{**of_preset, **given, "corpus": corpus})
+    settings = _of_preset(args.preset or DEFAULT_PRESETS[data.corpus], data, args, note)
+    norm = settings.data.vector_norm
+    if norm not in (0, of_preset.get("vector_norm")) and settings.data.vectors is None:
+        raise ConfigError(
+            f"vector_norm {norm:g}: there are no word vectors to scale; --vectors FILE names them"
+        )
+    return settings
 
 
 def _of_preset(

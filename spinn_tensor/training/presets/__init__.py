@@ -159,10 +159,12 @@ def without_vectors(run: RunConfig) -> str | None:
         preset = find_preset(run.preset)
     except ConfigError:  # of a file that is gone, or settings of a program
         return None
-    is_trained = run.encoder.get("train_embedding", True) and not preset.encoder["train_embedding"]
-    if run.data.vectors is not None or not is_trained:
+    is_other = not preset.encoder["train_embedding"] or run.data.vector_norm > 0
+    if run.data.vectors is not None or not run.encoder.get("train_embedding", True) or not is_other:
         return None
     text = "no --vectors: the embedding is trained from scratch"
+    if run.data.vector_norm:
+        text += f"; vector_norm {run.data.vector_norm:g} has no effect"
     published, expected = _run_config(run.preset, preset, run.data), run_config(run.preset, run.data)
     others = differences(published, run)
     for key, old, new in differences(published, expected):
