@@ -20,22 +20,25 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.encoding import read_manifest, read_shards
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.run import execute, saved_run
-from tests.closeness import assert_close
+from tests.closeness import FLOAT32, assert_close
 from tests.damage import change_json, change_tensors
 
 FILES = Path(__file__).parent / "formats" / "2"
 EXPECTED = json.loads((FILES / "expected.json").read_text(encoding="utf-8"))
+# Steps in float32 make more of rounding: 1e-7 on the weights becomes 1.1e-5, torch 2.11 differs by 2.9e-5;
+# the optimizer's squares read at half their size would differ by 6e-3.
+TRAINED = 3e-4
 
 
-def agrees(model: Any, key: str) -> None:
+def agrees(model: Any, key: str, bound: float = FLOAT32) -> None:
     """Assert that a pipeline or predictor says what the version that wrote the files said."""
     expected = EXPECTED[key]
     said = model.classify(EXPECTED["premises"], EXPECTED["hypotheses"])
     assert [one.label for one in said] == expected["labels"]
     probabilities = [list(one.probabilities.values()) for one in said]
-    assert_close(probabilities, expected["probabilities"])
+    assert_close(probabilities, expected["probabilities"], bound)
     encodings = model.encode(EXPECTED["premises"])
-    assert_close(encodings, expected["encodings"])
+    assert_close(encodings, expected["encodings"], bound)
     assert model.parse(EXPECTED["premises"]) == expected["parses"]
 
 
@@ -71,7 +74,7 @@ def test_a_run_on_a_store_goes_on_as_it_would_have(tmp_path: Path, one_thread: N
     shutil.copytree(FILES / "run", tmp_path / "run")
     results = resumed(tmp_path / "run")
     assert results.progress.step == EXPECTED["resumed"]["step"]
-    agrees(Pipeline(load_checkpoint(tmp_path / "run" / "last").model), "resumed")
+    agrees(Pipeline(load_checkpoint(tmp_path / "run" / "last").model), "resumed", TRAINED)
 
 
 STATE, COUNTERS = "training_state.safetensors", "training_state.json"
