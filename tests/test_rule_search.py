@@ -130,12 +130,16 @@ def test_a_search_climbs_and_keeps_the_best() -> None:
     assert best > 0.97
 
 
-def test_each_copy_learns_as_the_composer_itself_would() -> None:
+@pytest.mark.parametrize("has_fixed_words", [False, True])
+def test_each_copy_learns_as_the_composer_itself_would(has_fixed_words: bool) -> None:
     model, columns = model_of(), sentences()
+    model.encoder.embedding.weight.requires_grad_(not has_fixed_words)
     with torch.no_grad():
         model.mlp.output.weight *= 30  # gradients are long enough to be cut
     labels = torch.arange(len(SIZES)) % 3
     rivals, search = Rivals(model), begun(model, columns)
+    trained = [p for name, p in model.named_parameters() if p.requires_grad and ".policy." not in name]
+    assert rivals.weights.shape == (8, sum(p.numel() for p in trained))
     for _ in range(2):  # a second round begins where the first did
         rivals.begin()
         rewards = []

@@ -131,19 +131,19 @@ class Rivals:
 
     def __init__(self, model: Classifier) -> None:
         self._model = copy.deepcopy(model)
-        self._parts = [p for name, p in self._model.named_parameters() if ".policy." not in name]
-        self._originals = [p for name, p in model.named_parameters() if ".policy." not in name]
-        self.weights = nn.Parameter(self._flat(self._originals).repeat(N_RIVALS, 1))
+        self._parts, self._originals = (
+            [p for name, p in of.named_parameters() if p.requires_grad and ".policy." not in name]
+            for of in (self._model, model)
+        )
+        self.weights = nn.Parameter(
+            nn.utils.parameters_to_vector(self._originals).detach().repeat(N_RIVALS, 1)
+        )
         self.optimizer = torch.optim.Adam([self.weights], RATE)
-
-    @staticmethod
-    def _flat(parts: list[nn.Parameter]) -> Tensor:
-        return torch.cat([part.detach().flatten() for part in parts])
 
     def begin(self) -> None:
         """Make all copies what the composer is."""
         with torch.no_grad():
-            self.weights.copy_(self._flat(self._originals))
+            self.weights.copy_(nn.utils.parameters_to_vector(self._originals))
         self.optimizer.state.clear()
 
     def learn(
@@ -160,12 +160,8 @@ class Rivals:
             nn.utils.vector_to_parameters(weights, self._parts)
             trees = transitions[number : number + 1]
             reward = composed_rewards(self._model, columns, trees, labels, class_weights)[0]
-            parts = torch.autograd.grad(
-                -reward.mean(), [p for p in self._parts if p.requires_grad], materialize_grads=True
-            )
-            of = iter(parts)
-            found = [next(of) if p.requires_grad else torch.zeros_like(p) for p in self._parts]
-            gradient[number] = torch.cat([part.flatten() for part in found])
+            found = torch.autograd.grad(-reward.mean(), self._parts, materialize_grads=True)
+            gradient[number] = nn.utils.parameters_to_vector(found)
             gradient[number] /= torch.linalg.vector_norm(gradient[number]).clamp(min=1.0)
             rewards.append(reward.detach())
         self.weights.grad = gradient
