@@ -136,7 +136,7 @@ def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:
     starts = columns.token_offsets[rows]  # (m,)
     n_tokens = columns.token_offsets[rows + 1] - starts  # (m,)
     token_index = ragged_arange(starts, n_tokens)
-    node_index = ragged_arange(node_offsets(columns)[rows], 2 * n_tokens - 1)
+    node_index = ragged_arange(2 * starts - rows, 2 * n_tokens - 1)  # `node_offsets` of these alone
     return SentenceColumns(
         token_ids=columns.token_ids[token_index],
         token_offsets=np.concatenate([[0], np.cumsum(n_tokens)]),
