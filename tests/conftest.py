@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -10,6 +11,10 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+# before torch is loaded: workers that each take all processors for a product wait for one another without end
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shared two-core machine is at times slow: an example may take as long as it takes.
 hypothesis.settings.register_profile(

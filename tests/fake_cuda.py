@@ -83,6 +83,8 @@ def _part(tensor: Tensor, key: Any) -> Tensor:
 def _assign(part: Tensor, value: Any) -> None:
     if isinstance(value, Tensor):
         part.copy_(value)
+    elif not part.shape:  # where torch makes a tensor on the host of the number, and copies it
+        raise RuntimeError("a number assigned to one element is a copy from the host; use fill_")
     else:
         part.fill_(value)
 

@@ -185,6 +185,8 @@ def test_what_mixes_devices_or_reads_raises() -> None:
         assert on_fake_cuda(rows)[1:].device == CUDA
         with pytest.raises(RuntimeError, match=r"two .*devices"):
             on_fake_cuda(rows).index_select(0, index)
+        with pytest.raises(RuntimeError, match="copy from the host"):
+            on_fake_cuda(index)[0] = 1
         with pytest.raises(DataDependentOutputException):
             on_fake_cuda(index).tolist()
         with pytest.raises(DataDependentOutputException):

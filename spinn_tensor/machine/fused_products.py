@@ -33,14 +33,16 @@ WIDEST_TRACKER = 128  # units of which a program holds the gates
 LEAST = 16  # rows and columns of an operand of `tl.dot`
 
 
-def _tile(like: Tensor, n: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return slots, units and depth of a program, and how many warps run it."""
+def _tile(like: Tensor, n: int, dtype: torch.dtype, is_backward: bool = False) -> dict[str, Any]:
+    """Return slots, units and depth of a program, and how many warps run it: what an H200 was fastest with."""
     if is_interpreted(like):
         return {"BM": LEAST, "BD": 128, "BK": 128}
     depth = DEPTH_BYTES // dtype.itemsize
-    if n <= FEW_SLOTS:
-        return {"BM": LEAST, "BD": 32, "BK": depth, "num_warps": 4, "num_stages": 3}
-    return {"BM": 64, "BD": 32, "BK": depth, "num_warps": 8, "num_stages": 3}
+    if is_backward:
+        tile = (LEAST, 32, depth, 4, 4) if n <= FEW_SLOTS else (128, 32, depth, 8, 4)
+    else:
+        tile = (LEAST, 32, 64, 4, 3) if n <= FEW_SLOTS else (64, 32, depth, 8, 3)
+    return dict(zip(("BM", "BD", "BK", "num_warps", "num_stages"), tile, strict=True))
 
 
 def _precision(dtype: torch.dtype) -> str:
@@ -65,7 +67,7 @@ def _multiply_back(
     """Multiply gradients of gates by their weight, and add the product to what the forward had read."""
     n_children, hidden_dim = (0, 1) if grad_h is None else (2, grad_h.shape[1])
     tracker_dim = weight.shape[0] - n_children * hidden_dim
-    tile = _tile(weight, n, weight.dtype)
+    tile = _tile(weight, n, weight.dtype, is_backward=True)
     n_tiles = n_children * triton.cdiv(hidden_dim, tile["BD"]) + triton.cdiv(tracker_dim, tile["BD"])
     product_kernels.product_backward[triton.cdiv(n, tile["BM"]), n_tiles](
         grad_gates,

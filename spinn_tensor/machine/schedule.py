@@ -153,7 +153,7 @@ class OwnSchedule:
         self._noise, self._scores = by_entry.split(counts), self.scores.split(counts)
 
         self._row, self._below = new(1 + n_entries), new(1 + n_entries)  # of each entry; 0 of none
-        self._row[0], self._below[0] = 0, 0
+        self._row[:1], self._below[:1] = 0, 0  # of [0] alone, it would be copied from the host
         self._rows, self._belows = self._row[1:].split(counts), self._below[1:].split(counts)
         self._entry_rows = torch.arange(1, 1 + n_entries, device=noise.device).split(counts)
         self._entry = torch.zeros_like(tables.first_index)  # on top of each lane's stack

@@ -82,10 +82,10 @@ def projection_rows(
 def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3,) int64 each
     """Return shift and scale that turn a row of states, read as second entry, top or word, into one of projections."""
     shift, scale = like.new_empty(3), like.new_full((3,), 2)
-    # filled in: a list would have to be copied to the device
+    # filled in: a list, or a number assigned to one element, would be copied from the host, which no graph records
     for read, first in enumerate((1, 0, 2 * n_rows)):
-        shift[read] = first
-    scale[2] = 1
+        shift[read].fill_(first)
+    scale[2].fill_(1)
     return shift, scale
 
 
