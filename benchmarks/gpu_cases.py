@@ -40,7 +40,8 @@ MODES = (EAGER, COMPILED, CAPTURED)
 FORWARD, BOTH = "forward", "forward + backward"
 PASSES = {FORWARD: 1, BOTH: 3}  # of the forward's products: those of a backward are twice as many
 DYNAMIC, LSTM, CAPTURED_LSTM = "dynamic batching", "cuDNN LSTM", "cuDNN LSTM, captured"
-DYNAMIC_UP_TO = 512  # sentences: beyond, its launches under the profiler alone would take minutes
+DYNAMIC_UP_TO = 1024  # sentences
+COUNTED_UP_TO = 512  # sentences: beyond, dynamic batching's launches under the profiler would take minutes
 COPIED = 2**30  # bytes that are copied at least on a GPU, many times its cache
 RAGGED, FIXED = (
     "ragged",
@@ -90,12 +91,12 @@ class Budget:
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Take products of float32 in TF32 or not, inside; as the settings were, afterwards."""
+    """Take products of float32 in TF32 or not, inside, as training does; as the settings were, afterwards."""
     settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:
-            setting.fp32_precision = "tf32" if name == "tf32" else "ieee"
+            setting.fp32_precision = "ieee" if name == "float32" else "tf32"
         yield
     finally:
         for setting, value in zip(settings, before, strict=True):
@@ -245,12 +246,21 @@ def baselines(
     def lists(leaves: Tensor) -> Tensor:
         return candidates.run_lists(leaves, batch, weights)
 
+    calls: dict[tuple[str, str], Callable[[], Any]] = {}
+    if len(batch.lengths) <= DYNAMIC_UP_TO:
+        calls[DYNAMIC, names[0]] = partial(_call, lists, batch, weights, passes, names[0])
+    return calls | lstms(batch, weights, passes, names)
+
+
+def lstms(
+    batch: candidates.Batch, weights: Weights, passes: str, names: Sequence[str]
+) -> dict[tuple[str, str], Callable[[], Any]]:
+    """Return calls of the LSTM in every precision, launched and captured."""
+
     def lstm(leaves: Tensor) -> Tensor:
         return candidates.run_lstm(leaves, batch, weights)
 
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
-    if len(batch.lengths) <= DYNAMIC_UP_TO:
-        calls[DYNAMIC, names[0]] = partial(_call, lists, batch, weights, passes, names[0])
     for name in names:
         calls[LSTM, name] = partial(_call, lstm, batch, weights, passes, name)
         captured = CapturedSteps(_first_of(calls[LSTM, name]), lambda: [], batch.leaves.device)

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import candidates
 from benchmarks import gpu_cases as cases
-from benchmarks.gpu_cases import BOTH, CAPTURED, FIXED
+from benchmarks.gpu_cases import BOTH, CAPTURED, CAPTURED_LSTM, FIXED, LSTM
 from spinn_tensor.bundles import LaneTables
 from spinn_tensor.machine.choice import VARIABLE, Case
 
@@ -26,6 +26,8 @@ COLUMNS = {
     "slots of a step": "{widest}",
     **{f"{name}, ms": f"{{ms[{name}]:.3f}}" for name in ("off", "cells", "steps")},
     "fastest": "{fastest}",
+    "cuDNN LSTM, ms": "{lstm_ms:.3f}",
+    "fastest / LSTM's": "{times_lstm:.2f}",
 }
 
 
@@ -90,8 +92,12 @@ def _compare(
             error = max(map(candidates.relative_error, got, expected))
             if not error <= tolerance[name]:
                 raise RuntimeError(f"{choice} is wrong by {error:.1e} of the largest: {named}, {name}")
-        ms = {choice: 1e3 * seconds for choice, seconds in cases.seconds_of(calls, device).items()}
-        rows.append(named | {"precision": name, "ms": ms, "fastest": min(ms, key=lambda choice: ms[choice])})
+        lstm = cases.lstms(batch, weights, BOTH, [name])[CAPTURED_LSTM, name]
+        ms = {choice: 1e3 * taken for choice, taken in cases.seconds_of(calls | {LSTM: lstm}, device).items()}
+        lstm_ms = ms.pop(LSTM)
+        fastest = min(ms, key=lambda choice: ms[choice])
+        of_lstm = {"lstm_ms": lstm_ms, "times_lstm": ms[fastest] / lstm_ms}
+        rows.append(named | {"precision": name, "ms": ms, "fastest": fastest} | of_lstm)
     return rows
 
 

@@ -5,9 +5,10 @@ The compositions of a step are
     inputs = [h_left, h_right, h_tracker]        sums = inputs Wᵀ        h, c, gates = cell(sums + b, c_left, c_right)
 
 in three launches, and backward in three: the cells' gradients from the saved gates, one product with W, and the
-scatter. The trackers' steps are the same with h' for inputs and three projections added to the sums, and one launch
-more for the projections of what was composed. Products with leaves that were hoisted stay as they are. The tape is
-the same whatever the bodies.
+scatter. The trackers' steps are the same, with [h_second, h_top, h'] for inputs and what they read of the word, which
+is projected beforehand, added to the sums. Torch's bodies project each state once instead, where it is made, which
+takes two products more a step, one after another: less arithmetic, and on a GPU more time. Products with leaves that
+were hoisted stay as they are. The tape is the same whatever the bodies.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import torch
 import triton
 from torch import Tensor
 
-from spinn_tensor.bundles import ComposeWeights
+from spinn_tensor.bundles import ComposeWeights, TrackerWeights
 from spinn_tensor.machine import kernels
 from spinn_tensor.machine.buffers import slices_of
 from spinn_tensor.machine.compose import BOTH
 from spinn_tensor.machine.loop import Bodies, ComposeBackward, ComposeForward, Schedule
+from spinn_tensor.machine.products import add_product, sum_of_outer_products
 from spinn_tensor.machine.schedule import Compositions
-from spinn_tensor.machine.tracker import TrackerBackward, TrackerForward, projection_rows
+from spinn_tensor.machine.tracker import Reads, TrackerBackward, TrackerForward
 
 OPTIONS = {"enable_fp_fusion": True}  # a b + c rounded once; said, since Triton 3.10 has another default
 ALIGNMENT = 16  # bytes: rows of the products' operands begin at multiples
+CHILDREN, READS = 2, 3  # numbers a slot among the rows of children, and among those that a tracker reads
 
 
 def is_interpreted(like: Tensor) -> bool:
@@ -52,10 +55,12 @@ def aligned(
     return like.new_empty(n, triton.cdiv(width, whole) * whole, dtype=dtype)[:, :width]
 
 
-def side_by_side(parts: list[Tensor]) -> Tensor:  # (5H, 2H + K)
-    """Make one weight of those of the children and of the tracker."""
+def side_by_side(parts: list[Tensor]) -> Tensor:  # (G, 2H + K)
+    """Make one weight of those of the states and of the tracker, with zeros between its rows."""
     first, width = parts[0], sum(part.shape[1] for part in parts)
-    return torch.cat(parts, 1, out=aligned(first, first.shape[0], width, first.dtype))
+    weight = aligned(first, first.shape[0], width, first.dtype)
+    weight.as_strided((first.shape[0], weight.stride(0)), weight.stride())[:, width:] = 0
+    return torch.cat(parts, 1, out=weight)
 
 
 class Inputs:
@@ -65,17 +70,17 @@ class Inputs:
         self,
         h: Tensor,  # (R, H) states, or their gradients
         tracker_h: Tensor | None,  # (1 + A, K)
-        n_children: int,
+        every: int,  # from one pair of the rows of h to the next
         most: int,  # slots of the widest step
         dtype: torch.dtype,  # of the products
     ) -> None:
         self._h, self._tracker_h = h, h if tracker_h is None else tracker_h
         hidden_dim, tracker_dim = h.shape[1], 0 if tracker_h is None else tracker_h.shape[1]
-        rows, units = _tile(h, hidden_dim if n_children else tracker_dim)
-        self._grid = triton.cdiv(hidden_dim, units) * n_children + triton.cdiv(tracker_dim, units)
-        self._rows = aligned(h, most, n_children * hidden_dim + tracker_dim, dtype)
+        rows, units = _tile(h, hidden_dim)
+        self._grid = 2 * triton.cdiv(hidden_dim, units) + triton.cdiv(tracker_dim, units)
+        self._rows = aligned(h, most, 2 * hidden_dim + tracker_dim, dtype)
         self._constants = {
-            "N_CHILDREN": n_children,
+            "EVERY": every,
             "H": hidden_dim,
             "K": tracker_dim,
             "STRIDE": self._rows.stride(0),
@@ -84,7 +89,7 @@ class Inputs:
         }
 
     def gather(self, n: int, child_index: Tensor, tracker_index: Tensor | None) -> Tensor:
-        """Return [h_left, h_right, h_tracker] of n slots, or what there is of them; it lasts until the next step."""
+        """Return [h, h, h_tracker] of n slots; it lasts until the next step."""
         return self._launch(kernels.gather_inputs, n, child_index, tracker_index)
 
     def grad(self, n: int) -> Tensor:
@@ -113,8 +118,8 @@ def _run_cells(
     c_index: Tensor,  # ((G - 3) n,)
     gates: Tensor | None,  # (C, G D)
     slot: int,  # row of the gates of that state
-    projections: Tensor | None = None,  # (P, G D)
-    read_index: Tensor | None = None,  # (3n,)
+    words: Tensor | None = None,  # (1 + L, G D) projections
+    word_index: Tensor | None = None,  # (n,), READS apart
 ) -> None:
     """Run the cells of one step."""
     (h, c), (n, gate_dim), width = memory.unbind(0), sums.shape, memory.shape[2]
@@ -122,8 +127,8 @@ def _run_cells(
     kernels.cell_forward[triton.cdiv(n, rows), triton.cdiv(width, units)](
         sums,
         bias,
-        h if projections is None else projections,
-        c_index if read_index is None else read_index,
+        h if words is None else words,
+        c_index if word_index is None else word_index,
         h,
         c,
         c_index,
@@ -134,8 +139,9 @@ def _run_cells(
         D=width,
         G=gate_dim // width,
         STRIDE=sums.stride(0),
+        EVERY=READS,
         HAS_BIAS=not is_biased,
-        READS=projections is not None,
+        READS=words is not None,
         SAVE=gates is not None,
         BM=rows,
         BD=units,
@@ -152,9 +158,8 @@ def _undo_cells(
     c_index: Tensor,  # ((G - 3) n,)
     grad_gates: Tensor,  # (C, G D) written
     slot: int,
-    grad_projections: Tensor | None = None,  # (P, G D)
-    read_index: Tensor | None = None,  # (3n,)
-    first_word: int = 0,  # row of the empty buffer among the projections
+    grad_words: Tensor | None = None,  # (1 + L, G D)
+    word_index: Tensor | None = None,  # (n,), READS apart
 ) -> None:
     """Undo the cells of one step."""
     grad_h, grad_c = grad_memory.unbind(0)
@@ -167,16 +172,16 @@ def _undo_cells(
         c,
         c_index,
         grad_gates,
-        grad_h if grad_projections is None else grad_projections,
-        c_index if read_index is None else read_index,
+        grad_h if grad_words is None else grad_words,
+        c_index if word_index is None else word_index,
         n,
         first,
         slot,
-        first_word,
         D=width,
         G=gates.shape[1] // width,
         STRIDE=grad_gates.stride(0),
-        READS=grad_projections is not None,
+        EVERY=READS,
+        READS=grad_words is not None,
         BM=rows,
         BD=units,
         **OPTIONS,
@@ -192,7 +197,7 @@ class FusedComposeForward(ComposeForward):
             return
         dtype = self.matrices.parts[BOTH].dtype
         tracker_h = None if self.trackers is None else self.trackers.memory[0]
-        self._inputs = Inputs(self.h, tracker_h, 2, schedule.widest, dtype)
+        self._inputs = Inputs(self.h, tracker_h, CHILDREN, schedule.widest, dtype)
         parts = (compose.weight, compose.tracker_weight)
         self.weight = side_by_side([part.to(dtype) for part in parts if part is not None])
         self._sums = aligned(self.memory, schedule.widest, self.bias.shape[0], dtype)
@@ -221,7 +226,7 @@ class FusedComposeBackward(ComposeBackward):
         self._weight = side_by_side([both] if tracker is None else [both, tracker])
         grad_tracker_h = None if self.trackers is None else self.trackers.grad_memory[0]
         widest = max(self.steps.counts, default=0)
-        self._grad_inputs = Inputs(self._grad_h, grad_tracker_h, 2, widest, both.dtype)
+        self._grad_inputs = Inputs(self._grad_h, grad_tracker_h, CHILDREN, widest, both.dtype)
 
     def step_back(self, step: int) -> None:
         """Undo one step, whose states' gradients are complete; it composed at least once."""
@@ -251,92 +256,99 @@ class FusedComposeBackward(ComposeBackward):
 
 
 class FusedTrackerForward(TrackerForward):
-    """Run the trackers of all lanes through the steps, three launches each and one for what was composed."""
+    """Run the trackers of all lanes through the steps, three launches each."""
 
-    def _prepare(self, previous_index: Tensor, counts: list[int]) -> None:
-        self._previous_of = previous_index.split(counts)
-        self._sums = self.memory.new_empty(max(counts), self.weights.bias.shape[0])
+    def _prepare(self, h: Tensor, n_leaves: int, previous_index: Tensor, counts: list[int]) -> None:
+        """Project the words, in the type of the products and without the bias, and arrange the weight."""
+        weights, most = self.weights, max(counts)
+        dtype = weights.stack.dtype
+        self.machine_h, self.previous_of = h, previous_index.split(counts)
+        self.words = h[: 1 + n_leaves].to(dtype) @ weights.buffer.t()
+        self.weight = _tracker_weight(weights.stack, weights.hidden)
+        self._inputs = Inputs(h, self.memory[0], READS, most, dtype)
+        self._sums = aligned(h, most, weights.bias.shape[0], dtype)
 
-    def _project_leaves(self, leaves: Tensor, n_rows: int) -> Tensor:
-        """Return the projections, in the type of the products and without the bias, leaves filled in."""
-        n_leaf_rows, weights = leaves.shape[0], self.weights
-        leaves = leaves.to(weights.stack.dtype)
-        projections = leaves.new_empty(2 * n_rows + n_leaf_rows, weights.bias.shape[0])
-        stack = projections[: 2 * n_leaf_rows].view(n_leaf_rows, -1)
-        torch.mm(leaves, self._stack_t, out=stack)
-        torch.mm(leaves, weights.buffer.t(), out=projections[2 * n_rows :])
-        return projections
-
-    def advance(self, step: int, read_index: Tensor) -> Tensor:
+    def advance(self, step: int, reads: Reads) -> Tensor:
         """Step the trackers of all lanes that have a transition now; return their new h."""
-        slot, h, previous = self.entries[step].start, self.h_rows[step], self._previous_of[step]
-        sums = torch.mm(
-            self.memory[0].index_select(0, previous), self._hidden_t, out=self._sums[: h.shape[0]]
-        )
+        slot, h, previous = self.entries[step].start, self.h_rows[step], self.previous_of[step]
+        rows, n = reads.rows(step).flatten(), h.shape[0]
+        sums = torch.mm(self._inputs.gather(n, rows, previous), self.weight.t(), out=self._sums[:n])
+        bias, saved = self.weights.bias, self.gates.if_saved
         _run_cells(
-            sums,
-            self.weights.bias,
-            False,
-            self.memory,
-            1 + slot,
-            previous,
-            self.gates.if_saved,
-            slot,
-            self.projections,
-            read_index,
+            sums, bias, False, self.memory, 1 + slot, previous, saved, slot, self.words, rows[CHILDREN:]
         )
         return h
 
     def project(self, slots: slice, h: Tensor) -> None:
-        """Project new states for the steps to come."""
-        torch.mm(h.to(self._stack_t.dtype), self._stack_t, out=self.composed_projections[slots])
+        """Leave new states as they are: they are multiplied where they are read."""
 
 
 class FusedTrackerBackward(TrackerBackward):
     """Undo what `FusedTrackerForward` did, step by step."""
 
-    def _prepare(self, counts: list[int]) -> None:
-        """Make what the steps write."""
-        tape, tables = self.tape, self.tables
-        n_rows, gate_dim = tape.memory.shape[1], self.weights.bias.shape[0]
-        self.h_previous = tape.tracker_memory[0].index_select(0, tables.previous_index)
-        self._first_word = 2 * n_rows
-        projections = self.grad_memory.new_zeros(self._first_word + 1 + self.n_leaves, gate_dim)
-        self.grad_projections, self._grad_words = projections[: 2 * n_rows], projections[2 * n_rows :]
-        self._grad_projections = projections
-        self._read_index = projection_rows(self.reads, n_rows).split([3 * n for n in counts])
-        self._previous_of = tables.previous_index.split(counts)
-        self._entries = slices_of(tables.entry_offsets)
-        self.grad_gates_of = self.grad_gates.split(counts)
-        self._grad_previous = Inputs(
-            self.grad_memory[0], self.grad_memory[0], 0, max(counts), self.grad_memory.dtype
+    def _prepare(self, counts: list[int], reduce_counts: list[int]) -> None:
+        """Make what the steps write, and arrange the weight."""
+        weights, previous_index = self.weights, self.tables.previous_index
+        self.previous_of, self.read_of = (
+            previous_index.split(counts),
+            self.reads.flatten().split([3 * n for n in counts]),
         )
+        self.entries, self.grad_gates_of = slices_of(self.tables.entry_offsets), self.grad_gates.split(counts)
+        self.grad_words = self.grad_memory.new_zeros(1 + self.n_leaves, weights.bias.shape[0])
+        self.weight = _tracker_weight(weights.stack, weights.hidden)
+        self._grad_inputs = Inputs(
+            self.grad_h, self.grad_memory[0], READS, max(counts), self.grad_gates.dtype
+        )
+
+    def _new_grad_gates(self, dtype: torch.dtype) -> Tensor:
+        gates = self.tape.tracker_gates
+        return aligned(gates, gates.shape[0], gates.shape[1], dtype)
+
+    def add_from_readers(self, step: int, dh: Tensor) -> None:
+        """Leave the states as they are: who read them has added to them."""
 
     def step_back(self, step: int) -> None:
         """Undo one step of the trackers, whose gradients are complete."""
-        slot, previous, grad_gates = (
-            self._entries[step].start,
-            self._previous_of[step],
-            self.grad_gates_of[step],
+        slot, previous, rows, tape = (
+            self.entries[step].start,
+            self.previous_of[step],
+            self.read_of[step],
+            self.tape,
         )
-        n, tape = grad_gates.shape[0], self.tape
         _undo_cells(
-            n, self.grad_memory, tape.tracker_gates, tape.tracker_memory[1], 1 + slot, previous, self.grad_gates, slot,
-            self._grad_projections, self._read_index[step], self._first_word,
+            previous.shape[0], self.grad_memory, tape.tracker_gates, tape.tracker_memory[1], 1 + slot, previous,
+            self.grad_gates, slot, self.grad_words, rows[CHILDREN:],
         )  # fmt: skip
-        if step == 0:
-            return  # every lane starts from zero
-        self._go_through_product(step)
+        if step:  # before, every stack is empty and every lane zero
+            self._go_through_product(step)
 
     def _go_through_product(self, step: int) -> None:
-        """Add to the entries before."""
-        grad_gates, previous = self.grad_gates_of[step], self._previous_of[step]
+        """Add to the states read and to the entries before, by one product."""
+        grad_gates, previous = self.grad_gates_of[step], self.previous_of[step]
         n = grad_gates.shape[0]
-        torch.mm(grad_gates, self.weights.hidden, out=self._grad_previous.grad(n))
-        self._grad_previous.scatter(n, previous, previous)
+        torch.mm(grad_gates, self.weight, out=self._grad_inputs.grad(n))
+        self._grad_inputs.scatter(n, self.read_of[step], previous)
 
-    def _of_words(self) -> Tensor:
-        return self._grad_words
+    def finish(self, grad_leaf_h: Tensor) -> TrackerWeights:
+        """Add what was read of the words to the leaves; return the weights' gradients, all steps' in one product."""
+        h, dtype, previous_index = self.tape.memory[0], self.grad_gates.dtype, self.tables.previous_index
+        add_product(self.grad_words[1:], self.weights.buffer, grad_leaf_h)
+        buffer = sum_of_outer_products(self.grad_words, h[: 1 + self.n_leaves], dtype)
+        n_entries, (hidden_dim, tracker_dim) = (
+            previous_index.shape[0],
+            (h.shape[1], self.weights.hidden.shape[1]),
+        )
+        inputs = Inputs(h, self.tape.tracker_memory[0], READS, n_entries, dtype)
+        every = inputs.gather(n_entries, self.reads.flatten(), previous_index)
+        parts = self.grad_gates.t().mm(every).to(h.dtype).split((hidden_dim, hidden_dim, tracker_dim), 1)
+        second, top, hidden = parts
+        return self._arranged(buffer, top, second, hidden)
+
+
+def _tracker_weight(stack: Tensor, hidden: Tensor) -> Tensor:  # (4K, 2H + K)
+    """Put side by side what multiplies the second entry, the top and the h before."""
+    top, second = stack.chunk(2)
+    return side_by_side([second, top, hidden.to(stack.dtype)])
 
 
 CELLS = Bodies(FusedComposeForward, FusedComposeBackward, FusedTrackerForward, FusedTrackerBackward)

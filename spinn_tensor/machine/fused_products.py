@@ -1,8 +1,7 @@
 """The bodies of a step by Triton's kernels with the products in them.
 
-A step is one launch forward and two backward: the cells' gradients, then product and scatter. What was composed is
-projected for the trackers by torch's product. Where products are hoisted, and for the forward of trackers wider than a
-tile, it is `machine.fused` that runs.
+A step of the compositions or of the trackers is one launch forward and two backward: the cells' gradients, then
+product and scatter. Where products are hoisted it is `machine.fused` that runs.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from torch import Tensor
 
 from spinn_tensor.machine import product_kernels
 from spinn_tensor.machine.fused import (
+    CHILDREN,
     OPTIONS,
+    READS,
     FusedComposeBackward,
     FusedComposeForward,
     FusedTrackerBackward,
@@ -26,23 +27,27 @@ from spinn_tensor.machine.fused import (
 from spinn_tensor.machine.loop import Bodies
 from spinn_tensor.machine.products import takes_tf32
 from spinn_tensor.machine.schedule import Compositions
+from spinn_tensor.machine.tracker import Reads
 
 FEW_SLOTS = 160  # up to which a program takes few of them, so that there are programs enough
-DEPTH_BYTES = 128  # of an operand's row that a program copies at once
-WIDEST_TRACKER = 128  # units of which a program holds the gates
 LEAST = 16  # rows and columns of an operand of `tl.dot`
+NAMES = "BM", "BD", "BK", "num_warps", "num_stages"
+# By pass and whether slots are few: slots, units, depth in bytes, warps, stages. A program waits for memory longer than
+# it multiplies, so that what counts is how much is on its way: some 100 KB
+TILES = {
+    ("forward", True): (LEAST, 16, 256, 4, 4),
+    ("forward", False): (64, 32, 128, 8, 4),
+    ("backward", True): (LEAST, 32, 256, 4, 5),
+    ("backward", False): (64, 64, 128, 8, 5),
+}
 
 
-def _tile(like: Tensor, n: int, dtype: torch.dtype, is_backward: bool = False) -> dict[str, Any]:
-    """Return slots, units and depth of a program, and how many warps run it: what an H200 was fastest with."""
+def _tile(which: str, like: Tensor, n: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Return slots, units and depth of a program, and how many warps run it."""
     if is_interpreted(like):
         return {"BM": LEAST, "BD": 128, "BK": 128}
-    depth = DEPTH_BYTES // dtype.itemsize
-    if is_backward:
-        tile = (LEAST, 32, depth, 4, 4) if n <= FEW_SLOTS else (128, 32, depth, 8, 4)
-    else:
-        tile = (LEAST, 32, 64, 4, 3) if n <= FEW_SLOTS else (64, 32, depth, 8, 3)
-    return dict(zip(("BM", "BD", "BK", "num_warps", "num_stages"), tile, strict=True))
+    rows, units, depth, *rest = TILES[which, n <= FEW_SLOTS]
+    return dict(zip(NAMES, (rows, units, depth // dtype.itemsize, *rest), strict=True))
 
 
 def _precision(dtype: torch.dtype) -> str:
@@ -58,32 +63,83 @@ def _multiply_back(
     n: int,
     grad_gates: Tensor,  # (C, G)
     slot: int,  # row of the first of n
-    weight: Tensor,  # (2H + K, G), or (K, G) without children
-    grad_h: Tensor | None,  # (R, H) added to
-    child_index: Tensor,  # (2n,)
-    grad_tracker_h: Tensor,  # (1 + A, K) added to; with K = 0 anything
-    tracker_index: Tensor,  # (n,)
+    weight: Tensor,  # (2H + K, G)
+    grad_h: Tensor,  # (R, H) added to
+    child_index: Tensor,  # (n, 2), pairs `every` apart
+    every: int,
+    grad_tracker_h: Tensor | None,  # (1 + A, K) added to
+    tracker_index: Tensor | None,  # (n,)
 ) -> None:
     """Multiply gradients of gates by their weight, and add the product to what the forward had read."""
-    n_children, hidden_dim = (0, 1) if grad_h is None else (2, grad_h.shape[1])
-    tracker_dim = weight.shape[0] - n_children * hidden_dim
-    tile = _tile(weight, n, weight.dtype, is_backward=True)
-    n_tiles = n_children * triton.cdiv(hidden_dim, tile["BD"]) + triton.cdiv(tracker_dim, tile["BD"])
+    hidden_dim = grad_h.shape[1]
+    tracker_dim = weight.shape[0] - 2 * hidden_dim
+    tile = _tile("backward", weight, n, weight.dtype)
+    n_tiles = 2 * triton.cdiv(hidden_dim, tile["BD"]) + triton.cdiv(tracker_dim, tile["BD"])
     product_kernels.product_backward[triton.cdiv(n, tile["BM"]), n_tiles](
         grad_gates,
         weight,
         child_index,
-        tracker_index,
-        grad_tracker_h if grad_h is None else grad_h,
-        grad_tracker_h,
+        child_index if tracker_index is None else tracker_index,
+        grad_h,
+        grad_h if grad_tracker_h is None else grad_tracker_h,
         n,
         slot,
-        N_CHILDREN=n_children,
+        EVERY=every,
         H=hidden_dim,
         K=tracker_dim,
         G=weight.shape[1],
         STRIDE=grad_gates.stride(0),
         W_STRIDE=weight.stride(0),
+        PRECISION=_precision(weight.dtype),
+        **tile,
+        **OPTIONS,
+    )
+
+
+def _step_forward(
+    n: int,
+    h: Tensor,  # (R, H) of the machine
+    tracker_h: Tensor | None,  # (1 + A, K)
+    child_index: Tensor,  # (n, 2), pairs `every` apart
+    every: int,
+    tracker_index: Tensor | None,  # (n,)
+    weight: Tensor,  # (G D, 2H + K)
+    bias: Tensor,  # (G D,)
+    memory: Tensor,  # (2, R, D) written
+    first: int,  # row of the first state of the step
+    c_index: Tensor,  # ((G - 3) n,)
+    gates: Tensor | None,  # (C, G D)
+    slot: int,  # row of the gates of that state
+    words: Tensor | None = None,  # (1 + L, G D) projections
+    word_index: Tensor | None = None,  # (n,), `every` apart
+) -> None:
+    """Run one step in one launch."""
+    (new_h, c), width = memory.unbind(0), memory.shape[2]
+    tile = _tile("forward", h, n, weight.dtype)
+    product_kernels.product_forward[triton.cdiv(n, tile["BM"]), triton.cdiv(width, tile["BD"])](
+        h,
+        h if tracker_h is None else tracker_h,
+        child_index,
+        child_index if tracker_index is None else tracker_index,
+        weight,
+        bias,
+        h if words is None else words,
+        c_index if word_index is None else word_index,
+        new_h,
+        c,
+        c_index,
+        h if gates is None else gates,
+        n,
+        first,
+        slot,
+        H=h.shape[1],
+        K=weight.shape[1] - 2 * h.shape[1],
+        D=width,
+        G=bias.shape[0] // width,
+        STRIDE=weight.stride(0),
+        EVERY=every,
+        READS=words is not None,
+        SAVE=gates is not None,
         PRECISION=_precision(weight.dtype),
         **tile,
         **OPTIONS,
@@ -97,29 +153,13 @@ class ProductComposeForward(FusedComposeForward):
         """Compose what this step composes; return the new h."""
         if self._is_hoisted:
             return super().advance(now)
-        slot, n, hidden_dim = now.slots.start, now.slots.stop - now.slots.start, self.h.shape[1]
-        weight = self.weight
-        tile = _tile(self.h, n, weight.dtype)
-        product_kernels.compose_forward[triton.cdiv(n, tile["BM"]), triton.cdiv(hidden_dim, tile["BD"])](
-            self.h,
-            self.c,
-            self.h if self.trackers is None else self.trackers.memory[0],
-            now.child_index,
-            now.child_index if now.tracker_index is None else now.tracker_index,
-            weight,
-            self.bias,
-            self.h if self.gates.if_saved is None else self.gates.if_saved,
-            n,
-            self.first + slot,
-            slot,
-            H=hidden_dim,
-            K=weight.shape[1] - 2 * hidden_dim,
-            STRIDE=weight.stride(0),
-            SAVE=self.gates.if_saved is not None,
-            PRECISION=_precision(weight.dtype),
-            **tile,
-            **OPTIONS,
-        )
+        slot, n = now.slots.start, now.slots.stop - now.slots.start
+        tracker_h = None if self.trackers is None else self.trackers.memory[0]
+        children, first, saved = now.child_index, self.first + slot, self.gates.if_saved
+        _step_forward(
+            n, self.h, tracker_h, children, CHILDREN, now.tracker_index, self.weight, self.bias, self.memory, first,
+            children, saved, slot,
+        )  # fmt: skip
         return self.made_h[now.slots]
 
 
@@ -132,65 +172,46 @@ class ProductComposeBackward(FusedComposeBackward):
             self._weight = _transposed(self._weight)
 
     def _go_through_product(self, step: int) -> None:
-        child_index, trackers = self.steps.child_index[step], self.trackers
-        _multiply_back(
-            self.steps.counts[step],
-            self.grad_gates,
+        child_index, trackers, slot = (
+            self.steps.child_index[step],
+            self.trackers,
             self.steps.slots[step].start,
-            self._weight,
-            self._grad_h,
-            child_index,
-            self._grad_h if trackers is None else trackers.grad_memory[0],
-            child_index if trackers is None else trackers.tracker_index[step],
         )
+        grad_tracker_h = None if trackers is None else trackers.grad_memory[0]
+        tracker_index = None if trackers is None else trackers.tracker_index[step]
+        _multiply_back(
+            self.steps.counts[step], self.grad_gates, slot, self._weight, self._grad_h, child_index, CHILDREN,
+            grad_tracker_h, tracker_index,
+        )  # fmt: skip
 
 
 class ProductTrackerForward(FusedTrackerForward):
-    """Run the trackers of all lanes through the steps, one launch each and one for what was composed."""
+    """Run the trackers of all lanes through the steps, one launch each."""
 
-    def advance(self, step: int, read_index: Tensor) -> Tensor:
+    def advance(self, step: int, reads: Reads) -> Tensor:
         """Step the trackers of all lanes that have a transition now; return their new h."""
-        slot, h = self.entries[step].start, self.h_rows[step]
-        n, tracker_dim = h.shape
-        if tracker_dim > WIDEST_TRACKER:
-            return super().advance(step, read_index)
-        depth = max(LEAST, triton.next_power_of_2(tracker_dim))
-        tile = {"BM": LEAST, "BD": min(32, depth), "BK": depth}
-        grid = triton.cdiv(n, tile["BM"]), triton.cdiv(tracker_dim, tile["BD"])
-        product_kernels.track_forward[grid](
-            self.memory[0],
-            self.memory[1],
-            self._previous_of[step],
-            self.weights.hidden,
-            self.weights.bias,
-            self.projections,
-            read_index,
-            self.memory if self.gates.if_saved is None else self.gates.if_saved,
-            n,
-            1 + slot,
-            slot,
-            K=tracker_dim,
-            SAVE=self.gates.if_saved is not None,
-            PRECISION=_precision(self.weights.hidden.dtype),
-            **tile,
-            **OPTIONS,
-        )
+        slot, h, previous = self.entries[step].start, self.h_rows[step], self.previous_of[step]
+        rows = reads.rows(step).flatten()
+        _step_forward(
+            h.shape[0], self.machine_h, self.memory[0], rows, READS, previous, self.weight, self.weights.bias,
+            self.memory, 1 + slot, previous, self.gates.if_saved, slot, self.words, rows[CHILDREN:],
+        )  # fmt: skip
         return h
 
 
 class ProductTrackerBackward(FusedTrackerBackward):
     """Undo what `ProductTrackerForward` did, step by step."""
 
-    def _prepare(self, counts: list[int]) -> None:
-        """Make what the steps write, and arrange the weight."""
-        super()._prepare(counts)
-        self._hidden = _transposed(self.weights.hidden)
+    def _prepare(self, counts: list[int], reduce_counts: list[int]) -> None:
+        super()._prepare(counts, reduce_counts)
+        self._transposed = _transposed(self.weight)
 
     def _go_through_product(self, step: int) -> None:
-        grad_h, previous, slot = self.grad_memory[0], self._previous_of[step], self._entries[step].start
+        previous, slot = self.previous_of[step], self.entries[step].start
         _multiply_back(
-            previous.shape[0], self.grad_gates, slot, self._hidden, None, previous, grad_h, previous
-        )
+            previous.shape[0], self.grad_gates, slot, self._transposed, self.grad_h, self.read_of[step], READS,
+            self.grad_memory[0], previous,
+        )  # fmt: skip
 
 
 STEPS = Bodies(ProductComposeForward, ProductComposeBackward, ProductTrackerForward, ProductTrackerBackward)

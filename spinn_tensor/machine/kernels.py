@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 
 # one kernel for all steps, wherever in the tables a step begins
-NUMBERS = ["n", "first", "slot", "first_word"]
-INDICES = ["child_index", "tracker_index", "read_index", "c_index"]
+NUMBERS = ["n", "first", "slot"]
+INDICES = ["child_index", "tracker_index", "word_index", "c_index"]
 
 
 def of_steps(function):
@@ -55,26 +55,26 @@ def sigmoid(x):
 def gather_inputs(
     h,  # (R, H) states
     tracker_h,  # (1 + A, K)
-    child_index,  # (N_CHILDREN n,) rows of h
+    child_index,  # (n, 2) rows of h, pairs EVERY apart
     tracker_index,  # (n,) rows of tracker_h
-    inputs,  # (n, N_CHILDREN H + K) written, rows STRIDE apart, in the type of the products
+    inputs,  # (n, 2H + K) written, rows STRIDE apart, in the type of the products
     n,
-    N_CHILDREN: tl.constexpr,
+    EVERY: tl.constexpr,
     H: tl.constexpr,
     K: tl.constexpr,
     STRIDE: tl.constexpr,
     BM: tl.constexpr,
     BD: tl.constexpr,
 ):
-    """Put side by side the h of a slot's children and of its tracker."""
+    """Put side by side the two h of the machine that a slot reads, and that of a tracker."""
     TILES: tl.constexpr = (H + BD - 1) // BD
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     live = row < n
-    part = tl.minimum(tl.program_id(1) // TILES, N_CHILDREN)
+    part = tl.minimum(tl.program_id(1) // TILES, 2)
     unit = (tl.program_id(1) - part * TILES) * BD + tl.arange(0, BD)
     to = inputs + row.to(tl.int64)[:, None] * STRIDE + part * H + unit[None, :]
-    if part < N_CHILDREN:
-        source = tl.load(child_index + N_CHILDREN * row + part, mask=live, other=0)
+    if part < 2:
+        source = tl.load(child_index + EVERY * row + part, mask=live, other=0)
         ok = live[:, None] & (unit < H)[None, :]
         x = tl.load(h + source[:, None] * H + unit[None, :], mask=ok, other=0)
         tl.store(to, x.to(inputs.dtype.element_ty), mask=ok)
@@ -89,11 +89,11 @@ def gather_inputs(
 def scatter_inputs(
     grad_h,  # (R, H) added to
     grad_tracker_h,  # (1 + A, K) added to
-    child_index,  # (N_CHILDREN n,)
+    child_index,  # (n, 2), pairs EVERY apart
     tracker_index,  # (n,)
-    grad_inputs,  # (n, N_CHILDREN H + K), rows STRIDE apart
+    grad_inputs,  # (n, 2H + K), rows STRIDE apart
     n,
-    N_CHILDREN: tl.constexpr,
+    EVERY: tl.constexpr,
     H: tl.constexpr,
     K: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -104,11 +104,11 @@ def scatter_inputs(
     TILES: tl.constexpr = (H + BD - 1) // BD
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     live = row < n
-    part = tl.minimum(tl.program_id(1) // TILES, N_CHILDREN)
+    part = tl.minimum(tl.program_id(1) // TILES, 2)
     unit = (tl.program_id(1) - part * TILES) * BD + tl.arange(0, BD)
     at = grad_inputs + row.to(tl.int64)[:, None] * STRIDE + part * H + unit[None, :]
-    if part < N_CHILDREN:
-        target = tl.load(child_index + N_CHILDREN * row + part, mask=live, other=0)
+    if part < 2:
+        target = tl.load(child_index + EVERY * row + part, mask=live, other=0)
         ok = (target > 0)[:, None] & (unit < H)[None, :]
         x = tl.load(at, mask=ok, other=0).to(grad_h.dtype.element_ty)
         tl.atomic_add(grad_h + target[:, None] * H + unit[None, :], x, mask=ok, sem="relaxed")
@@ -120,14 +120,12 @@ def scatter_inputs(
 
 
 @triton.jit
-def sum_up(sums, bias, word, top, second, inside, ok, HAS_BIAS: tl.constexpr, READS: tl.constexpr):
-    """Return one gate of a tile before activation: the product, the bias and what the trackers read."""
+def sum_up(sums, bias, word, inside, ok, HAS_BIAS: tl.constexpr, READS: tl.constexpr):
+    """Return one gate of a tile before activation: the product, the bias and what a tracker reads of the word."""
     value = tl.load(sums, mask=ok, other=0).to(bias.dtype.element_ty)
     if HAS_BIAS:
         value += tl.load(bias, mask=inside, other=0)[None, :]
     if READS:
-        value += tl.load(second, mask=ok, other=0)
-        value += tl.load(top, mask=ok, other=0)
         value += tl.load(word, mask=ok, other=0)
     return value
 
@@ -136,8 +134,8 @@ def sum_up(sums, bias, word, top, second, inside, ok, HAS_BIAS: tl.constexpr, RE
 def cell_forward(
     sums,  # (n, G D), rows STRIDE apart: the product
     bias,  # (G D,)
-    rows,  # (P, G D) projections
-    read_index,  # (3n,) of them, to be added: second entry, top, word
+    words,  # (1 + L, G D) projections
+    word_index,  # (n,) rows of them, EVERY apart, to be added
     h,  # (R, D) written in rows first, first + 1, ...
     c,  # (R, D) written there, and read in the rows of `c_index`
     c_index,  # ((G - 3) n,) what the forget gates multiply
@@ -148,8 +146,9 @@ def cell_forward(
     D: tl.constexpr,
     G: tl.constexpr,  # gates: 5, or 4 of the trackers
     STRIDE: tl.constexpr,
+    EVERY: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    READS: tl.constexpr,  # whether there are projections
+    READS: tl.constexpr,  # whether there are words
     SAVE: tl.constexpr,
     BM: tl.constexpr,
     BD: tl.constexpr,
@@ -159,34 +158,28 @@ def cell_forward(
     unit = tl.program_id(1) * BD + tl.arange(0, BD)
     live, inside = row < n, unit < D
     ok = live[:, None] & inside[None, :]
-    word, top, second = rows, rows, rows
+    word = words
     if READS:
-        second = rows + tl.load(read_index + 3 * row, mask=live, other=0)[:, None] * (G * D) + unit[None, :]
-        top = rows + tl.load(read_index + 3 * row + 1, mask=live, other=0)[:, None] * (G * D) + unit[None, :]
-        word = rows + tl.load(read_index + 3 * row + 2, mask=live, other=0)[:, None] * (G * D) + unit[None, :]
+        word += tl.load(word_index + EVERY * row, mask=live, other=0)[:, None] * (G * D) + unit[None, :]
     sums += row.to(tl.int64)[:, None] * STRIDE + unit[None, :]
     gates += (slot + row).to(tl.int64)[:, None] * (G * D) + unit[None, :]
     bias += unit
 
-    candidate = tanh(sum_up(sums, bias, word, top, second, inside, ok, HAS_BIAS, READS))
-    gate = sigmoid(sum_up(sums + D, bias + D, word + D, top + D, second + D, inside, ok, HAS_BIAS, READS))
+    candidate = tanh(sum_up(sums, bias, word, inside, ok, HAS_BIAS, READS))
+    gate = sigmoid(sum_up(sums + D, bias + D, word + D, inside, ok, HAS_BIAS, READS))
     if SAVE:
         tl.store(gates, candidate, mask=ok)
         tl.store(gates + D, gate, mask=ok)
     new_c = candidate * gate
     for forget in tl.static_range(G - 3):
         at = (2 + forget) * D
-        gate = sigmoid(
-            sum_up(sums + at, bias + at, word + at, top + at, second + at, inside, ok, HAS_BIAS, READS)
-        )
+        gate = sigmoid(sum_up(sums + at, bias + at, word + at, inside, ok, HAS_BIAS, READS))
         if SAVE:
             tl.store(gates + at, gate, mask=ok)
         source = tl.load(c_index + (G - 3) * row + forget, mask=live, other=0)
         new_c += gate * tl.load(c + source[:, None] * D + unit[None, :], mask=ok, other=0)
     at = (G - 1) * D
-    gate = sigmoid(
-        sum_up(sums + at, bias + at, word + at, top + at, second + at, inside, ok, HAS_BIAS, READS)
-    )
+    gate = sigmoid(sum_up(sums + at, bias + at, word + at, inside, ok, HAS_BIAS, READS))
     if SAVE:
         tl.store(gates + at, gate, mask=ok)
     own = (first + row).to(tl.int64)[:, None] * D + unit[None, :]
@@ -195,12 +188,10 @@ def cell_forward(
 
 
 @triton.jit
-def add_up(value, grad_gates, word, top, second, has_word, has_top, has_second, ok, READS: tl.constexpr):
-    """Write the gradient of one gate before activation; add it to what the trackers read."""
+def add_up(value, grad_gates, word, has_word, ok, READS: tl.constexpr):
+    """Write the gradient of one gate before activation; add it to what a tracker read of the word."""
     tl.store(grad_gates, value.to(grad_gates.dtype.element_ty), mask=ok)
     if READS:
-        tl.atomic_add(second, value, mask=has_second, sem="relaxed")
-        tl.atomic_add(top, value, mask=has_top, sem="relaxed")
         tl.atomic_add(word, value, mask=has_word, sem="relaxed")
 
 
@@ -212,15 +203,15 @@ def cell_backward(
     c,  # (R, D)
     c_index,  # ((G - 3) n,)
     grad_gates,  # (C, G D) written from row `slot` on, rows STRIDE apart
-    grad_rows,  # (P, G D) added to; rows 0, 1 and first_word are null
-    read_index,  # (3n,)
+    grad_words,  # (1 + L, G D) added to; row 0 is null
+    word_index,  # (n,), EVERY apart
     n,
     first,
     slot,
-    first_word,
     D: tl.constexpr,
     G: tl.constexpr,
     STRIDE: tl.constexpr,
+    EVERY: tl.constexpr,
     READS: tl.constexpr,
     BM: tl.constexpr,
     BD: tl.constexpr,
@@ -233,18 +224,10 @@ def cell_backward(
     own = (first + row).to(tl.int64)[:, None] * D + unit[None, :]
     gates += (slot + row).to(tl.int64)[:, None] * (G * D) + unit[None, :]
     grad_gates += (slot + row).to(tl.int64)[:, None] * STRIDE + unit[None, :]
-    word, top, second = grad_rows, grad_rows, grad_rows
-    has_word, has_top, has_second = ok, ok, ok
+    word, has_word = grad_words, ok
     if READS:
-        read = tl.load(read_index + 3 * row, mask=live, other=0)
-        second, has_second = grad_rows + read[:, None] * (G * D) + unit[None, :], ok & (read > 1)[:, None]
-        read = tl.load(read_index + 3 * row + 1, mask=live, other=0)
-        top, has_top = grad_rows + read[:, None] * (G * D) + unit[None, :], ok & (read > 1)[:, None]
-        read = tl.load(read_index + 3 * row + 2, mask=live, other=0)
-        word, has_word = (
-            grad_rows + read[:, None] * (G * D) + unit[None, :],
-            ok & (read > first_word)[:, None],
-        )
+        read = tl.load(word_index + EVERY * row, mask=live, other=0)
+        word, has_word = grad_words + read[:, None] * (G * D) + unit[None, :], ok & (read > 0)[:, None]
 
     tanh_c = tanh(tl.load(c + own, mask=ok, other=0))
     dh = tl.load(grad_h + own, mask=ok, other=0)
@@ -252,31 +235,18 @@ def cell_backward(
     dc = tl.load(grad_c + own, mask=ok, other=0) + dh * gate * (1 - tanh_c * tanh_c)
     at = (G - 1) * D
     of_gate = dh * tanh_c * gate * (1 - gate)
-    add_up(
-        of_gate, grad_gates + at, word + at, top + at, second + at, has_word, has_top, has_second, ok, READS
-    )
+    add_up(of_gate, grad_gates + at, word + at, has_word, ok, READS)
     candidate = tl.load(gates, mask=ok, other=0)
     gate = tl.load(gates + D, mask=ok, other=0)
     of_gate = dc * gate * (1 - candidate * candidate)
-    add_up(of_gate, grad_gates, word, top, second, has_word, has_top, has_second, ok, READS)
+    add_up(of_gate, grad_gates, word, has_word, ok, READS)
     of_gate = dc * candidate * gate * (1 - gate)
-    add_up(of_gate, grad_gates + D, word + D, top + D, second + D, has_word, has_top, has_second, ok, READS)
+    add_up(of_gate, grad_gates + D, word + D, has_word, ok, READS)
     for forget in tl.static_range(G - 3):
         at = (2 + forget) * D
         gate = tl.load(gates + at, mask=ok, other=0)
         source = tl.load(c_index + (G - 3) * row + forget, mask=live, other=0)
         child = source[:, None] * D + unit[None, :]
         of_gate = dc * tl.load(c + child, mask=ok, other=0) * gate * (1 - gate)
-        add_up(
-            of_gate,
-            grad_gates + at,
-            word + at,
-            top + at,
-            second + at,
-            has_word,
-            has_top,
-            has_second,
-            ok,
-            READS,
-        )
+        add_up(of_gate, grad_gates + at, word + at, has_word, ok, READS)
         tl.atomic_add(grad_c + child, dc * gate, mask=ok & (source > 0)[:, None], sem="relaxed")

@@ -221,7 +221,7 @@ def run_forward(
 
     for step in range(schedule.n_steps):
         if trackers is not None:
-            tracker_h = trackers.advance(step, schedule.reads(step))
+            tracker_h = trackers.advance(step, schedule)
             lanes = schedule.choose(step, tracker_h)
             if lanes is not None:
                 trackers.move(step, lanes)
@@ -257,7 +257,9 @@ def run_backward(
     trackers = None
     if tracker is not None:
         assert isinstance(tables, LaneTables)
-        trackers = bodies.tracker_backward(tracker, matrices, n_leaves, tables, tape, grad_tracker_memory)
+        trackers = bodies.tracker_backward(
+            tracker, matrices, n_leaves, tables, tape, grad_h, grad_tracker_memory
+        )
     compositions = bodies.compose_backward(tape, grad_memory, steps, matrices, trackers)
 
     for step in reversed(range(len(steps.counts))):

@@ -27,6 +27,7 @@ transitions, but for the order of the lanes within a step. So the backward pass 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -64,18 +65,20 @@ class GivenSchedule:
         if isinstance(tables, LaneTables):
             self._tracker_index = tables.tracker_index.split(counts)
             self._rows = torch.stack((tables.stack2_index, tables.stack1_index, tables.buffer_index), 1)
-            self._entries = slices_of(tables.entry_offsets)
-            self._reads = projection_rows(self._rows, n_rows).split(
-                [3 * n for n in counts_of(tables.entry_offsets)]
-            )
+            self._entries, self._n_rows = slices_of(tables.entry_offsets), n_rows
 
     def rows(self, step: int) -> Tensor:  # (n, 3) int64
         """Return the rows of states that the entries of this step read: second entry, top, word."""
         return self._rows[self._entries[step]]
 
-    def reads(self, step: int) -> Tensor:  # (3n,) int64
+    def projections(self, step: int) -> Tensor:  # (3n,) int64
         """Return the rows of the tracker's projections that the entries of this step read."""
-        return self._reads[step]
+        entries = self._entries[step]
+        return self._projections[3 * entries.start : 3 * entries.stop]
+
+    @cached_property
+    def _projections(self) -> Tensor:  # (3A,) int64
+        return projection_rows(self._rows, self._n_rows)
 
     def choose(
         self,
@@ -181,7 +184,7 @@ class OwnSchedule:
         self._reads.append(reads)
         return reads
 
-    def reads(self, step: int) -> Tensor:  # (3n,) int64
+    def projections(self, step: int) -> Tensor:  # (3n,) int64
         """Return the rows of the tracker's projections that this step reads."""
         return torch.addcmul(self._shift, self.rows(step), self._scale).view(-1)
 

@@ -9,7 +9,7 @@ own step, so that they too go back through the projection once a state.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -89,6 +89,16 @@ def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3
     return shift, scale
 
 
+class Reads(Protocol):
+    """Say what the trackers read at each step, either way, once a step."""
+
+    def rows(self, step: int) -> Tensor:  # (n, 3) int64
+        """Return the rows of states that the entries of this step read: second entry, top, word."""
+
+    def projections(self, step: int) -> Tensor:  # (3n,) int64
+        """Return the rows of the tracker's projections that they read."""
+
+
 class TrackerForward:
     """Run the trackers of all lanes through the steps."""
 
@@ -102,28 +112,32 @@ class TrackerForward:
         dtype: torch.dtype,  # of the products with the machine's states
     ) -> None:
         self.weights = _Weights.arrange(tracker, dtype)
-        self._stack_t, self._hidden_t = transposed(self.weights.stack), transposed(self.weights.hidden)
         gate_dim, tracker_dim = self.weights.hidden.shape
-        n_rows, n_entries = memory.shape[1], entries.previous_index.shape[0]
-        counts = counts_of(entries.entry_offsets)
-
-        self._offsets = torch.arange(0, 3 * max(counts), 3, device=memory.device)
+        n_entries, counts = entries.previous_index.shape[0], counts_of(entries.entry_offsets)
         self.memory = memory.new_empty(2, 1 + n_entries, tracker_dim)
         self.memory[:, 0] = 0
-        self._h_and_c = self.memory.flatten(0, 1)
         self.gates = StepBuffer(memory, n_entries, max(counts), gate_dim, save)
         self.entries = slices_of(entries.entry_offsets)
         self.h_rows, self.c_rows = (self.memory[part, 1:].split(counts) for part in (0, 1))
-        previous = _h_and_c(entries.previous_index, 1 + n_entries)
-        self.previous_index = previous.split([2 * n for n in counts])
+        self._prepare(memory[0], n_leaves, entries.previous_index, counts)
 
-        leaves = memory[0, : 1 + n_leaves]
+    def _prepare(
+        self,
+        h: Tensor,  # (R, H) of the machine, null row and leaves filled in
+        n_leaves: int,
+        previous_index: Tensor,  # (A,)
+        counts: list[int],
+    ) -> None:
+        """Project the leaves, and make what the steps read and write."""
+        weights, (n_rows, gate_dim) = self.weights, (h.shape[0], self.weights.bias.shape[0])
+        self._stack_t, self._hidden_t = transposed(weights.stack), transposed(weights.hidden)
+        self._offsets = torch.arange(0, 3 * max(counts), 3, device=h.device)
+        self._h_and_c = self.memory.flatten(0, 1)
+        previous = _h_and_c(previous_index, self.memory.shape[1])
+        self.previous_index = previous.split([2 * n for n in counts])
+        leaves = h[: 1 + n_leaves]
         self.projections = self._project_leaves(leaves, n_rows)
         self.composed_projections = self.projections[2 * len(leaves) : 2 * n_rows].view(-1, 2 * gate_dim)
-        self._prepare(entries.previous_index, counts)
-
-    def _prepare(self, previous_index: Tensor, counts: list[int]) -> None:
-        """Make what other bodies need besides."""
 
     def _project_leaves(self, leaves: Tensor, n_rows: int) -> Tensor:
         """Return the projections with the rows of the null state and of the leaves filled in."""
@@ -137,12 +151,12 @@ class TrackerForward:
     def advance(
         self,
         step: int,
-        read_index: Tensor,  # (3n,) int64 rows of the projections, three of each entry
+        reads: Reads,
     ) -> Tensor:  # (n, K)
         """Step the trackers of all lanes that have a transition now; return their new h."""
         h, c = self.h_rows[step], self.c_rows[step]
         n, tracker_dim = h.shape
-        sums = sum_rows(self.projections, read_index, self._offsets[:n])
+        sums = sum_rows(self.projections, reads.projections(step), self._offsets[:n])
         previous = self._h_and_c.index_select(0, self.previous_index[step]).view(n, 2, tracker_dim)
         h_previous, c_previous = previous.unbind(1)
         sums.addmm_(h_previous, self._hidden_t)
@@ -187,24 +201,25 @@ class TrackerBackward:
         n_leaves: int,
         tables: LaneTables,
         tape: Tape,
-        grad_memory: Tensor | None,  # (2, 1 + A, K) gradient of the states from outside the machine
+        grad_h: Tensor,  # (R, H) gradient of the machine's h
+        grad_memory: Tensor | None,  # (2, 1 + A, K) gradient of the trackers' states from outside the machine
     ) -> None:
         assert matrices.tracker is not None
         self.weights = _Weights.arrange(tracker, matrices.tracker.dtype)
         self.compose_weight = matrices.tracker
-        self.tables, self.tape, self.n_leaves = tables, tape, n_leaves
-        gate_dim = self.weights.hidden.shape[0]
+        self.tables, self.tape, self.n_leaves, self.grad_h = tables, tape, n_leaves, grad_h
         counts, reduce_counts = counts_of(tables.entry_offsets), counts_of(tables.reduce_offsets)
-        self.grad_gates = torch.empty_like(tape.tracker_gates)
+        self.grad_gates = self._new_grad_gates(matrices.tracker.dtype)
         zeros = torch.zeros_like(tape.tracker_memory)
         self.grad_memory = zeros if grad_memory is None else zeros.copy_(grad_memory)
         self.tracker_index = tables.tracker_index.split(reduce_counts)
         self.reads = torch.stack((tables.stack2_index, tables.stack1_index, tables.buffer_index), 1)
-        self._prepare(counts)
-        composed = self.grad_projections[2 * (1 + n_leaves) :].view(-1, 2 * gate_dim)
-        self.grad_projections_of = composed.split(reduce_counts)
+        self._prepare(counts, reduce_counts)
 
-    def _prepare(self, counts: list[int]) -> None:
+    def _new_grad_gates(self, dtype: torch.dtype) -> Tensor:  # (A, 4K)
+        return torch.empty_like(self.tape.tracker_gates)
+
+    def _prepare(self, counts: list[int], reduce_counts: list[int]) -> None:
         """Take the local derivatives of all steps, and make what the steps read and write."""
         tape = self.tape
         n_rows, (gate_dim, tracker_dim) = tape.memory.shape[1], self.weights.hidden.shape
@@ -222,6 +237,8 @@ class TrackerBackward:
         self.grad_projections = self.grad_memory.new_zeros(2 * n_rows, gate_dim)
         stack2_index, stack1_index, _ = projection_rows(self.reads, n_rows).view(-1, 3).t().contiguous()
         self.stack1_index, self.stack2_index = stack1_index.split(counts), stack2_index.split(counts)
+        composed = self.grad_projections[2 * (1 + self.n_leaves) :].view(-1, 2 * gate_dim)
+        self.grad_projections_of = composed.split(reduce_counts)
 
     def add_from_readers(
         self,
@@ -261,29 +278,26 @@ class TrackerBackward:
         h = self.tape.tracker_memory[0].index_select(0, self.tables.tracker_index)
         return sum_of_outer_products(grad_compose_gates, h, grad_compose_gates.dtype)
 
-    def _of_words(self) -> Tensor:  # (1 + L, 4K)
-        """Return the gradients of the projections that words were read through."""
-        grad_words = self.grad_gates.new_zeros(1 + self.n_leaves, self.grad_gates.shape[1])
-        return grad_words.index_add_(0, self.tables.buffer_index, self.grad_gates)
-
     def finish(
         self,
         grad_leaf_h: Tensor,  # (L, H) added to
     ) -> TrackerWeights:
         """Add the leaves' gradients and return the weights', from one product each."""
-        gate_dim = self.weights.buffer.shape[0]
-        n_leaf_rows = 1 + self.n_leaves
-        h = self.tape.memory[0]
-        grad_stack, grad_buffer = self.grad_projections.view(-1, 2 * gate_dim), self._of_words()
+        n_leaf_rows, h, dtype = 1 + self.n_leaves, self.tape.memory[0], self.weights.stack.dtype
+        grad_stack = self.grad_projections.view(-1, 2 * self.grad_projections.shape[1])
+        grad_words = self.grad_gates.new_zeros(n_leaf_rows, self.grad_gates.shape[1])
+        grad_words.index_add_(0, self.tables.buffer_index, self.grad_gates)
         add_product(grad_stack[1:n_leaf_rows], self.weights.stack, grad_leaf_h)
-        add_product(grad_buffer[1:], self.weights.buffer, grad_leaf_h)
-        dtype = self.weights.stack.dtype
+        add_product(grad_words[1:], self.weights.buffer, grad_leaf_h)
         stack1, stack2 = sum_of_outer_products(grad_stack, h, dtype).chunk(2)
-        weight_input = torch.cat(
-            (sum_of_outer_products(grad_buffer, h[:n_leaf_rows], dtype), stack1, stack2), 1
-        )
+        buffer = sum_of_outer_products(grad_words, h[:n_leaf_rows], dtype)
+        hidden = self.grad_gates.t().mm(self.h_previous)
+        return self._arranged(buffer, stack1, stack2, hidden)
+
+    def _arranged(self, buffer: Tensor, stack1: Tensor, stack2: Tensor, hidden: Tensor) -> TrackerWeights:
+        """Return the weights' gradients in the order that torch's LSTM has the gates in."""
         return TrackerWeights(
-            weight_input=_tanh_gate_third(weight_input),
-            weight_hidden=_tanh_gate_third(self.grad_gates.t().mm(self.h_previous)),
-            bias=_tanh_gate_third(self.grad_gates.sum(0)),
+            weight_input=_tanh_gate_third(torch.cat((buffer, stack1, stack2), 1)),
+            weight_hidden=_tanh_gate_third(hidden),
+            bias=_tanh_gate_third(self.grad_gates.sum(0, dtype=buffer.dtype)),
         )

@@ -177,7 +177,8 @@ def evaluate(
 
 def _summed_loss(logits: Tensor, gold: Tensor) -> Tensor:  # () float64
     """Sum the cross entropy over the rows with a label."""
-    return F.cross_entropy(logits.float(), gold, ignore_index=NO_LABEL, reduction="sum").double()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, gold, ignore_index=NO_LABEL, reduction="sum").double()
 
 
 def add_to_confusion(

@@ -270,9 +270,10 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager[Any]:
 def matmul_precision(precision: str) -> Iterator[None]:
     """Set the precision of a whole step; torch's setting, which is the process's, is afterwards what it was.
 
+    Under bfloat16, what is left in float32 is multiplied in TF32, which has more digits.
     Under tf32 torch refuses to read its older settings, which inductor does where TORCHINDUCTOR_MAX_AUTOTUNE is set.
     """
-    if precision != "tf32":
+    if precision == "float32":
         yield
         return
     matmul = torch.backends.cuda.matmul  # not torch's older settings, which it refuses to mix with this one
