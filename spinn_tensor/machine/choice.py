@@ -10,6 +10,7 @@ kernels (TRITON_INTERPRET=1), of states in float32 or float64 on the CPU.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from functools import cache
 from typing import NamedTuple
@@ -34,7 +35,14 @@ class Case(NamedTuple):
 
 # Of each case the choices and up to which width of the widest step they are the fastest, as
 # `python -m benchmarks.gpu` prints them; the last one has no bound
-MEASURED: dict[Case, tuple[tuple[str, float], ...]] = {}
+MEASURED: dict[Case, tuple[tuple[str, float], ...]] = {  # on an H200: benchmarks/results/gpu_nvidia_h200.md
+    Case((9, 0), "float32", True): (("cells", math.inf),),
+    Case((9, 0), "tf32", True): (("steps", 80), ("cells", math.inf)),
+    Case((9, 0), "bfloat16", True): (("steps", math.inf),),
+    Case((9, 0), "float32", False): (("cells", math.inf),),
+    Case((9, 0), "tf32", False): (("cells", math.inf),),
+    Case((9, 0), "bfloat16", False): (("cells", 128), ("steps", math.inf)),
+}
 
 
 def choose_bodies(

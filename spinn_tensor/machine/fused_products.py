@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from triton.runtime import driver
 
 from spinn_tensor.machine import product_kernels
 from spinn_tensor.machine.fused import (
@@ -32,22 +33,29 @@ from spinn_tensor.machine.tracker import Reads
 FEW_SLOTS = 160  # up to which a program takes few of them, so that there are programs enough
 LEAST = 16  # rows and columns of an operand of `tl.dot`
 NAMES = "BM", "BD", "BK", "num_warps", "num_stages"
-# By pass and whether slots are few: slots, units, depth in bytes, warps, stages. A program waits for memory longer than
-# it multiplies, so that what counts is how much is on its way: some 100 KB
+# By pass, whether slots are few, and bytes of a number of the products: slots, units, depth, warps, stages. A program
+# waits for memory longer than it multiplies; these were the fastest of a dozen each on an H200 (docs/decisions.md)
 TILES = {
-    ("forward", True): (LEAST, 16, 256, 4, 4),
-    ("forward", False): (64, 32, 128, 8, 4),
-    ("backward", True): (LEAST, 32, 256, 4, 5),
-    ("backward", False): (64, 64, 128, 8, 5),
+    ("forward", True, 4): (LEAST, 16, 64, 2, 4),
+    ("forward", True, 2): (LEAST, 16, 64, 4, 6),
+    ("forward", False, 4): (64, 16, 32, 4, 4),
+    ("forward", False, 2): (64, 16, 64, 4, 4),
+    ("backward", True, 4): (LEAST, 32, 32, 4, 8),
+    ("backward", True, 2): (LEAST, 32, 64, 4, 8),
+    ("backward", False, 4): (64, 64, 32, 4, 4),
+    ("backward", False, 2): (64, 64, 64, 4, 4),
 }
+BLACKWELL = 100  # where the backward's tile of many slots would not fit into registers
+ON_BLACKWELL = {("backward", False, 4): (64, 32, 32, 8, 3), ("backward", False, 2): (64, 32, 64, 8, 3)}
 
 
 def _tile(which: str, like: Tensor, n: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return slots, units and depth of a program, and how many warps run it."""
+    """Return slots, units and depth of a program, how many warps run it and how many stages are on their way."""
     if is_interpreted(like):
         return {"BM": LEAST, "BD": 128, "BK": 128}
-    rows, units, depth, *rest = TILES[which, n <= FEW_SLOTS]
-    return dict(zip(NAMES, (rows, units, depth // dtype.itemsize, *rest), strict=True))
+    key = which, n <= FEW_SLOTS, dtype.itemsize
+    of_device = ON_BLACKWELL if driver.active.get_current_target().arch >= BLACKWELL else {}
+    return dict(zip(NAMES, of_device.get(key, TILES[key]), strict=True))
 
 
 def _precision(dtype: torch.dtype) -> str:
