@@ -19,7 +19,7 @@ from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.export.session import has_nvidia_driver
 
 if TYPE_CHECKING:
-    from spinn_tensor.training.hardware import Missing
+    from spinn_tensor.toolchain import Missing
 
 PACKAGES = (
     *(
@@ -91,7 +91,7 @@ def gather() -> Facts:
     """Look at this machine."""
     import torch
 
-    from spinn_tensor.training.hardware import cpp_compiler, missing_to_compile
+    from spinn_tensor.toolchain import cpp_compiler, missing_to_compile
 
     versions = {name: _version(name) for name in PACKAGES}
     error, runtime_cuda, providers = _runtime_facts(versions)

@@ -23,6 +23,7 @@ LAYERS = [
     "bundles",
     "transfer",
     "config",
+    "toolchain",
     "tensor_files",
     "sentences",
     "answers",

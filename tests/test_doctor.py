@@ -14,7 +14,7 @@ import pytest
 from spinn_tensor.cli.main import main
 from spinn_tensor.export import doctor
 from spinn_tensor.export.doctor import Facts, gather, problems, runtime_for
-from spinn_tensor.training.hardware import Missing
+from spinn_tensor.toolchain import Missing
 
 GOOD = Facts(
     python="3.11.7",

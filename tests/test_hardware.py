@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch._inductor import config as inductor_config
 
+from spinn_tensor import toolchain
 from spinn_tensor.cli import train as train_command
 from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.config import ConfigError
-from spinn_tensor.training import hardware
-from spinn_tensor.training.hardware import Missing, check_compile, cpp_compiler, missing_to_compile
+from spinn_tensor.toolchain import Missing, check_compile, cpp_compiler, missing_to_compile
 from tests.tiny_runs import pair_arguments
 
 pytest.importorskip("datasets")
@@ -123,7 +123,7 @@ def test_a_gpu_that_triton_does_not_know(capability, knows, monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P40")
-    monkeypatch.setattr(hardware, "_missing_c", lambda: None)
+    monkeypatch.setattr(toolchain, "_missing_c", lambda: None)
     found = missing_to_compile("cuda")
     assert (found is None) == knows
     assert knows or "Tesla P40" in str(found)

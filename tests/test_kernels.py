@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 import torch
 
+from spinn_tensor import toolchain
 from spinn_tensor.machine import choice
 from spinn_tensor.machine.buffers import Tape, counts_of
 from spinn_tensor.machine.choice import Case, choose_bodies
 from spinn_tensor.machine.compose import CompositionSteps
 from spinn_tensor.machine.loop import TORCH, run_backward, run_forward
 from spinn_tensor.machine.schedule import GivenSchedule
+from spinn_tensor.toolchain import Missing
 from spinn_tensor.training.step import matmul_precision
 from tests.machines import TABLES, random_leaves, random_transitions, random_weights
 
@@ -182,7 +184,7 @@ def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_bodies", lambda name: name)
     monkeypatch.setattr(choice, "MEASURED", {Case((9, 0), "tf32", True): fastest})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(choice, "runs_triton", lambda: True)
 
 
 @pytest.mark.usefixtures("h100")
@@ -199,9 +201,15 @@ def test_a_device_runs_what_was_fastest_on_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("h100")
-def test_without_triton_a_device_runs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_where_triton_or_a_compiler_is_missing_a_device_runs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "runs_triton", toolchain.runs_triton.__wrapped__)
+    monkeypatch.setattr(toolchain, "_missing_triton", lambda: None)
+    monkeypatch.setenv("CC", "/nowhere/cc")
     with matmul_precision("tf32"):
+        assert choose_bodies(on_cuda(), torch.float32, True, 128) == "off"
+        monkeypatch.setattr(toolchain, "_missing_c", lambda: None)
+        assert choose_bodies(on_cuda(), torch.float32, True, 128) == "cells"
+        monkeypatch.setattr(toolchain, "_missing_triton", lambda: Missing("Triton cannot be imported", ""))
         assert choose_bodies(on_cuda(), torch.float32, True, 128) == "off"
 
 

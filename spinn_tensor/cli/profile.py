@@ -18,8 +18,9 @@ from spinn_tensor.cli.arguments import add_command, add_device, choose_device, p
 from spinn_tensor.cli.report import plain_table, print_skipped, shorten
 from spinn_tensor.cli.train import add_preset, add_run_settings, new_run
 from spinn_tensor.data_prep.files import Skipped, atomic_write
+from spinn_tensor.toolchain import check_compile
 from spinn_tensor.training.config import RunConfig
-from spinn_tensor.training.hardware import check_compile, processor
+from spinn_tensor.training.hardware import processor
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.profiling import Operator, Profiler, StepProfile

@@ -24,9 +24,10 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import MANIFEST
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.corpora.splits import prepared_from, with_prepared_options
+from spinn_tensor.toolchain import missing_to_compile
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
 from spinn_tensor.training.distributed import Ranks, joined
-from spinn_tensor.training.hardware import missing_to_compile, multiplies_in_tf32
+from spinn_tensor.training.hardware import multiplies_in_tf32
 from spinn_tensor.training.presets import (
     DEFAULT_PRESETS,
     corpus_of_preset,

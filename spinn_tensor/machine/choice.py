@@ -9,7 +9,6 @@ kernels (TRITON_INTERPRET=1), of states in float32 or float64 on the CPU.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 from functools import cache
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from spinn_tensor.machine.loop import TORCH, Bodies
 from spinn_tensor.machine.products import takes_tf32
+from spinn_tensor.toolchain import runs_triton
 
 VARIABLE = "SPINN_KERNELS"
 CHOICES = ("off", "cells", "steps")
@@ -73,7 +73,7 @@ def _can_run(states: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _fastest(states: Tensor, dtype: torch.dtype, tracked: bool, widest: int) -> str:
-    if states.device.type != "cuda" or not MEASURED or importlib.util.find_spec("triton") is None:
+    if states.device.type != "cuda" or not runs_triton():
         return "off"
     is_tf32 = dtype == torch.float32 and takes_tf32()
     products = "tf32" if is_tf32 else str(dtype).removeprefix("torch.")

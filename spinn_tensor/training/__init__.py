@@ -21,7 +21,7 @@ run          all of it, from settings to results
 
 config       RunConfig = data + encoder + classifier + training settings
 presets      named settings, files to copy and change
-hardware     memory that is kept between steps, and what torch.compile needs of the machine
+hardware     memory that is kept between steps, and what the machine is
 phases       the parts of a step, marked for a profile
 profiling    where a step's time goes
 """

@@ -34,10 +34,10 @@ from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.hub import CONFIG, WEIGHTS
 from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
+from spinn_tensor.toolchain import check_compile
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
 from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
 from spinn_tensor.training.evaluate import Evaluation, evaluate
-from spinn_tensor.training.hardware import check_compile
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.metrics_log import BOARD, METRICS, check_tensorboard
 from spinn_tensor.training.presets import without_vectors
