@@ -187,8 +187,21 @@ def test_the_setting_is_put_back_after_an_error() -> None:
     assert torch.backends.cuda.matmul.fp32_precision == before != "tf32"
 
 
+def test_under_bfloat16_the_rest_is_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that has it, and not beside an inductor that would read torch's older setting."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: True)
+    with matmul_precision("bfloat16"):
+        assert matmul.fp32_precision == "tf32"
+    monkeypatch.setenv("TORCHINDUCTOR_MAX_AUTOTUNE", "1")
+    with matmul_precision("bfloat16"):
+        assert matmul.fp32_precision == before != "tf32"
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_other_precisions_leave_the_setting_alone(precision: str) -> None:
+def test_other_precisions_leave_the_setting_alone(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: False)
     before = torch.backends.cuda.matmul.fp32_precision
     with matmul_precision(precision), autocast(precision, "cpu"):
         assert torch.backends.cuda.matmul.fp32_precision == before

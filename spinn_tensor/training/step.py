@@ -22,7 +22,8 @@ float32, and so are weights, gradients, optimiser and checkpoints:
     tf32        NVIDIA's TensorFloat-32: float32 whose factors are rounded to 10 bits of mantissa; on a CPU, where only
                 a run goes on that a GPU has begun, float32
     bfloat16    factors of 8 bits, the sums in float32 (`torch.autocast`); states, batch norm and losses are float32,
-                and so are the products of words' projections, of transitions' scores and of LSTMs
+                and so are the products of words' projections, of transitions' scores and of LSTMs; on a GPU that has
+                TF32 these products, but for the LSTMs', are in it
 
 (cuDNN's LSTM, of the baselines, uses TF32 under all three, as it does by torch's default.)
 """
@@ -47,6 +48,7 @@ from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.capture import CapturedSteps, preserved
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Ranks
+from spinn_tensor.training.hardware import multiplies_in_tf32
 from spinn_tensor.training.methods import Given, Method
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.optimizer import Update
@@ -270,10 +272,11 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager[Any]:
 def matmul_precision(precision: str) -> Iterator[None]:
     """Set the precision of a whole step; torch's setting, which is the process's, is afterwards what it was.
 
-    Under bfloat16, what is left in float32 is multiplied in TF32, which has more digits.
-    Under tf32 torch refuses to read its older settings, which inductor does where TORCHINDUCTOR_MAX_AUTOTUNE is set.
+    Under bfloat16, what is left in float32 is multiplied in TF32, which has more digits, on GPUs that have it.
+    Under TF32 torch refuses to read its older settings, which inductor does where TORCHINDUCTOR_MAX_AUTOTUNE is set:
+    there bfloat16 leaves the setting alone.
     """
-    if precision == "float32":
+    if precision == "float32" or (precision == "bfloat16" and not multiplies_in_tf32()):
         yield
         return
     matmul = torch.backends.cuda.matmul  # not torch's older settings, which it refuses to mix with this one
