@@ -6,6 +6,7 @@ torch without CUDA ends the process where it would look for the device of a grad
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+
+from spinn_tensor.machine.choice import VARIABLE
 
 CUDA = torch.device("cuda", 0)
 ANSWERS = {  # of what is asked of CUDA
@@ -54,6 +57,7 @@ def fake_cuda() -> Iterator[None]:
             stack.enter_context(mock.patch.object(Tensor, name, method))
         for name, answer in ANSWERS.items():
             stack.enter_context(mock.patch(name, return_value=answer))
+        stack.enter_context(mock.patch.dict(os.environ, {VARIABLE: "off"}))  # kernels would want numbers
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(torch._C._AutoDispatchBelowAutograd())
         yield
