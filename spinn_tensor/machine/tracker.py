@@ -4,7 +4,8 @@ What the tracker reads of a state it reads through one of three projections, and
 is made, instead of wherever it is read: `projections` (2R + 1 + L, 4K) holds in rows 2r and 2r + 1 state r as first and
 as second stack entry, then one row for the empty buffer and one for each word, with the bias. A step's input is then
 the sum of three rows. In the reverse loop the gradients of these rows gather from all their readers before a state's
-own step, so that they too go back through the projection once a state.
+own step, so that they too go back through the projection once a state. Triton's kernels project nothing but words
+(`spinn_tensor.machine.fused`).
 """
 
 from __future__ import annotations
@@ -90,7 +91,10 @@ def projection_layout(like: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:  # (3
 
 
 class Reads(Protocol):
-    """Say what the trackers read at each step, either way, once a step."""
+    """Say what the trackers read at a step, in one of two ways.
+
+    A step asks once, in the one or the other: a schedule that chooses writes down what it was asked for.
+    """
 
     def rows(self, step: int) -> Tensor:  # (n, 3) int64
         """Return the rows of states that the entries of this step read: second entry, top, word."""
@@ -217,6 +221,7 @@ class TrackerBackward:
         self._prepare(counts, reduce_counts)
 
     def _new_grad_gates(self, dtype: torch.dtype) -> Tensor:  # (A, 4K)
+        """Make room for the gradients of the gates: here in the type of the states, whatever that of the products."""
         return torch.empty_like(self.tape.tracker_gates)
 
     def _prepare(self, counts: list[int], reduce_counts: list[int]) -> None:
