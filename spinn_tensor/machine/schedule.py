@@ -146,9 +146,6 @@ class OwnSchedule:
         self._entries = slices_of(tables.entry_offsets)
         self._first_row = 1 + n_leaves  # of the compositions
         new = tables.previous_index.new_empty
-        self._shift, self._scale = projection_layout(
-            tables.previous_index, 1 + n_leaves + self.n_compositions
-        )
 
         self._weight, bias = score_weights(transition)
         by_entry = noise.index_select(0, tables.transition_index) + bias
@@ -186,7 +183,12 @@ class OwnSchedule:
 
     def projections(self, step: int) -> Tensor:  # (3n,) int64
         """Return the rows of the tracker's projections that this step reads."""
-        return torch.addcmul(self._shift, self.rows(step), self._scale).view(-1)
+        shift, scale = self._layout
+        return torch.addcmul(shift, self.rows(step), scale).view(-1)
+
+    @cached_property
+    def _layout(self) -> tuple[Tensor, Tensor]:  # (3,) int64 each
+        return projection_layout(self._own.previous_index, self._first_row + self.n_compositions)
 
     def choose(
         self,
