@@ -215,6 +215,13 @@ def test_where_triton_or_a_compiler_is_missing_a_device_runs_torch(monkeypatch: 
 
 
 @pytest.mark.usefixtures("h100")
+def test_a_device_of_another_maker_runs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    with matmul_precision("tf32"):
+        assert choose_bodies(on_cuda(), torch.float32, True, 128) == TORCH
+
+
+@pytest.mark.usefixtures("h100")
 @pytest.mark.parametrize("asked", choice.CHOICES)
 def test_what_is_asked_for_is_run_where_kernels_can(asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINN_KERNELS", asked)
