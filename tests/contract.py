@@ -76,12 +76,19 @@ def snli_sentences() -> list[np.ndarray]:
 
 
 @cache
-def _oracle_of_slice(tracked: bool, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
-    """Compute what the oracle makes of some sentences of the slice, which every executor is held against."""
-    batch = snli_sentences()[start:stop]
-    inputs = Executor(tracked, reference.encode_batch).inputs(batch)
-    exact = reference.encode_batch(inputs[0], batch, *inputs[1:])[:, :HIDDEN]
+def _exact(tracked: bool, parses: tuple[bytes, ...], every_node: bool) -> tuple[Tensor, list[Tensor]]:
+    """Compute once what the oracle makes of a batch, outputs and gradients: every executor is held against them."""
+    batch = [np.frombuffer(parse, np.int8) for parse in parses]
+    oracle = reference.encode_nodes if every_node else reference.encode_batch
+    inputs = Executor(tracked, oracle).inputs(batch)
+    exact = oracle(inputs[0], batch, *inputs[1:])[:, :HIDDEN]
     return exact.detach(), gradients(exact, parameters(*inputs))
+
+
+def exact_of(tracked: bool, batch: Batch, every_node: bool = False) -> tuple[Tensor, list[Tensor]]:
+    """Return the oracle's states of roots or of every node, and the gradients."""
+    parses = tuple(np.asarray(transitions, np.int8).tobytes() for transitions in batch)
+    return _exact(tracked, parses, every_node)
 
 
 class ExecutorContract:
@@ -116,11 +123,8 @@ class ExecutorContract:
     ) -> None:
         """Hold an executor in `dtype` against the oracle in float64."""
         every_node = every_node and executor.has_nodes
-        oracle = reference.encode_nodes if every_node else reference.encode_batch
-        exact_inputs = executor.inputs(batch)
-        exact = oracle(exact_inputs[0], batch, *exact_inputs[1:])[:, :HIDDEN]
-        exact_gradients = gradients(exact, parameters(*exact_inputs))
-        self.assert_close(executor, executor.inputs(batch, dtype), batch, exact, exact_gradients, every_node)
+        exact = exact_of(executor.tracked, batch, every_node)
+        self.assert_close(executor, executor.inputs(batch, dtype), batch, *exact, every_node)
 
     @every_dtype
     def test_every_tree_of_up_to_six_leaves(self, executor: Executor, dtype: torch.dtype) -> None:
@@ -147,7 +151,8 @@ class ExecutorContract:
         assert len(snli_sentences()) == 2578
         for start in range(0, n_sentences, 215):
             stop = min(start + 215, n_sentences)
-            batch, exact = snli_sentences()[start:stop], _oracle_of_slice(executor.tracked, start, stop)
+            batch = snli_sentences()[start:stop]
+            exact = exact_of(executor.tracked, batch)
             for dtype in TOLERANCE:
                 self.assert_close(executor, executor.inputs(batch, dtype), batch, *exact)
 
