@@ -194,12 +194,19 @@ def test_compiled_training_is_eager_training_with_generated_code(kind: str) -> N
     check_compiled_run(kind, corpora())
 
 
-@quickly
-@pytest.mark.parametrize("kind", ["spinn", "spinn-pi", pytest.param("spinn-pi-nt", marks=pytest.mark.slow)])
-def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
+def check_captured_run(kind: str, config: TrainingConfig) -> None:
     """All of capturing but the graph, which takes a GPU."""
-    step = check_compiled_run(kind, corpora(), captures=True)
+    step = check_compiled_run(kind, corpora(), captures=True, config=config)
+    assert step.captured.n_recordings
     assert 1 <= step.n_captured <= MOST_SHAPES
+
+
+@pytest.mark.slow
+@quickly
+@pytest.mark.parametrize("kind", SPINN_KINDS)
+def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
+    """In every run the two tests below show it."""
+    check_captured_run(kind, CONFIG)
 
 
 @quickly
@@ -208,10 +215,7 @@ def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name != "adamw")],
 )
 def test_every_optimiser_and_the_average_are_part_of_the_graph(name: str) -> None:
-    config = dataclasses.replace(ADAMW, optimizer=name)
-    assert check_compiled_run(
-        "spinn-pi", corpora()[::FEW], captures=True, config=config
-    ).captured.n_recordings
+    check_captured_run("spinn-pi", dataclasses.replace(ADAMW, optimizer=name))
 
 
 @quickly
@@ -222,9 +226,10 @@ def test_microbatches_on_buffers_are_those_of_an_eager_step(kind: str) -> None:
     assert step.captured.n_recordings
 
 
-@quickly
-def test_what_no_captured_shape_holds_compiles_nothing() -> None:
-    """On a GPU every further graph is a stall of up to a minute."""
+@pytest.mark.once
+def test_what_no_captured_shape_holds_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU every further graph is a stall of up to a minute; which there are needs no backend to tell."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     corpus, rows = corpus_of(corpora()[::FEW])
     shorter, rows_of_shorter = corpus_of(corpora()[FEW::FEW])
     eager, step = train_step("spinn-pi", CONFIG), train_step("spinn-pi", COMPILED, captures=True)

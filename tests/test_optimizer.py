@@ -245,7 +245,7 @@ def test_a_smoothed_loss_is_one_compiled_graph(loss, tmp_path: Path) -> None:
     batch = make_batch(corpus, "lanes" if supervised else model.encoder.table_kind)
     inputs = (model, batch, None, 2.5) if supervised else (model, batch)
     smoothed = partial(loss, label_smoothing=0.2)
-    compiled = torch.compile(smoothed, fullgraph=True, dynamic=True, backend="aot_eager")
+    compiled = torch.compile(smoothed, fullgraph=True, dynamic=True, backend="eager")
     torch.testing.assert_close(compiled(*inputs), smoothed(*inputs))
 
 
