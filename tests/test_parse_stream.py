@@ -107,7 +107,10 @@ def test_encode_gives_a_row_for_every_line(pair_run: Path, tmp_path: Path) -> No
     assert "spinn: 59 of 3,000 rows are NaN: 30 x a blank line; " in err.decode()
 
 
-@pytest.mark.parametrize("form, first", [("binary", "( dogs bark )"), ("json", '{"text": "dogs bark"')])
+@pytest.mark.parametrize(
+    "form, first",
+    [("binary", "( dogs bark )"), pytest.param("json", '{"text": "dogs bark"', marks=pytest.mark.slow)],
+)
 def test_the_first_result_comes_before_the_input_ends(form: str, first: str, parser_run: Path) -> None:
     with ended(process("parse", "--model", parser_run, "--input", "-", "--format", form)) as running:
         assert running.stdin is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spinn_tensor.data_prep.columns import NO_LABEL, sentence_columns
@@ -100,13 +100,14 @@ def records(draw: Any, names: PairFields) -> str:
 
 
 def assert_lines(folder: Any, lines: list[str], make: Callable[[], LineFormat], name: str = "in") -> None:
-    path = folder.mktemp("lines") / name
+    path = folder.getbasetemp() / name
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert_as_by_the_line(path, make)
 
 
 @pytest.mark.parametrize("names, grows", [(PairFields(), False), (OWN, True), (OWN, False)])
 @pytest.mark.parametrize("require_label", [True, False])
+@settings(max_examples=50)
 @given(data=st.data())
 def test_pairs(tmp_path_factory: Any, names: PairFields, grows: bool, require_label: bool, data: Any) -> None:
     lines = data.draw(st.lists(records(names), min_size=1, max_size=8))
@@ -142,6 +143,7 @@ LINE_FORMATS: list[tuple[Any, Callable[[], LineFormat]]] = [
 
 
 @pytest.mark.parametrize("lines, make", LINE_FORMATS)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_other_formats(tmp_path_factory: Any, lines: Any, make: Callable[[], LineFormat], data: Any) -> None:
     name = "in" if lines is TREES else "in.jsonl"
