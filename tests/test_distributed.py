@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
@@ -162,6 +163,16 @@ def be_rank(rank: int, n_ranks: int, folder: Path) -> None:
         torch.save(everything(Ranks(rank, n_ranks), n_ranks, folder), folder / f"{rank}.pt")
 
 
+def start_ranks(function: Callable[..., None], arguments: tuple[Any, ...], n_ranks: int) -> None:
+    """Start a process for each rank where what all of them load is loaded once, if the system can."""
+    methods = torch.multiprocessing.get_all_start_methods()
+    method = "forkserver" if "forkserver" in methods else "spawn"
+    if method == "forkserver":
+        context = torch.multiprocessing.get_context(method)
+        context.set_forkserver_preload([__name__, "torch._dynamo", "datasets"])  # optimisers load dynamo
+    torch.multiprocessing.start_processes(function, arguments, n_ranks, start_method=method)
+
+
 class Comparison(NamedTuple):
     alone: dict[Any, Any]
     of_rank: list[dict[Any, Any]]
@@ -171,7 +182,7 @@ class Comparison(NamedTuple):
 def compared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """What two or three processes compute together, and what one does."""
     n_ranks, folder = request.param, tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(be_rank, (n_ranks, folder), nprocs=n_ranks)
+    start_ranks(be_rank, (n_ranks, folder), n_ranks)
     of_rank = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(n_ranks)]
     return Comparison(everything(ALONE, n_ranks, tmp_path_factory.mktemp("alone")), of_rank)
 
