@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 # before torch is loaded: workers that each take all processors for a product wait for one another without end
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -23,6 +25,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("default")
 
 
+# what takes longest, begun first: a worker that began it last would leave the other idle
+FIRST = "compile", "onnx", "any_cell", "machine", "export_cells", "parse_stream", "predictor", "distributed"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those, as xdist does with --no-loadscope-reorder."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in FIRST)
+
+
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
     """Put torch's number of threads back, which --threads changes, where torch is loaded already."""
@@ -33,13 +44,27 @@ def same_threads() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Give a folder that the first of the workers to want it has filled."""
+    base = factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = common / f"made_{name}", common / f"made_{name}.done"
+    with FileLock(common / f"made_{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 def _trained(name: str) -> Any:
     """Make a fixture of a run that `tests.tiny_runs` trains."""
 
     def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         from tests import tiny_runs  # which imports the commands, and with them torch
 
-        return getattr(tiny_runs, f"train_{name}")(tmp_path_factory.mktemp(name))
+        return _made_once(tmp_path_factory, name, getattr(tiny_runs, f"train_{name}")) / "run"
 
     return pytest.fixture(run, scope="session")
 
@@ -69,9 +94,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple
         from spinn_tensor.cli.main import main
         from tests.tiny_bundles import tiny_bundle
 
-        folder = tmp_path_factory.mktemp(f"{kind}-{task}")
-        bundle, exported = tiny_bundle(folder / "bundle", kind, task), folder / "exported"
-        assert main(["export", str(bundle), "--format", "onnx", "--output", str(exported)]) == 0
-        return bundle, exported
+        def export(folder: Path) -> None:
+            bundle = tiny_bundle(folder / "bundle", kind, task)
+            arguments = ["--format", "onnx", "--output", str(folder / "exported")]
+            assert main(["export", str(bundle), *arguments]) == 0
+
+        folder = _made_once(tmp_path_factory, f"{kind}-{task}", export)
+        return folder / "bundle", folder / "exported"
 
     return make

@@ -48,7 +48,7 @@ def run(setting: dict[str, str], workers: int) -> int:
         "-m",
         "numerical and not once and not slow and not gpu and not network",
     ]
-    command += ["--numprocesses", str(workers), "--dist", "loadfile"]
+    command += ["--numprocesses", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
     with (
         tempfile.TemporaryDirectory() as cache
     ):  # inductor's key does not name the instructions: NaN from another's code
