@@ -59,8 +59,9 @@ def side_by_side(parts: list[Tensor]) -> Tensor:  # (G, 2H + K)
     """Make one weight of those of the states and of the tracker, with zeros between its rows."""
     first, width = parts[0], sum(part.shape[1] for part in parts)
     weight = aligned(first, first.shape[0], width, first.dtype)
-    weight.as_strided((first.shape[0], weight.stride(0)), weight.stride())[:, width:] = 0
-    return torch.cat(parts, 1, out=weight)
+    if weight.stride(0) > width:
+        weight.as_strided((first.shape[0], weight.stride(0)), weight.stride())[:, width:] = 0
+    return torch.cat([part.to(first.dtype) for part in parts], 1, out=weight)
 
 
 class Inputs:
@@ -261,10 +262,10 @@ class FusedTrackerForward(TrackerForward):
     def _prepare(self, h: Tensor, n_leaves: int, previous_index: Tensor, counts: list[int]) -> None:
         """Project the words, in the type of the products and without the bias, and arrange the weight."""
         weights, most = self.weights, max(counts)
-        dtype = weights.stack.dtype
+        dtype = weights.buffer.dtype
         self.machine_h, self.previous_of = h, previous_index.split(counts)
         self.words = h[: 1 + n_leaves].to(dtype) @ weights.buffer.t()
-        self.weight = _tracker_weight(weights.stack, weights.hidden)
+        self.weight = side_by_side([weights.stack2, weights.stack1, weights.hidden])
         self._inputs = Inputs(h, self.memory[0], READS, most, dtype)
         self._sums = aligned(h, most, weights.bias.shape[0], dtype)
 
@@ -295,7 +296,7 @@ class FusedTrackerBackward(TrackerBackward):
         )
         self.entries, self.grad_gates_of = slices_of(self.tables.entry_offsets), self.grad_gates.split(counts)
         self.grad_words = self.grad_memory.new_zeros(1 + self.n_leaves, weights.bias.shape[0])
-        self.weight = _tracker_weight(weights.stack, weights.hidden)
+        self.weight = side_by_side([weights.stack2, weights.stack1, weights.hidden])
         self._grad_inputs = Inputs(
             self.grad_h, self.grad_memory[0], READS, max(counts), self.grad_gates.dtype
         )
@@ -343,12 +344,6 @@ class FusedTrackerBackward(TrackerBackward):
         parts = self.grad_gates.t().mm(every).to(h.dtype).split((hidden_dim, hidden_dim, tracker_dim), 1)
         second, top, hidden = parts
         return self._arranged(buffer, top, second, hidden)
-
-
-def _tracker_weight(stack: Tensor, hidden: Tensor) -> Tensor:  # (4K, 2H + K)
-    """Put side by side what multiplies the second entry, the top and the h before."""
-    top, second = stack.chunk(2)
-    return side_by_side([second, top, hidden.to(stack.dtype)])
 
 
 CELLS = Bodies(FusedComposeForward, FusedComposeBackward, FusedTrackerForward, FusedTrackerBackward)

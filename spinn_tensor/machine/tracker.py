@@ -29,13 +29,14 @@ from spinn_tensor.machine.products import (
 
 
 class _Weights(NamedTuple):
-    """Hold the tracker's weights as the loop wants them: gates in rows g, i, f, o; both stack entries in one matrix.
+    """Hold the tracker's weights as the loop wants them: gates in rows g, i, f, o.
 
     Those that read the machine's states have the type of the products.
     """
 
-    stack: Tensor  # (8K, H), h_stack1's rows, then h_stack2's
     buffer: Tensor  # (4K, H)
+    stack1: Tensor  # (4K, H)
+    stack2: Tensor  # (4K, H)
     hidden: Tensor  # (4K, K)
     bias: Tensor  # (4K,)
 
@@ -43,12 +44,13 @@ class _Weights(NamedTuple):
     def arrange(cls, tracker: TrackerWeights, dtype: torch.dtype) -> _Weights:
         """Turn the order of the gates from torch's LSTM's to the cell's; `TrackerBackward.finish` turns it back."""
         buffer, stack1, stack2 = _tanh_gate_first(tracker.weight_input).to(dtype).chunk(3, dim=1)
-        return cls(
-            stack=torch.cat((stack1, stack2)),
-            buffer=buffer,
-            hidden=_tanh_gate_first(tracker.weight_hidden),
-            bias=_tanh_gate_first(tracker.bias),
-        )
+        hidden, bias = _tanh_gate_first(tracker.weight_hidden), _tanh_gate_first(tracker.bias)
+        return cls(buffer, stack1, stack2, hidden, bias)
+
+    @property
+    def stack(self) -> Tensor:  # (8K, H)
+        """Return the rows that multiply stack1, then those of stack2, in one matrix."""
+        return torch.cat((self.stack1, self.stack2))
 
 
 def _tanh_gate_first(rows: Tensor) -> Tensor:
@@ -226,6 +228,7 @@ class TrackerBackward:
 
     def _prepare(self, counts: list[int], reduce_counts: list[int]) -> None:
         """Take the local derivatives of all steps, and make what the steps read and write."""
+        self._stack = self.weights.stack
         tape = self.tape
         n_rows, (gate_dim, tracker_dim) = tape.memory.shape[1], self.weights.hidden.shape
         previous = _h_and_c(self.tables.previous_index, tape.tracker_memory.shape[1])
@@ -251,7 +254,7 @@ class TrackerBackward:
         dh: Tensor,  # (n, H) added to
     ) -> None:
         """Add to the states composed at this step the gradients from the trackers that read them later."""
-        add_product(self.grad_projections_of[step], self.weights.stack, dh)
+        add_product(self.grad_projections_of[step], self._stack, dh)
 
     def add_from_compositions(
         self,
@@ -288,11 +291,11 @@ class TrackerBackward:
         grad_leaf_h: Tensor,  # (L, H) added to
     ) -> TrackerWeights:
         """Add the leaves' gradients and return the weights', from one product each."""
-        n_leaf_rows, h, dtype = 1 + self.n_leaves, self.tape.memory[0], self.weights.stack.dtype
+        n_leaf_rows, h, dtype = 1 + self.n_leaves, self.tape.memory[0], self.weights.buffer.dtype
         grad_stack = self.grad_projections.view(-1, 2 * self.grad_projections.shape[1])
         grad_words = self.grad_gates.new_zeros(n_leaf_rows, self.grad_gates.shape[1])
         grad_words.index_add_(0, self.tables.buffer_index, self.grad_gates)
-        add_product(grad_stack[1:n_leaf_rows], self.weights.stack, grad_leaf_h)
+        add_product(grad_stack[1:n_leaf_rows], self._stack, grad_leaf_h)
         add_product(grad_words[1:], self.weights.buffer, grad_leaf_h)
         stack1, stack2 = sum_of_outer_products(grad_stack, h, dtype).chunk(2)
         buffer = sum_of_outer_products(grad_words, h[:n_leaf_rows], dtype)
