@@ -185,7 +185,7 @@ def check_compiled_run(
 
 @quickly
 def test_compiled_training_is_eager_training() -> None:
-    check_compiled_run("spinn", corpora()[::FEW])
+    check_compiled_run("spinn-pi-nt", corpora()[::FEW])
 
 
 @pytest.mark.slow
