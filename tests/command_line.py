@@ -1,8 +1,12 @@
-"""What the tests of every command expect of an error: one line, status 1, and nothing half-written."""
+"""What tests of commands have in common: an error is one line, status 1, nothing half-written; and standard input."""
 
 from __future__ import annotations
 
+import os
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -30,3 +34,24 @@ def assert_fails_cleanly(
 
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def standard_input(given: bytes) -> Iterator[None]:
+    """Let standard input be a pipe that gives these bytes, inside."""
+    before, (reading, writing) = os.dup(0), os.pipe()
+    os.dup2(reading, 0)
+    os.close(reading)
+    writer = threading.Thread(target=_write, args=(writing, given))
+    writer.start()
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)  # nobody reads on, so that who writes ends
+        os.close(before)
+        writer.join()
+
+
+def _write(descriptor: int, given: bytes) -> None:
+    with suppress(BrokenPipeError), open(descriptor, "wb") as file:
+        file.write(given)

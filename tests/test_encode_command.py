@@ -20,6 +20,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.encoding import read_shards, shards
 from tests.closeness import FLOAT16, assert_close
+from tests.command_line import standard_input
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
 pytest.importorskip("datasets")
@@ -181,9 +182,10 @@ def spinn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_standard_input(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     write_parses(tmp_path / "in.txt")
-    text, arguments = (tmp_path / "in.txt").read_text(), command(pair_run, Path("-"), tmp_path / "out")
-    done = spinn("-m", "spinn_tensor", *arguments, input=text, check=True)
-    assert done.stdout == f"23 encodings of width 8 in {tmp_path / 'out'}, 5 shards\n"
+    arguments = command(pair_run, Path("-"), tmp_path / "out")
+    with standard_input((tmp_path / "in.txt").read_bytes()):
+        assert main(arguments) == 0
+    assert capsys.readouterr().out == f"23 encodings of width 8 in {tmp_path / 'out'}, 5 shards\n"
     assert main(command(pair_run, tmp_path / "in.txt", tmp_path / "all.npy")) == 0
     got = np.concatenate(list(read_shards(tmp_path / "out")))
     assert_close(got, np.load(tmp_path / "all.npy"))

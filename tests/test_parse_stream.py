@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep import stream
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import open_text
 from spinn_tensor.data_prep.stream import line_blocks
 from spinn_tensor.encoding import read_manifest, read_shards
+from tests.command_line import standard_input
 
 pytest.importorskip("datasets")
 
@@ -77,34 +79,35 @@ def test_a_file_gives_the_lines_before_one_that_cannot_be_read(tmp_path: Path) -
     assert found == ["a\n", "b\n"]
 
 
-def test_parse_gives_a_line_for_every_line(parser_run: Path) -> None:
+def test_parse_gives_a_line_for_every_line(parser_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = lines_with_faults(3_000)
-    running = process("parse", "--model", parser_run, "--input", "-", "--on-error", "empty")
-    out, err = running.communicate(b"\n".join(lines) + b"\n", timeout=WAIT)
-    got = out.decode().splitlines()
+    with standard_input(b"\n".join(lines) + b"\n"):
+        assert main(["parse", "--model", str(parser_run), "--input", "-", "--on-error", "empty"]) == 0
+    out, err = capsys.readouterr()
+    got = out.splitlines()
     assert len(got) == len(lines)
     for number, (line, text) in enumerate(zip(got, lines, strict=True), start=1):
         is_bad = number % 97 == 0 or number % 101 == 0
         words = [] if is_bad else ["dogs", "bark", str(number)]
         assert line.replace("(", "").replace(")", "").split() == words, text
-    assert err.decode().startswith("spinn: 59 lines have no tree: 30 x a blank line; ")
-    assert running.returncode == 0
+    assert err.startswith("spinn: 59 lines have no tree: 30 x a blank line; ")
 
 
-def test_encode_gives_a_row_for_every_line(pair_run: Path, tmp_path: Path) -> None:
+def test_encode_gives_a_row_for_every_line(
+    pair_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = lines_with_faults(3_000)
-    running = process(
-        *("encode", pair_run, "--input", "-", "--output", tmp_path / "out", "--shard-size", "1000"),
-        *("--on-error", "nan"),
-    )
-    out, err = running.communicate(b"\n".join(lines) + b"\n", timeout=WAIT)
-    assert out.decode() == f"3,000 encodings of width 8 in {tmp_path / 'out'}, 3 shards\n"
+    arguments = ["encode", str(pair_run), "--input", "-", "--output", str(tmp_path / "out")]
+    with standard_input(b"\n".join(lines) + b"\n"):
+        assert main([*arguments, "--shard-size", "1000", "--on-error", "nan"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"3,000 encodings of width 8 in {tmp_path / 'out'}, 3 shards\n"
     rows = np.concatenate(list(read_shards(tmp_path / "out")))
     bad = [number for number in range(1, 3_001) if number % 97 == 0 or number % 101 == 0]
     assert (1 + np.flatnonzero(np.isnan(rows).any(1))).tolist() == bad
     manifest = read_manifest(tmp_path / "out")
     assert [line for shard in manifest["shards"] for line in shard["nan_lines"]] == bad
-    assert "spinn: 59 of 3,000 rows are NaN: 30 x a blank line; " in err.decode()
+    assert "spinn: 59 of 3,000 rows are NaN: 30 x a blank line; " in err
 
 
 @pytest.mark.parametrize(
