@@ -24,13 +24,9 @@ from spinn_tensor.export.artefact import ArtefactError  # noqa: E402
 from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
 from spinn_tensor.export.session import open_session  # noqa: E402
 from spinn_tensor.export.triton import check_repository, has_triton_schema  # noqa: E402
+from tests.artefacts import exporter_of  # noqa: E402
 
 KINDS = {"own": ("spinn", "pair"), "given": ("spinn-pi", "pair"), "forest": ("spinn-pi-nt", "sentence")}
-
-
-def exporter_of(path: Path) -> Callable[..., None]:
-    """Return an exporter that has the file already, whatever the model."""
-    return lambda model, output, exported: output.write_bytes(path.read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("tritonclient.grpc")
 
+from spinn_tensor.export import onnx_file
 from spinn_tensor.export.artefact import ArtefactError
 from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.triton import check_front
+from tests.artefacts import exporter_of
 from tests.triton_backend import Front, TritonError
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "triton_server"
@@ -33,12 +36,18 @@ PAIRS = [[premise, hypothesis] for premise, hypothesis in zip(TEXTS, reversed(TE
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(made: Callable[[str, str], tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of four models; the file of one is that of its ONNX export, the others are exported for it."""
     folder = tmp_path_factory.mktemp("triton")
     for name, (kind, task, options, _) in KINDS.items():
-        bundle = tiny_bundle(folder / name, kind, task)
-        arguments = ["export", str(bundle), "--format", "triton", "--name", name, *options]
-        assert main([*arguments, "--output", str(folder / "models")]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "own":
+                bundle, exported = made(kind, task)
+                patch.setattr(onnx_file, "export_onnx", exporter_of(exported / "model.onnx"))
+            else:
+                bundle = tiny_bundle(folder / name, kind, task)
+            arguments = ["export", str(bundle), "--format", "triton", "--name", name, *options]
+            assert main([*arguments, "--output", str(folder / "models")]) == 0
     return folder / "models"
 
 
@@ -116,8 +125,9 @@ def test_a_configuration_that_does_not_fit_is_refused(old, new, message, models,
         check_front(tmp_path, "own")
 
 
-def test_a_front_is_replaced_but_not_one_of_somebody_else(tmp_path, capsys) -> None:
-    bundle, front = tiny_bundle(tmp_path / "bundle", "bow", "sentence"), tmp_path / "models" / "spinn_text"
+def test_a_front_is_replaced_but_not_one_of_somebody_else(made, tmp_path, capsys, monkeypatch) -> None:
+    (bundle, exported), front = made("bow", "sentence"), tmp_path / "models" / "spinn_text"
+    monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(exported / "model.onnx"))
     export = ["export", str(bundle), "--format", "triton", "--output", str(tmp_path / "models")]
     assert main(export) == 0
     (front / "1" / "__pycache__").mkdir()
