@@ -43,10 +43,8 @@ DYNAMIC, LSTM, CAPTURED_LSTM = "dynamic batching", "cuDNN LSTM", "cuDNN LSTM, ca
 DYNAMIC_UP_TO = 1024  # sentences
 COUNTED_UP_TO = 512  # sentences: beyond, dynamic batching's launches under the profiler would take minutes
 COPIED = 2**30  # bytes that are copied at least on a GPU, many times its cache
-RAGGED, FIXED = (
-    "ragged",
-    "fixed",
-)  # tables; a captured step replays fixed ones: here every step of one width, in training somewhat less
+# tables; a captured step replays fixed ones: here every step of one width, in training somewhat less
+RAGGED, FIXED = "ragged", "fixed"
 SEED = 1
 LANE_WIDTH = 5 / 8  # of the lanes compose at a step, so that no lane ever waits on SNLI
 TRACED = 3  # steps
@@ -242,10 +240,7 @@ def baselines(
 
     Without dynamic batching where the batch is too large for it.
     """
-
-    def lists(leaves: Tensor) -> Tensor:
-        return candidates.run_lists(leaves, batch, weights)
-
+    lists = partial(candidates.run_lists, batch=batch, weights=weights)
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
     if len(batch.lengths) <= DYNAMIC_UP_TO:
         calls[DYNAMIC, names[0]] = partial(_call, lists, batch, weights, passes, names[0])
@@ -256,21 +251,18 @@ def lstms(
     batch: candidates.Batch, weights: Weights, passes: str, names: Sequence[str]
 ) -> dict[tuple[str, str], Callable[[], Any]]:
     """Return calls of the LSTM in every precision, launched and captured."""
-
-    def lstm(leaves: Tensor) -> Tensor:
-        return candidates.run_lstm(leaves, batch, weights)
-
+    lstm = partial(candidates.run_lstm, batch=batch, weights=weights)
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
     for name in names:
         calls[LSTM, name] = partial(_call, lstm, batch, weights, passes, name)
-        captured = CapturedSteps(_first_of(calls[LSTM, name]), lambda: [], batch.leaves.device)
+        captured = CapturedSteps(partial(_roots_of, calls[LSTM, name]), lambda: [], batch.leaves.device)
         captured.record(())
         calls[CAPTURED_LSTM, name] = partial(captured, ())
     return calls
 
 
-def _first_of(call: Callable[[], tuple[Tensor, ...]]) -> Callable[[Any], Tensor]:
-    return lambda _: call()[0]
+def _roots_of(call: Callable[[], tuple[Tensor, ...]], _: Any) -> Tensor:
+    return call()[0]
 
 
 def _call(
