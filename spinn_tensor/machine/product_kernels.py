@@ -97,6 +97,8 @@ def product_forward(
         source, width = tl.where(part == 0, left, right), H
         if K > 0 and TOGETHER:
             source, width = tl.where(part == 2, tracker, source), tl.where(part == 2, K, H)
+        if H % 4 == 0:
+            source = tl.multiple_of(source, 16)  # bytes, which Triton does not see of a choice of pointers
         x = tl.load(source[:, None] + k[None, :], mask=live[:, None] & (k < width)[None, :], other=0)
         column = (part * H + k)[:, None]
         some = (column < STRIDE) & inside[None, :]
