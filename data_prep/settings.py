@@ -10,6 +10,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 _SCALARS = frozenset({int, float, bool, str, types.NoneType})
@@ -137,11 +138,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return "" if nearest is None else f" (did you mean {nearest}?)"
 
 
+@cache
+def kinds_of(cls: type) -> Mapping[str, Any]:
+    """Return the annotated types of a dataclass's fields by name, evaluated once: a command asks hundreds of times."""
+    return types.MappingProxyType(typing.get_type_hints(cls))
+
+
 def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Check values as keyword arguments of a dataclass: no unknown or missing key, no value of another type."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{cls.__name__}: expected an object with keys, got {type(values).__name__}")
-    hints = typing.get_type_hints(cls)
+    hints = kinds_of(cls)
     fields = {item.name: item for item in dataclasses.fields(cls)}
     for key, value in values.items():
         if key not in fields:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import typing
 from dataclasses import dataclass
 from typing import Any
 
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.flags import add_flag, with_default
-from spinn_tensor.data_prep.settings import AT_LEAST_1, Allowed, Settings, one_of, setting
+from spinn_tensor.data_prep.settings import AT_LEAST_1, Allowed, Settings, kinds_of, one_of, setting
 from spinn_tensor.data_prep.text import PACKAGED_NLI
 
 A_PORT = Allowed("a port, 0 to 65535", lambda value: 0 <= value <= 65_535)
@@ -83,7 +82,7 @@ class ServeSettings(Settings):
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add FOLDER, and a flag of each other option."""
-    kinds = typing.get_type_hints(ServeSettings)
+    kinds = kinds_of(ServeSettings)
     for item in dataclasses.fields(ServeSettings):
         text = with_default(item.metadata["help"], item)
         if item.name == "folder":

@@ -7,9 +7,9 @@ It is stored in the run's folder (`run.json`) and in every checkpoint, and resum
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Self
 
 from spinn_tensor.config import (
@@ -28,6 +28,7 @@ from spinn_tensor.config import (
 )
 from spinn_tensor.data_prep.corpora.config import DataConfig as DataConfig
 from spinn_tensor.data_prep.flags import parse_value
+from spinn_tensor.data_prep.settings import kinds_of
 from spinn_tensor.training.weighting import as_entries
 
 CRITERIA = ("accuracy", "macro_f1", "f1")
@@ -334,7 +335,8 @@ def classifier_config(options: Mapping[str, Any], n_classes: int) -> ClassifierC
     return ClassifierConfig(**checked_fields(ClassifierConfig, {**options, "n_classes": n_classes}))
 
 
-def settable(section: str) -> dict[str, dataclasses.Field[Any]]:
+@cache
+def settable(section: str) -> Mapping[str, dataclasses.Field[Any]]:
     """Return the fields of a section by name, in order."""
     cls, hidden = SECTIONS[section]
     return {item.name: item for item in dataclasses.fields(cls) if item.name not in hidden}
@@ -376,7 +378,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def kind_of(section: str, name: str) -> Any:
     """Return the annotated type of a setting."""
-    return typing.get_type_hints(SECTIONS[section][0])[name]
+    return kinds_of(SECTIONS[section][0])[name]
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
