@@ -14,7 +14,8 @@ from tests.processes import run_program
 
 ROOT = Path(__file__).resolve().parents[1]
 USES_ALL = (
-    "from spinn_tensor import data_prep, export; import spinn_tensor.export.predictor, spinn_tensor.cli.main"
+    "from spinn_tensor import data_prep, export; import spinn_tensor.export.predictor, spinn_tensor.cli.main; "
+    "spinn_tensor.cli.main.build_parser()"
 )
 
 

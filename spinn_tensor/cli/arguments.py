@@ -92,19 +92,6 @@ def given_data(args: argparse.Namespace) -> dict[str, Any]:
     return {key.removeprefix("data__"): value for key, value in given_settings(args, "data").items()}
 
 
-def add_command(subparsers: Any, name: str, summary: str, description: str, epilog: str) -> CommandParser:
-    """Add a subcommand whose help keeps the line breaks of its text, with the options that every command has."""
-    parser: CommandParser = subparsers.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
-
-
 def add_device(parser: argparse.ArgumentParser, threads: int | None = None) -> None:
     parser.add_argument(
         "--device",

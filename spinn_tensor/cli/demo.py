@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
+from spinn_tensor.cli.arguments import CommandParser, add_device, choose_device, positive
 from spinn_tensor.cli.predict import show_prediction
 from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.cli.report import plain_table, print_evaluations
@@ -47,8 +47,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "demo", "generate, train, compare and classify", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
@@ -66,7 +65,6 @@ def add_parser(subparsers: Any) -> None:
     )
     # matrices this small gain nothing from two threads, and lose much on a busy machine
     add_device(parser, threads=1)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

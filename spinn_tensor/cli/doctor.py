@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import add_command
+from spinn_tensor.cli.arguments import CommandParser
 
 if TYPE_CHECKING:
     from spinn_tensor.export.doctor import Facts
@@ -27,9 +27,8 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "doctor", "what is installed, what would fail", DESCRIPTION, EPILOG)
-    parser.set_defaults(run=run)
+def add_arguments(parser: CommandParser) -> None:
+    """Add nothing: it looks at all there is."""
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,13 +6,12 @@ import argparse
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from spinn_tensor.cli.arguments import (
+    CommandParser,
     add_checkpoint,
-    add_command,
     add_inference,
     choose_device,
     given_limits,
@@ -85,8 +84,7 @@ NO_FOLDER = frozenset((*_NO_FOLDER.split(), *COMPRESSED))
 Job = tuple[SentenceEncoder, Vocabulary, Path]  # and the input
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "encode", "sentences to vectors", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     add = parser.add_argument
     add_checkpoint(parser)
     add(
@@ -121,7 +119,6 @@ def add_parser(subparsers: Any) -> None:
         f"{BATCH_TOKENS:,})",
     )
     add_inference(parser, "not for a model that parses for itself", instead=("nan", "a row of NaN"))
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

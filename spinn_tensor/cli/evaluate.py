@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from spinn_tensor.cli.arguments import (
+    CommandParser,
     add_checkpoint,
-    add_command,
     add_fields,
     add_inference,
     choose_device,
@@ -63,8 +62,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "evaluate", "score a checkpoint", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     add_checkpoint(parser)
     parser.add_argument(
         "--data",
@@ -89,7 +87,6 @@ def add_parser(subparsers: Any) -> None:
     )
     add_fields(parser)
     add_inference(parser, "for a model that parses, the trees that its own are scored against")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import add_checkpoint, add_command, positive
+from spinn_tensor.cli.arguments import CommandParser, add_checkpoint, positive
 from spinn_tensor.config import ConfigError
 from spinn_tensor.export.artefact import ARTEFACTS, Exported
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
@@ -57,8 +57,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "export", "ONNX, TorchScript, Triton, ...", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--format", choices=tuple(ARTEFACTS), required=True, help="what to write, see above")
     parser.add_argument(
@@ -93,7 +92,6 @@ def add_parser(subparsers: Any) -> None:
         "folder: packaged, or the folder of a checkpoint; none = not that of the run, either",
     )
     parser.add_argument("--name", metavar="NAME", help="triton: name of the model (default: spinn)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

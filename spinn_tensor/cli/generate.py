@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from spinn_tensor.cli.arguments import add_command, positive
+from spinn_tensor.cli.arguments import CommandParser, positive
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import GENERATORS, GeneratedConfig, write_generated
 
@@ -38,8 +37,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "generate", "write a generated corpus", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write into")
     parser.add_argument(
         "--corpus", choices=tuple(GENERATORS), default="logic", help="which one (default: %(default)s)"
@@ -49,7 +47,6 @@ def add_parser(subparsers: Any) -> None:
         parser.add_argument(
             f"--{split}", type=positive, metavar="N", help=f"examples (default: {_defaults(split)})"
         )
-    parser.set_defaults(run=run)
 
 
 def _defaults(split: str) -> str:

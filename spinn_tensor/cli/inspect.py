@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import add_command, add_settings, given_data, given_settings
+from spinn_tensor.cli.arguments import CommandParser, add_settings, given_data, given_settings
 from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
 from spinn_tensor.cli.inspect_tables import MEASURES, Figures, Inspection, percent, sections
 from spinn_tensor.cli.report import plain_table
@@ -82,8 +82,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "inspect", "look at a corpus", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     group = parser.add_argument_group("what is shown")
     group.add_argument(
         "--html",
@@ -102,7 +101,6 @@ def add_parser(subparsers: Any) -> None:
     add_settings(group, "encoder", ("embedding_dim",), default=" (default: the preset's)")
     add_preset(group, "batch size, seed and width are its")
     add_data(parser, generated="a temporary folder", texts=TEXTS)
-    parser.set_defaults(run=run)
 
 
 def not_negative(text: str) -> int:

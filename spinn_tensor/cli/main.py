@@ -14,28 +14,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 import torch
 
 from spinn_tensor import __version__
-from spinn_tensor.cli import (
-    demo,
-    doctor,
-    encode,
-    evaluate,
-    export,
-    generate,
-    inspect,
-    parse,
-    plot,
-    predict,
-    prepare,
-    presets,
-    profile,
-    runs,
-    serve,
-    train,
-)
 from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.config import ConfigError
@@ -49,6 +32,25 @@ from spinn_tensor.training.distributed import Interrupted, LostRank
 from spinn_tensor.training.feeding import LostMaker
 from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.loop import TrainingError
+
+COMMANDS = {  # each in the module of its name
+    "train": "train a model",
+    "runs": "compare runs",
+    "plot": "draw the curves of runs",
+    "evaluate": "score a checkpoint",
+    "predict": "classify a pair, a sentence or a file",
+    "parse": "sentences to trees",
+    "encode": "sentences to vectors",
+    "export": "ONNX, TorchScript, Triton, ...",
+    "serve": "a model over HTTP",
+    "prepare": "read a corpus once, for many runs",
+    "inspect": "look at a corpus",
+    "generate": "write a generated corpus",
+    "profile": "where a training step's time goes",
+    "presets": "list the presets of train",
+    "doctor": "what is installed, what would fail",
+    "demo": "generate, train, compare and classify",
+}
 
 # What is said in one line. Out of memory on the CPU is a MemoryError or a RuntimeError without a type of its own.
 ERRORS = (
@@ -90,25 +92,18 @@ def build_parser() -> argparse.ArgumentParser:
     versions = f"spinn_tensor {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     parser.add_argument("--version", action="version", version=versions)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (
-        train,
-        runs,
-        plot,
-        evaluate,
-        predict,
-        parse,
-        encode,
-        export,
-        serve,
-        prepare,
-        inspect,
-        generate,
-        profile,
-        presets,
-        doctor,
-        demo,
-    ):
-        command.add_parser(subparsers)
+    for name, summary in COMMANDS.items():
+        command = import_module(f"spinn_tensor.cli.{name}")
+        own = subparsers.add_parser(
+            name,
+            help=summary,
+            description=command.DESCRIPTION,
+            epilog=command.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        own.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        own.set_defaults(run=command.run)
+        command.add_arguments(own)
     return parser
 
 

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from spinn_tensor.answers import Parsed
 from spinn_tensor.cli.arguments import (
-    add_command,
+    CommandParser,
     add_device,
     add_limits,
     add_on_error,
@@ -104,8 +104,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "parse", "sentences to trees", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     add = parser.add_argument
     add("sentences", nargs="*", metavar="SENTENCE", help="raw text of a sentence, or a tree")
     add(
@@ -163,7 +162,6 @@ def add_parser(subparsers: Any) -> None:
     add_limits(parser)
     # the steps are small; threads that wait for each other cost more than they bring
     add_device(parser, threads=1)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spinn_tensor.cli.arguments import add_command
+from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.inspect_page import check_installed, picture, style
 from spinn_tensor.cli.report import tell
 from spinn_tensor.config import ConfigError
@@ -48,8 +48,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "plot", "draw the curves of runs", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, or one that has runs in it"
     )
@@ -60,7 +59,6 @@ def add_parser(subparsers: Any) -> None:
         default=Path("curves.png"),
         help=f"the picture, {', '.join(FORMS)} (default: %(default)s); needs the extra plots, matplotlib",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

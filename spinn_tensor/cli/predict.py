@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 
 from spinn_tensor.cli.arguments import (
+    CommandParser,
     add_checkpoint,
-    add_command,
     add_fields,
     add_inference,
     choose_device,
@@ -87,8 +87,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "predict", "classify a pair, a sentence or a file", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     add_checkpoint(parser, " (default)")
     parser.add_argument("--premise", metavar="TEXT", help="text or binary parse of the premise")
     parser.add_argument("--hypothesis", metavar="TEXT", help="the same of the hypothesis")
@@ -113,7 +112,6 @@ def add_parser(subparsers: Any) -> None:
         parser, "not for a model that parses for itself", instead=("empty", "a record without a label")
     )
     parser.of_stray_words = "; --sentence takes one, --premise and --hypothesis a pair"
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

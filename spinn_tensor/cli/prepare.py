@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from spinn_tensor.cli.arguments import add_command, add_device, add_settings, choose_device, given_data
+from spinn_tensor.cli.arguments import CommandParser, add_device, add_settings, choose_device, given_data
 from spinn_tensor.cli.progress import counters, download_bar
 from spinn_tensor.cli.report import plain_table, print_skipped
 from spinn_tensor.config import ConfigError
@@ -56,8 +56,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "prepare", "read a corpus once, for many runs", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     group = parser.add_argument_group("the store")
     group.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     group.add_argument(
@@ -73,7 +72,6 @@ def add_parser(subparsers: Any) -> None:
     add_device(parser)
     names = [name for name in settable("data") if name not in OF_TRAINING]
     add_settings(parser.add_argument_group("data"), "data", names, texts=TEXTS)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from spinn_tensor.cli.arguments import add_command
+from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.training.presets import preset_table, preset_toml
 
 DESCRIPTION = """\
@@ -33,10 +32,8 @@ a whole file:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "presets", "list the presets of train", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this one, or a file, in full")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

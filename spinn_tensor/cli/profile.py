@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import add_command, add_device, choose_device, positive
+from spinn_tensor.cli.arguments import CommandParser, add_device, choose_device, positive
 from spinn_tensor.cli.report import plain_table, print_skipped, shorten
 from spinn_tensor.cli.train import add_preset, add_run_settings, new_run
 from spinn_tensor.data_prep.files import Skipped, atomic_write
@@ -57,8 +57,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "profile", "where a training step's time goes", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     group = parser.add_argument_group("the profile")
     add_preset(group, "`spinn presets` lists them")
     group.add_argument(
@@ -76,7 +75,6 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     add_device(parser)
     add_run_settings(parser, generated="a temporary folder")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from spinn_tensor.cli.arguments import add_command
+from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.report import json_line, percent, plain_table
 from spinn_tensor.data_prep.errors import DataError, one_line
 from spinn_tensor.data_prep.files import read_json_object
@@ -43,8 +43,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "runs", "compare runs", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "folders",
         type=Path,
@@ -54,7 +53,6 @@ def add_parser(subparsers: Any) -> None:
         help="that has runs in it, or is one (default: runs)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each run instead")
-    parser.set_defaults(run=run)
 
 
 class Run(NamedTuple):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
 
-from spinn_tensor.cli.arguments import add_command
+from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.export.serve.settings import add_flags, as_arguments, given_settings
 
 DESCRIPTION = """\
@@ -40,10 +39,8 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = add_command(subparsers, "serve", "a model over HTTP", DESCRIPTION, EPILOG)
+def add_arguments(parser: CommandParser) -> None:
     add_flags(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 from spinn_tensor.cli.arguments import (
     CommandParser,
-    add_command,
     add_device,
     add_settings,
     choose_device,
@@ -114,9 +113,9 @@ GROUPS = {
 }
 
 
-def add_parser(subparsers: Any) -> None:
+def add_arguments(parser: CommandParser) -> None:
     table = "\n".join("  " + line for line in preset_table().splitlines())
-    parser = add_command(subparsers, "train", "train a model", DESCRIPTION, EPILOG.format(presets=table))
+    parser.epilog = EPILOG.format(presets=table)
     group = parser.add_argument_group("the run")
     group.add_argument("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/PRESET)")
     add_preset(group, "see the table below")
@@ -139,7 +138,6 @@ def add_parser(subparsers: Any) -> None:
     )
     add_device(parser)
     add_run_settings(parser, generated="OUTPUT/corpus")
-    parser.set_defaults(run=run)
 
 
 def add_run_settings(parser: CommandParser, generated: str) -> None:
