@@ -39,7 +39,8 @@ test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(FAST:%=tests/test_%.py)
 
 test-all: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not network" \
+		--hypothesis-profile many
 
 test-portable: $(READY)
 	$(BIN)/python -m tests.portable --workers $(WORKERS) $(SETTINGS)

@@ -18,11 +18,11 @@ from filelock import FileLock
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shared two-core machine is at times slow: an example may take as long as it takes.
-hypothesis.settings.register_profile(
-    "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("default")
+# A shared two-core machine is at times slow: an example may take as long as it takes. `make test-all` tries more.
+USUAL = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("many", USUAL)
+hypothesis.settings.register_profile("few", USUAL, max_examples=40)
+hypothesis.settings.load_profile("few")
 
 
 # what takes longest, begun first: a worker that began it last would leave the other idle

@@ -1,12 +1,15 @@
-"""Run a Python program in a process of its own."""
+"""Run a Python program in a process of its own, or a function in a fork of this one."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,3 +34,34 @@ def run_program(
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def forked(function: Callable[[], int]) -> subprocess.Popen[bytes]:
+    """Start a function that returns a status, such as a command's main, in a process with all that is loaded here.
+
+    It has pipes, and trains nothing: torch has no gradients in a fork where there is a GPU.
+    """
+
+    def run() -> NoReturn:
+        status = 1
+        try:
+            os.closerange(3, 1 << 16)  # also the pipe by whose end Popen knows that it has begun
+            sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", 1)
+            status = function()
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    pipe = subprocess.PIPE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's, of threads
+        return subprocess.Popen(
+            [sys.executable],
+            preexec_fn=run,
+            restore_signals=False,  # Python ignores SIGPIPE
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+        )

@@ -87,6 +87,8 @@ def executor(request) -> Executor:
 class TestAnyCell(ExecutorContract):
     """The TreeLSTM as any cell, over all kinds of tables."""
 
+    test_sentences_of_the_snli_slice = pytest.mark.slow(ExecutorContract.test_sentences_of_the_snli_slice)
+
 
 def some_trees(n_trees: int = 6, most: int = 9) -> Batch:
     rng = np.random.default_rng(0)
@@ -196,7 +198,7 @@ def test_gradcheck_of_every_cell(kind) -> None:
         return functional_call(machine, dict(zip(names, values, strict=True)), (leaves, tables))
 
     inputs = leaves_of(batch, machine.compose.state_dim), *machine.parameters()
-    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("make, n_composed", [(forest_tables, 4), (lane_tables, 5)])

@@ -6,21 +6,22 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-import spinn_tensor.data_prep.folders as folders_module
 from spinn_tensor import PairClassifier
 from spinn_tensor.data_prep.folders import readable, recover, write_folder
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.checkpoint import save_checkpoint
 from tests.damage import DAMAGE
+from tests.processes import forked
 
 
 @pytest.fixture
@@ -126,26 +127,19 @@ def test_an_error_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["folder"]
 
 
-# Kills itself at the n-th file event of replacing a folder: opening, creating, renaming or deleting something in it.
-KILLED_WRITER = """
-import os, pathlib, runpy, signal, sys
-module = runpy.run_path(sys.argv[1])
-target, left = pathlib.Path(sys.argv[2]), int(sys.argv[3])
+def killed_writer(target: Path, n_events: int) -> int:
+    """Kill itself after so many file events of replacing a folder: opening, creating, renaming or deleting in it."""
+    seen: list[str] = []
 
-def fill(folder):
-    for name in ("a", "b"):
-        (folder / name).write_text("new")
+    def hook(event: str, values: tuple[Any, ...]) -> None:
+        if any(isinstance(a, str | os.PathLike) and str(target.parent) in str(a) for a in values):
+            seen.append(event)
+            if len(seen) > n_events:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-def hook(event, arguments):
-    global left
-    if any(isinstance(a, (str, os.PathLike)) and str(target.parent) in str(a) for a in arguments):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(hook)
-module["write_folder"](target, fill)
-"""
+    sys.addaudithook(hook)
+    write_folder(target, fill("new"))
+    return 0
 
 
 def test_killed_at_every_file_event_a_whole_folder_can_be_read(tmp_path: Path) -> None:
@@ -153,15 +147,8 @@ def test_killed_at_every_file_event_a_whole_folder_can_be_read(tmp_path: Path) -
     for n_events in range(60):
         parent = tmp_path / str(n_events)
         write_folder(parent / "folder", fill("old"))
-        command = [
-            sys.executable,
-            "-c",
-            KILLED_WRITER,
-            folders_module.__file__,
-            str(parent / "folder"),
-            str(n_events),
-        ]
-        status = subprocess.run(command, check=False).returncode
+        with forked(partial(killed_writer, parent / "folder", n_events)) as writer:
+            status = writer.wait()
         texts = content(readable(parent / "folder"))
         assert texts in ({"old"}, {"new"})
         seen.append((status, *texts, (parent / "folder").exists()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,12 @@ import pytest
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary, right_branching
 from tests.command_line import assert_one_error
+from tests.processes import forked
 from tests.tiny_runs import SMALL, write_pairs
 
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-ROOT = Path(__file__).resolve().parents[1]
 LONG = format_binary(right_branching(["dogs"] * 7))
 
 
@@ -149,9 +148,7 @@ def test_arguments_are_sentences_too(
 
 def test_standard_input_without_end() -> None:
     """Whoever writes is told, by a pipe that nobody reads, long before it has written all."""
-    command = [sys.executable, "-m", "spinn_tensor", "parse", "--branching", "right", "--input", "-"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT)
+    process = forked(lambda: main(["parse", "--branching", "right", "--input", "-"]))
     try:
         with pytest.raises(BrokenPipeError):
             _write_line(process, n_megabytes=20)

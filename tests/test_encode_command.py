@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.encoding import read_shards, shards
 from tests.closeness import FLOAT16, assert_close
 from tests.command_line import standard_input
+from tests.processes import ROOT, forked
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def command(run: Path, source: Path, output: Path, *options: str) -> list[str]:
@@ -173,13 +174,6 @@ def test_processes_of_torchrun_have_their_parts_and_one_voice(
     assert "--shard: torchrun gives each process its part" in capsys.readouterr().err
 
 
-def spinn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, **options
-    )
-
-
 def test_standard_input(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     write_parses(tmp_path / "in.txt")
     arguments = command(pair_run, Path("-"), tmp_path / "out")
@@ -199,36 +193,33 @@ def test_torchrun(pair_run: Path, tmp_path: Path) -> None:
     """Two processes, one of which dies of a bad line: the job ends with its cause; mended, it is done."""
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     write_parses(source, {8: "( a )"})  # of shard 1, rank 1's
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spinn_tensor"]
-    failed = spinn(*launch, *command(pair_run, source, folder), check=False, timeout=600)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch += ["-m", "spinn_tensor"]
+    run = partial(subprocess.run, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    failed = run([*launch, *command(pair_run, source, folder)])
     assert failed.returncode != 0
     assert f"spinn: rank 1: error: {source}:8: token 3 ')': a node with one child" in failed.stderr
     assert not (folder / "manifest.json").exists()
     write_parses(source)
-    done = spinn(*launch, *command(pair_run, source, folder, "--overwrite"), check=True, timeout=600)
+    done = run([*launch, *command(pair_run, source, folder, "--overwrite")], check=True)
     assert done.stdout == f"23 encodings of width 8 in {folder}, 5 shards\n"
     assert main(command(pair_run, source, tmp_path / "all.npy")) == 0
     got = np.concatenate(list(read_shards(folder)))
     assert_close(got, np.load(tmp_path / "all.npy"))
 
 
-# Kills itself when the fourth shard is written and about to get its name.
-KILLED = """
-import os, signal, sys
-from spinn_tensor import Pipeline
-from spinn_tensor.cli.main import main
-n_shards = 0
+def killed_at_the_fourth_shard(arguments: list[str]) -> int:
+    """Run a command that kills itself when the shard is written and about to get its name."""
+    seen: list[str] = []
 
-def hook(event, arguments):
-    global n_shards
-    if event == "os.rename" and os.path.basename(arguments[1]).startswith("shard-"):
-        n_shards += 1
-        if n_shards == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def hook(event: str, values: tuple[Any, ...]) -> None:
+        if event == "os.rename" and os.path.basename(values[1]).startswith("shard-"):
+            seen.append(values[1])
+            if len(seen) == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-sys.addaudithook(hook)
-sys.exit(main())
-"""
+    sys.addaudithook(hook)
+    return main(arguments)
 
 
 def test_kill_9(pair_run: Path, tmp_path: Path) -> None:
@@ -236,8 +227,9 @@ def test_kill_9(pair_run: Path, tmp_path: Path) -> None:
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     lines = [format_binary(tree) + "\n" for tree in trees()]
     source.write_text("".join(lines * 10))
-    killed = spinn("-c", KILLED, *command(pair_run, source, folder), check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with forked(lambda: killed_at_the_fourth_shard(command(pair_run, source, folder))) as killed:
+        _, errors = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, errors
     assert len(list(folder.glob("shard-*"))) == 3
     assert list(folder.glob(".shard-*"))
     assert all(np.load(path).shape == (5, 8) for path in folder.glob("shard-*"))

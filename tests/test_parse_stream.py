@@ -22,10 +22,10 @@ from spinn_tensor.data_prep.files import open_text
 from spinn_tensor.data_prep.stream import line_blocks
 from spinn_tensor.encoding import read_manifest, read_shards
 from tests.command_line import standard_input
+from tests.processes import ROOT, forked
 
 pytest.importorskip("datasets")
 
-ROOT = Path(__file__).resolve().parents[1]
 WAIT = 120  # seconds that a test waits at most for what comes at once
 
 
@@ -43,16 +43,7 @@ def lines_with_faults(n_lines: int) -> list[bytes]:
 
 
 def process(*arguments: str | Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-m", "spinn_tensor", *map(str, arguments)],
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        cwd=ROOT,
-        env=environment,
-    )
+    return forked(lambda: main([*map(str, arguments), "--device", "cpu"]))
 
 
 @contextmanager
@@ -115,7 +106,12 @@ def test_encode_gives_a_row_for_every_line(
     [("binary", "( dogs bark )"), pytest.param("json", '{"text": "dogs bark"', marks=pytest.mark.slow)],
 )
 def test_the_first_result_comes_before_the_input_ends(form: str, first: str, parser_run: Path) -> None:
-    with ended(process("parse", "--model", parser_run, "--input", "-", "--format", form)) as running:
+    """Of a whole process; the tests below fork this one."""
+    command = [sys.executable, "-m", "spinn_tensor", "parse", "--model", str(parser_run), "--input", "-"]
+    pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": pipe, "stdout": pipe, "stderr": pipe}
+    started = subprocess.Popen([*command, "--format", form], cwd=ROOT, env=environment, **pipes)
+    with ended(started) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         for line in (b"dogs bark\n", b"(S (NP dogs) (VP bark))\n"):

@@ -35,7 +35,7 @@ from tests.strategies import all_transitions, columns_of, right_branching
 
 pytestmark = pytest.mark.numerical
 
-N_COPIES, N_SAMPLES, N_BATCHES = 25, 4, 200  # 20,000 samples of a pair's trees
+N_COPIES, N_SAMPLES, N_BATCHES = 50, 4, 100  # 20,000 samples of a pair's trees
 POLICY_WEIGHT = 0.7
 
 
