@@ -76,6 +76,19 @@ parser_run = _trained("parser")  # a parser, which has learnt all trees of its c
 
 
 @pytest.fixture(scope="session")
+def with_parser(pair_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX export of the run of pairs, with the packaged parser."""
+
+    def export(folder: Path) -> None:
+        from spinn_tensor.cli.main import main
+
+        arguments = ["export", str(pair_run), "--format", "onnx", "--output", str(folder / "exported")]
+        assert main([*arguments, "--parser", "packaged"]) == 0
+
+    return _made_once(tmp_path_factory, "with_parser", export) / "exported"
+
+
+@pytest.fixture(scope="session")
 def few_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of few steps, made in Python by `tests.tiny_training`."""
     from tests.tiny_training import trainer

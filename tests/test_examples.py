@@ -96,8 +96,11 @@ def test_train_minimal_compiled(tmp_path: Path) -> None:
     assert loss_in(run_as_program("train_minimal.py", tmp_path, "--compile")) < 0.2
 
 
-def test_train_loader(tmp_path: Path) -> None:
-    assert loss_in(run_as_program("train_loader.py", tmp_path)) < 0.2
+# of Python 3.12 and newer, as in test_feeding
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_train_loader(run: Any) -> None:
+    (line,) = run("train_loader.py")
+    assert loss_in(line) < 0.2
 
 
 @pytest.mark.slow
@@ -113,11 +116,11 @@ def test_custom_cell(run: Any) -> None:
     assert loss_in(line) < 0.1
 
 
-def test_serve_client(run: Any, tmp_path: Path) -> None:
+def test_serve_client(run: Any, made: Any) -> None:
     pytest.importorskip("uvicorn")
     from tests.serving import running
 
-    with running(str(tiny_bundle(tmp_path / "bundle", "spinn"))) as server:
+    with running(str(made("spinn", "pair")[1])) as server:
         first, second, *lines = run("serve_client.py", server.url)
     assert {line.split(":")[0] for line in (first, second)} <= set(LABELS["pair"])
     assert [line.split()[0] for line in lines] == ["8", "8"]

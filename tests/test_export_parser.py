@@ -17,6 +17,7 @@ from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
 from spinn_tensor.export import onnx_file
 from spinn_tensor.export.predictor import OnnxPredictor
+from tests.artefacts import exporter_of
 from tests.processes import run_program
 
 TEXTS = ["Old dogs bark.", "( ( red cats ) sing )", "The big birds don't sleep in the old tree."]
@@ -34,37 +35,25 @@ for line in sys.stdin:
 """
 
 
-@pytest.fixture(scope="module")
-def exported(pair_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    command = ["export", str(pair_run), "--format", "onnx", "--output", str(folder), "--parser", "packaged"]
-    assert main(command) == 0
-    return folder
-
-
 @pytest.fixture
-def quick(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(with_parser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter has the files of the model and of its parser already."""
-    files = {
-        kind: (exported / path / "model.onnx").read_bytes()
-        for kind, path in (("spinn-pi", ""), ("spinn", "parser"))
-    }
-    monkeypatch.setattr(onnx_file, "export_onnx", lambda _, path, made: path.write_bytes(files[made.kind]))
+    monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(with_parser))
 
 
-def test_text_is_classified_as_by_the_pipeline(exported: Path, pair_run: Path) -> None:
+def test_text_is_classified_as_by_the_pipeline(with_parser: Path, pair_run: Path) -> None:
     expected = Pipeline.from_pretrained(pair_run).classify(TEXTS, OTHERS)
     lines = "".join(json.dumps(pair) + "\n" for pair in zip(TEXTS, OTHERS, strict=True))
-    served = run_program(SERVE, exported, stdin=lines)
+    served = run_program(SERVE, with_parser, stdin=lines)
     for line, prediction in zip(served.splitlines(), expected, strict=True):
         found = json.loads(line)
         assert list(found) == list(prediction.probabilities)
         np.testing.assert_allclose(list(found.values()), list(prediction.probabilities.values()), atol=1e-4)
-    assert OnnxPredictor(exported, "cpu").parse(TEXTS) == Pipeline.from_pretrained(pair_run).parse(TEXTS)
+    assert OnnxPredictor(with_parser, "cpu").parse(TEXTS) == Pipeline.from_pretrained(pair_run).parse(TEXTS)
 
 
-def test_trees_that_are_asked_for_are_taken_instead(exported: Path) -> None:
-    predictor = OnnxPredictor(exported, "cpu", trees="left")
+def test_trees_that_are_asked_for_are_taken_instead(with_parser: Path) -> None:
+    predictor = OnnxPredictor(with_parser, "cpu", trees="left")
     assert predictor.parse(["old dogs bark"]) == ["( ( old dogs ) bark )"]
     assert predictor.parser is None
 
@@ -98,8 +87,9 @@ def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_folder_is_replaced_whole(exported: Path, pair_run: Path, capsys: Any) -> None:
+def test_the_folder_is_replaced_whole(with_parser: Path, pair_run: Path, tmp_path: Path, capsys: Any) -> None:
     """By one without a parser, too; and not if anybody else's file is in it."""
+    exported = Path(shutil.copytree(with_parser, tmp_path / "exported"))
     command = ["export", str(pair_run), "--format", "onnx", "--output", str(exported)]
     (exported / "parser" / "notes.txt").touch()
     assert main(command) == 1

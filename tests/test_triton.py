@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spinn_tensor.cli.main import main
-from tests.tiny_bundles import TEXTS, tiny_bundle
+from tests.tiny_bundles import TEXTS
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -37,7 +37,7 @@ def models(made: Callable[[str, str], tuple[Path, Path]], tmp_path_factory: pyte
         bundle, exported = made(kind, task)
         arguments = ["export", str(bundle), "--format", "triton", "--name", name]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(onnx_file, "export_onnx", exporter_of(exported / "model.onnx"))
+            patch.setattr(onnx_file, "export_onnx", exporter_of(exported))
             assert main([*arguments, "--output", str(repository)]) == 0
     return repository
 
@@ -171,10 +171,10 @@ def test_without_tritons_schema_the_check_is_left_out_and_said(monkeypatch) -> N
     assert not has_triton_schema()
 
 
-def test_a_repository_that_does_not_fit_leaves_no_file(models, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(models / "own" / "1" / "model.onnx"))
+def test_a_repository_that_does_not_fit_leaves_no_file(made, tmp_path, capsys, monkeypatch) -> None:
+    bundle, exported = made("spinn", "pair")
+    monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(exported))
     monkeypatch.setattr(artefact, "output_axes", lambda task, tables: {"scores": ("batch", "classes")})
-    bundle = tiny_bundle(tmp_path / "bundle", "spinn", "pair")
     output = tmp_path / "a" / "models"
     assert main(["export", str(bundle), "--format", "triton", "--output", str(output)]) == 1
     assert "output 'hypothesis_encodings' is not in config.pbtxt" in capsys.readouterr().err

@@ -28,24 +28,29 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "triton_server"
 LABELS = ["label", "probabilities"]
 KINDS = {  # kind, task, options, outputs of the front
     "own": ("spinn", "pair", [], [*LABELS, "tree"]),
-    "given": ("spinn-pi", "sentence", ["--parser", "packaged"], [*LABELS, "tree"]),
+    "given": ("spinn-pi", "pair", ["--parser", "packaged"], [*LABELS, "tree"]),
     "parses": ("spinn", "parse", [], ["tree"]),
-    "words": ("lstm", "sentence", [], LABELS),
+    "words": ("bow", "sentence", [], LABELS),
 }
 PAIRS = [[premise, hypothesis] for premise, hypothesis in zip(TEXTS, reversed(TEXTS), strict=True)]
 
 
 @pytest.fixture(scope="module")
-def models(made: Callable[[str, str], tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of four models; the file of one is that of its ONNX export, the others are exported for it."""
+def models(
+    made: Callable[[str, str], tuple[Path, Path]],
+    pair_run: Path,
+    with_parser: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A repository of four models; one is exported for it, the others have the files of their ONNX exports."""
     folder = tmp_path_factory.mktemp("triton")
     for name, (kind, task, options, _) in KINDS.items():
         with pytest.MonkeyPatch.context() as patch:
-            if name == "own":
-                bundle, exported = made(kind, task)
-                patch.setattr(onnx_file, "export_onnx", exporter_of(exported / "model.onnx"))
-            else:
+            if name == "parses":
                 bundle = tiny_bundle(folder / name, kind, task)
+            else:
+                bundle, exported = (pair_run, with_parser) if name == "given" else made(kind, task)
+                patch.setattr(onnx_file, "export_onnx", exporter_of(exported))
             arguments = ["export", str(bundle), "--format", "triton", "--name", name, *options]
             assert main([*arguments, "--output", str(folder / "models")]) == 0
     return folder / "models"
@@ -127,7 +132,7 @@ def test_a_configuration_that_does_not_fit_is_refused(old, new, message, models,
 
 def test_a_front_is_replaced_but_not_one_of_somebody_else(made, tmp_path, capsys, monkeypatch) -> None:
     (bundle, exported), front = made("bow", "sentence"), tmp_path / "models" / "spinn_text"
-    monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(exported / "model.onnx"))
+    monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(exported))
     export = ["export", str(bundle), "--format", "triton", "--output", str(tmp_path / "models")]
     assert main(export) == 0
     (front / "1" / "__pycache__").mkdir()
