@@ -61,6 +61,7 @@ from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.head_rules import plain_label
 from spinn_tensor.data_prep.penn import PennTree
+from spinn_tensor.data_prep.statistics import share
 from spinn_tensor.data_prep.tables.trace import trace_stack
 from spinn_tensor.data_prep.trees import Tree
 
@@ -94,7 +95,7 @@ class BracketScores(NamedTuple):
 
     def to_dict(self) -> dict[str, int | float | None]:
         """Return plain JSON values."""
-        return {name: _plain(value) for name, value in self._asdict().items()}
+        return _plain(self)
 
 
 class PhraseScores(NamedTuple):
@@ -122,10 +123,7 @@ class ParseScores(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; bracket scores are dicts of their own."""
-        return {
-            name: value.to_dict() if isinstance(value, BracketScores) else _plain(value)
-            for name, value in self._asdict().items()
-        }
+        return _plain(self)
 
 
 def bracket_spans(
@@ -186,21 +184,19 @@ def phrase_scores(
     for *trees, words in zip(predicted, gold, left_out, strict=True):
         ours, theirs = (_phrases(tree, words, labelled) for tree in trees)
         n_both = (ours & theirs).total()
-        n_predicted, n_gold, n_matching = (
-            n_predicted + ours.total(),
-            n_gold + theirs.total(),
-            n_matching + n_both,
-        )
+        n_predicted += ours.total()
+        n_gold += theirs.total()
+        n_matching += n_both
         if ours or theirs:
             f1s.append(2 * n_both / (ours.total() + theirs.total()))
     return PhraseScores(
         n_predicted,
         n_gold,
         n_matching,
-        precision=_ratio(n_matching, n_predicted),
-        recall=_ratio(n_matching, n_gold),
-        f1=_ratio(2 * n_matching, n_predicted + n_gold),
-        sentence_f1=_ratio(sum(f1s), len(f1s)),
+        precision=share(n_matching, n_predicted),
+        recall=share(n_matching, n_gold),
+        f1=share(2 * n_matching, n_predicted + n_gold),
+        sentence_f1=share(sum(f1s), len(f1s)),
     )
 
 
@@ -234,7 +230,7 @@ def transition_accuracy(
     predicted, gold = np.asarray(predicted), np.asarray(gold)
     if predicted.shape != gold.shape:
         raise ValueError(f"got predicted transitions of shape {predicted.shape}, expected {gold.shape}")
-    return _ratio((predicted == gold).sum(), gold.size)
+    return share((predicted == gold).sum(), gold.size)
 
 
 def average_depth(
@@ -336,8 +332,8 @@ def _compare(a: Spans, b: Spans, lengths: np.ndarray) -> BracketScores:
         n_matching=n_matching,
         n_inner=n_brackets - n_whole,
         n_inner_matching=n_matching - n_whole,
-        f1=_ratio(n_matching, n_brackets),
-        inner_f1=_ratio(n_matching - n_whole, n_brackets - n_whole),
+        f1=share(n_matching, n_brackets),
+        inner_f1=share(n_matching - n_whole, n_brackets - n_whole),
         sentence_f1=_sentence_mean(matching, lengths, whole=True),
         inner_sentence_f1=_sentence_mean(matching, lengths, whole=False),
     )
@@ -353,7 +349,7 @@ def _sentence_mean(
     left_out = 0 if whole else 1
     n_brackets = lengths - 1 - left_out
     some = n_brackets > 0
-    return _ratio(((matching[some] - left_out) / n_brackets[some]).sum(), some.sum())
+    return share(((matching[some] - left_out) / n_brackets[some]).sum(), some.sum())
 
 
 def _average_depth(spans: Spans, lengths: np.ndarray) -> float:
@@ -362,9 +358,7 @@ def _average_depth(spans: Spans, lengths: np.ndarray) -> float:
     return float((depths / lengths).mean())
 
 
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else math.nan
-
-
-def _plain(value: int | float) -> int | float | None:
+def _plain(value: Any) -> Any:
+    if isinstance(value, BracketScores | ParseScores):
+        return {name: _plain(part) for name, part in value._asdict().items()}
     return None if math.isnan(value) else value

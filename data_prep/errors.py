@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Self
+from typing import Any, Self
 
 N_FIELDS = 8  # of a record that are named
 
@@ -53,15 +53,9 @@ class DataError(ValueError):
         field: str | None = None,
     ) -> Self:
         """Return the same error with the places filled in that were not known where it was raised."""
-        return type(self)(
-            self.reason,
-            path=path if self.path is None else self.path,
-            line=line if self.line is None else self.line,
-            example=example if self.example is None else self.example,
-            field=field if self.field is None else self.field,
-            token=self.token,
-            there=self.there,
-        )
+        here: dict[str, Any] = {"path": path, "line": line, "example": example, "field": field}
+        known = {name: getattr(self, name) for name in here if getattr(self, name) is not None}
+        return type(self)(self.reason, **(here | known), token=self.token, there=self.there)
 
     def __str__(self) -> str:
         places = []

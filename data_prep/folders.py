@@ -18,7 +18,7 @@ from functools import partial
 from glob import escape
 from pathlib import Path
 
-from spinn_tensor.data_prep.temporary import clear_temporaries, delete_old, real_path, temporary_beside
+from spinn_tensor.data_prep.temporary import clear_temporaries, real_path, temporary_beside
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -52,7 +52,6 @@ def recover(folder: Path) -> None:
     """
     folder = real_path(folder)
     old = _old(folder)
-    delete_old(folder.with_name(f".{folder.name}.new"))  # of earlier versions
     if clear_temporaries(folder.parent, escape(folder.name)):
         return
     if folder.exists():

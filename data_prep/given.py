@@ -112,13 +112,11 @@ def nltk_tree(tree: PennTree) -> Any:
         from nltk import Tree as NltkTree
     except ImportError as error:
         raise ImportError("trees of nltk need it: pip install nltk") from error
-    opens: list[list[Phrase]] = [[] for _ in tree.tokens]
-    for phrase in tree.phrases:
-        opens[phrase.start].append(phrase)
     root = NltkTree("", [])
     stack = [(root, len(tree.tokens) + 1)]  # with the place where each ends
-    for place, (word, tag) in enumerate(zip(tree.tokens, tree.tags, strict=True)):
-        for label, _, end in opens[place]:
+    words = zip(tree.tokens, tree.tags, tree.opening(), strict=True)
+    for place, (word, tag, phrases) in enumerate(words):
+        for label, _, end in phrases:
             node = NltkTree(label, [])
             stack[-1][0].append(node)
             stack.append((node, end))

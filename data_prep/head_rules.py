@@ -36,33 +36,35 @@ _RIGHT = """
     WHPP    IN TO FW
     X
 """
-_NOUN_PHRASES = ("NP", "NX")
-_OF_NOUN_PHRASES = (  # from the right or not; each search is for any of its labels
+Search = tuple[bool, tuple[str, ...]]  # from the right or not, for any of these labels
+_OF_NOUN_PHRASES: list[Search] = [
     (True, ("NN", "NNP", "NNPS", "NNS", "NX", "POS", "JJR")),
     (False, ("NP",)),
     (True, ("$", "ADJP", "PRN")),
     (True, ("CD",)),
     (True, ("JJ", "JJS", "RB", "QP")),
-)
+]
 
 
-def _table(text: str) -> dict[str, list[str]]:
-    return {phrase: labels for phrase, *labels in map(str.split, text.strip().splitlines())}
+def _table(text: str, from_right: bool) -> dict[str, list[Search]]:
+    rows = map(str.split, text.strip().splitlines())
+    return {phrase: [(from_right, (label,)) for label in labels] for phrase, *labels in rows}
 
 
-_FROM_LEFT, _FROM_RIGHT = _table(_LEFT), _table(_RIGHT)
+_FROM_LEFT = _table(_LEFT, from_right=False)
+_FROM_RIGHT = _table(_RIGHT, from_right=True) | dict.fromkeys(("NP", "NX"), _OF_NOUN_PHRASES)
 
 
 def head_child(label: str, children: Sequence[str]) -> int:
     """Return the place of the head among the children, which are given by their labels; functions count for nothing."""
     names = [plain_label(child) for child in children]
     label = plain_label(label)
-    if label in _NOUN_PHRASES:
-        head = _of_noun_phrase(names)
-    elif label in _FROM_RIGHT:
-        head = _first(names, _FROM_RIGHT[label], from_right=True)
-    else:
-        head = _first(names, _FROM_LEFT.get(label, []), from_right=False)
+    searches = _FROM_RIGHT.get(label) or _FROM_LEFT.get(label, [])
+    if label in ("NP", "NX") and names[-1] == "POS":
+        searches = []
+    found = (_search(names, labels, from_right) for from_right, labels in searches)
+    otherwise = len(names) - 1 if label in _FROM_RIGHT else 0
+    head = next((place for place in found if place is not None), otherwise)
     if head > 1 and names[head - 1] in ("CC", "CONJP"):  # of a coordination, the conjunct before
         head -= 2
     return head
@@ -71,18 +73,6 @@ def head_child(label: str, children: Sequence[str]) -> int:
 def plain_label(label: str) -> str:
     """Return a label without its functions and indices: NP of NP-SBJ-1; -LRB- stays as it is."""
     return label if label.startswith("-") else re.split("[-=|]", label, maxsplit=1)[0]
-
-
-def _first(names: list[str], wanted: Sequence[str], from_right: bool) -> int:
-    found = (_search(names, (label,), from_right) for label in wanted)
-    return next((place for place in found if place is not None), len(names) - 1 if from_right else 0)
-
-
-def _of_noun_phrase(names: list[str]) -> int:
-    if names[-1] == "POS":
-        return len(names) - 1
-    found = (_search(names, labels, from_right) for from_right, labels in _OF_NOUN_PHRASES)
-    return next((place for place in found if place is not None), len(names) - 1)
 
 
 def _search(names: list[str], wanted: Sequence[str], from_right: bool) -> int | None:

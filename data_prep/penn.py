@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,7 +22,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.head_rules import head_child
-from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, symbol_error
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, node_spans, symbol_error
 
 BINARIZE = ("head", "right", "left")
 DEFAULT_BINARIZE = BINARIZE[0]
@@ -60,19 +61,18 @@ class PennTree(NamedTuple):
     @classmethod
     def of_binary(cls, tree: Tree, given: PennTree | None = None) -> PennTree:
         """Return a binary tree as phrases that are all labelled X, under a ROOT; words keep their tags, else X."""
-        stack: list[int] = []  # first word of each tree on the stack
-        phrases = [Phrase(_ROOT, 0, tree.n_tokens)]
-        n_words = 0
-        for transition in tree.transitions.tolist():
-            if transition == REDUCE:
-                stack.pop()
-                phrases.append(Phrase(_UNLABELLED, stack[-1], n_words))
-            else:
-                stack.append(n_words)
-                n_words += 1
-        phrases[1:] = sorted(phrases[1:], key=lambda phrase: (phrase.start, -phrase.end))
-        tags = ("",) * n_words if given is None else given.tags
+        spans = [(start, end) for start, end in node_spans(tree.transitions) if end - start > 1]
+        spans.sort(key=lambda span: (span[0], -span[1]))
+        phrases = [Phrase(_ROOT, 0, tree.n_tokens), *(Phrase(_UNLABELLED, *span) for span in spans)]
+        tags = ("",) * tree.n_tokens if given is None else given.tags
         return cls(tree.tokens, tuple(tag or _UNLABELLED for tag in tags), tuple(phrases))
+
+    def opening(self) -> list[list[Phrase]]:
+        """List the phrases that begin at each word, the outermost first."""
+        found: list[list[Phrase]] = [[] for _ in self.tokens]
+        for phrase in self.phrases:
+            found[phrase.start].append(phrase)
+        return found
 
 
 @dataclass(slots=True)
@@ -130,16 +130,13 @@ def parse_penn(text: str) -> PennTree:
 
 def format_penn(tree: PennTree) -> str:
     """Write a tree in one line, as `parse_penn` reads it."""
-    opens: list[list[str]] = [[] for _ in tree.tokens]
-    n_closes = [0] * len(tree.tokens)
-    for label, start, end in tree.phrases:
-        opens[start].append(label)
-        n_closes[end - 1] += 1
+    n_closes = Counter(phrase.end for phrase in tree.phrases)
     parts = []
-    for token, tag, labels, n in zip(tree.tokens, tree.tags, opens, n_closes, strict=True):
+    words = zip(tree.tokens, tree.tags, tree.opening(), strict=True)
+    for end, (token, tag, phrases) in enumerate(words, start=1):
         word = token.replace("(", "-LRB-").replace(")", "-RRB-")
-        parts += [f" ({label}" for label in labels]
-        parts += [f" ({tag} {word})" if tag else f" {word}", ")" * n]
+        parts += [f" ({phrase.label}" for phrase in phrases]
+        parts += [f" ({tag} {word})" if tag else f" {word}", ")" * n_closes[end]]
     return "".join(parts).lstrip()
 
 
@@ -204,13 +201,10 @@ class _Node:
 
 
 def _joined(tree: PennTree) -> _Node:
-    opens: list[list[Phrase]] = [[] for _ in tree.tokens]
-    for phrase in tree.phrases:
-        opens[phrase.start].append(phrase)
     root = _Node("", "", 0, len(tree.tokens))
     stack = [root]
-    for word, tag in enumerate(tree.tags):
-        for label, start, end in (*opens[word], Phrase(tag, word, word + 1)):
+    for word, (tag, phrases) in enumerate(zip(tree.tags, tree.opening(), strict=True)):
+        for label, start, end in (*phrases, Phrase(tag, word, word + 1)):
             if (stack[-1].start, stack[-1].end) == (start, end):
                 stack[-1].bottom = label
                 continue

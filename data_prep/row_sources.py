@@ -185,14 +185,12 @@ def _from_folder(folder: Path) -> Any:
 def _from_hub(name: StrPath) -> Any:
     import datasets
 
+    shown = _HUB_BEGIN.sub("hf://", os.fspath(name))
     if not (found := _HUB_NAME.fullmatch(os.fspath(name))):
-        shown = _HUB_BEGIN.sub("hf://", os.fspath(name))
         raise DataError("expected hf://NAME:SPLIT, or hf://NAME/CONFIG:SPLIT", path=shown)
     dataset, config, split = found.groups()
     try:
         return datasets.load_dataset(dataset, config, split=split)
     except Exception as error:  # of the network, the hub, or for a name that it does not have
         first = str(error).strip().partition("\n")[0]
-        raise DataError(
-            f"cannot be loaded: {first}", path=_HUB_BEGIN.sub("hf://", os.fspath(name))
-        ) from error
+        raise DataError(f"cannot be loaded: {first}", path=shown) from error

@@ -22,12 +22,11 @@ a probability of 3e-8. Words that the vocabulary lacks have one id, so sentences
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from spinn_tensor.data_prep.columns import SIDES, Corpus, SentenceColumns, lengths, n_sentences, node_offsets
+from spinn_tensor.data_prep.columns import SIDES, Corpus, SentenceColumns, lengths, node_offsets
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import mixed_bits, places, starts
 from spinn_tensor.data_prep.tables.trace import trace_stack
@@ -115,15 +114,6 @@ class Coverage(NamedTuple):
     n_words_found: int
     n_tokens: int  # unknown ones included
     n_tokens_found: int
-
-
-def distribution(
-    values: np.ndarray,  # (n,) integers, 0 or more
-) -> Distribution:
-    """Count the values. Raises ValueError if there are none."""
-    if not len(values):
-        raise ValueError("a distribution needs at least one value")
-    return Distribution(np.bincount(values))
 
 
 def bin_edges(
@@ -231,7 +221,7 @@ def coverage(
 
 def share(part: float, whole: float) -> float:
     """Return part / whole, NaN of nothing."""
-    return part / whole if whole else math.nan
+    return float(part / whole) if whole else math.nan
 
 
 def _count_labels(labels: np.ndarray, n_labels: int) -> tuple[np.ndarray, int]:
@@ -252,20 +242,17 @@ def _count_ambiguous(keys: np.ndarray, labels: np.ndarray) -> int:
     return int(np.diff(starts, append=len(keys))[differs].sum())
 
 
-class _Trees(NamedTuple):
-    """Hold the shapes of a block of n trees."""
-
-    heights: np.ndarray  # (n,) int64
-    mean_depths: np.ndarray  # (n,) float64, of the words of each
-    branching: np.ndarray  # (3,) int64: n_wide, n_right, n_left
-
-
 def _side_statistics(columns: SentenceColumns) -> SideStatistics:
-    heights, mean_depths, branching = zip(*map(_trees, _blocks(columns)), strict=True)
+    nodes, n_tokens = node_offsets(columns), lengths(columns)
+    shapes = []
+    for first in range(0, len(n_tokens), _BLOCK):
+        last = min(first + _BLOCK, len(n_tokens))
+        shapes.append(_shapes(columns.transitions[nodes[first] : nodes[last]], n_tokens[first:last]))
+    heights, mean_depths, branching = zip(*shapes, strict=True)
     n_wide, n_right, n_left = map(int, np.sum(branching, axis=0))
     return SideStatistics(
-        lengths=distribution(lengths(columns)),
-        heights=distribution(np.concatenate(heights)),
+        lengths=Distribution(np.bincount(n_tokens)),
+        heights=Distribution(np.bincount(np.concatenate(heights))),
         average_depth=float(np.concatenate(mean_depths).mean()),
         n_wide=n_wide,
         n_right=n_right,
@@ -273,16 +260,12 @@ def _side_statistics(columns: SentenceColumns) -> SideStatistics:
     )
 
 
-def _blocks(columns: SentenceColumns) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield transitions and lengths of the sentences, so many at a time."""
-    nodes, n_tokens = node_offsets(columns), lengths(columns)
-    for first in range(0, n_sentences(columns), _BLOCK):
-        last = min(first + _BLOCK, n_sentences(columns))
-        yield columns.transitions[nodes[first] : nodes[last]], n_tokens[first:last]
-
-
-def _trees(block: tuple[np.ndarray, np.ndarray]) -> _Trees:
-    trace = trace_stack(*block)
+def _shapes(
+    transitions: np.ndarray,  # of n trees
+    n_tokens: np.ndarray,  # (n,)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return heights (n,) int64, mean depths of the words (n,) float64, and n_wide, n_right and n_left (3,) int64."""
+    trace = trace_stack(transitions, n_tokens)
     start = trace.first_words(trace.reduces)
     # of each bracket, between its children
     middle, end = trace.shifted[trace.left], trace.shifted[trace.reduces]
@@ -290,8 +273,8 @@ def _trees(block: tuple[np.ndarray, np.ndarray]) -> _Trees:
     opened, closed = (np.bincount(words, minlength=n_words + 1) for words in (start, end))
     depth = np.cumsum(opened - closed)[:n_words]
     wide = end - start > 2
-    return _Trees(
-        heights=np.maximum.reduceat(depth, starts(trace.lengths)),
-        mean_depths=np.add.reduceat(depth, starts(trace.lengths)) / trace.lengths,
-        branching=np.array([wide, wide & (middle - start == 1), wide & (end - middle == 1)]).sum(axis=1),
+    return (
+        np.maximum.reduceat(depth, starts(trace.lengths)),
+        np.add.reduceat(depth, starts(trace.lengths)) / trace.lengths,
+        np.array([wide, wide & (middle - start == 1), wide & (end - middle == 1)]).sum(axis=1),
     )

@@ -58,7 +58,7 @@ def clear_temporaries(
         except PermissionError:
             continue  # somebody else's file
         except OSError:  # no locks here
-            delete_old(path)
+            _delete_old(path)
             continue
         if lock is None:
             in_use = in_use or path.exists()
@@ -68,7 +68,7 @@ def clear_temporaries(
     return in_use
 
 
-def delete_old(path: Path) -> None:
+def _delete_old(path: Path) -> None:
     """Delete a file or folder if it, and all in it, is older than a day."""
     with suppress(OSError):  # it is gone, or somebody else's
         if max(part.stat().st_mtime for part in (path, *path.rglob("*"))) < time.time() - DAY:

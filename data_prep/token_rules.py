@@ -131,28 +131,6 @@ def unescape(token: str) -> str:
     return _UNQUOTED.get(token) or _ESCAPE.sub(lambda match: _UNESCAPED[match[0].upper()], token)
 
 
-def _penn_normalizers() -> list[dict[str, Any]]:
-    return [
-        _replace({"Regex": _INVISIBLE}, ""),
-        {"type": "NFC"},
-        *(_replace({"String": character}, ascii) for character, ascii in _TYPOGRAPHIC.items()),
-        _replace({"Regex": _FINAL_PERIOD}, " ."),
-        _replace({"Regex": _OPENING_QUOTE}, " `` "),
-        _replace({"String": '"'}, " '' "),
-        *(_replace({"String": bracket}, f" {name} ") for bracket, name in _BRACKETS.items()),
-    ]
-
-
-def _penn_pre_tokenizers() -> list[dict[str, Any]]:
-    return [
-        {"type": "WhitespaceSplit"},
-        _split_at(_PUNCTUATION, "Isolated"),
-        _split_at(_CONTRACTION, "Isolated"),
-        _split_at(f"{_CLITIC}|{_HYPHEN_AFTER_CLITIC}", "Isolated"),
-        _split_at(_FIRST_HALF, "MergedWithPrevious"),
-    ]
-
-
 def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
@@ -161,7 +139,23 @@ def _split_at(regex: str, behavior: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": False}
 
 
-PENN = Rules("penn", _penn_normalizers(), {"type": "Sequence", "pretokenizers": _penn_pre_tokenizers()})
+_NORMALIZERS = [
+    _replace({"Regex": _INVISIBLE}, ""),
+    {"type": "NFC"},
+    *(_replace({"String": character}, ascii) for character, ascii in _TYPOGRAPHIC.items()),
+    _replace({"Regex": _FINAL_PERIOD}, " ."),
+    _replace({"Regex": _OPENING_QUOTE}, " `` "),
+    _replace({"String": '"'}, " '' "),
+    *(_replace({"String": bracket}, f" {name} ") for bracket, name in _BRACKETS.items()),
+]
+_PRE_TOKENIZERS = [
+    {"type": "WhitespaceSplit"},
+    _split_at(_PUNCTUATION, "Isolated"),
+    _split_at(_CONTRACTION, "Isolated"),
+    _split_at(f"{_CLITIC}|{_HYPHEN_AFTER_CLITIC}", "Isolated"),
+    _split_at(_FIRST_HALF, "MergedWithPrevious"),
+]
+PENN = Rules("penn", _NORMALIZERS, {"type": "Sequence", "pretokenizers": _PRE_TOKENIZERS})
 # SST has words with other blanks in them
 WHITESPACE = Rules("whitespace", [], _split_at(r"[ \t\r\n]+", "Removed"))
 NAMED = {rules.name: rules for rules in (PENN, WHITESPACE)}

@@ -12,10 +12,11 @@ sentence reads downwards.
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import NamedTuple
 
 from spinn_tensor.data_prep.columns import NO_LABEL
-from spinn_tensor.data_prep.trees import REDUCE, Tree, format_binary
+from spinn_tensor.data_prep.trees import REDUCE, Tree, format_binary, node_spans
 
 MOST_WORDS = 1_000  # of a tree that is drawn: N words one below the other have up to N² columns
 GAP = 4  # between two drawings
@@ -74,9 +75,7 @@ def _joined(left: list[str], right: list[str]) -> list[str]:
 def side_by_side(left: list[str], right: list[str]) -> list[str]:
     """Put two drawings beside each other."""
     width = max(map(len, left)) + GAP
-    height = max(len(left), len(right))
-    pairs = zip(left + [""] * (height - len(left)), right + [""] * (height - len(right)), strict=True)
-    return [(a.ljust(width) + b).rstrip() for a, b in pairs]
+    return [(a.ljust(width) + b).rstrip() for a, b in zip_longest(left, right, fillvalue="")]
 
 
 def tree_grid(
@@ -84,21 +83,18 @@ def tree_grid(
     unknown: str = "",  # a token that stands for words that are not known
 ) -> tuple[int, list[Node]]:
     """Place a tree in a grid of N places: return the levels above the words, and all nodes by their transitions."""
-    spans: list[tuple[int, int, int]] = []  # of each node: height above the words, first place, end
+    heights: list[int] = []  # above the words, of each node
     stack: list[int] = []
-    for node, transition in enumerate(tree.transitions.tolist()):
-        if transition == REDUCE:
-            right, left = spans[stack.pop()], spans[stack.pop()]
-            spans.append((1 + max(left[0], right[0]), left[1], right[2]))
-        else:
-            place = spans[stack[-1]][2] if stack else 1
-            spans.append((0, place, place + 1))
-        stack.append(node)
+    for transition in tree.transitions.tolist():
+        height = 1 + max(stack.pop(), stack.pop()) if transition == REDUCE else 0
+        stack.append(height)
+        heights.append(height)
+    spans = node_spans(tree.transitions)
     labels = [NO_LABEL] * len(spans) if tree.labels is None else tree.labels.tolist()
-    top, nodes = spans[-1][0], []
-    for (height, first, end), label in zip(spans, labels, strict=True):
-        word = tree.tokens[first - 1] if height == 0 else ""
+    top, nodes = heights[-1], []
+    for height, (first, end), label in zip(heights, spans, labels, strict=True):
+        word = tree.tokens[first] if height == 0 else ""
         kind = "node" if height else "word unknown" if word == unknown else "word"
         shown = None if label == NO_LABEL else label
-        nodes.append(Node(top - height + 1, first, end, kind, shown, word))
+        nodes.append(Node(top - height + 1, first + 1, end + 1, kind, shown, word))
     return top, nodes

@@ -14,6 +14,7 @@ symbol and its position, counted from 1; brackets, labels and words each count a
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -85,15 +86,30 @@ def parse_binary(text: str) -> Tree:
 def format_binary(tree: Tree) -> str:
     """Write a tree as a binary parse."""
     _check_writable(tree, _WORD)
-    words = zip(tree.tokens, _nodes_by_first_word(tree.transitions), strict=True)
+    spans = node_spans(tree.transitions)
+    n_nodes = Counter(first for first, _ in spans)
     parts = []
-    for transition in tree.transitions.tolist():
+    for transition, (first, _) in zip(tree.transitions.tolist(), spans, strict=True):
         if transition == REDUCE:
             parts.append(")")
         else:
-            word, nodes = next(words)
-            parts += ["("] * (len(nodes) - 1) + [word]
+            parts += ["("] * (n_nodes[first] - 1) + [tree.tokens[first]]
     return " ".join(parts)
+
+
+def node_spans(transitions: np.ndarray) -> list[tuple[int, int]]:
+    """Return the words [first, end) under the node that each transition of a tree pushes."""
+    spans = []
+    stack: list[int] = []  # first word of each tree on the stack
+    n_words = 0
+    for transition in transitions.tolist():
+        if transition == REDUCE:
+            stack.pop()
+        else:
+            stack.append(n_words)
+            n_words += 1
+        spans.append((stack[-1], n_words))
+    return spans
 
 
 def right_branching(tokens: Sequence[str]) -> Tree:
@@ -194,15 +210,13 @@ def format_labelled(tree: Tree) -> str:
     if tree.labels is None or len(tree.labels) != len(tree.transitions):
         n_labels = 0 if tree.labels is None else len(tree.labels)
         raise DataError(f"got {n_labels} labels, expected one for each of {len(tree.transitions)} nodes")
-    labels = tree.labels.tolist()
-    words = zip(tree.tokens, _nodes_by_first_word(tree.transitions), strict=True)
+    spans = node_spans(tree.transitions)
+    opens: list[list[str]] = [[] for _ in tree.tokens]  # of each word, the innermost first
+    for label, (first, _) in zip(tree.labels.tolist(), spans, strict=True):
+        opens[first].append(f" ({label}")
     parts = []
-    for transition in tree.transitions.tolist():
-        if transition == REDUCE:
-            parts.append(")")
-        else:
-            word, nodes = next(words)
-            parts += [f" ({labels[node]}" for node in reversed(nodes)] + [f" {word})"]
+    for transition, (first, _) in zip(tree.transitions.tolist(), spans, strict=True):
+        parts += [")"] if transition == REDUCE else [*reversed(opens[first]), f" {tree.tokens[first]})"]
     return "".join(parts).lstrip()
 
 
@@ -278,20 +292,6 @@ def _check_writable(tree: Tree, word: re.Pattern[str]) -> None:
     for position, token in enumerate(tree.tokens, start=1):
         if not word.fullmatch(token):
             raise DataError("this notation cannot hold such a token", token=(position, token))
-
-
-def _nodes_by_first_word(transitions: np.ndarray) -> list[list[int]]:
-    """List for each word the nodes that begin with it, by the transition that pushes them, innermost first."""
-    nodes: list[list[int]] = []
-    stack: list[int] = []  # first word of each tree on the stack
-    for node, transition in enumerate(transitions.tolist()):
-        if transition == REDUCE:
-            stack.pop()
-            nodes[stack[-1]].append(node)
-        else:
-            stack.append(len(nodes))
-            nodes.append([node])
-    return nodes
 
 
 def _names(transitions: np.ndarray) -> list[str]:

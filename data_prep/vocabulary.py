@@ -24,7 +24,12 @@ def lower_case(token: str) -> str:
 
     `str.lower` differs where Σ ends a word, which it writes ς, and in characters that are new in Unicode.
     """
-    return token.lower() if token.isascii() else _lowercase()(token)
+    if token.isascii():
+        return token.lower()
+    try:
+        return _lowercase()(token)
+    except UnicodeEncodeError:  # half of a surrogate pair is no text, and in no vocabulary
+        return token
 
 
 @cache
@@ -32,14 +37,7 @@ def _lowercase() -> Callable[[str], str]:
     from tokenizers.normalizers import Lowercase
 
     normalize: Callable[[str], str] = Lowercase().normalize_str
-
-    def lowercase(token: str) -> str:
-        try:
-            return normalize(token)
-        except UnicodeEncodeError:  # half of a surrogate pair is no text, and in no vocabulary
-            return token
-
-    return lowercase
+    return normalize
 
 
 @dataclass(frozen=True)

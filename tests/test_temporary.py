@@ -138,16 +138,6 @@ def test_a_file_system_without_locks_keeps_what_was_left_for_a_day(
     assert set(os.listdir(tmp_path)) == {"a", "b"}
 
 
-def test_what_an_earlier_version_left_goes_after_a_day(tmp_path: Path) -> None:
-    left = tmp_path / ".out.new"
-    (left / "folder").mkdir(parents=True)
-    recover(tmp_path / "out")
-    assert left.exists()
-    make_old(left)
-    recover(tmp_path / "out")
-    assert not left.exists()
-
-
 def test_a_predecessor_is_kept_while_another_writes(tmp_path: Path) -> None:
     """Who may rename NAME to it at any moment."""
     path, old = tmp_path / "out", tmp_path / ".out.old"
