@@ -7,8 +7,6 @@ parameters, and makes a subclass.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,16 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.data import load_sentences
 from spinn_tensor import ComposeWeights, TrackerWeights
 from spinn_tensor.data_prep.columns import select
-from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.export.artefact import output_axes
 from spinn_tensor.export.parity import Candidate, compare, make_case, random_cases, require
 from spinn_tensor.machine import reference
 from spinn_tensor.model.classifiers import Model
 from tests.closeness import EXACT, FLOAT64, assert_close
 from tests.machines import (
-    SHARED,
     TRACKER,
     Batch,
     gradients,
@@ -69,10 +66,7 @@ class Executor(NamedTuple):
 @cache
 def snli_sentences() -> list[np.ndarray]:
     """Read the transitions of all sentences of the SNLI slice."""
-    with gzip.open(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", "rt", encoding="utf-8") as lines:
-        pairs = [json.loads(line) for line in lines]
-    fields = ("sentence1_binary_parse", "sentence2_binary_parse")
-    return [parse_binary(pair[field]).transitions for pair in pairs for field in fields]
+    return load_sentences("auto").transitions
 
 
 @cache

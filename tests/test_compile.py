@@ -7,7 +7,9 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ from tests.compiled_steps import (
     train,
     train_step,
 )
-from tests.machines import SHARED, needs_shared
+from tests.machines import needs_shared
 from tests.processes import run_program
 from tests.tiny_runs import PRESET, pair_arguments
 
@@ -62,15 +64,22 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aot_eager captures the same graphs as inductor and only leaves out generating code for them."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+def by_backend(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile without generating code: both sides of what is compared then have the same kernels, of any processor."""
+
+    def decorated(test: Callable[..., None]) -> Callable[..., None]:
+        @wraps(test)
+        def run(*arguments: Any, **options: Any) -> None:
+            with mock.patch.object(torch, "compile", partial(torch.compile, backend=name)):
+                test(*arguments, **options)
+
+        return pytest.mark.once(run)
+
+    return decorated
 
 
-def quickly(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test with it: both sides of what is compared, in float64, then have the same kernels, of any processor."""
-    return pytest.mark.once(pytest.mark.usefixtures("quick_compiler")(test))
+quickly = by_backend("aot_eager")  # the same graphs as inductor, forward and backward
+quickest = by_backend("eager")  # the forward's alone, with the gradients of torch's own
 
 
 def assert_few_graphs(least: int = 1) -> None:
@@ -94,33 +103,34 @@ def losses(
     return values
 
 
-def training_losses(task: str, kind: str, backend: str | None) -> list[float]:
-    """The losses of steps over batches of every length, eager without a backend."""
+def training_losses(task: str, kind: str, backend: str | None, every: int) -> list[float]:
+    """The losses of steps over batches of every length or of some, eager without a backend."""
     model = small_model(task, kind)
     step = training_loss
     if backend is not None:
         step = torch.compile(training_loss, fullgraph=True, dynamic=True, backend=backend)
     table_kind = model.encoder.table_kind
-    return losses(model, lambda columns, _: step(model, make_batch(columns, table_kind)), corpora(task))
+    batches = corpora(task)[::every]
+    return losses(model, lambda columns, _: step(model, make_batch(columns, table_kind)), batches)
 
 
-QUICK = [("pair", "spinn-pi", "inductor"), ("sentence", "spinn-pi-nt", "aot_eager")]
-CASES = [
-    (task, kind, backend)
+QUICK = [("pair", "spinn-pi", "inductor", FEW), ("sentence", "spinn-pi-nt", "aot_eager", 1)]
+SLOW = [
+    (task, kind, backend, 1)
     for task, backend in (("pair", "inductor"), ("sentence", "aot_eager"))
     for kind in SPINN_KINDS
+    if (task, kind) != QUICK[1][:2]
 ]
 
 
 @pytest.mark.parametrize(
-    "task, kind, backend",
-    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    "task, kind, backend, every", [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 )
-def test_a_compiled_training_step_is_the_eager_one(task: str, kind: str, backend: str) -> None:
+def test_a_compiled_training_step_is_the_eager_one(task: str, kind: str, backend: str, every: int) -> None:
     if backend == "inductor" and os.environ.get("ATEN_CPU_CAPABILITY") == "default":
         pytest.skip("what inductor generates does not compile under it (torch 2.13)")
-    expected = training_losses(task, kind, backend=None)
-    got = training_losses(task, kind, backend)
+    expected = training_losses(task, kind, None, every)
+    got = training_losses(task, kind, backend, every)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
     assert_few_graphs()
 
@@ -183,8 +193,9 @@ def check_compiled_run(
     return step
 
 
-@quickly
+@quickest
 def test_compiled_training_is_eager_training() -> None:
+    """As the whole step is; the losses above and the steps below have graphs of the backward, too."""
     check_compiled_run("spinn-pi-nt", corpora()[::FEW])
 
 
@@ -194,9 +205,9 @@ def test_compiled_training_is_eager_training_with_generated_code(kind: str) -> N
     check_compiled_run(kind, corpora())
 
 
-def check_captured_run(kind: str, config: TrainingConfig) -> None:
+def check_captured_run(kind: str, config: TrainingConfig, every: int = 1) -> None:
     """All of capturing but the graph, which takes a GPU."""
-    step = check_compiled_run(kind, corpora(), captures=True, config=config)
+    step = check_compiled_run(kind, corpora()[::every], captures=True, config=config)
     assert step.captured.n_recordings
     assert 1 <= step.n_captured <= MOST_SHAPES
 
@@ -215,10 +226,10 @@ def test_a_step_on_buffers_of_few_shapes_is_the_eager_one(kind: str) -> None:
     ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name != "adamw")],
 )
 def test_every_optimiser_and_the_average_are_part_of_the_graph(name: str) -> None:
-    check_captured_run("spinn-pi", dataclasses.replace(ADAMW, optimizer=name))
+    check_captured_run("spinn-pi", dataclasses.replace(ADAMW, optimizer=name), FEW)
 
 
-@quickly
+@quickest
 @pytest.mark.parametrize("kind", ["spinn", pytest.param("spinn-pi-nt", marks=pytest.mark.slow)])
 def test_microbatches_on_buffers_are_those_of_an_eager_step(kind: str) -> None:
     """Loss and backward of each are captured, and the update; batches of two and three, some of one."""
@@ -226,10 +237,9 @@ def test_microbatches_on_buffers_are_those_of_an_eager_step(kind: str) -> None:
     assert step.captured.n_recordings
 
 
-@pytest.mark.once
-def test_what_no_captured_shape_holds_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU every further graph is a stall of up to a minute; which there are needs no backend to tell."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+@quickest
+def test_what_no_captured_shape_holds_compiles_nothing() -> None:
+    """On a GPU every further graph is a stall of up to a minute."""
     corpus, rows = corpus_of(corpora()[::FEW])
     shorter, rows_of_shorter = corpus_of(corpora()[FEW::FEW])
     eager, step = train_step("spinn-pi", CONFIG), train_step("spinn-pi", COMPILED, captures=True)
@@ -280,7 +290,7 @@ def test_warming_up_leaves_the_moments_of_rewards() -> None:
 @pytest.mark.parametrize("kind", SPINN_KINDS)
 def test_an_epoch_over_the_slice_compiles_at_most_seven_times(kind: str) -> None:
     """Whole steps; a quick test of the loss alone is in test_promises."""
-    pairs = load_pairs(str(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"))
+    pairs = load_pairs()
     config = dataclasses.replace(COMPILED, batch_size=32, clip_norm=5.0)
     step = train_step(kind, config, n_words=pairs.vocabulary_size)
     batches = epoch_batches(pairs.columns.lengths_key, 32, seed=1, epoch=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -12,15 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.data import load_pairs
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.batch import Batch
 from spinn_tensor.bundles import ForestTables, flatten
 from spinn_tensor.config import GIVEN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, select
-from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.tables import own_tables
-from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_batches import fixed_batch, shape_use
 from spinn_tensor.fixed_shapes import (
     FIXED_KINDS,
@@ -35,7 +33,7 @@ from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.methods import Reinforce, make_method
 from spinn_tensor.training.objective import Totals, count_rows, supervised_loss, training_loss
 from tests.compiled_steps import same_draws
-from tests.machines import SHARED, needs_shared
+from tests.machines import needs_shared
 from tests.strategies import columns_of, left_branching, transitions_from_choices
 
 pytestmark = pytest.mark.numerical
@@ -306,11 +304,7 @@ def test_a_plan_needs_trees_and_batches() -> None:
 @pytest.mark.parametrize("kind", ["forest", "lanes"])
 def test_snli_fits_seven_shapes(kind) -> None:
     """Of an epoch that they were not planned from hardly a batch is left over, and about a tenth is padding."""
-    examples = list(
-        read_line_examples(SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz", PairFormat(require_label=False))
-    )
-    words = Counter(word for pair in examples for tree in pair.trees for word in tree.tokens)
-    pairs = corpus_of(examples, Vocabulary.from_counts(words))
+    pairs = load_pairs().columns
     rng = np.random.default_rng(0)
     corpus = select(pairs, rng.integers(0, len(pairs.labels), 38_400))
     use = shape_use(corpus, kind, 128, seed=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import platform
 from collections.abc import Callable
 from functools import partial
@@ -14,26 +12,14 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks import candidates, encoders, harness
+from benchmarks.data import load_pairs
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model, make_batch
 from spinn_tensor.config import SPINN_KINDS
-from spinn_tensor.data_prep.columns import Corpus, select
-from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples
-from spinn_tensor.data_prep.trees import parse_binary
-from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.data_prep.columns import select
 from spinn_tensor.training.objective import training_loss
-from tests.machines import SHARED, needs_shared
+from tests.contract import snli_sentences
+from tests.machines import needs_shared
 from tests.processes import run_program
-
-SLICE = SHARED / "snli" / "snli_1.0_dev_slice.jsonl.gz"
-
-
-@pytest.fixture(scope="module")
-def sorted_sentences() -> list[np.ndarray]:
-    """Return the transitions of the slice's sentences, shortest first."""
-    with gzip.open(SLICE, "rt", encoding="utf-8") as lines:
-        pairs = [json.loads(line) for line in lines]
-    parses = [pair[f"sentence{side}_binary_parse"] for pair in pairs for side in (1, 2)]
-    return sorted((parse_binary(parse).transitions for parse in parses), key=len)
 
 
 def operators(name: str, n_tracker: int, batch: list[np.ndarray]) -> int:
@@ -52,8 +38,8 @@ def operators(name: str, n_tracker: int, batch: list[np.ndarray]) -> int:
 @pytest.mark.parametrize(
     "ours, n_tracker, part", [(candidates.FOREST, 0, 1 / 3), (candidates.GIVEN, 4, 1 / 8)]
 )
-def test_few_operators_whatever_the_batch_size(ours, n_tracker, part, start, sorted_sentences) -> None:
-    batch = sorted_sentences[start : start + 128]
+def test_few_operators_whatever_the_batch_size(ours, n_tracker, part, start) -> None:
+    batch = sorted(snli_sentences(), key=len)[start : start + 128]
     count = operators(ours, n_tracker, batch)
     assert count <= part * operators(candidates.DYNAMIC, n_tracker, batch)
     assert operators(ours, n_tracker, batch * 4) == count
@@ -88,22 +74,14 @@ print(kept(), keep_freed_memory(), kept())
     assert int(when_asked) > 2**27 > int(by_default)
 
 
-@pytest.fixture(scope="module")
-def slice_pairs() -> tuple[Corpus, int]:
-    examples = list(read_line_examples(SLICE, PairFormat()))
-    trees = [tree for example in examples for tree in (example.premise, example.hypothesis)]
-    vocabulary = Vocabulary.build(tree.tokens for tree in trees)
-    return corpus_of(examples, vocabulary), len(vocabulary)
-
-
 @needs_shared
 @pytest.mark.parametrize(
     "kind",
     [kind if kind == "spinn-pi" else pytest.param(kind, marks=pytest.mark.slow) for kind in SPINN_KINDS],
 )
-def test_few_compilations_over_all_lengths_of_the_slice(kind, slice_pairs) -> None:
+def test_few_compilations_over_all_lengths_of_the_slice(kind) -> None:
     """Of graphs that are captured and run as they are; inductor would compile each once."""
-    columns, n_words = slice_pairs
+    _, columns, n_words = load_pairs()
     torch._dynamo.reset()
     counters.clear()
     encoder = EncoderConfig(n_words, kind, embedding_dim=4, hidden_dim=4, tracker_dim=4)
