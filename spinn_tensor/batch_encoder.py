@@ -8,12 +8,13 @@ Spark       frame.mapInPandas(encode, schema), `encode` being that of docs/guide
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from spinn_tensor.pipeline import LazyPipeline
 
 
+@dataclass(repr=False, eq=False, kw_only=True)
 class BatchEncoder(LazyPipeline):
     """Add the encodings of a column of sentences to a batch; each process reads the bundle at its first call.
 
@@ -30,23 +31,8 @@ class BatchEncoder(LazyPipeline):
     (2, 8)
     """
 
-    def __init__(
-        self,
-        path_or_hub_id: str | Path,
-        *,
-        column: str = "sentence",
-        output: str = "encoding",
-        device: str = "auto",
-        trees: str | Path | None = None,
-        revision: str | None = None,
-        allow_custom_code: bool = False,
-        normalize_embeddings: bool = False,
-        on_error: str = "raise",
-    ) -> None:
-        self.path_or_hub_id, self.device, self.trees, self.revision = path_or_hub_id, device, trees, revision
-        self.allow_custom_code = allow_custom_code
-        self.column, self.output = column, output
-        self.normalize_embeddings, self.on_error = normalize_embeddings, on_error
+    column: str = "sentence"
+    output: str = "encoding"
 
     def __repr__(self) -> str:
         return f"BatchEncoder({str(self.path_or_hub_id)!r}, column={self.column!r}, output={self.output!r})"

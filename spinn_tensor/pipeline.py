@@ -16,6 +16,7 @@ What a model composes by depends on its kind; the methods, and what a sentence i
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -206,16 +207,18 @@ class Pipeline(TextModel):
         return torch.from_numpy(encodings).to(next(self.model.parameters()).device)
 
 
+@dataclass(repr=False, eq=False)
 class LazyPipeline:
     """Encode by a bundle, which is read at its first use; a pickle holds its place alone."""
 
     path_or_hub_id: str | Path
-    device: str
-    trees: str | Path | None
-    revision: str | None
+    _: KW_ONLY
+    device: str = "auto"
+    trees: str | Path | None = None
+    revision: str | None = None
     allow_custom_code: bool = False  # of pickles of earlier versions, too
-    normalize_embeddings: bool
-    on_error: str  # "raise" or "nan": as many rows come out as went in
+    normalize_embeddings: bool = False
+    on_error: str = "raise"  # or "nan": as many rows come out as went in
 
     def _encode(self, sentences: Any) -> np.ndarray:  # (n, D) float32
         """Return one vector a sentence. Raises as `Pipeline.encode`, and DataError for one sentence alone."""

@@ -6,7 +6,6 @@ Imports scikit-learn, so that `spinn_tensor.SpinnTransformer` loads it only when
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -33,25 +32,6 @@ class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
     >>> SpinnTransformer(folder / "sentences").fit_transform(["A dog barks.", "cats sing"]).shape
     (2, 8)
     """
-
-    def __init__(
-        self,
-        path_or_hub_id: str | Path,
-        *,
-        device: str = "auto",
-        trees: str | Path | None = None,
-        revision: str | None = None,
-        allow_custom_code: bool = False,
-        normalize_embeddings: bool = False,
-        on_error: str = "raise",
-    ) -> None:
-        self.path_or_hub_id = path_or_hub_id
-        self.device = device
-        self.trees = trees
-        self.revision = revision
-        self.allow_custom_code = allow_custom_code
-        self.normalize_embeddings = normalize_embeddings
-        self.on_error = on_error
 
     def fit(self, sentences: Any = None, y: Any = None) -> Self:
         """Load the bundle, and look at no sentence. Raises as `Pipeline.from_pretrained`."""
