@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets
 from spinn_tensor.data_prep.given import nltk_tree
 from spinn_tensor.data_prep.penn import PennTree, format_penn
@@ -117,22 +116,11 @@ def those_found(
     ]
 
 
-def checked_k(k: int) -> int:
-    """Return how many trees are asked for. Raises ConfigError."""
-    if type(k) is not int or k < 1:
-        raise ConfigError(f"k: expected an integer of at least 1, got {k!r}")
-    return k
-
-
-def is_encodings(given: Any) -> bool:
-    """Tell whether it is an array or tensor of numbers, not of sentences."""
-    dtype = str(getattr(given, "dtype", ""))
-    return "float" in dtype and hasattr(given, "ndim")
-
-
-def as_array(encodings: Any) -> np.ndarray:
-    """Return the array of a tensor, wherever and in whatever precision it is, or of an array."""
-    return np.asarray(encodings.detach().float().cpu() if hasattr(encodings, "detach") else encodings)
+def given_encodings(given: Any) -> np.ndarray | None:
+    """Return the array of a tensor, wherever and in whatever precision it is, or of an array; None of sentences."""
+    if "float" not in str(getattr(given, "dtype", "")) or not hasattr(given, "ndim"):
+        return None
+    return np.asarray(given.detach().float().cpu() if hasattr(given, "detach") else given)
 
 
 def normalized(encodings: np.ndarray) -> np.ndarray:  # (..., D)

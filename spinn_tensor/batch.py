@@ -152,11 +152,7 @@ def _check(table_kind: str, n_samples: int, share: str) -> None:
 
 
 def make_batch(
-    corpus: Corpus,
-    table_kind: TableKind,
-    *,
-    n_samples: int = 1,
-    share: Sharing = "nothing",
+    corpus: Corpus, table_kind: TableKind, *, n_samples: int = 1, share: Sharing = "nothing"
 ) -> Batch:
     """Compile examples for a model, with the labels of their nodes where the corpus has them.
 

@@ -161,12 +161,7 @@ class SequenceTables(NamedTuple):
     sentence_index: Tensor  # (L,) int64, the sentence of each token
 
 
-KIND_OF: dict[type, type] = {
-    numpy_tables.ForestTables: ForestTables,
-    numpy_tables.LaneTables: LaneTables,
-    numpy_tables.OwnTables: OwnTables,
-    numpy_tables.HoistedLeaves: HoistedLeaves,
-}
+_KINDS = {kind.__name__: kind for kind in (ForestTables, LaneTables, OwnTables, HoistedLeaves)}
 _HOST_FIELDS = frozenset({"step_offsets", "entry_offsets", "reduce_offsets", "kind_offsets", "batch_sizes"})
 
 
@@ -200,7 +195,7 @@ def _as_tensors(tables):
     """Make a bundle of torch tensors of one of NumPy arrays; None stays None."""
     if tables is None or isinstance(tables, np.ndarray):
         return None if tables is None else torch.from_numpy(np.ascontiguousarray(tables))
-    return bundle_of(KIND_OF[type(tables)], map(_as_tensors, tables))
+    return bundle_of(_KINDS[type(tables).__name__], map(_as_tensors, tables))
 
 
 Bundle = TypeVar("Bundle", bound=tuple)
@@ -228,16 +223,11 @@ def flatten(
     return [tensor for part in bundle for tensor in flatten(part, host=host)]
 
 
-def move(
-    bundle,  # any nesting of tuples of tensors, or None
-    device: torch.device | str,
-    *,
-    non_blocking: bool = False,
-):
+def move(bundle, device: torch.device | str, *, non_blocking: bool = False):
     """Bring a bundle to a device; what is `OnHost` stays where it is.
 
     Args:
-        bundle: a batch, tables, weights, or any nesting of tuples of tensors.
+        bundle: a batch, tables, weights, or any nesting of tuples of tensors and None.
         device: where it goes.
         non_blocking: as in `Tensor.to`.
 
@@ -250,10 +240,7 @@ def move(
     return map_tensors(bundle, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
-def map_tensors(
-    bundle,  # any nesting of tuples of tensors, or None
-    function: Callable[[Tensor], Tensor],
-):
+def map_tensors(bundle, function: Callable[[Tensor], Tensor]):
     """Apply a function to every tensor of a bundle that lives with the model; what is `OnHost` stays as it is."""
     if bundle is None or isinstance(bundle, OnHost):
         return bundle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -39,16 +38,12 @@ HEADS = ("mlp",)
 LATER = {"cell": CELLS[0], "head": HEADS[0], "compose_dropout": 0.0, "policy_dim": 0}
 
 
-def own_or(names: tuple[str, ...]) -> Allowed:
-    """Allow these names, and `module:Class`, a class of somebody's own."""
-    is_class = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*").fullmatch
-    text = f"one of {', '.join(names)}, or module:Class"
-    return Allowed(text, lambda value: value in names or is_class(value) is not None)
-
-
 def part(names: tuple[str, ...], help: str) -> Any:
     """Declare the setting of a part of the model that has one of these names, or a class of somebody's own."""
-    return setting(names[0], help, own_or(names), metavar=f"{{{','.join(names)},module:Class}}")
+    is_class = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*").fullmatch
+    text = f"one of {', '.join(names)}, or module:Class"
+    allowed = Allowed(text, lambda value: value in names or is_class(value) is not None)
+    return setting(names[0], help, allowed, metavar=f"{{{','.join(names)},module:Class}}")
 
 
 @dataclass(frozen=True)
@@ -168,8 +163,7 @@ class ModelConfig(Settings):
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            **dataclasses.asdict(self),
-            "labels": list(self.labels),
+            **super().to_dict(),
             "encoder": self.encoder.to_dict(),
             "classifier": None if self.classifier is None else self.classifier.to_dict(),
         }

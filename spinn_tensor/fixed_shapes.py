@@ -197,15 +197,14 @@ def demand_of(
     sentences, n_examples = columns.sentences, len(columns.labels)
     n_tokens = lengths(sentences)
     if table_kind == "forest":
-        levels = count_levels(sentences.transitions, n_tokens)
-        return Demand(n_examples, int(n_tokens.sum()), len(levels), levels, levels[:0])
-    step = places(2 * n_tokens - 1)  # of each transition where no lane waits
-    entries = np.bincount(step)
-    if table_kind == "own":
-        entries *= n_samples
-        return Demand(n_examples, int(n_tokens.sum()), len(entries), entries, entries)
-    reduces = np.bincount(step[sentences.transitions == REDUCE], minlength=len(entries))
-    return Demand(n_examples, int(n_tokens.sum()), len(entries), reduces, entries)
+        compositions = count_levels(sentences.transitions, n_tokens)
+        entries = compositions[:0]
+    else:
+        step = places(2 * n_tokens - 1)  # of each transition where no lane waits
+        compositions = entries = np.bincount(step) * n_samples
+        if table_kind == "lanes":
+            compositions = np.bincount(step[sentences.transitions == REDUCE], minlength=len(entries))
+    return Demand(n_examples, int(n_tokens.sum()), len(compositions), compositions, entries)
 
 
 def _round_up(n: float) -> int:

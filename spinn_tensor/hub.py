@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,23 +22,11 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # "owner/name", or "na
 class HubOptions(NamedTuple):
     """Say how a bundle is had from the hub: keywords of `huggingface_hub.snapshot_download`."""
 
-    revision: str | None = None  # branch, tag or commit
-    cache_dir: str | Path | None = None
-    force_download: bool = False
-    local_files_only: bool = False  # what is in the cache, without a look at the hub
-    token: str | bool | None = None
-
-    def download(self, hub_id: str, files: Iterable[str]) -> Path:
-        """Return the folder with those of the files that there are. Raises CheckpointError."""
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(hub_id, allow_patterns=list(files), **self._asdict()))
-        except Exception as error:  # its HTTP client's errors are another package's in every version
-            reason = one_line(error).partition(". ")[0]  # advice follows
-            raise CheckpointError(
-                f"{hub_id}: no such folder, and not to be had from the Hugging Face Hub ({reason})"
-            ) from error
+    revision: str | None  # branch, tag or commit
+    cache_dir: str | Path | None
+    force_download: bool
+    local_files_only: bool  # what is in the cache, without a look at the hub
+    token: str | bool | None
 
 
 def checkpoint_folder(path: Path) -> Path:
@@ -61,7 +48,7 @@ def checkpoint_folder(path: Path) -> Path:
 
 def bundle_folder(
     path_or_hub_id: str | Path,  # a Path is never a hub id
-    options: HubOptions = HubOptions(),  # noqa: B008  (a tuple, which cannot change)
+    options: HubOptions,
 ) -> Path:
     """Return the local folder of a bundle, downloaded where it has to be. Raises CheckpointError."""
     path = expanded(path_or_hub_id)
@@ -69,7 +56,15 @@ def bundle_folder(
         return path
     if isinstance(path_or_hub_id, Path) or HUB_ID.fullmatch(path_or_hub_id) is None:
         raise CheckpointError(f"{path_or_hub_id}: no such checkpoint folder")
-    return options.download(path_or_hub_id, BUNDLE)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path_or_hub_id, allow_patterns=list(BUNDLE), **options._asdict()))
+    except Exception as error:  # its HTTP client's errors are another package's in every version
+        reason = one_line(error).partition(". ")[0]  # advice follows
+        raise CheckpointError(
+            f"{path_or_hub_id}: no such folder, and not to be had from the Hugging Face Hub ({reason})"
+        ) from error
 
 
 def check_replaceable(folder: Path) -> None:

@@ -107,9 +107,7 @@ class Parser:
             self._checkpoint = load_parser(model_folder(self.name), self._device)
         ids = self._checkpoint.vocabulary.encode(words)
         encoder = self._checkpoint.model.encoder
-        return predict_transitions(encoder, renumber(sentences, ids), on_batch=self._on_sentences).astype(
-            np.int8
-        )
+        return predict_transitions(encoder, renumber(sentences, ids), on_batch=self._on_sentences)
 
 
 def load_parser(path: str | Path, device: str | torch.device) -> Checkpoint:

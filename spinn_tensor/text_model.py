@@ -19,10 +19,8 @@ from spinn_tensor.answers import (
     Advance,
     Parsed,
     Prediction,
-    as_array,
     as_written,
-    checked_k,
-    is_encodings,
+    given_encodings,
     normalized,
     progress,
     those_found,
@@ -34,14 +32,12 @@ from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     Corpus,
     SentenceColumns,
-    lengths,
-    node_offsets,
+    put_transitions,
     sentence_columns,
 )
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import Limits, LongSentence
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
-from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.text import SentenceReader, Words, one_notation
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
@@ -232,16 +228,12 @@ class TextModel(ABC):
         encodings = read.results(encodings, on_error)
         return self._tensor(encodings) if convert_to_tensor else encodings
 
-    def similarity(
-        self,
-        a: Any,  # n sentences, or one; or encodings (n, D) or (D,)
-        b: Any,  # m likewise
-    ) -> np.ndarray:  # (n, m) float32, without the axis of what is one
+    def similarity(self, a: Any, b: Any) -> np.ndarray:
         """Return the cosines of the angles between encodings: 1 for sentences that are encoded alike.
 
         Args:
-            a: sentences, or one of them; or what `encode` gave for them, as an array.
-            b: the same.
+            a: n sentences, or one of them; or what `encode` gave for them, (n, D) or (D,).
+            b: m likewise.
 
         Returns:
             An array (n, m) float32; an axis is missing where there is one sentence: two sentences give a number.
@@ -252,10 +244,8 @@ class TextModel(ABC):
         >>> Pipeline.from_pretrained(folder / "sentences").similarity("cats sing", ["the dog", "A dog", "cats"]).shape
         (3,)
         """
-        first, second = (
-            normalized(as_array(one)) if is_encodings(one) else self.encode(one, normalize_embeddings=True)
-            for one in (a, b)
-        )
+        given = (self.encode(one) if (found := given_encodings(one)) is None else found for one in (a, b))
+        first, second = map(normalized, given)
         return first @ second.T
 
     def parse(
@@ -320,6 +310,8 @@ class TextModel(ABC):
             raise TypeError(f"a model of kind {self.kind!r} looks at no tree")
         if k is not None and self.composes_by == "given":
             raise TypeError(f"k={k}: a model of kind {self.kind!r} does not parse")
+        if k is not None and (type(k) is not int or k < 1):
+            raise ConfigError(f"k: expected an integer of at least 1, got {k!r}")
         replaces = self.branching is not None or (self._tree_maker is not None and self._tree_maker.of_all)
         under = partial(under_trees, read.trees, columns, self.composes_by == "given" and not replaces)
         if self.composes_by == "given":
@@ -327,7 +319,7 @@ class TextModel(ABC):
         with progress(show, "parsed", len(read.rows)) as advance:
             if k is None:
                 return under(*self._own_parses(columns, batch_size, advance))
-            *found, sums = self._own_beams(columns, checked_k(k), batch_size, advance)
+            *found, sums = self._own_beams(columns, k, batch_size, advance)
         return those_found(map(under, *found), sums)
 
     def __repr__(self) -> str:
@@ -394,7 +386,4 @@ class TextModel(ABC):
         if self._tree_maker is None or not len(rows):
             return columns
         words = sentence_columns((read.trees[row] for row in rows), self._tree_maker.vocabulary)
-        transitions = columns.transitions.copy()
-        places = ragged_arange(node_offsets(columns)[rows], 2 * lengths(words) - 1)
-        transitions[places] = self._tree_maker.parse(words)
-        return columns._replace(transitions=transitions)
+        return put_transitions(columns, rows, self._tree_maker.parse(words))

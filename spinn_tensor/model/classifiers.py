@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from spinn_tensor.batch import Batch, SentenceBatch
+from spinn_tensor.batch import Batch
 from spinn_tensor.bundle import CheckpointConfig, PretrainedModel, read_bundle
 from spinn_tensor.config import HEADS, ClassifierConfig, ModelConfig
 from spinn_tensor.data_prep.display import in_short
@@ -102,14 +102,12 @@ class _Classifier(PretrainedModel):
         assert logits is not None
         return logits
 
-    def run(
-        self,
-        batch: Batch,
-        noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
-    ) -> Outcome:
-        """Return the logits, and the parse of an encoder that parses."""
-        encodings, parse = self._encode(batch.sentences, noise)
-        return Outcome(self.classify(encodings, batch), parse)
+    def run(self, batch: Batch, noise: Tensor | None = None) -> Outcome:
+        """Return the logits, and the parse of an encoder that parses, with noise (M,) as in `run_own`."""
+        if not self.encoder.config.parses:
+            return Outcome(self.classify(self.encoder(batch.sentences), batch), None)
+        parse = self.encoder.parse(batch.sentences, noise)
+        return Outcome(self.classify(parse.encodings, batch), parse)
 
     def classify(
         self,
@@ -132,12 +130,6 @@ class _Classifier(PretrainedModel):
             if logits.shape != expected:
                 raise ValueError(f"head: {name} made {tuple(logits.shape)}, expected {expected}")
         return logits
-
-    def _encode(self, batch: SentenceBatch, noise: Tensor | None) -> tuple[Tensor, Parse | None]:
-        if not self.encoder.config.parses:
-            return self.encoder(batch), None
-        parse = self.encoder.parse(batch, noise)
-        return parse.encodings, parse
 
 
 class PairClassifier(_Classifier):
@@ -182,12 +174,7 @@ class SentenceClassifier(_Classifier):
     task: ClassVar[str] = "sentence"
     n_encodings = 1
 
-    def run(
-        self,
-        batch: Batch,
-        noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
-    ) -> Outcome:
-        """Return the logits, of all nodes where the model was built with `node_labels`, and the parse."""
+    def run(self, batch: Batch, noise: Tensor | None = None) -> Outcome:
         if self.config.node_labels:
             return Outcome(self._classify(self.encoder.node_states(batch.sentences)), None)
         return super().run(batch, noise)
@@ -223,11 +210,7 @@ class SentenceParser(PretrainedModel):
         assert parse is not None
         return parse.logits
 
-    def run(
-        self,
-        batch: Batch,
-        noise: Tensor | None = None,  # (M,) of own transitions, see `run_own`
-    ) -> Outcome:
+    def run(self, batch: Batch, noise: Tensor | None = None) -> Outcome:
         return Outcome(None, self.encoder.parse(batch.sentences, noise))
 
 

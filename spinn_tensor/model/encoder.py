@@ -77,11 +77,7 @@ class SentenceEncoder(nn.Module):
         """Name the kind of tables that this encoder runs on."""
         return TABLE_KIND_OF[self.config.kind]
 
-    def sharing(
-        self,
-        table_kind: TableKind,
-        training: bool | None = None,
-    ) -> Sharing:
+    def sharing(self, table_kind: TableKind, training: bool | None = None) -> Sharing:
         """Return how much of the work on equal words and trees may be done once, for `make_sentence_batch`.
 
         All of it, where a word's state does not depend on its sentence: not with a bidirectional leaf encoder, and not
@@ -152,11 +148,7 @@ class SentenceEncoder(nn.Module):
             raise TypeError(f"an encoder of kind {self.config.kind!r} has no tree nodes")
         return self.composer(self._leaf_states(batch), self._tables(batch), every_node=True)
 
-    def parse(
-        self,
-        batch: SentenceBatch,
-        noise: Tensor | None = None,
-    ) -> Parse:
+    def parse(self, batch: SentenceBatch, noise: Tensor | None = None) -> Parse:
         """Return encodings, and what the trackers thought of the transitions: own ones, or given ones under "lanes".
 
         Args:
@@ -217,9 +209,8 @@ class SentenceEncoder(nn.Module):
             return batch.tables
         return self.policy.parse(batch).tables
 
-    def _leaf_states(
-        self, batch: SentenceBatch
-    ) -> Tensor:  # (L, D), or (V, D) where equal words are one leaf
+    def _leaf_states(self, batch: SentenceBatch) -> Tensor:
+        """Return what the leaves are: (L, D), or (V, D) where equal words are one leaf."""
         leaves: Tensor = self.leaves(batch)
         if self.config.leaf_encoder not in LEAF_ENCODERS:
             expected = (batch.sequence.sentence_index.shape[0], self._leaf_dim)
