@@ -11,20 +11,17 @@ from typing import Any, NamedTuple, Self
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.settings import AT_LEAST_1 as AT_LEAST_1
-from spinn_tensor.data_prep.settings import AT_LEAST_2 as AT_LEAST_2
+from spinn_tensor.data_prep.settings import AT_LEAST_2, PROBABILITY, required
 from spinn_tensor.data_prep.settings import NOT_NEGATIVE as NOT_NEGATIVE
 from spinn_tensor.data_prep.settings import POSITIVE as POSITIVE
-from spinn_tensor.data_prep.settings import PROBABILITY as PROBABILITY
 from spinn_tensor.data_prep.settings import Allowed as Allowed
 from spinn_tensor.data_prep.settings import ConfigError as ConfigError
 from spinn_tensor.data_prep.settings import Settings as Settings
 from spinn_tensor.data_prep.settings import as_values as as_values
-from spinn_tensor.data_prep.settings import check_value as check_value
 from spinn_tensor.data_prep.settings import checked_fields as checked_fields
 from spinn_tensor.data_prep.settings import did_you_mean as did_you_mean
 from spinn_tensor.data_prep.settings import nearest_of as nearest_of
 from spinn_tensor.data_prep.settings import one_of as one_of
-from spinn_tensor.data_prep.settings import required as required
 from spinn_tensor.data_prep.settings import setting as setting
 
 SPINN_KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")

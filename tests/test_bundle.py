@@ -23,7 +23,6 @@ from spinn_tensor import (
     save_checkpoint,
 )
 from spinn_tensor.bundle import load_weights
-from spinn_tensor.card import without_folders
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS, ConfigError
 from spinn_tensor.data_prep.corpora.kinds import KINDS
@@ -268,15 +267,6 @@ def test_nothing_of_the_makers_home_is_in_a_bundle(whole) -> None:
     assert load_checkpoint(whole).config.run == tiny_run().changed(data__data="snli_1.0").to_dict()
 
 
-def test_paths_are_named_by_their_last_part() -> None:
-    run = tiny_run(
-        train=("/a/b/one.jsonl", "C:\\Users\\ann\\two.jsonl"), vectors="/v/glove.zip", extra=("hard=/x/h.gz",)
-    )
-    data = without_folders(run.to_dict())["data"]
-    assert (data["data"], data["vectors"]) == ("snli_1.0", "glove.zip")
-    assert (data["train"], data["extra"]) == (["one.jsonl", "two.jsonl"], ["hard=h.gz"])
-
-
 def test_a_link_to_a_folder_is_followed(tmp_path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
@@ -284,12 +274,6 @@ def test_a_link_to_a_folder_is_followed(tmp_path) -> None:
         tiny_model().save_pretrained(tmp_path / "link")
         assert sorted(os.listdir(tmp_path / "disk")) == FILES
     assert sorted(os.listdir(tmp_path)) == ["disk", "link"]
-
-
-def test_provenance_is_what_a_checkpoint_holds(whole) -> None:
-    checkpoint = load_checkpoint(whole)
-    held = checkpoint.vocabulary, checkpoint.config.run, checkpoint.config.metrics
-    assert checkpoint.model.provenance[:3] == held
 
 
 @pytest.mark.parametrize("branching", [None, "left"])

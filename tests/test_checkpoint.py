@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 import sys
@@ -20,24 +19,7 @@ from spinn_tensor.data_prep.folders import readable, recover, write_folder
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.checkpoint import save_checkpoint
-from tests.damage import DAMAGE
 from tests.processes import forked
-
-
-@pytest.fixture
-def checkpoint(few_steps: Path, tmp_path: Path) -> Path:
-    """A copy of its last checkpoint, to be damaged."""
-    return Path(shutil.copytree(few_steps / "last", tmp_path / "checkpoint"))
-
-
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_checkpoint_is_refused_in_one_line(name: str, checkpoint: Path) -> None:
-    damage, message = DAMAGE[name]
-    damage(checkpoint)
-    with pytest.raises(CheckpointError, match=message) as error:
-        load_checkpoint(checkpoint)
-    assert "\n" not in str(error.value)
-    assert str(checkpoint) in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
@@ -76,6 +58,8 @@ def test_a_runs_checkpoints_are_bundles(few_steps: Path) -> None:
         model = PairClassifier.from_pretrained(folder)
         checkpoint = load_checkpoint(folder)
         assert model.provenance == checkpoint.model.provenance
+        held = checkpoint.vocabulary, checkpoint.config.run, checkpoint.config.metrics
+        assert model.provenance[:3] == held
         assert (model.vocabulary, model.config) == (checkpoint.vocabulary, checkpoint.config.model)
     for name in ("best", "last"):
         assert (few_steps / name / "README.md").read_text().startswith("---\nlibrary_name: ")

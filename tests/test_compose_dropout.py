@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from spinn_tensor import (
     ClassifierConfig,
-    ConfigError,
     EncoderConfig,
     ModelConfig,
     build_model,
@@ -139,14 +138,6 @@ def test_a_compiled_loss_drops_what_an_eager_one_does() -> None:
         torch.manual_seed(1)
         results.append(loss_and_gradients(model, loss_of(model, batch)))
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=FLOAT64)
-
-
-@pytest.mark.parametrize("kind", ["lstm", "bilstm", "bow"])
-def test_only_what_composes_can_drop(kind: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"compose_dropout: only a SPINN composes states, got kind '{kind}'"
-    ):
-        EncoderConfig(MANY_WORDS, kind, compose_dropout=P)
 
 
 def test_without_it_a_model_is_described_as_before() -> None:

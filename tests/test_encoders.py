@@ -19,13 +19,11 @@ from spinn_tensor import (
     build_model,
     make_batch,
     make_sentence_batch,
-    move,
 )
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import Corpus, concatenate, lengths, sentence_columns, take
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.machine import reference
 from spinn_tensor.normalization import MaskedBatchNorm
 from spinn_tensor.training.objective import transition_loss
 from tests.strategies import columns_of, left_branching, right_branching
@@ -40,34 +38,8 @@ def encoder(kind: str = "spinn-pi", **options) -> SentenceEncoder:
     return SentenceEncoder(EncoderConfig(MANY_WORDS, kind, **settings))
 
 
-def split(columns):
-    return [columns.transitions[s:e] for s, e in _bounds(columns)]
-
-
-def _bounds(columns):
-    ends = np.cumsum(2 * lengths(columns) - 1)
-    return zip(ends - 2 * lengths(columns) + 1, ends, strict=True)
-
-
 VARIANTS = [(kind, "projection") for kind in ENCODER_KINDS] + [(kind, "bilstm") for kind in SPINN_KINDS]
 every_variant = pytest.mark.parametrize("kind, leaf_encoder", VARIANTS)
-
-
-@pytest.mark.parametrize("kind", SPINN_KINDS)
-def test_spinn_is_the_oracle_on_projected_words(kind) -> None:
-    columns = some_columns()
-    model = encoder(kind).double().eval()
-    batch = make_sentence_batch(columns, model.table_kind)
-    leaves = model.leaves(batch)
-    composer = model.composer
-    tracker = None if composer.tracker is None else composer.tracker.weights()
-    if kind == "spinn":
-        columns = columns._replace(transitions=model.parse(batch).transitions.numpy())
-        assert (columns.transitions != some_columns().transitions).any()
-    states = reference.encode_nodes(leaves, split(columns), composer.compose.weights(), tracker)[:, :8]
-    torch.testing.assert_close(model.node_states(batch), states, rtol=1e-10, atol=1e-12)
-    roots = np.cumsum(2 * lengths(columns) - 1) - 1
-    torch.testing.assert_close(model(batch), states[roots], rtol=1e-10, atol=1e-12)
 
 
 def test_projected_words_are_embedding_projection_and_batch_norm() -> None:
@@ -204,15 +176,6 @@ def test_as_many_parameters_as_published(kind, tracker_dim, mlp_layers, millions
     assert round(trained / 1e6, 1) == millions
 
 
-def test_a_batch_moves_as_a_whole_but_for_what_the_host_reads() -> None:
-    batch = make_batch(some_pairs(), "lanes")
-    moved = move(batch, "meta")
-    assert moved.labels.device.type == moved.sentences.token_ids.device.type == "meta"
-    assert moved.sentences.tables.left_index.device.type == "meta"
-    assert moved.sentences.tables.entry_offsets.tensor.device.type == "cpu"
-    assert moved.sentences.sequence.batch_sizes.tensor.device.type == "cpu"
-
-
 def test_premises_and_hypotheses_are_one_batch() -> None:
     columns = some_pairs()
     both = concatenate(columns.sides[0], columns.sides[1])
@@ -240,13 +203,6 @@ def test_encoders_without_trees_have_no_nodes() -> None:
         model.node_states(make_sentence_batch(some_columns(), "sequence"))
 
 
-def test_a_table_kind_that_does_not_exist() -> None:
-    with pytest.raises(
-        ValueError, match="table_kind: expected one of forest, lanes, own, sequence, got 'trees'"
-    ):
-        make_sentence_batch(some_columns(), "trees")
-
-
 CONFIG = {
     "task": "pair",
     "labels": ["a", "b"],
@@ -269,7 +225,21 @@ def test_a_config_survives_json() -> None:
         (("encoder", "hidden_dim"), "8", "EncoderConfig.hidden_dim: expected int, got '8'"),
         (("encoder", "hiden_dim"), 8, "EncoderConfig: unknown key 'hiden_dim'"),
         (("encoder", "embedding_dropout"), 1.0, "embedding_dropout: expected a probability"),
-        (("encoder", "leaf_encoder"), "cnn", "leaf_encoder: expected one of projection, bilstm"),
+        (
+            ("encoder", "leaf_encoder"),
+            "cnn",
+            "leaf_encoder: expected one of projection, bilstm, or module:Class, got 'cnn'",
+        ),
+        (
+            ("encoder", "cell"),
+            "gcr",
+            "cell: expected one of treelstm, grc, rntn, tree-gru, sum, or module:Class, got 'gcr'",
+        ),
+        (("encoder", "cell"), "grc;x:y", "cell: expected one of"),
+        (("encoder", "cell"), "a.b", "cell: expected one of"),
+        (("encoder", "cell"), "grc", "only a SPINN composes states; lstm has no cell, got 'grc'"),
+        (("encoder", "compose_dropout"), 0.4, "only a SPINN composes states, got kind 'lstm'"),
+        (("classifier", "head"), "linear", "head: expected one of mlp, or module:Class, got 'linear'"),
         (("classifier", "n_classes"), 3, "labels: got 2 names for 3 classes"),
         (("classifier",), {}, "ClassifierConfig: key 'n_classes' is missing"),
         (("classifier",), 3, "ClassifierConfig: expected an object with keys, got int"),

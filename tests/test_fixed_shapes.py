@@ -39,7 +39,7 @@ from tests.strategies import columns_of, left_branching, transitions_from_choice
 pytestmark = pytest.mark.numerical
 
 N_WORDS, BATCH_SIZE = 50, 8
-PADDING_ID = 0  # the word of padding rows; no sentence here has it
+PADDING_ID = 0  # the word of padding rows, whose embedding is NaN; no sentence here has it
 
 
 def sentences(rng: np.random.Generator, n_sentences: int, longest: int):
@@ -63,7 +63,10 @@ def model_of(task: str, kind: str, batch_norm: bool):
     options = {"embedding_dim": 6, "hidden_dim": 8, "tracker_dim": 4}
     encoder = EncoderConfig(N_WORDS, kind, embedding_dropout=0.0, batch_norm=batch_norm, **options)
     classifier = ClassifierConfig(3, mlp_dim=16, mlp_dropout=0.0, batch_norm=batch_norm)
-    return build_model(ModelConfig(task, ("a", "b", "c"), encoder, classifier)).double()
+    model = build_model(ModelConfig(task, ("a", "b", "c"), encoder, classifier)).double()
+    with torch.no_grad():
+        model.encoder.embedding.weight[PADDING_ID] = torch.nan
+    return model
 
 
 @pytest.mark.parametrize("n_examples", [BATCH_SIZE, 5, 1])
@@ -74,8 +77,6 @@ def test_a_fixed_batch_trains_as_the_ragged_one(task, kind, batch_norm, n_exampl
     """Losses, gradients and batch norm's statistics in float64; the embedding of padding rows is NaN."""
     corpus = pair_corpus() if task == "pair" else labelled_corpus()
     model = model_of(task, kind, batch_norm)
-    with torch.no_grad():
-        model.encoder.embedding.weight[PADDING_ID] = torch.nan
     shapes = plan_for_corpus(corpus, model.encoder.table_kind, BATCH_SIZE, seed=0)
     for start in (0, 40, 80):
         columns = select(corpus, np.arange(start, start + n_examples))
@@ -101,8 +102,6 @@ def test_a_fixed_batch_trains_as_the_ragged_one(task, kind, batch_norm, n_exampl
 def test_a_fixed_batch_teaches_as_the_ragged_one(n_examples) -> None:
     """Both losses of a SPINN and its gradients: transitions that are none have no choice, and cost nothing."""
     corpus, model = pair_corpus(), model_of("pair", "spinn", batch_norm=True)
-    with torch.no_grad():
-        model.encoder.embedding.weight[PADDING_ID] = torch.nan
     shapes = plan_for_corpus(corpus, "lanes", BATCH_SIZE, seed=0)
     rows = np.arange(40, 40 + n_examples)
     columns, totals = select(corpus, rows), Totals.of(count_rows(corpus, node_labels=False)[rows])
@@ -136,8 +135,6 @@ def test_own_transitions_of_a_fixed_batch_are_those_of_the_ragged_one(
 ) -> None:
     """Loss, what is observed, gradients and statistics, by the same draws; what nothing reads is NaN."""
     corpus, model = pair_corpus(), model_of("pair", "spinn", batch_norm=True)
-    with torch.no_grad():
-        model.encoder.embedding.weight[PADDING_ID] = torch.nan
     fixed, ragged = (make_method(copy.deepcopy(model), parsing) for _ in range(2))
     assert fixed.plan(corpus, BATCH_SIZE, seed=0)
     rows = np.arange(40, 40 + n_examples)

@@ -131,8 +131,14 @@ def test_a_score_that_there_is_not_yet() -> None:
     assert "| accuracy on dev, the best of the run | not evaluated yet |" in card
 
 
-def test_folders_of_parser_and_tokenizer_are_not_published() -> None:
-    """As those of data files: where they lay is nobody's business. Names that are no paths stay."""
+def test_folders_are_not_published() -> None:
+    """Where files lay is nobody's business. Names that are no paths stay."""
+    run = tiny_run(
+        train=("/a/b/one.jsonl", "C:\\Users\\ann\\two.jsonl"), vectors="/v/glove.zip", extra=("hard=/x/h.gz",)
+    )
+    data = without_folders(run.to_dict())["data"]
+    assert (data["data"], data["vectors"]) == ("snli_1.0", "glove.zip")
+    assert (data["train"], data["extra"]) == (["one.jsonl", "two.jsonl"], ["hard=h.gz"])
     data = {"parser": "/home/me/par", "tokenizer": "/home/me/hf.json"}
     assert without_folders({"data": data})["data"] == {"parser": "par", "tokenizer": "hf.json"}
     names = {"parser": "packaged", "tokenizer": "whitespace"}

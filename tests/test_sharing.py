@@ -189,11 +189,12 @@ def test_dropout_and_a_bidirectional_leaf_encoder_share_projections_only() -> No
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"table_kind": "trees"}, "table_kind: expected one of forest, lanes, own, sequence, got 'trees'"),
         ({"share": "everything"}, "share: expected one of"),
         ({"share": "states", "table_kind": "own"}, "cannot share states"),
     ],
 )
-def test_what_cannot_be_shared_is_an_error(options, message) -> None:
+def test_what_there_is_not_and_what_cannot_be_shared_is_an_error(options, message) -> None:
     options = {"table_kind": "forest", **options}
     with pytest.raises(ValueError, match=message):
         make_sentence_batch(columns_of(*repetitive(0)), **options)

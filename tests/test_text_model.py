@@ -184,6 +184,8 @@ def columns() -> dict[str, Any]:
         "pandas": pandas.Series(KNOWN, index=[7, 5, 3, 1]),
         "categories": pandas.Series(KNOWN, dtype="category"),
         "numpy": np.array(KNOWN),
+        "objects": np.array(KNOWN, dtype=object),
+        "tuple": tuple(KNOWN),
         "arrow": pyarrow.array(KNOWN),
         "chunks": pyarrow.chunked_array([KNOWN[:1], KNOWN[1:]]),
         "words in arrow": pyarrow.array(WORDS),
@@ -301,6 +303,10 @@ def test_results_do_not_depend_on_the_batch_size(pipeline, monkeypatch) -> None:
     assert_close(pipeline.encode(KNOWN, batch_size=3), pipeline.encode(KNOWN))
     assert sizes == [3, 1, 4]
     assert pipeline.parse(KNOWN, batch_size=1) == pipeline.parse(KNOWN)
+    logits, expected = (
+        [one.logits for one in pipeline.classify(KNOWN, batch_size=size)] for size in (3, 1000)
+    )
+    assert_close(logits, expected)
 
 
 def test_similarity_is_the_cosine(pipeline) -> None:
