@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 _SCALARS = frozenset({int, float, bool, str, types.NoneType})
 
@@ -72,8 +72,10 @@ def check_value(item: dataclasses.Field[Any], value: Any) -> None:
 class Settings:
     """Give a dataclass of settings what all of them can: check values, go to JSON values and come back.
 
-    Its docstring gets an entry for each field, made of what `setting` says of it.
+    Its docstring gets an entry for each field, made of what `setting` says of it. Fields may be settings themselves.
     """
+
+    unsaid: ClassVar[tuple[str, ...]] = ()  # fields that go without saying at their defaults
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -100,8 +102,15 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        values = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        values = {}
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if item.name in self.unsaid and value == item.default:
+                continue
+            if isinstance(value, tuple):
+                value = list(value)
+            values[item.name] = as_values(value) if isinstance(value, Settings | dict) else value
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -153,7 +162,7 @@ def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(f"{cls.__name__}: unknown key {key!r}{did_you_mean(key, fields)}")
-        kinds = typing.get_args(hints[key]) if isinstance(hints[key], types.UnionType) else (hints[key],)
+        kinds = _alternatives(hints[key])
         if _SCALARS.issuperset(kinds) and not any(_is_a(value, kind) for kind in kinds):
             names = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
             raise ConfigError(f"{cls.__name__}.{key}: expected {names}, got {value!r}")
@@ -161,11 +170,21 @@ def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise ConfigError(f"{cls.__name__}: key {name!r} is missing")
-    is_tuple = {name for name, hint in hints.items() if typing.get_origin(hint) is tuple}
-    return {
-        name: tuple(value) if name in is_tuple and isinstance(value, list) else value
-        for name, value in values.items()
-    }
+    return {name: _from_json(hints[name], value) for name, value in values.items()}
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    """Make a tuple of a list, and settings of an object, where a field has them."""
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(value)
+    for kind in _alternatives(hint) if value is not None else (hint,):
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            return kind.from_dict(value)
+    return value
 
 
 def _is_a(value: Any, kind: type) -> bool:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
@@ -31,8 +31,6 @@ LEAF_ENCODERS = ("projection", "bilstm")
 TASKS = ("pair", "sentence", "parse")
 CELLS = ("treelstm", "grc", "rntn", "tree-gru", "sum")  # those that come with the package
 HEADS = ("mlp",)
-# what there was before there was a choice goes without saying
-LATER = {"cell": CELLS[0], "head": HEADS[0], "compose_dropout": 0.0, "policy_dim": 0}
 
 
 def part(names: tuple[str, ...], help: str) -> Any:
@@ -79,9 +77,7 @@ class EncoderConfig(Settings):
         PROBABILITY,
     )
     batch_norm: bool = setting(True, "batch norm of projected words", flags=("--encoder-batch-norm",))
-
-    def to_dict(self) -> dict[str, Any]:
-        return _said(super().to_dict())
+    unsaid = ("cell", "policy_dim", "compose_dropout")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,9 +115,7 @@ class ClassifierConfig(Settings):
     mlp_dropout: float = setting(0.1, "of an input feature or a hidden unit", PROBABILITY)
     batch_norm: bool = setting(True, "batch norm of its layers", flags=("--classifier-batch-norm",))
     head: str = part(HEADS, "what classifies encodings: the multilayer perceptron, or another")
-
-    def to_dict(self) -> dict[str, Any]:
-        return _said(super().to_dict())
+    unsaid = ("head",)
 
 
 @dataclass(frozen=True)
@@ -146,6 +140,11 @@ class ModelConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        labels = self.labels
+        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
+            raise ConfigError(f"labels: expected a list of names, got {labels!r:.80}")
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"labels: got one twice: {', '.join(labels):.80}")
         n_classes = 0 if self.classifier is None else self.classifier.n_classes
         if len(self.labels) != n_classes:
             raise ConfigError(f"labels: got {len(self.labels)} names for {n_classes} classes")
@@ -158,13 +157,6 @@ class ModelConfig(Settings):
                 "node_labels: only a SPINN that classifies single sentences by given trees has nodes to label"
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            **super().to_dict(),
-            "encoder": self.encoder.to_dict(),
-            "classifier": None if self.classifier is None else self.classifier.to_dict(),
-        }
-
     @property
     def own_classes(self) -> dict[str, str]:
         """Return the parts that are classes of somebody's own: as module:Class, by the setting that names them."""
@@ -172,25 +164,6 @@ class ModelConfig(Settings):
         if self.classifier is not None:
             parts["head"] = self.classifier.head
         return {setting: name for setting, name in parts.items() if ":" in name}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave. Raises ConfigError for an unknown or missing key and a value of another type."""
-        fields = checked_fields(cls, values)
-        labels = fields["labels"]
-        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
-            raise ConfigError(f"labels: expected a list of names, got {labels!r:.80}")
-        if len(set(labels)) < len(labels):
-            raise ConfigError(f"labels: got one twice: {', '.join(labels):.80}")
-        fields["labels"] = tuple(labels)
-        fields["encoder"] = EncoderConfig.from_dict(fields["encoder"])
-        if fields["classifier"] is not None:
-            fields["classifier"] = ClassifierConfig.from_dict(fields["classifier"])
-        return cls(**fields)
-
-
-def _said(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if LATER.get(name) != value}
 
 
 class TextSettings(NamedTuple):

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Self
+from typing import Any
 
 from spinn_tensor.config import (
     AT_LEAST_1,
@@ -281,24 +281,6 @@ class RunConfig(Settings):
             raise ConfigError(
                 "first_length: the length of the run is not known, which the learning rate needs"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "preset": self.preset,
-            "data": self.data.to_dict(),
-            "encoder": dict(self.encoder),
-            "classifier": dict(self.classifier),
-            "training": self.training.to_dict(),
-            "parsing": self.parsing.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        fields = checked_fields(cls, values)
-        fields["data"] = DataConfig.from_dict(fields["data"])
-        fields["training"] = TrainingConfig.from_dict(fields["training"])
-        fields["parsing"] = ParsingConfig.from_dict(fields.get("parsing", {}))
-        return cls(**fields)
 
     def changed(self, **values: Any) -> RunConfig:
         """Return a copy with values set by name or section__name: changed(seed=2, encoder__batch_norm=False)."""
