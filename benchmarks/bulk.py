@@ -48,7 +48,6 @@ from spinn_tensor.encoding.shards import write_array
 from spinn_tensor.inference import encode_columns
 from spinn_tensor.model.cells import TreeLSTM
 from spinn_tensor.model.machine import StackMachine
-from spinn_tensor.training.hardware import keep_freed_memory
 
 DYNAMIC, OURS = "dynamic batching, 128 sentences", "spinn encode"
 DYNAMIC_BATCH = 128
@@ -62,6 +61,7 @@ OPTIONS = {
     "shard_size": Option(20_000, 50, "sentences of a shard"),
     "repeats": Option(3, 1, "recorded rounds"),
 }
+_parse = partial(harness.parse, "bulk", __doc__, options=OPTIONS, device="cpu", snli="the logic corpus")
 COLUMNS = {
     "what": "{what}",
     "how": "{how}",
@@ -69,9 +69,6 @@ COLUMNS = {
     "µs a sentence": "{microseconds:.1f}",
     "times the first": "{times_baseline:.2f}×",
 }
-
-
-Cases = dict[str, Callable[[], float]]
 
 
 class Text(NamedTuple):
@@ -106,22 +103,31 @@ class Setup(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
-    torch.set_num_threads(1)
-    keep_freed_memory()  # as `spinn encode` does; for both alike
+    harness.as_in_training()  # as `spinn encode` does; for both alike
     text = Text(load_sentences(options.snli), *word_shares())
     with tempfile.TemporaryDirectory() as folder:
         setup = make_setup(Path(folder), text, options)
         first = first_block(setup)
-        difference = compare(setup, first)
+        difference = compare(setup.encoder, first)
         peaks = {count: peak_bytes(setup, text, count) for count in (options.count // 5, options.count)}
-        cases = {
-            "file to shards": (options.count, _whole(setup)),
-            "encoding": (n_sentences(first), _encoding(setup, first, options.batch_tokens)),
+        cases: dict[str, dict[str, Callable[[], object]]] = {
+            "file to shards": {
+                DYNAMIC: partial(encode_file_dynamically, setup),
+                OURS: partial(encode_file, setup),
+            },
+            "encoding": {DYNAMIC: partial(encode_dynamically, setup.encoder, first)}
+            | {
+                f"ours, {size:,} words a batch": partial(
+                    encode_columns, setup.encoder, first, batch_tokens=size
+                )
+                for size in options.batch_tokens
+            },
         }
-        seconds = harness.interleaved([case for _, case in cases.values()], range(-1, options.repeats))
+        timed = [{how: harness.stopwatch(run) for how, run in case.items()} for case in cases.values()]
+        seconds = harness.interleaved(timed, range(-1, options.repeats))
     rows = [
         _figures(what, how, count, times)
-        for (what, (count, _)), times in zip(cases.items(), seconds, strict=True)
+        for what, count, times in zip(cases, (options.count, n_sentences(first)), seconds, strict=True)
         for how in times
     ]
     peak = ", ".join(f"{count:,} sentences {n / 2**20:,.0f} MB" for count, n in peaks.items())
@@ -134,10 +140,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     result = {"trees": text.trees.source, "largest_difference": difference, "peak_bytes": peaks, "rows": rows}
     harness.publish(options, result, notes, [harness.Table(COLUMNS, rows, 2)])
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("bulk", __doc__, arguments, OPTIONS, "cpu", snli="generated sentences")
 
 
 def word_shares() -> tuple[list[str], np.ndarray]:
@@ -171,9 +173,9 @@ def first_block(setup: Setup) -> SentenceColumns:
     return block.examples.sentences
 
 
-def compare(setup: Setup, columns: SentenceColumns) -> float:
+def compare(encoder: SentenceEncoder, columns: SentenceColumns) -> float:
     """Return the largest difference between both ways to encode; raise RuntimeError if it is one."""
-    ours, theirs = encode_columns(setup.encoder, columns), encode_dynamically(setup.encoder, columns)
+    ours, theirs = encode_columns(encoder, columns), encode_dynamically(encoder, columns)
     difference = float(np.abs(ours - theirs).max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the vectors differ by {difference:.1e}")
@@ -215,21 +217,6 @@ def encode_file_dynamically(setup: Setup) -> None:
             write_array(Path(folder) / f"{block.first_line}.npy", encodings)
 
 
-def _whole(setup: Setup) -> Cases:
-    return {
-        DYNAMIC: harness.stopwatch(partial(encode_file_dynamically, setup)),
-        OURS: harness.stopwatch(partial(encode_file, setup)),
-    }
-
-
-def _encoding(setup: Setup, columns: SentenceColumns, sizes: Sequence[int]) -> Cases:
-    cases: Cases = {DYNAMIC: harness.stopwatch(partial(encode_dynamically, setup.encoder, columns))}
-    for size in sizes:
-        run = partial(encode_columns, setup.encoder, columns, batch_tokens=size)
-        cases[f"ours, {size:,} words a batch"] = harness.stopwatch(run)
-    return cases
-
-
 def peak_bytes(setup: Setup, text: Text, count: int) -> int:
     """Return the highest resident memory of a process that encodes so many sentences."""
     source = setup.folder / f"{count}.txt"
@@ -238,8 +225,7 @@ def peak_bytes(setup: Setup, text: Text, count: int) -> int:
 
 
 def _peak_here(setup: Setup) -> int:
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    harness.as_in_training()
     encode_file(setup)
     return harness.peak()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.optimizer import make_optimizer
 from spinn_tensor.training.step import TrainStep
 
+FORWARD, BOTH = "forward", "forward + backward"
+PASSES = {FORWARD: 1, BOTH: 3}  # of the forward's products: those of a backward are twice as many
 FOREST, GIVEN = "forest", "given transitions"
 DYNAMIC, RECURSION, PADDED_LSTM = "dynamic batching", "recursion", "LSTM, padded"
 OURS = (FOREST, GIVEN)
@@ -61,7 +64,6 @@ class Weights(NamedTuple):
 class Candidate(NamedTuple):
     """Hold an encoder to time."""
 
-    name: str
     encode: Callable[[Batch], Tensor]  # root encodings (B, H)
     parameters: list[Tensor]
 
@@ -119,11 +121,6 @@ def make_batch(
     )
 
 
-def build_tables(name: str, batch: Batch) -> Tables:
-    """Build the tables of one of our executors from the transitions, as for every batch of training."""
-    return to_torch(BUILDERS[name](batch.flat_transitions, batch.lengths))
-
-
 def run_tables(
     leaves: Tensor, compose: ComposeWeights, tracker: TrackerWeights | None, tables: Tables
 ) -> Tensor:  # (B, H)
@@ -146,28 +143,25 @@ def run_lstm(leaves: Tensor, batch: Batch, weights: Weights) -> Tensor:  # (B, H
     return output.flatten(0, 1).index_select(0, batch.last_index)
 
 
-def make_candidates(weights: Weights) -> list[Candidate]:
+def make_candidates(weights: Weights) -> dict[str, Candidate]:
     """Return every encoder that can run with these weights, ours first."""
     spinn, cells = weights.spinn(), (weights.compose, weights.tracker)
     n_hidden = weights.lstm.hidden_size
 
+    def by_tables(name: str) -> Candidate:
+        return Candidate(lambda batch: run_tables(batch.leaves, *cells, batch.tables[name]), spinn)
+
     def recursive(batch: Batch) -> Tensor:
         return reference.encode_batch(batch.leaves, batch.transitions, *cells)[:, :n_hidden]
 
-    candidates = [
-        Candidate(GIVEN, lambda batch: run_tables(batch.leaves, *cells, batch.tables[GIVEN]), spinn),
-        Candidate(DYNAMIC, lambda batch: run_lists(batch.leaves, batch, weights), spinn),
-        Candidate(RECURSION, recursive, spinn),
-        Candidate(
-            PADDED_LSTM,
-            lambda batch: run_lstm(batch.leaves, batch, weights),
-            list(weights.lstm.parameters()),
+    return {
+        **{name: by_tables(name) for name in (OURS if weights.tracker is None else (GIVEN,))},
+        DYNAMIC: Candidate(lambda batch: run_lists(batch.leaves, batch, weights), spinn),
+        RECURSION: Candidate(recursive, spinn),
+        PADDED_LSTM: Candidate(
+            lambda batch: run_lstm(batch.leaves, batch, weights), list(weights.lstm.parameters())
         ),
-    ]
-    if weights.tracker is not None:
-        return candidates
-    forest = Candidate(FOREST, lambda batch: run_tables(batch.leaves, *cells, batch.tables[FOREST]), spinn)
-    return [forest, *candidates]
+    }
 
 
 def forward(candidate: Candidate, batch: Batch) -> Tensor:
@@ -177,19 +171,29 @@ def forward(candidate: Candidate, batch: Batch) -> Tensor:
 
 
 def forward_backward(candidate: Candidate, batch: Batch) -> tuple[Tensor, ...]:
-    """Compute the gradients of the leaves and of all weights; zeros for weights that single words do not use."""
-    inputs = [batch.leaves, *candidate.parameters]
-    roots = candidate.encode(batch)
-    return torch.autograd.grad(roots, inputs, batch.root_gradient, allow_unused=True, materialize_grads=True)
+    """Compute root encodings and the gradients of the leaves and of all weights."""
+    return with_gradients(
+        partial(candidate.encode, batch), [batch.leaves, *candidate.parameters], batch.root_gradient
+    )
 
 
-def check_agreement(candidates: Sequence[Candidate], batch: Batch) -> None:
+def with_gradients(
+    run: Callable[[], Tensor], inputs: Sequence[Tensor], gradient: Tensor
+) -> tuple[Tensor, ...]:
+    """Return an output and the gradients of its inputs, zeros for what it does not depend on."""
+    output = run()
+    grads = torch.autograd.grad(output, inputs, gradient, allow_unused=True, materialize_grads=True)
+    return output.detach(), *grads
+
+
+def check_agreement(candidates: Mapping[str, Candidate], batch: Batch) -> None:
     """Refuse to time what is wrong: raise RuntimeError where outputs or gradients differ from the recursion's."""
-    trees = {candidate.name: candidate for candidate in candidates if candidate.name != PADDED_LSTM}
+    trees = {name: candidate for name, candidate in candidates.items() if name != PADDED_LSTM}
     oracle = trees.pop(RECURSION)
-    expected = (forward(oracle, batch), *forward_backward(oracle, batch))
+    roots, with_gradients = forward(oracle, batch), forward_backward(oracle, batch)
     for name, candidate in trees.items():
-        require_close(name, (forward(candidate, batch), *forward_backward(candidate, batch)), expected)
+        require_close(name, [forward(candidate, batch)], [roots])
+        require_close(name, forward_backward(candidate, batch), with_gradients)
 
 
 def require_close(

@@ -15,22 +15,20 @@ The peak memory is that of a new process above what it holds with weights, leave
 from __future__ import annotations
 
 import argparse
-import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import candidates, harness
 from benchmarks.candidates import FOREST, GIVEN
-from benchmarks.data import Setting, load_sentences, random_transitions, settings
+from benchmarks.data import Setting, load_sentences, random_trees, settings
 from benchmarks.harness import Option
 from spinn_tensor import GRC, StackMachine, Tracker, TreeLSTM
 from spinn_tensor.machine.reference import walk_any
-from spinn_tensor.training.hardware import keep_freed_memory
 
 HAND_WRITTEN, ALL, STATES, RECURSION = "hand-written", 'save="all"', 'save="states"', "recursion"
 TREELSTM, GATED = "TreeLSTM", "gated recursive cell"
@@ -45,6 +43,7 @@ OPTIONS = {
     "repeats": Option(7, 1, "recorded rounds"),
     "no_memory": Option(False, False, "leave out the peak memory"),
 }
+_parse = partial(harness.parse, "cells", __doc__, options=OPTIONS, device="cpu", snli="the logic corpus")
 Step = Callable[[], tuple[Tensor, ...]]  # output, gradients
 
 
@@ -55,12 +54,10 @@ class AnyTreeLSTM(TreeLSTM):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    harness.as_in_training()
     sentences = load_sentences(options.snli)
-    by_length = sorted(sentences.transitions, key=len, reverse=True)
     rows = []
-    for setting in settings(by_length, options.batch, options.shuffled, options.limit):
+    for setting in settings(sentences.transitions, len, options.batch, options.shuffled, options.limit):
         for n_tracker in options.tracker:
             for cell in (TREELSTM, GATED):
                 rows.append(_row(cell, n_tracker, setting, options))
@@ -69,10 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     notes = [f"{sentences.source}, H = {options.dim}, {options.repeats} rounds, float32"]
     result = {"sentences": sentences.source, "rows": rows, "memory": memory}
     harness.publish(options, result, notes, _tables(rows, memory))
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("cells", __doc__, arguments, OPTIONS, "cpu", snli="generated sentences")
 
 
 def machines(cell: str, n_hidden: int, n_tracker: int) -> dict[str, StackMachine]:
@@ -92,73 +85,53 @@ def machines(cell: str, n_hidden: int, n_tracker: int) -> dict[str, StackMachine
     return made
 
 
-def _step(run: Callable[[Tensor], Tensor], module: nn.Module, leaves: Tensor, gradient: Tensor) -> Step:
-    inputs = [leaves, *module.parameters()]
-
-    def step() -> tuple[Tensor, ...]:
-        output = run(leaves)
-        grads = torch.autograd.grad(output, inputs, gradient, allow_unused=True, materialize_grads=True)
-        return output.detach(), *grads
-
-    return step
-
-
 def _steps(cell: str, n_tracker: int, transitions: Sequence[np.ndarray], n_hidden: int) -> dict[str, Step]:
-    """Return forward and backward of one batch, under each way to run it."""
+    """Return forward and backward of one batch, under each way to run it, and last by recursion."""
     kind = GIVEN if n_tracker else FOREST
     batch = candidates.make_batch(transitions, n_hidden, {kind: candidates.BUILDERS[kind]})
-    tables, ways = batch.tables[kind], machines(cell, n_hidden, n_tracker)
+    ways = machines(cell, n_hidden, n_tracker)
     width = n_hidden * (2 if cell == TREELSTM else 1)
     leaves = batch.leaves.detach()[:, :width].contiguous().requires_grad_()
-    return {
-        name: _step(partial(machine, tables=tables), machine, leaves, batch.root_gradient)
-        for name, machine in ways.items()
-    }
+    general = ways[ALL]
 
-
-def _recursion(cell: str, n_tracker: int, transitions: Sequence[np.ndarray], n_hidden: int) -> Step:
-    """Return the same by recursion."""
-    machine = machines(cell, n_hidden, n_tracker)[ALL]
-    batch = candidates.make_batch(transitions, n_hidden, {})
-    width = n_hidden * (2 if cell == TREELSTM else 1)
-    leaves = batch.leaves.detach()[:, :width].contiguous().requires_grad_()
-    lengths = batch.lengths.tolist()
-
-    def run(leaves: Tensor) -> Tensor:
-        words = leaves.split(lengths)
+    def recursion() -> Tensor:
+        words = leaves.split(batch.lengths.tolist())
         walks = (
-            walk_any(machine.compose, machine.tracker, *pair) for pair in zip(words, transitions, strict=True)
+            walk_any(general.compose, general.tracker, *pair) for pair in zip(words, transitions, strict=True)
         )
         return torch.stack([pushed[-1] for pushed, _ in walks])[:, :n_hidden]
 
-    return _step(run, machine, leaves, batch.root_gradient)
+    def step(run: Callable[[], Tensor], machine: StackMachine) -> Step:
+        return partial(candidates.with_gradients, run, [leaves, *machine.parameters()], batch.root_gradient)
+
+    steps = {
+        name: step(partial(machine, leaves, batch.tables[kind]), machine) for name, machine in ways.items()
+    }
+    return steps | {RECURSION: step(recursion, general)}
 
 
 def _row(cell: str, n_tracker: int, setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     """Time all batches of a setting, and compare with the hand-written steps, or with what keeps all."""
     cases = []
     for transitions in setting.batches:
-        steps, some = _steps(cell, n_tracker, transitions, options.dim), transitions[::THIN]
-        first, *others = steps.values()
+        steps, some = (
+            _steps(cell, n_tracker, trees, options.dim) for trees in (transitions, transitions[::THIN])
+        )
+        first, *others = (step for name, step in steps.items() if name != RECURSION)
         for other in others:
             candidates.require_close(cell, other(), first())
-        recursion = _recursion(cell, n_tracker, some, options.dim)
-        candidates.require_close(RECURSION, recursion(), _steps(cell, n_tracker, some, options.dim)[ALL]())
+        candidates.require_close(RECURSION, some[RECURSION](), some[ALL]())
         timed = {name: harness.stopwatch(step) for name, step in steps.items()}
-        timed[RECURSION] = harness.stopwatch(recursion, len(transitions) / len(some))
+        timed[RECURSION] = harness.stopwatch(some[RECURSION], len(transitions) / len(transitions[::THIN]))
         cases.append(timed)
     seconds = harness.interleaved(cases, range(-1, options.repeats))
-    whole = {
-        name: [sum(of_round) for of_round in zip(*(case[name] for case in seconds), strict=True)]
-        for name in cases[0]
-    }
     keys = {
         "cell": cell,
         "tracker": n_tracker or None,
         "size": setting.batch_size,
         "batching": setting.batching,
     }
-    return keys | harness.compare(whole, next(iter(whole)), len(cases))
+    return keys | harness.compare(seconds, next(iter(cases[0])))
 
 
 def _memory(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -177,18 +150,12 @@ def _memory(options: argparse.Namespace) -> list[dict[str, Any]]:
 def peak_memory(name: str, n_hidden: int, n_tracker: int, batch_size: int) -> int:
     """Return the bytes that forward + backward of the TreeLSTM takes at its peak; for a process of its own."""
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
     warm_up, step = (
-        _steps(TREELSTM, n_tracker, [random_transitions(n_tokens, rng) for _ in range(n_trees)], n_hidden)[
-            name
-        ]
+        _steps(TREELSTM, n_tracker, random_trees(np.full(n_trees, n_tokens)), n_hidden)[name]
         for n_tokens, n_trees in ((3, 2), (MEMORY_TOKENS, batch_size))
     )
     warm_up()
-    gc.collect()
-    before = harness.peak(now=True)
-    step()
-    return harness.peak() - before
+    return harness.peak_of(step)
 
 
 def _tables(rows: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]]) -> list[harness.Table]:

@@ -32,7 +32,6 @@ from spinn_tensor.config import ClassifierConfig, EncoderConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import select
 from spinn_tensor.training.config import TrainingConfig
-from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.objective import Totals, count_rows
 
 KINDS = ("spinn-pi-nt", "spinn-pi", "spinn")
@@ -46,6 +45,7 @@ OPTIONS = {
     "threads": Option(1, 1),
     "backend": Option("inductor", "eager", "what compiles the graphs"),
 }
+_parse = partial(harness.parse, "compiled", __doc__, options=OPTIONS, device="cpu", snli="the logic corpus")
 COLUMNS = {
     "model": "{kind}",
     "eager, ms": "{milliseconds[eager]:.1f}",
@@ -60,8 +60,7 @@ COLUMNS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
-    torch.set_num_threads(options.threads)
-    kept = not options.quick and keep_freed_memory()  # as `spinn train` does
+    kept = harness.as_in_training(options.threads)
     pairs = load_pairs(options.snli)
     with mock.patch.object(torch, "compile", partial(torch.compile, backend=options.backend)):
         rows = [measure(kind, pairs, options) for kind in options.kinds]
@@ -76,10 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     harness.publish(options, result, notes, [harness.Table(COLUMNS, rows)])
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("compiled", __doc__, arguments, OPTIONS, "cpu", snli="the logic corpus")
-
-
 def measure(kind: str, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
     """Measure the seconds of both steps in float32, and their losses in float64."""
     torch._dynamo.reset()
@@ -90,7 +85,7 @@ def measure(kind: str, pairs: Pairs, options: argparse.Namespace) -> dict[str, A
     return {
         "kind": kind,
         "seconds": seconds,
-        "milliseconds": harness.compare(seconds, "eager")["milliseconds"],
+        "milliseconds": harness.compare([seconds], "eager")["milliseconds"],
         "times_eager": harness.ratio(seconds["eager"], seconds["compiled"]),
         "losses": losses,
         "largest_loss_difference": max(

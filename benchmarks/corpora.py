@@ -22,18 +22,21 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.data import is_usual, snli_file
+from benchmarks.data import pairs_file, snli_file
 from benchmarks.harness import Option
+from spinn_tensor.data_prep.corpora.preparation import prepare_store
+from spinn_tensor.data_prep.corpora.splits import load_splits
 from spinn_tensor.data_prep.files import Skipped, open_text, parse_record
 from spinn_tensor.training.config import DataConfig
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is not in the memory that the preparation takes
     from spinn_tensor.training.loop import Trainer
 
 OPTIONS = {
@@ -43,6 +46,7 @@ OPTIONS = {
     "steps": Option(40, 4, "training steps, and batches, that are timed"),
     "repeats": Option(3, 1, "rounds of the preparation"),
 }
+_parse = partial(harness.parse, "corpora", __doc__, options=OPTIONS, snli="the logic corpus")
 PREPARATION = {
     "seconds": "from the file to the finished store, s",
     "peak_mb": "peak memory, MB",
@@ -61,10 +65,8 @@ FEEDING = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    import torch
-
     options = _parse(arguments)
-    torch.set_num_threads(1)
+    harness.as_in_training()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = make_corpus(folder, options.pairs, options.snli)
@@ -83,13 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         for name, text in PREPARATION.items()
     ]
-    title = f"SPINN-PI, H = {options.hidden}, {options.batch} pairs a batch"
+    title = f"feeding: SPINN-PI, H = {options.hidden}, {options.batch} pairs a batch"
     tables = [
         harness.Table(
             {"preparation": "{what}", "median": "{middle:,.1f}", "most": "{most:,.1f}"}, preparation
         ),
         harness.Table(
-            {f"feeding: {title}": "{what}", "": "{value:.1f}"},
+            {title: "{what}", "": "{value:.1f}"},
             [{"what": text, "value": feeding[name]} for name, text in FEEDING.items()],
         ),
     ]
@@ -97,22 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     harness.publish(options, result, notes, tables)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("corpora", __doc__, arguments, OPTIONS, snli="generated pairs")
-
-
 def make_corpus(folder: Path, n_pairs: int, snli: str = "auto") -> str:
     """Write train.jsonl with so many pairs, dev.jsonl with a few; return what they are made of."""
-    if snli != "auto" or is_usual(snli):
-        path, member = snli_file(snli)
-        name = path.name
-    else:
-        from spinn_tensor.data_prep.corpora.generated import LogicConfig, write_generated
-
-        write_generated("logic", folder / "logic", LogicConfig(n_train=2_000, n_dev=10, n_test=10, n_long=10))
-        path, member, name = folder / "logic" / "train.jsonl", None, "generated logic corpus"
-    with open_text(path, member=member) as lines:
-        records = [parse_record(line) for line in lines]
+    with pairs_file(snli) as (name, pairs):
+        path, member = snli_file(pairs)
+        with open_text(path, member=member) as lines:
+            records = [parse_record(line) for line in lines]
     for split, count in {"train": n_pairs, "dev": len(records)}.items():
         with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as file:
             for number, record in zip(range(count), itertools.cycle(records), strict=False):
@@ -125,18 +117,14 @@ def prepare(folder: Path) -> dict[str, Any]:
 
     For a process of its own.
     """
-    from spinn_tensor.data_prep.corpora.preparation import prepare_store
-    from spinn_tensor.data_prep.corpora.splits import load_splits
-
     store = folder / "store"
     shutil.rmtree(store, ignore_errors=True)  # of the round before
     train, dev = (str(folder / f"{split}.jsonl") for split in ("train", "dev"))
     data = DataConfig(corpus="snli", train=(train,), dev=(dev,))
-    start = time.perf_counter()
-    prepare_store(data, store, Skipped())
-    whole = time.perf_counter() - start
+    preparing = harness.stopwatch(lambda: prepare_store(data, store, Skipped()))
+    whole = preparing()
     memory = harness.peak()
-    again = harness.stopwatch(lambda: prepare_store(data, store, Skipped()))()
+    again = preparing()
     load = harness.stopwatch(lambda: load_splits(DataConfig(corpus="snli", data=str(store)), Skipped()))()
     return {
         "seconds": whole,
@@ -154,13 +142,13 @@ def measure_feeding(folder: Path, options: argparse.Namespace) -> dict[str, Any]
     for rows in batches[:2]:
         trainer.take_step(rows)
     made, steps = [], []
-    for number, rows in enumerate(batches[2:]):
+    for numbered in enumerate(batches[2:]):
         start = time.perf_counter()
-        feed = trainer.feed((number, rows))
-        made.append(time.perf_counter() - start)
-        start = time.perf_counter()
+        feed = trainer.feed(numbered)
+        begin = time.perf_counter()
         trainer.take_feed(feed)
-        steps.append(time.perf_counter() - start)
+        made.append(begin - start)
+        steps.append(time.perf_counter() - begin)
     return {
         "ms_a_batch": 1e3 * statistics.median(made),
         "ms_a_step": 1e3 * statistics.median(steps),
@@ -188,7 +176,6 @@ def make_trainer(folder: Path, options: argparse.Namespace) -> Trainer:
     """Make what trains on the prepared corpus."""
     import torch
 
-    from spinn_tensor.data_prep.corpora.splits import load_splits
     from spinn_tensor.training.loop import Task, Trainer
     from spinn_tensor.training.presets import run_config
     from spinn_tensor.training.run import make_model

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from spinn_tensor.data_prep.branching import branching_transitions
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, select
+from spinn_tensor.data_prep.corpora import Example, PairFormat, corpus_of, read_line_examples
+from spinn_tensor.data_prep.corpora.generated import LogicConfig, write_generated
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.trees import REDUCE, SHIFT
-
-if TYPE_CHECKING:
-    from spinn_tensor.data_prep.columns import Corpus
-    from spinn_tensor.data_prep.corpora import Example, PairFormat
+from spinn_tensor.data_prep.trees import Tree
+from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 SNLI_SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 ZIP_MEMBER = "snli_1.0/snli_1.0_dev.jsonl"  # of the official archive
@@ -50,20 +49,6 @@ class Setting(NamedTuple):
     batches: list[list[Any]]  # of what was given: transitions, or transitions and words
 
 
-def add_snli(parser: argparse.ArgumentParser, otherwise: str) -> None:
-    """Add the option --snli (or --sentences), which says what is measured on: the functions below take it."""
-    parser.add_argument(
-        "--snli",
-        "--sentences",
-        dest="snli",
-        default="auto",
-        metavar="FILE",
-        help="SNLI's snli_1.0_dev.jsonl, plain or .gz, or snli_1.0.zip, whose dev file is read; or 'random' trees "
-        "(default: auto = the slice of it that the committed results are of, if it is there, else "
-        f"{otherwise})",
-    )
-
-
 def is_usual(source: str) -> bool:
     """Return whether this is what the committed results are of: the slice, which is there."""
     return source == "auto" and SNLI_SLICE.exists()
@@ -80,79 +65,78 @@ def snli_file(source: str) -> tuple[Path, str | None]:
     return path, ZIP_MEMBER if path.suffix == ".zip" else None
 
 
-def snli_pairs(source: str, line_format: PairFormat | None = None) -> Iterator[Example]:
-    """Read the pairs of an SNLI file, "auto" being the slice. Raises DataError where it is not there."""
-    from spinn_tensor.data_prep.corpora import PairFormat, read_line_examples
-
-    path, member = snli_file(source)
-    return read_line_examples(path, line_format or PairFormat(), member=member)
-
-
-def load_sentences(source: str) -> Sentences:
-    """Load the trees of an SNLI file; of "auto", the slice if it is there, else the generated logic corpus; of
-    "random", random trees.
-
-    Raises DataError for a file that is not there or cannot be read.
-    """
-    from spinn_tensor.data_prep.corpora import PairFormat
-
-    if source == "random":
-        rng = np.random.default_rng(0)
-        lengths = rng.integers(RANDOM_LENGTHS[0], RANDOM_LENGTHS[1] + 1, size=1024)
-        return Sentences("random trees", [random_transitions(int(n), rng) for n in lengths])
-    with _snli_or_logic(source) as (name, path):
-        pairs = list(snli_pairs(path, PairFormat(require_label=False)))
-    trees = [tree for pair in pairs for tree in pair.trees]
-    return Sentences(name, [tree.transitions for tree in trees])
-
-
-def load_pairs(source: str = "auto") -> Pairs:
-    """Load the pairs of an SNLI file; of "auto", the slice if it is there, else the logic corpus; or of "logic".
-
-    Raises DataError for a file that is not there or cannot be read.
-    """
-    from spinn_tensor.data_prep.corpora import corpus_of
-    from spinn_tensor.data_prep.vocabulary import Vocabulary
-
-    with _snli_or_logic(source) as (name, path):
-        pairs = list(snli_pairs(path))
-    trees = [tree for pair in pairs for tree in pair.trees]
-    vocabulary = Vocabulary.from_counts(Counter(word for tree in trees for word in tree.tokens))
-    return Pairs(name, corpus_of(pairs, vocabulary), len(vocabulary))
-
-
 @contextmanager
-def _snli_or_logic(source: str) -> Iterator[tuple[str, str]]:
-    """Give the name of a source of pairs and a file of them, which may be generated and then goes afterwards."""
+def pairs_file(source: str) -> Iterator[tuple[str, str]]:
+    """Give the name of a source of pairs and a file of them: of "auto" the slice if it is there, else, or of "logic",
+    the dev set of the generated logic corpus, which goes afterwards.
+
+    Raises DataError where it is not there.
+    """
     if is_usual(source) or source not in ("auto", "logic"):
         yield f"SNLI ({snli_file(source)[0].name})", source
         return
-    from spinn_tensor.data_prep.corpora.generated import LogicConfig, write_generated
-
     with tempfile.TemporaryDirectory() as folder:
         write_generated("logic", Path(folder), LogicConfig())
         yield "generated logic corpus", f"{folder}/dev.jsonl"
 
 
+def snli_pairs(source: str, line_format: PairFormat | None = None) -> Iterator[Example]:
+    """Read the pairs of an SNLI file, "auto" being the slice. Raises DataError where it is not there."""
+    path, member = snli_file(source)
+    return read_line_examples(path, line_format or PairFormat(), member=member)
+
+
+def load_trees(source: str) -> tuple[str, list[Tree]]:
+    """Load the sentences of `pairs_file`, labelled or not, after its name.
+
+    Raises DataError for a file that is not there or cannot be read.
+    """
+    with pairs_file(source) as (name, path):
+        pairs = snli_pairs(path, PairFormat(require_label=False))
+        return name, [tree for pair in pairs for tree in pair.trees]
+
+
+def load_sentences(source: str) -> Sentences:
+    """Load the trees of `load_trees`, or of "random" random ones."""
+    if source == "random":
+        lengths = np.random.default_rng(0).integers(RANDOM_LENGTHS[0], RANDOM_LENGTHS[1] + 1, size=1024)
+        return Sentences("random trees", random_trees(lengths))
+    name, trees = load_trees(source)
+    return Sentences(name, [tree.transitions for tree in trees])
+
+
+def load_pairs(source: str = "auto") -> Pairs:
+    """Load the labelled pairs of `pairs_file`. Raises DataError for a file that is not there or cannot be read."""
+    with pairs_file(source) as (name, path):
+        pairs = list(snli_pairs(path))
+    vocabulary = Vocabulary.build(tree.tokens for pair in pairs for tree in pair.trees)
+    return Pairs(name, corpus_of(pairs, vocabulary), len(vocabulary))
+
+
 def repeated(columns: Corpus, n_pairs: int) -> Corpus:
     """Take as many pairs with the same distribution of lengths: all of them so often, and the rest drawn."""
-    from spinn_tensor.data_prep.columns import select
-
     n = len(columns.labels)
     rest = np.random.default_rng(0).permutation(n)[: n_pairs % n]
     return select(columns, np.concatenate((np.tile(np.arange(n), n_pairs // n), rest)))
 
 
-def random_transitions(n_tokens: int, rng: np.random.Generator) -> np.ndarray:  # (2N - 1,) int8
-    """Draw a tree: wherever both transitions are possible, a fair coin chooses."""
-    transitions = np.empty(2 * n_tokens - 1, dtype=np.int8)
-    depth, n_shifted = 0, 0
-    for step, coin in enumerate(rng.random(2 * n_tokens - 1) < 0.5):
-        reduces = depth >= 2 and (n_shifted == n_tokens or bool(coin))
-        transitions[step] = REDUCE if reduces else SHIFT
-        n_shifted += not reduces
-        depth += -1 if reduces else 1
-    return transitions
+def random_trees(lengths: np.ndarray, seed: int = 0) -> list[np.ndarray]:  # (2N - 1,) int8 each
+    """Draw a tree over each number of tokens, uniformly among all."""
+    ends = np.cumsum(2 * lengths - 1)
+    return np.split(branching_transitions(lengths, "random", seed), ends[:-1])
+
+
+def random_corpus(
+    transitions: Sequence[np.ndarray],  # of the sentences of all examples, side after side
+    n_words: int,  # of the vocabulary, the first two of which are no words
+    n_sides: int,  # sentences of an example
+) -> Corpus:
+    """Draw the words of sentences with these trees, and the labels."""
+    rng, lengths = np.random.default_rng(0), n_tokens_of(transitions)
+    ids = rng.integers(2, n_words, lengths.sum()).astype(np.int32)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    sentences = SentenceColumns(ids, offsets, np.concatenate(transitions), None)
+    return Corpus(sentences, rng.integers(0, N_CLASSES, len(lengths) // n_sides), n_sides)
 
 
 def n_tokens_of(transitions: Iterable[np.ndarray]) -> np.ndarray:  # (B,) int64
@@ -161,7 +145,8 @@ def n_tokens_of(transitions: Iterable[np.ndarray]) -> np.ndarray:  # (B,) int64
 
 
 def settings(
-    by_length: Sequence[Item],  # sentences, longest first
+    sentences: Iterable[Item],
+    n_transitions: Callable[[Item], int],
     batch_sizes: Sequence[int],
     shuffled_size: int,
     n_sentences: int,  # of each setting, at the most (at least one batch)
@@ -172,10 +157,9 @@ def settings(
     Batches are whole, so that the rates of two sizes are comparable. Of a long list of batches every so-manieth is
     measured, from the middles of equal parts of the list, so that short and long sentences are both in it.
     """
+    by_length = sorted(sentences, key=n_transitions, reverse=True)
     shuffled = [by_length[row] for row in np.random.default_rng(0).permutation(len(by_length))]
-    orders = [("sorted", size, list(by_length)) for size in batch_sizes] + [
-        ("shuffled", shuffled_size, shuffled)
-    ]
+    orders = [("sorted", size, by_length) for size in batch_sizes] + [("shuffled", shuffled_size, shuffled)]
     made = []
     for batching, size, order in orders:
         cut = [order[start : start + size] for start in range(0, len(order) - size + 1, size)]

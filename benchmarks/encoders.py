@@ -19,7 +19,6 @@ small warm-up. All trees have the same length, T = 2 tokens - 1.
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,17 +28,27 @@ import numpy as np
 import torch
 
 from benchmarks import candidates, harness
-from benchmarks.candidates import BASELINE, DYNAMIC, FOREST, GIVEN, OURS, PADDED_LSTM, RECURSION
-from benchmarks.data import Setting, load_sentences, n_tokens_of, random_transitions, settings
+from benchmarks.candidates import (
+    BASELINE,
+    BOTH,
+    DYNAMIC,
+    FOREST,
+    FORWARD,
+    GIVEN,
+    OURS,
+    PADDED_LSTM,
+    PASSES,
+    RECURSION,
+)
+from benchmarks.data import Setting, load_sentences, n_tokens_of, random_trees, settings
 from benchmarks.harness import Option
-from spinn_tensor.training.hardware import keep_freed_memory
+from spinn_tensor import to_torch
 
-FORWARD, FORWARD_BACKWARD, TABLES = "forward", "forward + backward", "tables of "
+TABLES = "tables of "
 MODES: dict[str, Callable[[candidates.Candidate, candidates.Batch], object]] = {
-    FORWARD_BACKWARD: candidates.forward_backward,
+    BOTH: candidates.forward_backward,
     FORWARD: candidates.forward,
 }
-PASSES = {FORWARD: 1, FORWARD_BACKWARD: 3}  # of the forward's products; a backward has twice as many
 THIN = 16  # recursion runs every so-manieth sentence of a batch
 KEYS = {"H": "{dim}", "tracker": "{tracker}", "batch": "{batch_size} {batching}"}
 COLUMNS = (FOREST, GIVEN, DYNAMIC, PADDED_LSTM, RECURSION)
@@ -56,6 +65,7 @@ OPTIONS = {
     "memory_batch": Option(512, 16, "sentences of the batch whose peak memory is measured"),
     "no_memory": Option(False, False, "leave out the peak memory"),
 }
+_parse = partial(harness.parse, "encoders", __doc__, options=OPTIONS, device="cpu", snli="the logic corpus")
 
 
 class Row(NamedTuple):
@@ -70,14 +80,12 @@ class Row(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
-    torch.set_num_threads(options.threads)
-    kept = not options.quick and keep_freed_memory()  # as `spinn train` does; for every candidate alike
+    kept = harness.as_in_training(options.threads)  # for every candidate alike
     sentences = load_sentences(options.snli)
-    by_length = [codes for codes in sentences.transitions if len(codes) < 2 * options.longest]
-    by_length.sort(key=len, reverse=True)
-    made = settings(by_length, options.batch, options.shuffled, options.limit)
+    some = [codes for codes in sentences.transitions if len(codes) < 2 * options.longest]
+    made = settings(some, len, options.batch, options.shuffled, options.limit)
     if not made:
-        raise SystemExit(f"{sentences.source}: {len(by_length)} sentences are too few for a batch")
+        raise SystemExit(f"{sentences.source}: {len(some)} sentences are too few for a batch")
     speed = _time(made, options)
     operators = [
         _operators(setting, options.dim[0], n_tracker)
@@ -86,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     memory = [] if options.no_memory else [_memory(*case, options) for case in _memory_cases(options)]
     rate = statistics.median(record["product_gflops"] for record in speed)
-    lengths = n_tokens_of(by_length)
+    lengths = n_tokens_of(some)
     notes = [
         f"{sentences.source}: {len(lengths)} sentences, {lengths.mean():.2f} tokens on average, {lengths.max()} at "
         f"most; {options.repeats} rounds",
@@ -100,10 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "memory": memory,
     }
     harness.publish(options, result, notes, _tables(speed, operators, memory))
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("encoders", __doc__, arguments, OPTIONS, "cpu", snli="the logic corpus")
 
 
 def _keys(n_hidden: int, n_tracker: int, setting: Setting) -> dict[str, Any]:
@@ -145,8 +149,7 @@ def _time(made: Sequence[Setting], options: argparse.Namespace) -> list[dict[str
 
 def prepare(setting: Setting, n_hidden: int, n_tracker: int) -> Row:
     """Make everything that is timed of one row, after a check that all candidates compute the same."""
-    weights = candidates.make_weights(n_hidden, n_tracker)
-    made = candidates.make_candidates(weights)
+    made = candidates.make_candidates(candidates.make_weights(n_hidden, n_tracker))
     few = setting.batches[0][:: max(1, setting.batch_size // 8)]
     candidates.check_agreement(made, candidates.make_batch(few, n_hidden))
     whole = [candidates.make_batch(transitions, n_hidden) for transitions in setting.batches]
@@ -162,15 +165,19 @@ def prepare(setting: Setting, n_hidden: int, n_tracker: int) -> Row:
 
     runs = {
         mode: {
-            candidate.name: timed(partial(run, candidate), thin=candidate.name == RECURSION)
-            for candidate in made
+            name: timed(partial(run, candidate), thin=name == RECURSION) for name, candidate in made.items()
         }
         for mode, run in MODES.items()
     }
-    for name in OURS if weights.tracker is None else (GIVEN,):
-        runs[FORWARD_BACKWARD][TABLES + name] = timed(partial(candidates.build_tables, name))
+    for name in filter(made.__contains__, OURS):
+        runs[BOTH][TABLES + name] = timed(partial(_build_tables, name))
     n_flops = sum(harness.encoder_flops(trees, n_hidden, n_tracker) for trees in setting.batches)
     return Row(_keys(n_hidden, n_tracker, setting), sum(map(len, setting.batches)), n_flops, runs)
+
+
+def _build_tables(name: str, batch: candidates.Batch) -> candidates.Tables:
+    """Build the tables of one of our executors from the transitions, as for every batch of training."""
+    return to_torch(candidates.BUILDERS[name](batch.flat_transitions, batch.lengths))
 
 
 def _operator_settings(made: Sequence[Setting]) -> list[Setting]:
@@ -190,10 +197,11 @@ def _operator_settings(made: Sequence[Setting]) -> list[Setting]:
 def _operators(setting: Setting, n_hidden: int, n_tracker: int) -> dict[str, Any]:
     """Count the operators of forward + backward of the setting's first batch."""
     batch = candidates.make_batch(setting.batches[0], n_hidden)
+    made = candidates.make_candidates(candidates.make_weights(n_hidden, n_tracker))
     counts = {
-        candidate.name: harness.count_operators(partial(candidates.forward_backward, candidate, batch))
-        for candidate in candidates.make_candidates(candidates.make_weights(n_hidden, n_tracker))
-        if candidate.name != RECURSION
+        name: harness.count_operators(partial(candidates.forward_backward, candidate, batch))
+        for name, candidate in made.items()
+        if name != RECURSION
     }
     fewer = {name: counts[BASELINE] / count for name, count in counts.items()}
     return {**_keys(n_hidden, n_tracker, setting), "counts": counts, "times_fewer": fewer}
@@ -217,18 +225,11 @@ def peak_memory(
 ) -> int:
     """Return the bytes that forward + backward of a candidate takes at its peak; for a process of its own."""
     torch.set_num_threads(n_threads)
-    rng = np.random.default_rng(0)
-    made = candidates.make_candidates(candidates.make_weights(n_hidden, n_tracker))
-    candidate = next(candidate for candidate in made if candidate.name == name)
-    warm_up = candidates.make_batch([random_transitions(3, rng) for _ in range(2)], n_hidden)
-    batch = candidates.make_batch([random_transitions(n_tokens, rng) for _ in range(batch_size)], n_hidden)
+    candidate = candidates.make_candidates(candidates.make_weights(n_hidden, n_tracker))[name]
+    warm_up = candidates.make_batch(random_trees(np.full(2, 3)), n_hidden)
+    batch = candidates.make_batch(random_trees(np.full(batch_size, n_tokens)), n_hidden)
     candidates.forward_backward(candidate, warm_up)
-    gc.collect()
-    before = harness.peak(now=True)
-    gradients = candidates.forward_backward(candidate, batch)
-    highest = harness.peak()
-    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
-    return highest - before
+    return harness.peak_of(lambda: candidates.forward_backward(candidate, batch))
 
 
 def _tables(

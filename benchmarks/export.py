@@ -21,6 +21,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,18 @@ import numpy as np
 import torch
 
 from benchmarks import harness
+from benchmarks.data import random_corpus, random_trees
 from benchmarks.harness import Option
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.batch import make_batch
-from spinn_tensor.data_prep.branching import branching_transitions
-from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, select
+from spinn_tensor.data_prep.columns import select
 from spinn_tensor.data_prep.corpora.splits import load_splits
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.export.interface import Candidate, describe
 from spinn_tensor.export.onnx_file import export_onnx
-from spinn_tensor.export.parity import TOLERANCES, Case, compare, make_case, random_cases, require
+from spinn_tensor.export.parity import TOLERANCES, compare, make_case, random_cases, require
 from spinn_tensor.export.session import onnx_function
+from spinn_tensor.inference import EVALUATION_BATCH, predict_logits
 from spinn_tensor.model.classifiers import Model, load_checkpoint
 from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.training.config import DataConfig, RunConfig
@@ -57,7 +59,6 @@ NAMES = [EAGER, MODEL_ALONE, *TIMED]
 N_WORDS = 10_000
 SHORT, LONG = 20, 80  # words, of the growth
 PAUSE = 0.25  # seconds, in which the threads of the form before stop spinning; OpenMP's do for 0.2
-EVALUATION_BATCH = 128
 FIXED = ("batch", "length", "dim", "tracker", "threads", "repeats")
 OPTIONS = {
     "batch": Option([1, 32, 128], [1, 4], "examples of a batch"),
@@ -70,6 +71,7 @@ OPTIONS = {
     "limit": Option(0, 40, "only the first examples of every split of the run"),
     "pause": Option(PAUSE, 0.0, "seconds before each call"),
 }
+_parse = partial(harness.parse, "export", __doc__, options=OPTIONS, device="cpu", fixed=FIXED)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 name = {"task": task, "threads": n_threads}
                 for n in options.batch:
                     case = _case(model, sessions, n, options.length, options.pause)
-                    (seconds,) = harness.interleaved([case], range(-2, options.repeats))
+                    seconds = harness.interleaved([case], range(-2, options.repeats))
                     measured = harness.compare(seconds, EAGER)
                     rows.append({**name, "batch": n, "length": options.length, **measured})
                 if task == "sentence" and n_threads == options.threads[0]:
@@ -106,10 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{onnxruntime.__version__}"
     ]
     harness.publish(options, result, notes, _tables(result))
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("export", __doc__, arguments, OPTIONS, "cpu", fixed=FIXED)
 
 
 def _random_model(task: str, options: argparse.Namespace) -> Model:
@@ -132,36 +130,20 @@ def write_forms(model: Model, folder: Path, forms: Sequence[str]) -> dict[str, P
     folder.mkdir(exist_ok=True)
     files = {}
     for form in forms:
-        options = FORMS[form]
         files[form] = folder / f"{form}.onnx"
-        export_onnx(model, files[form], describe(model, **options))
-        if options["form"] == "onnx":
+        export_onnx(model, files[form], describe(model, **FORMS[form]))
+        if FORMS[form]["form"] == "onnx":
             cases = random_cases(model, batch_sizes=(8,))
             require(compare(model, onnx_function(files[form], 1), cases), TOLERANCES["float32"])
     return files
-
-
-def _corpus(model: Model, n: int, length: int) -> Corpus:
-    """Draw words for n sentences, or for twice as many."""
-    rng = np.random.default_rng(0)
-    n_tokens = np.full(n, length)
-    offsets = np.concatenate(([0], np.cumsum(n_tokens)))
-
-    def side() -> SentenceColumns:
-        ids = rng.integers(2, N_WORDS, n * length).astype(np.int32)
-        return SentenceColumns(ids, offsets, branching_transitions(n_tokens, "right"), None)
-
-    labels = np.zeros(n, dtype=np.int64)
-    if model.config.task == "pair":
-        return Corpus.of_pairs(side(), side(), labels)
-    return Corpus(side(), labels)
 
 
 def _case(
     model: Model, sessions: Mapping[str, Candidate], n: int, length: int, pause: float
 ) -> dict[str, Callable[[], float]]:
     """Return what times each form on one batch."""
-    corpus = _corpus(model, n, length)
+    n_sides = 2 if model.config.task == "pair" else 1
+    corpus = random_corpus(random_trees(np.full(n * n_sides, length)), N_WORDS, n_sides)
     inputs = make_case(model, corpus).inputs
     share = model.encoder.sharing("own")
     batch = make_batch(corpus, "own", share=share)
@@ -203,27 +185,18 @@ def _accuracy(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     model = checkpoint.model
     splits = load_splits(RunConfig.from_dict(checkpoint.config.run).data, Skipped())
     files = write_forms(model, folder / "trained", list(FORMS))
-
-    def eager(case: Case) -> np.ndarray:
-        with torch.no_grad():
-            return model(make_batch(case.columns, "own")).numpy()
-
-    logits_of: dict[str, Callable[[Case], np.ndarray]] = {EAGER: eager}
-    for form, path in files.items():
-        session = onnx_function(path, 1)
-        logits_of[form] = lambda case, session=session: session(case.inputs)["logits"]  # type: ignore[misc]
+    sessions = {form: onnx_function(path, 1) for form, path in files.items()}
     accuracies = {}
     for name, corpus in {"dev": splits.dev, **splits.others}.items():
         order = np.argsort(corpus.lengths_key, kind="stable")
         parts = np.split(order, range(EVALUATION_BATCH, len(order), EVALUATION_BATCH))
         cases = [make_case(model, select(corpus, rows)) for rows in parts]
-        accuracies[name] = {form: _score(cases, function) for form, function in logits_of.items()}
+        logits = {EAGER: predict_logits(model, corpus)[order]}
+        for form, session in sessions.items():
+            logits[form] = np.concatenate([session(case.inputs)["logits"] for case in cases])
+        right = corpus.labels[order]
+        accuracies[name] = {form: 100 * float(np.mean(x.argmax(1) == right)) for form, x in logits.items()}
     return accuracies
-
-
-def _score(cases: list[Case], logits_of: Callable[[Case], np.ndarray]) -> float:
-    n_right = sum(int((logits_of(case).argmax(1) == case.columns.labels).sum()) for case in cases)
-    return 100 * n_right / sum(len(case.columns.labels) for case in cases)
 
 
 def _tables(result: dict[str, Any]) -> list[harness.Table]:

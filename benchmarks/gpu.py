@@ -25,6 +25,7 @@ import argparse
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,25 +34,15 @@ import torch
 from benchmarks import candidates, harness
 from benchmarks import gpu_cases as cases
 from benchmarks import gpu_kernels as kernels
+from benchmarks.candidates import BOTH, FORWARD
 from benchmarks.data import Pairs, load_pairs, load_sentences
-from benchmarks.gpu_cases import (
-    BOTH,
-    CAPTURED,
-    CAPTURED_LSTM,
-    DYNAMIC,
-    FIXED,
-    FORWARD,
-    LSTM,
-    MODES,
-    RAGGED,
-)
+from benchmarks.gpu_cases import CAPTURED, CAPTURED_LSTM, DYNAMIC, FIXED, LSTM, MODES, RAGGED
 from benchmarks.harness import Option
 from spinn_tensor.machine.choice import CHOICES, MEASURED
 from spinn_tensor.training.config import PRECISIONS
 
 SNLI_PAIRS = 549_367
 EPOCHS_SHARE = 0.5  # of the time, for the epochs
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}  # relative to the largest
 N_BATCHES = 3  # of each size: a short, a middle and a long one
 GRAPHS = 64  # of one function in all precisions, passes and kinds of tables; torch allows 8
 POOL = 100_000  # sentences that batches of like length are cut from
@@ -117,21 +108,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     transitions = load_sentences(options.snli).transitions
     pairs = load_pairs(options.snli)
-    names = [name for name in PRECISIONS if name != "tf32" or device.type == "cuda"]
     result: dict[str, Any] = {
         "machine": cases.device_facts(device),
         "sentences": pairs.source,
     }
-    rates = cases.measure_rates(device, names, options.product)
+    rates = cases.measure_rates(device, options.product)
     result["rates"] = rates._asdict()
-    result["correctness"] = correctness(transitions, options, device, names)
+    result["correctness"] = correctness(transitions, options)
     middles = [batches_of(transitions, size)[N_BATCHES // 2] for size in sorted(options.batch)]
-    result["kernels"] = kernels.time_kernels(middles, options, device, names, TOLERANCE, budget)
+    result["kernels"] = kernels.time_kernels(middles, options, budget)
     MEASURED.update(kernels.measured(result["kernels"]))
     result["epochs"] = train_epochs(pairs, options, budget.part(EPOCHS_SHARE))
     with torch._dynamo.config.patch(recompile_limit=GRAPHS):
         result["encoders"] = [
-            row for rows in time_encoders(transitions, options, device, names, rates, budget) for row in rows
+            row for rows in time_encoders(transitions, options, rates, budget) for row in rows
         ]
     result |= {"left_out": budget.left_out, "seconds": options.seconds - budget.left}
     harness.publish(options, result, _notes(result), _tables(result))
@@ -141,7 +131,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     name = cases.device_facts(torch.device(OPTIONS["device"].default))["device"]
     name = re.sub(r"\W+", "_", name).strip("_").lower()
     options = harness.parse(
-        "gpu", __doc__, arguments, OPTIONS, name, snli="the logic corpus", fixed=("device",)
+        "gpu", __doc__, arguments, OPTIONS, name, snli="the logic corpus", fixed=["device"]
     )
     if options.device == "cpu":
         for option, value in ON_CPU.items():
@@ -150,18 +140,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def correctness(
-    transitions: list[np.ndarray], options: argparse.Namespace, device: torch.device, names: Sequence[str]
-) -> list[dict[str, Any]]:
+def correctness(transitions: list[np.ndarray], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the largest relative errors against the CPU in float64; raise RuntimeError for one above its tolerance."""
-    rows = []
+    rows, device = [], torch.device(options.device)
     some = transitions[:: max(1, len(transitions) // 32)][:32]
     for tracker_dim in (0, options.tracker):
         cpu = torch.device("cpu")
         exact = cases.make_tree_batch(some, options.dim, bool(tracker_dim), cpu, torch.float64)
         weights = candidates.make_weights(options.dim, tracker_dim, cpu, torch.float64)
         expected = cases.outputs(exact, weights, RAGGED, "float32")
-        for name in ("float64", *names):
+        for name in ("float64", *cases.precisions(device)):
             dtype = torch.float64 if name == "float64" else torch.float32
             batch = cases.make_tree_batch(some, options.dim, bool(tracker_dim), device, dtype)
             on_device = candidates.make_weights(options.dim, tracker_dim, device, dtype)
@@ -172,7 +160,7 @@ def correctness(
                 rows.append(
                     {"tracker": tracker_dim or None, "precision": name, "tables": tables, "error": error}
                 )
-                if not error <= TOLERANCE[name]:
+                if not error <= cases.TOLERANCE[name]:
                     raise RuntimeError(f"wrong results, relative to the largest: {rows[-1]}")
     return rows
 
@@ -190,12 +178,7 @@ def batches_of(transitions: list[np.ndarray], size: int) -> list[list[np.ndarray
 
 
 def time_encoders(
-    transitions: list[np.ndarray],
-    options: argparse.Namespace,
-    device: torch.device,
-    names: Sequence[str],
-    rates: cases.Rates,
-    budget: cases.Budget,
+    transitions: list[np.ndarray], options: argparse.Namespace, rates: cases.Rates, budget: cases.Budget
 ) -> Iterator[list[dict[str, Any]]]:
     """Give the rows of each size, tracker and pass, smallest first, while there is time."""
     last = {tracker_dim: (0.0, 1) for tracker_dim in (0, options.tracker)}  # seconds taken, and for what size
@@ -208,11 +191,10 @@ def time_encoders(
                 continue
             start = time.perf_counter()
             yield from (
-                _time_setting(made, tracker_dim, passes, options, device, names, rates)
-                for passes in (FORWARD, BOTH)
+                _time_setting(made, tracker_dim, passes, options, rates) for passes in (FORWARD, BOTH)
             )
             last[tracker_dim] = time.perf_counter() - start, size
-            if device.type == "cuda":
+            if torch.device(options.device).type == "cuda":
                 torch.cuda.empty_cache()
 
 
@@ -221,10 +203,10 @@ def _time_setting(
     tracker_dim: int,
     passes: str,
     options: argparse.Namespace,
-    device: torch.device,
-    names: Sequence[str],
     rates: cases.Rates,
 ) -> list[dict[str, Any]]:
+    device = torch.device(options.device)
+    names = cases.precisions(device)
     weights = candidates.make_weights(options.dim, tracker_dim, device)
     batches = [
         cases.make_tree_batch(batch, options.dim, bool(tracker_dim), device, torch.float32) for batch in made
@@ -237,7 +219,7 @@ def _time_setting(
             for name in names:
                 call = cases.ours(batch, weights, mode, passes, name, options.backend)
                 calls.setdefault((mode, name), []).append(call)
-    together = {key: _in_turn(of_batches) for key, of_batches in calls.items()}
+    together = {key: partial(_in_turn, of_batches) for key, of_batches in calls.items()}
     seconds = cases.seconds_of(together, device)
     n_sentences, dynamic = sum(map(len, made)), seconds.get((DYNAMIC, names[0]))
     captured = (CAPTURED, CAPTURED_LSTM)
@@ -271,12 +253,9 @@ def _time_setting(
     return rows
 
 
-def _in_turn(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
-    def all_of_them() -> None:
-        for call in calls:
-            call()
-
-    return all_of_them
+def _in_turn(calls: Sequence[Callable[[], Any]]) -> None:
+    for call in calls:
+        call()
 
 
 def train_epochs(pairs: Pairs, options: argparse.Namespace, budget: cases.Budget) -> list[dict[str, Any]]:

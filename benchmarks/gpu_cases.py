@@ -20,14 +20,14 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import candidates, harness
-from benchmarks.candidates import Tables, Weights
+from benchmarks.candidates import BOTH, FORWARD, PASSES, Tables, Weights
 from benchmarks.data import N_CLASSES, Pairs, repeated
 from spinn_tensor.config import ClassifierConfig, EncoderConfig
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import select
 from spinn_tensor.data_prep.tables import count_levels, forest_tables, lane_tables, least_widths
 from spinn_tensor.training.capture import CapturedSteps
-from spinn_tensor.training.config import TrainingConfig
+from spinn_tensor.training.config import PRECISIONS, TrainingConfig
 from spinn_tensor.training.feeding import Feed, feeds_of
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.step import TrainStep, autocast
@@ -37,8 +37,6 @@ ROUND_SECONDS, MOST_CALLS = 0.15, 50  # a round calls a candidate so often that 
 LAUNCHES = re.compile(r"cu(da)?(Launch|GraphLaunch)")
 EAGER, COMPILED, CAPTURED = "eager", "compiled", "captured"
 MODES = (EAGER, COMPILED, CAPTURED)
-FORWARD, BOTH = "forward", "forward + backward"
-PASSES = {FORWARD: 1, BOTH: 3}  # of the forward's products: those of a backward are twice as many
 DYNAMIC, LSTM, CAPTURED_LSTM = "dynamic batching", "cuDNN LSTM", "cuDNN LSTM, captured"
 DYNAMIC_UP_TO = 1024  # sentences
 COUNTED_UP_TO = 512  # sentences: beyond, dynamic batching's launches under the profiler would take minutes
@@ -46,6 +44,7 @@ COPIED = 2**30  # bytes that are copied at least on a GPU, many times its cache
 # tables; a captured step replays fixed ones: here every step of one width, in training somewhat less
 RAGGED, FIXED = "ragged", "fixed"
 SEED = 1
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}  # relative to the largest
 LANE_WIDTH = 5 / 8  # of the lanes compose at a step, so that no lane ever waits on SNLI
 TRACED = 3  # steps
 LOOKED_AT = 20  # steps between two looks at the clock, for which the device is waited for
@@ -78,13 +77,17 @@ class Budget:
         """Return the seconds that are left."""
         return self._end - time.monotonic()
 
-    def allows(self, what: str, seconds: float, reserve: float = 0.0) -> bool:
-        """Return whether there is time for it, keeping a reserve."""
-        if seconds + reserve <= self.left:
+    def allows(self, what: str, seconds: float) -> bool:
+        """Return whether there is time for it."""
+        if seconds <= self.left:
             return True
-        left = max(self.left - reserve, 0)
-        self.left_out.append(f"{what}: about {seconds:.0f} s, of which {left:.0f} s are left")
+        self.left_out.append(f"{what}: about {seconds:.0f} s, of which {max(self.left, 0):.0f} s are left")
         return False
+
+
+def precisions(device: torch.device) -> list[str]:
+    """Return the precisions that a device multiplies in."""
+    return [name for name in PRECISIONS if name != "tf32" or device.type == "cuda"]
 
 
 @contextmanager
@@ -129,11 +132,11 @@ def _seconds_of_one(function: Callable[[], Any], device: torch.device, n_calls: 
     return (time.perf_counter() - start) / n_calls
 
 
-def measure_rates(device: torch.device, names: Sequence[str], size: int) -> Rates:
+def measure_rates(device: torch.device, size: int) -> Rates:
     """Measure the rates of a product [size, size] x [size, size] and of a copy, of 1 GiB or more on a GPU."""
     left, right = torch.randn(2, size, size, device=device).unbind()
     flops = {}
-    for name in names:
+    for name in precisions(device):
         dtype = torch.bfloat16 if name == "bfloat16" else torch.float32  # cast before the clock runs
         product = partial(torch.mm, left.to(dtype), right.to(dtype))
         with precision(name):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 from benchmarks import candidates
 from benchmarks import gpu_cases as cases
-from benchmarks.gpu_cases import BOTH, CAPTURED, CAPTURED_LSTM, FIXED, LSTM
+from benchmarks.candidates import BOTH
+from benchmarks.gpu_cases import CAPTURED, CAPTURED_LSTM, FIXED, LSTM
 from spinn_tensor.bundles import LaneTables
 from spinn_tensor.machine.choice import VARIABLE, Case
 
@@ -31,26 +32,9 @@ COLUMNS = {
 }
 
 
-@contextmanager
-def asked(choice: str) -> Iterator[None]:
-    """Have steps run by what is chosen, inside."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = choice
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
-
-
 def time_kernels(
     batches: Sequence[list[np.ndarray]],  # of growing size
     options: argparse.Namespace,
-    device: torch.device,
-    names: Sequence[str],  # of precisions
-    tolerance: dict[str, float],  # by precision, relative to the largest
     budget: cases.Budget,
 ) -> list[dict[str, Any]]:
     """Time captured forward + backward passes by every choice; raise RuntimeError for wrong results."""
@@ -59,18 +43,14 @@ def time_kernels(
         for tracker_dim in (0, options.tracker):
             what = f"kernels, a batch of {len(transitions)}, tracker {tracker_dim}"
             if len(options.kernels) > 1 and budget.allows(what, SECONDS):
-                rows += _compare(transitions, tracker_dim, options, device, names, tolerance)
+                rows += _compare(transitions, tracker_dim, options)
     return rows
 
 
 def _compare(
-    transitions: list[np.ndarray],
-    tracker_dim: int,
-    options: argparse.Namespace,
-    device: torch.device,
-    names: Sequence[str],
-    tolerance: dict[str, float],
+    transitions: list[np.ndarray], tracker_dim: int, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
+    device = torch.device(options.device)
     batch = cases.make_tree_batch(transitions, options.dim, bool(tracker_dim), device, torch.float32)
     weights = candidates.make_weights(options.dim, tracker_dim, device)
     tables = batch.tables[FIXED]
@@ -82,15 +62,15 @@ def _compare(
         "widest": int(offsets.tensor.diff().max()),
     }
     rows = []
-    for name in names:
+    for name in cases.precisions(device):
         calls, expected = {}, None
         for choice in options.kernels:
-            with asked(choice):
+            with mock.patch.dict(os.environ, {VARIABLE: choice}):
                 got = cases.outputs(batch, weights, FIXED, name)
                 calls[choice] = cases.ours(batch, weights, CAPTURED, BOTH, name, options.backend)
             expected = expected or got
             error = max(map(candidates.relative_error, got, expected))
-            if not error <= tolerance[name]:
+            if not error <= cases.TOLERANCE[name]:
                 raise RuntimeError(f"{choice} is wrong by {error:.1e} of the largest: {named}, {name}")
         lstm = cases.lstms(batch, weights, BOTH, [name])[CAPTURED_LSTM, name]
         ms = {choice: 1e3 * taken for choice, taken in cases.seconds_of(calls | {LSTM: lstm}, device).items()}

@@ -14,7 +14,6 @@ import platform
 import resource
 import shlex
 import statistics
-import string
 import subprocess
 import sys
 import time
@@ -26,20 +25,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from benchmarks.data import add_snli, is_usual
+from benchmarks.data import is_usual
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from torch.autograd.profiler_util import FunctionEvent
 
+WHERE = (
+    "{processor}, {threads} thread(s) of {cores} cores, {system}, {cpu_capability}, Python {python}, "
+    "torch {torch}, NumPy {numpy}, commit {commit}, {date}, load {load_average}"
+)
 RESULTS = Path(__file__).parent / "results"  # the committed ones
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
-PRODUCT, N_PRODUCTS = "product", 3  # large products in turn, of which the median is taken
-PRODUCT_SIZE = 1024  # the product that gives the machine's rate is [1024, 1024] x [1024, 1024]
+PRODUCT, PRODUCT_SIZE = "product", 1024  # [1024, 1024] x [1024, 1024], which gives the machine's rate
+PRODUCT_FLOPS = 2 * PRODUCT_SIZE**3
 
 # Operators that compute nothing: views, allocation and metadata. They are left out of the count of operators.
 _NO_WORK = """
@@ -105,7 +108,11 @@ def parse(
             of_kind["choices"] = choices
         parser.add_argument("--" + option.replace("_", "-"), default=default, help=text, **of_kind)
     if snli:
-        add_snli(parser, snli)
+        text = (
+            "SNLI's snli_1.0_dev.jsonl, plain or .gz, or snli_1.0.zip, whose dev file is read; or 'random' trees "
+            f"(default: auto = the slice of it that the committed results are of, if it is there, else {snli})"
+        )
+        parser.add_argument("--snli", "--sentences", dest="snli", default="auto", metavar="FILE", help=text)
     out = f"write the report here, and as .md beside it (default: {results.name} for a whole run, else none)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=out)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run?")
@@ -134,10 +141,9 @@ def publish(
     settings = {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
     }
-    lines = [describe(of_machine), *notes]
     parts = [
         f"`{options.command}`",
-        "\n".join(f"- {line}" for line in lines),
+        "\n".join(f"- {line}" for line in (WHERE.format(**of_machine), *notes)),
         *(_markdown(table) for table in tables if table.records),
     ]
     text = "\n\n".join(parts) + "\n"
@@ -147,26 +153,16 @@ def publish(
         return
     beside = options.out.with_suffix(".md")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(
-        options.out, {"command": options.command, "options": settings, **result, "machine": of_machine}
-    )
+    report = {"command": options.command, "options": settings, **result, "machine": of_machine}
+    write_json(options.out, report)
     with atomic_write(beside) as file:
         file.write(text)
     say(f"written: {options.out} and {beside.name} beside it")
 
 
-class _Cells(string.Formatter):
-    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
-        """Look a field up in the record; what is None is not there."""
-        value, key = super().get_field(field_name, args, kwargs)
-        if value is None:
-            raise KeyError(key)
-        return value, key
-
-
 def _cell(form: str, record: Mapping[str, Any]) -> str:
     try:
-        return _Cells().vformat(form, (), record)
+        return form.format(**{name: value for name, value in record.items() if value is not None})
     except KeyError:
         return "–"
 
@@ -246,13 +242,16 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def compare(
-    seconds: Mapping[str, Sequence[float]],  # of each round
+    batches: Sequence[Mapping[str, Sequence[float]]],  # of each batch, name -> seconds of each round
     baseline: str,
-    n_batches: int = 1,  # that the seconds are of
 ) -> dict[str, dict[str, float]]:
     """Return the milliseconds of a batch, and the ratio to the baseline within each round, both as medians."""
+    seconds = {
+        name: [sum(of_round) for of_round in zip(*(batch[name] for batch in batches), strict=True)]
+        for name in batches[0]
+    }
     return {
-        "milliseconds": {name: 1e3 * statistics.median(s) / n_batches for name, s in seconds.items()},
+        "milliseconds": {name: 1e3 * statistics.median(s) / len(batches) for name, s in seconds.items()},
         "ratio": {name: ratio(s, seconds[baseline]) for name, s in seconds.items()},
     }
 
@@ -268,7 +267,7 @@ def time_rows(
     measured = []
     for seconds, n_flops in zip(interleaved(timed, range(-1, repeats)), flops, strict=True):
         products = seconds.pop(PRODUCT)
-        floor = [n_flops * s / product_flops() for s in products]
+        floor = [n_flops * s / PRODUCT_FLOPS for s in products]
         measured.append(
             {
                 "seconds": seconds,
@@ -276,7 +275,7 @@ def time_rows(
                 "times_baseline": {name: ratio(seconds[baseline], s) for name, s in seconds.items()},
                 "over_floor": {name: ratio(s, floor) for name, s in seconds.items()},
                 "floor_seconds": statistics.median(floor),
-                "product_gflops": product_flops() / statistics.median(products) / 1e9,
+                "product_gflops": PRODUCT_FLOPS / statistics.median(products) / 1e9,
             }
         )
     return measured
@@ -288,18 +287,12 @@ def compared(names: Iterable[str]) -> dict[str, str]:
 
 
 def product() -> Callable[[], float]:
-    """Make a function that times one large float32 matrix product: `product_flops` over its seconds is the rate."""
+    """Make a function that times one large float32 matrix product: PRODUCT_FLOPS over its seconds is the rate."""
     import torch
 
-    left, right = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE), torch.randn(PRODUCT_SIZE, PRODUCT_SIZE)
-    result = torch.empty(PRODUCT_SIZE, PRODUCT_SIZE)
+    left, right, result = torch.randn(3, PRODUCT_SIZE, PRODUCT_SIZE)
     timed = stopwatch(lambda: torch.mm(left, right, out=result))
-    return lambda: statistics.median(timed() for _ in range(N_PRODUCTS))
-
-
-def product_flops() -> int:
-    """Count the floating-point operations of `product`."""
-    return 2 * PRODUCT_SIZE**3
+    return lambda: statistics.median(timed() for _ in range(3))
 
 
 def encoder_flops(transitions: Iterable[np.ndarray], n_hidden: int, n_tracker: int) -> int:
@@ -358,6 +351,24 @@ def peak(now: bool = False) -> int:
     )
 
 
+def peak_of(step: Callable[[], Any]) -> int:
+    """Return the bytes that a call takes at its peak, above what is there; for a process of its own, warmed up."""
+    gc.collect()
+    before = peak(now=True)
+    step()
+    return peak() - before
+
+
+def as_in_training(n_threads: int = 1) -> bool:
+    """Have this process compute and keep freed memory as `spinn train` does; return whether it can keep it."""
+    import torch
+
+    from spinn_tensor.training.hardware import keep_freed_memory
+
+    torch.set_num_threads(n_threads)
+    return keep_freed_memory()
+
+
 def machine() -> dict[str, Any]:
     """Return what the numbers depend on besides the code."""
     import torch
@@ -378,15 +389,6 @@ def machine() -> dict[str, Any]:
         "commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def describe(of_machine: Mapping[str, Any]) -> str:
-    """Say in one line where a benchmark ran."""
-    line = (
-        "{processor}, {threads} thread(s) of {cores} cores, {system}, {cpu_capability}, Python {python}, "
-        "torch {torch}, NumPy {numpy}, commit {commit}, {date}, load {load_average}"
-    )
-    return line.format(**of_machine)
 
 
 def _commit() -> str:

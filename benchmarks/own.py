@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks import candidates, harness
-from benchmarks.data import Setting, load_sentences, n_tokens_of, settings
+from benchmarks.data import Setting, load_sentences, random_corpus, settings
 from benchmarks.harness import Option
 from spinn_tensor import (
     ClassifierConfig,
@@ -31,10 +32,8 @@ from spinn_tensor import (
     run_own,
     to_torch,
 )
-from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.training.config import ParsingConfig
-from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.methods import make_method
 
 GIVEN, FORCED, CHOSEN = "given", "own, forced to the same trees", "own, as the scores choose"
@@ -49,22 +48,19 @@ OPTIONS = {
     "batches": Option(6, 1, "batches of a kind, of which steps are taken on two"),
     "repeats": Option(7, 1, "recorded rounds"),
 }
-
-
+_parse = partial(harness.parse, "own", __doc__, options=OPTIONS, device="cpu", snli="the logic corpus")
 Case = dict[str, Callable[[], float]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    harness.as_in_training()
     sentences = load_sentences(options.snli)
-    by_length = sorted(sentences.transitions, key=len, reverse=True)
     size, count = options.batch, options.batches
     rows = []
     for n_hidden in options.dim:
-        for setting in settings(by_length, [size], size, size * count, count):
+        for setting in settings(sentences.transitions, len, [size], size, size * count, count):
             forward = [_forward(batch, n_hidden, options.tracker) for batch in setting.batches]
             rows.append(_row("forward", GIVEN, n_hidden, setting, forward, options.repeats))
             steps = [_steps(batch, n_hidden, options) for batch in setting.batches[:2]]
@@ -72,10 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     notes = [f"{sentences.source}, {options.repeats} rounds; RL with {options.samples} samples a sentence"]
     result = {"sentences": sentences.source, "rows": rows}
     harness.publish(options, result, notes, [_table(what, rows) for what in TITLES])
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("own", __doc__, arguments, OPTIONS, "cpu", snli="generated sentences")
 
 
 def _forward(transitions: Sequence[np.ndarray], n_hidden: int, n_tracker: int) -> Case:
@@ -106,7 +98,7 @@ def _steps(transitions: Sequence[np.ndarray], n_hidden: int, options: argparse.N
     )
     classifier = ClassifierConfig(3, mlp_dim=1024 if n_hidden >= 300 else 200)
     model = build_model(ModelConfig("pair", ("e", "n", "c"), encoder, classifier))
-    pairs = _pairs(transitions)
+    pairs = random_corpus(transitions[: len(transitions) // 2 * 2], N_WORDS, n_sides=2)
 
     def step(**learning: Any) -> Callable[[], float]:
         method = make_method(model, ParsingConfig(**learning))
@@ -126,35 +118,17 @@ def _steps(transitions: Sequence[np.ndarray], n_hidden: int, options: argparse.N
     }
 
 
-def _pairs(transitions: Sequence[np.ndarray]) -> Corpus:
-    """Make a pair of every two sentences, their words drawn at random."""
-    rng = np.random.default_rng(0)
-    half = len(transitions) // 2
-
-    def side(codes: Sequence[np.ndarray]) -> SentenceColumns:
-        lengths = n_tokens_of(codes)
-        ids = rng.integers(2, N_WORDS, lengths.sum()).astype(np.int32)
-        return SentenceColumns(ids, np.concatenate(([0], np.cumsum(lengths))), np.concatenate(codes), None)
-
-    sides = side(transitions[:half]), side(transitions[half : 2 * half])
-    return Corpus.of_pairs(*sides, rng.integers(0, 3, half))
-
-
 def _row(
     what: str, baseline: str, n_hidden: int, setting: Setting, cases: list[Case], repeats: int
 ) -> dict[str, Any]:
     """Time all batches of a row, and compare with the baseline."""
     seconds = harness.interleaved(cases, range(-1, repeats))
-    whole = {
-        name: [sum(of_round) for of_round in zip(*(case[name] for case in seconds), strict=True)]
-        for name in cases[0]
-    }
     return {
         "what": what,
         "dim": n_hidden,
         "batching": setting.batching,
         "size": setting.batch_size // (2 if what == "step" else 1),
-        **harness.compare(whole, baseline, len(cases)),
+        **harness.compare(seconds, baseline),
     }
 
 

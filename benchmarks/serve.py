@@ -30,6 +30,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ import numpy as np
 import torch
 
 from benchmarks import harness
+from benchmarks.data import load_trees
 from benchmarks.harness import Option
-from benchmarks.load import closed_loop, request
+from benchmarks.load import Load, closed_loop, request
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.cli.main import main as spinn
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -58,13 +60,36 @@ OPTIONS = {
     "soak": Option(0.0, 0.0, "minutes at 80 % of the peak in place of the comparison; 0 = the comparison"),
     "others": Option(sys.executable, sys.executable, "interpreter that has fastapi and litserve"),
 }
+_parse = partial(
+    harness.parse, "serve", __doc__, options=OPTIONS, device="cpu", snli="the logic corpus", fixed=FIXED
+)
+COLUMNS = {
+    "": "{server}",
+    "clients": "{clients}",
+    "sentences/s": "{rate:,.0f}",
+    "times fastapi": "{ratio:.2f}",
+    "p50, ms": "{p50:.2f}",
+    "p99, ms": "{p99:.2f}",
+    "memory, MB": "{memory:.0f}",
+}
+SOAK_COLUMNS = {
+    "minute": "{minute}",
+    "requests": "{requests:,}",
+    "not answered by 200": "{failed}",
+    "p50, ms": "{p50:.2f}",
+    "p99, ms": "{p99:.2f}",
+    "memory, MB": "{memory:.1f}",
+    "growth": "{growth:+.1%}",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        name, texts = _sentences(options.snli)
+        name, trees = load_trees(options.snli)
+        order = np.random.default_rng(0).permutation(len(trees))
+        texts = [" ".join(trees[row].tokens) for row in order]
         exported = _exported(Path(folder), texts, options)
         rows = _soaked(exported, texts, options) if options.soak else _measured(exported, texts, options)
     where = (
@@ -80,32 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if options.out is not None:
         _draw(rows, options.out.with_suffix(".svg"))
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("serve", __doc__, arguments, OPTIONS, "cpu", "the generated logic corpus", FIXED)
-
-
-COLUMNS = {
-    "": "{server}",
-    "clients": "{clients}",
-    "sentences/s": "{rate:,.0f}",
-    "times fastapi": "{ratio:.2f}",
-    "p50, ms": "{p50:.2f}",
-    "p99, ms": "{p99:.2f}",
-    "memory, MB": "{memory:.0f}",
-}
-
-
-SOAK_COLUMNS = {
-    "minute": "{minute}",
-    "requests": "{requests:,}",
-    "not answered by 200": "{failed}",
-    "p50, ms": "{p50:.2f}",
-    "p99, ms": "{p99:.2f}",
-    "memory, MB": "{memory:.1f}",
-    "growth": "{growth:+.1%}",
-}
 
 
 def _soaked(exported: Path, texts: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -124,8 +123,7 @@ def _soaked(exported: Path, texts: list[str], options: argparse.Namespace) -> li
                     "minute": minute,
                     "requests": n,
                     "failed": n - load.statuses.get(200, 0),
-                    "p50": load.percentile(50),
-                    "p99": load.percentile(99),
+                    **load.figures(),
                     "memory": memory,
                     "growth": memory / rows[0]["memory"] - 1 if rows else 0.0,
                 }
@@ -156,17 +154,6 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     left.set_ylim(bottom=0)
     right.set_yscale("log")
     figure.savefig(path, metadata={"Date": None})
-
-
-def _sentences(source: str) -> tuple[str, list[str]]:
-    """Return the words of the sentences of the benchmark, in a random order."""
-    from benchmarks.data import _snli_or_logic, snli_pairs
-    from spinn_tensor.data_prep.corpora import PairFormat
-
-    with _snli_or_logic(source) as (name, path):
-        pairs = list(snli_pairs(path, PairFormat(require_label=False)))
-    texts = [" ".join(tree.tokens) for pair in pairs for tree in pair.trees]
-    return name, [texts[row] for row in np.random.default_rng(0).permutation(len(texts))]
 
 
 def _exported(folder: Path, texts: list[str], options: argparse.Namespace) -> Path:
@@ -203,8 +190,7 @@ def _in_process(exported: Path, texts: list[str], options: argparse.Namespace) -
     while (now := time.perf_counter()) - begin < options.seconds:
         predictor.encode([texts[len(latencies) % len(texts)]], normalize_embeddings=True)
         latencies.append(time.perf_counter() - now)
-    p50, p99 = (1000 * float(np.percentile(latencies, share)) for share in (50, 99))
-    return {"rate": len(latencies) / (time.perf_counter() - begin), "p50": p50, "p99": p99}
+    return Load(time.perf_counter() - begin, np.array(latencies), {}).figures()
 
 
 def _measured(exported: Path, texts: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -225,8 +211,7 @@ def _measured(exported: Path, texts: list[str], options: argparse.Namespace) -> 
                     load = closed_loop(url, requests, n_clients, seconds=options.seconds)
                     if load.statuses.keys() != {200}:
                         raise RuntimeError(f"{name}: {load.statuses}")
-                    measured = {"rate": load.rate, "p50": load.percentile(50), "p99": load.percentile(99)}
-                    measured["memory"] = _memory(pid) / 1e6
+                    measured = load.figures() | {"memory": _memory(pid) / 1e6}
                     found.setdefault((name, n_clients), []).append(measured)
     rows = []
     for (name, n_clients), rounds in found.items():
@@ -234,12 +219,9 @@ def _measured(exported: Path, texts: list[str], options: argparse.Namespace) -> 
         ratio = base and statistics.median(
             one["rate"] / other["rate"] for one, other in zip(rounds, base, strict=True)
         )
-        rows.append({"server": name, "clients": n_clients, **_medians(rounds), "ratio": ratio})
+        medians = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+        rows.append({"server": name, "clients": n_clients, **medians, "ratio": ratio})
     return rows
-
-
-def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
 
 
 @contextmanager

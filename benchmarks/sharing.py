@@ -18,10 +18,8 @@ The floor is the arithmetic of the products that are left, at the rate of a larg
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,17 +27,15 @@ import torch
 from torch import Tensor
 
 from benchmarks import candidates, dynamic, harness
-from benchmarks.candidates import DYNAMIC, Tables
-from benchmarks.data import Setting, is_usual, random_transitions, settings, snli_pairs
+from benchmarks.candidates import BOTH, DYNAMIC, PASSES, Tables
+from benchmarks.data import Setting, is_usual, load_trees, settings
 from benchmarks.harness import Option
 from spinn_tensor import ForestTables, LaneTables, to_torch
-from spinn_tensor.data_prep.corpora import PairFormat
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
-from spinn_tensor.training.hardware import keep_freed_memory
+from spinn_tensor.data_prep.trees import Tree
 
 UNSHARED, SHARED, BFLOAT16 = "unshared", "shared", "shared, bfloat16"
 NAMES = (DYNAMIC, UNSHARED, SHARED, BFLOAT16)
-PASSES = 3  # forward, and a backward of twice as many products
 BFLOAT16_TOLERANCE = 0.05  # of the largest value of an output or a gradient
 OPTIONS = {
     "dim": Option(300, 32, "hidden size"),
@@ -49,6 +45,7 @@ OPTIONS = {
     "limit": Option(1024, 8, "sentences measured of each batch size, about"),
     "repeats": Option(7, 1, "recorded rounds"),
 }
+_parse = partial(harness.parse, "sharing", __doc__, options=OPTIONS, device="cpu", snli="the logic corpus")
 COLUMNS = {
     "tracker": "{tracker}",
     "sentences": "{corpus}",
@@ -59,9 +56,6 @@ COLUMNS = {
     "arithmetic left": "{arithmetic_left:.0%}",
     "shared / floor of what is left": f"{{over_floor[{SHARED}]:.2f}}",
 }
-
-
-Trees = list[tuple[np.ndarray, Sequence[str]]]  # transitions and words
 
 
 class Case(NamedTuple):
@@ -79,14 +73,16 @@ class Case(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    harness.as_in_training()
+    source, trees = load_trees(options.snli)
+    name = "slice" if is_usual(options.snli) else source
+    once = {(tree.transitions.tobytes(), tree.tokens): tree for tree in trees}.values()
     rows = [
         (tracker, corpus, setting)
         for tracker in options.tracker
-        for corpus, trees in _corpora(options.snli, options.quick).items()
+        for corpus, some in {name: trees, "each sentence once": once}.items()
         for setting in settings(
-            sorted(trees, key=lambda tree: -len(tree[0])), options.batch, options.shuffled, options.limit
+            some, lambda tree: len(tree.transitions), options.batch, options.shuffled, options.limit
         )
     ]
     made = [
@@ -94,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     timed = [{name: harness.stopwatch(partial(_run_all, cases, name)) for name in NAMES} for cases in made]
     left = [sum(map(flops_left, cases)) for cases in made]
-    measured = harness.time_rows(timed, [PASSES * n for n in left], DYNAMIC, options.repeats)
+    measured = harness.time_rows(timed, [PASSES[BOTH] * n for n in left], DYNAMIC, options.repeats)
     records = [
         _record(options.dim, *row, n_left, record)
         for row, n_left, record in zip(rows, left, measured, strict=True)
@@ -105,35 +101,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     harness.publish(options, {"rows": records}, notes, [harness.Table(COLUMNS, records, 3)])
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    otherwise = "random trees over few words"
-    return harness.parse("sharing", __doc__, arguments, OPTIONS, "cpu", snli=otherwise)
-
-
-def _corpora(snli: str, quick: bool) -> dict[str, Trees]:
-    """Load SNLI's sentences, and each of them once; random trees over few words where the slice is not at hand."""
-    if quick or (snli == "auto" and not is_usual(snli)):
-        rng = np.random.default_rng(0)
-        lengths = rng.integers(1, 12 if quick else 40, 64 if quick else 1024)
-        return {"random": [(random_transitions(int(n), rng), list(rng.integers(0, 20, n))) for n in lengths]}
-    pairs = snli_pairs(snli, PairFormat(require_label=False))
-    trees: Trees = [(tree.transitions, tree.tokens) for pair in pairs for tree in pair.trees]
-    once: Trees = list({(codes.tobytes(), tuple(words)): (codes, words) for codes, words in trees}.values())
-    return {"slice" if snli == "auto" else Path(snli).name: trees, "each sentence once": once}
-
-
-def make_case(batch: Trees, n_hidden: int, n_tracker: int) -> Case:
+def make_case(batch: Sequence[Tree], n_hidden: int, n_tracker: int) -> Case:
     """Make a batch. Raises RuntimeError where the candidates do not compute the same."""
     generator = torch.Generator().manual_seed(1)
-    flat = np.concatenate([codes for codes, _ in batch]).astype(np.int8)
-    lengths = np.array([len(words) for _, words in batch])
-    distinct, token_index = np.unique([word for _, words in batch for word in words], return_inverse=True)
+    flat = np.concatenate([tree.transitions for tree in batch])
+    lengths = np.array([tree.n_tokens for tree in batch])
+    distinct, token_index = np.unique([word for tree in batch for word in tree.tokens], return_inverse=True)
     leaves = 0.5 * torch.randn(len(distinct), 2 * n_hidden, generator=generator)
     build = lane_tables if n_tracker else forest_tables
     case = Case(
         leaves=leaves.requires_grad_(),
         token_index=torch.from_numpy(token_index),
-        transitions=[codes.tolist() for codes, _ in batch],
+        transitions=[tree.transitions.tolist() for tree in batch],
         unshared=to_torch(build(flat, lengths)),
         shared=to_torch(build(flat, lengths, leaf_index=token_index)),
         root_gradient=torch.randn(len(batch), n_hidden, generator=generator),
@@ -162,8 +141,7 @@ def _encode(case: Case, name: str) -> Tensor:  # (B, H)
 def _run(case: Case, name: str) -> tuple[Tensor, ...]:
     """Return the root encodings, and the gradients of the distinct words' states and of all weights."""
     inputs = [case.leaves, *case.weights.spinn()]
-    roots = _encode(case, name)
-    return roots, *torch.autograd.grad(roots, inputs, case.root_gradient)
+    return candidates.with_gradients(partial(_encode, case, name), inputs, case.root_gradient)
 
 
 def _run_all(cases: Sequence[Case], name: str) -> None:
@@ -193,7 +171,7 @@ def flops_left(case: Case) -> int:
 def _record(
     n_hidden: int, n_tracker: int, corpus: str, setting: Setting, n_left: int, measured: dict[str, Any]
 ) -> dict[str, Any]:
-    transitions = [codes for batch in setting.batches for codes, _ in batch]
+    transitions = [tree.transitions for batch in setting.batches for tree in batch]
     seconds = measured["seconds"]
     return {
         "tracker": n_tracker or None,

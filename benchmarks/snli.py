@@ -23,8 +23,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import harness
 from benchmarks.data import SNLI_SLICE
 from benchmarks.harness import Option
@@ -36,7 +34,6 @@ from spinn_tensor.data_prep.files import Skipped, atomic_write, read_json_object
 from spinn_tensor.data_prep.text import PACKAGED
 from spinn_tensor.parsers import Parser
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import RESULTS, execute
 
@@ -88,8 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start = time.monotonic()
     options = _parse(arguments)
     end = start + 60 * options.minutes if options.minutes else math.inf
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    harness.as_in_training()
     epochs, parser = {str(size): _epochs(size) for size in options.sizes}, Parser(PACKAGED).sha256
     settings = {**SETTINGS, "epochs": epochs, "parser": parser}
     options.output /= parser[:8]  # another parser's trees are another corpus

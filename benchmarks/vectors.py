@@ -19,7 +19,8 @@ import hashlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ OPTIONS = {
     "vocabulary": Option(40_000, 200, "words wanted"),
     "repeats": Option(3, 1, "rounds"),
 }
+_parse = partial(harness.parse, "vectors", __doc__, options=OPTIONS, fixed=("words", "dim", "vocabulary"))
 COLUMNS = {
     "reader": "{reader}",
     "file, MB": "{file_mb:,.0f}",
@@ -65,14 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         make_files(Path(folder), options)
         sizes = {name: (Path(folder) / file).stat().st_size for name, file in FILES.items()}
 
-        def reader(name: str) -> Callable[[], float]:
-            def run() -> float:
-                runs[name].append(harness.in_a_process(read, name, Path(folder), options.dim))
-                return float(runs[name][-1]["seconds"])
+        def seconds_of(name: str) -> float:
+            runs[name].append(harness.in_a_process(read, name, Path(folder), options.dim))
+            return float(runs[name][-1]["seconds"])
 
-            return run
-
-        (seconds,) = harness.interleaved([{name: reader(name) for name in FILES}], range(options.repeats))
+        readers = {name: partial(seconds_of, name) for name in FILES}
+        (seconds,) = harness.interleaved([readers], range(options.repeats))
     if len({run["sha256"] for rounds in runs.values() for run in rounds}) > 1:
         raise RuntimeError("the readers do not give the same matrix")
     rows = [
@@ -91,10 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{options.repeats} rounds, one process at a time, files in the page cache"
     ]
     harness.publish(options, {"readers": rows}, notes, [harness.Table(COLUMNS, rows)])
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return harness.parse("vectors", __doc__, arguments, OPTIONS, fixed=("words", "dim", "vocabulary"))
 
 
 def make_files(folder: Path, options: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ Capture = pytest.CaptureFixture[str]
 # name: options of a quick run besides --quick, and what its table says
 QUICK = {
     "encoders": (["--no-memory"], "| 8 | 4 | 8 sorted | – |"),
-    "sharing": ([], "| 8 | random | 8 sorted |"),
+    "sharing": ([], "| 8 | slice | 8 sorted |"),
     "own": ([], "| H | batch | supervised |"),
     "cells": (["--no-memory"], "| – | 8 sorted |"),
     "compiled": (["--kinds", "spinn-pi-nt"], "| spinn-pi-nt |"),
@@ -164,19 +164,8 @@ def test_snli_is_read_plain_packed_and_from_the_official_zip(pairs_file: Path, t
         assert len(data.load_pairs(str(path)).columns.labels) == 40
         found = data.load_sentences(str(path))
         assert (found.source, len(found.transitions)) == (f"SNLI ({path.name})", 80)
-        assert corpora.make_corpus(tmp_path, 30, str(path)) == path.name
+        assert corpora.make_corpus(tmp_path, 30, str(path)) == found.source
         assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 30
-    assert len(sharing._corpora(str(archive), quick=False)["snli_1.0.zip"]) == 80
-
-
-def test_random_trees_are_trees() -> None:
-    rng = np.random.default_rng(0)
-    for n_tokens in (1, 2, 3, 20):
-        transitions = data.random_transitions(n_tokens, rng)
-        depths = np.cumsum(1 - 2 * transitions)
-        assert len(transitions) == 2 * n_tokens - 1
-        assert depths.min() >= 1
-        assert depths[-1] == 1
 
 
 def test_repeated_pairs_keep_the_distribution_of_lengths() -> None:
@@ -241,13 +230,13 @@ def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(gpu_cases, "outputs", wrong)
     with pytest.raises(RuntimeError, match="'precision': 'float32'"):
-        gpu.correctness([left_branching(4), right_branching(5)], options, torch.device("cpu"), ("float32",))
+        gpu.correctness([left_branching(4), right_branching(5)], options)
     monkeypatch.setattr(
         sharing, "_encode", lambda case, name: encode(case, name) * (1.01 if name == sharing.SHARED else 1)
     )
-    trees = next(iter(sharing._corpora("auto", quick=True).values()))[:4]
+    _, trees = data.load_trees("auto")
     with pytest.raises(RuntimeError, match="shared: "):
-        sharing.make_case(trees, 8, 0)
+        sharing.make_case(trees[:4], 8, 0)
 
 
 def test_bulk_draws_words_by_their_shares_and_every_tree_equally_often(tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ from tests.processes import run_program
 
 def operators(name: str, n_tracker: int, batch: list[np.ndarray]) -> int:
     """Count the operators of forward + backward, those inside our operator included."""
-    made = candidates.make_candidates(candidates.make_weights(8, n_tracker))
-    candidate = next(candidate for candidate in made if candidate.name == name)
+    candidate = candidates.make_candidates(candidates.make_weights(8, n_tracker))[name]
     prepared = candidates.make_batch(batch, 8)
     run: Callable[[], object] = partial(candidates.forward_backward, candidate, prepared)
     return harness.count_operators(run)
