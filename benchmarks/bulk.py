@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks import dynamic, harness
-from benchmarks.data import SNLI_SLICE, Sentences, load_sentences, n_tokens_of
+from benchmarks.data import SNLI_SLICE, TRAINING_PAIRS, load_sentences, n_tokens_of
 from benchmarks.harness import Option
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, take
@@ -51,7 +51,6 @@ from spinn_tensor.model.machine import StackMachine
 
 DYNAMIC, OURS = "dynamic batching, 128 sentences", "spinn encode"
 DYNAMIC_BATCH = 128
-TRAINING_PAIRS = ("pairs_train_18k.jsonl.gz", "pairs_train_extra_2k.jsonl.gz")
 N_RANDOM_WORDS = 10_000  # where there are no training pairs
 TOLERANCE = 1e-5
 OPTIONS = {
@@ -74,15 +73,16 @@ COLUMNS = {
 class Text(NamedTuple):
     """Hold what files of sentences are made of."""
 
-    trees: Sentences
+    source: str  # of the trees
+    transitions: list[np.ndarray]
     words: list[str]
     shares: np.ndarray  # of each word among all words
 
     def write(self, path: Path, count: int) -> None:
         """Write a parse a line: the trees again and again in random order, their words drawn anew."""
         rng = np.random.default_rng(0)
-        chosen = rng.permutation(np.resize(np.arange(len(self.trees.transitions)), count))
-        transitions = [self.trees.transitions[row] for row in chosen]
+        chosen = rng.permutation(np.resize(np.arange(len(self.transitions)), count))
+        transitions = [self.transitions[row] for row in chosen]
         n_tokens = n_tokens_of(transitions)
         drawn = np.array(self.words)[rng.choice(len(self.words), n_tokens.sum(), p=self.shares)]
         with path.open("w", encoding="utf-8") as file:
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
     harness.as_in_training()  # as `spinn encode` does; for both alike
-    text = Text(load_sentences(options.snli), *word_shares())
+    text = Text(*load_sentences(options.snli), *word_shares())
     with tempfile.TemporaryDirectory() as folder:
         setup = make_setup(Path(folder), text, options)
         first = first_block(setup)
@@ -132,13 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     peak = ", ".join(f"{count:,} sentences {n / 2**20:,.0f} MB" for count, n in peaks.items())
     notes = [
-        f"{options.count:,} sentences of {lengths(first).mean():.2f} words on average; trees: {text.trees.source}; "
+        f"{options.count:,} sentences of {lengths(first).mean():.2f} words on average; trees: {text.source}; "
         f"{len(text.words):,} distinct words; H = {options.dim}, shards of {options.shard_size:,}; "
         f"{options.repeats} rounds",
         f"the vectors of the first block differ by at most {difference:.1e}",
         f"peak memory of a process that encodes a file: {peak}",
     ]
-    result = {"trees": text.trees.source, "largest_difference": difference, "peak_bytes": peaks, "rows": rows}
+    result = {"trees": text.source, "largest_difference": difference, "peak_bytes": peaks, "rows": rows}
     harness.publish(options, result, notes, [harness.Table(COLUMNS, rows, 2)])
 
 

@@ -16,6 +16,7 @@ from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, Track
 from spinn_tensor.config import ClassifierConfig, EncoderConfig, ModelConfig
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
 from spinn_tensor.machine import reference, run_forest, run_given
+from spinn_tensor.model.cells import Tracker, TreeLSTM
 from spinn_tensor.model.classifiers import build_model
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
 from spinn_tensor.training.methods import make_method
@@ -75,23 +76,14 @@ def make_weights(
     dtype: torch.dtype = torch.float32,
 ) -> Weights:
     """Draw weights of the usual size, the same ones whatever the device and the type."""
+    compose, lstm = TreeLSTM(n_hidden, n_tracker or None), torch.nn.LSTM(n_hidden, n_hidden)
+    tracker = Tracker(n_hidden, n_tracker) if n_tracker else None
+    modules = torch.nn.ModuleList(module for module in (compose, tracker, lstm) if module is not None)
     generator = torch.Generator().manual_seed(0)
-
-    def uniform(*shape: int) -> Tensor:
-        bound = n_hidden**-0.5
-        drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-        return drawn.to(device, dtype).requires_grad_()
-
-    tracker_weight = uniform(5 * n_hidden, n_tracker) if n_tracker else None
-    compose = ComposeWeights(uniform(5 * n_hidden, 2 * n_hidden), uniform(5 * n_hidden), tracker_weight)
-    tracker = None
-    if n_tracker:
-        tracker = TrackerWeights(
-            weight_input=uniform(4 * n_tracker, 3 * n_hidden),
-            weight_hidden=uniform(4 * n_tracker, n_tracker),
-            bias=uniform(4 * n_tracker),
-        )
-    return Weights(compose, tracker, torch.nn.LSTM(n_hidden, n_hidden).to(device, dtype))
+    for weight in modules.parameters():
+        torch.nn.init.uniform_(weight, -(n_hidden**-0.5), n_hidden**-0.5, generator)
+    modules.to(device, dtype)
+    return Weights(compose.weights(), tracker.weights() if tracker else None, lstm)
 
 
 def make_batch(

@@ -55,16 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
     harness.as_in_training()
-    sentences = load_sentences(options.snli)
+    source, transitions = load_sentences(options.snli)
     rows = []
-    for setting in settings(sentences.transitions, len, options.batch, options.shuffled, options.limit):
+    for setting in settings(transitions, len, options.batch, options.shuffled, options.limit):
         for n_tracker in options.tracker:
             for cell in (TREELSTM, GATED):
                 rows.append(_row(cell, n_tracker, setting, options))
                 harness.say(f"{cell}, tracker {n_tracker}, {setting.batch_size} {setting.batching}")
     memory = [] if options.no_memory else _memory(options)
-    notes = [f"{sentences.source}, H = {options.dim}, {options.repeats} rounds, float32"]
-    result = {"sentences": sentences.source, "rows": rows, "memory": memory}
+    notes = [f"{source}, H = {options.dim}, {options.repeats} rounds, float32"]
+    result = {"sentences": source, "rows": rows, "memory": memory}
     harness.publish(options, result, notes, _tables(rows, memory))
 
 
@@ -122,7 +122,9 @@ def _row(cell: str, n_tracker: int, setting: Setting, options: argparse.Namespac
             candidates.require_close(cell, other(), first())
         candidates.require_close(RECURSION, some[RECURSION](), some[ALL]())
         timed = {name: harness.stopwatch(step) for name, step in steps.items()}
-        timed[RECURSION] = harness.stopwatch(some[RECURSION], len(transitions) / len(transitions[::THIN]))
+        timed[RECURSION] = harness.stopwatch(
+            some[RECURSION], scale=len(transitions) / len(transitions[::THIN])
+        )
         cases.append(timed)
     seconds = harness.interleaved(cases, range(-1, options.repeats))
     keys = {

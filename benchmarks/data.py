@@ -19,18 +19,12 @@ from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 
 SNLI_SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
+TRAINING_PAIRS = ("pairs_train_18k.jsonl.gz", "pairs_train_extra_2k.jsonl.gz")  # raw text, beside it
 ZIP_MEMBER = "snli_1.0/snli_1.0_dev.jsonl"  # of the official archive
 RANDOM_LENGTHS = (1, 40)  # tokens of the random trees
 N_CLASSES = 3
 
 Item = TypeVar("Item")
-
-
-class Sentences(NamedTuple):
-    """Hold trees without their words, which no encoder's speed depends on."""
-
-    source: str  # where they are from, for the report
-    transitions: list[np.ndarray]  # (2N - 1,) int8 each
 
 
 class Pairs(NamedTuple):
@@ -96,13 +90,13 @@ def load_trees(source: str) -> tuple[str, list[Tree]]:
         return name, [tree for pair in pairs for tree in pair.trees]
 
 
-def load_sentences(source: str) -> Sentences:
-    """Load the trees of `load_trees`, or of "random" random ones."""
+def load_sentences(source: str) -> tuple[str, list[np.ndarray]]:  # (2N - 1,) int8 each
+    """Load the transitions of `load_trees`, or of "random" random ones, after their name."""
     if source == "random":
         lengths = np.random.default_rng(0).integers(RANDOM_LENGTHS[0], RANDOM_LENGTHS[1] + 1, size=1024)
-        return Sentences("random trees", random_trees(lengths))
+        return "random trees", random_trees(lengths)
     name, trees = load_trees(source)
-    return Sentences(name, [tree.transitions for tree in trees])
+    return name, [tree.transitions for tree in trees]
 
 
 def load_pairs(source: str = "auto") -> Pairs:

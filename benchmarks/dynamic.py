@@ -44,14 +44,17 @@ def encode_batch(
     ends = [] if tracker_weights is None else [null]
     buffers = [ends + buffer for buffer in _buffers(leaves, transitions, order)]
     stacks = [ends * 2 for _ in order]
-    tracker_h, tracker_c = _tracker_start(leaves, len(order), tracker_weights)
+    state: tuple[Tensor, Tensor] | None = None  # (B, K) h and c of the trackers
+    if tracker_weights is not None:
+        zeros = leaves.new_zeros(len(order), tracker_weights.weight_hidden.shape[1])
+        state = zeros, zeros
     n_active = len(order)
     for step in range(len(codes[0])):
         while len(codes[n_active - 1]) <= step:
             n_active -= 1
-        if tracker_weights is not None and tracker_h is not None and tracker_c is not None:
+        if tracker_weights is not None and state is not None:
             inputs = _tracker_inputs(buffers[:n_active], stacks[:n_active], leaves.shape[1])
-            tracker_h, tracker_c = _track(tracker_weights, inputs, tracker_h[:n_active], tracker_c[:n_active])
+            state = _track(tracker_weights, inputs, state[0][:n_active], state[1][:n_active])
         children: list[Tensor] = []
         lanes: list[int] = []
         for lane in range(n_active):
@@ -63,7 +66,7 @@ def encode_batch(
                 children += (stack.pop(), right)
                 lanes.append(lane)
         if lanes:
-            parents = _compose(compose_weights, children, _rows(tracker_h, lanes))
+            parents = _compose(compose_weights, children, None if state is None else _rows(state[0], lanes))
             for lane, parent in zip(lanes, parents.unbind(), strict=True):
                 stacks[lane].append(parent)
     roots = torch.cat([stack[-1] for stack in stacks]).view(len(order), -1)
@@ -99,16 +102,6 @@ def _compose(
     return torch.cat([o.sigmoid() * c.tanh(), c], 1)
 
 
-def _tracker_start(
-    leaves: Tensor, n_sentences: int, weights: TrackerWeights | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return zeros (B, K) for the tracker's h and c, or None where there is no tracker."""
-    if weights is None:
-        return None, None
-    zeros = leaves.new_zeros(n_sentences, weights.weight_hidden.shape[1])
-    return zeros, zeros
-
-
 def _tracker_inputs(buffers: Sequence[list[Tensor]], stacks: Sequence[list[Tensor]], n_state: int) -> Tensor:
     """Return [h_buffer; h_stack1; h_stack2] of the active examples, (n_active, 3H)."""
     rows: list[Tensor] = []
@@ -127,8 +120,8 @@ def _track(weights: TrackerWeights, inputs: Tensor, h: Tensor, c: Tensor) -> tup
     return o.sigmoid() * c.tanh(), c
 
 
-def _rows(tracker_h: Tensor | None, lanes: list[int]) -> Tensor | None:
+def _rows(tracker_h: Tensor, lanes: list[int]) -> Tensor:
     """Return the tracker's output for the examples that reduce."""
-    if tracker_h is None or len(lanes) == len(tracker_h):
+    if len(lanes) == len(tracker_h):
         return tracker_h
     return tracker_h.index_select(0, torch.tensor(lanes, device=tracker_h.device))

@@ -81,11 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
     kept = harness.as_in_training(options.threads)  # for every candidate alike
-    sentences = load_sentences(options.snli)
-    some = [codes for codes in sentences.transitions if len(codes) < 2 * options.longest]
+    source, transitions = load_sentences(options.snli)
+    some = [codes for codes in transitions if len(codes) < 2 * options.longest]
     made = settings(some, len, options.batch, options.shuffled, options.limit)
     if not made:
-        raise SystemExit(f"{sentences.source}: {len(some)} sentences are too few for a batch")
+        raise SystemExit(f"{source}: {len(some)} sentences are too few for a batch")
     speed = _time(made, options)
     operators = [
         _operators(setting, options.dim[0], n_tracker)
@@ -96,13 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rate = statistics.median(record["product_gflops"] for record in speed)
     lengths = n_tokens_of(some)
     notes = [
-        f"{sentences.source}: {len(lengths)} sentences, {lengths.mean():.2f} tokens on average, {lengths.max()} at "
+        f"{source}: {len(lengths)} sentences, {lengths.mean():.2f} tokens on average, {lengths.max()} at "
         f"most; {options.repeats} rounds",
         f"float32 product rate: median {rate:.1f} GFLOP/s; a round's floor is taken at the rate of that round",
     ]
     result = {
         "machine": {"freed_memory_kept": kept},
-        "sentences": sentences.source,
+        "sentences": source,
         "speed": speed,
         "operators": operators,
         "memory": memory,
@@ -157,11 +157,8 @@ def prepare(setting: Setting, n_hidden: int, n_tracker: int) -> Row:
     n_parts, n_whole = (sum(len(batch.flat_transitions) for batch in some) for some in (parts, whole))
 
     def timed(run: Callable[[candidates.Batch], object], thin: bool = False) -> Callable[[], float]:
-        def over_all() -> None:
-            for batch in parts if thin else whole:
-                run(batch)
-
-        return harness.stopwatch(over_all, n_whole / n_parts if thin else 1.0)
+        calls = [partial(run, batch) for batch in (parts if thin else whole)]
+        return harness.stopwatch(*calls, scale=n_whole / n_parts if thin else 1.0)
 
     runs = {
         mode: {

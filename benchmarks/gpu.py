@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(options.device)
     budget = cases.Budget(options.seconds)
     torch.set_num_threads(options.threads)
-    transitions = load_sentences(options.snli).transitions
+    _, transitions = load_sentences(options.snli)
     pairs = load_pairs(options.snli)
     result: dict[str, Any] = {
         "machine": cases.device_facts(device),

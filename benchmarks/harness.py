@@ -225,12 +225,13 @@ def interleaved(
     return seconds
 
 
-def stopwatch(function: Callable[[], Any], scale: float = 1.0) -> Callable[[], float]:
-    """Make a function that makes the same call and returns the seconds that it took, times `scale`."""
+def stopwatch(*functions: Callable[[], Any], scale: float = 1.0) -> Callable[[], float]:
+    """Make a function that makes the same calls in turn and returns the seconds that they took, times `scale`."""
 
     def timed() -> float:
         start = time.perf_counter()
-        function()
+        for function in functions:
+            function()
         return (time.perf_counter() - start) * scale
 
     return timed
@@ -303,13 +304,10 @@ def encoder_flops(transitions: Iterable[np.ndarray], n_hidden: int, n_tracker: i
     [3H + K] x [3H + K, 4K]. Nothing else is counted, so that this is what no implementation of the same arithmetic can
     go below.
     """
-    n_transitions = n_reduces = 0
-    for codes in transitions:
-        n_transitions += len(codes)
-        n_reduces += len(codes) // 2
+    lengths = [len(codes) for codes in transitions]
     of_reduce = 2 * (2 * n_hidden + n_tracker) * 5 * n_hidden
     of_tracker = 2 * (3 * n_hidden + n_tracker) * 4 * n_tracker
-    return n_reduces * of_reduce + n_transitions * of_tracker
+    return sum(n // 2 for n in lengths) * of_reduce + sum(lengths) * of_tracker
 
 
 def count_operators(function: Callable[[], Any]) -> int:

@@ -56,17 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
     harness.as_in_training()
-    sentences = load_sentences(options.snli)
+    source, transitions = load_sentences(options.snli)
     size, count = options.batch, options.batches
     rows = []
     for n_hidden in options.dim:
-        for setting in settings(sentences.transitions, len, [size], size, size * count, count):
+        for setting in settings(transitions, len, [size], size, size * count, count):
             forward = [_forward(batch, n_hidden, options.tracker) for batch in setting.batches]
             rows.append(_row("forward", GIVEN, n_hidden, setting, forward, options.repeats))
             steps = [_steps(batch, n_hidden, options) for batch in setting.batches[:2]]
             rows.append(_row("step", SUPERVISED, n_hidden, setting, steps, options.repeats))
-    notes = [f"{sentences.source}, {options.repeats} rounds; RL with {options.samples} samples a sentence"]
-    result = {"sentences": sentences.source, "rows": rows}
+    notes = [f"{source}, {options.repeats} rounds; RL with {options.samples} samples a sentence"]
+    result = {"sentences": source, "rows": rows}
     harness.publish(options, result, notes, [_table(what, rows) for what in TITLES])
 
 

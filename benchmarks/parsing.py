@@ -28,11 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks import harness
 from benchmarks.captions import read_captions, write_parses
-from benchmarks.data import SNLI_SLICE, snli_pairs
+from benchmarks.data import SNLI_SLICE, TRAINING_PAIRS, snli_pairs
 from benchmarks.harness import Option
 from benchmarks.ship import ship
 from spinn_tensor.data_prep.brackets import bracket_scores, score_parses, self_f1
@@ -45,7 +44,6 @@ from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.inference import OwnBeams, predict_beams, predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.hardware import keep_freed_memory
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 
@@ -53,7 +51,7 @@ SHARED = SNLI_SLICE.parents[1]
 SST_TRAIN = SHARED / "sst" / "train.txt.gz"
 VECTORS = SHARED / "vectors" / "wordllama_256.txt.gz"
 WIDTH = 128  # columns of the vectors that are used: WordLlama's first ones are vectors themselves
-CAPTIONS = [SHARED / "snli" / f"pairs_train_{name}.jsonl.gz" for name in ("18k", "extra_2k")]
+CAPTIONS = [SHARED / "snli" / name for name in TRAINING_PAIRS]
 N_CAPTIONS = 8_000
 K = 5  # trees of a beam
 # of runs that learn from captions, too: fewer and larger steps
@@ -95,16 +93,16 @@ COLUMNS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parse(arguments)
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    harness.as_in_training()
     files = write_split(options.output / "data", options.snli)
     trees = {part: read_trees(path) for part, path in files.items()}
     gold = trees["test"]
     n_tokens = np.array([tree.n_tokens for tree in gold])
     transitions = np.concatenate([tree.transitions for tree in gold])
-    rows: dict[str, dict[str, Any]] = {}
-    for name, parse in baseline_transitions(gold).items():
-        rows[name] = score_parses(parse, transitions, n_tokens).to_dict()
+    rows: dict[str, dict[str, Any]] = {
+        name: score_parses(parse, transitions, n_tokens).to_dict()
+        for name, parse in baseline_transitions(gold).items()
+    }
     for name, folders in _trained(options, files, trees):
         parses, scores = zip(*(_scored(folder, gold) for folder in folders), strict=True)
         rows[name] = {"seeds": list(scores)}

@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import candidates, dynamic, harness
-from benchmarks.candidates import BOTH, DYNAMIC, PASSES, Tables
+from benchmarks import candidates, harness
+from benchmarks.candidates import BOTH, DYNAMIC, PASSES
 from benchmarks.data import Setting, is_usual, load_trees, settings
 from benchmarks.harness import Option
-from spinn_tensor import ForestTables, LaneTables, to_torch
+from spinn_tensor import ForestTables, LaneTables
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables
 from spinn_tensor.data_prep.trees import Tree
 
@@ -61,12 +61,9 @@ COLUMNS = {
 class Case(NamedTuple):
     """Hold one batch of B sentences."""
 
+    batch: candidates.Batch  # with the tables of either kind
     leaves: Tensor  # (V, 2H) states of the distinct words
     token_index: Tensor  # (L,) int64
-    transitions: list[list[int]]
-    unshared: Tables
-    shared: Tables
-    root_gradient: Tensor  # (B, H)
     weights: candidates.Weights
 
 
@@ -88,7 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = [
         [make_case(batch, options.dim, tracker) for batch in setting.batches] for tracker, _, setting in rows
     ]
-    timed = [{name: harness.stopwatch(partial(_run_all, cases, name)) for name in NAMES} for cases in made]
+    timed = [
+        {name: harness.stopwatch(*(partial(_run, case, name) for case in cases)) for name in NAMES}
+        for cases in made
+    ]
     left = [sum(map(flops_left, cases)) for cases in made]
     measured = harness.time_rows(timed, [PASSES[BOTH] * n for n in left], DYNAMIC, options.repeats)
     records = [
@@ -103,21 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_case(batch: Sequence[Tree], n_hidden: int, n_tracker: int) -> Case:
     """Make a batch. Raises RuntimeError where the candidates do not compute the same."""
-    generator = torch.Generator().manual_seed(1)
-    flat = np.concatenate([tree.transitions for tree in batch])
-    lengths = np.array([tree.n_tokens for tree in batch])
     distinct, token_index = np.unique([word for tree in batch for word in tree.tokens], return_inverse=True)
-    leaves = 0.5 * torch.randn(len(distinct), 2 * n_hidden, generator=generator)
     build = lane_tables if n_tracker else forest_tables
-    case = Case(
-        leaves=leaves.requires_grad_(),
-        token_index=torch.from_numpy(token_index),
-        transitions=[tree.transitions.tolist() for tree in batch],
-        unshared=to_torch(build(flat, lengths)),
-        shared=to_torch(build(flat, lengths, leaf_index=token_index)),
-        root_gradient=torch.randn(len(batch), n_hidden, generator=generator),
-        weights=candidates.make_weights(n_hidden, n_tracker),
-    )
+    builders = {UNSHARED: build, SHARED: partial(build, leaf_index=token_index)}
+    made = candidates.make_batch([tree.transitions for tree in batch], n_hidden, builders)
+    leaves = made.leaves.detach()[: len(distinct)].requires_grad_()
+    case = Case(made, leaves, torch.from_numpy(token_index), candidates.make_weights(n_hidden, n_tracker))
     expected = _run(case, DYNAMIC)
     for name in NAMES[1:]:
         tolerance = BFLOAT16_TOLERANCE if name == BFLOAT16 else candidates.TOLERANCE
@@ -126,33 +117,26 @@ def make_case(batch: Sequence[Tree], n_hidden: int, n_tracker: int) -> Case:
 
 
 def _encode(case: Case, name: str) -> Tensor:  # (B, H)
-    weights = case.weights.compose, case.weights.tracker
     leaves = case.leaves
     if name in (DYNAMIC, UNSHARED):
         leaves = leaves.index_select(0, case.token_index)
     if name == DYNAMIC:
-        roots = dynamic.encode_batch(leaves, case.transitions, *weights)
-        return roots[:, : case.root_gradient.shape[1]]
-    tables = case.unshared if name == UNSHARED else case.shared
+        return candidates.run_lists(leaves, case.batch, case.weights)
+    tables = case.batch.tables[UNSHARED if name == UNSHARED else SHARED]
     with torch.autocast("cpu", torch.bfloat16, enabled=name == BFLOAT16):
-        return candidates.run_tables(leaves, *weights, tables)
+        return candidates.run_tables(leaves, case.weights.compose, case.weights.tracker, tables)
 
 
 def _run(case: Case, name: str) -> tuple[Tensor, ...]:
     """Return the root encodings, and the gradients of the distinct words' states and of all weights."""
     inputs = [case.leaves, *case.weights.spinn()]
-    return candidates.with_gradients(partial(_encode, case, name), inputs, case.root_gradient)
-
-
-def _run_all(cases: Sequence[Case], name: str) -> None:
-    for case in cases:
-        _run(case, name)
+    return candidates.with_gradients(partial(_encode, case, name), inputs, case.batch.root_gradient)
 
 
 def flops_left(case: Case) -> int:
     """Count the floating-point operations of the products of a forward pass over shared tables, each once."""
-    tables, n_leaves = case.shared, len(case.leaves)
-    n_hidden = case.root_gradient.shape[1]
+    tables, n_leaves = case.batch.tables[SHARED], len(case.leaves)
+    n_hidden = case.batch.root_gradient.shape[1]
     tracker = case.weights.tracker
     assert tables.hoisted is not None
     offsets = tables.step_offsets if isinstance(tables, ForestTables) else tables.reduce_offsets

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.data import SNLI_SLICE
+from benchmarks.data import SNLI_SLICE, TRAINING_PAIRS
 from benchmarks.harness import Option
 from benchmarks.ship import ship
 from spinn_tensor.data_prep.corpora.preparation import prepare_store
@@ -38,7 +38,6 @@ from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import RESULTS, execute
 
 FOLDER = SNLI_SLICE.parent
-TRAIN = ("pairs_train_18k.jsonl.gz", "pairs_train_extra_2k.jsonl.gz")
 DEV = "pairs_dev_9842.jsonl.gz"
 VECTORS = FOLDER.parent / "vectors" / "wordllama_256.txt.gz"
 KINDS = {
@@ -53,7 +52,7 @@ OPTIONS = {
     "sizes": Option([20_000, 10_000, 5_000, 2_500], [80, 40], "pairs to train on; the first has all seeds"),
     "seeds": Option([1, 2, 3], [1, 2]),
     "kinds": Option(list(KINDS), ["bow", "spinn"], choices=list(KINDS)),
-    "data": Option(FOLDER, FOLDER, f"folder with {', '.join((*TRAIN, DEV))}"),
+    "data": Option(FOLDER, FOLDER, f"folder with {', '.join((*TRAINING_PAIRS, DEV))}"),
     "vectors": Option(VECTORS, VECTORS),
     "minutes": Option(0.0, 0.0, "begin no run after so many; 0 = do all"),
     "output": Option(Path("runs/snli"), Path("runs/snli"), "folder of the corpora and of the runs"),
@@ -114,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _publish(options: argparse.Namespace, result: dict[str, Any]) -> None:
     whole, *fewer = options.sizes
     notes = [
-        f"the first pairs of {' and '.join(TRAIN)}, trees by the package's parser "
+        f"the first pairs of {' and '.join(TRAINING_PAIRS)}, trees by the package's parser "
         f"({result['settings']['parser'][:8]}); vectors {options.vectors.name}, "
         f"fixed; accuracy on {DEV}, which chooses the epoch",
         f"{whole:,} pairs: mean of the seeds shown; fewer: seed {options.seeds[0]}; F1: of a SPINN's own trees against "
@@ -141,7 +140,7 @@ def _publish(options: argparse.Namespace, result: dict[str, Any]) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     fixed = ("sizes", "seeds", "kinds", "data", "vectors")
     options = harness.parse("snli", __doc__, arguments, OPTIONS, fixed=fixed)
-    for path in (*(options.data / name for name in (*TRAIN, DEV)), options.vectors):
+    for path in (*(options.data / name for name in (*TRAINING_PAIRS, DEV)), options.vectors):
         if not path.exists():
             raise DataError("no such file", path=path)
     return options
@@ -170,7 +169,7 @@ def _corpus(options: argparse.Namespace, size: int) -> Path:
     options.output.mkdir(parents=True, exist_ok=True)
     pairs = options.output / f"pairs-{size}.jsonl"
     if not pairs.exists():
-        whole = b"".join(gzip.decompress((options.data / name).read_bytes()) for name in TRAIN)
+        whole = b"".join(gzip.decompress((options.data / name).read_bytes()) for name in TRAINING_PAIRS)
         with atomic_write(pairs) as file:
             file.writelines(whole.decode().splitlines(keepends=True)[:size])
     data = DataConfig(corpus="snli", train=(str(pairs),), dev=(str(options.data / DEV),), parser=PACKAGED)

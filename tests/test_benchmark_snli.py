@@ -33,7 +33,7 @@ TINY = {
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Write a tiny corpus and vectors, and return the options that name them."""
-    for i, name in enumerate((*snli.TRAIN, snli.DEV)):
+    for i, name in enumerate((*snli.TRAINING_PAIRS, snli.DEV)):
         records = [
             {"sentence1": premise, "sentence2": hypothesis, "gold_label": label}
             for premise, hypothesis, label in PAIRS * (4 + i)

@@ -162,9 +162,9 @@ def test_snli_is_read_plain_packed_and_from_the_official_zip(pairs_file: Path, t
     for path in (pairs_file, packed, archive):
         assert [pair.name for pair in data.snli_pairs(str(path))] == expected
         assert len(data.load_pairs(str(path)).columns.labels) == 40
-        found = data.load_sentences(str(path))
-        assert (found.source, len(found.transitions)) == (f"SNLI ({path.name})", 80)
-        assert corpora.make_corpus(tmp_path, 30, str(path)) == found.source
+        name, transitions = data.load_sentences(str(path))
+        assert (name, len(transitions)) == (f"SNLI ({path.name})", 80)
+        assert corpora.make_corpus(tmp_path, 30, str(path)) == name
         assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 30
 
 
@@ -210,13 +210,10 @@ def test_operators_are_counted_inside_and_without_views() -> None:
     assert harness.count_operators(lambda: torch.autograd.grad(x.tanh().sum(), x)) == 4
 
 
-@pytest.mark.parametrize(
-    "name, tracker", [pytest.param(encoders.GIVEN, 3, marks=pytest.mark.slow), (encoders.FOREST, 0)]
-)
-def test_peak_memory_is_measured(name: str, tracker: int) -> None:
+def test_peak_memory_is_measured() -> None:
     states = 1024 * 11 * 2 * 256 * 4  # bytes, too many to be lost in how the kernel counts pages
-    sizes = 6, 1024, 256, tracker, torch.get_num_threads()
-    assert harness.in_a_process(encoders.peak_memory, name, *sizes) > states
+    sizes = 6, 1024, 256, 0, torch.get_num_threads()
+    assert harness.in_a_process(encoders.peak_memory, encoders.FOREST, *sizes) > states
 
 
 def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,11 +237,11 @@ def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bulk_draws_words_by_their_shares_and_every_tree_equally_often(tmp_path: Path) -> None:
-    sentences = data.load_sentences("random")
-    n_trees = len(sentences.transitions)
-    bulk.Text(sentences, ["often", "rarely"], np.array([0.9, 0.1])).write(tmp_path / "in.txt", 2 * n_trees)
+    name, transitions = data.load_sentences("random")
+    text = bulk.Text(name, transitions, ["often", "rarely"], np.array([0.9, 0.1]))
+    text.write(tmp_path / "in.txt", 2 * len(transitions))
     trees = parsing.read_trees(tmp_path / "in.txt")
-    expected = sorted(codes.tobytes() for codes in sentences.transitions)
+    expected = sorted(codes.tobytes() for codes in transitions)
     assert sorted(tree.transitions.tobytes() for tree in trees) == sorted(expected * 2)
     words = [token for tree in trees for token in tree.tokens]
     assert abs(words.count("often") / len(words) - 0.9) < 0.01
