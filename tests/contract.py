@@ -66,7 +66,8 @@ class Executor(NamedTuple):
 @cache
 def snli_sentences() -> list[np.ndarray]:
     """Read the transitions of all sentences of the SNLI slice."""
-    return load_sentences("auto").transitions
+    _, transitions = load_sentences("auto")
+    return transitions
 
 
 @cache
