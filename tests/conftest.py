@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,24 @@ FIRST = "compile", "onnx", "any_cell", "machine", "export_cells", "parse_stream"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with those, as xdist does with --no-loadscope-reorder."""
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in FIRST)
+
+
+def pytest_collection_finish() -> None:
+    """Let torch.onnx make its table of operators once, which takes half a second, instead of at each export."""
+    if "onnxscript" not in sys.modules:
+        return
+    from torch.onnx._internal.exporter import _registration
+
+    registry = getattr(_registration, "ONNXRegistry", None)  # as torch has it from 2.11 to 2.15
+    if hasattr(registry, "from_torchlib"):
+        make = cache(registry.from_torchlib)
+
+        def copied(*arguments: Any, **options: Any) -> Any:
+            made = copy(make(*arguments, **options))
+            made.functions = {name: [*found] for name, found in made.functions.items()}  # exports add theirs
+            return made
+
+        registry.from_torchlib = copied
 
 
 @pytest.fixture(autouse=True)
