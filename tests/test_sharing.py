@@ -14,12 +14,13 @@ from spinn_tensor import (
     EncoderConfig,
     SentenceEncoder,
     make_sentence_batch,
+    run_forest,
     run_given,
     run_taught,
     to_torch,
 )
 from spinn_tensor.data_prep.columns import SentenceColumns
-from spinn_tensor.data_prep.tables import lane_tables, prefixes
+from spinn_tensor.data_prep.tables import forest_tables, lane_tables, prefixes
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 from tests.machines import (
     TRACKER,
@@ -96,10 +97,11 @@ def test_prefixes_whose_hashes_collide_are_not_shared(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("tracker_dim", [None, 3])
+@pytest.mark.parametrize("make, tracker_dim", [(forest_tables, None), (lane_tables, None), (lane_tables, 3)])
 @pytest.mark.parametrize("every_node", [False, True])
-def test_shared_lanes_have_the_states_of_every_sentence_by_itself(seed, tracker_dim, every_node) -> None:
-    """As test_subtrees shows of the forest."""
+def test_shared_tables_have_the_states_of_every_sentence_by_itself(
+    seed, make, tracker_dim, every_node
+) -> None:
     batch, words = repetitive(seed)
     distinct, leaf_index = np.unique(words, return_inverse=True)
     compose, tracker = random_weights(5, tracker_dim)
@@ -107,10 +109,13 @@ def test_shared_lanes_have_the_states_of_every_sentence_by_itself(seed, tracker_
 
     def run(rows, tables):
         tables = to_torch(tables)
-        return run_given(rows, compose, tracker, tables, tables.node_index if every_node else None)
+        index = tables.node_index if every_node else None
+        if make is forest_tables:
+            return run_forest(rows, compose, tables, index)
+        return run_given(rows, compose, tracker, tables, index)
 
-    shared = lane_tables(*flatten(batch), leaf_index=leaf_index)
-    alone = lane_tables(*flatten(batch))
+    shared = make(*flatten(batch), leaf_index=leaf_index)
+    alone = make(*flatten(batch))
     assert len(shared.left_index) < len(alone.left_index)
     got = run(leaves, shared)
     expected = run(leaves[torch.from_numpy(leaf_index)], alone)

@@ -1,24 +1,18 @@
-"""Equal subtrees composed once: as many compositions as distinct subtrees, and the same states and gradients."""
+"""Equal subtrees composed once: as many compositions as distinct subtrees; test_sharing.py has their states."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from spinn_tensor import run_forest, to_torch
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables import ForestTables, forest_tables
-from tests.machines import flatten, random_weights
+from tests.machines import flatten
 from tests.strategies import all_transitions, batches_of_transitions
 
-pytestmark = pytest.mark.numerical
-
 Subtree = int | tuple["Subtree", "Subtree"]
-HIDDEN = 3
 
 
 def subtrees(batch: list[np.ndarray], token_ids: np.ndarray) -> list[Subtree]:
@@ -44,47 +38,27 @@ def shared_tables(
     return words, forest_tables(transitions, lengths, leaf_index=leaf_index)
 
 
-def nodes(leaves: Tensor, batch: list[np.ndarray]) -> Tensor:
-    """Return h of every node, each subtree composed where it is."""
-    tables = to_torch(forest_tables(*flatten(batch)))
-    return run_forest(leaves, random_weights(HIDDEN, None)[0], tables, tables.node_index)
-
-
 def assert_shared(batch: list[np.ndarray], token_ids: np.ndarray) -> None:
     pushed = subtrees(batch, token_ids)
     words, tables = shared_tables(token_ids, *flatten(batch))
     assert len(tables.left_index) == len({tree for tree in pushed if isinstance(tree, tuple)})
-    assert len({*zip(pushed, tables.node_index.tolist(), strict=True)}) == len(set(pushed))
+    rows = dict(zip(pushed, tables.node_index.tolist(), strict=True))
+    assert [rows[tree] for tree in pushed] == tables.node_index.tolist()
+    assert len(set(rows.values())) == len(rows)
+    ends = np.cumsum([len(transitions) for transitions in batch]) - 1
+    assert tables.root_index.tolist() == tables.node_index[ends].tolist()
+    for tree, row in rows.items():
+        if isinstance(tree, tuple):
+            slot = row - 1 - len(words)
+            assert (tables.left_index[slot], tables.right_index[slot]) == (rows[tree[0]], rows[tree[1]])
     for start, end in zip(tables.step_offsets, tables.step_offsets[1:], strict=False):
         made = 1 + len(words) + start
         assert (tables.left_index[start:end] < made).all()
         assert (tables.right_index[start:end] < made).all()
-    embedding = torch.randn(
-        len(words), 2 * HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
-    alone = embedding[np.searchsorted(words, token_ids)].requires_grad_()
-    together = embedding.clone().requires_grad_()
-    torch_tables = to_torch(tables)
-    weights = random_weights(HIDDEN, None)[0]
-    got = run_forest(together, weights, torch_tables, torch_tables.node_index)
-    expected = nodes(alone, batch)
-    torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(run_forest(together, weights, torch_tables), expected[_ends(batch)])
-    loss_weight = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (grad,) = torch.autograd.grad((got * loss_weight).sum(), together)
-    (grad_alone,) = torch.autograd.grad((expected * loss_weight).sum(), alone)
-    summed = torch.zeros_like(grad).index_add(
-        0, torch.from_numpy(np.searchsorted(words, token_ids)), grad_alone
-    )
-    torch.testing.assert_close(grad, summed)
-
-
-def _ends(batch: list[np.ndarray]) -> np.ndarray:
-    return np.cumsum([len(transitions) for transitions in batch]) - 1
 
 
 @given(batches_of_transitions(max_tokens=10), st.integers(1, 4), st.integers(0, 9))
-def test_states_and_gradients(batch: list[np.ndarray], n_words: int, seed: int) -> None:
+def test_every_subtree_is_composed_once(batch: list[np.ndarray], n_words: int, seed: int) -> None:
     token_ids = np.random.default_rng(seed).integers(3, 3 + n_words, flatten(batch)[1].sum())
     assert_shared(batch, token_ids)
 
