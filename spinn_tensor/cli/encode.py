@@ -20,8 +20,8 @@ from spinn_tensor.cli.arguments import (
     source_file,
 )
 from spinn_tensor.cli.progress import counters
-from spinn_tensor.cli.report import UnknownWords, print_skipped, tell
-from spinn_tensor.cli.sentences import sentence_field, sentence_reader_for, source_for
+from spinn_tensor.cli.report import print_skipped, tell, tell_unknown
+from spinn_tensor.cli.sentences import reading_for, sentence_field, tell_of_text
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.archives import COMPRESSED
 from spinn_tensor.data_prep.errors import DataError
@@ -126,9 +126,8 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(args, part)
     device = _device_of(choose_device(args), part)
     checkpoint = load_checkpoint(args.checkpoint, device)
-    made = source_for(args, checkpoint)
+    made, trees, reader = reading_for(args, checkpoint, device)
     is_table = args.input != STDIN and has_records(args.input)
-    trees = made.text_trees(device)
     options = EncodingOptions(
         field=sentence_field(checkpoint, args.field) if is_table else args.field,
         branching=made.branching,
@@ -141,16 +140,11 @@ def run(args: argparse.Namespace) -> int:
         shard_size=args.shard_size or EncodingOptions.shard_size,
         **given_limits(args),
     )
-    reader, trained = (
-        sentence_reader_for(args, checkpoint, trees is not None),
-        sentence_field(checkpoint, None),
-    )
-    reading = Reading(reader, trees, trained)
+    reading = Reading(reader, trees, sentence_field(checkpoint, None))
     job = checkpoint.model.encoder, checkpoint.vocabulary, args.input
     encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
     encode(args, job, options, reading)
-    if trees is not None and trees.note is not None and made.parser is not None:
-        tell(trees.note)
+    tell_of_text(made, trees)
     return 0
 
 
@@ -160,7 +154,7 @@ def _to_array(args: argparse.Namespace, job: Job, options: EncodingOptions, read
             *job, options, reading=reading, batch_tokens=args.batch_tokens, advance=advance
         )
     write_array(args.output, encoded.encodings)
-    UnknownWords(encoded.n_words, encoded.n_unknown).tell()
+    tell_unknown(encoded.n_words, encoded.n_unknown)
     n_rows, width = encoded.encodings.shape
     _report(encoded.skipped, options.on_error, n_rows, width, str(args.output))
 
@@ -186,7 +180,7 @@ def _to_shards(
     if manifest is not None and not unsaid:
         n_shards = len(manifest["shards"])
         where = f"{args.output}, {n_shards:,} shard{'' if n_shards == 1 else 's'}"
-        UnknownWords(manifest.get("words", 0), manifest.get("unknown_words", 0)).tell()
+        tell_unknown(manifest.get("words", 0), manifest.get("unknown_words", 0))
         skipped = Skipped(manifest["skipped"])
         _report(skipped, options.on_error, manifest["count"], manifest["width"], where)
 

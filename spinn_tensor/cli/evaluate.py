@@ -18,7 +18,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.predictions import ReadSplit, predictions, records_file
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped, tell
-from spinn_tensor.cli.sentences import source_for
+from spinn_tensor.cli.sentences import source_for, tell_of_text
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
 from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, read_stored, renumbered
@@ -103,8 +103,7 @@ def run(args: argparse.Namespace) -> int:
             corpus = renumbered(read.split.columns, checkpoint.vocabulary.encode(read.words))
             evaluation = evaluate(checkpoint.model, corpus)
             if read.n_without_trees and evaluation.parse_scores is not None:
-                n = f"{read.n_without_trees:,} sentences have none"
-                tell(f"{read.name}: trees are not scored: {n}")
+                tell(f"{read.name}: trees are not scored: {read.n_without_trees:,} sentences have none")
                 evaluation = evaluation._replace(parse_scores=None)
             evaluations[read.name] = evaluation
             if write is not None:
@@ -139,8 +138,7 @@ def _splits(
         trees = made.text_trees(device) if model.task != "parse" or made.replaces else None
         rules = checkpoint.tokenizer.rules
         split, words = read_source(source, data, model.labels, skipped, trees, rules)
-        if trees is not None and trees.note is not None and made.parser is not None:
-            tell(f"{name}: {trees.note}")
+        tell_of_text(made, trees, f"{name}: ")
         # trees are scored only where all sentences come with trees to compare with, or all are made
         n_texts = 0 if trees is None or made.replaces else trees.n_sentences
         yield ReadSplit(name, split, words, source.paths, n_texts)
@@ -164,11 +162,8 @@ def _data(args: argparse.Namespace, checkpoint: Checkpoint, made: TreeSource) ->
     if is_own and data.dev_fraction:
         for name in ("max_words", "max_line_bytes", "skip_bad", "notation", "fields"):
             if getattr(given, name) != getattr(data, name):
-                option, why = (
-                    name.replace("_", "-"),
-                    "the run's dev is a part of its training files, read as then",
-                )
-                raise ConfigError(f"--{option}: {why}; give --data")
+                why = "the run's dev is a part of its training files, read as then"
+                raise ConfigError(f"--{name.replace('_', '-')}: {why}; give --data")
     return given
 
 
@@ -183,12 +178,11 @@ def _stored(args: argparse.Namespace, data: DataConfig) -> DataConfig | None:
 
 def _sources(args: argparse.Namespace, data: DataConfig) -> dict[str, Source]:
     if args.data is not None:
-        return {str(path): _given_source(path, args.split, data.corpus) for path in args.data}
-    sources = split_sources(data)
-    return {name: source for name, source in sources.items() if name != "train"}
-
-
-def _given_source(path: Path, split: str | None, corpus: str) -> Source:
-    if split is None or path.suffix != ".zip":
-        return Source((path,))
-    return archive_source(corpus, path, split)
+        in_archive = {path for path in args.data if args.split is not None and path.suffix == ".zip"}
+        return {
+            str(path): archive_source(data.corpus, path, args.split)
+            if path in in_archive
+            else Source((path,))
+            for path in args.data
+        }
+    return {name: source for name, source in split_sources(data).items() if name != "train"}

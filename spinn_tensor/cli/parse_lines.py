@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from spinn_tensor.answers import Parsed, those_found
-from spinn_tensor.cli.sentences import trees_of
+from spinn_tensor.answers import Parsed, those_found, under_trees
 from spinn_tensor.cli.tree_output import Composed, Given, Line
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep import files
 from spinn_tensor.data_prep.branching import with_branching
-from spinn_tensor.data_prep.columns import node_offsets, sentence_columns
+from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.corpora.records import (
     sentence_fields,
     sentence_in,
@@ -194,16 +192,10 @@ class TreeParser:
             return list(map(Parsed, trees))
         if self._model is None:  # other random trees for every block
             columns = sentence_columns(trees, Vocabulary.build([]))
-            return list(
-                map(Parsed, trees_of(trees, with_branching(columns, self._branching, self.n_sentences)))
-            )
+            made = with_branching(columns, self._branching, self.n_sentences)
+            return under_trees(trees, columns, False, made.transitions, None)
         columns = sentence_columns(trees, self._model.vocabulary)
-        encoder, bounds = self._model.model.encoder, node_offsets(columns)[1:-1]
-
-        def under(transitions: np.ndarray, steps: np.ndarray) -> list[Parsed]:
-            found = trees_of(trees, columns._replace(transitions=transitions))
-            return list(map(Parsed, found, np.split(steps, bounds)))
-
+        encoder, under = self._model.model.encoder, partial(under_trees, trees, columns, False)
         if self._k is None:
             return under(*predict_parses(encoder, columns, self._advance))
         *found, sums = predict_beams(encoder, columns, self._k, self._advance)

@@ -17,7 +17,7 @@ from spinn_tensor.cli.report import (
     phrase_table,
     print_skipped,
 )
-from spinn_tensor.cli.sentences import trees_of
+from spinn_tensor.cli.sentences import composed, trees_of
 from spinn_tensor.data_prep.brackets import (
     bracket_scores,
     is_punctuation,
@@ -35,7 +35,6 @@ from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import PennTree
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.trees import Tree
-from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint
 
 AS_THEY_ARE = "the corpus's, binarised"
@@ -79,9 +78,7 @@ def _check_sentences(path: str, trees: Sequence[Tree], gold: Sequence[Tree], gol
 
 
 def _parsed(gold: list[Tree], model: Checkpoint) -> list[Tree]:
-    columns = sentence_columns(gold, model.vocabulary)
-    transitions = predict_transitions(model.model.encoder, columns)
-    return trees_of(gold, columns._replace(transitions=transitions))
+    return trees_of(gold, composed(model, sentence_columns(gold, model.vocabulary)))
 
 
 def _print_binary(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,19 +24,20 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.predictions import label_and_probabilities, records_file
 from spinn_tensor.cli.progress import counter_of
-from spinn_tensor.cli.report import UnknownWords, print_skipped
+from spinn_tensor.cli.report import print_skipped, tell, tell_unknown
 from spinn_tensor.cli.sentences import (
+    composed,
     parse_argument,
+    reading_for,
     record_fields,
     sentence_field,
-    sentence_reader_for,
-    source_for,
+    tell_of_text,
     trees_of,
     under_trees,
 )
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import branched
-from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
+from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.corpora.formats import (
     Example,
     LabelNames,
@@ -51,11 +53,12 @@ from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.text import PACKAGED_NLI
 from spinn_tensor.data_prep.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.data_prep.trees import Tree
-from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.data_prep.words import WordList, renumber
-from spinn_tensor.inference import predict_probabilities, predict_transitions
+from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.parsers import packaged_folder
+from spinn_tensor.sentences import unknown_words
 
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)
@@ -120,16 +123,11 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(args.checkpoint or packaged_folder(PACKAGED_NLI), device)
     if args.checkpoint is None:
         accuracy = checkpoint.config.metrics["best_dev_score"]
-        print(
-            f"spinn: no CHECKPOINT: {PACKAGED_NLI}, a demonstration (right on {accuracy:.1%} of SNLI's dev set)",
-            file=sys.stderr,
-        )
+        tell(f"no CHECKPOINT: {PACKAGED_NLI}, a demonstration (right on {accuracy:.1%} of SNLI's dev set)")
     _check_task(args, checkpoint.config.model.task)
     if args.input is not None:
         return _predict_file(args, checkpoint, device)
-    made = source_for(args, checkpoint)
-    makes_trees = made.text_trees(device)
-    reader = sentence_reader_for(args, checkpoint, makes_trees is not None)
+    made, makes_trees, reader = reading_for(args, checkpoint, device)
     names = ("premise", "hypothesis") if args.sentence is None else ("sentence",)
     limits = Limits(**given_limits(args))
     given = [parse_argument(getattr(args, name), f"--{name}", reader, limits) for name in names]
@@ -148,7 +146,8 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
     corpus = corpus_of([Example(tuple(trees.values()))], checkpoint.vocabulary)
     if branching is not None:
         corpus = branched(corpus, branching)
-    seen = trees_of(list(trees.values()), _seen_by(checkpoint, corpus))
+    given = list(trees.values())
+    seen = trees_of(given, composed(checkpoint, corpus.sentences))
     has_trees = branching is not None or checkpoint.model.encoder.table_kind != "sequence"
     drawings = [
         [name, *(drawn(tree) if has_trees else tree.tokens)] for name, tree in zip(trees, seen, strict=True)
@@ -158,7 +157,7 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
     lines = side_by_side(*drawings) if fits else [line for drawing in drawings for line in drawing]
     for line in lines:
         console.print(line, soft_wrap=True)
-    unknown = _unknown_words(trees.values(), checkpoint.vocabulary)
+    unknown = dict.fromkeys(chain.from_iterable(unknown_words(given, corpus.sentences)))
     if unknown:
         console.print(f"not in the vocabulary: {', '.join(unknown)}", soft_wrap=True)
     probabilities = predict_probabilities(checkpoint.model, corpus)[0]
@@ -211,9 +210,7 @@ def _read(
     args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped
 ) -> Iterator[_Lines]:
     """Read the lines of --input, a block after the other; those before a bad one are given before its error."""
-    made = source_for(args, checkpoint)
-    trees = made.text_trees(device)
-    reader = sentence_reader_for(args, checkpoint, trees is not None)
+    made, trees, reader = reading_for(args, checkpoint, device)
     if checkpoint.config.model.task == "sentence":
         field = sentence_field(checkpoint, args.field, args.fields)
         names = record_fields(checkpoint, args.fields)
@@ -223,7 +220,7 @@ def _read(
         fields = named_fields(PairFields(), (*checkpoint.config.text.fields, *(args.fields or ())))
         line_format = PairFormat(known, fields, require_label=False, reader=reader)
     error, limits = on_error(args), Limits(**given_limits(args))
-    unknown = UnknownWords()
+    n_words = n_unknown = 0
     n_lines = sys.maxsize if made.branching == "random" else BLOCK  # which depend on all sentences before
     with open_examples(args.input, line_format, WordList(), skip_bad=error != "raise", limits=limits) as file:
         while True:
@@ -241,30 +238,16 @@ def _read(
                 if trees is not None:
                     sentences = trees.put(sentences, words.words, block.examples.text_mask)
                 sentences = renumber(sentences, checkpoint.vocabulary.encode(words.words))
-                unknown.count(sentences)
+                n_words += len(sentences.token_ids)
+                n_unknown += int((sentences.token_ids == UNKNOWN_ID).sum())
                 corpus = block.examples._replace(sentences=sentences).corpus()
                 if made.branching is not None:
                     corpus = branched(corpus, made.branching)
             example_mask = np.isin(lines, block.examples.lines)
             yield _Lines(block.examples.names.to_pylist(), corpus, lines, example_mask)
         skipped.update(file.skipped)
-    if trees is not None and trees.note is not None and made.parser is not None:
-        print(f"spinn: {trees.note}", file=sys.stderr)
-    unknown.tell()
-
-
-def _seen_by(checkpoint: Checkpoint, corpus: Corpus) -> SentenceColumns:
-    """Return the sentences of the corpus, premises first, under the trees that the model composes them by."""
-    encoder = checkpoint.model.encoder
-    sentences = corpus.sentences
-    if not encoder.config.parses:
-        return sentences
-    return sentences._replace(transitions=predict_transitions(encoder, sentences))
-
-
-def _unknown_words(trees: Iterable[Tree], vocabulary: Vocabulary) -> list[str]:
-    words = dict.fromkeys(token for tree in trees for token in tree.tokens)
-    return [word for word, i in zip(words, vocabulary.encode(words), strict=True) if i == UNKNOWN_ID]
+    tell_of_text(made, trees)
+    tell_unknown(n_words, n_unknown)
 
 
 def _check_usage(args: argparse.Namespace) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spinn_tensor.cli.report import json_line
+from spinn_tensor.cli.sentences import composed
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, n_sentences, node_offsets
 from spinn_tensor.data_prep.corpora.store import Split
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import write_text
 from spinn_tensor.data_prep.record_files import form_by_name
 from spinn_tensor.data_prep.trees import Tree, format_binary
-from spinn_tensor.inference import predict_probabilities, predict_transitions
+from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import Checkpoint
 
 SIDES = {1: [""], 2: ["premise_", "hypothesis_"]}  # before "text" and "tree"
@@ -40,9 +41,7 @@ def predictions(
     """Give the record of each example, in the order of the split."""
     model, labels = checkpoint.model, checkpoint.config.model.labels
     probabilities = predict_probabilities(model, corpus).tolist() if labels else []
-    sentences = corpus.sentences
-    if model.encoder.config.parses:
-        sentences = sentences._replace(transitions=predict_transitions(model.encoder, sentences))
+    sentences = composed(checkpoint, corpus.sentences)
     words, n_examples = read.split.columns.sentences.token_ids, len(corpus.labels)
     offsets, nodes = sentences.token_offsets, node_offsets(sentences)
     has_trees = model.encoder.table_kind != "sequence"

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -14,9 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.data_prep.brackets import BracketScores, ParseScores, PhraseScores
-from spinn_tensor.data_prep.columns import SentenceColumns
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.training.evaluate import Evaluation, Scores
 
 CORPUS_TREES = "the corpus's trees"
@@ -154,24 +151,11 @@ def percent(figure: float | None) -> str:
     return "–" if figure is None or math.isnan(figure) else f"{figure:.2%}"
 
 
-@dataclass
-class UnknownWords:
-    """Count the words of sentences, and those that a model's vocabulary lacks."""
-
-    n_words: int = 0
-    n_unknown: int = 0
-
-    def count(self, sentences: SentenceColumns) -> None:
-        """Add those of sentences, whose ids are the vocabulary's."""
-        self.n_words += len(sentences.token_ids)
-        self.n_unknown += int((sentences.token_ids == UNKNOWN_ID).sum())
-
-    def tell(self) -> None:
-        """Say on stderr how many are unknown, if any are."""
-        if self.n_unknown:
-            share = f"{self.n_unknown / self.n_words:.1%}"
-            text = f"{self.n_unknown:,} of {self.n_words:,} words ({share}) are unknown to the model's vocabulary"
-            tell(text)
+def tell_unknown(n_words: int, n_unknown: int) -> None:
+    """Say on stderr how many of the words a model's vocabulary lacks, if any."""
+    if n_unknown:
+        share = f"{n_unknown / n_words:.1%}"
+        tell(f"{n_unknown:,} of {n_words:,} words ({share}) are unknown to the model's vocabulary")
 
 
 def print_skipped(skipped: Skipped, what: str = "lines skipped") -> None:

@@ -12,23 +12,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spinn_tensor.cli.report import tell
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import SentenceColumns, node_offsets, sentence_columns
 from spinn_tensor.data_prep.corpora.formats import SentenceFields, named_fields
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
-from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader, Words, one_notation, tree_of
+from spinn_tensor.data_prep.limits import Limits
+from spinn_tensor.data_prep.text import SentenceReader, Words, one_notation, tree_of
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.words import WordList
+from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.parsers import GIVEN, TreeSource, tree_source
-
-
-def needs_parses(checkpoint: Checkpoint) -> bool:
-    """Tell whether the model composes by the trees that it is given: it neither parses nor reads words in a row."""
-    return checkpoint.model.encoder.table_kind not in ("own", "sequence")
 
 
 def record_fields(checkpoint: Checkpoint, given: Sequence[str] | None = None) -> SentenceFields:
@@ -55,8 +52,9 @@ def source_for(
 
     Raises ConfigError for either where it would do nothing.
     """
-    parses = checkpoint.model.encoder.table_kind == "own"
-    are_looked_at = needs_parses(checkpoint) or (parses and are_scored)
+    kind = checkpoint.model.encoder.table_kind
+    parses = kind == "own"
+    are_looked_at = are_scored if parses else kind != "sequence"  # which reads words in a row
     asked = args.parser or args.branching
     if asked in BRANCHINGS and parses and not are_scored:
         raise ConfigError(f"--branching {asked}: {args.checkpoint} composes by trees of its own")
@@ -73,15 +71,24 @@ def source_for(
     return source
 
 
-def sentence_reader_for(args: argparse.Namespace, checkpoint: Checkpoint, takes_text: bool) -> SentenceReader:
-    """Return what reads sentences for this model."""
-    tokenize = checkpoint.tokenizer.tokenize if takes_text else None
-    return SentenceReader(tokenize, checkpoint.config.text.binarize, one_notation(args.notation or "auto"))
+def reading_for(
+    args: argparse.Namespace, checkpoint: Checkpoint, device: str
+) -> tuple[TreeSource, TextTrees | None, SentenceReader]:
+    """Return who makes the trees of this command's sentences, what does for text, and what reads for this model."""
+    source = source_for(args, checkpoint)
+    trees = source.text_trees(device)
+    tokenize = None if trees is None else checkpoint.tokenizer.tokenize
+    notation = one_notation(args.notation or "auto")
+    return source, trees, SentenceReader(tokenize, checkpoint.config.text.binarize, notation)
 
 
-def parse_argument(
-    text: str, name: str, reader: SentenceReader = TREES_ONLY, limits: Limits = DEFAULT_LIMITS
-) -> Tree | Words:
+def tell_of_text(source: TreeSource, trees: TextTrees | None, where: str = "") -> None:
+    """Say on stderr how many sentences were text, where a parser made their trees."""
+    if trees is not None and trees.note is not None and source.parser is not None:
+        tell(f"{where}{trees.note}")
+
+
+def parse_argument(text: str, name: str, reader: SentenceReader, limits: Limits) -> Tree | Words:
     """Read a parse, or text, given on the command line. Raises DataError naming the option."""
     try:
         sentence = reader.read(text)
@@ -90,6 +97,14 @@ def parse_argument(
         return found
     except DataError as error:
         raise error.at(field=name) from None
+
+
+def composed(checkpoint: Checkpoint, sentences: SentenceColumns) -> SentenceColumns:
+    """Return sentences under the trees that the model composes them by: its own, if it parses."""
+    encoder = checkpoint.model.encoder
+    if not encoder.config.parses:
+        return sentences
+    return sentences._replace(transitions=predict_transitions(encoder, sentences))
 
 
 def trees_of(

@@ -15,12 +15,11 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from spinn_tensor.answers import Parsed
+from spinn_tensor.answers import Parsed, as_written
 from spinn_tensor.cli.report import json_line
-from spinn_tensor.data_prep.penn import PennTree, format_penn
 from spinn_tensor.data_prep.tree_json import Offsets, tree_object
 from spinn_tensor.data_prep.tree_view import drawn
-from spinn_tensor.data_prep.trees import Tree, format_binary
+from spinn_tensor.data_prep.trees import Tree
 
 # of each format what a line without a sentence becomes, and the ending of the field of records that has the tree
 EMPTY = {"binary": "", "penn": "", "json": "null", "draw": ""}
@@ -91,18 +90,8 @@ def _value(
             {"tree": value, "log_probability": one.log_probability}
             for value, one in zip(values, parsed, strict=True)
         ]
-    if form == "penn":
-        return format_penn(penn_tree(given, parsed))
     if form == "draw":
         return "\n".join([*drawn(parsed.tree), ""])
     if form == "json":
         return tree_object(parsed.tree, given.text, offsets_in, parsed.log_probability)
-    return format_binary(parsed.tree)
-
-
-def penn_tree(given: Given, parsed: Parsed) -> PennTree:
-    """Return the tree with the tags that were given, and with the labels, too, where it is the one that was given."""
-    penn = given.tree.penn
-    if penn is not None and parsed.tree is given.tree:
-        return penn
-    return PennTree.of_binary(parsed.tree, penn)
+    return as_written(parsed, form)
