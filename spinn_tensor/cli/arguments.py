@@ -146,9 +146,7 @@ def add_inference(
     )
     if instead is not None:
         add_on_error(parser, *instead)
-    add_notation(parser)
-    add_skip_bad(parser)
-    add_limits(parser)
+    add_settings(parser, "data", ("notation", "skip_bad", *Limits._fields))
     add_device(parser)
 
 
@@ -175,25 +173,11 @@ def on_error(args: argparse.Namespace) -> str:
     return args.on_error or ("skip" if args.skip_bad else "raise")
 
 
-def add_notation(parser: argparse._ActionsContainer) -> None:
-    """Add what a sentence is where its beginning does not tell."""
-    add_settings(parser, "data", ("notation",))
-
-
 def add_fields(parser: argparse._ActionsContainer) -> None:
     """Add what the fields of records are called, for a model that knows how those it was trained on call them."""
     add_settings(
         parser, "data", ("fields",), " (default: as of the records that the model was trained on)", FIELDS
     )
-
-
-def add_skip_bad(parser: argparse._ActionsContainer) -> None:
-    add_settings(parser, "data", ("skip_bad",))
-
-
-def add_limits(parser: argparse._ActionsContainer) -> None:
-    """Add --max-line-bytes and --max-words, of commands that read sentences."""
-    add_settings(parser, "data", Limits._fields)
 
 
 def given_limits(args: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     from spinn_tensor.export.session import ProviderError
 
     _check_usage(args)
+    say = partial(print, flush=True)
     checkpoint = load_checkpoint(args.checkpoint)
     try:
         exported = describe(
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             binarize=checkpoint.config.text.binarize,
         )
         parser = _parser(args, checkpoint.config.text.parser, exported)
-        report = export_folder(checkpoint, args.output, exported, args.name or "spinn", _say, parser)
+        report = export_folder(checkpoint, args.output, exported, args.name or "spinn", say, parser)
     except (ArtefactError, ExportError, ParityError, ProviderError) as error:
         raise ConfigError(str(error)) from error
     Console(highlight=False, markup=False).print(parity_table(report))
@@ -159,10 +161,6 @@ def _parser(
 def _may_have_parser(exported: Exported) -> bool:
     takes_trees = exported.tables not in ("own", "sequence") and exported.branching is None
     return takes_trees and ARTEFACTS[exported.format].endswith(".onnx")
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _check_usage(args: argparse.Namespace) -> None:

@@ -13,10 +13,8 @@ from spinn_tensor.answers import Parsed
 from spinn_tensor.cli.arguments import (
     CommandParser,
     add_device,
-    add_limits,
     add_on_error,
     add_settings,
-    add_skip_bad,
     choose_device,
     given_limits,
     on_error,
@@ -158,8 +156,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     add_settings(parser, "data", ("binarize", "notation"))
     add_on_error(parser, "empty", "a blank line")
-    add_skip_bad(parser)
-    add_limits(parser)
+    add_settings(parser, "data", ("skip_bad", *Limits._fields))
     # the steps are small; threads that wait for each other cost more than they bring
     add_device(parser, threads=1)
 

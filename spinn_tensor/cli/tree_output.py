@@ -82,14 +82,10 @@ def _lines(
 def _value(
     given: Given, parsed: Parsed | list[Parsed], form: str, offsets_in: Callable[[str], Offsets]
 ) -> Any:
+    if isinstance(parsed, list) and form == "json":
+        return [_value(given, one, form, offsets_in) for one in parsed]
     if isinstance(parsed, list):
-        values = [_value(given, one, form, offsets_in) for one in parsed]
-        if form == "json":
-            return values
-        return [
-            {"tree": value, "log_probability": one.log_probability}
-            for value, one in zip(values, parsed, strict=True)
-        ]
+        return [scored._asdict() for scored in as_written(parsed, form)]
     if form == "draw":
         return "\n".join([*drawn(parsed.tree), ""])
     if form == "json":
