@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import CommandParser, add_device, choose_device, positive
+from spinn_tensor.cli.arguments import (
+    CommandParser,
+    add_device,
+    add_settings,
+    choose_device,
+    given_data,
+    given_settings,
+)
 from spinn_tensor.cli.predict import show_prediction
 from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.cli.report import plain_table, print_evaluations
@@ -56,13 +62,8 @@ def add_arguments(parser: CommandParser) -> None:
         help="folder of the corpus and the runs (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo's runs")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--epochs", type=positive, metavar="N", help="for every encoder (default: its preset's)"
-    )
-    parser.add_argument(
-        "--limit", type=positive, metavar="N", help="only the first N examples of every split"
-    )
+    add_settings(parser, "training", ("seed", "epochs"), default=" (default: the presets')")
+    add_settings(parser, "data", ("limit",))
     # matrices this small gain nothing from two threads, and lose much on a busy machine
     add_device(parser, threads=1)
 
@@ -93,25 +94,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, kind: str, corpus: Path, device: str) -> Results:
-    data = DataConfig(corpus="logic", data=str(corpus), limit=args.limit or 0)
-    settings = run_config(f"logic-{kind}", data).changed(seed=args.seed)
-    if args.epochs is not None:
-        settings = settings.changed(epochs=args.epochs)
+    data = DataConfig(corpus="logic", data=str(corpus), **given_data(args))
+    settings = run_config(f"logic-{kind}", data).changed(**given_settings(args, "training"))
     with TerminalObserver(f"{kind}: ") as observer:
         return execute(settings, args.output / kind, device=device, overwrite=True, observer=observer)
 
 
 def _comparison(results: dict[str, Results]) -> Table:
     columns = ("encoder", "trained parameters", "seconds", "dev", "test", "longer sentences")
-    title: dict[str, Any] = {
-        "title": "accuracy of the best checkpoint",
-        "title_justify": "left",
-        "title_style": "",
-    }
-    table = plain_table(*columns, **title)
+    title = "accuracy of the best checkpoint"
+    table = plain_table(*columns, title=title, title_justify="left", title_style="")
     for kind, result in results.items():
-        shares = [
-            f"{result.evaluations[split].criterion('accuracy'):.1%}" for split in ("dev", "test", "long")
-        ]
+        accuracies = (result.evaluations[split].criterion("accuracy") for split in ("dev", "test", "long"))
+        shares = [f"{accuracy:.1%}" for accuracy in accuracies]
         table.add_row(kind, f"{result.n_parameters:,}", f"{result.progress.seconds:,.0f}", *shares)
     return table

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -18,7 +16,7 @@ from spinn_tensor.cli.arguments import CommandParser, add_settings, given_data, 
 from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
 from spinn_tensor.cli.inspect_tables import MEASURES, Figures, Inspection, percent, sections
 from spinn_tensor.cli.report import plain_table
-from spinn_tensor.cli.train import add_data, add_preset
+from spinn_tensor.cli.train import add_data, add_preset, read_once
 from spinn_tensor.data_prep.corpora.splits import Splits, prepared_from
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.statistics import (
@@ -35,10 +33,7 @@ from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_batches import shape_use
 from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
-from spinn_tensor.training.loop import Observer
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of_preset, run_config
-from spinn_tensor.training.run import with_corpus
-from spinn_tensor.training.text_trees import read_splits
 
 TEXTS = {  # of settings that mean less here than in training
     "seed": "of the batches that are laid into shapes, and of which trees are drawn",
@@ -131,23 +126,20 @@ def run(args: argparse.Namespace) -> int:
 def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
     """Read the data and count everything. Raises DataError, not for a bad line where `skip_bad` is set."""
     skipped = Skipped()
-    with _waiting("reading") as say:
-        splits = _read(settings, skipped)
-        say("counting")
+    training = settings.training
+    size, budget, seed = training.batch_size, training.batch_tokens, training.seed
+    with Console(stderr=True).status("reading") as status:  # which a terminal alone shows
+        splits = read_once(settings, "cpu", skipped)
+        status.update("counting")
         corpora = {"train": splits.train, "dev": splits.dev, **splits.others}
         n_words, n_labels = len(splits.vocabulary), len(splits.labels)
         statistics = {name: split_statistics(corpus, n_labels, n_words) for name, corpus in corpora.items()}
         overlaps = {
             name: overlap(splits.train, corpus) for name, corpus in corpora.items() if name != "train"
         }
-        say("looking for vectors")
+        status.update("looking for vectors")
         coverages, vectors = _coverages(settings, splits.vocabulary, statistics)
-        say("laying batches into shapes")
-        size, budget, seed = (
-            settings.training.batch_size,
-            settings.training.batch_tokens,
-            settings.training.seed,
-        )
+        status.update("laying batches into shapes")
         uses = {kind: shape_use(splits.train, kind, size, seed, budget) for kind in TABLE_KINDS}
     found = Inspection(
         title=_title(settings.data),
@@ -220,11 +212,6 @@ def _settings(args: argparse.Namespace) -> RunConfig:
     return settings.changed(**given_settings(args, "training", "encoder"))
 
 
-def _read(settings: RunConfig, skipped: Skipped) -> Splits:
-    with tempfile.TemporaryDirectory() as folder:
-        return read_splits(with_corpus(settings, Path(folder), False, Observer()), "cpu", skipped)
-
-
 def _title(data: DataConfig) -> str:
     files = ([data.data] if data.data is not None else []) + [*data.train]
     where = ", ".join(os.path.basename(os.path.normpath(path)) for path in files) or "generated"
@@ -243,17 +230,6 @@ def _coverages(
     vectors = read_vectors(settings.data.vectors, vocabulary, dim)
     found = {name: coverage(split.word_counts, vectors.found_mask) for name, split in statistics.items()}
     return found, str(vectors)
-
-
-@contextmanager
-def _waiting(text: str) -> Iterator[Any]:
-    """Say on stderr what is being done, if that is a terminal; what is given is called with the next thing."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status(text) as status:
-        yield status.update
 
 
 def _table(figures: Figures) -> Table:

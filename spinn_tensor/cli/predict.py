@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -175,16 +175,15 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint, device: str)
         records_file(args.output, labels) as write,
         counter_of(args.output, "examples classified") as advance,
     ):
-        for lines in _read(args, checkpoint, device, skipped):
-            found = iter(zip(lines.names, lines.probabilities(checkpoint), strict=True))
-            for line, is_example in zip(lines.lines.tolist(), lines.example_mask.tolist(), strict=True):
-                record = {"line": line, "id": None, "label": None, "probabilities": None}
-                if is_example:
-                    name, shares = next(found)
-                    record |= {"id": name or None, **label_and_probabilities(labels, shares)}
+        for lines, names, corpus in _read(args, checkpoint, device, skipped):
+            shares = iter([] if corpus is None else predict_probabilities(checkpoint.model, corpus).tolist())
+            for line in lines:
+                record: dict[str, Any] = {"line": line, "id": None, "label": None, "probabilities": None}
+                if line in names:
+                    record |= {"id": names[line] or None, **label_and_probabilities(labels, next(shares))}
                 write(record)
-            n_predicted += len(lines.names)
-            advance(len(lines.names))
+            n_predicted += len(names)
+            advance(len(names))
         if not n_predicted:
             raise skipped.no_examples().at(path=args.input)
     print_skipped(skipped, "lines skipped" if on_error(args) == "skip" else "lines have no label")
@@ -193,28 +192,18 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint, device: str)
     return 0
 
 
-class _Lines(NamedTuple):
-    """Hold m lines of a file, of which n are examples."""
-
-    names: list[str]  # n
-    corpus: Corpus | None  # n; None of none
-    lines: np.ndarray  # (m,) int64, their numbers
-    example_mask: np.ndarray  # (m,) bool
-
-    def probabilities(self, checkpoint: Checkpoint) -> list[list[float]]:
-        """Return the probabilities of the labels, (n, C)."""
-        return [] if self.corpus is None else predict_probabilities(checkpoint.model, self.corpus).tolist()
-
-
 def _read(
     args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped
-) -> Iterator[_Lines]:
-    """Read the lines of --input, a block after the other; those before a bad one are given before its error."""
+) -> Iterator[tuple[list[int], dict[int, str], Corpus | None]]:
+    """Yield the numbers of lines of --input, the names of the examples there by number, and these; None of none.
+
+    Lines before a bad one are given before its error.
+    """
     made, trees, reader = reading_for(args, checkpoint, device)
     if checkpoint.config.model.task == "sentence":
         field = sentence_field(checkpoint, args.field, args.fields)
-        names = record_fields(checkpoint, args.fields)
-        line_format: LineFormat = SentenceFormat(field, reader, names.sentence_id)
+        name_field = record_fields(checkpoint, args.fields).sentence_id
+        line_format: LineFormat = SentenceFormat(field, reader, name_field)
     else:
         known = LabelNames(list(checkpoint.config.model.labels))
         fields = named_fields(PairFields(), (*checkpoint.config.text.fields, *(args.fields or ())))
@@ -243,8 +232,8 @@ def _read(
                 corpus = block.examples._replace(sentences=sentences).corpus()
                 if made.branching is not None:
                     corpus = branched(corpus, made.branching)
-            example_mask = np.isin(lines, block.examples.lines)
-            yield _Lines(block.examples.names.to_pylist(), corpus, lines, example_mask)
+            names = zip(block.examples.lines.tolist(), block.examples.names.to_pylist(), strict=True)
+            yield lines.tolist(), dict(names), corpus
         skipped.update(file.skipped)
     tell_of_text(made, trees)
     tell_unknown(n_words, n_unknown)

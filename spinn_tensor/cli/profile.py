@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import tempfile
 from contextlib import ExitStack
@@ -16,17 +17,16 @@ from rich.table import Table
 
 from spinn_tensor.cli.arguments import CommandParser, add_device, choose_device, positive
 from spinn_tensor.cli.report import plain_table, print_skipped, shorten
-from spinn_tensor.cli.train import add_preset, add_run_settings, new_run
+from spinn_tensor.cli.train import add_preset, add_run_settings, new_run, read_once
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.toolchain import check_compile
 from spinn_tensor.training.config import RunConfig
 from spinn_tensor.training.hardware import processor
-from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.profiling import Operator, Profiler, StepProfile
-from spinn_tensor.training.run import make_model, with_corpus
+from spinn_tensor.training.run import make_model
 from spinn_tensor.training.step import check_precision
-from spinn_tensor.training.text_trees import read_splits
 
 N_OPERATORS = 10  # that are printed
 LONGEST_NAME = 60  # letters of those of kernels, which are C++ types
@@ -117,12 +117,11 @@ def run(args: argparse.Namespace) -> int:
 
 def make_trainer(settings: RunConfig, device: str, skipped: Skipped) -> Trainer:
     """Make what trains a new run, for steps that nobody keeps."""
-    with tempfile.TemporaryDirectory() as folder:
-        splits = read_splits(with_corpus(settings, Path(folder), False, Observer()), device, skipped)
+    splits = read_once(settings, device, skipped)
     torch.manual_seed(settings.training.seed)
     model = make_model(settings, splits).to(device)
     task = Task(model, splits.vocabulary, splits.train, splits.dev, splits.rules)
-    return Trainer(task, settings, Path(folder))  # which it only writes to in `fit`
+    return Trainer(task, settings, Path(os.devnull))  # a folder that it only writes to in `fit`
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -173,10 +172,8 @@ def _operator_table(profiled: StepProfile, of_gpu: bool) -> Table:
     table = plain_table(f"most expensive {what}", f"{kind} ms a step", "share", "calls a step")
     rest = profiled.operators[N_OPERATORS:]
     sums = [sum(figures) for figures in zip(*(one[1:] for one in rest), strict=True)]
-    for one in [
-        *profiled.operators[:N_OPERATORS],
-        *([Operator(f"{len(rest)} others", *sums)] if rest else []),
-    ]:
+    others = [Operator(f"{len(rest)} others", *sums)] if rest else []
+    for one in [*profiled.operators[:N_OPERATORS], *others]:
         name = shorten(one.name, LONGEST_NAME)
         table.add_row(name, f"{one.ms_a_step:,.2f}", f"{one.share:.1%}", f"{one.calls_a_step:,.0f}")
     return table

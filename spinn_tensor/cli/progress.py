@@ -18,6 +18,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -37,9 +38,7 @@ PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 @contextmanager
 def counters(*names: str) -> Iterator[list[Callable[[int], None]]]:
     """Show how many of each are done and how fast; what is given is called with how many more there are."""
-    console = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with _bar(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
         yield [_Counter(bar, name).add for name in names]
 
 
@@ -71,11 +70,15 @@ class _Counter:
 @contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int | None], object]]:
     """Show how much of a file is fetched; what is given is called with the bytes so far, and all if known."""
-    console = Console(stderr=True)
-    columns = TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with _bar(TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn()) as bar:
         task = bar.add_task("", total=None)
         yield lambda so_far, whole: bar.update(task, completed=so_far, total=whole)
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    """Make a bar that a terminal alone shows, and that leaves nothing there."""
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 class TerminalObserver(Observer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -22,11 +23,13 @@ from spinn_tensor.cli.seeds import SUMMARY, check_seeds, folder_of, summarise
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import MANIFEST
 from spinn_tensor.data_prep.corpora.kinds import KINDS
-from spinn_tensor.data_prep.corpora.splits import prepared_from, with_prepared_options
+from spinn_tensor.data_prep.corpora.splits import Splits, prepared_from, with_prepared_options
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.toolchain import missing_to_compile
 from spinn_tensor.training.config import DataConfig, RunConfig, differences, parse_setting
 from spinn_tensor.training.distributed import Ranks, joined
 from spinn_tensor.training.hardware import multiplies_in_tf32
+from spinn_tensor.training.loop import Observer
 from spinn_tensor.training.presets import (
     DEFAULT_PRESETS,
     corpus_of_preset,
@@ -43,6 +46,7 @@ from spinn_tensor.training.run import (
     saved_run,
     with_corpus,
 )
+from spinn_tensor.training.text_trees import read_splits
 
 DESCRIPTION = """\
 Trains a sentence encoder and a classifier, and leaves a folder with the best and the last
@@ -180,9 +184,8 @@ def add_preset(group: argparse._ActionsContainer, where: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     corpus = args.corpus or prepared_from(args.data) or "logic"
-    output = args.output or Path("runs") / Path(args.preset or DEFAULT_PRESETS[corpus]).name.removesuffix(
-        ".toml"
-    )
+    preset = Path(args.preset or DEFAULT_PRESETS[corpus]).name.removesuffix(".toml")
+    output = args.output or Path("runs") / preset
     with joined(choose_device(args)) as ranks:
         if args.seeds is None:
             results, gold = _train(args, output, ranks)
@@ -242,16 +245,19 @@ def _settings(args: argparse.Namespace, output: Path) -> tuple[RunConfig, bool, 
 
 def _print_summary(results: Results, output: Path) -> None:
     progress = results.progress
-    why = (
-        "early stopping"
-        if progress.stopped
-        else f"{progress.epoch} epoch{'s' if progress.epoch != 1 else ''}"
-    )
+    epochs = f"{progress.epoch} epoch{'s' if progress.epoch != 1 else ''}"
+    why = "early stopping" if progress.stopped else epochs
     print(
         f"{why}: {progress.step:,} steps in {progress.seconds:,.0f} s, "
         f"{results.n_parameters:,} trained parameters; "
         f"best at step {progress.best_step:,}, in {output / 'best'}"
     )
+
+
+def read_once(settings: RunConfig, device: str, skipped: Skipped) -> Splits:
+    """Read the examples of a run that nobody keeps: a corpus is generated into a folder that is deleted."""
+    with tempfile.TemporaryDirectory() as folder:
+        return read_splits(with_corpus(settings, Path(folder), False, Observer()), device, skipped)
 
 
 def new_run(args: argparse.Namespace, note: Note = lambda text: None) -> RunConfig:
