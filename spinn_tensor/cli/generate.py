@@ -10,6 +10,7 @@ from spinn_tensor.cli.arguments import CommandParser, positive
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import GENERATORS, GeneratedConfig, write_generated
 
+SPLITS = ("train", "dev", "test", "long")
 UNITS = {"logic": "pairs", "listops": "expressions"}
 
 DESCRIPTION = """\
@@ -43,15 +44,10 @@ def add_arguments(parser: CommandParser) -> None:
         "--corpus", choices=tuple(GENERATORS), default="logic", help="which one (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="default: 0")
-    for split in ("train", "dev", "test", "long"):
-        parser.add_argument(
-            f"--{split}", type=positive, metavar="N", help=f"examples (default: {_defaults(split)})"
-        )
-
-
-def _defaults(split: str) -> str:
-    sizes = {name: getattr(part.default, f"n_{split}", None) for name, part in GENERATORS.items()}
-    return ", ".join(f"{size} for {name}" for name, size in sizes.items() if size is not None)
+    for split in SPLITS:
+        sizes = {name: getattr(part.default, f"n_{split}", None) for name, part in GENERATORS.items()}
+        default = ", ".join(f"{size} for {name}" for name, size in sizes.items() if size is not None)
+        parser.add_argument(f"--{split}", type=positive, metavar="N", help=f"examples (default: {default})")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,6 +62,6 @@ def _config(args: argparse.Namespace) -> GeneratedConfig:
     generator = GENERATORS[args.corpus]
     if args.long is not None and "long" not in generator.files:
         raise ConfigError(f"--long: the corpus {args.corpus} has no such split")
-    given = {f"n_{split}": getattr(args, split) for split in ("train", "dev", "test", "long")}
-    changes = {name: value for name, value in {"seed": args.seed, **given}.items() if value is not None}
+    given = {"seed": args.seed, **{f"n_{split}": getattr(args, split) for split in SPLITS}}
+    changes = {name: value for name, value in given.items() if value is not None}
     return replace(generator.default, **changes)

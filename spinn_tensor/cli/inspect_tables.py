@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from spinn_tensor.cli import report
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.statistics import (
     Coverage,
@@ -17,7 +18,7 @@ from spinn_tensor.data_prep.statistics import (
 )
 from spinn_tensor.fixed_batches import ShapeUse
 
-NONE = "–"
+percent = partial(report.percent, digits=1)
 MEASURES = {"lengths": "words", "heights": "height"}  # what is drawn as histograms, and what its values are
 COUNTS_NOTE = (
     "Examples are equal if their words are, whatever the trees; all words that are not in the vocabulary count as "
@@ -110,8 +111,8 @@ def counts_table(found: Inspection) -> Figures:
             "tokens not in the vocabulary": of(split.n_unknown, split.n_tokens),
             "examples that came before": of(split.n_repeated, split.n_examples),
             "equal examples, other label": of(split.n_ambiguous, split.n_examples),
-            "examples that train has too": of(common.n_examples, split.n_examples) if common else NONE,
-            "sentences that train has too": of(common.n_sentences, split.n_sentences) if common else NONE,
+            "examples that train has too": of(common.n_examples, split.n_examples) if common else "–",
+            "sentences that train has too": of(common.n_sentences, split.n_sentences) if common else "–",
         }
         for figure, text in figures.items():
             rows.setdefault(figure, []).append(text)
@@ -216,10 +217,6 @@ def empty_rows(use: ShapeUse) -> float:
 
 def number(count: int) -> str:
     return f"{count:,}"
-
-
-def percent(part: float) -> str:
-    return NONE if math.isnan(part) else f"{part:.1%}"
 
 
 def of(part: int, whole: int) -> str:

@@ -179,8 +179,7 @@ def run(args: argparse.Namespace) -> int:
     sentences = Sentences(_reader(args, tokenizer, model), limits, args.field)
     source = None
     if args.input is not None:
-        path, is_drawn = args.input, args.format in DRAWN
-        source = LineFile(path, sentences, on_error(args), takes_records=not is_drawn)
+        source = LineFile(args.input, sentences, on_error(args), takes_records=args.format not in DRAWN)
     with _output(args) as file, counter_of(args.output, "sentences parsed") as advance:
         parser = TreeParser(model, args.branching, advance, args.k)
         lines = iter([_arguments(args, sentences)]) if source is None else source.blocks()

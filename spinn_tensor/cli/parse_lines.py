@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -81,22 +81,17 @@ class Sentences:
         return Given(tree, text if isinstance(sentence, Words) else "")
 
 
+@dataclass
 class LineFile:
     """Read the lines of a file, and count those without a sentence."""
 
-    def __init__(
-        self,
-        path: StrPath,
-        sentences: Sentences,
-        on_error: str,  # "raise", "skip", or "empty"
-        takes_records: bool = True,
-    ) -> None:
-        self.skipped = Skipped()
-        self._takes_records = takes_records
-        self._path, self._sentences, self._on_error = path, sentences, on_error
-        self._limits = sentences.limits
-        self._has_records = False
-        self._unread = Skipped()  # which another thread may count
+    path: StrPath
+    sentences: Sentences
+    on_error: str  # "raise", "skip", or "empty"
+    takes_records: bool
+    skipped: Skipped = field(default_factory=Skipped)
+    _unread: Skipped = field(default_factory=Skipped)  # which another thread may count
+    _has_records: bool = False
 
     def blocks(self) -> Iterator[list[Line]]:
         """Yield the lines; with "skip" but those with a sentence.
@@ -104,7 +99,7 @@ class LineFile:
         Raises DataError naming the first bad line, when those before have been given, and if no line has a sentence.
         """
         number, n_sentences = 0, 0
-        for block in line_blocks(self._path, self._open):
+        for block in line_blocks(self.path, self._open):
             found: list[Line] = []
             bad = None
             for text in block:
@@ -112,12 +107,12 @@ class LineFile:
                 try:
                     line = self._line(text)
                 except DataError as error:
-                    bad = error.at(path=self._path, line=number)
-                    if self._on_error == "raise":
+                    bad = error.at(path=self.path, line=number)
+                    if self.on_error == "raise":
                         break
                     self.skipped.count_error(bad)
                     line, bad = self._without_sentence(text), None
-                if line is not None and (line.sentences or self._on_error != "skip"):
+                if line is not None and (line.sentences or self.on_error != "skip"):
                     found.append(line)
             n_sentences += sum(len(line.sentences) for line in found)
             yield found
@@ -125,22 +120,22 @@ class LineFile:
                 raise bad
         self.skipped.update(self._unread)
         if not n_sentences:
-            raise self.skipped.no_examples().at(path=self._path)
+            raise self.skipped.no_examples().at(path=self.path)
 
     @contextmanager
     def _open(self) -> Iterator[Iterator[files.Line]]:
-        unread = None if self._on_error == "raise" else self._unread
+        unread = None if self.on_error == "raise" else self._unread
         with open_lines(
-            self._path,
+            self.path,
             skipped=unread,
-            limits=self._limits,
-            takes_records=self._takes_records,
-            joins_trees=self._sentences.reader.notation != "text",
+            limits=self.sentences.limits,
+            takes_records=self.takes_records,
+            joins_trees=self.sentences.reader.notation != "text",
         ) as opened:
             self._has_records = opened.has_records
-            if self._sentences.field is not None and not self._has_records:
+            if self.sentences.field is not None and not self._has_records:
                 reason = "--field goes with a jsonl --input, or another of records"
-                raise ConfigError(f"{reason}; {self._path} is read as text")
+                raise ConfigError(f"{reason}; {self.path} is read as text")
             yield opened.lines
 
     def _line(self, text: files.Line) -> Line | None:
@@ -152,9 +147,9 @@ class LineFile:
                 self.skipped[BLANK] += 1
             return Line()
         if isinstance(text, str) and not self._has_records:
-            return Line((self._sentences.of_text(text),))
+            return Line((self.sentences.of_text(text),))
         record = parse_record(text) if isinstance(text, str) else text
-        return Line(self._sentences.of_record(record), self._sentences.names(record), record)
+        return Line(self.sentences.of_record(record), self.sentences.names(record), record)
 
     def _without_sentence(self, text: files.Line) -> Line:
         """Return a bad line: of records with their fields, if it is one."""
@@ -164,21 +159,18 @@ class LineFile:
             record = parse_record(text) if isinstance(text, str) else text
         except DataError:
             return Line()
-        return Line((), self._sentences.names(record), record)
+        return Line((), self.sentences.names(record), record)
 
 
+@dataclass
 class TreeParser:
     """Put sentences under trees: a model's, those of a branching, or those that were given."""
 
-    def __init__(
-        self,
-        model: Checkpoint | None,
-        branching: str,  # where there is no model: one of BRANCHINGS, or "none"
-        advance: Callable[[int], object],  # told of the sentences just parsed
-        k: int | None = None,  # trees of a sentence; None: the one that is composed by
-    ) -> None:
-        self.n_sentences, self._k = 0, k
-        self._model, self._branching, self._advance = model, branching, advance
+    model: Checkpoint | None
+    branching: str  # where there is no model: one of BRANCHINGS, or "none"
+    advance: Callable[[int], object]  # told of the sentences just parsed
+    k: int | None  # trees of a sentence; None: the one that is composed by
+    n_sentences: int = 0
 
     def __call__(self, lines: list[Line]) -> list[tuple[Line, list[Composed]]]:
         """Return the lines, each with its sentences under their trees."""
@@ -188,15 +180,15 @@ class TreeParser:
         return [(line, [next(parsed) for _ in line.sentences]) for line in lines]
 
     def _parsed(self, trees: list[Tree]) -> Sequence[Parsed | list[Parsed]]:
-        if self._model is None and self._branching == "none":
+        if self.model is None and self.branching == "none":
             return list(map(Parsed, trees))
-        if self._model is None:  # other random trees for every block
+        if self.model is None:  # other random trees for every block
             columns = sentence_columns(trees, Vocabulary.build([]))
-            made = with_branching(columns, self._branching, self.n_sentences)
+            made = with_branching(columns, self.branching, self.n_sentences)
             return under_trees(trees, columns, False, made.transitions, None)
-        columns = sentence_columns(trees, self._model.vocabulary)
-        encoder, under = self._model.model.encoder, partial(under_trees, trees, columns, False)
-        if self._k is None:
-            return under(*predict_parses(encoder, columns, self._advance))
-        *found, sums = predict_beams(encoder, columns, self._k, self._advance)
+        columns = sentence_columns(trees, self.model.vocabulary)
+        encoder, under = self.model.model.encoder, partial(under_trees, trees, columns, False)
+        if self.k is None:
+            return under(*predict_parses(encoder, columns, self.advance))
+        *found, sums = predict_beams(encoder, columns, self.k, self.advance)
         return those_found(map(under, *found), sums)

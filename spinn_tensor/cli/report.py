@@ -146,9 +146,9 @@ def _bracket_figures(scores: BracketScores) -> list[str]:
     return [percent(f1) for f1 in (scores.sentence_f1, scores.f1, scores.inner_sentence_f1, scores.inner_f1)]
 
 
-def percent(figure: float | None) -> str:
+def percent(figure: float | None, digits: int = 2) -> str:
     """Write a share, a dash for none."""
-    return "–" if figure is None or math.isnan(figure) else f"{figure:.2%}"
+    return "–" if figure is None or math.isnan(figure) else f"{figure:.{digits}%}"
 
 
 def tell_unknown(n_words: int, n_unknown: int) -> None:

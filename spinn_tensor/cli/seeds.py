@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from spinn_tensor.cli.report import plain_table
+from spinn_tensor.cli.report import percent, plain_table
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.files import write_json
 from spinn_tensor.training.config import parse_setting
@@ -50,20 +50,14 @@ def check_seeds(args: argparse.Namespace, output: Path, n_processes: int) -> Non
 
 def summarise(evaluations: Mapping[int, Mapping[str, Evaluation]], output: Path) -> None:
     """Write and print the mean and the spread of the scores over the seeds."""
-    seeds = list(evaluations)
-    splits = {
-        name: _scores([found[name] for found in evaluations.values()]) for name in evaluations[seeds[0]]
-    }
+    seeds, found = list(evaluations), list(evaluations.values())
+    splits = {name: _scores([of_seed[name] for of_seed in found]) for name in found[0]}
     write_json(output / SUMMARY, {"seeds": seeds, "splits": splits})
-    table = plain_table(
-        "split", "score", *(f"seed {seed}" for seed in seeds), "mean", "std", text_columns=(0, 1)
-    )
+    columns = "split", "score", *(f"seed {seed}" for seed in seeds), "mean", "std"
+    table = plain_table(*columns, text_columns=(0, 1))
     for split, scores in splits.items():
         for name, score in scores.items():
-            spread = "–" if score["std"] is None else f"{score['std']:.2%}"
-            table.add_row(
-                split, name, *(f"{value:.2%}" for value in score["values"]), f"{score['mean']:.2%}", spread
-            )
+            table.add_row(split, name, *map(percent, (*score["values"], score["mean"], score["std"])))
     Console().print(table)
     print(f"{len(seeds)} seeds: {output / SUMMARY}")
 
