@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from spinn_tensor.cli import inspect as inspect_command
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.corpora import generated
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
@@ -301,7 +301,7 @@ def test_the_generated_corpus_leaves_no_file(
         default=LogicConfig(n_train=90, n_dev=30, n_test=3, n_long=3)
     )
     monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
-    monkeypatch.setattr(inspect_command.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", "--batch-size", "16"]) == 0
     assert not list(tmp_path.iterdir())
