@@ -34,24 +34,41 @@ def unpacked_name(path: StrPath) -> str:
     return name if suffix in COMPRESSED else os.fspath(path)
 
 
+def only_member(member: str | None, names: Sequence[str]) -> str:
+    """Return the file of a .zip that is named, or the only one. Raises DataError."""
+    if member is None:
+        own = [name for name in names if not name.startswith("__MACOSX/")]
+        member = own[0] if len(own) == 1 else None
+    if member is None or member not in names:
+        wanted = "say which file of it to read" if member is None else f"no {member} in it"
+        raise DataError(f"{wanted}; it holds {', '.join(names[:8])}")
+    return member
+
+
 def open_bytes(
     path: StrPath,
-    choose: Callable[[Sequence[str]], str],  # of the names of the files in a .zip, one; may raise DataError
+    member: str | None = None,  # file inside a .zip
+    choose: Callable[
+        [str | None, Sequence[str]], str
+    ] = only_member,  # of `member` and the names in it; may raise
 ) -> IO[bytes]:
     """Open a file, plain, .gz, .bz2, .xz or in a .zip, whose bytes are unpacked as they are read.
 
-    Raises DataError for a missing file or folder, a folder, and an archive that is damaged or packed in another way
-    than deflated. What is wrong further on shows when it is read: as one of `UNREADABLE`.
+    Raises DataError for a missing file or folder, a folder, a member of what is no .zip or not in it, and an archive
+    that is damaged or packed in another way than deflated. What is wrong further on shows when it is read: as one of
+    `UNREADABLE`.
     """
     path = expanded(path)
     try:
         suffix = path.suffix
+        if member is not None and suffix != ".zip":
+            raise DataError(f"expected a .zip file to read {member} from")
         if suffix in COMPRESSED:
             return cast(IO[bytes], module_of(suffix).open(path))
         if suffix != ".zip":
             return open(path, "rb")
         with zipfile.ZipFile(path) as archive:
-            member = choose([name for name in archive.namelist() if not name.endswith("/")])
+            member = choose(member, [name for name in archive.namelist() if not name.endswith("/")])
             if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataError(f"{member} is packed in another way than deflated")
             # stays open after the archive, until it is closed itself; its own readline is slow with a limit
@@ -74,17 +91,6 @@ def module_of(suffix: str) -> Any:
         raise DataError(
             f"this Python was built without {COMPRESSED[suffix]}, which {suffix} needs"
         ) from error
-
-
-def only_member(member: str | None, names: Sequence[str]) -> str:
-    """Return the file of a .zip that is named, or the only one. Raises DataError."""
-    if member is None:
-        own = [name for name in names if not name.startswith("__MACOSX/")]
-        member = own[0] if len(own) == 1 else None
-    if member is None or member not in names:
-        wanted = "say which file of it to read" if member is None else f"no {member} in it"
-        raise DataError(f"{wanted}; it holds {', '.join(names[:8])}")
-    return member
 
 
 def unreadable(error: Exception) -> str:

@@ -96,7 +96,7 @@ def sentence_columns(trees: Iterable[Tree], vocabulary: WordIds) -> SentenceColu
         tokens.extend(tree.tokens)
         n_tokens.append(tree.n_tokens)
         transitions.append(tree.transitions)
-        node_labels.append(np.full(tree.transitions.shape, NO_LABEL) if tree.labels is None else tree.labels)
+        node_labels.append(_labels_of(tree.transitions, tree.labels))
         labelled = labelled or tree.labels is not None
     return SentenceColumns(
         token_ids=vocabulary.encode(tokens),
@@ -173,7 +173,7 @@ def concatenate(*parts: SentenceColumns) -> SentenceColumns:
     """Join the sentences of the first part, then those of the next, and so forth; at least one part."""
     node_labels = None
     if any(part.node_labels is not None for part in parts):
-        node_labels = np.concatenate([_node_labels(part) for part in parts])
+        node_labels = np.concatenate([_labels_of(part.transitions, part.node_labels) for part in parts])
     ends = np.cumsum([0, *(part.token_offsets[-1] for part in parts)])
     offsets = [part.token_offsets[1:] + end for part, end in zip(parts, ends, strict=False)]
     return SentenceColumns(
@@ -191,7 +191,5 @@ def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
     return Corpus(take(corpus.sentences, of_sides), corpus.labels[rows], corpus.n_sides)
 
 
-def _node_labels(columns: SentenceColumns) -> np.ndarray:
-    if columns.node_labels is None:
-        return np.full(columns.transitions.shape, NO_LABEL, dtype=np.int64)
-    return columns.node_labels
+def _labels_of(transitions: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    return np.full(transitions.shape, NO_LABEL, dtype=np.int64) if labels is None else labels

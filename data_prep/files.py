@@ -17,7 +17,6 @@ from spinn_tensor.data_prep.archives import (
     COMPRESSED,
     UNREADABLE,
     module_of,
-    only_member,
     open_bytes,
     unopened,
     unreadable,
@@ -176,9 +175,7 @@ def open_text(
     empty file, a truncated or damaged archive, a missing member, a line that is too long, and text that is not
     UTF-8. Of a line that is too long no more than the limit is ever in memory.
     """
-    if member is not None and Path(path).suffix != ".zip":
-        raise DataError(f"expected a .zip file to read {member} from", path=path)
-    with open_bytes(path, partial(only_member, member)) as file:
+    with open_bytes(path, member) as file:
         yield text_lines(file, path, skipped, limits)
 
 

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeVar, cast
 
-from spinn_tensor.data_prep.archives import UNREADABLE, only_member, open_bytes, unpacked_name, unreadable
+from spinn_tensor.data_prep.archives import UNREADABLE, open_bytes, unpacked_name, unreadable
 from spinn_tensor.data_prep.delimited import DELIMITERS, Bad, read_csv, read_tsv
 from spinn_tensor.data_prep.encodings import first_bytes, in_utf8
 from spinn_tensor.data_prep.errors import DataError
@@ -104,17 +104,10 @@ def open_lines(
             raise DataError("holds records, expected lines of text", path=name_of(source))
         yield Lines(_checked(rows_of(source), name_of(source), limits, bad), "rows")
         return
-    name = [os.fspath(source)]
-
-    def choose(names: Any) -> str:
-        name.append(only_member(member, names))
-        return name[-1]
-
-    if member is not None and Path(source).suffix != ".zip":
-        raise DataError(f"expected a .zip file to read {member} from", path=source)
-    with open_bytes(source, choose) as file:
+    with open_bytes(source, member) as file:
+        name = file.name if Path(source).suffix == ".zip" else os.fspath(source)
         try:
-            opened = _opened(file, name[-1], source, skipped, limits, bad, (takes_text, takes_records))
+            opened = _opened(file, name, source, skipped, limits, bad, (takes_text, takes_records))
             if joins_trees and opened.form == "text":
                 opened = opened._replace(
                     lines=join_trees(cast(Iterator[str], opened.lines), limits.max_line_bytes)

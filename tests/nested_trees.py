@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,26 @@ def words(tree: Nested) -> list[int]:
     return [tree] if isinstance(tree, int) else words(tree[0]) + words(tree[1])
 
 
+def depths(tree: Nested, depth: int = 0) -> list[int]:
+    """Return how deep each word lies."""
+    return [depth] if isinstance(tree, int) else depths(tree[0], depth + 1) + depths(tree[1], depth + 1)
+
+
 def spans(tree: Nested) -> set[tuple[int, int]]:
     if isinstance(tree, int):
         return set()
     return {(words(tree)[0], words(tree)[-1] + 1)} | spans(tree[0]) | spans(tree[1])
+
+
+def nltk_phrases(tree: Any) -> list[tuple[str, int, int]]:
+    """Return label and words [start, end) of the phrases of an nltk tree; a word with its tag is none."""
+    leaves = [tree.leaf_treeposition(i) for i in range(len(tree.leaves()))]
+    found = []
+    for place in tree.treepositions():
+        if not isinstance(tree[place], str) and tree[place].height() > 2:
+            inside = [i for i, leaf in enumerate(leaves) if leaf[: len(place)] == place]
+            found.append((tree[place].label(), inside[0], inside[-1] + 1))
+    return found
 
 
 def snli_parses() -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from spinn_tensor.data_prep.brackets import (
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import SHIFT, parse_binary
-from tests.nested_trees import Nested, nested, spans
+from tests.nested_trees import depths, nested, spans
 from tests.strategies import (
     all_transitions,
     batches_of_transitions,
@@ -31,10 +31,6 @@ from tests.strategies import (
     right_branching,
     transitions_from_choices,
 )
-
-
-def depths(tree: Nested, depth: int = 0) -> list[int]:
-    return [depth] if isinstance(tree, int) else depths(tree[0], depth + 1) + depths(tree[1], depth + 1)
 
 
 def lengths_of(batch: list[np.ndarray]) -> np.ndarray:

@@ -32,7 +32,6 @@ from tests.strategies import (
     columns_of,
     left_branching,
     right_branching,
-    tree_of,
 )
 
 BATCHES_OF_LENGTHS = st.lists(st.integers(1, 40), max_size=12)
@@ -56,18 +55,6 @@ def height(transitions: np.ndarray) -> int:
 
 def one_by_one(batch: list[int], tree: Callable[[int], np.ndarray | list[int]]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int8), *(np.array(tree(n), np.int8) for n in batch)])
-
-
-def test_the_trees_over_five_words() -> None:
-    parses = {
-        kind: format_binary(tree_of(branching_transitions(np.array([5]), kind)))
-        for kind in ("left", "right", "balanced")
-    }
-    assert parses == {
-        "left": "( ( ( ( w1 w2 ) w3 ) w4 ) w5 )",
-        "right": "( w1 ( w2 ( w3 ( w4 w5 ) ) ) )",
-        "balanced": "( ( ( w1 w2 ) w3 ) ( w4 w5 ) )",
-    }
 
 
 @pytest.mark.parametrize(
@@ -100,19 +87,22 @@ def test_final_marks_are_the_right_child_of_the_root(batch: list[tuple[int, bool
 
 def test_the_baselines_over_a_sentence_with_a_mark_and_one_without() -> None:
     """Whatever trees the words came with."""
-    trees = [Tree(tuple(words), left_branching(len(words))) for words in ("abc.", "abcd")]
+    trees = [Tree(tuple(words), left_branching(len(words))) for words in ("abcd.", "abcde")]
     found = baseline_transitions(trees)
     parses = {
-        name: [format_binary(Tree(trees[i].tokens, transitions[7 * i : 7 * i + 7])) for i in (0, 1)]
+        name: [format_binary(Tree(trees[i].tokens, transitions[9 * i : 9 * i + 9])) for i in (0, 1)]
         for name, transitions in found.items()
     }
-    np.testing.assert_array_equal(found["random"], branching_transitions(np.array([4, 4]), "random"))
+    np.testing.assert_array_equal(found["random"], branching_transitions(np.array([5, 5]), "random"))
     del parses["random"]
     assert parses == {
-        "left-branching": ["( ( ( a b ) c ) . )", "( ( ( a b ) c ) d )"],
-        "right-branching": ["( a ( b ( c . ) ) )", "( a ( b ( c d ) ) )"],
-        "right-branching, final mark at the root": ["( ( a ( b c ) ) . )", "( a ( b ( c d ) ) )"],
-        "balanced": ["( ( a b ) ( c . ) )", "( ( a b ) ( c d ) )"],
+        "left-branching": ["( ( ( ( a b ) c ) d ) . )", "( ( ( ( a b ) c ) d ) e )"],
+        "right-branching": ["( a ( b ( c ( d . ) ) ) )", "( a ( b ( c ( d e ) ) ) )"],
+        "right-branching, final mark at the root": [
+            "( ( a ( b ( c d ) ) ) . )",
+            "( a ( b ( c ( d e ) ) ) )",
+        ],
+        "balanced": ["( ( ( a b ) c ) ( d . ) )", "( ( ( a b ) c ) ( d e ) )"],
     }
 
 

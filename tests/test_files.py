@@ -130,13 +130,19 @@ def test_a_file_that_cannot_be_read_is_refused(
 
 
 @pytest.mark.parametrize("name", ["a.gz", "a.bz2", "a.xz"])
-def test_a_truncated_file_names_the_line_it_breaks_at(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_names_the_line_it_breaks_at_or_counts_it(tmp_path: Path, name: str) -> None:
     path = truncate(long_file(tmp_path / name))
     seen: list[str] = []
     with pytest.raises(DataError, match=": truncated") as caught, open_text(path) as lines:
         seen.extend(lines)
     assert len(seen) > 5_000
     assert caught.value.line == len(seen) + 1
+    skipped = Skipped()
+    examples = list(read_examples(path, even, skip_bad=True, skipped=skipped))
+    assert len(examples) == len(seen)
+    assert skipped == {"truncated: the compressed data end early": 1}
+    with pytest.raises(DataError, match=": truncated"):
+        list(read_examples(truncate(path, 0.00005), even, skip_bad=True))
 
 
 def test_missing_files_folders_and_members(tmp_path: Path) -> None:
@@ -177,17 +183,6 @@ def test_a_bad_line_is_named_or_counted(tmp_path: Path) -> None:
     assert str(skipped) == f"2 lines skipped: 2 x number: odd ({places})"
 
 
-@pytest.mark.parametrize("name", ["a.gz", "a.bz2", "a.xz"])
-def test_a_truncated_file_with_skip_bad_is_one_bad_line(tmp_path: Path, name: str) -> None:
-    path = truncate(long_file(tmp_path / name))
-    skipped = Skipped()
-    examples = list(read_examples(path, even, skip_bad=True, skipped=skipped))
-    assert len(examples) > 5_000
-    assert skipped == {"truncated: the compressed data end early": 1}
-    with pytest.raises(DataError, match=": truncated"):
-        list(read_examples(truncate(path, 0.00005), even, skip_bad=True))
-
-
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_a_line_that_is_not_utf_8_with_skip_bad_is_one_bad_line(tmp_path: Path, name: str) -> None:
     path, content = tmp_path / name, b"2\n\xff4\n6\n" + b"8\n" * 9_999 + b"\xc3\n10"
@@ -195,6 +190,7 @@ def test_a_line_that_is_not_utf_8_with_skip_bad_is_one_bad_line(tmp_path: Path, 
     skipped = Skipped()
     assert list(read_examples(path, even, skip_bad=True, skipped=skipped)) == [2, 6, *[8] * 9_999, 10]
     assert skipped == {NOT_UTF_8: 2}
+    assert skipped.places == {NOT_UTF_8: [f"{path}:2", f"{path}:10003"]}
     with pytest.raises(DataError, match=f"{name}:2: not UTF-8 text"):
         list(read_examples(path, even))
 
@@ -367,10 +363,3 @@ def test_places_are_kept_when_counts_are_added_up(tmp_path: Path) -> None:
     assert len(total.places[reason]) == N_PLACES
     total.clear()
     assert not total.places
-
-
-def test_a_line_that_is_not_utf_8_has_a_place(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"( a b )\n\xff\n")
-    skipped = Skipped()
-    list(read_examples(tmp_path / "a", parse, skip_bad=True, skipped=skipped))
-    assert skipped.places == {NOT_UTF_8: [f"{tmp_path}/a:2"]}

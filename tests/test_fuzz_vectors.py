@@ -16,19 +16,16 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.vectors import DRAWN, PADDING, read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.fuzzing import changes, damaged, fuzz, packed
+from tests.vector_files import text_lines, word2vec
 
 VOCABULARY = Vocabulary(("<pad>", "<unk>", "dog", "Cat", "zebra", "é", "1"))
 DIM = 3
-WORDS = ("the", "dog", "cat", "é", "dog", "1")
+WORDS = ["the", "dog", "cat", "é", "dog", "1"]
 MATRIX = np.random.default_rng(0).normal(size=(len(WORDS), DIM)).astype(np.float32)
 
-TEXT = "".join(
-    f"{word} {' '.join(map(str, row))}\n" for word, row in zip(WORDS, MATRIX, strict=True)
-).encode()
+TEXT = text_lines(WORDS, MATRIX)
 HEADED = b"%d %d\n" % MATRIX.shape + TEXT
-BINARY = b"%d %d\n" % MATRIX.shape + b"".join(
-    word.encode() + b" " + row.tobytes() for word, row in zip(WORDS, MATRIX, strict=True)
-)
+BINARY = word2vec(WORDS, MATRIX, end=b"")
 SPELLINGS = np.frombuffer("\n".join(WORDS).encode(), dtype=np.uint8)
 TENSORS = save({"vectors": MATRIX, "words": SPELLINGS})
 GOOD = {

@@ -29,7 +29,7 @@ from spinn_tensor.data_prep.text import SentenceReader, Words, notation_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
 from tests.machines import needs_shared
-from tests.nested_trees import snli_parses
+from tests.nested_trees import nltk_phrases, snli_parses
 from tests.strategies import binary_transitions, tree_of
 
 READER = SentenceReader(Tokenizer().tokenize)
@@ -264,16 +264,5 @@ def test_every_tree_as_nltk_has_it(binarize: str) -> None:
         tree = to_binary(parse_penn(penn), binarize)
         assert list(tree.tokens) == expected.leaves()
         spans = bracket_spans(tree.transitions, np.array([tree.n_tokens]))
-        assert set(zip(spans.start.tolist(), spans.end.tolist(), strict=True)) == nltk_spans(expected)
-
-
-def nltk_spans(tree: Any) -> set[tuple[int, int]]:
-    """The spans of two words and more."""
-    spans = set()
-    places = [place for place in tree.treepositions() if not isinstance(tree[place], str)]
-    leaves = [tree.leaf_treeposition(i) for i in range(len(tree.leaves()))]
-    for place in places:
-        inside = [i for i, leaf in enumerate(leaves) if leaf[: len(place)] == place]
-        if len(inside) > 1:
-            spans.add((inside[0], inside[-1] + 1))
-    return spans
+        wanted = {(start, end) for _, start, end in nltk_phrases(expected) if end - start > 1}
+        assert set(zip(spans.start.tolist(), spans.end.tolist(), strict=True)) == wanted

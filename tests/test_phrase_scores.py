@@ -20,7 +20,7 @@ from spinn_tensor.data_prep.penn import parse_penn, to_binary
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.trees import Tree, parse_binary
 from tests.machines import needs_shared
-from tests.nested_trees import nested, snli_parses
+from tests.nested_trees import nested, nltk_phrases, snli_parses
 from tests.nested_trees import spans as spans_of
 from tests.strategies import binary_transitions
 
@@ -189,17 +189,10 @@ def test_brackets_of_a_treebank_are_those_that_nltk_finds() -> None:
     nltk_tree = pytest.importorskip("nltk.tree")
     for text, _ in snli_parses()[::7]:
         expected = nltk_tree.Tree.fromstring(text)
-        places = {expected.leaf_treeposition(i): i for i in range(len(expected.leaves()))}
-        labels: Counter[tuple[str, int, int]] = Counter()
-        for place in expected.treepositions():
-            if isinstance(expected[place], str) or expected[place].height() == 2:
-                continue
-            inside = [i for leaf, i in places.items() if leaf[: len(place)] == place]
-            labels[re.split("[-=]", expected[place].label())[0], inside[0], inside[-1] + 1] += 1
-        labels = Counter({key: n for key, n in labels.items() if key[0] != "ROOT"})
+        n_labelled = sum(label != "ROOT" for label, _, _ in nltk_phrases(expected))
         tree = parse_penn(text)
         got = phrase_scores([tree], [tree], labelled=True)
-        assert got.n_matching == got.n_gold == labels.total()
+        assert got.n_matching == got.n_gold == n_labelled
 
 
 GOLD = """\

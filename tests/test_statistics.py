@@ -34,13 +34,13 @@ from spinn_tensor.data_prep.statistics import (
     sentence_keys,
     split_statistics,
 )
-from spinn_tensor.data_prep.trees import SHIFT, Tree, parse_binary, parse_labelled
+from spinn_tensor.data_prep.trees import Tree, parse_binary, parse_labelled
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
+from tests.nested_trees import Nested, depths, nested
 from tests.strategies import all_transitions, binary_transitions, left_branching, right_branching
 
 WORDS = ("<pad>", "<unk>", "a", "b", "c")
 VOCABULARY = Vocabulary(WORDS)
-Nested = str | tuple["Nested", "Nested"]
 Example = tuple[list[Tree], int]  # a sentence or a pair, and its label
 
 
@@ -65,24 +65,8 @@ def columns(examples: list[Example]) -> Corpus:
     return Corpus.of_pairs(*sentences, labels) if len(sentences) == 2 else Corpus(*sentences, labels)
 
 
-def nested(tree: Tree) -> Nested:
-    stack: list[Nested] = []
-    words = iter(tree.tokens)
-    for transition in tree.transitions.tolist():
-        if transition == SHIFT:
-            stack.append(next(words))
-        else:
-            right, left = stack.pop(), stack.pop()
-            stack.append((left, right))
-    return stack[0]
-
-
-def depths(tree: Nested, depth: int = 0) -> list[int]:
-    return [depth] if isinstance(tree, str) else depths(tree[0], depth + 1) + depths(tree[1], depth + 1)
-
-
 def nodes(tree: Nested) -> list[tuple[Nested, Nested]]:
-    return [] if isinstance(tree, str) else [tree, *nodes(tree[0]), *nodes(tree[1])]
+    return [] if isinstance(tree, int) else [tree, *nodes(tree[0]), *nodes(tree[1])]
 
 
 def ids(tree: Tree) -> tuple[int, ...]:
@@ -91,14 +75,14 @@ def ids(tree: Tree) -> tuple[int, ...]:
 
 
 def assert_side(got: statistics.SideStatistics, side: list[Tree]) -> None:
-    shapes = [nested(tree) for tree in side]
+    shapes = [nested(tree.transitions) for tree in side]
     assert got.lengths.counts.tolist() == counted([tree.n_tokens for tree in side])
     assert got.heights.counts.tolist() == counted([max(depths(shape)) for shape in shapes])
     assert got.average_depth == pytest.approx(mean(mean(depths(shape)) for shape in shapes))
     wide = [node for shape in shapes for node in nodes(shape) if len(depths(node)) > 2]
     assert got.n_wide == len(wide)
-    assert got.n_right == sum(isinstance(left, str) for left, _ in wide)
-    assert got.n_left == sum(isinstance(right, str) for _, right in wide)
+    assert got.n_right == sum(isinstance(left, int) for left, _ in wide)
+    assert got.n_left == sum(isinstance(right, int) for _, right in wide)
 
 
 def counted(values: list[int]) -> list[int]:

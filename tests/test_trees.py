@@ -103,6 +103,7 @@ def test_a_no_break_space_is_part_of_a_word() -> None:
     assert parse_labelled("(2 (2 8\xa01/2) (2 hours))").tokens == ("8\xa01/2", "hours")
 
 
+A_LABEL = "expected a label from 0 to 4 (a bracket among words is written -LRB-)"
 BAD_PARSES = [
     (parse_binary, "", "an empty parse"),
     (parse_binary, " \t", "an empty parse"),
@@ -132,36 +133,12 @@ BAD_PARSES = [
     (parse_labelled, "(3 (2 a))", "token 7 ')': a node with one child"),
     (parse_labelled, "(3 (2 a) (2 b) (2 c))", "token 15 ')': a node with 3 children"),
     (parse_labelled, "(3)", "token 3 ')': a node with no children"),
-    (
-        parse_labelled,
-        "((2 a) (2 b))",
-        "token 2 '(': expected a label from 0 to 4 (a bracket among words is written -LRB-)",
-    ),
-    (
-        parse_labelled,
-        "(3 (2 a) ())",
-        "token 8 ')': expected a label from 0 to 4 (a bracket among words is written -LRB-)",
-    ),
-    (
-        parse_labelled,
-        "(3 (2 a) (b))",
-        "token 8 'b': expected a label from 0 to 4 (a bracket among words is written -LRB-)",
-    ),
-    (
-        parse_labelled,
-        "(3 (2 a) (5 b))",
-        "token 8 '5': expected a label from 0 to 4 (a bracket among words is written -LRB-)",
-    ),
-    (
-        parse_labelled,
-        "(3 (2 a) (-1 b))",
-        "token 8 '-1': expected a label from 0 to 4 (a bracket among words is written -LRB-)",
-    ),
-    (
-        parse_labelled,
-        "(3 (2 a) (03 b))",
-        "token 8 '03': expected a label from 0 to 4 (a bracket among words is written -LRB-)",
-    ),
+    (parse_labelled, "((2 a) (2 b))", f"token 2 '(': {A_LABEL}"),
+    (parse_labelled, "(3 (2 a) ())", f"token 8 ')': {A_LABEL}"),
+    (parse_labelled, "(3 (2 a) (b))", f"token 8 'b': {A_LABEL}"),
+    (parse_labelled, "(3 (2 a) (5 b))", f"token 8 '5': {A_LABEL}"),
+    (parse_labelled, "(3 (2 a) (-1 b))", f"token 8 '-1': {A_LABEL}"),
+    (parse_labelled, "(3 (2 a) (03 b))", f"token 8 '03': {A_LABEL}"),
     (parse_labelled, "(3 4 (2 a) (2 b))", "token 3 '4': a stray label or word"),
     (parse_labelled, "(3 (2 a) 4 (2 b))", "token 7 '4': a stray label or word"),
     (parse_labelled, "(3 (2 2 a) (2 b))", "token 6 'a': a stray label or word"),

@@ -23,11 +23,14 @@ from tests.vector_files import FORMS, VOCABULARY, write, write_form
 
 @pytest.mark.parametrize("name", FORMS)
 def test_as_spelt_before_lower_case_whatever_comes_first(tmp_path: Path, name: str) -> None:
+    """A word that comes twice has its first vector."""
     vocabulary = Vocabulary(("<pad>", "<unk>", "Dog", "dog", "CAT", "Cat", "ZEBRA", "Ox"))
-    words = ["dog", "cat", "Dog", "Cat", "zebra", "OX"]
-    matrix = np.arange(1, 7)[:, None] * np.ones(2)
+    words = ["dog", "cat", "Dog", "Cat", "zebra", "OX", "dog"]
+    matrix = np.array([[1, -0.5], [2, 1e-3], [3, 9], [4, 8], [5, 7], [6, 6], [7, 5]], np.float32)
     vectors = read_vectors(write_form(name, tmp_path, words, matrix), vocabulary, 2)
-    assert vectors.matrix[2:7, 0].tolist() == [3, 1, 2, 4, 5]
+    assert (vectors.matrix.dtype, vectors.matrix.shape) == (np.float32, (8, 2))
+    np.testing.assert_array_equal(vectors.matrix[2:7], matrix[[2, 0, 1, 3, 4]])
+    np.testing.assert_array_equal(vectors.matrix[0], 0)
     assert vectors.origin.tolist() == [PADDING, DRAWN, EXACT, EXACT, LOWER, EXACT, LOWER, DRAWN]
     assert (vectors.n_found, vectors.n_exact, vectors.n_lower, vectors.n_missing) == (5, 3, 2, 2)
     assert str(vectors) == (
@@ -126,11 +129,12 @@ def test_a_header_that_counts_wrong_is_a_warning(tmp_path: Path, name: str, head
         ["2 2", "dog 1 2", "cat 3 4"],
         ["1 9 9", "dog 1 2", "cat 3 4"],  # the word 1
         ["dog 1 2 ", "cat 3 4 "],
+        ["2 2", "dog 1 2 ", "cat 3 4 "],
         [". . . 9 9", "dog 1 2", "cat 3 4"],
         ["é 9 9", "dog 1 2", "cat 3 4"],
     ],
 )
-def test_a_byte_order_mark_is_no_part_of_the_first_word(
+def test_line_ends_are_no_part_of_words_nor_is_a_byte_order_mark(
     tmp_path: Path, name: str, end: str, lines: list[str]
 ) -> None:
     content = end.join(lines) + end
@@ -186,14 +190,6 @@ def test_a_word_may_hold_blanks(tmp_path: Path) -> None:
     vectors = read_vectors(path, VOCABULARY, 2)
     assert vectors.n_found == 2
     assert vectors.matrix[2:4].tolist() == [[1, 2], [5, 6]]
-
-
-@pytest.mark.parametrize("end", ["\n", " \n", "\r\n", " \r\n"])
-@pytest.mark.parametrize("header", ["", "2 2"])
-def test_line_ends_and_a_header(tmp_path: Path, end: str, header: str) -> None:
-    lines = [header, "dog 1 2", "cat 3 4"]
-    path = write(tmp_path / "vectors.txt", end.join(line for line in lines if line) + end)
-    assert read_vectors(path, VOCABULARY, 2).matrix[2:4].tolist() == [[1, 2], [3, 4]]
 
 
 def test_numbers_that_are_words(tmp_path: Path) -> None:

@@ -25,19 +25,6 @@ from spinn_tensor.data_prep.vocabulary import Vocabulary
 from tests.vector_files import FORMS, VOCABULARY, tensors, write, write_form
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_found_words_get_their_vectors(tmp_path: Path, name: str) -> None:
-    matrix = np.array([[1, 2, 3], [9, 9, 9], [-1, 0.5, 1e-3], [7, 7, 7]])
-    path = write_form(name, tmp_path, ["cat", "bird", "dog", "cat"], matrix)
-    vectors = read_vectors(path, VOCABULARY, 3)
-    assert vectors.n_found == 2
-    assert vectors.matrix.dtype == np.float32
-    assert vectors.matrix.shape == (5, 3)
-    np.testing.assert_array_equal(vectors.matrix[2:4], np.array([[-1, 0.5, 1e-3], [1, 2, 3]], np.float32))
-    np.testing.assert_array_equal(vectors.matrix[0], 0)
-    assert vectors.origin.tolist() == [PADDING, DRAWN, EXACT, EXACT, DRAWN]
-
-
 @pytest.mark.parametrize("block_bytes", [1, 50, 1 << 20])
 def test_every_form_gives_the_same_whatever_the_blocks(
     tmp_path: Path, block_bytes: int, monkeypatch: pytest.MonkeyPatch

@@ -75,7 +75,7 @@ def read_vectors(
             _read_tensors(path, words)
         else:
             read = _read_word2vec if unpacked_name(path).endswith(".bin") else _read_text
-            file = open_bytes(path, lambda names: _member_of(names, dim))
+            file = open_bytes(path, choose=lambda _, names: _member_of(names, dim))
             with io.BufferedReader(cast(Any, file), BLOCK_BYTES) as buffered:
                 odd = read(buffered, words)
     except DataError as error:
@@ -280,7 +280,7 @@ def _read_tensors(path: StrPath, words: WantedWords) -> None:
     """
     from safetensors import SafetensorError, safe_open
 
-    open_bytes(path, lambda names: names[0]).close()  # for the error of a file that cannot be opened
+    open_bytes(path).close()  # for the error of a file that cannot be opened
     try:
         with safe_open(expanded(path), framework="numpy") as file:
             vectors = _tensor(file, VECTORS, _FLOATS, 2)
