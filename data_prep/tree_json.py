@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -51,8 +52,5 @@ def nested(tree: Tree) -> str:
 
 def _joined(tokens: tuple[str, ...]) -> Offsets:
     """Return the offsets of tokens that blanks join."""
-    offsets, start = [], 0
-    for token in tokens:
-        offsets.append((start, start + len(token)))
-        start += len(token) + 1
-    return offsets
+    starts = accumulate((len(token) + 1 for token in tokens), initial=0)
+    return [(start, start + len(token)) for start, token in zip(starts, tokens, strict=False)]

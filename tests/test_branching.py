@@ -195,21 +195,13 @@ def test_the_words_stay_and_the_labels_of_the_nodes_go(kind: str, batch: list[np
 
 
 @pytest.mark.parametrize("kind", BRANCHINGS)
-def test_a_corpus_keeps_the_labels_of_its_examples(kind: str) -> None:
-    premises = columns_of([left_branching(3), left_branching(1), right_branching(6)])
-    hypotheses = columns_of([right_branching(2), left_branching(4), left_branching(5)])
-    pairs = branched(Corpus.of_pairs(premises, hypotheses, np.array([2, -1, 0])), kind, seed=3)
-    assert pairs.labels.tolist() == [2, -1, 0]
-    for after, before in ((pairs.sides[0], premises), (pairs.sides[1], hypotheses)):
-        check_columns(after)
-        assert after.token_ids.tolist() == before.token_ids.tolist()
-        if kind != "random":
-            np.testing.assert_array_equal(after.transitions, with_branching(before, kind).transitions)
-
-    labelled = branched(Corpus(premises, np.array([4, 0, 1])), kind, seed=3)
-    assert labelled.labels.tolist() == [4, 0, 1]
-    expected = with_branching(premises, kind, seed=3)
-    np.testing.assert_array_equal(labelled.sentences.transitions, expected.transitions)
+@pytest.mark.parametrize("n_sides, labels", [(2, [2, -1, 0]), (1, [4, 0, 1, -1, 0, 2])])
+def test_a_corpus_keeps_the_labels_of_its_examples(kind: str, n_sides: int, labels: list[int]) -> None:
+    sentences = columns_of([left_branching(n) for n in (3, 1, 6, 2, 4, 5)])
+    found = branched(Corpus(sentences, np.array(labels), n_sides), kind, seed=3)
+    assert (found.labels.tolist(), found.n_sides) == (labels, n_sides)
+    for values, expected in zip(found.sentences, with_branching(sentences, kind, seed=3), strict=True):
+        np.testing.assert_array_equal(values, expected)
 
 
 def test_premises_and_hypotheses_have_random_trees_of_their_own() -> None:

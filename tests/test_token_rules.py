@@ -73,7 +73,8 @@ def test_saved_loaded_and_pickled(name: str, lower: bool, tmp_path: Path) -> Non
     tokenizer.save(tmp_path / "tokenizer.json")
     again = Tokenizer.load(tmp_path / "tokenizer.json")
     assert (again.rules, again.vocabulary) == (rules, vocabulary)
-    copied = pickle.loads(pickle.dumps(tokenizer))
+    copied = pickle.loads(pickle.dumps(tokenizer))  # as for another process
+    assert copied.vocabulary == vocabulary
     backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in texts:
         tokens = tokenizer.tokenize(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -317,13 +316,6 @@ def test_what_tokenizers_saves_again_is_read_too(tmp_path: Path) -> None:
     vocabulary = Vocabulary(WORDS_OF_A_MODEL)
     Tokenizer(vocabulary).backend.save(str(tmp_path / "tokenizer.json"))
     assert Tokenizer.load(tmp_path / "tokenizer.json").vocabulary == vocabulary
-
-
-def test_another_process_can_be_given_one() -> None:
-    tokenizer = Tokenizer(Vocabulary(WORDS_OF_A_MODEL, lower=True))
-    again = pickle.loads(pickle.dumps(tokenizer))
-    assert again.vocabulary == tokenizer.vocabulary
-    assert again.tokenize("A dog's.") == ("A", "dog", "'s", ".")
 
 
 @pytest.mark.parametrize(
