@@ -95,11 +95,8 @@ def _first_that_holds(
     for number, shape in enumerate(shapes):
         if len(columns.labels) > shape.n_examples or n_tokens > shape.n_leaf_rows:
             continue
-        tables: AnyTables | None
-        if table_kind == "own":
-            tables = _own(columns, shape, n_samples)
-        else:
-            tables = _given(sentences, table_kind, shape, columns.n_sides * shape.n_examples)
+        is_own = table_kind == "own"
+        tables = _own(columns, shape, n_samples) if is_own else _given(sentences, table_kind, shape)
         if tables is not None:
             return number, tables
     return None
@@ -116,9 +113,7 @@ def _own(columns: Corpus, shape: Shape, n_samples: int) -> OwnTables | None:
     return own_tables(n_tokens, n_samples=n_samples, widths=np.array(shape.entries))
 
 
-def _given(
-    sentences: SentenceColumns, table_kind: str, shape: Shape, n_lanes: int
-) -> ForestTables | LaneTables | None:
+def _given(sentences: SentenceColumns, table_kind: str, shape: Shape) -> ForestTables | LaneTables | None:
     """Return tables of exactly this shape, or None where it has too few steps."""
     transitions, n_tokens = sentences.transitions, lengths(sentences)
     tables: ForestTables | LaneTables
@@ -131,21 +126,17 @@ def _given(
         tables = forest_tables(transitions, n_tokens, **options)
         n_steps = len(tables.step_offsets) - 1
     elif 2 * int(n_tokens.max()) - 1 <= shape.n_steps:
-        tables = lane_tables(transitions, n_tokens, n_lanes=_entries(shape, n_lanes), **options)
+        tables = lane_tables(transitions, n_tokens, n_lanes=np.array(shape.entries), **options)
         n_steps = len(tables.entry_offsets) - 1
     else:
         return None
-    return None if n_steps > shape.n_steps else _with_sizes(tables, shape, n_lanes)
+    return None if n_steps > shape.n_steps else _with_sizes(tables, shape)
 
 
-def _entries(shape: Shape, n_lanes: int) -> np.ndarray:  # (S,) int64
-    return np.array(shape.entries) if shape.entries else np.full(shape.n_steps, n_lanes)
-
-
-def _with_sizes(tables: ForestTables | LaneTables, shape: Shape, n_lanes: int) -> ForestTables | LaneTables:
+def _with_sizes(tables: ForestTables | LaneTables, shape: Shape) -> ForestTables | LaneTables:
     """Add empty steps at the end, and transitions of the sentences that are missing."""
     compositions = padded_offsets(np.array(shape.widths), shape.n_steps)
-    entries = padded_offsets(_entries(shape, n_lanes), shape.n_steps)
+    entries = padded_offsets(np.array(shape.entries or shape.widths), shape.n_steps)
     n_transitions = 2 * shape.n_leaf_rows  # more than any batch in it has
     sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), compositions[-1])
     sizes |= dict.fromkeys(("buffer_index", "stack1_index", "stack2_index", "previous_index"), entries[-1])

@@ -44,7 +44,7 @@ class Shape(NamedTuple):
     n_examples: int  # pairs or sentences
     n_leaf_rows: int  # L
     widths: tuple[int, ...]  # (S,) compositions of each step
-    entries: tuple[int, ...] = ()  # (S,) of the trackers, at each step; empty = one a lane
+    entries: tuple[int, ...] = ()  # (S,) of the trackers, at each step; empty in a forest
 
     @property
     def n_steps(self) -> int:  # S

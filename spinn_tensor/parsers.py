@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from spinn_tensor.answers import Advance
 from spinn_tensor.config import ConfigError, TextSettings
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import SentenceColumns
@@ -24,7 +27,6 @@ from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 
 FOLDERS = {PACKAGED: "parser", PACKAGED_NLI: "nli"}  # in pretrained/
 GIVEN = "none"  # trees: those that are given, whatever a model was trained with
-OnSentences = Callable[[int], object]  # told of so many sentences when they are parsed
 
 
 class TreeSource(NamedTuple):
@@ -40,7 +42,7 @@ class TreeSource(NamedTuple):
         """Tell whether trees that come with the sentences are replaced."""
         return self.branching is not None or self.of_all
 
-    def text_trees(self, device: str = "cpu", on_sentences: OnSentences = lambda n: None) -> TextTrees | None:
+    def text_trees(self, device: str = "cpu", on_sentences: Advance = lambda n: None) -> TextTrees | None:
         """Return what puts sentences under the parser's trees; None where text is to be refused."""
         if self.branching is not None or not self.are_looked_at:
             return TextTrees()
@@ -74,17 +76,13 @@ def tree_source(
     return TreeSource(parser=PACKAGED if rules == PENN else None)
 
 
+@dataclass
 class Parser:
     """Find trees, with a checkpoint that is read at the first sentence."""
 
-    def __init__(
-        self,
-        name: str,  # PACKAGED, or the folder of a checkpoint
-        device: str = "cpu",
-        on_sentences: OnSentences = lambda n_sentences: None,
-    ) -> None:
-        self.name, self._device, self._on_sentences = name, device, on_sentences
-        self._checkpoint: Checkpoint | None = None
+    name: str  # PACKAGED, or the folder of a checkpoint
+    device: str = "cpu"
+    on_sentences: Advance = lambda n: None
 
     def __str__(self) -> str:
         return "the package's parser" if self.name == PACKAGED else self.name
@@ -103,11 +101,13 @@ class Parser:
 
         Raises CheckpointError for a checkpoint that cannot be read, ConfigError for a model that does not parse.
         """
-        if self._checkpoint is None:
-            self._checkpoint = load_parser(model_folder(self.name), self._device)
         ids = self._checkpoint.vocabulary.encode(words)
         encoder = self._checkpoint.model.encoder
-        return predict_transitions(encoder, renumber(sentences, ids), on_batch=self._on_sentences)
+        return predict_transitions(encoder, renumber(sentences, ids), on_batch=self.on_sentences)
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return load_parser(model_folder(self.name), self.device)
 
 
 def load_parser(path: str | Path, device: str | torch.device) -> Checkpoint:

@@ -259,20 +259,20 @@ def test_widths_of_a_forest_are_the_narrowest_that_never_grow(counts) -> None:
 
 @pytest.mark.parametrize("kind", ["forest", "lanes"])
 def test_what_no_shape_holds_is_none(kind) -> None:
-    corpus = pair_corpus()
-    rows = np.arange(4)
-    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 4096, (64,) * 128)]) is not None
-    assert fixed_batch(select(corpus, rows), kind, [Shape(3, 4096, (64,) * 128)]) is None  # too many examples
-    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 8, (64,) * 128)]) is None  # too many words
-    assert fixed_batch(select(corpus, rows), kind, [Shape(4, 4096, (64,) * 3)]) is None  # too many steps
+    columns = select(pair_corpus(), np.arange(4))
+    for n_examples, n_leaf_rows, n_steps in ((4, 4096, 128), (3, 4096, 128), (4, 8, 128), (4, 4096, 3)):
+        shape = Shape(n_examples, n_leaf_rows, (64,) * n_steps, (8,) * n_steps)
+        holds = (n_examples, n_leaf_rows, n_steps) == (4, 4096, 128)
+        assert (fixed_batch(columns, kind, [shape]) is not None) == holds
 
 
 def test_a_lane_may_wait_into_the_next_shape() -> None:
     """With one composition a step, equal sentences take more steps than the longest has transitions."""
     columns = Corpus(columns_of([left_branching(3)] * 3), np.zeros(3, np.int64))
-    assert fixed_batch(columns, "lanes", [Shape(3, 64, (1,) * 5)]) is None
-    assert fixed_batch(columns, "lanes", [Shape(3, 64, (3,) * 5)]) is not None
-    batch = fixed_batch(columns, "lanes", [Shape(3, 64, (1,) * 5), Shape(3, 64, (1,) * 9)])
+    narrow, wide, long = (Shape(3, 64, (n,) * steps, (3,) * steps) for n, steps in ((1, 5), (3, 5), (1, 9)))
+    assert fixed_batch(columns, "lanes", [narrow]) is None
+    assert fixed_batch(columns, "lanes", [wide]) is not None
+    batch = fixed_batch(columns, "lanes", [narrow, long])
     assert batch is not None
     assert batch.sentences.tables.entry_offsets.tolist() == [3 * step for step in range(10)]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from spinn_tensor.bundles import ComposeWeights, TrackerWeights, TransitionWeights
 from spinn_tensor.config import CELLS, ConfigError
 from spinn_tensor.model.leaves import he_linear
-from spinn_tensor.model.own_classes import make_own
+from spinn_tensor.model.own_classes import make_part
 
 SOFTMAX_RANGE = 0.005  # of a softmax layer's uniform initialisation (Bowman et al. 2016, section 4)
 
@@ -176,11 +176,9 @@ def make_cell(
 ) -> nn.Module:
     """Make the cell that settings name, by `Class(hidden_dim, tracker_dim)`.
 
-    Raises ConfigError as `make_own`, and for what is no cell of encodings H wide.
+    Raises ConfigError as `make_part`, and for what is no cell of encodings H wide.
     """
-    if name in _CLASS_OF:
-        return _CLASS_OF[name](hidden_dim, tracker_dim)
-    cell = make_own("cell", name, hidden_dim, tracker_dim)
+    cell = make_part("cell", name, _CLASS_OF, hidden_dim, tracker_dim)
     if not isinstance(getattr(cell, "state_dim", None), int):
         raise ConfigError(f"cell: {name} has no state_dim, the width of its states")
     if (width := getattr(cell, "output_dim", state_dim(cell))) != hidden_dim:

@@ -23,7 +23,7 @@ from spinn_tensor.machine import Parse
 from spinn_tensor.model.cells import SOFTMAX_RANGE
 from spinn_tensor.model.encoder import SentenceEncoder
 from spinn_tensor.model.leaves import he_linear
-from spinn_tensor.model.own_classes import make_own
+from spinn_tensor.model.own_classes import make_part
 from spinn_tensor.normalization import MaskedBatchNorm
 
 
@@ -94,7 +94,8 @@ class _Classifier(PretrainedModel):
         super().__init__(config)
         self.encoder = SentenceEncoder(config.encoder)
         assert config.classifier is not None, "of this task, which ModelConfig checks"
-        self.mlp: Any = make_head(self.n_encodings * self.encoder.output_dim, config.classifier)
+        n_features, settings = self.n_encodings * self.encoder.output_dim, config.classifier
+        self.mlp: Any = make_part("head", settings.head, {HEADS[0]: MLP}, n_features, settings)
 
     def forward(self, batch: Batch) -> Tensor:  # (n, n_classes), see `Outcome`
         """Return the logits of examples, or with `node_labels` of all nodes, in the order of the transitions."""
@@ -215,13 +216,6 @@ class SentenceParser(PretrainedModel):
 
 
 Model = PairClassifier | SentenceClassifier | SentenceParser
-
-
-def make_head(input_dim: int, config: ClassifierConfig) -> nn.Module:
-    """Make what settings name as the head, by `Class(input_dim, config)`. Raises ConfigError."""
-    return (
-        MLP(input_dim, config) if config.head in HEADS else make_own("head", config.head, input_dim, config)
-    )
 
 
 class MLP(nn.Module):

@@ -14,8 +14,9 @@ from spinn_tensor.config import LEAF_ENCODERS, SPINN_KINDS, EncoderConfig
 from spinn_tensor.machine import Parse
 from spinn_tensor.machine.beam import Beams
 from spinn_tensor.model.cells import Tracker, TransitionHead, TreeLSTM, make_cell, state_dim
-from spinn_tensor.model.leaves import make_leaf_encoder
+from spinn_tensor.model.leaves import LeafEncoder
 from spinn_tensor.model.machine import StackMachine
+from spinn_tensor.model.own_classes import make_part
 from spinn_tensor.model.sequence import run_lstm
 
 TABLE_KIND_OF: dict[str, TableKind] = {
@@ -52,7 +53,8 @@ class SentenceEncoder(nn.Module):
             self.policy = SentenceEncoder(policy_config(config))
             config = dataclasses.replace(config, kind="spinn-pi-nt", policy_dim=0)
         self._leaf_dim = _leaf_dim(config)
-        self.leaves: Any = make_leaf_encoder(config, self._leaf_dim)
+        ours = dict.fromkeys(LEAF_ENCODERS, LeafEncoder)
+        self.leaves: Any = make_part("leaf_encoder", config.leaf_encoder, ours, config, self._leaf_dim)
         self.composer: nn.Module
         if config.kind in SPINN_KINDS:
             self.composer = _machine(config)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spinn_tensor.batch import SentenceBatch
-from spinn_tensor.config import LEAF_ENCODERS, ConfigError, EncoderConfig
-from spinn_tensor.model.own_classes import make_own
+from spinn_tensor.config import ConfigError, EncoderConfig
 from spinn_tensor.model.sequence import run_lstm
 from spinn_tensor.normalization import MaskedBatchNorm
 
@@ -56,16 +55,6 @@ class LeafEncoder(nn.Module):
             return x
         outputs, _ = run_lstm(self.lstm, x, batch.sequence)
         return x.index_copy(0, batch.sequence.packed_order, outputs)
-
-
-def make_leaf_encoder(
-    config: EncoderConfig,
-    output_dim: int,  # D
-) -> nn.Module:
-    """Make the leaf encoder that settings name, `LeafEncoder` or one of somebody's own. Raises ConfigError."""
-    if config.leaf_encoder in LEAF_ENCODERS:
-        return LeafEncoder(config, output_dim)
-    return make_own("leaf_encoder", config.leaf_encoder, config, output_dim)
 
 
 def he_linear(n_in: int, n_out: int) -> nn.Linear:

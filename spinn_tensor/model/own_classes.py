@@ -1,11 +1,12 @@
-"""Parts of a model that settings name as `module:Class`: a cell, a leaf encoder or a head of somebody's own.
+"""Parts of a model that settings name: a cell, a leaf encoder or a head; as `module:Class` one of somebody's own.
 
-Their modules are imported as Python finds them; that a bundle does not bring them along says `spinn_tensor.hub`.
+Its module is imported as Python finds it; that a bundle does not bring it along says `spinn_tensor.hub`.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -15,12 +16,15 @@ from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.data_prep.settings import Settings
 
 
-def make_own(
+def make_part(
     setting: str,  # that names it, for errors
-    name: str,  # module:Class
+    name: str,  # of the package's own, or module:Class
+    ours: Mapping[str, type[nn.Module]],
     *arguments: Any,  # that the class is made of
 ) -> nn.Module:
-    """Import a class and make one. Raises ConfigError for what cannot be imported, or be made of these arguments."""
+    """Make a part. Raises ConfigError for a class that cannot be imported, or be made of these arguments."""
+    if name in ours:
+        return ours[name](*arguments)
     kind = _imported(setting, name)
     try:
         return kind(*arguments)
