@@ -87,6 +87,7 @@ class TextModel(ABC):
         self.branching, self.max_words = branching, max_words
         self.task, self.kind, self.composes_by = task, kind, trees
         self.tokenizer, self._tree_maker = tokenizer, tree_maker
+        self._parses_all = tree_maker is not None and tree_maker.of_all
         self._reader = SentenceReader(tokenizer.tokenize, binarize, one_notation(notation))
         limits = (max_length, 0 if tree_maker is None else tree_maker.max_length)
         self.max_length = min(filter(None, limits), default=0)
@@ -166,9 +167,8 @@ class TextModel(ABC):
         sides = {"sentences": premises}
         if hypotheses is not None:
             sides = {"premises": premises, "hypotheses": hypotheses}
-        read = self._read(on_error, batch_size, **sides)
+        read, sentences = self._read(on_error, batch_size, **sides)
         labels = np.full(len(read.rows), NO_LABEL, dtype=np.int64)
-        sentences = self._composed(read)
         with progress(show_progress_bar, "classified", len(labels)) as advance:
             corpus = Corpus(sentences, labels, len(sides))
             logits = self._logits(corpus, batch_size, advance)
@@ -219,8 +219,7 @@ class TextModel(ABC):
         >>> pipeline.encode("cats sing").shape, pipeline.encode(["cats sing", ["the", "dog"]], on_error="nan").shape
         ((8,), (2, 8))
         """
-        read = self._read(on_error, batch_size, sentences=sentences)
-        columns = self._composed(read)
+        read, columns = self._read(on_error, batch_size, sentences=sentences)
         with progress(show_progress_bar, "encoded", len(read.rows)) as advance:
             encodings = self._encodings(columns, batch_size, advance)
         if normalize_embeddings:
@@ -284,8 +283,8 @@ class TextModel(ABC):
         """
         if format not in FORMATS:
             raise ConfigError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
-        read = self._read(on_error, batch_size, sentences=sentences)
-        parsed = self._parsed(read, self._composed(read), k, batch_size, show_progress_bar)
+        read, columns = self._read(on_error, batch_size, sentences=sentences)
+        parsed = self._parsed(read, columns, k, batch_size, show_progress_bar)
         return read.results([as_written(one, format) for one in parsed], on_error)
 
     def parses(
@@ -298,8 +297,8 @@ class TextModel(ABC):
         on_error: str = "raise",
     ) -> Any:
         """Return what `parse` does as `Parsed`: trees, and how probable a model finds them that parses."""
-        read = self._read(on_error, batch_size, sentences=sentences)
-        parsed = self._parsed(read, self._composed(read), k, batch_size, show_progress_bar)
+        read, columns = self._read(on_error, batch_size, sentences=sentences)
+        parsed = self._parsed(read, columns, k, batch_size, show_progress_bar)
         return read.results(parsed, on_error)
 
     def _parsed(
@@ -312,8 +311,8 @@ class TextModel(ABC):
             raise TypeError(f"k={k}: a model of kind {self.kind!r} does not parse")
         if k is not None and (type(k) is not int or k < 1):
             raise ConfigError(f"k: expected an integer of at least 1, got {k!r}")
-        replaces = self.branching is not None or (self._tree_maker is not None and self._tree_maker.of_all)
-        under = partial(under_trees, read.trees, columns, self.composes_by == "given" and not replaces)
+        as_given = self.composes_by == "given" and self.branching is None and not self._parses_all
+        under = partial(under_trees, read.trees, columns, as_given)
         if self.composes_by == "given":
             return under(columns.transitions, None)
         with progress(show, "parsed", len(read.rows)) as advance:
@@ -334,11 +333,23 @@ class TextModel(ABC):
         on_error: str,
         batch_size: int | None,  # which is checked alone
         **sides: Any,  # sentences by the name of the argument
-    ) -> Sentences:
-        """Return trees or words of the sentences. Raises DataError naming one that the model cannot take."""
+    ) -> tuple[Sentences, SentenceColumns]:
+        """Return the sentences, and their columns under the trees that a model composes by which does not parse.
+
+        Raises DataError naming one that the model cannot take; issues a DataWarning where many words are unknown.
+        """
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
-        return read_sentences(sides, self.read, on_error)
+        read = read_sentences(sides, self.read, on_error)
+        columns = sentence_columns(read.trees, self.tokenizer.vocabulary)
+        warn_of_unknown(read.trees, columns)
+        if self.branching is not None:
+            return read, with_branching(columns, self.branching)
+        rows = np.flatnonzero(np.array(read.has_no_parse, dtype=bool) | self._parses_all)
+        if self._tree_maker is None or not len(rows):
+            return read, columns
+        words = sentence_columns((read.trees[row] for row in rows), self._tree_maker.vocabulary)
+        return read, put_transitions(columns, rows, self._tree_maker.parse(words))
 
     def read(
         self,
@@ -371,19 +382,3 @@ class TextModel(ABC):
         except DataError as error:
             raise error.at(field=name) from None
         return found
-
-    def _composed(self, read: Sentences) -> SentenceColumns:
-        """Return the sentences under the trees that a model composes by which does not parse.
-
-        Issues a DataWarning where many of their words are unknown.
-        """
-        columns = sentence_columns(read.trees, self.tokenizer.vocabulary)
-        warn_of_unknown(read.trees, columns)
-        if self.branching is not None:
-            return with_branching(columns, self.branching)
-        of_all = self._tree_maker is not None and self._tree_maker.of_all
-        rows = np.flatnonzero(np.array(read.has_no_parse, dtype=bool) | of_all)
-        if self._tree_maker is None or not len(rows):
-            return columns
-        words = sentence_columns((read.trees[row] for row in rows), self._tree_maker.vocabulary)
-        return put_transitions(columns, rows, self._tree_maker.parse(words))

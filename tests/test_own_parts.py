@@ -36,6 +36,7 @@ from spinn_tensor.export.serve.settings import ServeSettings, add_flags, as_argu
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.resume import read_training_state
 from tests.command_line import assert_fails_cleanly
+from tests.tiny_bundles import tiny_bundle
 from tests.tiny_models import MANY_WORDS, some_columns, some_pairs
 from tests.tiny_runs import PRESET, pair_arguments
 
@@ -271,10 +272,7 @@ def test_nor_does_the_parser_that_a_pipeline_fetches(
     tmp_path: Path, parts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path / "parser", f"{parts}:Leaves", "mlp")
-    words = Vocabulary.build([["A", "dog"]])
-    encoder = EncoderConfig(len(words), "spinn-pi", 6, 4, 3)
-    model = build_model(ModelConfig("sentence", ("bad", "good"), encoder, ClassifierConfig(2, mlp_dim=8)))
-    model.save_pretrained(tmp_path / "bundle", vocabulary=words)
+    tiny_bundle(tmp_path / "bundle")
     monkeypatch.delitem(sys.modules, parts)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "parser"))
     with pytest.raises(CheckpointError, match=r"^ann/parser: leaf_encoder: .* would be imported"):

@@ -224,6 +224,17 @@ BAD = {
         ["a", float("nan")],
         r"^example 1: sentences: got a missing value \(NaN\), expected a string$",
     ),
+    "no words": ([[]], r"^example 0: sentences: a sentence without words$"),
+    "nothing among words": (
+        [["a", None]],
+        r"^example 0: sentences: token 2 'None': got NoneType among words",
+    ),
+    "two words in one": (
+        [["New York"]],
+        r"^example 0: .* token 1 'New York': expected a word without blanks$",
+    ),
+    "an empty word": ([["a", ""]], r"^example 0: sentences: token 2 '': expected a word without blanks$"),
+    "half a word": ([["\ud800"]], r"^example 0: sentences: token 1 .*: half of a surrogate pair$"),
 }
 
 

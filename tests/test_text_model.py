@@ -94,21 +94,6 @@ def test_the_tokenizer_sees_no_words(pipeline) -> None:
     assert prediction.unknown == ("don't", "-LRB-", "-RRB-", "[", "cats.")
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        ([], r"^example 0: sentences: a sentence without words$"),
-        (["a", None], r"^example 0: sentences: token 2 'None': got NoneType among words"),
-        (["New York"], r"^example 0: sentences: token 1 'New York': expected a word without blanks$"),
-        (["a", ""], r"^example 0: sentences: token 2 '': expected a word without blanks$"),
-        (["\ud800"], r"^example 0: sentences: token 1 .*: half of a surrogate pair$"),
-    ],
-)
-def test_words_that_are_none(words, message, pipeline) -> None:
-    with pytest.raises(DataError, match=message):
-        pipeline.encode([words])
-
-
 def test_documents_of_spacy_are_their_words(pipeline) -> None:
     documents = [Document(text.replace(" ", " \n ", 1)) for text in KNOWN]  # whitespace is a token to it
     assert_close(pipeline.encode(documents), pipeline.encode(KNOWN))
