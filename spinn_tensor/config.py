@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
@@ -31,6 +31,10 @@ LEAF_ENCODERS = ("projection", "bilstm")
 TASKS = ("pair", "sentence", "parse")
 CELLS = ("treelstm", "grc", "rntn", "tree-gru", "sum")  # those that come with the package
 HEADS = ("mlp",)
+NAMES = Allowed(
+    "a list of names",
+    lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
+)
 
 
 def part(names: tuple[str, ...], help: str) -> Any:
@@ -131,7 +135,7 @@ class ModelConfig(Settings):
     """
 
     task: str = required("what it is for; parse makes trees alone and has no classes", one_of(*TASKS))
-    labels: tuple[str, ...] = required("names of the classes, in the order of the logits")
+    labels: tuple[str, ...] = required("names of the classes, in the order of the logits", NAMES)
     encoder: EncoderConfig = required("what makes an encoding of a sentence")
     classifier: ClassifierConfig | None = required(
         "what classifies it; None where there is nothing to classify"
@@ -140,11 +144,8 @@ class ModelConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        labels = self.labels
-        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
-            raise ConfigError(f"labels: expected a list of names, got {labels!r:.80}")
-        if len(set(labels)) < len(labels):
-            raise ConfigError(f"labels: got one twice: {', '.join(labels):.80}")
+        if len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"labels: got one twice: {', '.join(self.labels):.80}")
         n_classes = 0 if self.classifier is None else self.classifier.n_classes
         if len(self.labels) != n_classes:
             raise ConfigError(f"labels: got {len(self.labels)} names for {n_classes} classes")
@@ -166,35 +167,24 @@ class ModelConfig(Settings):
         return {setting: name for setting, name in parts.items() if ":" in name}
 
 
-class TextSettings(NamedTuple):
+@dataclass(frozen=True)
+class TextSettings(Settings):
     """Say how the run that made a model read text, as far as its users must read it alike."""
 
-    branching: str | None  # trees made without a parser, instead of those of the corpus
-    fields: tuple[str, ...]  # PART=NAME, what the fields of a record are called, see `PairFields`
-    binarize: str = DEFAULT_BINARIZE  # trees of more than two children
-    parser: str | None = None  # a checkpoint, or "packaged": it made all trees
+    branching: str | None = setting(
+        None, "trees made without a parser, of all sentences", one_of(*BRANCHINGS)
+    )
+    fields: tuple[str, ...] = setting((), "PART=NAME, what a record's fields are called", NAMES)
+    binarize: str = setting(DEFAULT_BINARIZE, "trees of more than two children", one_of(*BINARIZE))
+    parser: str | None = setting(None, 'a checkpoint, or "packaged": it made all trees')
 
     @classmethod
     def of_run(cls, run: Any) -> TextSettings:
         """Read them from a run's settings. Raises ConfigError."""
         if not isinstance(run, dict) or not isinstance(run.get("data"), dict):
             raise ConfigError("run: expected an object with the key 'data', an object")
-        data = run["data"]
-        branching, binarize = data.get("branching"), data.get("binarize") or DEFAULT_BINARIZE
-        for name, value, known in (
-            ("branching", branching, (None, *BRANCHINGS)),
-            ("binarize", binarize, BINARIZE),
-        ):
-            if value not in known:
-                raise ConfigError(
-                    f"{name}: expected one of {', '.join(filter(None, known))}, got {value!r:.80}"
-                )
-        fields = data.get("fields", [])
-        if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
-            raise ConfigError(f"fields: expected a list of names, got {fields!r:.80}")
-        if not isinstance(parser := data.get("parser"), str | None):
-            raise ConfigError(f"parser: expected a string, got {parser!r:.80}")
-        return cls(branching, tuple(fields), binarize, parser)
+        names = ("branching", "fields", "binarize", "parser")
+        return cls.from_dict({name: run["data"][name] for name in names if run["data"].get(name) is not None})
 
 
 def checked_metrics(metrics: Any) -> dict[str, Any]:
