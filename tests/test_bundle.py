@@ -18,7 +18,6 @@ from spinn_tensor import (
     PairClassifier,
     Pipeline,
     SentenceClassifier,
-    SentenceParser,
     load_checkpoint,
     save_checkpoint,
 )
@@ -33,8 +32,6 @@ from tests.processes import run_program
 from tests.tiny_bundles import FILES, PARSES, same_weights, tiny_bundle, tiny_model, tiny_run
 
 pytestmark = pytest.mark.numerical
-
-CLASSES = {"pair": PairClassifier, "sentence": SentenceClassifier, "parse": SentenceParser}
 
 
 @pytest.fixture(scope="module")

@@ -29,14 +29,13 @@ from spinn_tensor import (
 )
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ENCODER_KINDS
-from spinn_tensor.data_prep import Vocabulary
 from spinn_tensor.export.interface import ExportError, check_exportable
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.settings import ServeSettings, add_flags, as_arguments, given_settings
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.resume import read_training_state
 from tests.command_line import assert_fails_cleanly
-from tests.tiny_bundles import tiny_bundle
+from tests.tiny_bundles import tiny_bundle, tiny_model
 from tests.tiny_models import MANY_WORDS, some_columns, some_pairs
 from tests.tiny_runs import PRESET, pair_arguments
 
@@ -198,18 +197,9 @@ def test_exports_say_that_they_are_not_for_them(parts: str) -> None:
             check_exportable(build_model(own), "own")
 
 
-def saved(folder: Path, leaf_encoder: str, head: str) -> SentenceClassifier:
-    words = Vocabulary.build([["A", "dog", "barks", ".", "cats"]])
-    encoder = EncoderConfig(len(words), "spinn", 6, 4, 3, leaf_encoder=leaf_encoder)
-    classifier = ClassifierConfig(2, mlp_dim=8, head=head)
-    model = build_model(ModelConfig("sentence", ("bad", "good"), encoder, classifier)).eval()
-    model.save_pretrained(folder, vocabulary=words)
-    assert isinstance(model, SentenceClassifier)
-    return model
-
-
 def test_a_bundle_names_its_parts(tmp_path: Path, parts: str) -> None:
-    model = saved(tmp_path / "bundle", f"{parts}:Leaves", f"{parts}:Head")
+    model = tiny_model("spinn", "sentence", leaf_encoder=f"{parts}:Leaves", head=f"{parts}:Head")
+    model.save_pretrained(tmp_path / "bundle")
     settings = json.loads((tmp_path / "bundle" / "config.json").read_text())["model"]
     assert settings["encoder"]["leaf_encoder"] == f"{parts}:Leaves"
     assert settings["classifier"]["head"] == f"{parts}:Head"
@@ -224,7 +214,7 @@ def test_a_bundle_names_its_parts(tmp_path: Path, parts: str) -> None:
 
 
 def test_a_treelstm_and_an_mlp_go_without_saying(tmp_path: Path) -> None:
-    saved(tmp_path / "bundle", "projection", "mlp")
+    tiny_bundle(tmp_path / "bundle", "spinn", "sentence")
     settings = json.loads((tmp_path / "bundle" / "config.json").read_text())["model"]
     assert "cell" not in settings["encoder"]
     assert "head" not in settings["classifier"]
@@ -255,7 +245,7 @@ def served(folder: Path | str, **options: Any) -> object:
 def test_a_bundle_of_the_hub_imports_what_it_names_only_if_asked(
     load, tmp_path: Path, parts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved(tmp_path / "bundle", "projection", f"{parts}:Head")
+    tiny_bundle(tmp_path / "bundle", "spinn", "sentence", head=f"{parts}:Head")
     monkeypatch.delitem(sys.modules, parts)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "bundle"))
     with pytest.raises(CheckpointError, match=f"^ann/spinn: head: {parts}:Head would be imported.*=True"):
@@ -271,7 +261,7 @@ def test_a_bundle_of_the_hub_imports_what_it_names_only_if_asked(
 def test_nor_does_the_parser_that_a_pipeline_fetches(
     tmp_path: Path, parts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved(tmp_path / "parser", f"{parts}:Leaves", "mlp")
+    tiny_bundle(tmp_path / "parser", "spinn", "sentence", leaf_encoder=f"{parts}:Leaves")
     tiny_bundle(tmp_path / "bundle")
     monkeypatch.delitem(sys.modules, parts)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "parser"))

@@ -59,14 +59,21 @@ def tiny_run(corpus: str = "snli", **data: object) -> RunConfig:
 
 
 def tiny_model(
-    kind: str = "spinn-pi", task: str = "pair", run: RunConfig | None = None, **options: object
+    kind: str = "spinn-pi",
+    task: str = "pair",
+    run: RunConfig | None = None,
+    *,
+    cell: str = "treelstm",
+    leaf_encoder: str = "projection",
+    head: str = "mlp",
+    **options: object,
 ) -> Model:
     """Make a model that knows `WORDS`, in eval mode."""
     torch.manual_seed(0)
     vocabulary = Vocabulary.build([WORDS])
     labels = LABELS[task]
-    classifier = ClassifierConfig(len(labels), **CLASSIFIER) if labels else None
-    encoder = EncoderConfig(len(vocabulary), kind=kind, **ENCODER)
+    classifier = ClassifierConfig(len(labels), head=head, **CLASSIFIER) if labels else None
+    encoder = EncoderConfig(len(vocabulary), kind=kind, cell=cell, leaf_encoder=leaf_encoder, **ENCODER)
     model = build_model(ModelConfig(task, labels, encoder, classifier, **options))  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in model.parameters():  # so that outputs are not all alike
@@ -77,10 +84,10 @@ def tiny_model(
 
 
 def tiny_bundle(
-    folder: Path, kind: str = "spinn-pi", task: str = "pair", run: RunConfig | None = None
+    folder: Path, kind: str = "spinn-pi", task: str = "pair", run: RunConfig | None = None, **parts: str
 ) -> Path:
     """Save such a model into the folder, and return it."""
-    tiny_model(kind, task, run).save_pretrained(folder)
+    tiny_model(kind, task, run, **parts).save_pretrained(folder)
     return folder
 
 
