@@ -231,7 +231,7 @@ def test_supervision_comes_first_and_entropy_fades() -> None:
     method.observe(method.observed())
     assert method.figures().keys() == {"reward", "entropy"}
     assert method.moments.weight > 0
-    assert [method.entropy_weight(step) for step in (2, 4, 6, 9)] == [0.5, 0.25, 0, 0]
+    assert [method.given(step)[0].item() for step in (2, 4, 6, 9)] == [0.5, 0.25, 0, 0]
     again = Reinforce(pair_model(), config, compiled=False)
     again.restore(method.tensors())
     assert all(map(torch.equal, again.moments, method.moments))

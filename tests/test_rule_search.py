@@ -164,7 +164,7 @@ def test_each_copy_learns_as_the_composer_itself_would(has_fixed_words: bool) ->
     again = Rivals(model)
     kept = rivals.tensors()
     rivals.learn(columns, trees, labels, None)
-    again.restore(*(kept[f"rivals{name}"] for name in ("_step", "", "_first", "_second")))
+    again.restore(kept)
     again.learn(columns, trees, labels, None)
     assert torch.equal(again.weights, rivals.weights)
 

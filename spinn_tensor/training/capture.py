@@ -52,20 +52,20 @@ class CapturedSteps:
         """Count how many shapes are recorded."""
         return len(self._recordings)
 
-    def record(self, bundle: Any) -> None:
+    def record(self, bundle: Any) -> Recording:
         """Make ready for bundles of this shape, which takes a few runs; the state is afterwards as before."""
         key = signature(bundle)
         if key not in self._recordings:
             with preserved(self._state(), self.device):
                 self._recordings[key] = Recording(self._step, bundle, self.device, self._pool)
+        return self._recordings[key]
 
     def __call__(
         self,
         bundle: Any,  # on the host, best in pinned memory, or on the device
     ) -> Tensor:
         """Return what the step gives. A new shape is recorded first."""
-        self.record(bundle)
-        return self._recordings[signature(bundle)](bundle)
+        return self.record(bundle)(bundle)
 
 
 class Recording:

@@ -18,7 +18,7 @@ from spinn_tensor.config import ConfigError, as_values
 from spinn_tensor.data_prep.token_rules import PENN, Rules
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.tensor_files import CheckpointError
-from spinn_tensor.training.config import DataConfig, RunConfig, differences, locate
+from spinn_tensor.training.config import DataConfig, RunConfig, differences, short_key
 from spinn_tensor.training.presets import DEFAULT_PRESETS, PRESETS, is_file, run_config
 
 
@@ -97,7 +97,7 @@ def train_command(settings: Run) -> str | None:
             words += [word for one in values for word in (flag, str(one))]
     preset = dataclasses.replace(run_config(name, run.data), preset=run.preset)
     for key, _, value in differences(preset, run):
-        name = _short(key)
+        name = short_key(*key.split("."))
         words += (
             ["--" + name.replace("_", "-"), *value]
             if isinstance(value, list)
@@ -110,13 +110,3 @@ def finite_parameters(model: nn.Module) -> bool:
     """Tell whether every parameter is finite: one host sync."""
     sums = [parameter.detach().abs().sum(dtype=torch.float64) for parameter in model.parameters()]
     return math.isfinite(torch.stack(sums).sum().item())
-
-
-def _short(key: str) -> str:
-    """Return the key without its section, where `--set` takes that."""
-    name = key.rpartition(".")[2]
-    try:
-        locate(name)
-    except ValueError:  # ambiguous
-        return key
-    return name

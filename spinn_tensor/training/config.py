@@ -21,7 +21,6 @@ from spinn_tensor.config import (
     ConfigError,
     EncoderConfig,
     Settings,
-    checked_fields,
     nearest_of,
     one_of,
     setting,
@@ -299,29 +298,29 @@ class RunConfig(Settings):
         return dataclasses.replace(self, data=self.data.with_absolute_paths())
 
 
-# Sections of a RunConfig: the class with their fields, and the fields that the corpus sets.
-SECTIONS: dict[str, tuple[type, frozenset[str]]] = {
-    "data": (DataConfig, frozenset()),
-    "encoder": (EncoderConfig, frozenset({"vocabulary_size"})),
-    "classifier": (ClassifierConfig, frozenset({"n_classes"})),
-    "training": (TrainingConfig, frozenset()),
-    "parsing": (ParsingConfig, frozenset()),
+# Sections of a RunConfig, each with the class of its fields; what has no default there the corpus sets.
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "encoder": EncoderConfig,
+    "classifier": ClassifierConfig,
+    "training": TrainingConfig,
+    "parsing": ParsingConfig,
 }
 
 
 def encoder_config(options: Mapping[str, Any], vocabulary_size: int) -> EncoderConfig:
-    return EncoderConfig(**checked_fields(EncoderConfig, {**options, "vocabulary_size": vocabulary_size}))
+    return EncoderConfig.from_dict({**options, "vocabulary_size": vocabulary_size})
 
 
 def classifier_config(options: Mapping[str, Any], n_classes: int) -> ClassifierConfig:
-    return ClassifierConfig(**checked_fields(ClassifierConfig, {**options, "n_classes": n_classes}))
+    return ClassifierConfig.from_dict({**options, "n_classes": n_classes})
 
 
 @cache
 def settable(section: str) -> Mapping[str, dataclasses.Field[Any]]:
     """Return the fields of a section by name, in order."""
-    cls, hidden = SECTIONS[section]
-    return {item.name: item for item in dataclasses.fields(cls) if item.name not in hidden}
+    fields = dataclasses.fields(SECTIONS[section])
+    return {item.name: item for item in fields if item.default is not dataclasses.MISSING}
 
 
 def locate(key: str) -> tuple[str, str]:
@@ -343,10 +342,15 @@ def _names() -> dict[str, str]:
     keys: dict[str, str] = {}
     for section in SECTIONS:
         for name, item in settable(section).items():
-            is_shared = sum(name in settable(other) for other in SECTIONS) > 1
             flags = (flag.removeprefix("--").replace("-", "_") for flag in item.metadata["flags"])
-            keys |= dict.fromkeys((name, *flags), f"{section}.{name}" if is_shared else name)
+            keys |= dict.fromkeys((name, *flags), short_key(section, name))
     return keys
+
+
+def short_key(section: str, name: str) -> str:
+    """Return the shortest key of a setting: its name, after its section where another one has that name, too."""
+    is_shared = sum(name in settable(part) for part in SECTIONS) > 1
+    return f"{section}.{name}" if is_shared else name
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -360,7 +364,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def kind_of(section: str, name: str) -> Any:
     """Return the annotated type of a setting."""
-    return kinds_of(SECTIONS[section][0])[name]
+    return kinds_of(SECTIONS[section])[name]
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:

@@ -212,9 +212,9 @@ def launch_id() -> str:
     return "" if run_id is None else f"{run_id} {socket.gethostname()} {os.getppid()}"
 
 
-def is_restarted() -> bool:
-    """Tell whether torchrun started this job again, after a rank failed."""
-    return _n_restarts() > 0
+def n_restarts() -> int:
+    """Count how often torchrun started this job again, after a rank failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def _own_store() -> torch.distributed.Store:
@@ -222,11 +222,7 @@ def _own_store() -> torch.distributed.Store:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         _of_environment(name)
     store, _, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
-    return torch.distributed.PrefixStore(f"spinn/{_n_restarts()}", store)
-
-
-def _n_restarts() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return torch.distributed.PrefixStore(f"spinn/{n_restarts()}", store)
 
 
 def _own_gpu() -> torch.device:

@@ -37,7 +37,7 @@ from spinn_tensor.training.ppo import (
     sample_parses,
     under,
 )
-from spinn_tensor.training.reinforce import Moments
+from spinn_tensor.training.reinforce import Moments, bonus_weight
 from spinn_tensor.training.rule_search import Rivals, Search, least_steps, parses_by, stage_of, state_moments
 
 RIVALS = ("rivals", "rivals_step", "rivals_first", "rivals_second")
@@ -111,19 +111,8 @@ class Explore(Method):
             credit = better_than(rewards, self.moments, config.baseline)
             self._experience = experience_of(self.policy, columns, sampled, rewards, credit)
         drawn = rewards[1:]
-        self._take_in = self._take_in_rewards
-        self._observed = torch.stack(
-            [
-                value.to(self.moments.first.dtype)
-                for value in (
-                    rewards[0].sum(),
-                    drawn.sum(),
-                    drawn.square().sum(),
-                    _count(drawn),
-                    _count(rewards[0]),
-                )
-            ]
-        )
+        sums = rewards[0].sum(), drawn.sum(), drawn.square().sum(), _count(drawn), _count(rewards[0])
+        self._take_in, self._observed = self._take_in_rewards, torch.stack(sums).to(self._greedy)
         return loss / (len(labels) if totals is None else totals.examples)
 
     def _imitation_loss(self, columns: SentenceColumns, labels: Tensor, step: int) -> Tensor:
@@ -170,11 +159,8 @@ class Explore(Method):
     def further_loss(self, step: int, totals: Totals | None = None) -> Tensor:
         config, experience = self.config, self._experience
         assert experience is not None
-        passed = (step - self._n_before) / config.entropy_steps if config.entropy_steps else 0.0
-        entropy_weight = torch.full(
-            (), config.entropy_weight * max(0.0, 1.0 - passed), device=self._greedy.device
-        )
-        loss, told = self._policy_loss(self.policy, experience, config.clip_ratio, entropy_weight)
+        weight = self._greedy.new_full((), bonus_weight(config, step - self._n_before))
+        loss, told = self._policy_loss(self.policy, experience, config.clip_ratio, weight)
         self._take_in = self._take_in_policy
         self._observed = torch.cat((told, told.new_ones(1))) * experience.n_examples
         return loss / (experience.n_examples if totals is None else totals.examples)
@@ -218,10 +204,8 @@ class Explore(Method):
 
     def end_epoch(self) -> None:
         """Let longer examples in, half as long again and a word at least, if greedy parses of these cost little."""
-        first, is_searching = (
-            self.config.first_length,
-            self.config.warmup_steps <= self._step + 1 < self._n_before,
-        )
+        first = self.config.first_length
+        is_searching = self.config.warmup_steps <= self._step + 1 < self._n_before
         self._shortest = torch.tensor(first // 2 + 1 if is_searching and first else 0)
         if is_searching:
             self._reached = torch.tensor(2 * first)
@@ -247,9 +231,8 @@ class Explore(Method):
         self.moments = Moments(*(tensors[name].to(device) for name in Moments._fields))
         self.search = Search(*(tensors[name].to(device) for name in Search._fields))
         if self.rivals is not None:
-            weights, step, first, second = (tensors[name] for name in RIVALS)
-            self.rivals.restore(step, weights, first, second)
+            self.rivals.restore(tensors)
 
 
 def _count(values: Tensor) -> Tensor:  # ()
-    return torch.full((), float(values.numel()), device=values.device)
+    return values.new_full((), values.numel())

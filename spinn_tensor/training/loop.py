@@ -1,11 +1,8 @@
 """The training loop: epochs of batches, evaluations, checkpoints, early stopping.
 
-A run's folder holds
-
-    run.json         its RunConfig
-    metrics.jsonl    one JSON object a line: "train" every `log_every` steps, "dev" at every evaluation, and "epoch"; a
-                     SPINN's "train" has `task_loss` and `transition_loss`, means over the same steps as `loss`
-    best/, last/     checkpoints, of the average of the weights where the run has one; `last` can be resumed
+Into the run's folder (`run`) it writes checkpoints, of the average of the weights where the run has one, and lines of
+metrics.jsonl: "train" every `log_every` steps, "dev" at every evaluation, and "epoch"; a SPINN's "train" has
+`task_loss` and `transition_loss`, means over the same steps as `loss`.
 
 Losses stay on the device and are read every `log_every` steps, and before anything is evaluated or written:
 a model that is no longer finite never becomes a checkpoint.
@@ -158,7 +155,7 @@ class Trainer:
             seed_rank(self.config.seed, self.ranks.rank, progress.step)
             processes = f"{state.n_processes} processes before, {self.ranks.size} now"
             note(f"{processes}: the same optimisation with other noise")
-        restore(state, folder, self.optimizer, self.method, self.ranks, self.step.average)
+        restore(state, folder, self.step)
         if state.was_on_cuda != (self.step.device.type == "cuda"):
             now = f"now on {self.step.device.type}, before not"
             note(f"{now}: the weights will differ from those of one device")
@@ -370,7 +367,7 @@ class Trainer:
     def _save_last(self) -> None:
         self._require_finite()
         progress, start = self.progress, time.perf_counter()
-        state = training_state(progress, self.optimizer, self.method, self.ranks, self.step.average)
+        state = training_state(progress, self.step)
         if not self.ranks.is_first:
             return
         progress.metrics_position = self.log.position()
@@ -380,19 +377,15 @@ class Trainer:
 
     def _save(self, name: str, **also: Any) -> None:
         model, vocabulary, *_, rules = self.task
+        step, epoch, score = self.progress.step, self.progress.epoch, self.progress.best_score
+        metrics = {"step": step, "epoch": epoch, "best_dev_score": score}
         with self.step.average.in_place():
-            save_checkpoint(
-                self.output / name, model, vocabulary, self.run, self._metrics(), rules=rules, **also
-            )
+            save_checkpoint(self.output / name, model, vocabulary, self.run, metrics, rules=rules, **also)
 
     def _require_finite(self) -> None:
         self._read_losses()
         if not finite_parameters(self.task.model):
             raise TrainingError(f"step {self.progress.step:,}: a weight is not finite; {self._kept()}")
-
-    def _metrics(self) -> dict[str, float | int]:
-        progress = self.progress
-        return {"step": progress.step, "epoch": progress.epoch, "best_dev_score": progress.best_score}
 
     def _kept(self) -> str:
         last = self.output / "last"

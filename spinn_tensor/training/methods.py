@@ -25,7 +25,13 @@ from spinn_tensor.machine import forcing_noise, logistic_noise
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.objective import Totals, supervised_loss, training_loss
-from spinn_tensor.training.reinforce import Moments, n_lanes_of, reinforce_loss, sampling_noise
+from spinn_tensor.training.reinforce import (
+    Moments,
+    bonus_weight,
+    n_lanes_of,
+    reinforce_loss,
+    sampling_noise,
+)
 
 N_LOSSES = 2  # that a supervised step is observed by: of the task, and of the transitions
 Given = tuple[Tensor, ...]  # what the loss of a step depends on beside its batch, () float each
@@ -73,10 +79,10 @@ class Method:
         """Make batches of few shapes from now on; False where the model's batches cannot have them."""
         if not self.may_pad:
             return False
-        options: dict[str, Any] = {"token_budget": token_budget, "dealt_to": dealt_to}
+        plan = partial(plan_for_corpus, token_budget=token_budget, dealt_to=dealt_to)
         for layout in map(self.layout, self.phases):
-            options["n_samples"] = layout.n_samples
-            self.shapes[layout] = plan_for_corpus(corpus, layout.table_kind, batch_size, seed, **options)
+            kind, n_samples = layout
+            self.shapes[layout] = plan(corpus, kind, batch_size, seed, n_samples=n_samples)
         return True
 
     def collate(self, columns: Corpus, step: int) -> Batch:
@@ -274,19 +280,14 @@ class Reinforce(Supervise):
         if config.warmup_steps:
             self.phases = (0, config.warmup_steps)
 
-    def entropy_weight(self, step: int) -> float:
-        """Return the weight, which falls to zero over `entropy_steps` steps after the warm-up; 0 = it stays."""
-        config = self.config
-        passed = (step - config.warmup_steps) / config.entropy_steps if config.entropy_steps else 0.0
-        return config.entropy_weight * max(0.0, 1.0 - passed)
-
     def layout(self, step: int) -> Layout:
         return super().layout(step) if step < self.config.warmup_steps else Layout("own", self._n_lanes)
 
     def given(self, step: int) -> Given:
         if step < self.config.warmup_steps:
             return super().given(step)
-        return torch.full_like(self.moments.weight, self.entropy_weight(step)), *self.moments
+        weight = bonus_weight(self.config, step - self.config.warmup_steps)
+        return torch.full_like(self.moments.weight, weight), *self.moments
 
     def loss(
         self, batch: Batch, step: int, totals: Totals | None = None, given: Given | None = None
@@ -294,15 +295,15 @@ class Reinforce(Supervise):
         if step < self.config.warmup_steps:
             return super().loss(batch, step, totals, given)
         config, n_rows = self.config, batch.labels.shape[0]
-        entropy_weight, *moments = self.given(step) if given is None else given
-        n_examples = torch.full_like(entropy_weight, n_rows)
+        weight, *moments = self.given(step) if given is None else given
+        n_examples = torch.full_like(weight, n_rows)
         if batch.row_mask is not None:
             n_examples = batch.row_mask.sum().to(n_examples)
-            entropy_weight = entropy_weight * (n_examples / n_rows)  # the loss is a mean over all rows
+            weight = weight * (n_examples / n_rows)  # the loss is a mean over all rows
         noise = sampling_noise(batch, self._n_lanes, config.baseline)
         chosen = config.baseline, config.normalise, config.policy_weight
         loss, rewards, entropy = self._reinforced(
-            self.model, batch, noise, Moments(*moments), *chosen, entropy_weight, self.class_weights
+            self.model, batch, noise, Moments(*moments), *chosen, weight, self.class_weights
         )
         # a batch's mean entropy weighs by its examples, in the loss as well
         sums = rewards.sum(), rewards.square().sum(), n_examples * rewards.shape[0], entropy * n_examples

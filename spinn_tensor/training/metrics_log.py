@@ -42,7 +42,7 @@ class MetricsLog:
         board: bool = False,  # whether to write for TensorBoard, too
     ) -> None:
         path = Path(os.devnull) if folder is None else folder / METRICS
-        self._file: IO[bytes] = open(path, "ab")  # noqa: SIM115 -- closed by close()
+        self._file: IO[bytes] = open(path, "ab")  # noqa: SIM115 -- closed by __exit__
         if self._file.seek(0, os.SEEK_END) > position:
             self._file.truncate(position)
         self._file.seek(0, os.SEEK_END)
@@ -60,16 +60,13 @@ class MetricsLog:
         os.fsync(self._file.fileno())
         return self._file.tell()
 
-    def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

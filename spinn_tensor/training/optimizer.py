@@ -101,18 +101,15 @@ class Update:
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        clip_norm: float,  # largest norm of the gradient; 0 = no clipping
-        compiled: bool,
+        config: TrainingConfig,
         average: Average,
-        clip_kind: str = "l2",  # norm, or "inf", the largest element
     ) -> None:
-        self.optimizer, self.clip_norm, self.average = optimizer, clip_norm, average
-        self.clip_kind = clip_kind
+        self.optimizer, self.config, self.average = optimizer, config, average
         # the step without the wrappers for hooks and for gradients of gradients, in which torch.compile breaks a graph
         self._plain_step = inspect.unwrap(type(optimizer).step)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._compiled = torch.compile(self._clip_and_step, fullgraph=True) if compiled else None
-        if compiled:  # the rate is a tensor, so that another one is no other graph
+        self._compiled = torch.compile(self._clip_and_step, fullgraph=True) if config.compile else None
+        if config.compile:  # the rate is a tensor, so that another one is no other graph
             like: Tensor = self._parameters[0]
             for group in optimizer.param_groups:
                 rate = torch.zeros((), dtype=like.dtype, device=like.device)
@@ -138,7 +135,7 @@ class Update:
 
     def __call__(self) -> None:
         if self._compiled is None:
-            clip_gradient(self._parameters, self.clip_norm, self.clip_kind)
+            clip_gradient(self._parameters, self.config.clip_norm, self.config.clip_kind)
             self.optimizer.step()
             self.average.update()
             return
@@ -147,7 +144,7 @@ class Update:
 
     def _clip_and_step(self) -> None:
         """Do as an eager update does, in a form that `torch.compile` takes whole."""
-        clip_gradient(self._parameters, self.clip_norm, self.clip_kind)
+        clip_gradient(self._parameters, self.config.clip_norm, self.config.clip_kind)
         self._plain_step(self.optimizer)
         self.average.update()
 

@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spinn_tensor.batch import Batch, SentenceBatch, TableKind, make_sentence_batch
-from spinn_tensor.data_prep.columns import NO_LABEL, SentenceColumns, n_sentences, take
+from spinn_tensor.data_prep.columns import SentenceColumns, n_sentences, take
 from spinn_tensor.machine import Parse, forcing_noise, logistic_noise
 from spinn_tensor.model.classifiers import PairClassifier, SentenceClassifier
 from spinn_tensor.model.encoder import SentenceEncoder
-from spinn_tensor.training.reinforce import Moments, advantages, mean_entropy
+from spinn_tensor.training.reinforce import Moments, advantages, label_rewards, mean_entropy
 
 Classifier = PairClassifier | SentenceClassifier
 
@@ -41,7 +41,7 @@ class Sampled(NamedTuple):
 
     transitions: Tensor  # (1 + S, M) int64
     flips: Tensor | None = (
-        None  # (S, M) bool, the choice that each sample was forced to change; None: all are its own
+        None  # (S, M) bool, the choice that each was forced to change; None: all are its own
     )
 
 
@@ -96,11 +96,10 @@ def parses_of(
     noise: Tensor | None,  # (k, M), of k parses of each sentence; None: one, the greedy parse
 ) -> Parse:
     """Parse by the policy as it is."""
-    n_samples = 1 if noise is None else noise.shape[0]
     with torch.no_grad():
-        return policy.parse(
-            batch_of(policy, columns, "own", n_samples), None if noise is None else noise.flatten()
-        )
+        if noise is None:
+            return policy.parse(batch_of(policy, columns, "own"))
+        return policy.parse(batch_of(policy, columns, "own", len(noise)), noise.flatten())
 
 
 def random_trees(policy: SentenceEncoder, columns: SentenceColumns, n_samples: int) -> Sampled:
@@ -164,13 +163,11 @@ def composed_rewards(
     transitions: Tensor,  # (k, M)
     labels: Tensor,  # (E,) int64
     class_weights: Tensor | None = None,  # (C,) float, None = all 1
-) -> Tensor:  # (k, E) float, log-probabilities of the labels, by their weights; 0 where there is none
-    """Compose and classify the sentences under these trees."""
+) -> Tensor:  # (k, E) float
+    """Compose and classify the sentences under these trees; return their `label_rewards`."""
     sentences = batch_of(model.encoder, under(columns, transitions), "forest")
     logits = model.classify(model.encoder(sentences), Batch(sentences, labels))
-    repeated = labels.repeat(transitions.shape[0])
-    losses = F.cross_entropy(logits, repeated, class_weights, ignore_index=NO_LABEL, reduction="none")
-    return -losses.view(-1, len(labels))
+    return label_rewards(logits, labels, class_weights)
 
 
 def better_than(

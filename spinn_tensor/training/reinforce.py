@@ -34,6 +34,7 @@ from spinn_tensor.bundles import OwnTables
 from spinn_tensor.data_prep.columns import NO_LABEL
 from spinn_tensor.machine import Parse, logistic_noise
 from spinn_tensor.model.classifiers import Model
+from spinn_tensor.training.config import ParsingConfig
 
 
 class Moments(NamedTuple):
@@ -67,6 +68,12 @@ class Rollout(NamedTuple):
     rewards: Tensor  # (S, E), differentiable; 0 for examples without a label
     log_probabilities: Tensor  # (S, E) of all choices of the sample
     entropy: Tensor  # () mean over the choices
+
+
+def bonus_weight(config: ParsingConfig, step: int) -> float:  # of those that the policy learns in
+    """Return the weight of the bonus, which falls to zero over `entropy_steps` steps; 0 = it stays."""
+    passed = step / config.entropy_steps if config.entropy_steps else 0.0
+    return config.entropy_weight * max(0.0, 1.0 - passed)
 
 
 def n_lanes_of(baseline: str, n_samples: int) -> int:
@@ -147,18 +154,24 @@ def roll_out(
     assert outcome.logits is not None
     tables = batch.sentences.tables
     assert isinstance(tables, OwnTables)
-    n_examples = batch.labels.shape[0]
+    rewards = label_rewards(outcome.logits, batch.labels, class_weights)
+    n_samples, n_examples = rewards.shape
     n_lanes = tables.root_entry_index.shape[0]
-    n_samples = outcome.logits.shape[0] // n_examples
-    labels = batch.labels.repeat(n_samples)
-    losses = F.cross_entropy(outcome.logits, labels, class_weights, ignore_index=NO_LABEL, reduction="none")
     log_probabilities = outcome.parse.log_probabilities()
     of_lane = log_probabilities.new_zeros(n_lanes).index_add(0, tables.lane_index, log_probabilities)
-    return Rollout(
-        rewards=-losses.view(-1, n_examples),
-        log_probabilities=of_lane.view(n_samples, -1, n_examples).sum(1),
-        entropy=mean_entropy(outcome.parse),
-    )
+    of_sample = of_lane.view(n_samples, -1, n_examples).sum(1)
+    return Rollout(rewards, of_sample, mean_entropy(outcome.parse))
+
+
+def label_rewards(
+    logits: Tensor,  # (S * E, C), sample after sample
+    labels: Tensor,  # (E,) int64
+    class_weights: Tensor | None = None,  # (C,) float, None = all 1
+) -> Tensor:  # (S, E) float
+    """Return the log-probabilities of the labels, by their weights; 0 where there is none."""
+    repeated = labels.repeat(logits.shape[0] // labels.shape[0])
+    losses = F.cross_entropy(logits, repeated, class_weights, ignore_index=NO_LABEL, reduction="none")
+    return -losses.view(-1, labels.shape[0])
 
 
 def mean_entropy(parse: Parse) -> Tensor:  # ()

@@ -24,6 +24,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -37,10 +38,8 @@ from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.errors import one_line
 from spinn_tensor.data_prep.settings import checked_fields
 from spinn_tensor.tensor_files import CheckpointError, check_tensors, read_tensors
-from spinn_tensor.training.averaging import Average
-from spinn_tensor.training.distributed import Ranks
-from spinn_tensor.training.methods import Method
 from spinn_tensor.training.optimizer import MOMENTS
+from spinn_tensor.training.step import TrainStep
 
 STATE = "training_state.pt"
 OLD_STATE_JSON, OLD_STATE_TENSORS = "training_state.json", "training_state.safetensors"
@@ -100,22 +99,16 @@ def seed_rank(seed: int, rank: int, step: int = 0) -> None:
         torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0]))
 
 
-def training_state(
-    progress: Progress,
-    optimizer: torch.optim.Optimizer,
-    method: Method,
-    ranks: Ranks,
-    average: Average,
-) -> TrainingState:
+def training_state(progress: Progress, step: TrainStep) -> TrainingState:
     """Return the state of a run as it is now. For all ranks to call."""
+    method, gathered, device = step.method, step.ranks.gathered, step.device
     named = method.model.named_parameters()
-    of_parameters = {name: optimizer.state.get(parameter, {}) for name, parameter in named}
-    generators = [{"cpu": values} for values in ranks.gathered(torch.get_rng_state())]
-    device = next(method.model.parameters()).device
+    of_parameters = {name: step.optimizer.state.get(parameter, {}) for name, parameter in named}
+    generators = [{"cpu": values} for values in gathered(torch.get_rng_state())]
     if device.type == "cuda":
-        for states, values in zip(generators, ranks.gathered(torch.cuda.get_rng_state(device)), strict=True):
+        for states, values in zip(generators, gathered(torch.cuda.get_rng_state(device)), strict=True):
             states["cuda"] = values
-    return TrainingState(progress, of_parameters, generators, method.tensors(), average.copies())
+    return TrainingState(progress, of_parameters, generators, method.tensors(), step.average.copies())
 
 
 def read_training_state(folder: Path) -> TrainingState:
@@ -174,18 +167,15 @@ def _read_old_state(folder: Path) -> dict[str, Any]:
 def restore(
     state: TrainingState,
     folder: Path,  # that it was read from, for errors
-    optimizer: torch.optim.Optimizer,
-    method: Method,
-    ranks: Ranks,
-    average: Average,
+    step: TrainStep,
 ) -> None:
     """Put optimiser, generators, method and average back to where they were. Raises CheckpointError.
 
     CUDA's generator goes on only on CUDA, and with another number of processes than before only rank 0's generators do.
     """
     path = _state_path(folder)
+    optimizer, method, ranks, device = step.optimizer, step.method, step.ranks, step.device
     parameters = dict(method.model.named_parameters())
-    device = next(method.model.parameters()).device
     try:
         if unknown := state.optimizer.keys() - parameters.keys():
             raise LookupError(f"no parameter {min(unknown)!r}")
@@ -203,8 +193,8 @@ def restore(
         values = {**{name: expected[name] for name in method.later & expected.keys()}, **state.method}
         check_tensors(path, values, expected)
         method.restore(values)
-        check_tensors(path, state.weights, average.weights)
-        average.restore(state.weights)
+        check_tensors(path, state.weights, step.average.weights)
+        step.average.restore(state.weights)
         if not ranks.rank or state.n_processes == ranks.size:
             own = state.generators[ranks.rank]
             torch.set_rng_state(own["cpu"])
@@ -218,15 +208,8 @@ def corpus_sha256(*corpora: Corpus) -> str:
     """Return a fingerprint of the examples, so that a run is not resumed on others."""
     digest = hashlib.sha256()
     for corpus in corpora:
-        for array in _arrays((*corpus.sides, corpus.labels)):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for array in (*chain.from_iterable(corpus.sides), corpus.labels):
+            if array is not None:
+                digest.update(f"{array.dtype}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _arrays(value: Any) -> list[np.ndarray]:
-    if value is None:
-        return []
-    if isinstance(value, tuple):
-        return [array for part in value for array in _arrays(part)]
-    return [np.asarray(value)]

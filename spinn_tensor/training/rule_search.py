@@ -18,6 +18,7 @@ function of the round's number, so that all ranks draw the same; the copies are 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -71,8 +72,10 @@ class Search(NamedTuple):
         return self._replace(projection=projection.to(self.projection), centre=centre.to(self.centre))
 
     def compared(
-        self, batch: int, rewards: Tensor
-    ) -> Search:  # (n,) of the first n policies, sums over the batch
+        self,
+        batch: int,
+        rewards: Tensor,  # (n,) of the first n policies, sums over the batch
+    ) -> Search:
         """Take in what the policies of a batch came to; put the best first where a level or a round ends."""
         stage = stage_of(batch)
         if stage.counts:
@@ -180,22 +183,24 @@ class Rivals:
         }
         return {name: tensor.clone() for name, tensor in found.items()}
 
-    def restore(self, step: Tensor, weights: Tensor, first: Tensor, second: Tensor) -> None:
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
         with torch.no_grad():
-            self.weights.copy_(weights)
+            self.weights.copy_(tensors["rivals"])
         self.optimizer.state.clear()
-        if step:
-            device = self.weights.device
-            moments = {"exp_avg": first.to(device), "exp_avg_sq": second.to(device)}
-            self.optimizer.state[self.weights] = {"step": step.cpu(), **moments}
+        if tensors["rivals_step"]:
+            self.optimizer.state[self.weights] = {
+                "step": tensors["rivals_step"].cpu(),
+                "exp_avg": tensors["rivals_first"].to(self.weights.device),
+                "exp_avg_sq": tensors["rivals_second"].to(self.weights.device),
+            }
 
 
 def state_moments(
-    encoder: SentenceEncoder, columns: SentenceColumns, transitions: Tensor
-) -> (
-    Tensor
-):  # (1 + H + H²,) how many states there are under these trees (M,), their sum and that of their products
+    encoder: SentenceEncoder,
+    columns: SentenceColumns,
+    transitions: Tensor,  # (M,)
+) -> Tensor:  # (1 + H + H²,) how many states there are, their sum and that of their products
     """Add up what the composer makes of every phrase, each of which is once on top of a stack."""
     with torch.no_grad():
         states = encoder.node_states(batch_of(encoder, under(columns, transitions.unsqueeze(0)), "forest"))
@@ -206,8 +211,10 @@ class _TopOfStack(nn.Module):
     """Score REDUCE by what is on top of the stack, in each lane by a policy that the lane's state carries along."""
 
     def __init__(
-        self, search: Search, policies: Tensor
-    ) -> None:  # (P, k + 1), in the order of the first step
+        self,
+        search: Search,
+        policies: Tensor,  # (P, k + 1), in the order of the first step
+    ) -> None:
         super().__init__()
         self.search, self._first = search, [policies]
         self.state_dim, self.output_dim = 1 + policies.shape[1], 1

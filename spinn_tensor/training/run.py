@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from spinn_tensor.bundle import load_weights, read_config, read_object
 from spinn_tensor.config import ConfigError, ModelConfig
@@ -36,7 +35,7 @@ from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.toolchain import check_compile
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
-from spinn_tensor.training.distributed import ALONE, Ranks, is_restarted, launch_id
+from spinn_tensor.training.distributed import ALONE, Ranks, launch_id, n_restarts
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.metrics_log import BOARD, METRICS, check_tensorboard
@@ -70,7 +69,6 @@ def is_run(output: Path) -> bool:
 
 def clear_run(output: Path) -> None:
     """Delete what a run wrote there, and nothing else."""
-    _make_whole(output)
     for name in (BEST, LAST, BOARD):
         shutil.rmtree(output / name, ignore_errors=True)
     for name in (RUN, METRICS, RESULTS, LAUNCH):
@@ -115,7 +113,7 @@ def saved_run(output: Path) -> RunConfig | None:
 def is_own_restart(output: Path) -> bool:
     """Tell whether torchrun started this process again and the run in the folder is the one that it had begun."""
     path = output / LAUNCH
-    return is_restarted() and path.is_file() and path.read_text(encoding="utf-8") == launch_id()
+    return n_restarts() > 0 and path.is_file() and path.read_text(encoding="utf-8") == launch_id()
 
 
 def check_same_run(saved: RunConfig, wanted: RunConfig) -> None:
@@ -244,20 +242,16 @@ def make_model(
     if with_vectors and hasattr(leaves, "set_vocabulary"):  # of a leaf encoder of somebody's own
         leaves.set_vocabulary(splits.vocabulary)
     if with_vectors and run.data.vectors is not None:
-        embedding = _embedding(model)
+        try:
+            embedding = model.encoder.embedding
+        except TypeError as error:
+            raise ConfigError(f"vectors: {error}") from None
         vectors = read_vectors(run.data.vectors, splits.vocabulary, encoder.embedding_dim)
         if note is not None:
             note(str(vectors))
         with torch.no_grad():
             embedding.weight.copy_(torch.from_numpy(vectors.scaled(run.data.vector_norm).matrix))
     return model
-
-
-def _embedding(model: Model) -> nn.Embedding:
-    try:
-        return model.encoder.embedding
-    except TypeError as error:
-        raise ConfigError(f"vectors: {error}") from None
 
 
 def _finish(output: Path, progress: Progress, splits: Splits, device: str, skipped: Skipped) -> Results:

@@ -78,7 +78,7 @@ class TrainStep:
     ) -> None:
         self.method, self.optimizer, self.config, self.ranks = method, optimizer, config, ranks
         self.average = Average(method.model, config.ema_decay)
-        self.update = Update(optimizer, config.clip_norm, config.compile, self.average, config.clip_kind)
+        self.update = Update(optimizer, config, self.average)
         self.parameters = [p for p in method.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         wanted = self.device.type == "cuda" if captures is None else captures
@@ -213,12 +213,8 @@ class TrainStep:
 
     def _update_by(self, inputs: tuple[Tensor, OnHost]) -> Tensor:  # (1 + k,) float
         """Update by the sum of what `_part` gave, as it is captured; return all of it but the gradients."""
-        summed, _ = inputs
         self.optimizer.zero_grad(set_to_none=True)
-        sizes = [parameter.numel() for parameter in self._reached]
-        before, *gradients = summed.split([summed.numel() - sum(sizes), *sizes])
-        for parameter, gradient in zip(self._reached, gradients, strict=True):
-            parameter.grad = gradient.view_as(parameter).clone()
+        before = self._taken_apart(inputs[0], self._reached)
         self.update()
         return before.clone()
 
@@ -226,6 +222,15 @@ class TrainStep:
     def _laid_out(loss: Tensor, observed: Tensor, gradients: Sequence[Tensor]) -> Tensor:
         """Put what is summed over ranks into one tensor; it must be alike on all of them."""
         return torch.cat((loss.view(1), observed, *(gradient.flatten() for gradient in gradients)))
+
+    @staticmethod
+    def _taken_apart(summed: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:  # (1 + k,) float
+        """Give these parameters the gradients that `_laid_out` put last; return what is before them."""
+        sizes = [parameter.numel() for parameter in parameters]
+        before, *gradients = summed.split([summed.numel() - sum(sizes), *sizes])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.view_as(parameter).clone()
+        return before
 
     def _state(self) -> list[Tensor]:
         """List all that a step changes, but for the method's state."""
@@ -248,12 +253,10 @@ class TrainStep:
         """Sum over ranks, the gradients in place, by one collective."""
         if self.ranks.size == 1:
             return loss, observed
-        gradients = [p.grad for p in self.parameters if p.grad is not None]  # the same ones on every rank
+        reached = [p for p in self.parameters if p.grad is not None]  # the same ones on every rank
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         summed = self.ranks.summed(self._laid_out(loss, observed, gradients))
-        sizes = [gradient.numel() for gradient in gradients]
-        loss, observed, *sums = summed.split([1, len(observed), *sizes])
-        for gradient, reduced in zip(gradients, sums, strict=True):
-            gradient.copy_(reduced.view_as(gradient))
+        loss, observed = self._taken_apart(summed, reached).tensor_split([1])
         return loss.squeeze(0), observed
 
 
