@@ -15,21 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 from torch.utils.data import dataloader
 
-from spinn_tensor.bundle import load_weights
 from spinn_tensor.bundles import OnHost
 from spinn_tensor.data_prep.batching import epoch_batches, shares
-from spinn_tensor.hub import WEIGHTS
 from spinn_tensor.training import feeding
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
 from spinn_tensor.training.feeding import Feed, LostMaker, made_by_processes
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
-from spinn_tensor.training.resume import Progress, read_training_state
+from spinn_tensor.training.resume import Progress
 from spinn_tensor.transfer import Parcel, made_ahead, packed
 from tests import tiny_training
-from tests.tiny_training import Stop, pair_model, pairs, settings
+from tests.tiny_training import Stop, go_on, pair_model, pairs, settings
 
 pytestmark = pytest.mark.numerical
 
@@ -170,7 +169,7 @@ def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest
         options = {"epochs": 2, "batch_size": 8, "prefetch": prefetch, "evaluate_every": 1}
         trainer = trainer_of(tmp_path / str(prefetch), **options)
         trainer.fit()
-        weights.append(torch.cat([p.detach().flatten() for p in trainer.task.model.parameters()]))
+        weights.append(parameters_to_vector(trainer.task.model.parameters()))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
 
@@ -187,7 +186,7 @@ def test_fed_by_processes_the_weights_are_the_same(
         monkeypatch.setattr(feeding, "n_processes", lambda *_, n=n: n)
         trainer = trainer_of(tmp_path / str(n), kind=kind, epochs=2, batch_size=16)
         trainer.fit()
-        weights.append(torch.cat([p.detach().flatten() for p in trainer.task.model.parameters()]))
+        weights.append(parameters_to_vector(trainer.task.model.parameters()))
     assert torch.equal(weights[0], weights[1])
 
 
@@ -209,8 +208,7 @@ def test_a_run_that_goes_on_sees_the_pairs_it_had_not_seen(
     with pytest.raises(Interrupted):
         trainer_of(tmp_path, observer=Stop(5), **options).fit()
     assert len(seen) == 5
-    again = trainer_of(tmp_path, **options)
-    again.resume(read_training_state(tmp_path / "run" / "last"), tmp_path / "run" / "last")
+    again = go_on(trainer_of(tmp_path, **options))
     again.fit()
     n_batches = len(again.batches(0))
     first_epoch = [row for rows in seen[:n_batches] for row in rows]
@@ -244,9 +242,7 @@ def test_a_process_that_is_killed_ends_the_run_and_is_named(
     with pytest.raises(LostMaker, match=r"makes batches is gone: .*\(pid.* killed by signal: Killed") as lost:
         trainer_of(tmp_path, observer=Kill(5), **options).fit()
     assert len(str(lost.value).splitlines()) == 1
-    again = trainer_of(tmp_path, **options)
-    again.resume(read_training_state(tmp_path / "run" / "last"), tmp_path / "run" / "last")
-    load_weights(again.task.model, tmp_path / "run" / "last" / WEIGHTS)
+    again = go_on(trainer_of(tmp_path, **options))
     again.fit()
     for got, expected in zip(again.step.parameters, undisturbed.step.parameters, strict=True):
         assert torch.equal(got, expected)

@@ -12,10 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from spinn_tensor import make_batch
-from spinn_tensor.bundle import load_weights
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import NO_LABEL, select
-from spinn_tensor.hub import WEIGHTS
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.config import OPTIMIZERS, TrainingConfig
@@ -25,12 +23,12 @@ from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.objective import classification_loss, supervised_loss, training_loss
 from spinn_tensor.training.optimizer import learning_rate, make_optimizer
 from spinn_tensor.training.presets import PRESETS
-from spinn_tensor.training.resume import STATE, read_training_state
+from spinn_tensor.training.resume import STATE
 from spinn_tensor.training.run import check_same_run
 from tests.closeness import FLOAT64, assert_close
 from tests.compiled_steps import corpora, corpus_of, small_model, train, train_step
 from tests.tiny_runs import assert_same_run
-from tests.tiny_training import Stop, log_of, pair_model, pairs, settings, trainer
+from tests.tiny_training import Stop, go_on, log_of, pair_model, pairs, settings, trainer
 
 pytestmark = pytest.mark.numerical
 RATE, L2, CLIP, FACTOR, DECAY = 0.02, 0.03, 0.05, 0.25, 0.8
@@ -91,13 +89,18 @@ def test_an_optimiser_is_torchs_in_a_plain_loop(name: str) -> None:
         assert not torch.equal(average, step.average.weights[key]), key
 
 
-def test_without_a_rate_of_its_own_the_embedding_is_in_no_group_of_its_own() -> None:
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_without_a_rate_of_its_own_the_embedding_is_in_no_group_of_its_own(is_trained: bool) -> None:
+    """And in none where it is fixed."""
     model = small_model("pair", "spinn-pi")
+    embedding = model.encoder.embedding.weight.requires_grad_(is_trained)
     groups = make_optimizer(model, TrainingConfig()).param_groups
     assert [group["lr"] for group in groups] == [2e-3] * 2
     decayed, plain = ([id(parameter) for parameter in group["params"]] for group in groups)
-    in_order = [id(parameter) for parameter in model.parameters()]
+    in_order = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
     assert [decayed, plain] == [[one for one in in_order if one in part] for part in (decayed, plain)]
+    assert len(decayed) + len(plain) == len(in_order)
+    assert (id(embedding) in plain) == is_trained
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,14 @@ def test_rates_of_a_run(schedule: str, warmup: float, rates: list[float]) -> Non
     )
     got = [learning_rate(config, step, epoch=0, n_steps=10) / 2 for step in range(10)]
     assert got == pytest.approx(rates, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "every, rates", [(0, [1, 1, 1, 1, 1]), (1, [1, 0.5, 0.25]), (2, [1, 1, 0.5, 0.5, 0.25])]
+)
+def test_rates_may_fall_by_epochs(every: int, rates: list[float]) -> None:
+    config = TrainingConfig(learning_rate=1.0, decay_factor=0.5, decay_every=every)
+    assert [learning_rate(config, 99, epoch) for epoch in range(len(rates))] == rates
 
 
 @pytest.mark.parametrize("batching", [{"batch_size": 7}, {"batch_size": 1, "batch_tokens": 43}])
@@ -202,9 +213,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(name: str, tmp_path: Path) 
     start(whole).fit()
     with pytest.raises(Interrupted):
         start(parts, Stop(4)).fit()
-    again = start(parts)
-    load_weights(again.task.model, parts / "last" / WEIGHTS)
-    again.resume(read_training_state(parts / "last"), parts / "last")
+    again = go_on(start(parts))
     assert again.progress.step == 4
     again.fit()
     assert_same_run(parts, whole)
@@ -238,13 +247,13 @@ def test_a_steps_labels_are_smoothed(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("loss", [pytest.param(training_loss, marks=pytest.mark.slow), supervised_loss])
-def test_a_smoothed_loss_is_one_compiled_graph(loss, tmp_path: Path) -> None:
+def test_a_smoothed_and_weighted_loss_is_one_compiled_graph(loss, tmp_path: Path) -> None:
     vocabulary, corpus = pairs(tmp_path, n_pairs=6)
     supervised = loss is supervised_loss
     model = pair_model("spinn" if supervised else "bow", vocabulary).eval()
     batch = make_batch(corpus, "lanes" if supervised else model.encoder.table_kind)
     inputs = (model, batch, None, 2.5) if supervised else (model, batch)
-    smoothed = partial(loss, label_smoothing=0.2)
+    smoothed = partial(loss, class_weights=torch.tensor([0.5, 1.0, 4.0]), label_smoothing=0.2)
     compiled = torch.compile(smoothed, fullgraph=True, dynamic=True, backend="eager")
     torch.testing.assert_close(compiled(*inputs), smoothed(*inputs))
 

@@ -9,39 +9,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from spinn_tensor import (
-    ClassifierConfig,
-    EncoderConfig,
-    ModelConfig,
-    build_model,
-    forcing_noise,
-    make_batch,
-    make_sentence_batch,
-)
+from spinn_tensor import forcing_noise, make_batch, make_sentence_batch
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, concatenate
 from spinn_tensor.training import ppo
 from spinn_tensor.training.ppo import Sampled, experience_of, policy_loss
 from spinn_tensor.training.reinforce import Moments
 from tests.strategies import all_transitions, columns_of, right_branching
+from tests.tiny_training import choosing_model, flat_gradient
 
 pytestmark = pytest.mark.numerical
 
 NO_CLIPPING, NO_BONUS = float("inf"), torch.tensor(0.0)
 TREES = list(product(all_transitions(3), all_transitions(4)))  # of a pair
-
-
-def pair_model():
-    """A policy and a composer in float64, every choice of which is worth something."""
-    torch.manual_seed(1)
-    encoder = EncoderConfig(9, "spinn", 5, 6, 4, embedding_dropout=0.0, batch_norm=False, policy_dim=3)
-    classifier = ClassifierConfig(3, mlp_dim=8, mlp_dropout=0.0, batch_norm=False)
-    model = build_model(ModelConfig("pair", ("a", "b", "c"), encoder, classifier)).double()
-    with torch.no_grad():
-        model.encoder.embedding.weight.normal_()
-        model.encoder.policy.embedding.weight.normal_()
-        model.encoder.policy.composer.transition.weight.normal_(std=3.0)
-        model.mlp.output.weight.normal_()
-    return model
 
 
 def pair() -> SentenceColumns:
@@ -60,11 +39,6 @@ def rewards_of(model, transitions: torch.Tensor) -> torch.Tensor:
     return ppo.composed_rewards(model, pair(), transitions, torch.tensor([1]))
 
 
-def gradient(loss: torch.Tensor, policy) -> torch.Tensor:
-    parts = torch.autograd.grad(loss, list(policy.parameters()), materialize_grads=True)
-    return torch.cat([part.flatten() for part in parts])
-
-
 def probabilities(policy, transitions: torch.Tensor) -> torch.Tensor:
     """Of each row of transitions, by the machine that chooses, forced to choose these."""
     batch = make_sentence_batch(pair(), "own", n_samples=len(transitions))
@@ -73,7 +47,7 @@ def probabilities(policy, transitions: torch.Tensor) -> torch.Tensor:
 
 
 def test_policy_and_composer_share_nothing() -> None:
-    model = pair_model()
+    model = choosing_model(policy_dim=3)
     policy = list(model.encoder.policy.parameters())
     others = [p for name, p in model.named_parameters() if ".policy." not in name]
     logits, parse = model.run(make_batch(Corpus(pair(), np.array([1]), n_sides=2), "own"))
@@ -85,7 +59,7 @@ def test_policy_and_composer_share_nothing() -> None:
 
 
 def test_rewards_are_those_of_the_whole_model_under_these_trees() -> None:
-    model, trees = pair_model(), trees_of_pair()
+    model, trees = choosing_model(policy_dim=3), trees_of_pair()
     expected = []
     for transitions in trees:
         columns = pair()._replace(transitions=transitions.numpy().astype(np.int8))
@@ -96,22 +70,22 @@ def test_rewards_are_those_of_the_whole_model_under_these_trees() -> None:
 
 @pytest.mark.parametrize("baseline", [0.0, -1.5])
 def test_the_first_step_is_reinforce_on_enumerated_trees(baseline: float) -> None:
-    model, trees = pair_model(), trees_of_pair()
+    model, trees = choosing_model(policy_dim=3), trees_of_pair()
     policy, rewards = model.encoder.policy, rewards_of(model, trees).detach()
     probability = probabilities(policy, trees)
     assert probability.sum().item() == pytest.approx(1, abs=1e-12)
-    expected = gradient(-(probability * rewards[:, 0]).sum(), policy)  # whatever the baseline is
+    expected = flat_gradient(-(probability * rewards[:, 0]).sum(), policy)  # whatever the baseline is
     # every tree is a sample, and weighs as often as it would be drawn
     better = len(trees) * probability.detach().unsqueeze(1) * (rewards - baseline)
     sampled = Sampled(torch.cat((trees[:1], trees)))
     experience = experience_of(policy, pair(), sampled, torch.cat((rewards[:1], rewards)), better)
     loss, told = policy_loss(policy, experience, NO_CLIPPING, NO_BONUS)
-    torch.testing.assert_close(gradient(loss, policy), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(flat_gradient(loss, policy), expected, rtol=0, atol=1e-10)
     assert told[1] == 0, "the ratio is 1 at the first step"
 
 
 def test_a_ratio_counts_no_further_than_it_is_clipped() -> None:
-    model, trees = pair_model(), trees_of_pair()
+    model, trees = choosing_model(policy_dim=3), trees_of_pair()
     policy, rewards = model.encoder.policy, rewards_of(model, trees).detach()
     better = torch.linspace(-1, 1, len(trees), dtype=torch.float64).unsqueeze(1)
     sampled = Sampled(torch.cat((trees[:1], trees)))
@@ -149,7 +123,7 @@ def greedy_but_for(policy, n_words: int, ids: np.ndarray) -> tuple[dict[int, np.
 
 
 def test_deviations_are_the_exact_gradient_of_one_choice_drawn() -> None:
-    model = pair_model()
+    model = choosing_model(policy_dim=3)
     policy, words = model.encoder.policy, pair().token_ids
     (first, greedy1), (second, greedy2) = (
         greedy_but_for(policy, 3, words[:3]),
@@ -168,7 +142,7 @@ def test_deviations_are_the_exact_gradient_of_one_choice_drawn() -> None:
         probability[place, 1 - greedy[place]] * (reward - rewards[0])
         for (place, _), reward in zip(changed, rewards[1:], strict=True)
     )
-    expected = gradient(expected, policy)
+    expected = flat_gradient(expected, policy)
     exact = deviation_gradient(model, len(changed) + 2)
     torch.testing.assert_close(exact, expected, rtol=0, atol=1e-10)
     # a part of the choices, drawn: the same on average
@@ -186,11 +160,11 @@ def deviation_gradient(model, n_samples: int) -> torch.Tensor:
     experience = experience_of(policy, pair(), sampled, rewards, rewards[1:] - rewards[0])
     loss, told = policy_loss(policy, experience, NO_CLIPPING, NO_BONUS)
     assert told[1] == 0
-    return gradient(loss, policy)
+    return flat_gradient(loss, policy)
 
 
 def test_a_deviation_is_greedy_until_its_flip_and_no_flip_comes_twice() -> None:
-    policy = pair_model().encoder.policy
+    policy = choosing_model(policy_dim=3).encoder.policy
     columns = concatenate(pair(), pair())  # 2 examples
     torch.manual_seed(0)
     transitions, flips = ppo.sample_deviations(policy, columns, 20, n_examples=2)
@@ -213,17 +187,17 @@ def test_a_deviation_is_greedy_until_its_flip_and_no_flip_comes_twice() -> None:
 
 
 def test_the_policys_loss_compiles_whole() -> None:
-    model, trees = pair_model(), trees_of_pair()
+    model, trees = choosing_model(policy_dim=3), trees_of_pair()
     policy, rewards = model.encoder.policy, rewards_of(model, trees).detach()
     experience = experience_of(policy, pair(), Sampled(trees), rewards, rewards[1:])
     compiled = torch.compile(policy_loss, fullgraph=True, dynamic=True, backend="aot_eager")
     losses = [of(policy, experience, 0.2, torch.tensor(0.1))[0] for of in (policy_loss, compiled)]
     torch.testing.assert_close(*losses)
-    torch.testing.assert_close(*(gradient(loss, policy) for loss in losses))
+    torch.testing.assert_close(*(flat_gradient(loss, policy) for loss in losses))
 
 
 def test_samples_are_the_policys_own_and_random_trees_nobodys() -> None:
-    policy = pair_model().encoder.policy
+    policy = choosing_model(policy_dim=3).encoder.policy
     torch.manual_seed(0)
     n = 1500
     drawn, tossed = ppo.sample_parses(policy, pair(), n), ppo.random_trees(policy, pair(), n)
@@ -258,4 +232,4 @@ def test_columns_come_back_from_a_batch() -> None:
 def n_choices(trees: tuple[np.ndarray, np.ndarray]) -> int:
     """How many of the transitions of these trees are choices."""
     batch = make_sentence_batch(columns_of(trees), "lanes")
-    return int(pair_model().encoder.policy.parse(batch).free_mask.sum())
+    return int(choosing_model(policy_dim=3).encoder.policy.parse(batch).free_mask.sum())

@@ -12,11 +12,9 @@ import torch
 
 from spinn_tensor.cli import train as train_command
 from spinn_tensor.cli.main import build_parser, main
-from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
 from spinn_tensor.data_prep.corpora.generated import generate_corpus
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
-from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.evaluate import evaluate
@@ -26,6 +24,7 @@ from spinn_tensor.training.run import execute
 from spinn_tensor.training.step import autocast, check_precision, matmul_precision
 from tests.processes import run_program
 from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, tree_arguments
+from tests.tiny_training import trainer_of
 
 pytestmark = pytest.mark.numerical
 
@@ -41,11 +40,6 @@ KINDS = {
     "bilstm leaves": ["--set", "leaf_encoder=bilstm"],
     "bow": ["--set", "kind=bow"],
 }
-
-
-def trainer_of(arguments: list[str], *options: str) -> Trainer:
-    args = build_parser().parse_args([*arguments, *options])
-    return make_trainer(new_run(args), "cpu", Skipped())
 
 
 def steps(trainer: Trainer, n_steps: int) -> list[float]:

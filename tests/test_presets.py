@@ -27,7 +27,6 @@ from spinn_tensor.training.presets import (
     find_preset,
     preset_table,
     preset_toml,
-    read_preset,
     run_config,
     without_vectors,
 )
@@ -142,6 +141,11 @@ def test_a_file_may_change_another_preset(tmp_path: Path) -> None:
     [
         ("[training]\nepoch = 2", r"own.toml: training: unknown key 'epoch' \(did you mean epochs\?\)"),
         ("[trainin]\nepochs = 2", r"own.toml: unknown key 'trainin' \(did you mean training\?\)"),
+        ("[encoder]\nlearning_rate = 1", "own.toml: encoder: .*; it is in training"),
+        ("[whithout_vectors]\nepochs = 1", r"own.toml: .*did you mean without_vectors\?"),
+        ("[without_vectors]\nbatch_norm = true", "own.toml: .*ambiguous"),
+        ("[without_vectors]\nepochs = 0", "own.toml: epochs: expected at least 1"),
+        ("[without_vectors]\nepoch = 1", r"own.toml: .*did you mean epochs\?"),
         ('base = "logic-lst"', r"own.toml: base: unknown preset 'logic-lst' \(did you mean logic-lstm\?\)"),
         ("training = 3", "own.toml: training: expected a table, got 3"),
         ("base = 3", "own.toml: base: "),
@@ -365,35 +369,23 @@ def test_what_a_file_says_of_all_runs_holds_without_vectors_too(tmp_path: Path) 
     (tmp_path / "copy.toml").write_text(preset_toml(str(file)))
     copy = run_config(str(tmp_path / "copy.toml"), DataConfig())
     assert (copy.training, copy.encoder["batch_norm"]) == (run.training, False)
-    for text in ("learning_rat = 1", "batch_norm = true", "epochs = 0"):
-        file.write_text(f'base = "spinn-pi"\n[without_vectors]\n{text}\n')
-        with pytest.raises(ConfigError, match=r"own\.toml: "):
-            run_config(str(file), DataConfig())
-
-
-def in_a_file(text: str, folder: Path) -> None:
-    (folder / "own.toml").write_text(text)
-    read_preset(folder / "own.toml")
 
 
 @pytest.mark.parametrize(
     "give, nearest",
     [
-        (lambda folder: parse_setting("lr=1"), "did you mean learning_rate?"),
-        (lambda folder: parse_setting("hiden_dim=1"), "did you mean hidden_dim?"),
-        (lambda folder: parse_setting("classifier_batch_norm=no"), "did you mean classifier.batch_norm?"),
-        (lambda folder: run_config("lstm", DataConfig()).changed(mlp_dims=1), "did you mean mlp_dim?"),
-        (lambda folder: TrainingConfig(learning_rte=1), "did you mean learning_rate?"),
-        (lambda folder: EncoderConfig(9, hiden_dim=1), "did you mean hidden_dim?"),
-        (lambda folder: EncoderConfig(9, kind="spin-pi"), "did you mean spinn-pi?"),
-        (lambda folder: DataConfig(corpus="multnli"), "did you mean multinli?"),
-        (lambda folder: TrainingConfig.from_dict({"sed": 1}), "did you mean seed?"),
-        (lambda folder: in_a_file("[encoder]\nlearning_rate = 1", folder), "it is in training"),
-        (lambda folder: in_a_file("[whithout_vectors]\nepochs = 1", folder), "did you mean without_vectors?"),
-        (lambda folder: in_a_file("[without_vectors]\nepoch = 1", folder), "did you mean epochs?"),
+        (lambda: parse_setting("lr=1"), "did you mean learning_rate?"),
+        (lambda: parse_setting("hiden_dim=1"), "did you mean hidden_dim?"),
+        (lambda: parse_setting("classifier_batch_norm=no"), "did you mean classifier.batch_norm?"),
+        (lambda: run_config("lstm", DataConfig()).changed(mlp_dims=1), "did you mean mlp_dim?"),
+        (lambda: TrainingConfig(learning_rte=1), "did you mean learning_rate?"),
+        (lambda: EncoderConfig(9, hiden_dim=1), "did you mean hidden_dim?"),
+        (lambda: EncoderConfig(9, kind="spin-pi"), "did you mean spinn-pi?"),
+        (lambda: DataConfig(corpus="multnli"), "did you mean multinli?"),
+        (lambda: TrainingConfig.from_dict({"sed": 1}), "did you mean seed?"),
     ],
 )
-def test_an_unknown_key_suggests_the_nearest_however_it_is_given(give, nearest, tmp_path: Path) -> None:
+def test_an_unknown_key_suggests_the_nearest_however_it_is_given(give, nearest) -> None:
     with pytest.raises((ConfigError, TypeError)) as caught:
-        give(tmp_path)
+        give()
     assert nearest in str(caught.value)

@@ -14,19 +14,18 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from spinn_tensor.cli.main import build_parser, main
-from spinn_tensor.cli.profile import LONGEST_NAME, make_trainer
+from spinn_tensor.cli.main import main
+from spinn_tensor.cli.profile import LONGEST_NAME
 from spinn_tensor.cli.report import shorten
-from spinn_tensor.cli.train import new_run
 from spinn_tensor.data_prep.corpora import generated
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
-from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training import profiling
 from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.phases import MARK, Phase
 from spinn_tensor.training.profiling import LEFT_OVER, Profiler, operators_of, phases_of
 from spinn_tensor.training.step import TrainStep
 from tests.tiny_runs import SMALL, pair_arguments, tree_arguments
+from tests.tiny_training import trainer_of
 
 pytest.importorskip("datasets")
 
@@ -39,11 +38,6 @@ SHORT = ["--steps", "3", "--warmup", "1"]
 
 def profile_arguments(train_arguments: list[str], *options: str) -> list[str]:
     return ["profile", *train_arguments[1:], *SHORT, *options]
-
-
-def trainer_of(arguments: list[str]) -> Trainer:
-    """What `spinn profile` with these arguments trains."""
-    return make_trainer(new_run(build_parser().parse_args(arguments)), "cpu", Skipped())
 
 
 def weights(trainer: Trainer) -> list[torch.Tensor]:

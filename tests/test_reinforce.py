@@ -9,15 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from spinn_tensor import (
-    ClassifierConfig,
-    EncoderConfig,
-    ModelConfig,
-    build_model,
-    forcing_noise,
-    make_batch,
-    make_sentence_batch,
-)
+from spinn_tensor import forcing_noise, make_batch, make_sentence_batch
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
 from spinn_tensor.training.config import BASELINES, ParsingConfig
 from spinn_tensor.training.methods import Reinforce, Supervise
@@ -32,24 +24,12 @@ from spinn_tensor.training.reinforce import (
     sampling_noise,
 )
 from tests.strategies import all_transitions, columns_of, right_branching
+from tests.tiny_training import choosing_model, flat_gradient
 
 pytestmark = pytest.mark.numerical
 
 N_COPIES, N_SAMPLES, N_BATCHES = 50, 4, 100  # 20,000 samples of a pair's trees
 POLICY_WEIGHT = 0.7
-
-
-def pair_model():
-    """A SPINN over pairs, every choice of which is worth something, in float64 and without what couples samples."""
-    torch.manual_seed(1)
-    encoder = EncoderConfig(9, "spinn", 5, 6, 4, embedding_dropout=0.0, batch_norm=False)
-    classifier = ClassifierConfig(3, mlp_dim=8, mlp_dropout=0.0, batch_norm=False)
-    model = build_model(ModelConfig("pair", ("a", "b", "c"), encoder, classifier)).double()
-    with torch.no_grad():
-        model.encoder.embedding.weight.normal_()
-        model.encoder.composer.transition.weight.normal_(std=2.0)
-        model.mlp.output.weight.normal_()
-    return model
 
 
 def pairs(n_copies: int, n_premise: int = 3, n_hypothesis: int = 4) -> Corpus:
@@ -75,16 +55,11 @@ def exact_gradient(model, weight_of_policy: float) -> torch.Tensor:
     return flat_gradient(-weight_of_policy * policy - states, model)
 
 
-def flat_gradient(loss: torch.Tensor, model) -> torch.Tensor:
-    gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
-    return torch.cat([gradient.flatten() for gradient in gradients])
-
-
 @pytest.mark.parametrize(
     "baseline, normalise", [("none", False), ("mean", True), ("greedy", True), ("leave-one-out", False)]
 )
 def test_the_policy_gradient_is_unbiased(baseline, normalise) -> None:
-    model = pair_model()
+    model = choosing_model()
     moments = Moments(*(torch.tensor(value, dtype=torch.float64) for value in (0.5, -0.6, 1.0)))
     deviation = moments.deviation().item() if normalise else 1.0
     exact = exact_gradient(model, POLICY_WEIGHT / deviation)
@@ -129,7 +104,7 @@ def greedy_part(model, batch, noise) -> torch.Tensor:
 
 
 def test_the_greedy_lane_is_the_greedy_parse() -> None:
-    model = pair_model()
+    model = choosing_model()
     batch = make_batch(pairs(2), "own", n_samples=n_lanes_of("greedy", 3))
     torch.manual_seed(0)
     noise = sampling_noise(batch, 4, "greedy")
@@ -171,7 +146,7 @@ def test_running_moments_are_weighted_ones_of_the_batches_before() -> None:
 
 
 def test_entropy_is_the_mean_over_the_choices() -> None:
-    model = pair_model()
+    model = choosing_model()
     parse = model.run(make_batch(pairs(1), "own")).parse
     free = parse.free_mask
     probability = parse.logits[free].softmax(1)
@@ -184,7 +159,7 @@ def test_entropy_is_the_mean_over_the_choices() -> None:
 
 
 def test_examples_without_a_label_have_no_reward() -> None:
-    model = pair_model()
+    model = choosing_model()
     columns = pairs(2)._replace(labels=np.array([NO_LABEL, 2]))
     rollout = roll_out(model, make_batch(columns, "own", n_samples=3), torch.zeros(3 * 2 * (5 + 7)))
     assert (rollout.rewards[:, 0] == 0).all()
@@ -192,7 +167,7 @@ def test_examples_without_a_label_have_no_reward() -> None:
 
 
 def test_rewards_and_probabilities_are_those_of_each_sample() -> None:
-    model = pair_model()
+    model = choosing_model()
     columns = pairs(2)._replace(labels=np.array([0, 2]))
     batch = make_batch(columns, "own", n_samples=3)
     torch.manual_seed(3)
@@ -219,7 +194,7 @@ def test_supervision_comes_first_and_entropy_fades() -> None:
         n_samples=3,
         baseline="mean",
     )
-    method = Reinforce(pair_model(), config, compiled=False)
+    method = Reinforce(choosing_model(), config, compiled=False)
     columns = pairs(2)
     assert hasattr(method.collate(columns, 1).sentences.tables, "left_index")
     batch = method.collate(columns, 2)
@@ -232,13 +207,13 @@ def test_supervision_comes_first_and_entropy_fades() -> None:
     assert method.figures().keys() == {"reward", "entropy"}
     assert method.moments.weight > 0
     assert [method.given(step)[0].item() for step in (2, 4, 6, 9)] == [0.5, 0.25, 0, 0]
-    again = Reinforce(pair_model(), config, compiled=False)
+    again = Reinforce(choosing_model(), config, compiled=False)
     again.restore(method.tensors())
     assert all(map(torch.equal, again.moments, method.moments))
 
 
 def test_scheduled_sampling_grows_and_keeps_what_it_does_not_sample() -> None:
-    model = pair_model()
+    model = choosing_model()
     config = ParsingConfig(scheduled_sampling=0.5, scheduled_steps=10)
     method, teacher = Supervise(model, config, compiled=False), Supervise(model, ParsingConfig(), False)
     assert [method.own_share(step) for step in (0, 5, 10, 99)] == [0, 0.25, 0.5, 0.5]
@@ -254,7 +229,7 @@ def test_scheduled_sampling_grows_and_keeps_what_it_does_not_sample() -> None:
 
 
 def test_undecided_choices_are_rewarded() -> None:
-    model = pair_model()
+    model = choosing_model()
     batch = make_batch(pairs(3), "own", n_samples=2)
     noise = sampling_noise(batch, 2, "mean")
     moments = Moments.empty(torch.device("cpu"))
@@ -268,7 +243,7 @@ def test_undecided_choices_are_rewarded() -> None:
 
 
 def test_supervision_adds_the_weighted_transition_loss() -> None:
-    model = pair_model()
+    model = choosing_model()
     batch = make_batch(pairs(3), "lanes")
     logits, parse = model.run(batch)
     classification = F.cross_entropy(logits, batch.labels)
@@ -282,7 +257,7 @@ def test_supervision_adds_the_weighted_transition_loss() -> None:
 
 def test_a_broken_model_has_no_good_loss() -> None:
     """Scores that are not numbers reach the losses, which the training loop watches."""
-    model = pair_model()
+    model = choosing_model()
     with torch.no_grad():
         model.encoder.composer.transition.weight[0, 0] = torch.nan
     parse = model.run(make_batch(pairs(1), "lanes")).parse

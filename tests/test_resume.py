@@ -21,7 +21,7 @@ from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.resume import STATE, read_training_state
 from tests.tiny_runs import assert_same_run, figures, pair_arguments, parser_arguments, same_threads
-from tests.tiny_training import Notes, pair_model, pairs, settings
+from tests.tiny_training import Notes, pair_model, pairs, settings, trainer
 
 pytest.importorskip("datasets")
 
@@ -186,8 +186,8 @@ def test_states_without_the_parameters_that_are_not_trained(last: Path) -> None:
     vocabulary, corpus = pairs(last.parent)
     model = pair_model("spinn-pi", vocabulary)
     model.encoder.leaves.embedding.weight.requires_grad_(False)
-    trainer = Trainer(Task(model, vocabulary, corpus, corpus), settings(epochs=3), last.parent, Notes())
-    trainer.resume(read_training_state(last), last)
+    run = Trainer(Task(model, vocabulary, corpus, corpus), settings(epochs=3), last.parent)
+    run.resume(read_training_state(last), last)
 
 
 @pytest.fixture
@@ -198,12 +198,10 @@ def last(few_steps: Path, tmp_path: Path) -> Path:
 
 def resumed(last: Path, device: str) -> list[str]:
     """What is noted where the checkpoint is resumed on a device."""
-    vocabulary, corpus = pairs(last.parent)
-    task = Task(pair_model("spinn-pi", vocabulary).to(device), vocabulary, corpus, corpus)
     notes = Notes()
-    trainer = Trainer(task, settings(epochs=3), last.parent, notes)
-    trainer.resume(read_training_state(last), last)
-    trainer.take_step(trainer.batches(2)[0])
+    run = trainer(last.parent, observer=notes, device=device, epochs=3)
+    run.resume(read_training_state(last), last)
+    run.take_step(run.batches(2)[0])
     return notes.texts
 
 
@@ -231,15 +229,13 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "missing counter": change(lambda state: state["progress"].pop("batch")),
     "counter of another type": change(lambda state: state["progress"].update(step="3")),
     "a list for the optimiser": change(lambda state: state.update(optimizer=[])),
-    "average of another type": change(
-        lambda state: state["optimizer"].update(
-            {name: {key: x.double() for key, x in of.items()} for name, of in state["optimizer"].items()}
-        )
+    "average of another type": change_of_parameter(
+        "mlp.output.bias", lambda of: of.update(square_avg=of["square_avg"].double())
     ),
-    "missing optimiser tensor": change(lambda state: state["optimizer"]["mlp.output.bias"].pop("step")),
+    "missing optimiser tensor": change_of_parameter("mlp.output.bias", lambda of: of.pop("step")),
     "unknown parameter": change(lambda state: state["optimizer"].update(ghost={"square_avg": torch.ones(1)})),
-    "misshapen average": change(
-        lambda state: state["optimizer"]["mlp.output.bias"].update(square_avg=torch.ones(7))
+    "misshapen average": change_of_parameter(
+        "mlp.output.bias", lambda of: of.update(square_avg=torch.ones(7))
     ),
     "transposed average": change_of_parameter(
         "encoder.leaves.projection.weight", lambda of: of.update(square_avg=of["square_avg"].T.contiguous())

@@ -27,7 +27,7 @@ from spinn_tensor.training.evaluate import Scores, add_to_confusion, evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
 from spinn_tensor.training.metrics_log import METRICS, MetricsLog
 from spinn_tensor.training.objective import training_loss
-from spinn_tensor.training.optimizer import clip_gradient, learning_rate, make_optimizer
+from spinn_tensor.training.optimizer import clip_gradient, make_optimizer
 from tests.closeness import FLOAT32, assert_close
 from tests.strategies import columns_of
 from tests.tiny_runs import write_pairs
@@ -156,39 +156,6 @@ def test_the_best_evaluation_may_be_that_of_the_highest_macro_f1(tmp_path: Path)
     ]
 
 
-@pytest.mark.parametrize(
-    "unit, every, step, epoch, expected",
-    [
-        ("step", 10, 9, 5, 1.0),
-        ("step", 10, 10, 5, 0.5),
-        ("step", 10, 29, 5, 0.25),
-        ("epoch", 1, 99, 0, 1.0),
-        ("epoch", 1, 99, 2, 0.25),
-        ("epoch", 2, 99, 3, 0.5),
-        ("epoch", 0, 99, 3, 1.0),
-    ],
-)
-def test_learning_rate(unit: str, every: int, step: int, epoch: int, expected: float) -> None:
-    config = TrainingConfig(learning_rate=1.0, decay_factor=0.5, decay_every=every, decay_unit=unit)
-    assert learning_rate(config, step, epoch) == expected
-
-
-def test_l2_acts_on_matrices_only(tmp_path: Path) -> None:
-    vocabulary, _ = pairs(tmp_path)
-    model = pair_model("spinn-pi", vocabulary)
-    model.encoder.embedding.weight.requires_grad_(False)
-    optimizer = make_optimizer(model, TrainingConfig(weight_decay=0.1))
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decay = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decay["mlp.output.weight"] == 0.1
-    assert decay["mlp.output.bias"] == 0
-    assert all(
-        (value == 0.1) == (dict(model.named_parameters())[name].dim() >= 2) for name, value in decay.items()
-    )
-    assert set(decay) == {name for name, p in model.named_parameters() if p.requires_grad}
-    assert not any("embedding" in name for name in decay)
-
-
 def test_one_step_is_rmsprop_by_its_formula() -> None:
     layer = torch.nn.Linear(2, 1)
     weight, config = layer.weight.detach().clone(), TrainingConfig(learning_rate=0.1, weight_decay=0.5)
@@ -286,17 +253,6 @@ def test_dropped_log_lines_are_cut_off(tmp_path: Path) -> None:
     with MetricsLog(tmp_path, position) as log:
         log.write(step=3)
     assert (tmp_path / METRICS).read_text() == '{"step": 1}\n{"step": 3}\n'
-
-
-@pytest.mark.slow
-def test_compiled_steps_have_the_losses_of_eager_ones(tmp_path: Path) -> None:
-    losses = []
-    for compiled in (False, True):
-        folder = tmp_path / str(compiled)
-        folder.mkdir()
-        trainer(folder, "spinn-pi", epochs=3, log_every=1, compile=compiled).fit()
-        losses.append([line["loss"] for line in log_of(folder, "train")])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("learning", ["supervised", "reinforce"])

@@ -15,15 +15,14 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import NO_LABEL, select
 from spinn_tensor.training.checkpoint import train_command
 from spinn_tensor.training.config import DataConfig, ParsingConfig, TrainingConfig
-from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.methods import make_method
-from spinn_tensor.training.objective import Totals, count_rows, supervised_loss, training_loss
+from spinn_tensor.training.objective import Totals, count_rows, training_loss
 from spinn_tensor.training.presets import read_preset, run_config
 from spinn_tensor.training.reinforce import roll_out
 from spinn_tensor.training.weighting import class_weights
 from tests.closeness import FLOAT32
 from tests.tiny_runs import PRESET, pair_arguments, same_threads
-from tests.tiny_training import Notes, log_of, pair_model, pairs, settings, trainer, tree_model, trees
+from tests.tiny_training import Notes, log_of, pair_model, pairs, trainer, tree_model, trees
 
 one_thread = pytest.fixture(autouse=True)(same_threads)
 LABELS = ("entailment", "neutral", "contradiction")
@@ -102,10 +101,8 @@ def test_what_is_no_weight_is_refused(entries: object) -> None:
 
 
 def test_a_label_that_there_is_not_is_named_with_the_nearest(tmp_path: Path) -> None:
-    vocabulary, corpus = pairs(tmp_path)
-    task = Task(pair_model("bow", vocabulary), vocabulary, corpus, corpus)
     with pytest.raises(ConfigError, match=r"'netral' .*neutral"):
-        Trainer(task, settings("bow", class_weights=["netral=2"]), tmp_path)
+        trainer(tmp_path, "bow", class_weights=["netral=2"])
     with pytest.raises(ConfigError, match="class_weights"):
         run_config("parser", DataConfig(corpus="trees")).changed(class_weights=["balanced"])
 
@@ -152,14 +149,3 @@ def test_progress_shows_both_losses(tmp_path: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().err
     assert "(task " in shown
     assert "transitions " in shown
-
-
-@pytest.mark.parametrize("kind", ["bow", "spinn"])
-def test_a_weighted_loss_is_one_compiled_graph(kind: str, tmp_path: Path) -> None:
-    vocabulary, corpus = pairs(tmp_path, n_pairs=6)
-    model, weights = pair_model(kind, vocabulary).eval(), torch.tensor([0.5, 1.0, 4.0])
-    batch = make_batch(corpus, "lanes" if kind == "spinn" else model.encoder.table_kind)
-    loss = supervised_loss if kind == "spinn" else training_loss
-    inputs = (model, batch, None, 2.5, None, weights) if kind == "spinn" else (model, batch, None, weights)
-    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="eager")
-    torch.testing.assert_close(compiled(*inputs), loss(*inputs))

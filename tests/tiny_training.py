@@ -8,12 +8,19 @@ from pathlib import Path
 import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.bundle import load_weights
+from spinn_tensor.cli.main import build_parser
+from spinn_tensor.cli.profile import make_trainer
+from spinn_tensor.cli.train import new_run
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.data_prep.corpora import PairFormat, SstFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
+from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.hub import WEIGHTS
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.resume import read_training_state
 from tests.tiny_runs import write_pairs, write_trees
 
 ENCODER = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "embedding_dropout": 0.0}
@@ -52,16 +59,55 @@ def tree_model(vocabulary: Vocabulary, node_labels: bool) -> torch.nn.Module:
 
 
 def trainer(
-    folder: Path, kind: str = "spinn-pi", observer: Observer | None = None, **training: object
+    folder: Path,
+    kind: str = "spinn-pi",
+    observer: Observer | None = None,
+    device: str = "cpu",
+    **training: object,
 ) -> Trainer:
     vocabulary, corpus = pairs(folder)
-    model = pair_model(kind, vocabulary)
+    model = pair_model(kind, vocabulary).to(device)
     return Trainer(Task(model, vocabulary, corpus, corpus), settings(kind, **training), folder, observer)
+
+
+def trainer_of(arguments: list[str], *options: str) -> Trainer:
+    """What `spinn profile` with these arguments trains."""
+    run = new_run(build_parser().parse_args([*arguments, *options]))
+    return make_trainer(run, "cpu", Skipped())
 
 
 def log_of(folder: Path, kind: str) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]
+
+
+def choosing_model(policy_dim: int = 0):
+    """A SPINN over pairs, every choice of which is worth something, in float64 and without what couples samples."""
+    torch.manual_seed(1)
+    options = {"embedding_dropout": 0.0, "batch_norm": False, "policy_dim": policy_dim}
+    classifier = ClassifierConfig(3, mlp_dim=8, mlp_dropout=0.0, batch_norm=False)
+    config = ModelConfig("pair", ("a", "b", "c"), EncoderConfig(9, "spinn", 5, 6, 4, **options), classifier)
+    model = build_model(config).double()
+    with torch.no_grad():
+        model.encoder.embedding.weight.normal_()
+        if policy_dim:
+            model.encoder.policy.embedding.weight.normal_()
+        parser = model.encoder.policy or model.encoder
+        parser.composer.transition.weight.normal_(std=3.0 if policy_dim else 2.0)
+        model.mlp.output.weight.normal_()
+    return model
+
+
+def flat_gradient(loss: torch.Tensor, module: torch.nn.Module) -> torch.Tensor:
+    parts = torch.autograd.grad(loss, list(module.parameters()), materialize_grads=True)
+    return torch.cat([part.flatten() for part in parts])
+
+
+def go_on(trainer: Trainer) -> Trainer:
+    """Give a trainer what the last checkpoint in its folder has."""
+    load_weights(trainer.task.model, trainer.output / "last" / WEIGHTS)
+    trainer.resume(read_training_state(trainer.output / "last"), trainer.output / "last")
+    return trainer
 
 
 class Notes(Observer):

@@ -133,7 +133,8 @@ class _Tally:
         if (logits := outcome.logits) is None:
             return
         gold = targets(self.model, batch)
-        self.losses.append(_summed_loss(logits, gold))
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        self.losses.append(F.cross_entropy(wide, gold, ignore_index=NO_LABEL, reduction="sum").double())
         if self.model.config.node_labels:
             add_to_confusion(self.node_confusion, gold, logits.argmax(1))
             logits = logits[root_rows(corpus.lengths_key[rows]).to(logits.device)]
@@ -173,12 +174,6 @@ def evaluate(
     finally:
         model.train(was_training)
     return tally.evaluation()
-
-
-def _summed_loss(logits: Tensor, gold: Tensor) -> Tensor:  # () float64
-    """Sum the cross entropy over the rows with a label."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits, gold, ignore_index=NO_LABEL, reduction="sum").double()
 
 
 def add_to_confusion(

@@ -312,13 +312,12 @@ class Reinforce(Supervise):
 
     def observe(self, sums: Tensor) -> None:
         if len(sums) == N_LOSSES:  # of a supervised step
-            return super().observe(sums)
+            super().observe(sums)
+            return
         reward, square, n_rewards, entropy, n_examples = sums
-        self.moments = self.moments.updated(
-            reward / n_rewards, square / n_rewards, self.config.baseline_decay
-        )
-        self._figures = {"reward": reward / n_rewards, "entropy": entropy / n_examples}
-        return None
+        reward = reward / n_rewards
+        self.moments = self.moments.updated(reward, square / n_rewards, self.config.baseline_decay)
+        self._figures = {"reward": reward, "entropy": entropy / n_examples}
 
     def figures(self) -> dict[str, Tensor]:
         return {**super().figures(), **self._figures}
