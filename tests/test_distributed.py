@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import warnings
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_mod
 from spinn_tensor.data_prep.batching import shares
 from spinn_tensor.data_prep.columns import NO_LABEL, select
 from spinn_tensor.normalization import MaskedBatchNorm, synchronise, uncounted
-from spinn_tensor.training.config import DataConfig, ParsingConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.config import ParsingConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalPoll, process_group
 from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.methods import make_method
@@ -32,7 +31,7 @@ from spinn_tensor.training.optimizer import make_optimizer
 from spinn_tensor.training.step import TrainStep
 from tests.compiled_steps import uncompiled
 from tests.parting import n_gloo_threads, n_left
-from tests.tiny_training import CLASSIFIER, ENCODER, pairs, trees
+from tests.tiny_training import CLASSIFIER, ENCODER, log_of, pairs, settings, trees
 
 pytestmark = pytest.mark.numerical
 
@@ -61,9 +60,7 @@ def task(kind: str, folder: Path, batch_norm: bool = True) -> Task:
 
 def run_config(**parsing: Any) -> RunConfig:
     """Batches of 13 of 92 examples: the last one, of a single example, leaves all ranks but one without any."""
-    training = TrainingConfig(batch_size=13, epochs=N_STEPS // 8, log_every=1, learning_rate=3e-3)
-    encoder = {"kind": "spinn", **ENCODER}
-    return RunConfig("test", DataConfig(), encoder, CLASSIFIER, training, ParsingConfig(**parsing))
+    return settings("spinn", batch_size=13, epochs=N_STEPS // 8, log_every=1).changed(**parsing)
 
 
 def trained(job: Task, output: Path, ranks: Ranks, run: RunConfig) -> dict[str, Any]:
@@ -71,10 +68,7 @@ def trained(job: Task, output: Path, ranks: Ranks, run: RunConfig) -> dict[str, 
     output.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(job, run, output, ranks=ranks)
     score = trainer.fit().best_score
-    losses = []
-    if ranks.is_first:
-        lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-        losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    losses = [line["loss"] for line in log_of(output, "train")] if ranks.is_first else []
     state = {**job.model.state_dict(), **trainer.method.tensors()}
     return {"losses": losses, "score": score, "state": state}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -23,6 +22,7 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training import distributed
 from spinn_tensor.training.run import LAUNCH, is_own_restart
 from tests.tiny_runs import assert_same_run, pair_arguments
+from tests.tiny_training import log_of
 
 HANGS = 600  # seconds after which a job will not end any more, however busy the machine
 SPINN, PARTING = ("-m", "spinn_tensor"), ("-m", "tests.parting")
@@ -211,7 +211,6 @@ def test_compiled_steps_of_two_processes_have_the_losses_of_one(arguments: list[
         with torchrun(1 + compiled, [*arguments, *options], program=SPINN) as job:
             printed, _ = job.communicate(timeout=HANGS)
         assert job.returncode == 0, printed
-        lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-        losses.append([line["loss"] for line in lines if line["kind"] == "train"])
+        losses.append([line["loss"] for line in log_of(output, "train")])
     assert len(losses[0]) == 16
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)

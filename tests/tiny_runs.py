@@ -14,6 +14,7 @@ import torch
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
+from spinn_tensor.training.metrics_log import read_metrics
 from spinn_tensor.training.resume import read_training_state
 
 NOUNS, VERBS, ADJECTIVES = ("dogs", "cats", "birds", "cows"), ("bark", "sing", "sleep"), ("old", "red", "big")
@@ -144,8 +145,7 @@ def _run(arguments: list[str], folder: Path) -> Path:
 
 def figures(folder: Path) -> list[dict]:
     """The run's log but for what the clock decides."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(folder)]
 
 
 def assert_same_run(output: Path, undisturbed: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.hub import WEIGHTS
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.metrics_log import read_metrics
 from spinn_tensor.training.resume import read_training_state
 from tests.tiny_runs import write_pairs, write_trees
 
@@ -77,8 +77,7 @@ def trainer_of(arguments: list[str], *options: str) -> Trainer:
 
 
 def log_of(folder: Path, kind: str) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == kind]
+    return [line for line in read_metrics(folder) if line["kind"] == kind]
 
 
 def choosing_model(policy_dim: int = 0):
