@@ -126,12 +126,12 @@ def ppo_run(folder: Path, **settings) -> RunConfig:
 def test_a_run_goes_on_where_it_stopped(
     credit: str, search_steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it searches it is stopped in a round, when copies of the composer have begun to learn, and afterwards."""
+    """Where it searches it is stopped before, in a round, when copies have begun to learn, and afterwards."""
     monkeypatch.setattr(rule_search, "LEVELS", ((16, 2),))
     monkeypatch.setattr(rule_search, "N_LEARNT", 4)
     run = ppo_run(tmp_path, credit=credit, search_steps=search_steps)
     training.execute(run, tmp_path / "whole")
-    for number, step in enumerate((7, 15)):
+    for number, step in enumerate((2, 5, 15)):
         with pytest.raises(Interrupted):
             training.execute(run, tmp_path / "parts", observer=Stop(step), resume=number > 0)
     training.execute(run, tmp_path / "parts", observer=Observer(), resume=True)

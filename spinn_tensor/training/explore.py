@@ -173,6 +173,7 @@ class Explore(Method):
 
     def _begin_search(self, sums: Tensor) -> None:
         self.search = self.search.begun(sums)
+        self._figures = {}  # this step has none
 
     def _compare(self, number: int, sums: Tensor) -> None:
         rewards, n_examples = sums[:-1], sums[-1]
