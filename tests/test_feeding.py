@@ -21,14 +21,14 @@ from torch.utils.data import dataloader
 from spinn_tensor.bundles import OnHost
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.training import feeding
-from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks
+from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.feeding import Feed, LostMaker, made_by_processes
-from spinn_tensor.training.loop import Observer, Task, Trainer
+from spinn_tensor.training.loop import Observer, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
 from spinn_tensor.training.resume import Progress
 from spinn_tensor.transfer import Parcel, made_ahead, packed
 from tests import tiny_training
-from tests.tiny_training import Stop, go_on, pair_model, pairs, settings
+from tests.tiny_training import Stop, go_on, trainer
 
 pytestmark = pytest.mark.numerical
 
@@ -140,18 +140,9 @@ def test_an_error_comes_in_its_turn(n_ahead: int) -> None:
         next(numbers)
 
 
-def trainer_of(
-    tmp_path: Path,
-    ranks: Ranks = ALONE,
-    observer: Observer | None = None,
-    kind: str = "spinn-pi-nt",
-    **training: object,
-) -> Trainer:
-    (tmp_path / "run").mkdir(parents=True, exist_ok=True)
-    vocabulary, corpus = pairs(tmp_path, 90)
-    torch.manual_seed(0)
-    task = Task(pair_model(kind, vocabulary), vocabulary, corpus, corpus)
-    return Trainer(task, settings(kind, **training), tmp_path / "run", observer, ranks)
+def trainer_of(folder: Path, kind: str = "spinn-pi-nt", **options: Any) -> Trainer:
+    folder.mkdir(exist_ok=True)
+    return trainer(folder, kind, n_pairs=90, **options)
 
 
 def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,9 +158,9 @@ def test_made_ahead_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest
     weights = []
     for prefetch in (0, 1, 4):
         options = {"epochs": 2, "batch_size": 8, "prefetch": prefetch, "evaluate_every": 1}
-        trainer = trainer_of(tmp_path / str(prefetch), **options)
-        trainer.fit()
-        weights.append(parameters_to_vector(trainer.task.model.parameters()))
+        run = trainer_of(tmp_path / str(prefetch), **options)
+        run.fit()
+        weights.append(parameters_to_vector(run.task.model.parameters()))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
 
@@ -184,9 +175,9 @@ def test_fed_by_processes_the_weights_are_the_same(
     weights = []
     for n in (0, 2):
         monkeypatch.setattr(feeding, "n_processes", lambda *_, n=n: n)
-        trainer = trainer_of(tmp_path / str(n), kind=kind, epochs=2, batch_size=16)
-        trainer.fit()
-        weights.append(parameters_to_vector(trainer.task.model.parameters()))
+        run = trainer_of(tmp_path / str(n), kind=kind, epochs=2, batch_size=16)
+        run.fit()
+        weights.append(parameters_to_vector(run.task.model.parameters()))
     assert torch.equal(weights[0], weights[1])
 
 

@@ -291,6 +291,19 @@ def test_presets_train_as_before_there_was_a_choice(name: str) -> None:
             {"kind": "spinn", "corpus": "trees", "select_by": "f1", "label_smoothing": 0.1},
             "label_smoothing: with --corpus trees there are no classes",
         ),
+        ({"parsing__learning": "reinforce"}, "learning: reinforce is for an encoder that parses"),
+        ({"training__select_by": "f1"}, "select_by: f1 is for an encoder that parses"),
+        (
+            {"encoder__kind": "spinn", "data__corpus": "trees", "parsing__learning": "reinforce"},
+            "learning: reinforce needs labels",
+        ),
+        (
+            {"encoder__kind": "spinn", "data__corpus": "trees"},
+            "select_by: with --corpus trees there is nothing but f1",
+        ),
+        ({"parsing__baseline_decay": 1.0}, r"baseline_decay: expected in \[0, 1\), got 1.0"),
+        ({"parsing__n_samples": 1, "parsing__baseline": "leave-one-out"}, "n_samples: expected at least 2"),
+        ({"parsing__baseline": "median"}, "baseline: expected one of none, mean, greedy, leave-one-out"),
     ],
 )
 def test_settings_that_do_not_go_together_are_one_error(change: dict, message: str) -> None:

@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from spinn_tensor import make_batch
-from spinn_tensor.config import ENCODER_KINDS, ConfigError
+from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
-from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
-from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
@@ -30,7 +28,6 @@ from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient, make_optimizer
 from tests.closeness import FLOAT32, assert_close
 from tests.strategies import columns_of
-from tests.tiny_runs import write_pairs
 from tests.tiny_training import Stop, log_of, pair_model, pairs, settings, trainer, tree_model, trees
 
 pytestmark = pytest.mark.numerical
@@ -76,14 +73,12 @@ def test_training_loss_counts_every_labelled_node_once(tmp_path: Path) -> None:
 
 
 def test_an_unlabelled_pair_has_no_part_in_the_loss(tmp_path: Path) -> None:
-    examples = list(read_line_examples(write_pairs(tmp_path / "pairs.jsonl", 6, seed=1), PairFormat()))
-    vocabulary = Vocabulary.build(tree.tokens for example in examples for tree in example.trees)
+    vocabulary, corpus = pairs(tmp_path, n_pairs=6)
     model = pair_model("bow", vocabulary).eval()
-    whole = make_batch(corpus_of(examples, vocabulary), model.encoder.table_kind)
+    whole = make_batch(corpus, model.encoder.table_kind)
     losses = -model(whole).log_softmax(1).gather(1, whole.labels[:, None])[:, 0]
     expected = pytest.approx(losses[torch.arange(6) != 2].mean().item(), rel=FLOAT32, abs=FLOAT32)
-    examples[2] = examples[2]._replace(label=NO_LABEL)
-    corpus = corpus_of(examples, vocabulary)
+    corpus.labels[2] = NO_LABEL
     assert training_loss(model, make_batch(corpus, model.encoder.table_kind)).item() == expected
     assert evaluate(model, corpus).loss == expected
 
@@ -284,23 +279,3 @@ def test_the_best_evaluation_is_by_accuracy_or_by_f1(tmp_path: Path) -> None:
     assert evaluation.criterion("f1") != evaluation.criterion("accuracy")
     trained = trainer(tmp_path, "spinn", select_by="f1", epochs=2).fit()
     assert trained.best_score in [line["parse"]["gold"]["sentence_f1"] for line in log_of(tmp_path, "dev")]
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"parsing__learning": "reinforce"}, "learning: reinforce is for an encoder that parses"),
-        ({"training__select_by": "f1"}, "select_by: f1 is for an encoder that parses"),
-        (
-            {"encoder__kind": "spinn", "data__corpus": "trees", "parsing__learning": "reinforce"},
-            "learning: reinforce needs labels",
-        ),
-        ({"encoder__kind": "spinn", "data__corpus": "trees"}, "nothing but f1 to select by"),
-        ({"parsing__baseline_decay": 1.0}, r"baseline_decay: expected in \[0, 1\), got 1.0"),
-        ({"parsing__n_samples": 1, "parsing__baseline": "leave-one-out"}, "n_samples: expected at least 2"),
-        ({"parsing__baseline": "median"}, "baseline: expected one of none, mean, greedy, leave-one-out"),
-    ],
-)
-def test_settings_of_parsing_that_would_do_nothing(change: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        settings("spinn-pi").changed(**change)

@@ -63,9 +63,10 @@ def trainer(
     kind: str = "spinn-pi",
     observer: Observer | None = None,
     device: str = "cpu",
+    n_pairs: int = 40,
     **training: object,
 ) -> Trainer:
-    vocabulary, corpus = pairs(folder)
+    vocabulary, corpus = pairs(folder, n_pairs)
     model = pair_model(kind, vocabulary).to(device)
     return Trainer(Task(model, vocabulary, corpus, corpus), settings(kind, **training), folder, observer)
 
