@@ -17,7 +17,6 @@ from spinn_tensor.data_prep.corpora.generated.logic import LABELS, LogicConfig, 
 from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     binary_parse,
     check_fragment,
-    n_tokens,
     text,
     tokens,
 )
@@ -149,7 +148,7 @@ def test_changes_keep_the_grammar_and_permutations_keep_the_words() -> None:
         permuted = permute(draw, sentence)
         for found in (sentence, permuted):
             check_fragment(found)
-            assert n_tokens(found) == len(tokens(found)) == len(parse_binary(binary_parse(found)).tokens)
+            assert len(tokens(found)) == len(parse_binary(binary_parse(found)).tokens)
         assert sorted(tokens(sentence)) == sorted(tokens(permuted))
         n_permuted += text(sentence) != text(permuted)
     assert n_permuted > 80
@@ -168,5 +167,5 @@ def test_changes_keep_the_grammar_and_permutations_keep_the_words() -> None:
     ],
 )
 def test_bad_configurations_are_named(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{field}: got {value}, expected"):
+    with pytest.raises(ValueError, match=f"{field}: expected .*, got {value}"):
         LogicConfig(**{field: value})

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from spinn_tensor.data_prep.corpora.formats import DIGITS
 from spinn_tensor.data_prep.corpora.generated.draw import Draw
+from spinn_tensor.data_prep.settings import NOT_NEGATIVE, Allowed, Settings, setting
 
 VERSION = 1  # of the generator: another version gives other examples for the same configuration
 SPLITS = ("train", "dev", "test")
@@ -37,24 +38,19 @@ N_ARGUMENTS = (2, 3, 4, 5)  # one of these at random
 
 
 @dataclass(frozen=True)
-class ListOpsConfig:
+class ListOpsConfig(Settings):
     """Say what is generated; the same configuration gives the same examples."""
 
     seed: int = 0
-    n_train: int = 90_000
-    n_dev: int = 2_000
-    n_test: int = 10_000
-    max_tokens: int = 100  # of an example of train and dev; those of test may have any number
-    max_depth: int = 20  # of the digits
-
-    def __post_init__(self) -> None:
-        for split in SPLITS:
-            if getattr(self, f"n_{split}") < 0:
-                raise ValueError(f"n_{split}: got {getattr(self, f'n_{split}')}, expected 0 or more")
-        if self.max_tokens < 10:  # or there may be too few expressions for a corpus without a repetition
-            raise ValueError(f"max_tokens: got {self.max_tokens}, expected 10 or more")
-        if not 2 <= self.max_depth <= 100:
-            raise ValueError(f"max_depth: got {self.max_depth}, expected 2 to 100")
+    n_train: int = setting(90_000, "expressions", NOT_NEGATIVE)
+    n_dev: int = setting(2_000, "expressions", NOT_NEGATIVE)
+    n_test: int = setting(10_000, "expressions", NOT_NEGATIVE)
+    max_tokens: int = setting(
+        100,
+        "of an example of train and dev; those of test may have any number",
+        Allowed("at least 10", lambda value: value >= 10),  # or there may be too few without a repetition
+    )
+    max_depth: int = setting(20, "of the digits", Allowed("2 to 100", lambda value: 2 <= value <= 100))
 
 
 class Expression(NamedTuple):

@@ -23,8 +23,8 @@ from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     NounPhrase,
     Sentence,
     binary_parse,
-    n_tokens,
     text,
+    tokens,
 )
 from spinn_tensor.data_prep.corpora.generated.logic.sampling import (
     Shape,
@@ -35,6 +35,7 @@ from spinn_tensor.data_prep.corpora.generated.logic.sampling import (
     sample_sentence,
 )
 from spinn_tensor.data_prep.corpora.generated.logic.semantics import DOMAIN_SIZE, label
+from spinn_tensor.data_prep.settings import NOT_NEGATIVE, Allowed, ConfigError, Settings, setting
 
 VERSION = 1  # of the generator: another version gives other examples for the same configuration
 LABELS = ENTAILMENT, NEUTRAL, CONTRADICTION = NLI_LABELS
@@ -49,31 +50,35 @@ SLACK = 0.004  # of a pool: how far a label may be ahead of another among pairs 
 
 
 @dataclass(frozen=True)
-class LogicConfig:
+class LogicConfig(Settings):
     """Say what is generated; the same configuration gives the same examples."""
 
     seed: int = 0
-    n_train: int = 18_000
-    n_dev: int = 1_200
-    n_test: int = 1_200
-    n_long: int = 1_200
-    max_tokens: int = 9  # of a sentence in train, dev and test; in each pair of long a sentence has more
+    n_train: int = setting(18_000, "pairs", NOT_NEGATIVE)
+    n_dev: int = setting(1_200, "pairs", NOT_NEGATIVE)
+    n_test: int = setting(1_200, "pairs", NOT_NEGATIVE)
+    n_long: int = setting(1_200, "pairs", NOT_NEGATIVE)
+    max_tokens: int = setting(
+        9,
+        "of a sentence in train, dev and test; in each pair of long a sentence has more",
+        Allowed("at least 6", lambda value: value >= 6),
+    )
     max_long_tokens: int = 20
-    contrast: float = 0.35  # of the pairs are in sets of two with the same words and different labels
-    domain_size: int = DOMAIN_SIZE  # of the models that are checked
+    contrast: float = setting(
+        0.35,
+        "of the pairs are in sets of two with the same words and different labels",
+        Allowed("in [0, 0.6]", lambda value: 0 <= value <= 0.6),  # half is neutral, and a third of the corpus
+    )
+    domain_size: int = setting(
+        DOMAIN_SIZE, "of the models that are checked", Allowed("2 to 5", lambda value: 2 <= value <= 5)
+    )
 
     def __post_init__(self) -> None:
-        for split in SPLITS:
-            if getattr(self, f"n_{split}") < 0:
-                raise ValueError(f"n_{split}: got {getattr(self, f'n_{split}')}, expected 0 or more")
-        if self.max_tokens < 6:
-            raise ValueError(f"max_tokens: got {self.max_tokens}, expected 6 or more")
+        super().__post_init__()
         if self.max_long_tokens < self.max_tokens + 2:
-            raise ValueError(f"max_long_tokens: got {self.max_long_tokens}, expected at least max_tokens + 2")
-        if not 0 <= self.contrast <= 0.6:  # half of it is neutral, and a third of the corpus
-            raise ValueError(f"contrast: got {self.contrast}, expected 0 to 0.6")
-        if not 2 <= self.domain_size <= 5:
-            raise ValueError(f"domain_size: got {self.domain_size}, expected 2 to 5")
+            raise ConfigError(
+                f"max_long_tokens: expected at least max_tokens + 2, got {self.max_long_tokens}"
+            )
 
 
 class Pair(NamedTuple):
@@ -90,7 +95,7 @@ class _Range(NamedTuple):
     shape: Shape
 
     def holds(self, premise: Sentence, hypothesis: Sentence) -> bool:
-        length = max(n_tokens(premise), n_tokens(hypothesis))
+        length = max(len(tokens(premise)), len(tokens(hypothesis)))
         fits = premise != hypothesis and self.above < length <= self.up_to
         return fits and not _repeats(premise) and not _repeats(hypothesis)
 
@@ -104,16 +109,15 @@ def _repeats(sentence: Sentence) -> bool:
 def generate(config: LogicConfig) -> dict[str, list[dict[str, Any]]]:
     """Generate records in SNLI's schema by split."""
     sizes = {split: _label_counts(getattr(config, f"n_{split}")) for split in SPLITS}
-    short = Counter[str]()
-    for split in ("train", "dev", "test"):
-        short.update(sizes[split])
     seen: set[tuple[str, str]] = set()
     draw = Draw(f"logic-{VERSION}-{config.seed}")
-    pairs = _collect(draw, config, _Range(0, config.max_tokens, SHORT), short, seen)
+    short = {split: size for split, size in sizes.items() if split != "long"}
+    wanted = sum(short.values(), Counter[str]())
+    pairs = _collect(draw, config, _Range(0, config.max_tokens, SHORT), wanted, seen)
     pairs_long = _collect(
         draw, config, _Range(config.max_tokens, config.max_long_tokens, LONG), sizes["long"], seen
     )
-    splits = _cut(draw.shuffled(pairs), {split: sizes[split] for split in ("train", "dev", "test")})
+    splits = _cut(draw.shuffled(pairs), short)
     splits["long"] = draw.shuffled(pairs_long)
     return {split: [_record(split, i, pair) for i, pair in enumerate(splits[split])] for split in SPLITS}
 
@@ -128,15 +132,13 @@ def _label_counts(n_pairs: int) -> Counter[str]:
     return Counter({name: (n_pairs + 2 - i) // 3 for i, name in enumerate(LABELS)})
 
 
-def _cut(pairs: list[Pair], sizes: dict[str, Counter[str]]) -> dict[str, list[Pair]]:
-    """Deal the pairs to the splits, each with its number of every label."""
-    by_label = {name: [pair for pair in pairs if pair.label == name] for name in LABELS}
-    order = {pair: i for i, pair in enumerate(pairs)}
-    splits = {}
-    for split, counts in sizes.items():
-        chosen = [pair for name in LABELS for pair in by_label[name][: counts[name]]]
-        by_label = {name: by_label[name][counts[name] :] for name in LABELS}
-        splits[split] = sorted(chosen, key=order.__getitem__)
+def _cut(pairs: list[Pair], missing: dict[str, Counter[str]]) -> dict[str, list[Pair]]:
+    """Deal the pairs to the splits: each goes to the first one that misses its label, which counts down."""
+    splits: dict[str, list[Pair]] = {split: [] for split in missing}
+    for pair in pairs:
+        split = next(name for name, counts in missing.items() if counts[pair.label])
+        missing[split][pair.label] -= 1
+        splits[split].append(pair)
     return splits
 
 
@@ -223,7 +225,7 @@ def _features(pair: Pair) -> list[Hashable]:
 
 def _draw_pair(draw: Draw, range_: _Range) -> tuple[Sentence, Sentence]:
     sentence = sample_sentence(draw, range_.shape)
-    while n_tokens(sentence) > range_.up_to:
+    while len(tokens(sentence)) > range_.up_to:
         sentence = sample_sentence(draw, range_.shape)
     if draw.chance(UNRELATED):
         return sentence, sample_sentence(draw, range_.shape)

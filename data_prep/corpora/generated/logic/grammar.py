@@ -13,6 +13,7 @@ the words are the same and only the parse tells them apart. An object's nominal 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 ALL, SOME, NO, NOT_ALL, TWO = QUANTIFIERS = ("all", "some", "no", "not all", "two")
@@ -40,14 +41,9 @@ class Sentence(NamedTuple):
     predicate: VerbPhrase
 
 
-def verb_phrases(sentence: Sentence) -> tuple[VerbPhrase, ...]:
-    """Return the verb phrases said of the subject: its relative clauses in order, then the predicate."""
-    return (*sentence.subject.nominal.clauses, sentence.predicate)
-
-
 def check_fragment(sentence: Sentence) -> None:
     """Raise ValueError if a transitive verb stands inside the object of another."""
-    for phrase in verb_phrases(sentence):
+    for phrase in (*sentence.subject.nominal.clauses, sentence.predicate):
         inner = phrase.object.nominal.clauses if phrase.object is not None else ()
         if any(clause.object is not None for clause in inner):
             raise ValueError(f"{text(sentence)!r}: the object of {phrase.verb!r} contains a transitive verb")
@@ -77,27 +73,10 @@ def _verb_phrase(phrase: VerbPhrase) -> str:
     return f"( ( do not ) {parse} )" if phrase.negated else parse
 
 
+@lru_cache(maxsize=1_000)
 def tokens(sentence: Sentence) -> tuple[str, ...]:
     """Return the words from left to right."""
     return tuple(word for word in binary_parse(sentence).split() if word not in "()")
-
-
-def n_tokens(sentence: Sentence) -> int:
-    """Return `len(tokens(sentence))`, without writing the sentence out."""
-    return _noun_phrase_length(sentence.subject) + _verb_phrase_length(sentence.predicate)
-
-
-def _noun_phrase_length(phrase: NounPhrase) -> int:
-    nominal = phrase.nominal
-    length = 2 + (phrase.quantifier == NOT_ALL) + len(nominal.adjectives)
-    for clause in nominal.clauses:
-        length += 1 + _verb_phrase_length(clause)
-    return length
-
-
-def _verb_phrase_length(phrase: VerbPhrase) -> int:
-    length = 3 if phrase.negated else 1
-    return length if phrase.object is None else length + _noun_phrase_length(phrase.object)
 
 
 def text(sentence: Sentence) -> str:

@@ -193,14 +193,10 @@ def oppose(draw: Draw, sentence: Sentence) -> Sentence:
 def exchange_field(draw: Draw, sentence: Sentence) -> Sentence:
     """Exchange the quantifiers, nouns, adjectives, verbs or negations of two phrases."""
     field = draw.choice(("quantifier", "noun", "adjectives", "verb", "negated"))
-    if field in ("verb", "negated"):
-        return _exchange(draw, sentence, phrases(sentence, VerbPhrase), field)
     if field == "quantifier" and sentence.subject.quantifier == NOT_ALL:
         return sentence
-    return _exchange(draw, sentence, phrases(sentence, NounPhrase), field)
-
-
-def _exchange(draw: Draw, sentence: Sentence, found: list[tuple[Path, Any]], field: str) -> Sentence:
+    kind: Any = VerbPhrase if field in VerbPhrase._fields else NounPhrase
+    found = phrases(sentence, kind)
     i, j = draw.choice(range(len(found))), draw.choice(range(len(found)))
     # The outer phrase first: putting it later would undo the change inside it.
     (path, phrase), (other_path, other) = found[min(i, j)], found[max(i, j)]

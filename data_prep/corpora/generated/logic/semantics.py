@@ -38,9 +38,10 @@ dropping all elements but two witnesses of each. With them the bound is empirica
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, permutations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -158,9 +159,8 @@ def _relation(phrase: VerbPhrase, target: NounPhrase) -> Relation:
 @lru_cache(maxsize=20_000)
 def _hits_met(first: Hit, second: Hit, domain_size: int) -> frozenset[tuple[bool, bool]]:
     """Return which pairs of (first is met, second is met) some model gives."""
-    types = _Types({literal.word for hit in (first, second) for literal in _all_literals(hit)})
     objects = list(dict.fromkeys(relation.object for hit in (first, second) for relation in hit.relations))
-    places, word_hits = _places(types, [types.where(literals) for literals in objects], first, second)
+    places, word_hits = _places(objects, first.literals, second.literals)
     conditions = [
         tuple((*relation[:-1], objects.index(relation.object)) for relation in hit.relations)
         for hit in (first, second)
@@ -194,59 +194,50 @@ def _numbers_of_hits(
     return int(np.bitwise_or.reduce(counts))
 
 
-def _all_literals(hit: Hit) -> Iterable[Literal]:
-    yield from hit.literals
-    for relation in hit.relations:
-        yield from relation.object
+def _places(
+    objects: list[frozenset[Literal]], first: frozenset[Literal], second: frozenset[Literal]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the places that occur, bit j for object j, and for each the set of hit pairs that words allow there.
 
+    An element's type says which words are true of it. A set of types is an integer, one bit a type.
+    """
+    words = sorted({word for literals in (*objects, first, second) for word, _ in literals})
+    true_of = dict(zip(words, _columns(len(words)), strict=True))
+    allowed = (1 << (1 << len(words))) - 1
+    for word, other in permutations(words, 2):
+        if implies(word, other):
+            allowed &= ~true_of[word] | true_of[other]
 
-class _Types:
-    """Hold the types of elements that the hyponyms allow: a set of types is an integer, one bit a type."""
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self.words = sorted(words)
-        self.columns = dict(zip(self.words, _columns(len(self.words)), strict=True))
-        self.allowed = (1 << (1 << len(self.words))) - 1
-        for word in self.words:
-            for other in ancestors(word):
-                if other in self.columns:
-                    self.allowed &= ~self.columns[word] | self.columns[other]
-
-    def where(self, literals: Iterable[Literal]) -> int:
-        """Return the types that meet all literals."""
-        found = self.allowed
+    def meeting(literals: frozenset[Literal]) -> int:
+        """Return the types that meet all of them."""
+        found = allowed
         for word, positive in literals:
-            found &= self.columns[word] if positive else ~self.columns[word]
+            found &= true_of[word] if positive else ~true_of[word]
         return found
 
-
-@lru_cache(maxsize=32)
-def _columns(n_words: int) -> tuple[int, ...]:
-    """Return for every word the set of types it is true of: type t has word i if bit i of t is set."""
-    columns = []
-    for i in range(n_words):
-        block = ((1 << (1 << i)) - 1) << (1 << i)  # 2 ** i types without the word, then as many with it
-        repeat = sum(1 << start for start in range(0, 1 << n_words, 2 << i))
-        columns.append(block * repeat)
-    return tuple(columns)
-
-
-def _places(
-    types: _Types, objects: list[int], first: Hit, second: Hit
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the places that occur, bit j for object j, and for each the set of hit pairs that words allow there."""
-    regions = {0: types.allowed}
-    for j, members in enumerate(objects):
+    regions = {0: allowed}
+    for j, members in enumerate(map(meeting, objects)):
         without = {place: inside & ~members for place, inside in regions.items()}
         within = {place | 1 << j: inside & members for place, inside in regions.items()}
         regions = {place: inside for place, inside in (without | within).items() if inside}
-    in_first, in_second = types.where(first.literals), types.where(second.literals)
+    in_first, in_second = meeting(first), meeting(second)
     word_hits = []
     for inside in regions.values():
         yes, no = inside & in_first, inside & ~in_first
         pairs = (no & ~in_second, no & in_second, yes & ~in_second, yes & in_second)
         word_hits.append(sum(1 << pair for pair, found in enumerate(pairs) if found))
     return tuple(regions), tuple(word_hits)
+
+
+@lru_cache(maxsize=32)
+def _columns(n_words: int) -> tuple[int, ...]:
+    """Return for every word the set of types of elements that it is true of: type t has word i if bit i of t is set."""
+    columns = []
+    for i in range(n_words):
+        block = ((1 << (1 << i)) - 1) << (1 << i)  # 2 ** i types without the word, then as many with it
+        repeat = sum(1 << start for start in range(0, 1 << n_words, 2 << i))
+        columns.append(block * repeat)
+    return tuple(columns)
 
 
 @lru_cache(maxsize=64)
@@ -310,32 +301,18 @@ def _relation_truth(
     return size[members & (row if related else ~row)] >= at_least
 
 
-def _both_table() -> Masks:
-    """Return (16, 16) the hit pairs that two conditions allow together, from the sets of those that each allows.
-
-    Hit pair (p, h) is bit 2p + h of a set: whether the element can be a hit of the premise, of the hypothesis.
-    """
-    table = np.zeros((16, 16), dtype=np.int64)
-    left, right = np.arange(16)[:, None], np.arange(16)[None, :]
-    for a in range(4):
-        for b in range(4):
-            table |= (left >> a & right >> b & 1) << (a & b)
+def _combined(n_left: int, n_right: int, combine: Callable[[int, int], int]) -> Masks:
+    """Return (2 ** n_left, 2 ** n_right) what becomes of two sets, bits of integers, member with member."""
+    table = np.zeros((1 << n_left, 1 << n_right), dtype=np.int64)
+    left, right = np.arange(1 << n_left)[:, None], np.arange(1 << n_right)
+    for a, b in product(range(n_left), range(n_right)):
+        table |= (left >> a & right >> b & 1) << combine(a, b)
     return table
 
 
-def _add_table() -> Masks:
-    """Return (512, 16) the numbers of hits with one more element, from those before and its possible hit pairs.
-
-    Numbers of hits (p, h), each up to 2, are bit 3p + h of a set.
-    """
-    table = np.zeros((512, 16), dtype=np.int64)
-    before, element = np.arange(512)[:, None], np.arange(16)[None, :]
-    for count in range(9):
-        for pair in range(4):
-            after = 3 * min(count // 3 + pair // 2, 2) + min(count % 3 + pair % 2, 2)
-            table |= (before >> count & element >> pair & 1) << after
-    return table
-
-
-_BOTH = _both_table()
-_ADD = _add_table()
+# Hit pair (p, h), whether an element can be a hit of the premise, of the hypothesis, is bit 2p + h of a set: those that
+# two conditions allow together, from the sets of those that each allows.
+_BOTH = _combined(4, 4, operator.and_)
+# Numbers of hits (p, h), each up to 2, are bit 3p + h of a set: those with one more element, from those before and its
+# possible hit pairs.
+_ADD = _combined(9, 4, lambda n, pair: 3 * min(n // 3 + pair // 2, 2) + min(n % 3 + pair % 2, 2))
