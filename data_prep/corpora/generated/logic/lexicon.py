@@ -8,6 +8,8 @@ agreement.
 
 from __future__ import annotations
 
+from functools import cache
+
 NOUNS = ("animals", "dogs", "poodles", "beagles", "cats", "kittens", "people", "children", "girls")
 ADJECTIVES = ("brown", "hungry", "tame", "wet")
 INTRANSITIVE = ("move", "run", "sprint", "walk", "sing", "sleep", "doze")
@@ -34,6 +36,7 @@ CATEGORY: dict[str, tuple[str, ...]] = {
 }
 
 
+@cache
 def ancestors(word: str) -> tuple[str, ...]:
     """Return all hypernyms of a word, nearest first."""
     found = []
@@ -43,12 +46,9 @@ def ancestors(word: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-_ANCESTORS = {word: frozenset(ancestors(word)) for word in CATEGORY}
-
-
 def implies(word: str, other: str) -> bool:
     """Tell whether everything `word` is true of, `other` is true of, by the lexicon alone."""
-    return word == other or other in _ANCESTORS[word]
+    return word == other or other in ancestors(word)
 
 
 # The hypernyms and hyponyms of every word.

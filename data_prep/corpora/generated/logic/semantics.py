@@ -41,7 +41,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from itertools import combinations_with_replacement, permutations, product
+from itertools import combinations_with_replacement, product
 from typing import NamedTuple
 
 import numpy as np
@@ -204,9 +204,10 @@ def _places(
     words = sorted({word for literals in (*objects, first, second) for word, _ in literals})
     true_of = dict(zip(words, _columns(len(words)), strict=True))
     allowed = (1 << (1 << len(words))) - 1
-    for word, other in permutations(words, 2):
-        if implies(word, other):
-            allowed &= ~true_of[word] | true_of[other]
+    for word in words:
+        for other in ancestors(word):
+            if other in true_of:
+                allowed &= ~true_of[word] | true_of[other]
 
     def meeting(literals: frozenset[Literal]) -> int:
         """Return the types that meet all of them."""
