@@ -2,24 +2,95 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from spinn_tensor import ConfigError
 from spinn_tensor.cli.main import main
-from spinn_tensor.data_prep.corpora.generated import GENERATORS, generate_corpus
+from spinn_tensor.data_prep.corpora.generated import (
+    GENERATORS,
+    GeneratedConfig,
+    generate_corpus,
+    write_generated,
+)
+from spinn_tensor.data_prep.corpora.generated.listops import ListOpsConfig
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 from spinn_tensor.data_prep.errors import DataError
-from tests.tiny_runs import (
-    SMALL,
-)
+from tests.processes import run_program
+from tests.tiny_runs import SMALL
 
 pytest.importorskip("datasets")
 
 Capture = pytest.CaptureFixture[str]
-PREMISE, HYPOTHESIS = "( dogs bark )", "( dogs ( do ( not bark ) ) )"
+TINY = LogicConfig(n_train=90, n_dev=30, n_test=30, n_long=30)
+LOGIC = GENERATORS["logic"]
+SCRIPT = """
+import json, sys
+import numpy
+name, folder, config, seed = sys.argv[1:]
+numpy.random.seed(int(seed))
+from spinn_tensor.data_prep.corpora.generated import GENERATORS, write_generated
+write_generated(name, folder, type(GENERATORS[name].default)(**json.loads(config)))
+"""
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+# A configuration, and the SHA-256 of the files that it gives with this version of its generator.
+GIVES: list[tuple[str, GeneratedConfig, str]] = [
+    ("logic", TINY, "6dfb2e1c0dd6ac604279c00a2f1d4e8c248cd5cae0332bf7c50d05cb6ccc1a68"),
+    (
+        "listops",
+        ListOpsConfig(n_train=60, n_dev=20, n_test=20, max_tokens=10),
+        "c28d10c9e44628025b232ba1a3f0ebb02be9f6f74b9fb6d4f087e0e157d08165",
+    ),
+]
+
+
+@pytest.mark.parametrize("name, config, sha256", GIVES)
+def test_the_same_bytes_whatever_the_hash_seed_and_numpy_state(
+    name: str, config: GeneratedConfig, sha256: str, tmp_path: Path
+) -> None:
+    write_generated(name, tmp_path / "here", config)
+    expected = content(tmp_path / "here")
+    assert expected.keys() == {*GENERATORS[name].files.values(), "corpus.json"}
+    assert hashlib.sha256(b"".join(expected.values())).hexdigest() == sha256
+    for seed in ("0", "1"):
+        made = json.dumps(config.to_dict())
+        run_program(SCRIPT, name, tmp_path / seed, made, seed, PYTHONHASHSEED=seed)
+        assert content(tmp_path / seed) == expected
+    write_generated(name, tmp_path / "other", replace(config, seed=2))
+    for file, lines in content(tmp_path / "other").items():
+        assert lines != expected[file]
+
+
+@pytest.mark.parametrize(
+    "kind, field, value",
+    [
+        (LogicConfig, "n_train", -1),
+        (LogicConfig, "n_long", -3),
+        (LogicConfig, "max_tokens", 5),
+        (LogicConfig, "max_long_tokens", 10),
+        (LogicConfig, "contrast", 0.7),
+        (LogicConfig, "contrast", -0.1),
+        (LogicConfig, "domain_size", 6),
+        (ListOpsConfig, "n_dev", -1),
+        (ListOpsConfig, "n_test", -2),
+        (ListOpsConfig, "max_tokens", 9),
+        (ListOpsConfig, "max_depth", 1),
+        (ListOpsConfig, "max_depth", 101),
+    ],
+)
+def test_bad_configurations_are_named(kind: type[GeneratedConfig], field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^{field}: expected .*, got {value}"):
+        kind(**{field: value})
 
 
 def test_a_generated_corpus_is_left_as_it_is(tmp_path: Path) -> None:
@@ -28,18 +99,12 @@ def test_a_generated_corpus_is_left_as_it_is(tmp_path: Path) -> None:
     assert (
         main(["generate", str(folder), "--train", "90", "--dev", "30", "--test", "30", "--long", "30"]) == 0
     )
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = content(folder)
     assert {"train.jsonl", "dev.jsonl", "test.jsonl", "long.jsonl"} <= set(before)
     assert main(["train", "--data", str(folder), "--epochs", "1", *SMALL, "--output", str(output)]) == 0
     results = json.loads((output / "results.json").read_text())
     assert set(results["splits"]) == {"dev", "test", "long"}
-    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-TINY = LogicConfig(n_train=90, n_dev=30, n_test=30, n_long=30)
-
-
-LOGIC = GENERATORS["logic"]
+    assert before == content(folder)
 
 
 def test_a_generated_corpus_is_taken_again_only_while_it_is_what_would_be_written(
@@ -62,10 +127,6 @@ def test_a_generated_corpus_is_taken_again_only_while_it_is_what_would_be_writte
     with pytest.raises(DataError, match=r"corpus: holds other files \(notes.txt\)"):
         generate_corpus("logic", folder, replace(TINY, seed=1))
     assert content(folder) == {**before, "notes.txt": b"mine"}
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_corpus_is_replaced_as_a_whole_or_not_at_all(

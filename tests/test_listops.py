@@ -167,28 +167,6 @@ def test_probabilities_are_the_published_ones() -> None:
     assert n_nested / (3.5 * len(deeper)) == pytest.approx(0.25, abs=0.02)
 
 
-def test_the_same_bytes(tmp_path: Path) -> None:
-    for name, config in (
-        ("a", SMALL_CORPUS),
-        ("b", SMALL_CORPUS),
-        ("c", ListOpsConfig(**{**vars(SMALL_CORPUS), "seed": 4})),
-    ):
-        write_generated("listops", tmp_path / name, config)
-    contents = {
-        name: {path.name: path.read_bytes() for path in sorted((tmp_path / name).iterdir())} for name in "abc"
-    }
-    assert list(contents["a"]) == ["corpus.json", "dev.tsv", "test.tsv", "train.tsv"]
-    assert contents["a"] == contents["b"]
-    assert contents["a"]["dev.tsv"] != contents["c"]["dev.tsv"]
-
-
-def test_the_first_line_of_the_default_seed_does_not_change(tmp_path: Path) -> None:
-    write_generated("listops", tmp_path, TINY)
-    assert (tmp_path / "train.tsv").read_text().splitlines()[
-        0
-    ] == "2\t( ( ( ( ( ( [SM 8 ) 8 ) 3 ) 9 ) 4 ) ] )"
-
-
 def test_files_are_read_as_they_were_written(tmp_path: Path, corpus: dict[str, list[Expression]]) -> None:
     write_generated("listops", tmp_path, SMALL_CORPUS)
     for split in SPLITS:
@@ -205,15 +183,6 @@ def test_words_of_another_vocabulary_are_read(tmp_path: Path) -> None:
     (tmp_path / "other.tsv").write_text("3\t( ( ( [FIRST 3 ) 4 ) ] )\n")
     (example,) = read_line_examples(tmp_path / "other.tsv", ListOpsFormat())
     assert example.trees[0].tokens[0] == "[FIRST"
-
-
-@pytest.mark.parametrize(
-    "field, value",
-    [("n_train", -1), ("n_dev", -1), ("n_test", -2), ("max_tokens", 9), ("max_depth", 1), ("max_depth", 101)],
-)
-def test_bad_configurations_are_named(field: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{field}: expected .*, got {value}"):
-        ListOpsConfig(**{field: value})
 
 
 def long_line(n_tokens: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, NamedTuple
 
+from spinn_tensor.data_prep.corpora.store import sha256_of
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import StrPath, atomic_write
 
@@ -77,7 +78,9 @@ def download(
         raise DataError(f"expected an address that begins with http:// or https://, got {url!r}")
     try:
         if path.exists():
-            _check_existing(path, sha256)
+            if (got := sha256_of(path)) != sha256:
+                reason = f"is there already, with SHA-256 {got}, expected {sha256}; move it away to download"
+                raise DataError(reason, path=path)
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as file:
@@ -107,15 +110,6 @@ def _fetch(url: str, file: IO[bytes], on_bytes: OnBytes) -> str:
             n_done += file.write(block)
             on_bytes(n_done, n_whole)
     return digest.hexdigest()
-
-
-def _check_existing(path: Path, sha256: str) -> None:
-    with path.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
-    if got != sha256:
-        raise DataError(
-            f"is there already, with SHA-256 {got}, expected {sha256}; move it away to download", path=path
-        )
 
 
 def _first_cause(error: BaseException) -> str:

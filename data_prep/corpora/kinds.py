@@ -6,7 +6,6 @@ docs/code.md says how to add one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from spinn_tensor.data_prep.corpora.formats import (
@@ -34,22 +33,13 @@ if TYPE_CHECKING:
 SPLITS = ("train", "dev", "test")
 
 
-class FileToRead(NamedTuple):
-    """Hold what a format may depend on: the settings, the file, the labels, and what reads sentences."""
-
-    data: DataConfig
-    path: Path
-    labels: LabelNames
-    reader: SentenceReader
-
-
 class Kind(NamedTuple):
     """Describe a kind of corpus."""
 
     task: str  # what a model learns from it: "pair", "sentence" or "parse"
     files: Mapping[str, tuple[str, ...]]  # names that a split's file may have
     labels: Callable[[DataConfig], LabelNames]
-    line_format: Callable[[FileToRead], LineFormat]
+    line_format: Callable[[DataConfig, LabelNames, SentenceReader], LineFormat]
     tokenizer: str = "penn"  # what makes words of texts like its sentences, of `token_rules.NAMED`
     folder: str = ""  # that the publisher's archive unpacks to; "" for files that stand alone
 
@@ -60,13 +50,8 @@ def _named(split: str, ending: str, start: str = "") -> tuple[str, ...]:
     return tuple(f"{start}{name}{ending}" for name in names)
 
 
-def _pair_format(file: FileToRead) -> LineFormat:
-    return PairFormat(file.labels, named_fields(PairFields(), file.data.fields), reader=file.reader)
-
-
-def _labelled_format(file: FileToRead) -> LineFormat:
-    fields = named_fields(SentenceFields(), file.data.fields)
-    return LabelledFormat(file.labels, fields, reader=file.reader)
+def _pair_format(data: DataConfig, labels: LabelNames, reader: SentenceReader) -> LineFormat:
+    return PairFormat(labels, named_fields(PairFields(), data.fields), reader=reader)
 
 
 def _nli_labels(data: DataConfig) -> LabelNames:
@@ -76,10 +61,6 @@ def _nli_labels(data: DataConfig) -> LabelNames:
 def _own_labels(data: DataConfig) -> LabelNames:
     """Return the labels that are given, or have those of the training examples found."""
     return LabelNames(list(data.labels), grows=not data.labels)
-
-
-def _sst_labels(data: DataConfig) -> LabelNames:
-    return LabelNames(list(SST_BINARY_LABELS if data.binary else SST_LABELS))
 
 
 KINDS = {
@@ -111,14 +92,16 @@ KINDS = {
         "sentence",
         {split: _named(split, ".jsonl") for split in SPLITS},
         _own_labels,
-        _labelled_format,
+        lambda data, labels, reader: LabelledFormat(
+            labels, named_fields(SentenceFields(), data.fields), reader=reader
+        ),
     ),
     "pairs": Kind("pair", {split: _named(split, ".jsonl") for split in SPLITS}, _own_labels, _pair_format),
     "sst": Kind(
         "sentence",
         {split: (f"{split}.txt",) for split in SPLITS},
-        _sst_labels,
-        lambda file: SstFormat(file.data.binary),
+        lambda data: LabelNames(list(SST_BINARY_LABELS if data.binary else SST_LABELS)),
+        lambda data, labels, reader: SstFormat(data.binary),
         folder="trees",
     ),
     "listops": Kind(
@@ -128,13 +111,13 @@ KINDS = {
             for split in SPLITS
         },
         lambda data: LabelNames(list(DIGITS)),
-        lambda file: ListOpsFormat(file.reader),
+        lambda data, labels, reader: ListOpsFormat(reader),
         tokenizer="whitespace",
     ),
     "trees": Kind(
         "parse",
         {split: (*_named(split, ".txt"), *_named(split, ".jsonl")) for split in SPLITS},
         lambda data: LabelNames([]),
-        lambda file: TreebankFormat(file.reader),
+        lambda data, labels, reader: TreebankFormat(reader),
     ),
 }

@@ -11,7 +11,6 @@ from spinn_tensor.data_prep.corpora.splits import OnLines, prepare, rules_of
 from spinn_tensor.data_prep.corpora.store import (
     check_files,
     clear_store,
-    is_store,
     read_manifest,
     sha256_of,
     write_store,
@@ -82,8 +81,6 @@ def preparation_options(data: DataConfig) -> dict[str, Any]:
 
 def _whole_store(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a store that this version reads and nothing is missing of."""
-    if not is_store(folder):
-        return None
     try:
         check_files(folder)
         return read_manifest(folder)

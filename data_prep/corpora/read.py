@@ -8,7 +8,6 @@ reason. So every line is read as `read_line_examples` alone would, which gives t
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,26 +75,23 @@ class Block(NamedTuple):
     skipped: Skipped  # why lines were
 
 
+@dataclass
 class ExampleFile:
     """Read a file by blocks of lines."""
 
-    def __init__(
-        self,
-        path: StrPath,
-        opened: Lines,
-        skipped: Skipped,  # to which the lines add what it leaves out itself
-        line_format: LineFormat,
-        words: WordIds,
-        skip_bad: bool,
-        limits: Limits,  # of which that on a sentence is kept here
-    ) -> None:
+    path: StrPath
+    opened: Lines
+    skipped: Skipped  # of lines that no block has told of: a broken end
+    line_format: LineFormat
+    words: WordIds
+    skip_bad: bool
+    limits: Limits  # of which that on a sentence is kept here
+
+    def __post_init__(self) -> None:
         self.n_lines = 0  # read so far
-        self.skipped = skipped  # of lines that no block has told of: a broken end
-        self.has_records = opened.has_records
+        self.has_records = self.opened.has_records
         self._failure: DataError | None = None  # that ends it, when the lines before have been given
-        self._path, self._lines = path, opened.lines
-        self._read_line = _read_line(line_format, opened.has_records)
-        self.words, self._skip_bad, self._limits = words, skip_bad, limits
+        self._read_line = _read_line(self.line_format, self.has_records)
 
     def block(self, n_lines: int) -> Block | None:
         """Read the next lines, at most so many; None at the end.
@@ -106,7 +102,7 @@ class ExampleFile:
             raise self._failure
         lines: list[Line] = []
         try:
-            next_lines(self._lines, n_lines, into=lines)
+            next_lines(self.opened.lines, n_lines, into=lines)
         except DataError as error:
             self._failure = error
         block, bad_row = self._block(lines) if lines else (None, 0)
@@ -124,15 +120,15 @@ class ExampleFile:
         first_line = self.n_lines + 1
         skipped = Skipped()
         found, errors = self._read(lines, skipped)
-        examples, kept = _columns(found, self.words, self._limits)
+        examples, kept = _columns(found, self.words, self.limits)
         rows = np.array(found.rows, dtype=np.int64)
         examples = examples._replace(lines=first_line + rows[kept])
         for row in rows[~kept].tolist():
             errors[row] = self._error(lines[row])
         bad_row = None
         for row, error in sorted(errors.items()):
-            bad = error.at(path=self._path, line=first_line + row)
-            if not self._skip_bad:
+            bad = error.at(path=self.path, line=first_line + row)
+            if not self.skip_bad:
                 self._failure, bad_row = bad, row
                 break
             skipped.count_error(bad)
@@ -146,7 +142,7 @@ class ExampleFile:
 
     def skip(self, n_lines: int) -> int:
         """Pass over the next lines without looking at them; return how many there were, at most n_lines."""
-        n_passed = sum(1 for _ in itertools.islice(self._lines, n_lines))
+        n_passed = sum(1 for _ in itertools.islice(self.opened.lines, n_lines))
         self.n_lines += n_passed
         if n_passed:
             self.skipped.clear()
@@ -164,13 +160,13 @@ class ExampleFile:
                 example = read(line, unwanted)
             except DataError as error:
                 errors[row] = error
-                if not self._skip_bad:
+                if not self.skip_bad:
                     break
                 continue
             if example is not None:
                 found.add(row, example)
             else:
-                skipped.move(unwanted, self._path, self.n_lines + 1 + row)
+                skipped.move(unwanted, self.path, self.n_lines + 1 + row)
         return found, errors
 
     def _error(self, line: Line) -> DataError:
@@ -178,7 +174,7 @@ class ExampleFile:
         example = self._read_line(line, Skipped())
         try:
             assert example is not None, "a line that is wanted but not a second time"
-            _trees(example, self._limits)
+            _trees(example, self.limits)
         except DataError as error:
             return error
         raise AssertionError("a parse that is one alone, but none among others")
@@ -292,16 +288,9 @@ def corpus_of(examples: Iterable[Example], words: WordIds) -> Corpus:
 
     Raises DataError naming the example whose transitions or labels do not fit.
     """
-    found = _Found()
-    for row, example in enumerate(examples):
-        found.add(row, LineExample(*example))
-    try:
-        columns, _ = _columns(found, words, Limits(max_words=sys.maxsize))
-    except DataError as error:
-        if isinstance(error.example, int):  # the number of a sentence
-            error.example = int(np.searchsorted(np.cumsum(found.n_sentences), error.example, side="right"))
-        raise
-    return columns.corpus()
+    trees, labels, _ = zip(*examples, strict=True)
+    sides = [sentence_columns(side, words) for side in zip(*trees, strict=True)]
+    return Corpus(concatenate(*sides), np.array(labels, np.int64), len(sides))
 
 
 def join(parts: Sequence[Examples]) -> Examples:

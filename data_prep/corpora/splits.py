@@ -28,7 +28,7 @@ from spinn_tensor.data_prep.branching import branched
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, n_sentences, number_distinct, select
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.formats import LabelNames
-from spinn_tensor.data_prep.corpora.kinds import KINDS, FileToRead
+from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import Examples, join, read_examples_as_columns
 from spinn_tensor.data_prep.corpora.sources import Source, extra_sources, split_sources
@@ -298,6 +298,7 @@ class _Reader(NamedTuple):
         reader = SentenceReader(
             tokenize, data.binarize or DEFAULT_BINARIZE, one_notation(data.notation or "auto")
         )
+        line_format = KINDS[data.corpus].line_format(data, self.labels, reader)
         parts: list[Examples] = []
         try:
             for path in source.paths:
@@ -306,7 +307,7 @@ class _Reader(NamedTuple):
                     break
                 part = read_examples_as_columns(
                     path,
-                    KINDS[data.corpus].line_format(FileToRead(data, path, self.labels, reader)),
+                    line_format,
                     self.words,
                     member=source.member,
                     skip_bad=data.skip_bad,

@@ -75,10 +75,17 @@ class ShardFolder:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
-            if not self._is_signed(overwrite):
+            found = self._job_there()
+            reason = None if found is None else difference(found, self.job)
+            has_shards = (self.folder / MANIFEST).exists() or any(self._unfinished.glob(ENTRIES))
+            if reason is not None and has_shards and not overwrite:
+                raise ConfigError(
+                    f"{self.folder}: holds encodings of another job ({reason}); --overwrite replaces them"
+                )
+            if found is None or reason is not None:
                 clear_temporaries(self._unfinished, JOB)
                 ours = {self._unfinished} if self._unfinished.is_dir() else set()
-                if self._job_there() is None and set(self.folder.rglob("*")) - ours:
+                if found is None and set(self.folder.rglob("*")) - ours:
                     raise ConfigError(
                         f"{self.folder}: holds files, but no encodings; give a folder of its own"
                     )
@@ -180,18 +187,6 @@ class ShardFolder:
             return job
         signature = self._unfinished / JOB
         return _checked_job(read_json_object(signature), signature) if signature.exists() else None
-
-    def _is_signed(self, overwrite: bool) -> bool:
-        """Tell whether the folder is this job's. Raises ConfigError if it is another's, and nobody may overwrite it."""
-        found = self._job_there()
-        reason = None if found is None else difference(found, self.job)
-        if reason is not None and not overwrite:
-            has_shards = (self.folder / MANIFEST).exists() or any(self._unfinished.glob(ENTRIES))
-            if has_shards:
-                raise ConfigError(
-                    f"{self.folder}: holds encodings of another job ({reason}); --overwrite replaces them"
-                )
-        return found is not None and reason is None
 
     def _clear(self) -> None:
         """Delete another job's encodings, and nothing else. Whenever it is killed, the folder still has a signature."""
