@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,13 +49,3 @@ def random_corpus(n_words: int, task: str = "pair") -> PreparedCorpus:
 
     words = tuple(f"word {i}" for i in range(n_words))
     return PreparedCorpus(task, ("a", "b", "c"), words, {"train": split(50), "dev": split(7)})
-
-
-def break_json(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
-    path = folder / name
-    value = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(change(value)), encoding="utf-8")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-400])

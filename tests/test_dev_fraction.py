@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,8 @@ def test_train_and_dev_are_the_file_in_its_order(tmp_path: Path) -> None:
     assert sorted(split["train"] + split["dev"]) == sorted(names)
     for part in split.values():
         assert part == [name for name in names if name in part]
-    assert names_of(DataConfig(**{**data.to_dict(), "split_seed": 2}))["dev"] != split["dev"]
-    limited = names_of(DataConfig(**{**data.to_dict(), "limit": 7}))
+    assert names_of(replace(data, split_seed=2))["dev"] != split["dev"]
+    limited = names_of(replace(data, limit=7))
     assert limited == {name: part[:7] for name, part in split.items()}
 
 
@@ -158,7 +159,7 @@ def test_a_store_has_the_split_that_it_was_prepared_with(tmp_path: Path) -> None
     read = load_splits(data, Skipped())
     assert stored.dev.labels.tolist() == read.dev.labels.tolist()
     assert stored.dev.sentences.token_ids.tolist() == read.dev.sentences.token_ids.tolist()
-    assert prepare_store(DataConfig(**{**data.to_dict(), "split_seed": 2}), folder, Skipped())[1]
+    assert prepare_store(replace(data, split_seed=2), folder, Skipped())[1]
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,23 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 import numpy as np
 import pytest
 
+from spinn_tensor.cli import prepare as command
+from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep import files
 from spinn_tensor.data_prep.corpora import download as module
-from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
+from spinn_tensor.data_prep.corpora.download import OFFICIAL, Archive, download
 from spinn_tensor.data_prep.errors import DataError
+from tests.tiny_runs import write_pairs
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -220,6 +225,41 @@ def test_what_a_kill_leaves_is_deleted_by_the_next_call(server: Server, path: Pa
     download(server.url, path, SHA256)
     assert path.read_bytes() == CONTENT
     assert os.listdir(path.parent) == [path.name]
+
+
+def prepare(server: Server, folder: Path, sha256: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run `spinn prepare` where the server is the publisher's, of a file with this digest."""
+    archive = Archive(server.url, "snli_1.0.zip", sha256, len(server.content))
+    monkeypatch.setattr(command, "OFFICIAL", MappingProxyType({"snli": archive}))
+    folders = ["--downloads", str(folder / "got"), "--output", str(folder / "store")]
+    return main(["prepare", "--download", "snli", *folders])
+
+
+def test_fetched_and_prepared(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("datasets")
+    with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
+        for seed, split in enumerate(("train", "dev", "test")):
+            lines = write_pairs(tmp_path / "pairs.jsonl", 12 + seed, seed).read_bytes()
+            archive.writestr(f"snli_1.0/snli_1.0_{split}.jsonl", lines)
+    server.content = packed.getvalue()
+    for said in ("train         12", "up to date"):
+        assert prepare(server, tmp_path, hashlib.sha256(server.content).hexdigest(), monkeypatch) == 0
+        assert said in capsys.readouterr().out
+    assert server.n_requests == 1
+
+
+def test_fetched_but_not_what_was_published(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.content = b"something else"
+    assert prepare(server, tmp_path, SHA256, monkeypatch) == 1
+    error = capsys.readouterr().err
+    assert server.url in error
+    assert len(error.splitlines()) == 1
+    assert list((tmp_path / "got").iterdir()) == []
+    assert not (tmp_path / "store").exists()
 
 
 def test_the_official_archives_are_named_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.parsers import Parser
 from spinn_tensor.training.config import DataConfig
-from tests.stores import assert_same, break_json, truncate
+from tests.damage import change_json, truncate
+from tests.stores import assert_same
 from tests.tiny_runs import SMALL, write_own_pairs, write_pairs, write_trees
 
 
@@ -64,7 +66,7 @@ def test_from_the_store_as_from_the_files(tmp_path: Path, case: str, words: dict
     assert is_new
     assert prepared_from(str(tmp_path / "store")) == corpus
     stored = DataConfig(corpus=corpus, data=str(tmp_path / "store"), **words)
-    from_files = load_splits(DataConfig(**{**data.to_dict(), **words}), Skipped())
+    from_files = load_splits(replace(data, **words), Skipped())
     assert_same(load_splits(stored, Skipped()), from_files)
 
 
@@ -109,17 +111,17 @@ def test_done_again_only_where_something_is_other(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert not is_new(data)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    assert not is_new(DataConfig(**{**data.to_dict(), "lower": True, "min_count": 3}))  # of no account here
+    assert not is_new(replace(data, lower=True, min_count=3))  # of no account here
     moved = tmp_path / "moved.jsonl"
     shutil.copy(data.train[0], moved)
-    assert not is_new(DataConfig(**{**data.to_dict(), "train": (str(moved),)}))
+    assert not is_new(replace(data, train=(str(moved),)))
     with open(moved, "a", encoding="utf-8") as file:
         file.write("\n")
-    assert is_new(DataConfig(**{**data.to_dict(), "train": (str(moved),)}))
+    assert is_new(replace(data, train=(str(moved),)))
     assert is_new(data)
     for options in ({"limit": 3}, {"skip_bad": True}, {"branching": "left"}):
-        assert is_new(DataConfig(**{**data.to_dict(), **options}))
-        assert not is_new(DataConfig(**{**data.to_dict(), **options}))
+        assert is_new(replace(data, **options))
+        assert not is_new(replace(data, **options))
 
 
 def test_the_manifest_tells_what_was_left_out(tmp_path: Path) -> None:
@@ -150,30 +152,28 @@ def test_other_files_are_not_replaced(tmp_path: Path, manifest: Any) -> None:
     (mine / "notes" / "thesis.txt").write_text("all of it", encoding="utf-8")
     before = sorted(mine.rglob("*"))
     with pytest.raises(DataError, match="holds other files"):
-        prepare_store(DataConfig(**{**data.to_dict(), "limit": 3}), mine, Skipped())
+        prepare_store(replace(data, limit=3), mine, Skipped())
     assert sorted(mine.rglob("*")) == before
 
 
 def test_a_store_of_an_earlier_version_has_the_defaults_of_later_options(tmp_path: Path) -> None:
     folder, data = tmp_path / "store", data_of(tmp_path, "snli")
     prepare_store(data, folder, Skipped())
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for name in ("max_line_bytes", "max_words", "phrases"):
-        del manifest["options"][name]
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        change_json("manifest.json", lambda m, name=name: m["options"].pop(name))(folder)
     assert not prepare_store(data, folder, Skipped())[1]
-    assert prepare_store(DataConfig(**{**data.to_dict(), "max_words": 99}), folder, Skipped())[1]
+    assert prepare_store(replace(data, max_words=99), folder, Skipped())[1]
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda f: next((f / "train").glob("*.arrow")).unlink(),
-        lambda f: truncate(next((f / "train").glob("*.arrow"))),
-        lambda f: break_json(f, "manifest.json", lambda m: {**m, "format_version": 0}),
-        lambda f: break_json(f, "manifest.json", lambda m: {**m, "sources": {"train": 1}}),
-        lambda f: break_json(f, "manifest.json", lambda m: {**m, "options": []}),
-        lambda f: break_json(f, "manifest.json", lambda m: {**m, "files": None}),
+        lambda folder: next((folder / "train").glob("*.arrow")).unlink(),
+        truncate("train/data-00000-of-00001.arrow"),
+        change_json("manifest.json", lambda m: m.update(format_version=0)),
+        change_json("manifest.json", lambda m: m.update(sources={"train": 1})),
+        change_json("manifest.json", lambda m: m.update(options=[])),
+        change_json("manifest.json", lambda m: m.update(files=None)),
     ],
 )
 def test_a_damaged_or_older_store_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:

@@ -69,15 +69,12 @@ def test_no_label_stops_a_file_that_needs_none(label: Any) -> None:
     assert not skipped
 
 
-def test_minus_one_is_a_label_where_it_is_named() -> None:
+def test_minus_one_is_no_label_unless_it_is_named() -> None:
     records, skipped = [{"gold_label": label, **PARSES} for label in ("-1", "0", "1")], Skipped()
     assert labels_of(records, PairFormat(LabelNames([], grows=True)), skipped) == [0, 1]
     [(reason, count)] = skipped.items()
     assert count == 1
     assert reason.startswith("gold_label '-1' (no label, unless --labels names it")
-    skipped = Skipped()
-    assert labels_of(records, PairFormat(LabelNames(["-1", "0", "1"])), skipped) == [0, 1, 2]
-    assert not skipped
 
 
 def test_integers_with_a_point_are_integers() -> None:
@@ -98,9 +95,11 @@ def test_an_array_is_no_label(cell: np.ndarray) -> None:
     assert labels_of(records, PairFormat(require_label=False), Skipped()) == [NO_LABEL]
 
 
-def test_a_label_of_ones_own_may_be_called_hidden() -> None:
-    records = [{"gold_label": label, **PARSES} for label in ("hidden", "seen")]
-    assert labels_of(records, PairFormat(LabelNames(["seen", "hidden"])), Skipped()) == [1, 0]
+@pytest.mark.parametrize("names", [("seen", "hidden"), ("-1", "0", "1")])
+def test_labels_that_are_named_are_labels(names: tuple[str, ...]) -> None:
+    records, skipped = [{"gold_label": label, **PARSES} for label in names], Skipped()
+    assert labels_of(records, PairFormat(LabelNames(list(names))), skipped) == list(range(len(names)))
+    assert not skipped
 
 
 def test_label_is_gold_label_where_there_is_none() -> None:

@@ -22,18 +22,13 @@ from spinn_tensor.encoding import (
 )
 from tests.closeness import assert_close
 from tests.damage import change_json
-from tests.tiny_encoding import BAD, contents, encode, encoder_of, one_by_one
+from tests.tiny_encoding import BAD, contents, encode, encoder_of, one_by_one, small_blocks
 from tests.tiny_sentences import N_LINES, write_parses
 
 pytestmark = pytest.mark.numerical
+few_lines = pytest.fixture(autouse=True)(small_blocks)
 
 pytest.importorskip("pyarrow")
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that shards have several blocks, and blocks several batches."""
-    monkeypatch.setattr("spinn_tensor.encoding.run.BLOCK_LINES", 4)
 
 
 @pytest.mark.parametrize("left", [".job.json.0123abcd.tmp", ""])

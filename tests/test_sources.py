@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import itertools
 import json
-import shutil
-import threading
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pytest
 
-from spinn_tensor.cli import prepare as command
 from spinn_tensor.cli.main import main
-from spinn_tensor.data_prep.corpora.download import Archive
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.corpora.sources import archive_source, split_sources
 from spinn_tensor.data_prep.corpora.splits import load_splits, prepare
@@ -247,57 +239,6 @@ def test_a_label_that_training_does_not_have(tmp_path: Path, capsys: pytest.Capt
     error = capsys.readouterr().err
     assert f"{dev}:4: verdict: got 'sure', expected one of 'no', 'perhaps', 'yes' or '-'" in error
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """Files of tmp_path/web, as from the internet."""
-    (tmp_path / "web").mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(tmp_path / "web"))
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-
-
-def test_fetched_and_prepared(
-    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("datasets")
-    (tmp_path / "files").mkdir()
-    counts = write_published(tmp_path / "files", "snli")
-    path = zipped(tmp_path / "files", "snli", tmp_path / "web" / "snli_1.0.zip")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    archive = Archive(f"{server}/snli_1.0.zip", "snli_1.0.zip", digest, path.stat().st_size)
-    monkeypatch.setattr(command, "OFFICIAL", MappingProxyType({"snli": archive}))
-    arguments = ["prepare", "--download", "snli", "--downloads", str(tmp_path / "got")]
-    assert main([*arguments, "--output", str(tmp_path / "store")]) == 0
-    assert f"train         {counts['train']}" in capsys.readouterr().out
-    shutil.rmtree(tmp_path / "web")  # it is there: nothing is fetched
-    assert main([*arguments, "--output", str(tmp_path / "store")]) == 0
-    assert "up to date" in capsys.readouterr().out
-
-
-def test_fetched_but_not_what_was_published(
-    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "web" / "snli_1.0.zip").write_bytes(b"something else")
-    archive = Archive(f"{server}/snli_1.0.zip", "snli_1.0.zip", "0" * 64, 14)
-    monkeypatch.setattr(command, "OFFICIAL", MappingProxyType({"snli": archive}))
-    arguments = ["prepare", "--download", "snli", "--downloads", str(tmp_path / "got")]
-    assert main([*arguments, "--output", str(tmp_path / "store")]) == 1
-    error = capsys.readouterr().err
-    assert "snli_1.0.zip" in error
-    assert len(error.splitlines()) == 1
-    assert list((tmp_path / "got").iterdir()) == []
-    assert not (tmp_path / "store").exists()
 
 
 OLD, BARK = "( ( The church ) ( is old ) )", "( Dogs bark )"

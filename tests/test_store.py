@@ -20,8 +20,9 @@ from spinn_tensor.data_prep.corpora.store import (
     write_store,
 )
 from spinn_tensor.data_prep.errors import DataError
+from tests.damage import change_json, truncate
 from tests.processes import run_program
-from tests.stores import assert_same, break_json, random_corpus, truncate
+from tests.stores import assert_same, random_corpus
 
 datasets = pytest.importorskip("datasets")
 
@@ -49,19 +50,16 @@ def test_what_is_written_is_read(tmp_path: Path, task: str, n_words: int, kind: 
         (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: not JSON"),
         (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: got a JSON list"),
         (
-            lambda f: break_json(f, "manifest.json", lambda m: {**m, "format_version": 99}),
+            change_json("manifest.json", lambda m: m.update(format_version=99)),
             "format version 99, this version reads 1: prepare again",
         ),
-        (lambda f: break_json(f, "manifest.json", lambda m: {**m, "files": None}), "manifest.json: expected"),
-        (
-            lambda f: break_json(f, "manifest.json", lambda m: {**m, "files": {"\0": ""}}),
-            "\0: no such file",
-        ),
+        (change_json("manifest.json", lambda m: m.update(files=None)), "manifest.json: expected"),
+        (change_json("manifest.json", lambda m: m.update(files={"\0": ""})), "\0: no such file"),
         (lambda f: (f / "words.json").unlink(), "words.json: no such file"),
         (lambda f: (f / "words.json").write_text('["a"]'), "words.json: damaged"),
         (lambda f: (f / "dataset_dict.json").unlink(), "dataset_dict.json: no such file"),
         (lambda f: shutil.rmtree(f / "dev"), "no such file"),
-        (lambda f: truncate(next((f / "train").glob("*.arrow"))), ".arrow: damaged"),
+        (truncate("train/data-00000-of-00001.arrow"), ".arrow: damaged"),
         (lambda f: (f / "dev" / "state.json").write_text("{}"), "state.json: damaged"),
         (lambda f: trusted(f, "words.json", b'["a", "b"]'), "premise: word"),
         (lambda f: trusted(f, "words.json", b"[1]"), "words.json: expected a list of strings"),
@@ -78,11 +76,6 @@ def test_a_damaged_store_is_one_error(tmp_path: Path, damage: Callable[[Path], o
         read_store(folder)
     assert str(folder) in str(caught.value)
     assert message in str(caught.value)
-
-
-def write_wrong(folder: Path, change: Callable[[PreparedCorpus], PreparedCorpus], task: str) -> None:
-    """Write the store that a program with a fault would write."""
-    write_store(folder, change(random_corpus(90, task)), {})
 
 
 def replace_dev(corpus: PreparedCorpus, **values: Any) -> PreparedCorpus:
@@ -122,7 +115,7 @@ def with_dev_of(corpus: PreparedCorpus, task: str) -> PreparedCorpus:
 def test_a_store_of_a_faulty_program_is_refused_by_its_split(
     tmp_path: Path, change: Callable[[PreparedCorpus], PreparedCorpus], task: str, message: str
 ) -> None:
-    write_wrong(tmp_path / "store", change, task)
+    write_store(tmp_path / "store", change(random_corpus(90, task)), {})
     with pytest.raises(DataError) as caught:
         read_store(tmp_path / "store")
     assert str(caught.value) == f"{tmp_path / 'store'}: {message}"
@@ -197,9 +190,8 @@ def test_a_fault_of_our_own_is_no_bad_store(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_files_say_what_is_in_them_not_the_manifest(tmp_path: Path) -> None:
     write_store(tmp_path / "store", random_corpus(90), {})
-    break_json(
-        tmp_path / "store", "manifest.json", lambda m: {**m, "splits": {}, "labels": ["a"], "task": "poem"}
-    )
+    other = {"splits": {}, "labels": ["a"], "task": "poem"}
+    change_json("manifest.json", lambda m: m.update(other))(tmp_path / "store")
     assert_same(read_store(tmp_path / "store"), random_corpus(90))
 
 
@@ -207,7 +199,7 @@ def trusted(folder: Path, name: str, content: bytes) -> None:
     """Another file under the SHA-256 that the manifest has: what a program that wrote a wrong store would leave."""
     (folder / name).write_bytes(content)
     digest = sha256_of(folder / name)
-    break_json(folder, "manifest.json", lambda m: {**m, "files": {**m["files"], name: digest}})
+    change_json("manifest.json", lambda m: m["files"].update({name: digest}))(folder)
 
 
 def test_other_files_do_no_harm(tmp_path: Path) -> None:

@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
 from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.encoding import (
-    EncodingOptions,
-    encode_to_shards,
-)
+from spinn_tensor.encoding import EncodingOptions, encode_to_shards
 from tests.tiny_sentences import WORDS
 
 VOCABULARY = Vocabulary.build([WORDS[:-1]])
 BAD = {4: "( a )", 11: "", 18: "a b"}  # by line
+
+
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Body of a fixture, so that shards have several blocks, and blocks several batches."""
+    monkeypatch.setattr("spinn_tensor.encoding.run.BLOCK_LINES", 4)
 
 
 def encoder_of(kind: str = "spinn-pi-nt", seed: int = 0) -> SentenceEncoder:

@@ -110,11 +110,6 @@ class PairFields(NamedTuple):
     label: str = "gold_label"
     pair_id: str = "pairID"
 
-    @property
-    def are_snli(self) -> bool:
-        """Tell whether `sentence1` is never a parse, as in SNLI, whatever it looks like."""
-        return (self.premise, self.hypothesis) == PAIR
-
 
 SNLI_FIELDS = PairFields()
 
@@ -211,7 +206,8 @@ class PairFormat(LineFormat):
     reader: SentenceReader = TREES_ONLY
 
     def __post_init__(self) -> None:
-        self._sentence = sentence_in if self.fields.are_snli else sentence_in_field
+        # SNLI's `sentence1` is never a parse, whatever it looks like
+        self._sentence = sentence_in if self.fields[:2] == PAIR else sentence_in_field
 
     def read_record(self, record: Record, skipped: Skipped) -> LineExample | None:
         """Return the pair in a record; None if it has no gold label and needs one. Raises DataError."""

@@ -91,7 +91,10 @@ def write_store(
         "format_version": FORMAT_VERSION,
         "task": corpus.task,
         "labels": list(corpus.labels),
-        "splits": _counts(corpus.splits),
+        "splits": {
+            name: {"examples": len(split.columns.labels), "tokens": int(split.columns.n_tokens.sum())}
+            for name, split in corpus.splits.items()
+        },
         "words": len(corpus.words),
         **facts,
     }
@@ -203,13 +206,6 @@ def clear_store(folder: Path) -> None:
     others = [name for name in _files(folder) if name not in own and not _CACHE.search(name)]
     if others:
         raise DataError(f"holds other files ({others[0][:80]}); name a new folder", path=folder)
-
-
-def _counts(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
-    return {
-        name: {"examples": len(split.columns.labels), "tokens": int(split.columns.n_tokens.sum())}
-        for name, split in splits.items()
-    }
 
 
 def _files(folder: Path) -> list[str]:
