@@ -96,9 +96,8 @@ def test_bad_configurations_are_named(kind: type[GeneratedConfig], field: str, v
 def test_a_generated_corpus_is_left_as_it_is(tmp_path: Path) -> None:
     output = tmp_path / "run"
     folder = output / "corpus"  # even here, where train without --data generates its own
-    assert (
-        main(["generate", str(folder), "--train", "90", "--dev", "30", "--test", "30", "--long", "30"]) == 0
-    )
+    sizes = ["--train", "90", "--dev", "30", "--test", "30", "--long", "30"]
+    assert main(["generate", str(folder), *sizes]) == 0
     before = content(folder)
     assert {"train.jsonl", "dev.jsonl", "test.jsonl", "long.jsonl"} <= set(before)
     assert main(["train", "--data", str(folder), "--epochs", "1", *SMALL, "--output", str(output)]) == 0

@@ -261,17 +261,8 @@ def test_a_parser_makes_the_trees(
     path = tmp_path / "text.jsonl"
     path.write_text(json.dumps(pair) + "\n", encoding="utf-8")
     folder = tmp_path / "store"
-    command = [
-        "prepare",
-        "--corpus",
-        "snli",
-        "--train",
-        str(path),
-        "--dev",
-        str(path),
-        "--output",
-        str(folder),
-    ]
+    command = ["prepare", "--corpus", "snli", "--train", str(path), "--dev", str(path)]
+    command += ["--output", str(folder)]
     assert main([*command, "--parser", PARSER]) == 0
     assert main(["parse", pair["sentence1"], pair["sentence2"]]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -296,7 +287,7 @@ def test_a_parser_makes_the_trees(
     assert gold in capsys.readouterr().out  # of text
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(path), "--branching", "none"]) == 0
     assert "not scored" in capsys.readouterr().err
-    assert main([*command[:-1], str(folder), "--parser", str(tmp_path / "run")]) == 0
+    assert main([*command, "--parser", str(tmp_path / "run")]) == 0
     moved = tmp_path / "moved"  # a store needs no parser that is not here any more
     (tmp_path / "run").rename(moved)
     again = [*run[:-1], str(tmp_path / "again")]

@@ -178,28 +178,19 @@ def test_from_text_to_a_pipeline(kind: str, tmp_path: Path, capsys: Any) -> None
     right = [prediction.label == record["stars"] for prediction, record in zip(found, texts, strict=True)]
     assert sum(right) > 43
     assert main(["evaluate", str(run), "--data", str(tmp_path / "dev.jsonl")]) == 0
-    encode = [
-        "encode",
-        str(run),
-        "--input",
-        str(tmp_path / "dev.jsonl"),
-        "--output",
-        str(tmp_path / "out.npy"),
-    ]
-    assert main(encode) == 0  # it knows the field, too
+    encode = ["encode", str(run), "--output", str(tmp_path / "out.npy"), "--input"]
+    assert main([*encode, str(tmp_path / "dev.jsonl")]) == 0  # it knows the field, too
     text, whole = (tmp_path / "dev.jsonl").read_text(), np.load(tmp_path / "out.npy")
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text,), daemon=True)
     writer.start()
-    assert main([*encode[:3], str(tmp_path / "pipe"), *encode[4:]]) == 0
+    assert main([*encode, str(tmp_path / "pipe")]) == 0
     writer.join()
     assert_close(np.load(tmp_path / "out.npy"), whole)
     (tmp_path / "other.jsonl").write_text(json.dumps({**texts[0], "text": "not this", "key": "k"}) + "\n")
     capsys.readouterr()
-    assert (
-        main(["predict", str(run), "--input", str(tmp_path / "other.jsonl"), "--fields", "sentence_id=key"])
-        == 0
-    )
+    predict = ["predict", str(run), "--input", str(tmp_path / "other.jsonl")]
+    assert main([*predict, "--fields", "sentence_id=key"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["id"] == "k"
     assert said["probabilities"] == pytest.approx(predictions[0]["probabilities"], abs=1e-5)
@@ -234,17 +225,8 @@ def test_a_store_keeps_its_tokenizer_and_takes_other_trees_everywhere(tmp_path: 
     write(tmp_path / "train.jsonl", *[{"text": "it doesn't bark", "label": label} for label in "ab" * 8])
     write(tmp_path / "dev.jsonl", {"text": "it doesn't bark", "label": "a"})
     store = str(tmp_path / "store")
-    data = [
-        "--corpus",
-        "sentences",
-        "--data",
-        str(tmp_path),
-        "--tokenizer",
-        "whitespace",
-        "--branching",
-        "left",
-    ]
-    assert main(["prepare", *data, "--output", store]) == 0
+    data = ["--corpus", "sentences", "--data", str(tmp_path), "--tokenizer", "whitespace"]
+    assert main(["prepare", *data, "--branching", "left", "--output", store]) == 0
     run = tmp_path / "run"
     options = ["--binarize", "head", "--notation", "auto", "--epochs", "1", *SMALL, "--output", str(run)]
     assert main(["train", "--data", store, *options]) == 0

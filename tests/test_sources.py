@@ -168,23 +168,8 @@ def test_a_part_of_an_archive_is_evaluated(tmp_path: Path, capsys: pytest.Captur
     counts = write_published(tmp_path, "multinli")
     archive = zipped(tmp_path, "multinli", tmp_path / "multinli.zip")
     run = str(tmp_path / "run")
-    assert (
-        main(
-            [
-                "train",
-                "--corpus",
-                "multinli",
-                "--data",
-                str(archive),
-                "--epochs",
-                "1",
-                "--output",
-                run,
-                *SMALL,
-            ]
-        )
-        == 0
-    )
+    train = ["train", "--corpus", "multinli", "--data", str(archive), "--epochs", "1", *SMALL]
+    assert main([*train, "--output", run]) == 0
     capsys.readouterr()
     assert main(["evaluate", run, "--data", str(archive), "--split", "mismatched"]) == 0
     assert f"of {counts['mismatched']}" in capsys.readouterr().out
@@ -211,19 +196,8 @@ def test_files_of_one_s_own_need_no_line_of_python(
     assert len(predictions) == 40
     assert {prediction["label"] for prediction in predictions} <= {"yes", "no", "perhaps"}
     assert all(prediction["id"].startswith("p") for prediction in predictions)
-    named = [
-        *train,
-        "--labels",
-        "yes",
-        "no",
-        "perhaps",
-        "--epochs",
-        "1",
-        "--output",
-        str(tmp_path / "b"),
-        *SMALL,
-    ]
-    assert main(named) == 0
+    named = [*train, "--labels", "yes", "no", "perhaps", "--epochs", "1", *SMALL]
+    assert main([*named, "--output", str(tmp_path / "b")]) == 0
     assert " gold label   yes   no   perhaps " in capsys.readouterr().out
 
 

@@ -76,7 +76,7 @@ def _verb_phrase(phrase: VerbPhrase) -> str:
 @lru_cache(maxsize=1_000)
 def tokens(sentence: Sentence) -> tuple[str, ...]:
     """Return the words from left to right."""
-    return tuple(word for word in binary_parse(sentence).split() if word not in "()")
+    return tuple(binary_parse(sentence).replace("( ", "").replace(" )", "").split())
 
 
 def text(sentence: Sentence) -> str:
