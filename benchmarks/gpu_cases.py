@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile
 
 from benchmarks import candidates, harness
 from benchmarks.candidates import BOTH, FORWARD, PASSES, Tables, Weights
@@ -154,7 +154,7 @@ def count_kernels(function: Callable[[], Any], device: torch.device) -> tuple[in
         return harness.count_operators(function), None
     function()
     wait(device)
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
+    with profile(acc_events=True) as profiler:
         function()
         wait(device)
     events = profiler.events()
@@ -224,10 +224,14 @@ def ours(
         return _call(lambda leaves: function(leaves, *weights[:2], tables), batch, weights, passes, name)[0]
 
     if mode != CAPTURED:
-        return lambda: step(batch.tables[RAGGED])
-    captured = CapturedSteps(step, lambda: [], batch.leaves.device)
-    captured.record(batch.tables[FIXED])
-    return lambda: captured(batch.tables[FIXED])
+        return partial(step, batch.tables[RAGGED])
+    return _captured(step, batch.tables[FIXED], batch.leaves.device)
+
+
+def _captured(step: Callable[[Any], Tensor], given: Any, device: torch.device) -> Callable[[], Tensor]:
+    captured = CapturedSteps(step, lambda: [], device)
+    captured.record(given)
+    return partial(captured, given)
 
 
 def outputs(batch: candidates.Batch, weights: Weights, tables: str, name: str) -> tuple[Tensor, ...]:
@@ -247,25 +251,16 @@ def baselines(
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
     if len(batch.lengths) <= DYNAMIC_UP_TO:
         calls[DYNAMIC, names[0]] = partial(_call, lists, batch, weights, passes, names[0])
-    return calls | lstms(batch, weights, passes, names)
-
-
-def lstms(
-    batch: candidates.Batch, weights: Weights, passes: str, names: Sequence[str]
-) -> dict[tuple[str, str], Callable[[], Any]]:
-    """Return calls of the LSTM in every precision, launched and captured."""
-    lstm = partial(candidates.run_lstm, batch=batch, weights=weights)
-    calls: dict[tuple[str, str], Callable[[], Any]] = {}
     for name in names:
-        calls[LSTM, name] = partial(_call, lstm, batch, weights, passes, name)
-        captured = CapturedSteps(partial(_roots_of, calls[LSTM, name]), lambda: [], batch.leaves.device)
-        captured.record(())
-        calls[CAPTURED_LSTM, name] = partial(captured, ())
+        calls |= {(kind, name): call for kind, call in lstms(batch, weights, passes, name).items()}
     return calls
 
 
-def _roots_of(call: Callable[[], tuple[Tensor, ...]], _: Any) -> Tensor:
-    return call()[0]
+def lstms(batch: candidates.Batch, weights: Weights, passes: str, name: str) -> dict[str, Callable[[], Any]]:
+    """Return calls of the LSTM, launched and captured."""
+    lstm = partial(candidates.run_lstm, batch=batch, weights=weights)
+    call = partial(_call, lstm, batch, weights, passes, name)
+    return {LSTM: call, CAPTURED_LSTM: _captured(lambda _: call()[0], (), batch.leaves.device)}
 
 
 def _call(
@@ -395,8 +390,7 @@ def _take(step: TrainStep, number: int, feed: Feed, counts: np.ndarray) -> Tenso
 
 def _trace(step: TrainStep, feeds: Sequence[Feed], counts: np.ndarray, path: Path) -> None:
     """Write what steps run, and when, as Chrome and Perfetto read it."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if step.device.type == "cuda" else [])]
-    with profile(activities=activities, acc_events=True) as profiler:
+    with profile(acc_events=True) as profiler:  # of the CPU, and of the GPU if there is one
         for number, feed in enumerate(feeds):
             _take(step, number, feed, counts)
         wait(step.device)

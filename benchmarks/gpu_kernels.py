@@ -72,7 +72,7 @@ def _compare(
             error = max(map(candidates.relative_error, got, expected))
             if not error <= cases.TOLERANCE[name]:
                 raise RuntimeError(f"{choice} is wrong by {error:.1e} of the largest: {named}, {name}")
-        lstm = cases.lstms(batch, weights, BOTH, [name])[CAPTURED_LSTM, name]
+        lstm = cases.lstms(batch, weights, BOTH, name)[CAPTURED_LSTM]
         ms = {choice: 1e3 * taken for choice, taken in cases.seconds_of(calls | {LSTM: lstm}, device).items()}
         lstm_ms = ms.pop(LSTM)
         fastest = min(ms, key=lambda choice: ms[choice])

@@ -26,8 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
@@ -92,18 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         texts = [" ".join(trees[row].tokens) for row in order]
         exported = _exported(Path(folder), texts, options)
         rows = _soaked(exported, texts, options) if options.soak else _measured(exported, texts, options)
-    where = (
+    note = (
         f"{name}; H = {options.dim}, K = {options.tracker}; one core for the server, another for the clients"
     )
     if options.soak:
         title = f"{SOAK_CLIENTS} clients at {SOAK_SHARE:.0%} of the peak, a sentence a request"
-        harness.publish(options, {"rows": rows}, [where], [harness.Table(SOAK_COLUMNS, rows, 1, title)])
-        return
-    notes = [f"{where}; medians of {options.rounds} rounds of {options.seconds:g} s"]
-    harness.publish(
-        options, {"rows": rows}, notes, [harness.Table(COLUMNS, rows, 2, "One sentence a request")]
-    )
-    if options.out is not None:
+        table = harness.Table(SOAK_COLUMNS, rows, 1, title)
+    else:
+        note += f"; medians of {options.rounds} rounds of {options.seconds:g} s"
+        table = harness.Table(COLUMNS, rows, 2, "One sentence a request")
+    harness.publish(options, {"rows": rows}, [note], [table])
+    if options.out is not None and not options.soak:
         _draw(rows, options.out.with_suffix(".svg"))
 
 
@@ -253,10 +250,11 @@ def _server(name: str, exported: Path, options: argparse.Namespace) -> Iterator[
 
 def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
     """Wait until the server answers; give up when it has ended."""
-    asked = urllib.request.Request(f"{url}/embed", b'{"inputs": "a"}', {"Content-Type": "application/json"})
+    asked = [request("/embed", {"inputs": "a"})]
     for _ in range(600):
-        with suppress(OSError, urllib.error.HTTPError), urllib.request.urlopen(asked, timeout=5) as answer:
-            return bool(answer.status == 200)
+        with suppress(OSError):
+            if closed_loop(url, asked, 1, n_requests=1).statuses.keys() == {200}:
+                return True
         if process.poll() is not None:
             return False
         time.sleep(0.1)

@@ -39,7 +39,6 @@ FILES = {
     "word2vec binary": "vectors.bin",
     "safetensors": "vectors.safetensors",
 }
-VOCABULARY = "vocabulary.txt"  # a token a line
 EXACT_SHARE, LOWER_SHARE = 0.9, 0.05  # of the vocabulary; the file lacks the rest
 N_DIGITS = 5
 OPTIONS = {
@@ -64,11 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in FILES}
     with tempfile.TemporaryDirectory() as folder:
-        make_files(Path(folder), options)
+        vocabulary = make_files(Path(folder), options)
         sizes = {name: (Path(folder) / file).stat().st_size for name, file in FILES.items()}
 
         def seconds_of(name: str) -> float:
-            runs[name].append(harness.in_a_process(read, name, Path(folder), options.dim))
+            runs[name].append(harness.in_a_process(read, name, Path(folder), vocabulary, options.dim))
             return float(runs[name][-1]["seconds"])
 
         readers = {name: partial(seconds_of, name) for name in FILES}
@@ -93,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     harness.publish(options, {"readers": rows}, notes, [harness.Table(COLUMNS, rows)])
 
 
-def make_files(folder: Path, options: argparse.Namespace) -> None:
-    """Write a vocabulary and every form of the same vectors, some of whose words are in it, spread over the file.
+def make_files(folder: Path, options: argparse.Namespace) -> Vocabulary:
+    """Write every form of the same vectors; return a vocabulary of some of their words, spread over the file.
 
     A number is one of a table, " 0.12345" or "-0.1234", all equally long, so that the text is an indexing.
     """
@@ -104,8 +103,6 @@ def make_files(folder: Path, options: argparse.Namespace) -> None:
     chosen = [words[row] for row in rng.choice(options.words, n_exact + n_lower, replace=False)]
     lower = [word.capitalize() for word in chosen[n_exact:]]
     missing = [f"missing{number}" for number in range(options.vocabulary - n_exact - n_lower)]
-    vocabulary = Vocabulary.build([chosen[:n_exact], lower, missing])
-    (folder / VOCABULARY).write_text("\n".join(vocabulary.tokens), encoding="utf-8")
     top = 10 ** (N_DIGITS - 1)
     numbers = [f" {sign}0.{i:0{N_DIGITS - bool(sign)}d}" for sign in ("", "-") for i in range(top)]
     texts = np.array([list(number.encode()) for number in numbers], dtype=np.uint8)
@@ -117,11 +114,11 @@ def make_files(folder: Path, options: argparse.Namespace) -> None:
             text.write(word.encode() + texts[drawn[row]].tobytes() + b"\n")
             binary.write(word.encode() + b" " + matrix[row].tobytes())
     write_tensor_file(folder / "vectors.safetensors", words, matrix)
+    return Vocabulary.build([chosen[:n_exact], lower, missing])
 
 
-def read(name: str, folder: Path, dim: int) -> dict[str, Any]:
+def read(name: str, folder: Path, vocabulary: Vocabulary, dim: int) -> dict[str, Any]:
     """Read one form once, and return what was measured; for a process of its own."""
-    vocabulary = Vocabulary(tuple((folder / VOCABULARY).read_text(encoding="utf-8").split("\n")))
     function = read_plainly if name == PLAIN else read_vectors
     start = time.perf_counter()
     vectors = function(folder / FILES[name], vocabulary, dim)
