@@ -108,10 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     _, transitions = load_sentences(options.snli)
     pairs = load_pairs(options.snli)
-    result: dict[str, Any] = {
-        "machine": cases.device_facts(device),
-        "sentences": pairs.source,
-    }
+    result: dict[str, Any] = {"machine": cases.device_facts(device), "sentences": pairs.source}
     rates = cases.measure_rates(device, options.product)
     result["rates"] = rates._asdict()
     result["correctness"] = correctness(transitions, options)
@@ -120,9 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     MEASURED.update(kernels.measured(result["kernels"]))
     result["epochs"] = train_epochs(pairs, options, budget.part(EPOCHS_SHARE))
     with torch._dynamo.config.patch(recompile_limit=GRAPHS):
-        result["encoders"] = [
-            row for rows in time_encoders(transitions, options, rates, budget) for row in rows
-        ]
+        result["encoders"] = list(time_encoders(transitions, options, rates, budget))
     result |= {"left_out": budget.left_out, "seconds": options.seconds - budget.left}
     harness.publish(options, result, _notes(result), _tables(result))
 
@@ -179,7 +174,7 @@ def batches_of(transitions: list[np.ndarray], size: int) -> list[list[np.ndarray
 
 def time_encoders(
     transitions: list[np.ndarray], options: argparse.Namespace, rates: cases.Rates, budget: cases.Budget
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[dict[str, Any]]:
     """Give the rows of each size, tracker and pass, smallest first, while there is time."""
     last = {tracker_dim: (0.0, 1) for tracker_dim in (0, options.tracker)}  # seconds taken, and for what size
     for size in sorted(options.batch):
@@ -190,9 +185,8 @@ def time_encoders(
             if not budget.allows(what, seconds * max(1.0, 0.7 * size / of_size)):
                 continue
             start = time.perf_counter()
-            yield from (
-                _time_setting(made, tracker_dim, passes, options, rates) for passes in (FORWARD, BOTH)
-            )
+            for passes in (FORWARD, BOTH):
+                yield from _time_setting(made, tracker_dim, passes, options, rates)
             last[tracker_dim] = time.perf_counter() - start, size
             if torch.device(options.device).type == "cuda":
                 torch.cuda.empty_cache()
