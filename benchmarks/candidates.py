@@ -182,10 +182,10 @@ def check_agreement(candidates: Mapping[str, Candidate], batch: Batch) -> None:
     """Refuse to time what is wrong: raise RuntimeError where outputs or gradients differ from the recursion's."""
     trees = {name: candidate for name, candidate in candidates.items() if name != PADDED_LSTM}
     oracle = trees.pop(RECURSION)
-    roots, with_gradients = forward(oracle, batch), forward_backward(oracle, batch)
+    roots, gradients = forward(oracle, batch), forward_backward(oracle, batch)
     for name, candidate in trees.items():
         require_close(name, [forward(candidate, batch)], [roots])
-        require_close(name, forward_backward(candidate, batch), with_gradients)
+        require_close(name, forward_backward(candidate, batch), gradients)
 
 
 def require_close(

@@ -92,10 +92,10 @@ def _steps(cell: str, n_tracker: int, transitions: Sequence[np.ndarray], n_hidde
     ways = machines(cell, n_hidden, n_tracker)
     width = n_hidden * (2 if cell == TREELSTM else 1)
     leaves = batch.leaves.detach()[:, :width].contiguous().requires_grad_()
-    general = ways[ALL]
+    general, lengths = ways[ALL], batch.lengths.tolist()
 
     def recursion() -> Tensor:
-        words = leaves.split(batch.lengths.tolist())
+        words = leaves.split(lengths)
         walks = (
             walk_any(general.compose, general.tracker, *pair) for pair in zip(words, transitions, strict=True)
         )

@@ -166,8 +166,9 @@ def prepare(setting: Setting, n_hidden: int, n_tracker: int) -> Row:
         }
         for mode, run in MODES.items()
     }
-    for name in filter(made.__contains__, OURS):
-        runs[BOTH][TABLES + name] = timed(partial(_build_tables, name))
+    for name in OURS:
+        if name in made:
+            runs[BOTH][TABLES + name] = timed(partial(_build_tables, name))
     n_flops = sum(harness.encoder_flops(trees, n_hidden, n_tracker) for trees in setting.batches)
     return Row(_keys(n_hidden, n_tracker, setting), sum(map(len, setting.batches)), n_flops, runs)
 
@@ -226,7 +227,10 @@ def peak_memory(
     warm_up = candidates.make_batch(random_trees(np.full(2, 3)), n_hidden)
     batch = candidates.make_batch(random_trees(np.full(batch_size, n_tokens)), n_hidden)
     candidates.forward_backward(candidate, warm_up)
-    return harness.peak_of(lambda: candidates.forward_backward(candidate, batch))
+    computed: list[torch.Tensor] = []
+    highest = harness.peak_of(lambda: computed.extend(candidates.forward_backward(candidate, batch)))
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in computed)
+    return highest
 
 
 def _tables(
