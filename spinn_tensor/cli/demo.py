@@ -6,7 +6,6 @@ import argparse
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.cli.arguments import (
@@ -19,7 +18,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.predict import show_prediction
 from spinn_tensor.cli.progress import TerminalObserver
-from spinn_tensor.cli.report import plain_table, print_evaluations
+from spinn_tensor.cli.report import console, plain_table, print_evaluations
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import generate_corpus
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{number}. training {kind}", flush=True)
         results[kind] = _train(args, kind, corpus, device)
     print_evaluations({f"{ENCODERS[0]}, dev": results[ENCODERS[0]].evaluations["dev"]})
-    Console().print(_comparison(results))
+    console().print(_comparison(results))
     folder = args.output / ENCODERS[0] / "best"
     print(f"{len(ENCODERS) + 2}. loading {folder} into a fresh model; it parses and classifies a pair\n")
     checkpoint = load_checkpoint(folder, device)

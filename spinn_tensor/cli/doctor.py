@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.cli.arguments import CommandParser
+from spinn_tensor.cli.report import console
 
 if TYPE_CHECKING:
     from spinn_tensor.export.doctor import Facts
@@ -35,14 +35,14 @@ def run(args: argparse.Namespace) -> int:
     from spinn_tensor.export.doctor import gather, problems
 
     facts = gather()
-    console = Console(highlight=False, markup=False)
-    console.print(_table(facts))
+    out = console()
+    out.print(_table(facts))
     found = problems(facts)
     for problem in found:
-        console.print(f"{'problem' if problem.breaks else 'note'}: {problem.what}", soft_wrap=True)
-        console.print(f"    do: {problem.remedy}", soft_wrap=True)
+        out.print(f"{'problem' if problem.breaks else 'note'}: {problem.what}", soft_wrap=True)
+        out.print(f"    do: {problem.remedy}", soft_wrap=True)
     if not found:
-        console.print("no problem found")
+        out.print("no problem found")
     return int(any(problem.breaks for problem in found))
 
 

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.cli.arguments import CommandParser, add_checkpoint, positive
+from spinn_tensor.cli.report import console
 from spinn_tensor.config import ConfigError
 from spinn_tensor.export.artefact import ARTEFACTS, Exported
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         report = export_folder(checkpoint, args.output, exported, args.name or "spinn", say, parser)
     except (ArtefactError, ExportError, ParityError, ProviderError) as error:
         raise ConfigError(str(error)) from error
-    Console(highlight=False, markup=False).print(parity_table(report))
+    console().print(parity_table(report))
     print(f"{args.format} in {args.output}")
     if parser is None and _may_have_parser(exported):
         print(

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from spinn_tensor.cli.arguments import CommandParser, add_settings, given_data, given_settings
 from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
-from spinn_tensor.cli.inspect_tables import MEASURES, Figures, Inspection, percent, sections
-from spinn_tensor.cli.report import plain_table
+from spinn_tensor.cli.inspect_tables import MEASURES, Inspection, percent, sections
+from spinn_tensor.cli.report import console, plain_table
 from spinn_tensor.cli.train import add_data, add_preset, read_once
 from spinn_tensor.data_prep.corpora.splits import Splits, prepared_from
 from spinn_tensor.data_prep.files import Skipped, atomic_write
@@ -158,15 +158,18 @@ def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
 
 def print_inspection(found: Inspection) -> None:
     """Print all tables and histograms, on a terminal or into a file."""
-    console = Console(highlight=False, markup=False)
+    out = console()
     print(found.title)
     for section in sections(found):
         for figures in section.tables:
-            console.print(_table(figures))
+            table = plain_table(*figures.columns, text_columns=figures.text_columns)
+            for row in figures.rows:
+                table.add_row(*row)
+            out.print(table)
         for note in section.notes:
-            console.print(note)
+            out.print(note)
         if section.drawn in MEASURES:
-            console.print(histogram_table(MEASURES[section.drawn], found.distributions(section.drawn)))
+            out.print(histogram_table(MEASURES[section.drawn], found.distributions(section.drawn)))
 
 
 def histogram_table(
@@ -230,10 +233,3 @@ def _coverages(
     vectors = read_vectors(settings.data.vectors, vocabulary, dim)
     found = {name: coverage(split.word_counts, vectors.found_mask) for name, split in statistics.items()}
     return found, str(vectors)
-
-
-def _table(figures: Figures) -> Table:
-    table = plain_table(*figures.columns, text_columns=figures.text_columns)
-    for row in figures.rows:
-        table.add_row(*row)
-    return table

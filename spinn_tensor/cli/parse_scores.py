@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from spinn_tensor.cli.report import (
     bracket_table,
     comparison_table,
+    console,
     parse_counts,
     parse_summary,
     parse_table,
@@ -88,12 +88,12 @@ def _print_binary(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:
     parses = {name: np.concatenate([tree.transitions for tree in trees]) for name, trees in parsed.items()}
     compared = {**parses, **baseline_transitions(gold)}
     scores = {name: score_parses(parse, gold_transitions, lengths) for name, parse in compared.items()}
-    console = Console()
+    out = console()
     print(parse_counts(next(iter(scores.values()))))
-    console.print(comparison_table(scores))
+    out.print(comparison_table(scores))
     for name in parsed:
         print(f"{name}: {parse_summary(scores[name])}")
-        console.print(parse_table(scores[name]))
+        out.print(parse_table(scores[name]))
     kept_mask = ~np.array([mark for tree in gold for mark in is_punctuation(tree)])
     if not kept_mask.all():
         print(f"without the {int((~kept_mask).sum()):,} words that are punctuation")
@@ -101,7 +101,7 @@ def _print_binary(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:
             name: bracket_scores(parse, gold_transitions, lengths, kept_mask)
             for name, parse in compared.items()
         }
-        console.print(bracket_table("bracketing F1 of", rows))
+        out.print(bracket_table("bracketing F1 of", rows))
     if len(parses) > 1:
         whole, inner = (self_f1(list(parses.values()), lengths, whole=whole) for whole in (True, False))
         print(f"agreement of the {len(parses)} models (self F1): mean {whole:.2%}, mean, inner {inner:.2%}")
@@ -123,7 +123,7 @@ def _print_phrases(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:
                     for name, of in trees.items()
                 }
                 kind = "labelled brackets" if is_labelled else "brackets"
-                Console().print(phrase_table(f"{kind} as they are{where}", rows))
+                console().print(phrase_table(f"{kind} as they are{where}", rows))
 
 
 def _phrases_of(tree: Tree) -> PennTree:

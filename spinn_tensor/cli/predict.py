@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from spinn_tensor.cli.arguments import (
     CommandParser,
@@ -24,7 +23,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.predictions import label_and_probabilities, records_file
 from spinn_tensor.cli.progress import counter_of
-from spinn_tensor.cli.report import print_skipped, tell, tell_unknown
+from spinn_tensor.cli.report import console, print_skipped, tell, tell_unknown
 from spinn_tensor.cli.sentences import (
     composed,
     parse_argument,
@@ -142,7 +141,7 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
     The trees are those that the model makes itself, else those of `branching`, else those given. Of a model that looks
     at no tree the words are listed, unless `branching` asks for trees.
     """
-    console = Console(highlight=False, markup=False)
+    out = console()
     corpus = corpus_of([Example(tuple(trees.values()))], checkpoint.vocabulary)
     if branching is not None:
         corpus = branched(corpus, branching)
@@ -153,19 +152,19 @@ def show_prediction(checkpoint: Checkpoint, trees: dict[str, Tree], branching: s
         [name, *(drawn(tree) if has_trees else tree.tokens)] for name, tree in zip(trees, seen, strict=True)
     ]
     width = sum(max(map(len, drawing)) for drawing in drawings) + GAP
-    fits = len(drawings) == 2 and width <= console.width
+    fits = len(drawings) == 2 and width <= out.width
     lines = side_by_side(*drawings) if fits else [line for drawing in drawings for line in drawing]
     for line in lines:
-        console.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=True)
     unknown = dict.fromkeys(chain.from_iterable(unknown_words(given, corpus.sentences)))
     if unknown:
-        console.print(f"not in the vocabulary: {', '.join(unknown)}", soft_wrap=True)
+        out.print(f"not in the vocabulary: {', '.join(unknown)}", soft_wrap=True)
     probabilities = predict_probabilities(checkpoint.model, corpus)[0]
     labels = checkpoint.config.model.labels
-    console.print()
+    out.print()
     for i in np.argsort(-probabilities, kind="stable"):
         bar = "█" * round(30 * float(probabilities[i]))
-        console.print(f"{labels[i]:<{max(map(len, labels))}}  {probabilities[i]:6.1%}  {bar}")
+        out.print(f"{labels[i]:<{max(map(len, labels))}}  {probabilities[i]:6.1%}  {bar}")
 
 
 def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint, device: str) -> int:

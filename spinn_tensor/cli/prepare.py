@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from spinn_tensor.cli.arguments import CommandParser, add_device, add_settings, choose_device, given_data
 from spinn_tensor.cli.progress import counters, download_bar
-from spinn_tensor.cli.report import plain_table, print_skipped
+from spinn_tensor.cli.report import console, plain_table, print_skipped
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.download import OFFICIAL, download
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
@@ -110,6 +108,6 @@ def _print(manifest: dict[str, Any]) -> None:
     table = plain_table("split", "examples", "tokens")
     for name, counts in manifest["splits"].items():
         table.add_row(name, f"{counts['examples']:,}", f"{counts['tokens']:,}")
-    Console(highlight=False, markup=False).print(table)
+    console().print(table)
     labels = ", ".join(manifest["labels"]) or "none"
     print(f"{manifest['words']:,} different words; labels: {labels}")

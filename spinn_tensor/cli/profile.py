@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from spinn_tensor.cli.arguments import CommandParser, add_device, choose_device, positive
-from spinn_tensor.cli.report import plain_table, print_skipped, shorten
+from spinn_tensor.cli.report import console, plain_table, print_skipped, shorten
 from spinn_tensor.cli.train import add_preset, add_run_settings, new_run, read_once
 from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.toolchain import check_compile
@@ -137,7 +136,7 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def _print(args: argparse.Namespace, trainer: Trainer, device: str, profiled: StepProfile) -> None:
-    console = Console(highlight=False, markup=False)
+    out = console()
     machine, run = _machine(device), trainer.run
     unit = "pairs" if trainer.task.train.n_sides == 2 else "sentences"
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
@@ -145,14 +144,14 @@ def _print(args: argparse.Namespace, trainer: Trainer, device: str, profiled: St
     how = ", ".join((*(["compiled"] if run.training.compile else []), run.training.precision))
     print(f"{run.preset}: {args.steps} steps of {run.training.batch_size} {unit}, {how}")
     print(f"{where}; torch {machine['torch']}, Python {machine['python']}")
-    console.print(_phase_table(profiled))
+    out.print(_phase_table(profiled))
     memory = "of the GPU" if device == "cuda" else "of the program"
     print(
         f"a step undisturbed: {profiled.step_ms:,.2f} ms, "
         f"{profiled.examples_per_second:,.0f} {unit}/s; memory {memory}: "
         f"{_megabytes(profiled.bytes_before)} before the first step, at most {_megabytes(profiled.peak_bytes)}"
     )
-    console.print(_operator_table(profiled, device == "cuda"))
+    out.print(_operator_table(profiled, device == "cuda"))
     for hint in profiled.hints:
         print(f"note: {hint}")
 

@@ -27,6 +27,11 @@ def tell(text: str) -> None:
     print(f"spinn: {text}", file=sys.stderr)
 
 
+def console() -> Console:
+    """Return what prints on stdout, which takes no word of a corpus for markup and colours no number."""
+    return Console(highlight=False, markup=False)
+
+
 def plain_table(*columns: str, text_columns: Collection[int] = (0,), **options: Any) -> Table:
     """Make a table with a line below its head; the columns that are not of text have numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, **options)
@@ -49,17 +54,17 @@ def gold_trees(branching: str | None, parser: str | None) -> str:
 
 def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TREES) -> None:
     """Print a table for each split, one for all nodes where they were labelled, and one of the model's own trees."""
-    console = Console()
+    out = console()
     for name, evaluation in evaluations.items():
         tables = {name: evaluation.scores, f"{name}, all nodes": evaluation.node_scores}
         for title, scores in tables.items():
             if scores is not None:
                 accuracy = f"accuracy {scores.accuracy:.2%} of {scores.n_examples:,}"
                 print(f"{title}: {accuracy}, macro-F1 {scores.macro_f1:.2%}{_most_frequent(scores)}")
-                console.print(class_table(scores), confusion_table(scores))
+                out.print(class_table(scores), confusion_table(scores))
         if evaluation.parse_scores is not None:
             print(f"{name}: {parse_summary(evaluation.parse_scores, gold)}")
-            console.print(parse_table(evaluation.parse_scores, gold))
+            out.print(parse_table(evaluation.parse_scores, gold))
 
 
 def _most_frequent(scores: Scores) -> str:

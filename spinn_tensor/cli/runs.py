@@ -9,10 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
 from spinn_tensor.cli.arguments import CommandParser
-from spinn_tensor.cli.report import json_line, percent, plain_table
+from spinn_tensor.cli.report import console, json_line, percent, plain_table
 from spinn_tensor.data_prep.errors import DataError, one_line
 from spinn_tensor.data_prep.files import read_json_object
 from spinn_tensor.tensor_files import CheckpointError
@@ -77,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print("".join(json_line({**one._asdict(), "scores": dict(one.scores)}) for one in found), end="")
         return 0
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
+    out = console()
+    if not out.is_terminal:
+        out.width = PIPE_WIDTH
     splits = list(dict.fromkeys(split for one in found for split in one.scores))
     table = plain_table(
         *("run", "encoder", "preset", "epochs", "best dev", "at step"),
@@ -94,12 +92,12 @@ def run(args: argparse.Namespace) -> int:
             *(percent(one.scores.get(split)) for split in splits),
             *(_number(one.n_parameters), _number(one.seconds), one.state),
         )
-    console.print(table)
+    out.print(table)
     if any(one.settings for one in found):
         table = plain_table("run", "settings that differ", text_columns=(0, 1))
         for one in found:
             table.add_row(one.run, "  ".join(f"{key}={value}" for key, value in one.settings.items()))
-        console.print(table)
+        out.print(table)
     return 0
 
 

@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from spinn_tensor.cli.report import percent, plain_table
+from spinn_tensor.cli.report import console, percent, plain_table
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.files import write_json
 from spinn_tensor.training.config import parse_setting
@@ -58,7 +56,7 @@ def summarise(evaluations: Mapping[int, Mapping[str, Evaluation]], output: Path)
     for split, scores in splits.items():
         for name, score in scores.items():
             table.add_row(split, name, *map(percent, (*score["values"], score["mean"], score["std"])))
-    Console().print(table)
+    console().print(table)
     print(f"{len(seeds)} seeds: {output / SUMMARY}")
 
 
