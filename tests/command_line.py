@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,22 @@ def standard_input(given: bytes) -> Iterator[None]:
 def _write(descriptor: int, given: bytes) -> None:
     with suppress(BrokenPipeError), open(descriptor, "wb") as file:
         file.write(given)
+
+
+class Spinn:
+    """Run commands as a test does: each prints what it says alone, and ends as it should."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object, status: int = 0) -> Any:
+        """Return what a command that does well printed."""
+        self._capsys.readouterr()
+        ended = main(list(map(str, arguments)))
+        printed = self._capsys.readouterr()
+        assert ended == status, printed.err
+        return printed
+
+    def fails(self, *arguments: object) -> Any:
+        """Return what a command that ends in an error printed."""
+        return self(*arguments, status=1)

@@ -135,3 +135,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple
         return folder / "bundle", folder / "exported"
 
     return make
+
+
+@pytest.fixture
+def spinn(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Give what runs commands, a `tests.command_line.Spinn`."""
+    from tests.command_line import Spinn
+
+    return Spinn(capsys)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
 from spinn_tensor.training.run import execute, saved_run
-from tests.command_line import assert_fails_cleanly, assert_one_error
+from tests.command_line import Spinn, assert_fails_cleanly, assert_one_error
 from tests.tiny_runs import (
     PRESET,
     SMALL,
@@ -145,11 +145,10 @@ def test_an_error_is_one_line_and_leaves_nothing(name: str, folder: Path, capsys
 
 
 @pytest.mark.parametrize("file", ["bad.jsonl", "cut.jsonl.gz"])
-def test_bad_lines_can_be_left_out(file: str, folder: Path, capsys: Capture) -> None:
+def test_bad_lines_can_be_left_out(file: str, folder: Path, spinn: Spinn) -> None:
     files = ["--train", file, "--train", "train.jsonl", "--dev", "dev.jsonl"]
     options = [*PRESET, *SMALL, "--epochs", "1", "--output", "run", "--skip-bad"]
-    assert main(["train", *SNLI, *files, *options]) == 0
-    errors = capsys.readouterr().err
+    errors = spinn("train", *SNLI, *files, *options).err
     assert errors.startswith("1 line skipped")
     assert errors.count("line skipped") == 1
     assert list(json.loads(Path("run/results.json").read_text())["skipped"].values()) == [1]
@@ -157,18 +156,18 @@ def test_bad_lines_can_be_left_out(file: str, folder: Path, capsys: Capture) -> 
 
 @pytest.mark.parametrize("name, text", [("a.txt", "un café\n"), ("a.csv", "sentence\nun café\n")])
 def test_lines_of_another_encoding_are_not_to_be_left_out(
-    name: str, text: str, tmp_path: Path, capsys: Capture
+    name: str, text: str, tmp_path: Path, spinn: Spinn
 ) -> None:
     (tmp_path / name).write_bytes(text.encode("cp1252"))
-    assert main(["parse", "--branching", "left", "--input", str(tmp_path / name)]) == 1
-    assert capsys.readouterr().err.endswith("iconv -f cp1252 -t utf-8 makes it)\n")
+    printed = spinn.fails("parse", "--branching", "left", "--input", tmp_path / name).err
+    assert printed.endswith("iconv -f cp1252 -t utf-8 makes it)\n")
 
 
-def test_nodes_of_trees_that_have_no_labels(tmp_path: Path, capsys: Capture) -> None:
+def test_nodes_of_trees_that_have_no_labels(tmp_path: Path, capsys: Capture, spinn: Spinn) -> None:
     run = str(tmp_path / "run")
     arguments = [*tree_arguments(tmp_path), "--epochs", "1", "--output", run]
     assert_fails_cleanly([*arguments, "--kind", "lstm"], "node_labels: only a SPINN", tmp_path, capsys)
-    assert main(arguments) == 0
+    spinn(*arguments)
     message = "node_labels: the nodes of trees made by --branching or --parser"
     assert_fails_cleanly(["evaluate", run, "--branching", "left"], message, tmp_path, capsys)
 
@@ -185,14 +184,14 @@ def test_out_of_memory_is_one_line(
     assert_one_error(capsys, "out of memory")
 
 
-def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: Capture) -> None:
+def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: Capture, spinn: Spinn) -> None:
     output = tmp_path / "run"
     arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--output", str(output)]
-    assert main(arguments) == 0
+    spinn(*arguments)
     (output / "notes.txt").write_text("mine")
     message = "holds a run already; --resume goes on with it, --overwrite deletes it"
     assert_fails_cleanly([*arguments, "--seed", "2"], message, tmp_path, capsys)
-    assert main([*arguments, "--seed", "2", "--overwrite"]) == 0
+    spinn(*arguments, "--seed", "2", "--overwrite")
     assert (output / "notes.txt").read_text() == "mine"
     assert json.loads((output / "run.json").read_text())["training"]["seed"] == 2
 
@@ -266,14 +265,13 @@ def test_a_damaged_checkpoint_is_one_line_for_every_command(
 
 @pytest.mark.parametrize("name", ["predict", "encode"])
 def test_a_bad_line_leaves_no_half_written_output(
-    name: str, pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    name: str, pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, spinn: Spinn
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("in.jsonl").write_text(f"{GOOD}\n{edited(sentence1_binary_parse='( a )')}\n{GOOD}\n")
     command = ON_A_CHECKPOINT[name].replace("RUN", str(pair_run)).split()
     assert_fails_cleanly(command, r"in.jsonl:2: sentence1_binary_parse: ", tmp_path, capsys)
-    assert main([*command, "--skip-bad"]) == 0
-    printed = capsys.readouterr()
+    printed = spinn(*command, "--skip-bad")
     assert printed.out.startswith("2 ")
     assert "1 line skipped" in printed.err
 
@@ -313,7 +311,7 @@ def test_commands_say_what_they_need(
     assert_fails_cleanly(command.replace("RUN", str(pair_run)).split(), message, tmp_path, capsys)
 
 
-def test_no_skip_bad_is_heard(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_no_skip_bad_is_heard(pair_run: Path, tmp_path: Path, capsys: Capture, spinn: Spinn) -> None:
     """Where skipping is what the run did, or the command does by itself; without a file it says nothing new."""
     run = Path(shutil.copytree(pair_run, tmp_path / "run"))
     (tmp_path / "bad.jsonl").write_text(f"{GOOD}\n[\n")
@@ -325,15 +323,13 @@ def test_no_skip_bad_is_heard(pair_run: Path, tmp_path: Path, capsys: Capture) -
             skip_bad=True, train=[str(tmp_path / "bad.jsonl")], dev=[str(tmp_path / "bad.jsonl")], extra=[]
         )
         config.write_text(json.dumps(content))
-    assert main(["evaluate", str(run)]) == 0
-    assert "1 line skipped" in capsys.readouterr().err
+    assert "1 line skipped" in spinn("evaluate", run).err
     message = r"bad.jsonl:2: not JSON"
     assert_fails_cleanly(["evaluate", str(run), "--no-skip-bad"], message, tmp_path, capsys)
     files = [option for split in ("train", "dev") for option in (f"--{split}", str(tmp_path / "bad.jsonl"))]
-    assert main(["inspect", *SNLI, *files]) == 0
-    capsys.readouterr()
+    spinn("inspect", *SNLI, *files)
     assert_fails_cleanly(["inspect", *SNLI, *files, "--no-skip-bad"], message, tmp_path, capsys)
-    assert main(["predict", str(run), "--premise", "a", "--hypothesis", "b", "--no-skip-bad"]) == 0
+    spinn("predict", run, "--premise", "a", "--hypothesis", "b", "--no-skip-bad")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary, right_branching
-from tests.command_line import assert_one_error
+from tests.command_line import Spinn, assert_one_error
 from tests.processes import forked
 from tests.tiny_runs import SMALL, write_pairs
 
@@ -79,7 +79,7 @@ def test_a_line_without_end_is_not_read_to_its_end(
     assert_fails(arguments(COMMANDS[name], file, runs), message, here, capsys)
 
 
-def test_inspect_counts_a_line_without_end(here: Path, capsys: Capture) -> None:
+def test_inspect_counts_a_line_without_end(here: Path, capsys: Capture, spinn: Spinn) -> None:
     file = here / "endless.jsonl.gz"
     file.write_bytes(gzip.compress(b'{"sentence1": "' + b"a" * 16_000_000))
     command = ["inspect", "--corpus", "snli", "--dev", str(here / "dev.jsonl"), "--train"]
@@ -87,8 +87,7 @@ def test_inspect_counts_a_line_without_end(here: Path, capsys: Capture) -> None:
     assert_fails([*command, str(file)], message, here, capsys)
     good = (here / "train.jsonl").read_bytes()
     file.write_bytes(gzip.compress(good + b"a" * 16_000_000 + b"\n" + good))
-    assert main([*command, str(file)]) == 0
-    printed = capsys.readouterr().out  # a table, in which lines are broken
+    printed = spinn(*command, file).out  # a table, in which lines are broken
     assert "a line of more than" in printed
     assert "gz:33" in printed
 
@@ -105,7 +104,7 @@ def line_of(name: str, parse: str) -> str:
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("option", ["--max-words", "--max-line-bytes"])
 def test_the_limits_are_options(
-    name: str, option: str, here: Path, runs: dict[str, Path], capsys: Capture
+    name: str, option: str, here: Path, runs: dict[str, Path], capsys: Capture, spinn: Spinn
 ) -> None:
     file, good, long = here / "long.jsonl", line_of(name, "( dogs bark )"), line_of(name, LONG)
     if option == "--max-words":
@@ -118,11 +117,9 @@ def test_the_limits_are_options(
     assert_fails([*command, option, few], rf"long\.jsonl:2: .*{option}", here, capsys)
     if name in ("train", "train on trees", "parse --gold"):
         return  # which are long, and read as others do
-    assert main([*command, option, few, "--skip-bad"]) == 0
-    assert "spinn: 1 line skipped: 1 x " in capsys.readouterr().err
+    assert "spinn: 1 line skipped: 1 x " in spinn(*command, option, few, "--skip-bad").err
     again = ["--overwrite"] if "shards" in name else []
-    assert main([*command, option, enough, *again]) == 0
-    assert "skipped" not in capsys.readouterr().err
+    assert "skipped" not in spinn(*command, option, enough, *again).err
 
 
 @pytest.mark.parametrize(
@@ -137,12 +134,12 @@ def test_the_limits_are_options(
     ],
 )
 def test_arguments_are_sentences_too(
-    command: list[str], place: str, runs: dict[str, Path], tmp_path: Path, capsys: Capture
+    command: list[str], place: str, runs: dict[str, Path], tmp_path: Path, capsys: Capture, spinn: Spinn
 ) -> None:
     command = [str(runs.get(part, part)) for part in command]
     message = f"{place}: token 4 'd': a sentence of more than 3 words; --max-words allows more"
     assert_fails([*command, "--max-words", "3"], message, tmp_path, capsys)
-    assert main([*command, "--max-words", "4"]) == 0
+    spinn(*command, "--max-words", "4")
     assert_fails([*command, "--max-line-bytes", "9"], "--max-line-bytes goes with", tmp_path, capsys)
 
 
@@ -167,14 +164,12 @@ def _write_line(process: subprocess.Popen[bytes], n_megabytes: int) -> None:
         process.stdin.write(b"dogs bark " * 100_000)
 
 
-def test_what_was_long_and_good_is_good(tmp_path: Path, capsys: Capture) -> None:
+def test_what_was_long_and_good_is_good(tmp_path: Path, spinn: Spinn) -> None:
     """Trees of 20,000 words, and 2,000 words in one line, by the limits that are there without an option."""
     deep = format_binary(right_branching(["dogs"] * 20_000))
     (tmp_path / "text.txt").write_text("dogs " * 20_000 + "\n" + "dogs bark " * 1_000 + "\n")
-    assert main(["parse", "--branching", "right", "--input", str(tmp_path / "text.txt")]) == 0
-    parses = capsys.readouterr().out
+    parses = spinn("parse", "--branching", "right", "--input", tmp_path / "text.txt").out
     assert parses.splitlines()[0] == deep
     (tmp_path / "trees.txt").write_text(parses)
     trees = ["--train", str(tmp_path / "trees.txt"), "--dev", str(tmp_path / "trees.txt")]
-    assert main(["prepare", "--corpus", "trees", *trees, "--output", str(tmp_path / "store")]) == 0
-    assert "22,000" in capsys.readouterr().out
+    assert "22,000" in spinn("prepare", "--corpus", "trees", *trees, "--output", tmp_path / "store").out

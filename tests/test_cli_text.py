@@ -16,6 +16,7 @@ from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.tree_view import side_by_side, tree_lines
 from spinn_tensor.data_prep.trees import Tree, parse_binary
 from spinn_tensor.model.classifiers import load_checkpoint
+from tests.command_line import Spinn
 from tests.tiny_runs import (
     pair_arguments,
     same_threads,
@@ -30,10 +31,9 @@ PAIR = ["--premise", "old dogs don't bark", "--hypothesis", "( ( old dogs ) bark
 
 
 def test_a_model_that_parses_for_itself_takes_text_and_draws_its_own_trees(
-    spinn_run: Path, capsys: Capture
+    spinn_run: Path, spinn: Spinn
 ) -> None:
-    assert main(["predict", str(spinn_run), *PAIR]) == 0
-    printed = capsys.readouterr().out
+    printed = spinn("predict", spinn_run, *PAIR).out
     assert "not in the vocabulary: n't" in printed
     model, vocabulary, _ = load_checkpoint(spinn_run)
     sentences = [parse_binary("( ( ( old dogs ) do ) ( n't bark ) )"), parse_binary("( old ( dogs bark ) )")]
@@ -49,18 +49,16 @@ def test_a_model_that_parses_for_itself_takes_text_and_draws_its_own_trees(
     )
 
 
-def test_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     text = ["--premise", "old dogs bark", "--hypothesis", "( ( old dogs ) bark )"]
-    assert main(["predict", str(pair_run), *text, "--branching", "right"]) == 0
-    assert "┬──── old     ┬──── old" in capsys.readouterr().out  # whatever the tree was
-    assert main(["predict", str(pair_run), *text]) == 0
+    right = spinn("predict", pair_run, *text, "--branching", "right").out
+    assert "┬──── old     ┬──── old" in right  # whatever the tree was
+    of_text = spinn("predict", pair_run, *text).out
     tree = Pipeline.from_pretrained().parse(["old dogs bark"])[0]  # that of the package's parser
-    assert main(["predict", str(pair_run), "--premise", tree, *text[2:]]) == 0
-    lines = capsys.readouterr().out.split("premise")
-    assert lines[1] == lines[2]
+    assert spinn("predict", pair_run, "--premise", tree, *text[2:]).out == of_text
 
 
-def test_files_of_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_files_of_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     """Text has trees of the package's parser, which is told, parses are as given; --parser makes all."""
     source = tmp_path / "in.jsonl"
     texts = ["old red dogs bark", "dogs bark"]
@@ -77,8 +75,7 @@ def test_files_of_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Pa
     command = ["predict", str(pair_run), "--input", str(source)]
     outcomes = {}
     for options in ([], ["--parser", "packaged"], ["--branching", "left"]):
-        assert main([*command, *options]) == 0
-        printed = capsys.readouterr()
+        printed = spinn(*command, *options)
         outcomes[options[1] if options else ""] = [
             json.loads(line)["probabilities"] for line in printed.out.splitlines()
         ]
@@ -87,60 +84,54 @@ def test_files_of_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Pa
     assert text == parsed != other
     assert outcomes["packaged"] == [text] * 3
     assert outcomes["left"] == [other] * 3
-    assert main([*command, "--parser", str(pair_run)]) == 1
-    assert "does not parse" in capsys.readouterr().err
+    assert "does not parse" in spinn.fails(*command, "--parser", pair_run).err
     for name in ("right", "none"):
-        assert main([*command, "--parser", name]) == 1
-        assert f"--parser {name}: is no parser; --branching {name}" in capsys.readouterr().err
-    assert main([*command, "--parser", "packaged", "--branching", "left"]) == 1
-    assert "--parser: has nothing to do" in capsys.readouterr().err
+        shown = spinn.fails(*command, "--parser", name).err
+        assert f"--parser {name}: is no parser; --branching {name}" in shown
+    shown = spinn.fails(*command, "--parser", "packaged", "--branching", "left").err
+    assert "--parser: has nothing to do" in shown
 
 
 def test_files_of_text_for_a_model_that_parses_for_itself(
-    spinn_run: Path, tmp_path: Path, capsys: Capture
+    spinn_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.npy"
     records = [{"sentence1": "old dogs bark", "sentence2": "dogs don't bark", "sentence": "cats sing"}] * 2
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert main(["predict", str(spinn_run), "--input", str(source)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(spinn("predict", spinn_run, "--input", source).out.splitlines()) == 2
     for options in ([], ["--field", "sentence2"]):
-        assert (
-            main(["encode", str(spinn_run), "--input", str(source), "--output", str(target), *options]) == 0
-        )
+        spinn("encode", spinn_run, "--input", source, "--output", target, *options)
         assert np.load(target).shape == (2, 8)
 
 
-def test_a_parser_that_is_not_there_scores_nothing(spinn_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_parser_that_is_not_there_scores_nothing(spinn_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     """Of a prepared corpus, too, which has trees already."""
     data, store = str(write_pairs(tmp_path / "pairs.jsonl", 8, seed=8)), str(tmp_path / "store")
     files = ["--train", data, "--dev", data]
-    assert main(["prepare", "--corpus", "snli", *files, "--parser", "packaged", "--output", store]) == 0
-    assert main(["evaluate", str(spinn_run), "--data", store, "--parser", "packaged"]) == 0
+    spinn("prepare", "--corpus", "snli", *files, "--parser", "packaged", "--output", store)
+    spinn("evaluate", spinn_run, "--data", store, "--parser", "packaged")
     for source in (store, data):
-        capsys.readouterr()
-        assert main(["evaluate", str(spinn_run), "--data", source, "--parser", str(tmp_path / "none")]) == 1
-        assert f"{tmp_path / 'none'}: no such checkpoint folder" in capsys.readouterr().err
+        printed = spinn.fails("evaluate", spinn_run, "--data", source, "--parser", tmp_path / "none").err
+        assert f"{tmp_path / 'none'}: no such checkpoint folder" in printed
 
 
 def test_branching_is_refused_where_it_would_do_nothing(
-    spinn_run: Path, tmp_path: Path, capsys: Capture
+    spinn_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"sentence1": "old dogs bark", "sentence2": "dogs bark", "sentence": "cats sing"}\n')
     encode = ["encode", str(spinn_run), "--input", str(source), "--output", str(tmp_path / "out.npy")]
     predict = ["predict", str(spinn_run), "--input", str(source)]
     for command in (encode, predict, ["predict", str(spinn_run), *PAIR]):
-        assert main([*command, "--branching", "left"]) == 1
+        printed = spinn.fails(*command, "--branching", "left")
         message = f"--branching left: {spinn_run} composes by trees of its own\n"
-        assert capsys.readouterr() == ("", f"spinn: error: {message}")
-        assert main([*command, "--branching", "none"]) == 0
-        capsys.readouterr()
+        assert printed == ("", f"spinn: error: {message}")
+        spinn(*command, "--branching", "none")
 
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_evaluate_reads_text_and_scores_no_trees_of_its_own_making(
-    mixed: bool, spinn_run: Path, tmp_path: Path, capsys: Capture
+    mixed: bool, spinn_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     """Unless --branching names the trees to compare with. A file with a parse here and there has no trees, too."""
     texts, scores = write_texts(tmp_path / "texts.jsonl", 6, seed=7), tmp_path / "scores.json"
@@ -148,36 +139,32 @@ def test_evaluate_reads_text_and_scores_no_trees_of_its_own_making(
         with texts.open("a") as file:
             file.write(write_pairs(tmp_path / "pairs.jsonl", 6, seed=8).read_text())
     evaluate = ["evaluate", str(spinn_run), "--data", str(texts), "--json", str(scores)]
-    assert main(evaluate) == 0
-    printed = capsys.readouterr()
+    printed = spinn(*evaluate)
     assert printed.err == f"spinn: {texts}: trees are not scored: 12 sentences have none\n"
     assert "bracketing F1" not in printed.out
     (found,) = json.loads(scores.read_text()).values()
     assert found["n_examples"] == (12 if mixed else 6)
     assert "parse" not in found
-    assert main([*evaluate, "--branching", "right"]) == 0
-    printed = capsys.readouterr()
+    printed = spinn(*evaluate, "--branching", "right")
     assert printed.err == ""
     assert "of transitions as in trees made by --branching right" in printed.out
     (found,) = json.loads(scores.read_text()).values()
     assert found["parse"]["gold"] == found["parse"]["right"]
 
 
-def test_evaluating_text_for_a_model_that_needs_trees(
-    pair_run: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_evaluating_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     texts = write_texts(tmp_path / "texts.jsonl", 3, seed=7)
-    assert main(["evaluate", str(pair_run), "--data", str(texts)]) == 0
-    assert "6 sentences are text without a parse: trees are those of the package's" in capsys.readouterr().err
+    printed = spinn("evaluate", pair_run, "--data", texts).err
+    assert "6 sentences are text without a parse: trees are those of the package's" in printed
 
 
-def write_texts(path: Path, n_pairs: int, seed: int) -> Path:
+def write_texts(path: Path, n_pairs: int, seed: int, end: str = ".") -> Path:
     """Pairs of raw text, without parses."""
     records = [json.loads(line) for line in write_pairs(path, n_pairs, seed).read_text().splitlines()]
     for record in records:
         for i in (1, 2):
             tokens = parse_binary(record.pop(f"sentence{i}_binary_parse")).tokens
-            record[f"sentence{i}"] = " ".join(tokens) + "."
+            record[f"sentence{i}"] = " ".join(tokens) + end
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
@@ -193,29 +180,25 @@ premise         hypothesis
 
 
 @pytest.mark.parametrize("preset", ["logic-rl-spinn", "logic-spinn-pi", "logic-lstm"])
-def test_training_on_text(preset: str, tmp_path: Path, capsys: Capture) -> None:
+def test_training_on_text(preset: str, tmp_path: Path, spinn: Spinn) -> None:
     arguments, run = pair_arguments(tmp_path), str(tmp_path / "run")
     for name, seed in (("train", 1), ("dev", 2)):
         write_texts(tmp_path / f"{name}.jsonl", 32, seed)
     options = ["--preset", preset, "--branching", "right", "--set", "n_samples=2", "--epochs", "1"]
-    assert main([*arguments, *options, "--output", run]) == 0
-    printed = capsys.readouterr()
+    printed = spinn(*arguments, *options, "--output", run)
     parses = preset == "logic-rl-spinn"
     assert ("trees F1" in printed.err) == ("bracketing F1" in printed.out) == parses
     if parses:
         assert re.search(r"trees F1 [\d.]+% against trees made by --branching right", printed.err)
         assert "of transitions as in trees made by --branching right" in printed.out
         assert "the corpus's trees" not in printed.out
-    assert main(["evaluate", run]) == 0
-    capsys.readouterr()
+    spinn("evaluate", run)
     text = ["--premise", "old dogs bark.", "--hypothesis", "dogs bark"]
     branching = ["--branching", "right"] if preset == "logic-lstm" else []  # else the run's own
-    assert main(["predict", run, *text, *branching]) == 0
-    if not parses:
-        assert capsys.readouterr().out.startswith(DRAWN)
+    drawn = spinn("predict", run, *text, *branching).out
+    assert parses or drawn.startswith(DRAWN)
     assert load_checkpoint(run).config.text.branching == "right"
-    assert main(["evaluate", run, "--branching", "none"]) == 0
-    said = capsys.readouterr().err
+    said = spinn("evaluate", run, "--branching", "none").err
     expected = {
         "logic-rl-spinn": "trees are not scored: 64 sentences have none",
         "logic-spinn-pi": "64 sentences are text without a parse: trees are those of the package's parser",
@@ -223,8 +206,8 @@ def test_training_on_text(preset: str, tmp_path: Path, capsys: Capture) -> None:
     }[preset]
     assert expected in said
     assert bool(said) == bool(expected)
-    assert main([*arguments, *options, "--output", run, "--resume", "--branching", "left"]) == 1
-    assert "--resume: data.branching differs: the run has 'right', now 'left'" in capsys.readouterr().err
+    other = spinn.fails(*arguments, *options, "--output", run, "--resume", "--branching", "left").err
+    assert "--resume: data.branching differs: the run has 'right', now 'left'" in other
 
 
 @pytest.fixture(scope="module", params=["lstm", "bilstm", "bow"])
@@ -237,102 +220,77 @@ def sequence_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return folder / "run"
 
 
-def test_a_model_that_looks_at_no_tree_takes_text(
-    sequence_run: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_model_that_looks_at_no_tree_takes_text(sequence_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     """Without --branching, in every command; and the text is what a parse of its words is."""
     run, source, scores = str(sequence_run), tmp_path / "in.jsonl", tmp_path / "scores.json"
     parses = write_pairs(tmp_path / "parses.jsonl", 6, seed=7)
-    records = [json.loads(line) for line in parses.read_text().splitlines()]
-    for record in records:
-        for i in (1, 2):
-            record[f"sentence{i}"] = " ".join(parse_binary(record.pop(f"sentence{i}_binary_parse")).tokens)
-    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_texts(source, 6, seed=7, end="")
     outputs = []
     for path in (source, parses):
-        capsys.readouterr()
-        assert main(["predict", run, "--input", str(path)]) == 0
-        outputs.append(capsys.readouterr().out)
-        assert main(["evaluate", run, "--data", str(path), "--json", str(scores)]) == 0
-        assert capsys.readouterr().err == ""
+        outputs.append(spinn("predict", run, "--input", path).out)
+        assert spinn("evaluate", run, "--data", path, "--json", scores).err == ""
         outputs.append(str(list(json.loads(scores.read_text()).values())))
         target = tmp_path / "out.npy"
         encode = ["encode", run, "--input", str(path), "--output", str(target), "--field", "sentence1"]
-        assert main(encode) == 0
+        spinn(*encode)
         outputs.append(str(np.load(target).round(5).tolist()))
     assert outputs[:3] == outputs[3:]
 
 
-def test_words_are_listed_where_no_tree_is_looked_at(sequence_run: Path, capsys: Capture) -> None:
+def test_words_are_listed_where_no_tree_is_looked_at(sequence_run: Path, spinn: Spinn) -> None:
     pair = ["--premise", "old dogs bark", "--hypothesis", "( ( old dogs ) bark )"]
-    assert main(["predict", str(sequence_run), *pair]) == 0
+    printed = spinn("predict", sequence_run, *pair).out
     columns = "premise    hypothesis\nold        old\ndogs       dogs\nbark       bark\n"
-    assert capsys.readouterr().out.startswith(columns)
-    assert main(["predict", str(sequence_run), *pair, "--branching", "right"]) == 0
-    assert "┬──── old     ┬──── old" in capsys.readouterr().out
+    assert printed.startswith(columns)
+    assert "┬──── old     ┬──── old" in spinn("predict", sequence_run, *pair, "--branching", "right").out
 
 
 @pytest.mark.parametrize("branching", ["left", "random"])
-def test_branching_of_other_corpora(branching: str, tree_run: Path, tmp_path: Path) -> None:
+def test_branching_of_other_corpora(branching: str, tree_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     arguments = [argument for argument in tree_arguments(tmp_path) if argument != "--node-labels"]
     options = ["--branching", branching, "--epochs", "1", "--output", str(tmp_path / "run")]
-    assert main([*arguments, *options]) == 0
+    spinn(*arguments, *options)
     assert load_checkpoint(tmp_path / "run").config.text.branching == branching
     sentence = ["--sentence", "( a ( good film ) )"]
-    assert main(["predict", str(tree_run), *sentence, "--branching", branching]) == 0
+    spinn("predict", tree_run, *sentence, "--branching", branching)
 
 
-def test_encoding_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_encoding_text_for_a_model_that_needs_trees(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     """As in `spinn predict`: text has trees of the package's parser, parses are as given."""
     source, target = tmp_path / "in.txt", tmp_path / "out.npy"
     texts = ["old red dogs bark", "dogs bark"]
     parses = Pipeline.from_pretrained().parse(texts)
     source.write_text("\n".join([*texts, *parses, "( ( ( old red ) dogs ) bark )"]) + "\n")
     command = ["encode", str(pair_run), "--input", str(source), "--output", str(target)]
-    assert main(command) == 0
-    assert "2 sentences are text without a parse: trees are those of the package's" in capsys.readouterr().err
+    assert "2 sentences are text without a parse: trees are those of the package's" in spinn(*command).err
     text, parsed, other = np.load(target)[:2], np.load(target)[2:4], np.load(target)[4]
     np.testing.assert_allclose(text, parsed, rtol=1e-5)
     assert np.abs(text[0] - other).max() > 1e-4
-    assert main([*command, "--parser", "packaged"]) == 0
+    spinn(*command, "--parser", "packaged")
     np.testing.assert_allclose(np.load(target)[4], text[0], rtol=1e-5)
 
 
 def test_what_looks_like_a_tree_is_text_where_it_is_said(
-    spinn_run: Path, tmp_path: Path, capsys: Capture
+    spinn_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     """The brackets of a text that is wholly in them are words then, in every command and in Python."""
     text, tree = "( dogs bark )", "( -LRB- ( dogs ( bark -RRB- ) ) )"
     assert Pipeline.from_pretrained(notation="text").parse(text).count("-LRB-") == 1
     assert "-LRB-" not in Pipeline.from_pretrained().parse(text)
     for options, expected in (([], 0), (["--notation", "text"], 1)):
-        assert main(["parse", text, *options]) == 0
-        assert capsys.readouterr().out.count("-LRB-") == expected
+        assert spinn("parse", text, *options).out.count("-LRB-") == expected
     vectors = {}
+    source, target = tmp_path / "in.txt", tmp_path / "out.npy"
     for name, sentence, options in (
         ("text", text, ["--notation", "text"]),
         ("tree", tree, []),
         ("auto", text, []),
     ):
-        (tmp_path / "in.txt").write_text(sentence + "\n")
-        target = tmp_path / f"{name}.npy"
-        assert (
-            main(
-                [
-                    "encode",
-                    str(spinn_run),
-                    "--input",
-                    str(tmp_path / "in.txt"),
-                    "--output",
-                    str(target),
-                    *options,
-                ]
-            )
-            == 0
-        )
+        source.write_text(sentence + "\n")
+        spinn("encode", spinn_run, "--input", source, "--output", target, *options)
         vectors[name] = np.load(target)[0]
     np.testing.assert_allclose(vectors["text"], vectors["tree"], rtol=1e-5)
     assert np.abs(vectors["text"] - vectors["auto"]).max() > 1e-6
-    command = ["predict", str(spinn_run), "--premise", text, "--hypothesis", "dogs"]
-    assert [main([*command, "--notation", choice]) for choice in ("text", "parses")] == [0, 0]
-    assert capsys.readouterr().out.count("─ -LRB-") == 1
+    for notation, expected in (("text", 1), ("parses", 0)):
+        pair = ["--premise", text, "--hypothesis", "dogs", "--notation", notation]
+        assert spinn("predict", spinn_run, *pair).out.count("─ -LRB-") == expected

@@ -18,6 +18,7 @@ from spinn_tensor.data_prep.corpora.splits import prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
+from tests.command_line import Spinn
 
 pytest.importorskip("datasets")
 
@@ -62,9 +63,8 @@ def rows(text: str) -> dict[str, list[str]]:
     return found
 
 
-def test_figures_of_a_small_corpus(files: list[str], capsys: Capture) -> None:
-    assert main(files) == 0
-    printed = capsys.readouterr().out
+def test_figures_of_a_small_corpus(files: list[str], spinn: Spinn) -> None:
+    printed = spinn(*files).out
     assert max(map(len, printed.splitlines())) <= 80
     got = rows(printed)
     assert printed.startswith("snli: train.jsonl\n")
@@ -94,9 +94,8 @@ def _cells(line: str) -> list[str]:
     return re.split(r"\s{2,}", line.strip())
 
 
-def test_bad_lines_are_counted_and_the_first_ones_named(files: list[str], capsys: Capture) -> None:
-    assert main(files) == 0
-    printed = " ".join(capsys.readouterr().out.split())
+def test_bad_lines_are_counted_and_the_first_ones_named(files: list[str], spinn: Spinn) -> None:
+    printed = " ".join(spinn(*files).out.split())
     for row in (
         "first ones ─ not JSON 4 train.jsonl:3, train.jsonl:7, train.jsonl:8, …",
         "sentence2_binary_parse: 1 train.jsonl:5 unbalanced: '(' is never closed",  # folded
@@ -123,16 +122,14 @@ def tree_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tree_files")
-def test_bad_lines_are_counted_for_each_file(capsys: Capture) -> None:
+def test_bad_lines_are_counted_for_each_file(spinn: Spinn) -> None:
     files = ["--train", "a.txt", "--train", "b.txt", "--dev", "dev.txt"]
     by_file = "2 in a.txt, 3 in b.txt, 1 in dev.txt"
-    assert main(["inspect", "--corpus", "trees", *files, "--html", "a.html"]) == 0
-    assert by_file in capsys.readouterr().out
+    assert by_file in spinn("inspect", "--corpus", "trees", *files, "--html", "a.html").out
     assert by_file in Path("a.html").read_text()
-    assert main(["prepare", "--corpus", "trees", *files, "--skip-bad", "--output", "store"]) == 0
-    assert f"6 lines skipped, {by_file}: " in capsys.readouterr().err
-    assert main(["inspect", "--data", "store", "--extra", "more=b.txt"]) == 0
-    assert "6 in store, 3 in b.txt" in capsys.readouterr().out
+    printed = spinn("prepare", "--corpus", "trees", *files, "--skip-bad", "--output", "store").err
+    assert f"6 lines skipped, {by_file}: " in printed
+    assert "6 in store, 3 in b.txt" in spinn("inspect", "--data", "store", "--extra", "more=b.txt").out
 
 
 @pytest.mark.usefixtures("tree_files")
@@ -146,11 +143,8 @@ def test_bad_lines_are_counted_for_each_file(capsys: Capture) -> None:
         ),
     ],
 )
-def test_no_example_is_told_of_what_was_left_out_there(
-    files: list[str], message: str, capsys: Capture
-) -> None:
-    assert main(["inspect", "--corpus", "trees", *files]) == 1
-    assert message in capsys.readouterr().err
+def test_no_example_is_told_of_what_was_left_out_there(files: list[str], message: str, spinn: Spinn) -> None:
+    assert message in spinn.fails("inspect", "--corpus", "trees", *files).err
 
 
 @pytest.mark.usefixtures("tree_files")
@@ -163,13 +157,10 @@ def test_what_was_left_out_before_an_error_is_kept() -> None:
     assert skipped.files == {"a.txt": 2}
 
 
-def test_a_prepared_corpus_is_what_its_files_are(files: list[str], capsys: Capture) -> None:
-    assert main(["prepare", *files[1:], "--skip-bad", "--output", "store"]) == 0
-    capsys.readouterr()
-    assert main(files) == 0
-    from_files = capsys.readouterr().out
-    assert main(["inspect", "--data", "store"]) == 0
-    prepared = capsys.readouterr().out
+def test_a_prepared_corpus_is_what_its_files_are(files: list[str], spinn: Spinn) -> None:
+    spinn("prepare", *files[1:], "--skip-bad", "--output", "store")
+    from_files = spinn(*files).out
+    prepared = spinn("inspect", "--data", "store").out
     assert prepared.startswith("snli: store\n")
     assert (
         prepared[prepared.index("words of a sentence") :]
@@ -215,9 +206,8 @@ class Checked(HTMLParser):
             self.trees[-1].append(data)
 
 
-def test_the_page_is_one_inert_well_formed_file(files: list[str], capsys: Capture) -> None:
-    assert main([*files, "--html", "corpus.html", "--trees", "9"]) == 0
-    assert capsys.readouterr().out.endswith("wrote corpus.html\n")
+def test_the_page_is_one_inert_well_formed_file(files: list[str], spinn: Spinn) -> None:
+    assert spinn(*files, "--html", "corpus.html", "--trees", "9").out.endswith("wrote corpus.html\n")
     html = Path("corpus.html").read_text(encoding="utf-8")
     page = Checked(html)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
@@ -234,31 +224,29 @@ def test_the_page_is_one_inert_well_formed_file(files: list[str], capsys: Captur
 
 
 def test_the_page_says_what_to_install(
-    files: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    files: list[str], spinn: Spinn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # cannot be imported
-    assert main([*files, "--html", "corpus.html"]) == 1
-    errors = capsys.readouterr().err
+    errors = spinn.fails(*files, "--html", "corpus.html").err
     assert len(errors.splitlines()) == 1
     assert "pip install 'spinn_tensor[plots]'" in errors
     assert not Path("corpus.html").exists()
-    assert main(files) == 0
+    spinn(*files)
 
 
-def test_no_trees_and_the_same_page_again(files: list[str]) -> None:
+def test_no_trees_and_the_same_page_again(files: list[str], spinn: Spinn) -> None:
     for name in ("a.html", "b.html"):
-        assert main([*files, "--html", name, "--trees", "0"]) == 0
+        spinn(*files, "--html", name, "--trees", "0")
     assert Path("a.html").read_bytes() == Path("b.html").read_bytes()
     assert "Sample trees" not in Path("a.html").read_text(encoding="utf-8")
 
 
-def test_labels_of_nodes(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_of_nodes(tmp_path: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("(3 (2 a) (4 (4 b) (2 c)))\n(1 (2 a) (0 d))\n")
-    assert (
-        main(["inspect", "--corpus", "sst", "--train", "a.txt", "--dev", "a.txt", "--html", "page.html"]) == 0
+    got = rows(
+        spinn("inspect", "--corpus", "sst", "--train", "a.txt", "--dev", "a.txt", "--html", "page.html").out
     )
-    got = rows(capsys.readouterr().out)
     assert got["very positive"] == ["0", "0"]  # of sentences
     html = Path("page.html").read_text(encoding="utf-8")
     assert Checked(html).trees == [["a", "b", "c"], ["a", "d"]]
@@ -268,25 +256,20 @@ def test_labels_of_nodes(tmp_path: Path, capsys: Capture, monkeypatch: pytest.Mo
     assert "<td>very positive</td><td>2 (25.0%)</td>" in nodes
 
 
-def test_trees_alone_have_no_classes(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trees_alone_have_no_classes(tmp_path: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("( a ( b c ) )\n( d e )\n")
-    assert (
-        main(["inspect", "--corpus", "trees", "--train", "a.txt", "--dev", "a.txt", "--html", "page.html"])
-        == 0
-    )
-    printed = capsys.readouterr().out
+    printed = spinn(
+        "inspect", "--corpus", "trees", "--train", "a.txt", "--dev", "a.txt", "--html", "page.html"
+    ).out
     assert "class" not in printed
     assert "other label" not in printed
     assert "<h2>Classes</h2>" not in Path("page.html").read_text(encoding="utf-8")
 
 
-def test_coverage_of_words_and_of_tokens(files: list[str], capsys: Capture) -> None:
+def test_coverage_of_words_and_of_tokens(files: list[str], spinn: Spinn) -> None:
     Path("glove.txt").write_text("a 1 2\nb 1 3\nc 0 1\n")
-    assert main([*files, "--vectors", "glove.txt", "--embedding", "2", "--html", "page.html"]) == 0
-    printed = capsys.readouterr().out
+    printed = spinn(*files, "--vectors", "glove.txt", "--embedding", "2", "--html", "page.html").out
     after = printed[printed.index("with a vector") :]
     trains = [cells for name, *cells in map(_cells, after.splitlines()) if name == "train"]
     assert trains[0] == ["6", "3 (50.0%)", "13", "10 (76.9%)"]
@@ -295,7 +278,7 @@ def test_coverage_of_words_and_of_tokens(files: list[str], capsys: Capture) -> N
 
 
 def test_the_generated_corpus_leaves_no_file(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = generated.GENERATORS["logic"]._replace(
         default=LogicConfig(n_train=90, n_dev=30, n_test=3, n_long=3)
@@ -303,9 +286,9 @@ def test_the_generated_corpus_leaves_no_file(
     monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert main(["inspect", "--batch-size", "16"]) == 0
+    shown = spinn("inspect", "--batch-size", "16").out
     assert not list(tmp_path.iterdir())
-    printed = capsys.readouterr().out
+    printed = shown
     assert printed.startswith("logic: generated\n")
     assert rows(printed)["examples"] == ["90", "30", "3", "3"]
     assert "batches of 16 examples" in printed

@@ -11,6 +11,7 @@ import pytest
 
 from spinn_tensor.cli.main import main
 from tests.closeness import assert_close
+from tests.command_line import Spinn
 from tests.tiny_runs import SMALL, write_pairs
 
 pytestmark = pytest.mark.numerical
@@ -45,43 +46,39 @@ def penn(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "trees.mrg"
 
 
-def test_parse(penn: Path, parser_run: Path, capsys: Capture) -> None:
+def test_parse(penn: Path, parser_run: Path, spinn: Spinn) -> None:
     """Their words are parsed, or with --branching none written as binary parses."""
     words = [" ".join(tree.replace("(", "").replace(")", "").split()) for tree in BINARY]
-    assert main(["parse", "--model", str(parser_run), "--tokens", *words]) == 0
-    expected = capsys.readouterr().out.splitlines()
+    expected = spinn("parse", "--model", parser_run, "--tokens", *words).out.splitlines()
     for options, trees in ((["--model", str(parser_run)], expected), (["--branching", "none"], BINARY)):
-        assert main(["parse", *options, "--input", str(penn)]) == 0
-        assert list(filter(None, capsys.readouterr().out.split("\n"))) == trees
-    assert main(["parse", "--gold", str(penn), "--model", str(parser_run)]) == 0
-    assert capsys.readouterr().out.startswith("2 sentences, ")
+        assert list(filter(None, spinn("parse", *options, "--input", penn).out.split("\n"))) == trees
+    assert spinn("parse", "--gold", penn, "--model", parser_run).out.startswith("2 sentences, ")
 
 
-def test_encode(penn: Path, pair_run: Path, tmp_path: Path) -> None:
+def test_encode(penn: Path, pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     vectors = []
     (tmp_path / "binary.txt").write_text("\n".join(BINARY))
     for source in (penn, tmp_path / "binary.txt"):
         target = tmp_path / f"{source.name}.npy"
-        assert main(["encode", str(pair_run), "--input", str(source), "--output", str(target)]) == 0
+        spinn("encode", pair_run, "--input", source, "--output", target)
         rows = np.load(target)
         vectors.append(rows[~np.isnan(rows).any(1)])
     assert_close(*vectors)
 
 
-def test_train_prepare_and_evaluate(penn: Path, parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_train_prepare_and_evaluate(penn: Path, parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     packed, run = tmp_path / "dev.mrg.gz", tmp_path / "run"
     packed.write_bytes(gzip.compress(penn.read_bytes()))
     corpus = ["--corpus", "trees", "--train", str(penn), "--dev", str(packed)]
-    assert main(["prepare", *corpus, "--output", str(tmp_path / "store")]) == 0
-    assert main(["train", *corpus, *SMALL, "--epochs", "1", "--output", str(run)]) == 0
+    spinn("prepare", *corpus, "--output", tmp_path / "store")
+    spinn("train", *corpus, *SMALL, "--epochs", "1", "--output", run)
     results = json.loads((run / "results.json").read_text())["splits"]["dev"]["parse"]
     assert (results["gold"]["n_sentences"], results["gold"]["n_brackets"]) == (2, 6)
-    capsys.readouterr()
     scores = tmp_path / "scores.json"
     found = []
     (tmp_path / "binary.txt").write_text("\n".join(BINARY))
     for data in (penn, tmp_path / "binary.txt"):
-        assert main(["evaluate", str(parser_run), "--data", str(data), "--json", str(scores)]) == 0
+        spinn("evaluate", parser_run, "--data", data, "--json", scores)
         found.append(next(iter(json.loads(scores.read_text()).values())))
     assert found[0] == found[1]
 
@@ -122,7 +119,7 @@ def test_records_with_penn_trees(pair_run: Path, tree_run: Path, tmp_path: Path,
     assert printed["parse"][2:] == printed["binary_parse"][2:]
 
 
-def test_a_corpus_of_records_with_penn_trees(tmp_path: Path) -> None:
+def test_a_corpus_of_records_with_penn_trees(tmp_path: Path, spinn: Spinn) -> None:
     trees = FORMS["a tree a line"].splitlines()
     source = tmp_path / "pairs.jsonl"
     record = {"gold_label": "neutral", "sentence1_parse": trees[0], "sentence2_parse": trees[1]}
@@ -138,18 +135,16 @@ def test_a_corpus_of_records_with_penn_trees(tmp_path: Path) -> None:
             "--dev",
             str(tmp_path / "dev.jsonl"),
         ]
-        assert main(["train", "--corpus", corpus, *files, *SMALL, "--epochs", "1", "--output", str(run)]) == 0
+        spinn("train", "--corpus", corpus, *files, *SMALL, "--epochs", "1", "--output", run)
 
 
 def test_a_tree_that_breaks_off_is_named_by_its_first_line(
-    parser_run: Path, tmp_path: Path, capsys: Capture
+    parser_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     source = tmp_path / "a.mrg"
     source.write_text("(S (NP a)\n  (VP b))\n(S (NP (DT a)\n\n(S (NP c) (VP d))\n")
     for command in (["parse", "--model", str(parser_run)], ["parse", "--branching", "none"]):
-        assert main([*command, "--input", str(source), "--on-error", "empty"]) == 0
-        printed = capsys.readouterr()
+        printed = spinn(*command, "--input", source, "--on-error", "empty")
         assert [bool(line) for line in printed.out.split("\n")[:-1]] == [True, False, False, True]
         assert printed.err.startswith("spinn: 2 lines have no tree: 1 x a blank line; 1 x unbalanced")
-        assert main([*command, "--input", str(source)]) == 1
-        assert "a.mrg:3: token 3 '(': unbalanced" in capsys.readouterr().err
+        assert "a.mrg:3: token 3 '(': unbalanced" in spinn.fails(*command, "--input", source).err

@@ -11,12 +11,12 @@ import pytest
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.files import open_text
+from tests.command_line import Spinn
 from tests.tiny_runs import PRESET, pair_arguments, same_threads, write_pairs, write_trees
 
 pytest.importorskip("datasets")
 one_thread = pytest.fixture(autouse=True)(same_threads)
 LABELS = ("entailment", "neutral", "contradiction")
-Capture = pytest.CaptureFixture[str]
 CPU = ["--device", "cpu", "--threads", "1"]
 
 
@@ -30,7 +30,9 @@ def predicted(run: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_record_says_where_it_is_from_and_what_is_said_of_it(pair_run: Path, tmp_path: Path) -> None:
+def test_a_record_says_where_it_is_from_and_what_is_said_of_it(
+    pair_run: Path, tmp_path: Path, spinn: Spinn
+) -> None:
     data = write_pairs(tmp_path / "data.jsonl", 30, seed=4)
     lines = data.read_text().splitlines()
     lines[0] = json.dumps({**json.loads(lines[0]), "gold_label": "-"})
@@ -57,12 +59,12 @@ def test_a_record_says_where_it_is_from_and_what_is_said_of_it(pair_run: Path, t
     assert any("zebras" in record["premise_text"] for record in records)  # as it is written, known or not
     output = tmp_path / "predict.jsonl"
     arguments = ["--input", str(data), "--output", str(output), "--skip-bad", *CPU]
-    assert main(["predict", str(pair_run), *arguments]) == 0
+    spinn("predict", pair_run, *arguments)
     said = {line["id"]: line["label"] for line in map(json.loads, output.read_text().splitlines())}
     assert all(said[record["id"]] == record["label"] for record in records)
 
 
-def test_a_table_has_a_column_of_each_label(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_table_has_a_column_of_each_label(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     data = write_pairs(tmp_path / "data.jsonl", 5, seed=4)
     lines = data.read_text().splitlines()
     data.write_text("\n".join([*lines, ""]) + "\n")
@@ -71,8 +73,8 @@ def test_a_table_has_a_column_of_each_label(pair_run: Path, tmp_path: Path, caps
         ["evaluate", str(pair_run), "--data", str(data), "--predictions"],
     ):
         for ending, delimiter in ((".csv", ","), (".tsv.gz", "\t")):
-            assert main([*command, str(tmp_path / "out.jsonl"), *CPU]) == 0
-            assert main([*command, str(tmp_path / f"out{ending}"), *CPU]) == 0
+            spinn(*command, tmp_path / "out.jsonl", *CPU)
+            spinn(*command, tmp_path / f"out{ending}", *CPU)
             records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
             with open_text(tmp_path / f"out{ending}") as file:
                 table = list(csv.DictReader(file, delimiter=delimiter))
@@ -81,12 +83,11 @@ def test_a_table_has_a_column_of_each_label(pair_run: Path, tmp_path: Path, caps
                 shares = record.pop("probabilities") or dict.fromkeys(LABELS)
                 record |= {f"p({label})": share for label, share in shares.items()}
                 assert row == {name: "" if value is None else str(value) for name, value in record.items()}
-        capsys.readouterr()
-        assert main([*command, str(tmp_path / "out.csv.zip"), *CPU]) == 1
-        assert "out.csv.zip: written are .gz, .bz2, .xz and plain files" in capsys.readouterr().err
+        printed = spinn.fails(*command, tmp_path / "out.csv.zip", *CPU).err
+        assert "out.csv.zip: written are .gz, .bz2, .xz and plain files" in printed
         for name in ("out.parquet", "out.xlsx"):
-            assert main([*command, str(tmp_path / name), *CPU]) == 1
-            assert f"{name}: expected a name ending in .jsonl, .csv or .tsv" in capsys.readouterr().err
+            printed = spinn.fails(*command, tmp_path / name, *CPU).err
+            assert f"{name}: expected a name ending in .jsonl, .csv or .tsv" in printed
 
 
 def test_the_predictions_are_those_that_are_scored(pair_run: Path, tmp_path: Path) -> None:
@@ -123,17 +124,17 @@ def test_single_sentences_and_parsers(tree_run: Path, parser_run: Path, tmp_path
     assert lines == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
-def test_files_of_one_split_and_of_a_part_of_one(tmp_path: Path) -> None:
+def test_files_of_one_split_and_of_a_part_of_one(tmp_path: Path, spinn: Spinn) -> None:
     run, more = tmp_path / "run", write_pairs(tmp_path / "more.jsonl", 7, seed=5)
     arguments = [*pair_arguments(tmp_path, 20, 10), *PRESET, "--epochs", "1", "--output", str(run)]
-    assert main([*arguments, "--dev", str(more), "--set", "kind=lstm"]) == 0
+    spinn(*arguments, "--dev", more, "--set", "kind=lstm")
     records = predicted(run, tmp_path)
     places = [(Path(record["file"]).name, record["line"]) for record in records]
     assert places == [("dev.jsonl", n) for n in range(1, 11)] + [("more.jsonl", n) for n in range(1, 8)]
     assert all(record["premise_tree"] is None for record in records)  # it looks at no tree
     at = arguments.index("--dev")
     arguments[at : at + 2] = ["--dev-fraction", "0.25"]
-    assert main([*arguments, "--overwrite"]) == 0
+    spinn(*arguments, "--overwrite")
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
     records = predicted(run, tmp_path)
     assert len(records) == 5
@@ -142,7 +143,7 @@ def test_files_of_one_split_and_of_a_part_of_one(tmp_path: Path) -> None:
     ]
 
 
-def test_a_store_has_no_lines(pair_run: Path, tmp_path: Path) -> None:
+def test_a_store_has_no_lines(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     data = write_pairs(tmp_path / "data.jsonl", 12, seed=9)
     store = tmp_path / "store"
     arguments = [
@@ -156,7 +157,7 @@ def test_a_store_has_no_lines(pair_run: Path, tmp_path: Path) -> None:
         "--output",
         str(store),
     ]
-    assert main(arguments) == 0
+    spinn(*arguments)
     records = predicted(pair_run, tmp_path, "--data", str(store))
     assert [record["id"] for record in records] == [
         json.loads(line)["pairID"] for line in data.read_text().splitlines()

@@ -36,6 +36,7 @@ from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.words import WordList
 from spinn_tensor.training.config import DataConfig
+from tests.command_line import Spinn
 from tests.tiny_runs import NOUNS, VERBS, write_pairs
 
 READER = SentenceReader(Tokenizer().tokenize)
@@ -273,22 +274,21 @@ def test_predict_encode_and_inspect_read_tables(pair_run: Path, tmp_path: Path, 
     assert expected in capsys.readouterr().err
 
 
-def test_parse_adds_a_field_to_a_table(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_parse_adds_a_field_to_a_table(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     texts = [f"{noun} {verb}\nold" for noun, verb in zip(NOUNS, VERBS, strict=False)]
     pd.DataFrame({"id": range(len(texts)), "text": texts}).to_csv(tmp_path / "in.csv", index=False)
     arguments = ["parse", "--model", str(parser_run), "--input", str(tmp_path / "in.csv"), "--field", "text"]
-    assert main(arguments) == 0
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    records = [json.loads(line) for line in spinn(*arguments).out.splitlines()]
     assert [record["text"] for record in records] == texts
     for record in records:
         words = record["text_binary_parse"].replace("(", "").replace(")", "").split()
         assert words == record["text"].split()
     gold = pd.DataFrame({"sentence_binary_parse": ["( a ( b c ) )", "( a b )"]})
     gold.to_csv(tmp_path / "gold.csv", index=False)
-    assert main(["parse", "--model", str(parser_run), "--gold", str(tmp_path / "gold.csv")]) == 0
+    spinn("parse", "--model", parser_run, "--gold", tmp_path / "gold.csv")
     (tmp_path / "reviews.txt").write_text("text,label\na dog,1\n")
-    assert main(["parse", "--model", str(parser_run), "--input", str(tmp_path / "reviews.txt")]) == 1
-    assert "reviews.txt:1: CSV: its name should end in .csv" in capsys.readouterr().err
+    printed = spinn.fails("parse", "--model", parser_run, "--input", tmp_path / "reviews.txt").err
+    assert "reviews.txt:1: CSV: its name should end in .csv" in printed
 
 
 @pytest.mark.parametrize(
@@ -314,13 +314,12 @@ def test_records_from_a_pipe(
     assert expected in capsys.readouterr().err
 
 
-def test_what_json_has_not_is_written_as_it_can(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_what_json_has_not_is_written_as_it_can(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     values = {"text": ["dogs bark"], "raw": [b"x"], "score": [np.nan]}
     dataset = datasets.Dataset.from_dict({**values, "day": [datetime.date(2024, 5, 6)]})
     dataset.to_parquet(tmp_path / "in.parquet")
     arguments = ["parse", "--model", str(parser_run), "--input", str(tmp_path / "in.parquet")]
-    assert main([*arguments, "--field", "text"]) == 0
-    (record,) = map(json.loads, capsys.readouterr().out.splitlines())
+    (record,) = map(json.loads, spinn(*arguments, "--field", "text").out.splitlines())
     assert record == {
         "text": "dogs bark",
         "day": "2024-05-06",
@@ -330,7 +329,7 @@ def test_what_json_has_not_is_written_as_it_can(parser_run: Path, tmp_path: Path
     }
 
 
-def test_fields_are_named_where_a_model_is_used(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_fields_are_named_where_a_model_is_used(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     """Records that call them otherwise than those that it was trained on."""
     usual, other = write_pairs(tmp_path / "usual.jsonl", 9, seed=4), tmp_path / "other.jsonl"
     names = {"sentence1_binary_parse": "a", "sentence2_binary_parse": "b", "gold_label": "y"}
@@ -344,14 +343,12 @@ def test_fields_are_named_where_a_model_is_used(pair_run: Path, tmp_path: Path, 
         (other, ("--fields", "premise=a", "hypothesis=b", "--fields", "label=y")),
     ):
         scores = tmp_path / "scores.json"
-        assert main(["evaluate", str(pair_run), "--data", str(path), *fields, "--json", str(scores)]) == 0
-        capsys.readouterr()
-        assert main(["predict", str(pair_run), "--input", str(path), *fields]) == 0
-        said.append((list(json.loads(scores.read_text()).values()), capsys.readouterr().out))
+        spinn("evaluate", pair_run, "--data", path, *fields, "--json", scores)
+        printed = spinn("predict", pair_run, "--input", path, *fields).out
+        said.append((list(json.loads(scores.read_text()).values()), printed))
     assert said[0] == said[1]
     for command in (["evaluate", str(pair_run), "--data"], ["predict", str(pair_run), "--input"]):
-        assert main([*command, str(other)]) == 1
-        error = capsys.readouterr().err
+        error = spinn.fails(*command, other).err
         assert re.search(r"missing field; the record has .*a, .*; --fields says what they are called$", error)
-        assert main([*command, str(other), "--fields", "premise=a,hypothesis=b"]) == 1
-        assert "expected blanks between" in capsys.readouterr().err
+        printed = spinn.fails(*command, other, "--fields", "premise=a,hypothesis=b").err
+        assert "expected blanks between" in printed

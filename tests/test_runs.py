@@ -14,7 +14,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.cli.plot import points
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.training.metrics_log import BOARD, METRICS, MetricsLog, read_metrics
-from tests.command_line import assert_fails_cleanly
+from tests.command_line import Spinn, assert_fails_cleanly
 from tests.tiny_runs import SMALL, pair_arguments
 
 Capture = pytest.CaptureFixture[str]
@@ -37,7 +37,7 @@ def listed(folder: Path, capsys: Capture) -> dict[str, dict]:
     return {Path(record["run"]).name: record for record in records}
 
 
-def test_runs_are_compared(folder: Path, capsys: Capture) -> None:
+def test_runs_are_compared(folder: Path, capsys: Capture, spinn: Spinn) -> None:
     found = listed(folder, capsys)
     assert list(found) == ["pairs", "spinn"]
     results = json.loads((folder / "pairs" / "results.json").read_text())
@@ -51,14 +51,13 @@ def test_runs_are_compared(folder: Path, capsys: Capture) -> None:
     assert (run["settings"]["training.epochs"], found["spinn"]["settings"]["training.epochs"]) == (20, 4)
     assert "encoder.hidden_dim" not in run["settings"]  # which is the same in both
 
-    assert main(["runs", str(folder)]) == 0
-    printed = capsys.readouterr().out
+    printed = spinn("runs", folder).out
     assert f"{run['best_dev']:.2%}" in printed
     assert "4 of 4" in printed
     assert "training.epochs=20" in printed
 
 
-def test_unfinished_and_broken_runs_are_told(folder: Path, capsys: Capture) -> None:
+def test_unfinished_and_broken_runs_are_told(folder: Path, capsys: Capture, spinn: Spinn) -> None:
     log = folder / "spinn" / METRICS
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:-5]) + lines[-5][:20])  # as a killed run leaves it
@@ -76,16 +75,17 @@ def test_unfinished_and_broken_runs_are_told(folder: Path, capsys: Capture) -> N
     assert found["spinn"]["scores"] == {}
     assert found["begun"]["state"] == "unfinished"
     assert (found["begun"]["epochs"], found["begun"]["best_dev"]) == (0, None)
-    assert main(["runs", str(folder)]) == 0
+    spinn("runs", folder)
 
 
 def test_a_run_that_is_named_twice_is_one(
-    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    folder: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    capsys.readouterr()
-    assert main(["runs", "--json", "spinn", ".", str(folder / "spinn")]) == 0
-    found = [json.loads(line)["run"] for line in capsys.readouterr().out.splitlines()]
+    found = [
+        json.loads(line)["run"]
+        for line in spinn("runs", "--json", "spinn", ".", folder / "spinn").out.splitlines()
+    ]
     assert found == ["spinn", "pairs"]
 
 
@@ -112,16 +112,16 @@ def test_no_run_is_an_error(command: str, tmp_path: Path, capsys: Capture) -> No
 
 
 @pytest.mark.parametrize("form, beginning", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_curves_are_drawn(form: str, beginning: bytes, folder: Path, capsys: Capture) -> None:
+def test_curves_are_drawn(form: str, beginning: bytes, folder: Path, spinn: Spinn) -> None:
     pytest.importorskip("matplotlib")
     shutil.copytree(folder / "spinn", folder / "begun")
     (folder / "begun" / METRICS).unlink()
     shutil.copytree(folder / "spinn", folder / "broken")
     (folder / "broken" / METRICS).write_text("no JSON\n")
     output = folder / f"curves.{form}"
-    assert main(["plot", str(folder), "--output", str(output)]) == 0
+    printed = spinn("plot", folder, "--output", output).err
     assert output.read_bytes().startswith(beginning)
-    told = capsys.readouterr().err
+    told = printed
     assert "begun: nothing was logged yet" in told
     assert re.search(r"broken/metrics.jsonl:1: .*; this run is left out", told)
 
@@ -201,10 +201,10 @@ def test_tensorboard_has_each_point_of_the_log_once(tmp_path: Path, spinn_run: P
     assert "dev/seconds" not in found
 
 
-def test_a_run_that_goes_on_may_begin_with_tensorboard(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_may_begin_with_tensorboard(tmp_path: Path, spinn: Spinn) -> None:
     pytest.importorskip("tensorboard")
     output = tmp_path / "run"
-    assert main([*pair_arguments(tmp_path), *SMALL, "--epochs", "1", "--output", str(output)]) == 0
+    spinn(*pair_arguments(tmp_path), *SMALL, "--epochs", "1", "--output", output)
     assert not (output / BOARD).exists()
     resume = [
         "train",
@@ -217,10 +217,10 @@ def test_a_run_that_goes_on_may_begin_with_tensorboard(tmp_path: Path) -> None:
         "--threads",
         "1",
     ]
-    assert main(resume) == 0
+    spinn(*resume)
     steps = points(read_metrics(output), "dev", "accuracy")[0]
     assert [step for step, _ in board_of(output)["dev/accuracy"]] == steps
     assert len(steps) == 2
     again = ["--epochs", "1", "--overwrite", "--output", str(output)]
-    assert main([*pair_arguments(tmp_path), *again]) == 0
+    spinn(*pair_arguments(tmp_path), *again)
     assert not (output / BOARD).exists()

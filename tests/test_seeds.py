@@ -13,19 +13,18 @@ from spinn_tensor.cli.main import build_parser, main
 from spinn_tensor.cli.seeds import check_seeds
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
+from tests.command_line import Spinn
 from tests.tiny_runs import PRESET, SMALL, TINY_LOGIC, assert_same_run, pair_arguments, same_threads
 from tests.tiny_training import Stop
 
 pytest.importorskip("datasets")
 one_thread = pytest.fixture(autouse=True)(same_threads)
-Capture = pytest.CaptureFixture[str]
 
 
-def test_a_run_a_seed_with_mean_and_spread(tmp_path: Path, capsys: Capture) -> None:
+def test_a_run_a_seed_with_mean_and_spread(tmp_path: Path, spinn: Spinn) -> None:
     output = tmp_path / "runs"
     arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "3"]
-    assert main([*arguments, "--seeds", "4", "2", "--output", str(output)]) == 0
-    printed = capsys.readouterr().out
+    printed = spinn(*arguments, "--seeds", "4", "2", "--output", output).out
     summary = json.loads((output / "seeds.json").read_text())
     assert summary["seeds"] == [4, 2]
     values = []
@@ -44,20 +43,20 @@ def test_a_run_a_seed_with_mean_and_spread(tmp_path: Path, capsys: Capture) -> N
     for text in ("seed 4", "mean", "std", f"{found['mean']:.2%}", f"{found['std']:.2%}"):
         assert text in printed
     alone = tmp_path / "alone"
-    assert main([*arguments, "--seed", "2", "--output", str(alone)]) == 0
+    spinn(*arguments, "--seed", "2", "--output", alone)
     assert_same_run(output / "seed-2", alone)
     # nothing is begun where one of the folders holds a run
-    assert main([*arguments, "--seeds", "5", "2", "--output", str(output)]) == 1
+    spinn.fails(*arguments, "--seeds", "5", "2", "--output", output)
     assert not (output / "seed-5").exists()
-    assert main(["train", "--resume", "--seeds", "2", "4", "7", "--output", str(output), *arguments[1:]]) == 0
+    spinn("train", "--resume", "--seeds", "2", "4", "7", "--output", output, *arguments[1:])
     assert json.loads((output / "seeds.json").read_text())["seeds"] == [2, 4, 7]
     assert_same_run(output / "seed-2", alone)
 
 
-def test_seeds_that_were_stopped_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_that_were_stopped_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spinn: Spinn) -> None:
     arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "2", "--seeds", "1", "2"]
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "runs"
-    assert main([*arguments, "--output", str(undisturbed)]) == 0
+    spinn(*arguments, "--output", undisturbed)
     stop, execute = Stop(after=11), train.execute  # of 16 steps: in the second run
 
     def stopped(*args: object, **kwargs: object) -> object:
@@ -67,30 +66,32 @@ def test_seeds_that_were_stopped_go_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert main([*arguments, "--output", str(output)]) != 0
     assert not (output / "seeds.json").exists()
     monkeypatch.undo()
-    assert main([*arguments, "--output", str(output), "--resume"]) == 0
+    spinn(*arguments, "--output", output, "--resume")
     assert (output / "seeds.json").read_text() == (undisturbed / "seeds.json").read_text()
     for seed in (1, 2):
         assert_same_run(output / f"seed-{seed}", undisturbed / f"seed-{seed}")
 
 
-def test_a_generated_corpus_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generated_corpus_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spinn: Spinn
+) -> None:
     tiny = GENERATORS["logic"]._replace(default=TINY_LOGIC)
     monkeypatch.setitem(GENERATORS, "logic", tiny)
     output = tmp_path / "runs"
     arguments = ["train", "--seeds", "1", "2", "--output", str(output), *SMALL, *PRESET]
-    assert main([*arguments, "--epochs", "1"]) == 0
+    spinn(*arguments, "--epochs", "1")
     assert sorted(path.name for path in output.iterdir()) == ["corpus", "seed-1", "seed-2", "seeds.json"]
     assert not (output / "seed-1" / "corpus").exists()
     assert set(json.loads((output / "seeds.json").read_text())["splits"]) == {"dev", "test", "long"}
-    assert main([*arguments, "--resume", "--epochs", "2"]) == 0
+    spinn(*arguments, "--resume", "--epochs", "2")
 
 
 @pytest.mark.parametrize(
     "options", [["--seeds", "1", "1"], ["--seeds", "1", "--seed", "2"], ["--seeds", "1", "--set", "seed=2"]]
 )
-def test_seeds_that_contradict(options: list[str], tmp_path: Path) -> None:
+def test_seeds_that_contradict(options: list[str], tmp_path: Path, spinn: Spinn) -> None:
     output = tmp_path / "runs"
-    assert main([*pair_arguments(tmp_path), *PRESET, *options, "--output", str(output)]) == 1
+    spinn.fails(*pair_arguments(tmp_path), *PRESET, *options, "--output", output)
     assert not output.exists()
 
 
@@ -99,10 +100,10 @@ def test_other_seeds_may_be_set(tmp_path: Path) -> None:
     check_seeds(args, tmp_path, n_processes=1)
 
 
-def test_one_seed_has_no_spread(tmp_path: Path) -> None:
+def test_one_seed_has_no_spread(tmp_path: Path, spinn: Spinn) -> None:
     output = tmp_path / "runs"
     arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--seeds", "3"]
-    assert main([*arguments, "--output", str(output)]) == 0
+    spinn(*arguments, "--output", output)
     assert json.loads((output / "seeds.json").read_text())["splits"]["dev"]["accuracy"]["std"] is None
 
 
