@@ -30,7 +30,6 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.cli.report import comparison_table, parse_table, print_evaluations
 from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import sentence_columns
-from spinn_tensor.data_prep.files import open_text
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.evaluate import Evaluation, Scores
@@ -260,18 +259,6 @@ def test_a_blank_line_is_a_prediction_of_nothing(pair_run: Path, tmp_path: Path,
     )
     source.write_text("\n\n")
     assert "no examples" in spinn.fails(*command).err
-
-
-@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
-def test_predictions_are_compressed_as_they_are_named(
-    ending: str, pair_run: Path, tmp_path: Path, spinn: Spinn
-) -> None:
-    source, target = write_pairs(tmp_path / "in.jsonl", 3, seed=9), tmp_path / f"out.jsonl{ending}"
-    command = ["predict", str(pair_run), "--input", str(source)]
-    printed = spinn(*command).out
-    spinn(*command, "--output", target)
-    with open_text(target) as lines:
-        assert "".join(lines) == printed
 
 
 def test_predict_a_file_of_sentences(tree_run: Path, tmp_path: Path, spinn: Spinn) -> None:
