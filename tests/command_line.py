@@ -61,17 +61,19 @@ def _write(descriptor: int, given: bytes) -> None:
 class Spinn:
     """Run commands as a test does: each prints what it says alone, and ends as it should."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
+    def __init__(self, capsys: pytest.CaptureFixture[str], *always: str) -> None:
+        self._capsys, self._always = capsys, always  # what every command begins with
 
     def __call__(self, *arguments: object, status: int = 0) -> Any:
         """Return what a command that does well printed."""
         self._capsys.readouterr()
-        ended = main(list(map(str, arguments)))
+        ended = main([*self._always, *map(str, arguments)])
         printed = self._capsys.readouterr()
         assert ended == status, printed.err
         return printed
 
     def fails(self, *arguments: object) -> Any:
-        """Return what a command that ends in an error printed."""
-        return self(*arguments, status=1)
+        """Return what a command that ends in an error, of one line, printed."""
+        printed = self(*arguments, status=1)
+        assert printed.err.splitlines()[-1].startswith("spinn: error: "), printed.err
+        return printed

@@ -24,7 +24,7 @@ from spinn_tensor.data_prep.columns import lengths, sentence_columns, take
 from spinn_tensor.data_prep.trees import format_binary, parse_binary, right_branching
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import load_checkpoint
-from tests.command_line import assert_fails_cleanly, assert_one_error
+from tests.command_line import Spinn, assert_fails_cleanly, assert_one_error
 from tests.machines import needs_shared
 from tests.tiny_runs import PRESET, pair_arguments, write_pairs
 
@@ -43,8 +43,10 @@ TREES = {
 }
 
 
-def spinn(*arguments: str | Path) -> int:
-    return main(["parse", "--threads", "1", "--device", "cpu", *map(str, arguments)])
+@pytest.fixture
+def spinn(capsys: Capture) -> Spinn:
+    """What parses on a thread of the CPU."""
+    return Spinn(capsys, "parse", "--threads", "1", "--device", "cpu")
 
 
 def test_a_parser_learns_its_trees(parser_run: Path) -> None:
@@ -59,116 +61,105 @@ def test_a_parser_learns_its_trees(parser_run: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--tokens"]])
-def test_sentences_as_arguments(options: list[str], parser_run: Path, capsys: Capture) -> None:
-    assert spinn("--model", parser_run, *options, *TREES) == 0
-    printed = capsys.readouterr()
+def test_sentences_as_arguments(options: list[str], parser_run: Path, spinn: Spinn) -> None:
+    printed = spinn("--model", parser_run, *options, *TREES)
     assert printed.out == "".join(tree + "\n" for tree in TREES.values())
     assert printed.err == ""
 
 
-def test_raw_text_is_tokenised_and_tokens_are_not(parser_run: Path, capsys: Capture) -> None:
+def test_raw_text_is_tokenised_and_tokens_are_not(parser_run: Path, spinn: Spinn) -> None:
     for options, tokens in ([], "dogs do n't bark ."), (["--tokens"], "dogs don't bark."):
-        assert spinn("--model", parser_run, *options, "dogs don't bark.") == 0
-        assert parse_binary(capsys.readouterr().out).tokens == tuple(tokens.split())
+        printed = spinn("--model", parser_run, *options, "dogs don't bark.").out
+        assert parse_binary(printed).tokens == tuple(tokens.split())
 
 
-def test_drawn(parser_run: Path, capsys: Capture) -> None:
-    assert spinn("--model", parser_run, "--draw", "red cows sing", "dogs") == 0
-    assert capsys.readouterr().out == "┬─┬── red\n│ └── cows\n└──── sing\n\n─ dogs\n\n"
+def test_drawn(parser_run: Path, spinn: Spinn) -> None:
+    printed = spinn("--model", parser_run, "--draw", "red cows sing", "dogs").out
+    assert printed == "┬─┬── red\n│ └── cows\n└──── sing\n\n─ dogs\n\n"
 
 
-def test_a_text_file(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_text_file(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     """A line in is a line out."""
     source, target = tmp_path / "in.txt.gz", tmp_path / "out.txt"
     source.write_bytes(gzip.compress("\n\n".join(TREES).encode()))
     told = "spinn: 4 lines have no tree: 4 x a blank line\n"
-    assert spinn("--model", parser_run, "--input", source) == 0
     expected = "\n\n".join(TREES.values()) + "\n"
-    assert capsys.readouterr() == (expected, told)
+    assert spinn("--model", parser_run, "--input", source) == (expected, told)
     for name, module in COMPRESSED.items():
         target = tmp_path / f"out.txt{name}"
-        assert spinn("--model", parser_run, "--input", source, "--output", target) == 0
-        assert capsys.readouterr() == (f"5 trees in {target}\n", told)
+        printed = spinn("--model", parser_run, "--input", source, "--output", target)
+        assert printed == (f"5 trees in {target}\n", told)
         with import_module(module).open(target, "rt") as file:
             assert file.read() == expected
 
 
 def test_standard_input(
-    parser_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    parser_run: Path, tmp_path: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here a file stands for it; a process that reads it is in test_cli_limits.py."""
     stdin = tmp_path / "stdin"
     monkeypatch.setattr(arguments, "STDIN", stdin)
     for text, printed in (("dogs bark\n", ("( dogs bark )\n", "")), ("", ("", "an empty file"))):
         stdin.write_text(text)
-        assert spinn("--model", parser_run, "--input", "-") == (0 if text else 1)
-        out, err = capsys.readouterr()
+        out, err = spinn("--model", parser_run, "--input", "-", status=0 if text else 1)
         assert (out, err.strip().rpartition(": ")[2]) == printed
 
 
-def test_jsonl_keeps_its_records_and_gains_parses(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_jsonl_keeps_its_records_and_gains_parses(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     records = [
         {"pairID": "a", "gold_label": "neutral", "sentence1": "dogs bark", "sentence2": "red cows sing"},
         {"sentence": "a good film", "other": ["\ud800", None]},
     ]
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert spinn("--model", parser_run, "--input", source, "--output", target) == 0
-    assert capsys.readouterr().out == f"3 trees in {target}\n"
+    assert spinn("--model", parser_run, "--input", source, "--output", target).out == f"3 trees in {target}\n"
     records[0] |= {f"sentence{i}_binary_parse": TREES[records[0][f"sentence{i}"]] for i in (1, 2)}
     records[1]["sentence_binary_parse"] = "( a ( good film ) )"
     assert [json.loads(line) for line in target.read_text().splitlines()] == records
-    assert spinn("--model", parser_run, "--input", source, "--field", "sentence1", "--skip-bad") == 0
-    printed = capsys.readouterr()
+    printed = spinn("--model", parser_run, "--input", source, "--field", "sentence1", "--skip-bad")
     assert json.loads(printed.out)["sentence1_binary_parse"] == "( dogs bark )"
     assert re.fullmatch(r"spinn: 1 line skipped: 1 x sentence1: missing field \(.*:2\)\n", printed.err)
 
 
-def test_a_parse_that_was_there_is_replaced(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_parse_that_was_there_is_replaced(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"sentence_binary_parse": "( a b )", "sentence": "a good film"}\n')
-    assert spinn("--model", parser_run, "--input", source) == 0
     record = {"sentence_binary_parse": "( a ( good film ) )", "sentence": "a good film"}
-    assert json.loads(capsys.readouterr().out) == record
+    assert json.loads(spinn("--model", parser_run, "--input", source).out) == record
 
 
-def test_parsed_pairs_are_a_corpus(parser_run: Path, tmp_path: Path) -> None:
+def test_parsed_pairs_are_a_corpus(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     source, parsed = tmp_path / "in.jsonl", tmp_path / "parsed.jsonl"
     record = {"gold_label": "neutral", "sentence1": "dogs bark", "sentence2": "cows do not sing"}
     source.write_text(3 * (json.dumps(record) + "\n"))
-    assert spinn("--model", parser_run, "--input", source, "--output", parsed) == 0
+    spinn("--model", parser_run, "--input", source, "--output", parsed)
     options = ["--train", str(parsed), "--dev", str(parsed), "--epochs", "1"]
     assert main([*pair_arguments(tmp_path), *PRESET, *options, "--output", str(tmp_path / "run")]) == 0
 
 
-def test_any_spinn_parses(spinn_run: Path, capsys: Capture) -> None:
-    assert spinn("--model", spinn_run, "big dogs do not bark") == 0
-    assert parse_binary(capsys.readouterr().out).tokens == ("big", "dogs", "do", "not", "bark")
+def test_any_spinn_parses(spinn_run: Path, spinn: Spinn) -> None:
+    printed = spinn("--model", spinn_run, "big dogs do not bark").out
+    assert parse_binary(printed).tokens == ("big", "dogs", "do", "not", "bark")
 
 
 @pytest.mark.parametrize(
     "kind, tree",
     [("left", "( ( ( a b ) c ) d )"), ("right", "( a ( b ( c d ) ) )"), ("balanced", "( ( a b ) ( c d ) )")],
 )
-def test_trees_without_a_model(kind: str, tree: str, capsys: Capture) -> None:
-    assert spinn("--branching", kind, "a b c d") == 0
-    assert capsys.readouterr().out == tree + "\n"
-    assert spinn("--branching", "random", "a b c d") == 0
-    assert parse_binary(capsys.readouterr().out).tokens == tuple("abcd")
+def test_trees_without_a_model(kind: str, tree: str, spinn: Spinn) -> None:
+    assert spinn("--branching", kind, "a b c d").out == tree + "\n"
+    assert parse_binary(spinn("--branching", "random", "a b c d").out).tokens == tuple("abcd")
 
 
 def test_the_parser_of_the_package(
-    parser_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    parser_run: Path, tmp_path: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parsers.resources, "files", lambda package: tmp_path)
-    assert spinn("dogs bark") == 1
-    assert_one_error(
-        capsys, "the package's parser model is missing here; name the folder of one that spinn train made"
-    )
+    missing = "the package's parser model is missing here; name the folder of one that spinn train made"
+    assert missing in spinn.fails("dogs bark").err
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "parser").symlink_to(parser_run / "best")
-    assert spinn("dogs bark") == 0
-    assert capsys.readouterr().out == "( dogs bark )\n"
+    assert spinn("dogs bark").out == "( dogs bark )\n"
 
 
 # Options after --model, and what is said; FOLDER stands for the test's folder, RUN for the model's.
@@ -248,19 +239,17 @@ def test_errors_are_one_line_and_leave_nothing(
     assert_fails_cleanly(command, message, tmp_path, capsys)
 
 
-def test_bad_lines_can_be_left_out(parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_bad_lines_can_be_left_out(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     (tmp_path / "in.txt").write_bytes(b"dogs bark\n\xff\n\xe2\x80\x8b\na good film\n")
-    assert spinn("--model", parser_run, "--input", tmp_path / "in.txt", "--skip-bad") == 0
-    printed = capsys.readouterr()
+    printed = spinn("--model", parser_run, "--input", tmp_path / "in.txt", "--skip-bad")
     assert printed.out == "( dogs bark )\n( a ( good film ) )\n"
     assert printed.err.startswith("spinn: 2 lines skipped: ")
 
 
-def test_models_that_do_not_parse(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert spinn("--model", pair_run, "dogs bark") == 1
-    assert_one_error(capsys, "run: an encoder of kind spinn-pi does not parse")
-    assert spinn("--model", tmp_path / "none", "dogs bark") == 1
-    assert_one_error(capsys, "none: no such checkpoint folder")
+def test_models_that_do_not_parse(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
+    error = spinn.fails("--model", pair_run, "dogs bark").err
+    assert "run: an encoder of kind spinn-pi does not parse" in error
+    assert "none: no such checkpoint folder" in spinn.fails("--model", tmp_path / "none", "dogs bark").err
 
 
 # Whatever a text is, its words come back under a tree.
@@ -280,14 +269,12 @@ ODD = {
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", ODD)
-def test_odd_text_has_a_tree(name: str, parser_run: Path, capsys: Capture) -> None:
-    assert spinn("--model", parser_run, ODD[name]) == 0
-    printed = capsys.readouterr().out
+def test_odd_text_has_a_tree(name: str, parser_run: Path, spinn: Spinn) -> None:
+    printed = spinn("--model", parser_run, ODD[name]).out
     assert printed.count("\n") == 1
     tree = parse_binary(printed)
     assert tree.n_tokens >= 1
-    assert spinn("--model", parser_run, "--tokens", " ".join(tree.tokens)) == 0
-    assert capsys.readouterr().out == printed
+    assert spinn("--model", parser_run, "--tokens", " ".join(tree.tokens)).out == printed
 
 
 def test_a_batch_gives_the_trees_of_its_sentences_alone(parser_run: Path) -> None:
@@ -312,11 +299,10 @@ def test_a_batch_gives_the_trees_of_its_sentences_alone(parser_run: Path) -> Non
 
 
 def test_gold_prints_one_table_of_all(
-    parser_run: Path, spinn_run: Path, tmp_path: Path, capsys: Capture
+    parser_run: Path, spinn_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     gold = write_pairs(tmp_path / "gold.jsonl", 20, seed=7)
-    assert spinn("--gold", gold, "--model", parser_run) == 0
-    printed = capsys.readouterr().out
+    printed = spinn("--gold", gold, "--model", parser_run).out
     assert printed.startswith("40 sentences, ")
     assert "agreement" not in printed
     rows = ("left-branching", "right-branching", "balanced", "random", "the corpus's trees")
@@ -326,27 +312,24 @@ def test_gold_prints_one_table_of_all(
     figures = dict(re.findall(r"^ ([a-z-]+) +([\d.]+)%", printed, re.MULTILINE))
     assert 50 < float(figures["right-branching"]) < float(figures["balanced"]) <= 100
     assert re.search(r"100\.00% of transitions as in the corpus's trees", printed)
-    assert spinn("--gold", gold, "--model", parser_run, "--model", spinn_run) == 0
-    printed = capsys.readouterr().out
+    printed = spinn("--gold", gold, "--model", parser_run, "--model", spinn_run).out
     assert re.search(
         r"agreement of the 2 models \(self F1\): mean \d+\.\d\d%, mean, inner \d+\.\d\d%", printed
     )
 
 
 @pytest.mark.parametrize("line", ["( a ( good film ) )", "(2 (2 a) (4 (4 good) (2 film)))"])
-def test_gold_takes_any_treebank(line: str, parser_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_gold_takes_any_treebank(line: str, parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     (tmp_path / "gold.txt").write_text(line + "\n")
-    assert spinn("--gold", tmp_path / "gold.txt", "--model", parser_run) == 0
-    assert "100.00% of transitions as in the corpus's trees" in capsys.readouterr().out
+    printed = spinn("--gold", tmp_path / "gold.txt", "--model", parser_run).out
+    assert "100.00% of transitions as in the corpus's trees" in printed
     (tmp_path / "gold.txt").write_text(line + "\n( bad\n")
-    assert spinn("--gold", tmp_path / "gold.txt", "--model", parser_run, "--skip-bad") == 0
-    assert "1 line skipped" in capsys.readouterr().err
+    assert "1 line skipped" in spinn("--gold", tmp_path / "gold.txt", "--model", parser_run, "--skip-bad").err
 
 
-def test_a_bar_on_a_terminal(parser_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_on_a_terminal(parser_run: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
-    assert spinn("--model", parser_run, "dogs bark") == 0
-    printed = capsys.readouterr()
+    printed = spinn("--model", parser_run, "dogs bark")
     assert "sentences parsed" in printed.err
     assert printed.out == "( dogs bark )\n"
 
@@ -370,11 +353,11 @@ def test_evaluate_scores_the_trees(parser_run: Path, tmp_path: Path, capsys: Cap
 
 
 def test_output_that_cannot_be_encoded_is_no_traceback(
-    parser_run: Path, monkeypatch: pytest.MonkeyPatch
+    parser_run: Path, monkeypatch: pytest.MonkeyPatch, spinn: Spinn
 ) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    assert spinn("--model", parser_run, "naïve dogs") == 0
+    spinn("--model", parser_run, "naïve dogs")
     stream.flush()
     assert stream.buffer.getvalue() == b"( na?ve dogs )\n"
 
