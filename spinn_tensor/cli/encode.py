@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -142,8 +141,10 @@ def run(args: argparse.Namespace) -> int:
     )
     reading = Reading(reader, trees, sentence_field(checkpoint, None))
     job = checkpoint.model.encoder, checkpoint.vocabulary, args.input
-    encode = _to_array if _is_one_array(args.output) else partial(_to_shards, part=part)
-    encode(args, job, options, reading)
+    if _is_one_array(args.output):
+        _to_array(args, job, options, reading)
+    else:
+        _to_shards(args, job, options, reading, part)
     tell_of_text(made, trees)
     return 0
 

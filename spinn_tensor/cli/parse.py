@@ -249,15 +249,12 @@ def _few_trees(blocks: Iterable[list[tuple[Line, list[Composed]]]]) -> Iterator[
 
 
 def _check_usage(args: argparse.Namespace) -> None:
-    given = [bool(args.sentences), args.input is not None, args.gold is not None]
-    if given.count(True) != 1:
-        both = args.sentences and (args.input is not None or args.gold is not None)
-        found = (
-            f"; {args.sentences[0]!r} is a sentence, --input and --gold take one file each"
-            if both
-            else "; --input - reads stdin"
-        )
-        raise ConfigError(f"give sentences, or --input, or --gold{found}")
+    n_given = [bool(args.sentences), args.input is not None, args.gold is not None].count(True)
+    if n_given != 1:
+        hint = "--input - reads stdin"
+        if args.sentences:
+            hint = f"{args.sentences[0]!r} is a sentence, --input and --gold take one file each"
+        raise ConfigError(f"give sentences, or --input, or --gold; {hint}")
     if args.gold is not None and (args.tokens or args.format or args.output is not None):
         raise ConfigError(
             "--gold prints scores only: it goes without --tokens, --format, --draw and --output"
