@@ -109,9 +109,17 @@ def add_device(parser: argparse.ArgumentParser, threads: int | None = None) -> N
     )
 
 
-def source_file(name: str) -> Path:
-    """Return the file that sentences are read from; - is standard input."""
-    return STDIN if name == "-" else expanded(name)
+def add_input(parser: argparse.ArgumentParser, is_required: bool = False, whose: str = "") -> None:
+    """Add the file that sentences are read from, and --field; `whose` says which models that is for."""
+    parser.add_argument(
+        "--input",
+        type=lambda name: STDIN if name == "-" else expanded(name),
+        required=is_required,
+        metavar="FILE",
+        help="text, trees or records (jsonl, csv, parquet, …), plain or compressed; - = stdin",
+    )
+    text = f"{whose}field of records that has the text or tree, e.g. sentence1"
+    parser.add_argument("--field", metavar="NAME", help=text)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, otherwise: str = "") -> None:

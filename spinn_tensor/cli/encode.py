@@ -12,11 +12,11 @@ from spinn_tensor.cli.arguments import (
     CommandParser,
     add_checkpoint,
     add_inference,
+    add_input,
     choose_device,
     given_limits,
     on_error,
     positive,
-    source_file,
 )
 from spinn_tensor.cli.progress import counters
 from spinn_tensor.cli.report import print_skipped, tell, tell_unknown
@@ -86,15 +86,8 @@ Job = tuple[SentenceEncoder, Vocabulary, Path]  # and the input
 def add_arguments(parser: CommandParser) -> None:
     add = parser.add_argument
     add_checkpoint(parser)
-    add(
-        "--input",
-        type=source_file,
-        required=True,
-        metavar="FILE",
-        help="records (jsonl, csv, parquet, …) or text, plain or compressed; - = stdin",
-    )
+    add_input(parser, is_required=True)
     add("--output", type=Path, required=True, metavar="PATH", help="NAME.npy, NAME.safetensors, or a folder")
-    add("--field", metavar="NAME", help="field of records that has the parse or text, e.g. sentence1")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="of the vectors (default: float32)")
     add("--format", choices=FORMATS, help="of the shards in a folder (default: npy)")
     add(

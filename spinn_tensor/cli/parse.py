@@ -13,13 +13,13 @@ from spinn_tensor.answers import Parsed
 from spinn_tensor.cli.arguments import (
     CommandParser,
     add_device,
+    add_input,
     add_on_error,
     add_settings,
     choose_device,
     given_limits,
     on_error,
     positive,
-    source_file,
 )
 from spinn_tensor.cli.parse_lines import LineFile, Sentences, TreeParser
 from spinn_tensor.cli.parse_scores import score
@@ -105,19 +105,13 @@ examples:
 def add_arguments(parser: CommandParser) -> None:
     add = parser.add_argument
     add("sentences", nargs="*", metavar="SENTENCE", help="raw text of a sentence, or a tree")
-    add(
-        "--input",
-        type=source_file,
-        metavar="FILE",
-        help="text, trees or records (jsonl, csv, parquet, …), plain or compressed; - = stdin",
-    )
+    add_input(parser)
     add(
         "--output",
         type=Path,
         metavar="FILE",
         help="file to write, compressed if its name ends in .gz, .bz2 or .xz (default: stdout)",
     )
-    add("--field", metavar="NAME", help="field of records that has the text or tree")
     add("--tokens", action="store_true", help="the sentences are tokenised already, with blanks")
     add("--format", choices=FORMATS, help="what is written of a tree (default: binary)")
     add(

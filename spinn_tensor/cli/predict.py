@@ -16,10 +16,10 @@ from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_fields,
     add_inference,
+    add_input,
     choose_device,
     given_limits,
     on_error,
-    source_file,
 )
 from spinn_tensor.cli.predictions import label_and_probabilities, records_file
 from spinn_tensor.cli.progress import counter_of
@@ -94,20 +94,12 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--premise", metavar="TEXT", help="text or binary parse of the premise")
     parser.add_argument("--hypothesis", metavar="TEXT", help="the same of the hypothesis")
     parser.add_argument("--sentence", metavar="TEXT", help="the same, for a model of sentences")
-    parser.add_argument(
-        "--input",
-        type=source_file,
-        metavar="FILE",
-        help="records (jsonl, csv, parquet, …), or sentences a line, plain or compressed; - = stdin",
-    )
+    add_input(parser, whose="sentence models: ")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
         help="predictions, as .csv, .tsv or else jsonl, compressed as named (default: jsonl on stdout)",
-    )
-    parser.add_argument(
-        "--field", metavar="NAME", help="sentence models: field of --input that has the parse or text"
     )
     add_fields(parser)
     add_inference(
