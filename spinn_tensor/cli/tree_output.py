@@ -1,13 +1,4 @@
-"""What `spinn parse` writes of a parsed sentence.
-
-binary  ( ( The dog ) barks )                       a line each
-penn    (ROOT (X (X (X The) (X dog)) (X barks)))    a line each; labels and tags of trees that were given are kept
-json    tokens, tree and spans, with offsets        a JSON object in a line each
-draw    box characters, a word a line               see `tree_view`
-svg     one picture of all                          see `svg`
-
-Several trees of a sentence are a line each, of rank, probability and tree between tabs, or one JSON object with a list.
-"""
+"""What `spinn parse` writes of a parsed sentence, in the formats that its help explains."""
 
 from __future__ import annotations
 
