@@ -57,8 +57,10 @@ def fixed_batch(
 
     Raises DataError for transitions that are not trees.
     """
-    found = _first_that_holds(columns, table_kind, shapes, n_samples)
-    return None if found is None else _lay(columns, found[1], shapes[found[0]])
+    for shape in shapes:
+        if (tables := _tables(columns, table_kind, shape, n_samples)) is not None:
+            return _lay(columns, tables, shape)
+    return None
 
 
 def shape_use(
@@ -74,10 +76,10 @@ def shape_use(
     taken: list[list[Demand]] = [[] for _ in shapes]
     for rows in batches_of(corpus, batch_size, seed, epoch, token_budget):
         columns = select(corpus, rows)
-        demand = demand_of(columns, table_kind)
-        which = _first_that_holds(columns, table_kind, shapes)
-        if which is not None:
-            taken[which[0]].append(demand)
+        for shape, demands in zip(shapes, taken, strict=True):
+            if _tables(columns, table_kind, shape) is not None:
+                demands.append(demand_of(columns, table_kind))
+                break
     uses = []
     for shape, demands in zip(shapes, taken, strict=True):
         n, n_tokens = len(demands), sum(demand.n_tokens for demand in demands)
@@ -86,20 +88,14 @@ def shape_use(
     return uses
 
 
-def _first_that_holds(
-    columns: Corpus, table_kind: str, shapes: Sequence[Shape], n_samples: int = 1
-) -> tuple[int, AnyTables] | None:
-    """Find the number of the shape, and tables of exactly its size."""
-    sentences = columns.sentences
-    n_tokens = len(sentences.token_ids)
-    for number, shape in enumerate(shapes):
-        if len(columns.labels) > shape.n_examples or n_tokens > shape.n_leaf_rows:
-            continue
-        is_own = table_kind == "own"
-        tables = _own(columns, shape, n_samples) if is_own else _given(sentences, table_kind, shape)
-        if tables is not None:
-            return number, tables
-    return None
+def _tables(columns: Corpus, table_kind: str, shape: Shape, n_samples: int = 1) -> AnyTables | None:
+    """Return tables of exactly this shape, or None where it does not hold the examples."""
+    n_tokens = len(columns.sentences.token_ids)
+    if len(columns.labels) > shape.n_examples or n_tokens > shape.n_leaf_rows:
+        return None
+    if table_kind == "own":
+        return _own(columns, shape, n_samples)
+    return _given(columns.sentences, table_kind, shape)
 
 
 def _own(columns: Corpus, shape: Shape, n_samples: int) -> OwnTables | None:

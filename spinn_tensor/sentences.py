@@ -20,8 +20,6 @@ from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
 ON_ERROR = ("raise", "nan", "skip")
 MANY_UNKNOWN = 0.1  # of a call's words: what is more is warned of
 
-Reader = Callable[[Any, str], Tree | Words]  # of a sentence, and the name of its argument
-
 
 class Sentences(NamedTuple):
     """Hold the sentences of a call that can be used: of n examples, side after side."""
@@ -65,7 +63,7 @@ class TreeMaker(NamedTuple):
 
 def read_sentences(
     sides: Mapping[str, Any],  # sentences, or one, by the name of the argument
-    read: Reader,
+    read: Callable[[Any, str], Tree | Words],  # a sentence, by the name of its argument
     on_error: str,  # one of ON_ERROR
 ) -> Sentences:
     """Return the sentences that can be used.
