@@ -119,10 +119,8 @@ class PretrainedModel(nn.Module):
             pretrained_model_name_or_path: the folder of a bundle, checkpoint or run; a `str` that is none here, but
                 could be a hub id, is looked for on the Hugging Face Hub.
             device: where it goes.
-            revision: branch, tag or commit on the hub.
-            cache_dir, force_download, local_files_only, token: as `huggingface_hub.snapshot_download` has them.
-            allow_custom_code: whether a bundle from the hub may name `module:Class`, which is imported from what is
-                installed here; one in a folder may.
+            revision, cache_dir, force_download, local_files_only, token: as in `Pipeline.from_pretrained`.
+            allow_custom_code: as there.
 
         Returns:
             The model in eval mode, with its `vocabulary` and `tokenizer`.

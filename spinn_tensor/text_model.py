@@ -265,9 +265,7 @@ class TextModel(ABC):
                 "nltk", trees of nltk. The last two give a Penn tree that is composed by as it came, labels and all;
                 under other trees its words keep their tags.
             k: for the k likeliest trees, by a beam of that width: of each sentence a list of `ScoredTree`, best first.
-            batch_size: sentences of a batch at most.
-            show_progress_bar: whether to show how far it is, on stderr.
-            on_error: "raise", "nan" (None for a sentence that cannot be used) or "skip" (no result).
+            batch_size, show_progress_bar, on_error: as in `classify`.
 
         Returns:
             A list of n trees; of one sentence the tree.

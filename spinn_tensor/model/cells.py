@@ -151,15 +151,7 @@ class TreeGRU(nn.Module):
 
 
 class Sum(nn.Module):
-    """Compose by adding, of which the encoding is the sum of the words: what a test can compute by hand.
-
-    Args:
-        hidden_dim: H, the width of a state.
-        tracker_dim: K, which is not looked at.
-
-    >>> Sum(2)(torch.ones(1, 2), torch.ones(1, 2))
-    tensor([[2., 2.]])
-    """
+    """Compose by adding, of which the encoding is the sum of the words: what a test can compute by hand."""
 
     def __init__(self, hidden_dim: int, tracker_dim: int | None = None) -> None:
         super().__init__()
