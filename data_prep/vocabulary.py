@@ -36,8 +36,7 @@ def lower_case(token: str) -> str:
 def _lowercase() -> Callable[[str], str]:
     from tokenizers.normalizers import Lowercase
 
-    normalize: Callable[[str], str] = Lowercase().normalize_str
-    return normalize
+    return Lowercase().normalize_str
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from spinn_tensor.data_prep.files import (
     write_json,
 )
 from spinn_tensor.data_prep.record_files import read_examples
-from spinn_tensor.data_prep.trees import Tree, parse_binary
 from tests.fuzzing import packed
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
@@ -228,8 +227,10 @@ def test_what_is_left_out_is_told_of_each_file_by_itself(
     assert str(total) == str(skipped)
     total.restore({"odd": {"lines": 4, "places": []}}, "store")
     assert total.files["store"] == 4
+    assert len(total.places["number: odd"]) == N_PLACES
     total.clear()
     assert not total.files
+    assert not total.places
 
 
 def test_paths_are_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,23 +344,3 @@ def test_files_that_are_read_in_turns_are_told_of_apart(
         with pytest.raises(DataError, match=rf"no examples \({n} lines? skipped: {n} x "):
             list(read_line_examples(name, PairFormat(), skipped=skipped))
     assert skipped.files == {"c.jsonl": 1, "d.jsonl": 2}
-
-
-def parse(line: str, skipped: Skipped) -> Tree:
-    return parse_binary(line)
-
-
-def test_places_are_kept_when_counts_are_added_up(tmp_path: Path) -> None:
-    for name, n_bad in (("a", 2), ("b", 4)):
-        (tmp_path / name).write_text("( a b )\n" + "( a\n" * n_bad)
-    total = Skipped()
-    for name in "ab":
-        part = Skipped()
-        list(read_examples(tmp_path / name, parse, skip_bad=True, skipped=part))
-        total.update(part)
-    reason = "unbalanced: '(' is never closed"
-    assert total == {reason: 6}
-    assert total.places == {reason: [f"{tmp_path}/a:2", f"{tmp_path}/a:3", f"{tmp_path}/b:2"]}
-    assert len(total.places[reason]) == N_PLACES
-    total.clear()
-    assert not total.places
