@@ -141,35 +141,32 @@ def measure_feeding(folder: Path, options: argparse.Namespace) -> dict[str, Any]
     batches = trainer.batches(0)[: options.steps + 2]
     for rows in batches[:2]:
         trainer.take_step(rows)
-    made, steps = [], []
-    for numbered in enumerate(batches[2:]):
-        start = time.perf_counter()
-        feed = trainer.feed(numbered)
-        begin = time.perf_counter()
-        trainer.take_feed(feed)
-        made.append(begin - start)
-        steps.append(time.perf_counter() - begin)
+    made, steps = _fed(trainer, batches[2:], n_ahead=0)
+    waited, beside = _fed(trainer, batches[2:], n_ahead=2)
     return {
         "ms_a_batch": 1e3 * statistics.median(made),
         "ms_a_step": 1e3 * statistics.median(steps),
         "times_as_fast": harness.ratio(steps, made),
-        "waits": 100 * _waiting(trainer, batches[2:], 0),
-        "waits_made_ahead": 100 * _waiting(trainer, batches[2:], 2),
+        "waits": 100 * sum(made) / sum(made + steps),
+        "waits_made_ahead": 100 * sum(waited) / sum(waited + beside),
     }
 
 
-def _waiting(trainer: Trainer, batches: Sequence[np.ndarray], n_ahead: int) -> float:
-    """Return the part of the time of so many steps on end that training waits."""
-    from spinn_tensor.training.feeding import made_ahead
+def _fed(trainer: Trainer, batches: Sequence[np.ndarray], n_ahead: int) -> tuple[list[float], list[float]]:
+    """Return the seconds that training waits for each batch, made when it asks or ahead, and those of its step."""
+    from spinn_tensor.transfer import made_ahead
 
-    waited = 0.0
-    start = asked = time.perf_counter()
+    waited, steps = [], []
+    asked = time.perf_counter()
     with closing(made_ahead(trainer.feed, enumerate(batches), n_ahead)) as feeds:
         for feed in feeds:
-            waited += time.perf_counter() - asked
+            begin = time.perf_counter()
             trainer.take_feed(feed)
-            asked = time.perf_counter()
-    return waited / (time.perf_counter() - start)
+            end = time.perf_counter()
+            waited.append(begin - asked)
+            steps.append(end - begin)
+            asked = end
+    return waited, steps
 
 
 def make_trainer(folder: Path, options: argparse.Namespace) -> Trainer:

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for n_tracker in options.tracker
         for setting in _operator_settings(made)
     ]
-    memory = [] if options.no_memory else [_memory(*case, options) for case in _memory_cases(options)]
+    memory = [] if options.no_memory else _memory(options)
     rate = statistics.median(record["product_gflops"] for record in speed)
     lengths = n_tokens_of(some)
     notes = [
@@ -205,17 +205,18 @@ def _operators(setting: Setting, n_hidden: int, n_tracker: int) -> dict[str, Any
     return {**_keys(n_hidden, n_tracker, setting), "counts": counts, "times_fewer": fewer}
 
 
-def _memory_cases(options: argparse.Namespace) -> list[tuple[str, int]]:
-    """Return candidates and tracker sizes: what is promised is the executor with the tracker; the others are beside."""
-    cases = [(GIVEN, max(options.tracker)), (DYNAMIC, max(options.tracker))]
-    return [*cases, (FOREST, 0)] if 0 in options.tracker else cases
-
-
-def _memory(name: str, n_tracker: int, options: argparse.Namespace) -> dict[str, Any]:
-    sizes = options.memory_batch, max(options.dim), n_tracker, options.threads
-    peaks = [harness.in_a_process(peak_memory, name, n_tokens, *sizes) / 1e6 for n_tokens in MEMORY_TOKENS]
-    keys = {"dim": max(options.dim), "tracker": n_tracker or None, "batch_size": options.memory_batch}
-    return {**keys, "candidate": name, "peak_mb": peaks, "growth": peaks[1] / peaks[0] if peaks[0] else None}
+def _memory(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure what is promised, the executor with the tracker, and others beside it."""
+    dim, tracker = max(options.dim), max(options.tracker)
+    untracked = [(FOREST, 0)] if 0 in options.tracker else []
+    found = []
+    for name, n_tracker in [(GIVEN, tracker), (DYNAMIC, tracker), *untracked]:
+        sizes = options.memory_batch, dim, n_tracker, options.threads
+        peaks = [harness.in_a_process(peak_memory, name, n, *sizes) / 1e6 for n in MEMORY_TOKENS]
+        keys = {"dim": dim, "tracker": n_tracker or None, "batch_size": options.memory_batch}
+        growth = peaks[1] / peaks[0] if peaks[0] else None
+        found.append({**keys, "candidate": name, "peak_mb": peaks, "growth": growth})
+    return found
 
 
 def peak_memory(
