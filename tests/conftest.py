@@ -27,7 +27,7 @@ hypothesis.settings.load_profile("few")
 
 
 # what takes longest, begun first: a worker that began it last would leave the other idle
-FIRST = "compile", "onnx", "any_cell", "machine", "export_cells", "parse_stream", "predictor", "distributed"
+FIRST = "compile", "onnx", "any_cell", "machine", "export_cells", "serve_process", "torchrun", "distributed"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

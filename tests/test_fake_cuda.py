@@ -25,6 +25,7 @@ from spinn_tensor.training.methods import Reinforce, make_method
 from spinn_tensor.training.objective import Totals, count_rows
 from tests.fake_cuda import CUDA, fake_cuda, module_on_fake_cuda, on_fake_cuda
 from tests.machines import (
+    MACHINES,
     TABLES,
     TRACKER,
     every_machine,
@@ -39,6 +40,8 @@ from tests.tiny_models import pair_model, some_pairs
 
 BATCH = [random_transitions(np.random.default_rng(3), n) for n in (1, 4, 2)]
 HIDDEN = 8
+OFTEN = ("forest, hoisted", "given, padded", "own, padded")  # whose products are in bfloat16 in every run
+NARROW = {True: (), False: pytest.mark.slow}
 DENSE = 7  # which argument of stack_machine_own it is
 
 
@@ -95,8 +98,14 @@ def described(outputs: Any) -> list[tuple[Any, ...]]:
     ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@every_machine
+@pytest.mark.parametrize(
+    "name, tracked, dtype",
+    [
+        *((*machine, torch.float32) for machine in MACHINES),
+        *(pytest.param(*machine, torch.bfloat16, marks=NARROW[machine[0] in OFTEN]) for machine in MACHINES),
+    ],
+    ids=str,
+)
 def test_the_operators_stay_on_the_device(name, tracked, dtype) -> None:
     """Forward and backward, the products in either type."""
     leaves = random_leaves(BATCH, HIDDEN, torch.float32)

@@ -87,7 +87,19 @@ def test_a_file_is_as_close_as_its_precision_allows(exported, name) -> None:
             require(report)
 
 
-@pytest.fixture(scope="module", params=DOUBLE)
+OFTEN = (
+    "own",
+    "parser",
+    "given",
+    "forest",
+    "bilstm",
+)  # the others are in single precision in test_predictor.py
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow]) for name in DOUBLE],
+)
 def artefact(request, tmp_path_factory) -> Artefact:
     """Give files in double precision, run by onnxruntime."""
     task, kind, tables, leaf_encoder, folded = DOUBLE[request.param]
