@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -35,8 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in FIRST)
 
 
+# Python looks for garbage after 700 new objects, too often beside torch's hundreds of thousands that stay
+gc.set_threshold(20_000, 10, 10)
+
+
 def pytest_collection_finish() -> None:
     """Let torch.onnx make its table of operators once, which takes half a second, instead of at each export."""
+    gc.freeze()  # what is imported is no garbage
     if "onnxscript" not in sys.modules:
         return
     from torch.onnx._internal.exporter import _registration
@@ -50,7 +56,7 @@ def pytest_collection_finish() -> None:
             made.functions = {name: [*found] for name, found in made.functions.items()}  # exports add theirs
             return made
 
-        registry.from_torchlib = copied
+        registry.from_torchlib = staticmethod(copied)
 
 
 @pytest.fixture(autouse=True)
