@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig, generate
 from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     QUANTIFIERS,
-    Nominal,
     NounPhrase,
     Sentence,
     VerbPhrase,
@@ -115,21 +114,14 @@ def listed_truth_values(premise: str, hypothesis: str, size: int) -> set[tuple[b
     return {(is_true(first, model, size), is_true(second, model, size)) for model in models}
 
 
-def nominals(
-    nouns: tuple[str, ...], adjectives: tuple[str, ...], clause: st.SearchStrategy[VerbPhrase]
-) -> Any:
-    chosen = st.lists(st.sampled_from(adjectives), max_size=1) if adjectives else st.just([])
-    return st.builds(
-        Nominal, st.sampled_from(nouns), chosen.map(tuple), st.lists(clause, max_size=2).map(tuple)
-    )
-
-
 def sentences(nouns: tuple[str, ...], adjectives: tuple[str, ...], transitive: tuple[str, ...]) -> Any:
-    quantifier = st.sampled_from(QUANTIFIERS)
+    chosen = st.lists(st.sampled_from(adjectives), max_size=1) if adjectives else st.just([])
+    start = st.sampled_from(QUANTIFIERS), st.sampled_from(nouns), chosen.map(tuple)
     plain = st.builds(VerbPhrase, st.sampled_from(("run", "sprint")), st.booleans(), st.none())
-    target = st.builds(NounPhrase, quantifier, nominals(nouns, adjectives, plain))
+    target = st.builds(NounPhrase, *start, st.lists(plain, max_size=2).map(tuple))
     clause = plain | st.builds(VerbPhrase, st.sampled_from(transitive), st.booleans(), target)
-    return st.builds(Sentence, st.builds(NounPhrase, quantifier, nominals(nouns, adjectives, clause)), clause)
+    subject = st.builds(NounPhrase, *start, st.lists(clause, max_size=2).map(tuple))
+    return st.builds(Sentence, subject, clause)
 
 
 ONE_RELATION = sentences(("dogs", "poodles"), ("brown",), ("see",))
@@ -170,13 +162,12 @@ def noun_phrase(words: str) -> NounPhrase:
     """`all brown dogs`, with the quantifier and adjectives spelt as in the corpus."""
     quantifier = next(q for q in sorted(QUANTIFIERS, key=len, reverse=True) if words.startswith(q + " "))
     *adjectives, noun = words[len(quantifier) :].split()
-    return NounPhrase(quantifier, Nominal(noun, tuple(adjectives)))
+    return NounPhrase(quantifier, noun, tuple(adjectives))
 
 
 def sentence(subject: str, predicate: str, *clauses: str) -> Sentence:
-    quantifier, nominal = noun_phrase(subject)
     said = tuple(verb_phrase(clause) for clause in clauses)
-    return Sentence(NounPhrase(quantifier, nominal._replace(clauses=said)), verb_phrase(predicate))
+    return Sentence(noun_phrase(subject)._replace(clauses=said), verb_phrase(predicate))
 
 
 def verb_phrase(words: str) -> VerbPhrase:
@@ -235,8 +226,8 @@ def test_classic_inferences(premise: tuple[str, ...], hypothesis: tuple[str, ...
 
 def test_a_clause_inside_the_object_is_not_a_clause_beside_it() -> None:
     runs = (VerbPhrase("run"),)
-    see_cats_that_run = VerbPhrase("see", object=NounPhrase("some", Nominal("cats", (), runs)))
-    nested = Sentence(NounPhrase("all", Nominal("dogs", (), (see_cats_that_run,))), VerbPhrase("sing"))
+    see_cats_that_run = VerbPhrase("see", object=NounPhrase("some", "cats", (), runs))
+    nested = Sentence(NounPhrase("all", "dogs", (), (see_cats_that_run,)), VerbPhrase("sing"))
     stacked = sentence("all dogs", "sing", "see some cats", "run")
     assert text(nested) == text(stacked) == "all dogs that see some cats that run sing"
     assert label(nested, stacked) == "neutral"
@@ -268,7 +259,7 @@ def test_the_domain_is_large_enough() -> None:
 
 def test_an_object_with_a_transitive_verb_is_refused() -> None:
     inner = VerbPhrase("touch", object=noun_phrase("all cats"))
-    seen = NounPhrase("some", Nominal("dogs", (), (inner,)))
+    seen = NounPhrase("some", "dogs", (), (inner,))
     nested = Sentence(noun_phrase("all dogs"), VerbPhrase("see", object=seen))
     with pytest.raises(ValueError, match="the object of 'see' contains a transitive verb"):
         label(nested, sentence("all dogs", "run"))

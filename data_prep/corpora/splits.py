@@ -267,10 +267,14 @@ class _Reader(NamedTuple):
             examples = examples._replace(sentences=sentences)
         files = np.repeat(np.arange(len(parts)), [len(part.lines) for part in parts])
         places = np.stack((files, examples.lines), axis=1)
-        columns, names = _columns(self.data, examples), examples.names
+        if task_of(self.data) == "parse":  # two sentences of a line are two examples here
+            columns = Corpus(examples.sentences, np.full(n_sentences(examples.sentences), NO_LABEL))
+        else:
+            columns = examples.corpus()
+        names = examples.names
         if self.labels.grows:
             columns = _settle_labels(columns, self.labels)
-        if len(names) != len(columns.labels):  # two sentences of a line are two examples here
+        if len(names) != len(columns.labels):
             names = _no_names(len(columns.labels))
             places = np.repeat(places, examples.n_sentences, axis=0)
         return Split(columns, names, places)
@@ -325,13 +329,6 @@ class _Reader(NamedTuple):
             more = ", …" if len(source.paths) > N_PLACES else ""
             raise own.no_examples(f" in {len(source.paths)} files, {first}{more}")
         return parts
-
-
-def _columns(data: DataConfig, examples: Examples) -> Corpus:
-    if task_of(data) != "parse":
-        return examples.corpus()
-    sentences = examples.sentences._replace(node_labels=None)
-    return Corpus(sentences, np.full(n_sentences(sentences), NO_LABEL))
 
 
 def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:

@@ -102,7 +102,7 @@ class _Range(NamedTuple):
 
 def _repeats(sentence: Sentence) -> bool:
     """Tell whether it says something like `dogs that run that run`."""
-    clauses = [phrase.nominal.clauses for _, phrase in phrases(sentence, NounPhrase)]
+    clauses = [phrase.clauses for _, phrase in phrases(sentence, NounPhrase)]
     return any(len(set(found)) < len(found) for found in clauses)
 
 
@@ -215,8 +215,9 @@ def _features(pair: Pair) -> list[Hashable]:
     for role, sentence in (("premise", pair.premise), ("hypothesis", pair.hypothesis)):
         subject, predicate = sentence
         target = predicate.object
-        nominals = [phrase.nominal for _, phrase in phrases(sentence, NounPhrase)]
-        n_modifiers = sum(len(nominal.adjectives) + len(nominal.clauses) for nominal in nominals)
+        n_modifiers = sum(
+            len(noun.adjectives) + len(noun.clauses) for _, noun in phrases(sentence, NounPhrase)
+        )
         found.append((role, subject.quantifier, predicate.negated, target is None))
         found.append((role, target.quantifier if target else None))
         found.append((role, min(n_modifiers, 3)))

@@ -25,15 +25,11 @@ class VerbPhrase(NamedTuple):
     object: NounPhrase | None = None
 
 
-class Nominal(NamedTuple):
+class NounPhrase(NamedTuple):
+    quantifier: str  # one of QUANTIFIERS
     noun: str
     adjectives: tuple[str, ...] = ()
     clauses: tuple[VerbPhrase, ...] = ()
-
-
-class NounPhrase(NamedTuple):
-    quantifier: str  # one of QUANTIFIERS
-    nominal: Nominal
 
 
 class Sentence(NamedTuple):
@@ -43,8 +39,8 @@ class Sentence(NamedTuple):
 
 def check_fragment(sentence: Sentence) -> None:
     """Raise ValueError if a transitive verb stands inside the object of another."""
-    for phrase in (*sentence.subject.nominal.clauses, sentence.predicate):
-        inner = phrase.object.nominal.clauses if phrase.object is not None else ()
+    for phrase in (*sentence.subject.clauses, sentence.predicate):
+        inner = phrase.object.clauses if phrase.object is not None else ()
         if any(clause.object is not None for clause in inner):
             raise ValueError(f"{text(sentence)!r}: the object of {phrase.verb!r} contains a transitive verb")
 
@@ -55,17 +51,13 @@ def binary_parse(sentence: Sentence) -> str:
 
 
 def _noun_phrase(phrase: NounPhrase) -> str:
+    nominal = phrase.noun
+    for adjective in reversed(phrase.adjectives):
+        nominal = f"( {adjective} {nominal} )"
+    for clause in phrase.clauses:
+        nominal = f"( {nominal} ( that {_verb_phrase(clause)} ) )"
     quantifier = "( not all )" if phrase.quantifier == NOT_ALL else phrase.quantifier
-    return f"( {quantifier} {_nominal(phrase.nominal)} )"
-
-
-def _nominal(nominal: Nominal) -> str:
-    parse = nominal.noun
-    for adjective in reversed(nominal.adjectives):
-        parse = f"( {adjective} {parse} )"
-    for clause in nominal.clauses:
-        parse = f"( {parse} ( that {_verb_phrase(clause)} ) )"
-    return parse
+    return f"( {quantifier} {nominal} )"
 
 
 def _verb_phrase(phrase: VerbPhrase) -> str:

@@ -19,7 +19,6 @@ from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     QUANTIFIERS,
     SOME,
     TWO,
-    Nominal,
     NounPhrase,
     Sentence,
     VerbPhrase,
@@ -56,35 +55,38 @@ class Shape(NamedTuple):
 
 
 def sample_sentence(draw: Draw, shape: Shape) -> Sentence:
-    subject = _sample_nominal(draw, shape)
+    subject = _sample_noun_phrase(draw, shape)
     for _ in range(MAX_CLAUSES):
         if draw.chance(shape.clause):
             subject = subject._replace(clauses=(*subject.clauses, _sample_verb_phrase(draw, shape)))
-    return Sentence(NounPhrase(draw.choice(QUANTIFIERS), subject), _sample_verb_phrase(draw, shape))
+    subject = subject._replace(quantifier=draw.choice(QUANTIFIERS))
+    return Sentence(subject, _sample_verb_phrase(draw, shape))
 
 
-def _sample_nominal(draw: Draw, shape: Shape) -> Nominal:
-    nominal = Nominal(draw.choice(NOUNS))
+def _sample_noun_phrase(draw: Draw, shape: Shape) -> NounPhrase:
+    """Draw a noun and its adjectives; the quantifier is drawn last, when the clauses are there."""
+    phrase = NounPhrase("", draw.choice(NOUNS))
     for _ in range(MAX_ADJECTIVES):
         if draw.chance(shape.adjective):
-            nominal = _with_adjective(draw, nominal)
-    return nominal
+            phrase = _with_adjective(draw, phrase)
+    return phrase
 
 
 def _sample_verb_phrase(draw: Draw, shape: Shape) -> VerbPhrase:
     negated = draw.chance(shape.negated)
     if not draw.chance(shape.transitive):
         return VerbPhrase(draw.choice(INTRANSITIVE), negated)
-    target = _sample_nominal(draw, shape)
+    target = _sample_noun_phrase(draw, shape)
     if draw.chance(shape.object_clause):
         clause = VerbPhrase(draw.choice(INTRANSITIVE), draw.chance(shape.negated))
         target = target._replace(clauses=(clause,))
-    return VerbPhrase(draw.choice(TRANSITIVE), negated, NounPhrase(draw.choice(OBJECT_QUANTIFIERS), target))
+    verb = draw.choice(TRANSITIVE)
+    return VerbPhrase(verb, negated, target._replace(quantifier=draw.choice(OBJECT_QUANTIFIERS)))
 
 
-def _with_adjective(draw: Draw, nominal: Nominal) -> Nominal:
-    others = [word for word in ADJECTIVES if word not in nominal.adjectives]
-    return nominal._replace(adjectives=(draw.choice(others), *nominal.adjectives))
+def _with_adjective(draw: Draw, phrase: NounPhrase) -> NounPhrase:
+    others = [word for word in ADJECTIVES if word not in phrase.adjectives]
+    return phrase._replace(adjectives=(draw.choice(others), *phrase.adjectives))
 
 
 def phrases(sentence: Sentence, kind: type[Phrase]) -> list[tuple[Path, Phrase]]:
@@ -98,7 +100,7 @@ def phrases(sentence: Sentence, kind: type[Phrase]) -> list[tuple[Path, Phrase]]
 def _collect(node: NounPhrase | VerbPhrase, path: Path, found: list[tuple[Path, Any]]) -> None:
     found.append((path, node))
     if isinstance(node, NounPhrase):
-        for i, clause in enumerate(node.nominal.clauses):
+        for i, clause in enumerate(node.clauses):
             _collect(clause, (*path, i), found)
     elif node.object is not None:
         _collect(node.object, (*path, 0), found)
@@ -115,13 +117,9 @@ def _put(node: Any, path: Path, phrase: NounPhrase | VerbPhrase) -> Any:
         return phrase
     if isinstance(node, VerbPhrase):
         return node._replace(object=_put(node.object, path[1:], phrase))
-    clauses = list(node.nominal.clauses)
+    clauses = list(node.clauses)
     clauses[path[0]] = _put(clauses[path[0]], path[1:], phrase)
-    return _with_nominal(node, clauses=tuple(clauses))
-
-
-def _with_nominal(phrase: NounPhrase, **fields: Any) -> NounPhrase:
-    return NounPhrase(phrase.quantifier, phrase.nominal._replace(**fields))
+    return node._replace(clauses=tuple(clauses))
 
 
 def requantify(draw: Draw, sentence: Sentence) -> Sentence:
@@ -132,7 +130,7 @@ def requantify(draw: Draw, sentence: Sentence) -> Sentence:
 
 def rename_noun(draw: Draw, sentence: Sentence) -> Sentence:
     path, phrase = draw.choice(phrases(sentence, NounPhrase))
-    return put(sentence, path, _with_nominal(phrase, noun=_other_word(draw, phrase.nominal.noun)))
+    return put(sentence, path, phrase._replace(noun=_other_word(draw, phrase.noun)))
 
 
 def rename_verb(draw: Draw, sentence: Sentence) -> Sentence:
@@ -149,25 +147,24 @@ def _other_word(draw: Draw, word: str) -> str:
 def change_adjectives(draw: Draw, sentence: Sentence) -> Sentence:
     """Add an adjective or drop one, or both, which replaces it."""
     path, phrase = draw.choice(phrases(sentence, NounPhrase))
-    nominal = phrase.nominal
-    if nominal.adjectives and draw.chance(0.6):
-        dropped = draw.choice(nominal.adjectives)
-        nominal = nominal._replace(adjectives=tuple(word for word in nominal.adjectives if word != dropped))
-    if len(nominal.adjectives) < MAX_ADJECTIVES and draw.chance(0.4):
-        nominal = _with_adjective(draw, nominal)
-    return put(sentence, path, phrase._replace(nominal=nominal))
+    if phrase.adjectives and draw.chance(0.6):
+        dropped = draw.choice(phrase.adjectives)
+        phrase = phrase._replace(adjectives=tuple(word for word in phrase.adjectives if word != dropped))
+    if len(phrase.adjectives) < MAX_ADJECTIVES and draw.chance(0.4):
+        phrase = _with_adjective(draw, phrase)
+    return put(sentence, path, phrase)
 
 
 def change_clauses(draw: Draw, sentence: Sentence) -> Sentence:
     """Add a relative clause or drop one."""
     path, phrase = draw.choice(phrases(sentence, NounPhrase))
-    clauses = phrase.nominal.clauses
+    clauses = phrase.clauses
     if len(clauses) < MAX_CLAUSES and draw.chance(0.5):
         clauses = (*clauses, VerbPhrase(draw.choice(INTRANSITIVE), draw.chance(0.2)))
     elif clauses:
         dropped = draw.choice(range(len(clauses)))
         clauses = clauses[:dropped] + clauses[dropped + 1 :]
-    return put(sentence, path, _with_nominal(phrase, clauses=clauses))
+    return put(sentence, path, phrase._replace(clauses=clauses))
 
 
 def negate(draw: Draw, sentence: Sentence) -> Sentence:
@@ -202,24 +199,19 @@ def exchange_field(draw: Draw, sentence: Sentence) -> Sentence:
     (path, phrase), (other_path, other) = found[min(i, j)], found[max(i, j)]
     if i == j or (field == "verb" and (phrase.object is None) != (other.object is None)):
         return sentence
-    in_nominal = field in Nominal._fields
-    value, other_value = (getattr(node.nominal if in_nominal else node, field) for node in (phrase, other))
-    for place, node, new in ((path, phrase, other_value), (other_path, other, value)):
-        changed = _with_nominal(node, **{field: new}) if in_nominal else node._replace(**{field: new})
-        sentence = put(sentence, place, changed)
+    for place, node, donor in ((path, phrase, other), (other_path, other, phrase)):
+        sentence = put(sentence, place, node._replace(**{field: getattr(donor, field)}))
     return sentence
 
 
 def exchange_clause(draw: Draw, sentence: Sentence) -> Sentence:
     """Make a relative clause of the subject the predicate, and the predicate that clause."""
-    clauses = sentence.subject.nominal.clauses
+    subject, predicate = sentence
+    clauses = subject.clauses
     if not clauses:
         return sentence
     i = draw.choice(range(len(clauses)))
-    return Sentence(
-        _with_nominal(sentence.subject, clauses=(*clauses[:i], sentence.predicate, *clauses[i + 1 :])),
-        clauses[i],
-    )
+    return Sentence(subject._replace(clauses=(*clauses[:i], predicate, *clauses[i + 1 :])), clauses[i])
 
 
 def reattach(draw: Draw, sentence: Sentence) -> Sentence:
@@ -228,17 +220,17 @@ def reattach(draw: Draw, sentence: Sentence) -> Sentence:
     if not objects:
         return sentence
     path, target = draw.choice(objects)
-    if target.nominal.clauses:
-        moved = target.nominal.clauses[0]
-        shorter = put(sentence, path, _with_nominal(target, clauses=target.nominal.clauses[1:]))
+    if target.clauses:
+        moved = target.clauses[0]
+        shorter = put(sentence, path, target._replace(clauses=target.clauses[1:]))
         subject = shorter.subject
-        return shorter._replace(subject=_with_nominal(subject, clauses=(*subject.nominal.clauses, moved)))
-    clauses = sentence.subject.nominal.clauses
+        return shorter._replace(subject=subject._replace(clauses=(*subject.clauses, moved)))
+    clauses = sentence.subject.clauses
     if not clauses or clauses[-1].object is not None:
         return sentence
-    longer = put(sentence, path, _with_nominal(target, clauses=clauses[-1:]))
+    longer = put(sentence, path, target._replace(clauses=clauses[-1:]))
     subject = longer.subject
-    return longer._replace(subject=_with_nominal(subject, clauses=subject.nominal.clauses[:-1]))
+    return longer._replace(subject=subject._replace(clauses=subject.clauses[:-1]))
 
 
 Change = Callable[[Draw, Sentence], Sentence]

@@ -52,7 +52,6 @@ from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     NO,
     NOT_ALL,
     TWO,
-    Nominal,
     NounPhrase,
     Sentence,
     VerbPhrase,
@@ -123,10 +122,9 @@ def truth_values(
 def claim(sentence: Sentence) -> Claim:
     """Return the normal form. Raises ValueError if an object holds a transitive verb."""
     check_fragment(sentence)
-    quantifier, nominal = sentence.subject
-    literals = _literals(nominal)
-    relations = [_relation(clause, clause.object) for clause in nominal.clauses if clause.object is not None]
-    predicate = sentence.predicate
+    subject, predicate = sentence
+    quantifier, literals = subject.quantifier, _literals(subject)
+    relations = [_relation(clause, clause.object) for clause in subject.clauses if clause.object is not None]
     met = quantifier not in (ALL, NOT_ALL)  # whether a hit's predicate is true of it
     if predicate.object is None:
         literals |= {Literal(predicate.verb, predicate.negated != met)}
@@ -137,11 +135,9 @@ def claim(sentence: Sentence) -> Claim:
     return Claim(quantifier not in (ALL, NO), hit)
 
 
-def _literals(nominal: Nominal) -> frozenset[Literal]:
-    words = [Literal(word, True) for word in (nominal.noun, *nominal.adjectives)]
-    clauses = [
-        Literal(clause.verb, not clause.negated) for clause in nominal.clauses if clause.object is None
-    ]
+def _literals(phrase: NounPhrase) -> frozenset[Literal]:
+    words = [Literal(word, True) for word in (phrase.noun, *phrase.adjectives)]
+    clauses = [Literal(clause.verb, not clause.negated) for clause in phrase.clauses if clause.object is None]
     return frozenset(words + clauses)
 
 
@@ -152,7 +148,7 @@ def _relation(phrase: VerbPhrase, target: NounPhrase) -> Relation:
         positive=(quantifier in (ALL, NO)) == phrase.negated,
         at_least=2 if quantifier == TWO else 1,
         related=quantifier not in (ALL, NOT_ALL),
-        object=_literals(target.nominal),
+        object=_literals(target),
     )
 
 
