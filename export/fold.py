@@ -7,12 +7,12 @@ Sums are taken in double precision and rounded once.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from spinn_tensor.export.step import StepWeights
+from spinn_tensor.export.step import Product, StepWeights
 from spinn_tensor.machine.schedule import score_weights
 from spinn_tensor.model.cells import Tracker, TreeLSTM
 from spinn_tensor.model.classifiers import MLP
@@ -22,19 +22,12 @@ from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.normalization import MaskedBatchNorm
 
 
-class Affine(NamedTuple):
-    """Hold x W + b."""
-
-    weight: Tensor  # (I, O)
-    bias: Tensor  # (O,)
-
-
 def sum_type(weight: Tensor) -> torch.dtype:
     """Return the type of an artefact's sums and states: float64 of a model in float64, else float32."""
     return torch.promote_types(weight.dtype, torch.float32)
 
 
-def projection_of(leaves: LeafEncoder) -> Affine:  # (E, D), (D,)
+def projection_of(leaves: LeafEncoder) -> Product:  # (E, D), (D,)
     """Return the projection of embedded words, and the batch norm after it."""
     weight, bias = _affine(leaves.projection)
     if leaves.norm is not None:
@@ -43,27 +36,26 @@ def projection_of(leaves: LeafEncoder) -> Affine:  # (E, D), (D,)
     return _rounded(weight, bias, sum_type(leaves.projection.weight))
 
 
-def words_of(encoder: SentenceEncoder) -> tuple[Tensor, Affine]:  # (V, E)
+def words_of(encoder: SentenceEncoder) -> tuple[Tensor, Product]:  # (V, E)
     """Return the word vectors of an encoder and their projection; those of a composer and its policy side by side."""
-    vectors, affine = encoder.embedding.weight.detach(), projection_of(encoder.leaves)
+    vectors, projection = encoder.embedding.weight.detach(), projection_of(encoder.leaves)
     if encoder.policy is None:
-        return vectors, affine
+        return vectors, projection
     others, other = encoder.policy.embedding.weight.detach(), projection_of(encoder.policy.leaves)
-    halves = zip(affine.weight.chunk(2, 1), other.weight.chunk(2, 1), strict=True)  # h, then c
+    halves = zip(projection.weight.chunk(2, 1), other.weight.chunk(2, 1), strict=True)  # h, then c
     weight = torch.cat([torch.block_diag(*half) for half in halves], 1)
-    biases = zip(affine.bias.chunk(2), other.bias.chunk(2), strict=True)
-    return torch.cat((vectors, others), 1), Affine(
-        weight, torch.cat([part for half in biases for part in half])
-    )
+    biases = zip(projection.bias.chunk(2), other.bias.chunk(2), strict=True)
+    bias = torch.cat([part for half in biases for part in half])
+    return torch.cat((vectors, others), 1), Product(weight, bias)
 
 
 def leaf_table(encoder: SentenceEncoder) -> Tensor:  # (V, D)
     """Return the projection of every word of the vocabulary."""
-    vectors, (weight, bias) = words_of(encoder)
-    return torch.addmm(bias, vectors, weight)
+    vectors, projection = words_of(encoder)
+    return torch.addmm(projection.bias, vectors, projection.weight)
 
 
-def classifier_layers(mlp: MLP) -> list[Affine]:
+def classifier_layers(mlp: MLP) -> list[Product]:
     """Return the products of a classifier, ReLU between them, with the batch norm before each."""
     layers = []
     for number, layer in enumerate([*mlp.hidden, mlp.output]):
@@ -133,7 +125,7 @@ def _tanh_gate_last(rows: Tensor) -> Tensor:
     return torch.cat((i, f, o, g))
 
 
-def lstm_directions(lstm: nn.LSTM) -> list[tuple[Affine, Tensor]]:
+def lstm_directions(lstm: nn.LSTM) -> list[tuple[Product, Tensor]]:
     """Return for each direction the words' product with both biases, and the matrix of h (D, 4D)."""
     directions = []
     for suffix in ("", "_reverse")[: 1 + lstm.bidirectional]:
@@ -142,7 +134,7 @@ def lstm_directions(lstm: nn.LSTM) -> list[tuple[Affine, Tensor]]:
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         bias = _tanh_gate_last(bias_input + bias_hidden)
-        words = Affine(_turned(_tanh_gate_last(weight_input)), bias)
+        words = Product(_turned(_tanh_gate_last(weight_input)), bias)
         directions.append((words, _turned(_tanh_gate_last(weight_hidden))))
     return directions
 
@@ -156,8 +148,8 @@ def _scale_and_shift(norm: MaskedBatchNorm) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.detach().double() - scale * norm.running_mean.double()
 
 
-def _rounded(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Affine:
-    return Affine(weight.to(dtype).contiguous(), bias.to(dtype))
+def _rounded(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Product:
+    return Product(weight.to(dtype).contiguous(), bias.to(dtype))
 
 
 def _turned(weight: Tensor) -> Tensor:

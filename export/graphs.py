@@ -14,10 +14,9 @@ import torch.fx.experimental._config as symbolic_shapes
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
-from spinn_tensor.export.artefact import input_axes, output_axes, sides_of
+from spinn_tensor.export.artefact import Exported, sides_of
 from spinn_tensor.export.cells import TreeLSTMCell, exported_cell
 from spinn_tensor.export.fold import (
-    Affine,
     classifier_layers,
     leaf_table,
     lstm_directions,
@@ -26,7 +25,6 @@ from spinn_tensor.export.fold import (
     sum_type,
     words_of,
 )
-from spinn_tensor.export.interface import check_exportable
 from spinn_tensor.export.loop_onnx import machine_loop
 from spinn_tensor.export.step import (
     Machine,
@@ -35,7 +33,6 @@ from spinn_tensor.export.step import (
     choices_of,
     lstm_step,
     prepare,
-    reversed_columns,
     roots,
     start,
     step,
@@ -54,7 +51,7 @@ class Lstm(nn.Module):
         super().__init__()
         self.n_sides = n_sides
         directions = lstm_directions(lstm)
-        self.words = nn.ModuleList(product(words, dtype) for words, _ in directions)
+        self.words = nn.ModuleList(words.in_type(dtype) for words, _ in directions)
         for name, (_, hidden) in zip(("forth", "back"), directions, strict=False):
             self.register_buffer(name, hidden.to(dtype))
 
@@ -67,7 +64,9 @@ class Lstm(nn.Module):
         forth = self._run(self.words[0](x), self.forth)
         if len(self.words) == 1:
             return forth
-        turned = reversed_columns(lengths, x.shape[1]).unsqueeze(2).expand(-1, -1, x.shape[2])
+        # each sentence from its last word to its first, which is its own inverse
+        place = torch.arange(x.shape[1], device=x.device)
+        turned = (lengths.unsqueeze(1) - 1 - place).clamp(min=0).unsqueeze(2).expand(-1, -1, x.shape[2])
         back = self._run(self.words[1](torch.gather(x, 1, turned)), self.back)
         return torch.cat((forth, torch.gather(back, 1, turned[:, :, : back.shape[2]])), 2)
 
@@ -104,19 +103,18 @@ class Leaves(nn.Module):
 
     table: Tensor  # (V, D) folded, or (V, E)
 
-    def __init__(self, model: Model, fold_leaves: bool, dtype: torch.dtype) -> None:
+    def __init__(self, model: Model, folded: bool, dtype: torch.dtype) -> None:
         super().__init__()
         leaves = model.encoder.leaves
         self.projection: Product | None = None
-        if fold_leaves:
+        if folded:
             table = leaf_table(model.encoder)
         else:
             table, projection = words_of(model.encoder)
-            self.projection = product(projection, dtype)
+            self.projection = projection.in_type(dtype)
             table = table.clone()
         self.register_buffer("table", table.to(dtype))
         self.sum_type = sum_type(leaves.embedding.weight)
-        self.n_words = table.shape[0]
         self.n_sides = len(sides_of(model.config.task))
         self.lstm = None if leaves.lstm is None else Lstm(leaves.lstm, self.n_sides, dtype)
 
@@ -139,27 +137,23 @@ class Leaves(nn.Module):
         return x if self.lstm is None else self.lstm(x, lengths)
 
 
-def product(affine: Affine, dtype: torch.dtype) -> Product:
-    """Return the product with a matrix in this type."""
-    return Product(affine.weight.to(dtype), affine.bias)
-
-
-def head(layers: list[Affine], dtype: torch.dtype) -> nn.Sequential:  # (n, C) from (n, F)
-    """Return the classifier: ReLU between its products."""
-    modules = [module for layer in layers for module in (product(layer, dtype), nn.ReLU())]
-    return nn.Sequential(*modules[:-1])
-
-
 class Graph(nn.Module):
     """Give all graphs what they share: leaves, machine, head, and a `forward` that takes inputs by name or in order."""
 
-    def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
+    def __init__(self, model: Model, exported: Exported) -> None:
         super().__init__()
-        self.task, self.table_kind, self.kind = model.config.task, table_kind, model.config.encoder.kind
-        self.leaves = Leaves(model, fold_leaves, dtype)
-        self.head = None if isinstance(model, SentenceParser) else head(classifier_layers(model.mlp), dtype)
+        self.exported = exported
+        # of tables, matrices and products with them
+        self.dtype = sum_type(model.encoder.leaves.embedding.weight)
+        if exported.precision == "float16":
+            self.dtype = torch.float16
+        self.leaves, self.head = Leaves(model, exported.folded, self.dtype), None
+        if not isinstance(model, SentenceParser):
+            layers = [layer.in_type(self.dtype) for layer in classifier_layers(model.mlp)]
+            modules = [module for layer in layers for module in (layer, nn.ReLU())]
+            self.head = nn.Sequential(*modules[:-1])
         signature = inspect.Signature(
-            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in self.inputs]
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in exported.inputs]
         )
 
         def forward(*args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
@@ -171,14 +165,6 @@ class Graph(nn.Module):
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Return the outputs, in order, as the inputs are."""
         raise NotImplementedError
-
-    @property
-    def inputs(self) -> list[str]:
-        return list(input_axes(self.task, self.table_kind))
-
-    @property
-    def outputs(self) -> list[str]:
-        return list(output_axes(self.task, self.table_kind))
 
     def lanes(
         self,
@@ -194,7 +180,7 @@ class Graph(nn.Module):
         encodings: Tensor,  # (n, H) premises, then hypotheses
     ) -> tuple[Tensor, ...]:
         """Return the logits and encodings, in the order of the outputs."""
-        if self.task != "pair":
+        if self.exported.task != "pair":
             return (encodings,) if self.head is None else (self.head(encodings), encodings)
         assert self.head is not None
         n_pairs = encodings.shape[0] // 2
@@ -213,23 +199,21 @@ class LaneGraph(Graph):
     score: Tensor
     score_limit: Tensor
 
-    def __init__(
-        self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype, onnx_loop: bool
-    ) -> None:
-        super().__init__(model, table_kind, fold_leaves, dtype)
-        self.hidden_dim = model.encoder.output_dim  # of a state, which may hold a policy's beside it
+    def __init__(self, model: Model, exported: Exported, onnx_loop: bool) -> None:
+        super().__init__(model, exported)
         for name, weight in step_weights(one_machine(model.encoder))._asdict().items():
-            self.register_buffer(name, weight.to(dtype) if weight.dim() == 2 else weight)
-        self.cell, self.onnx_loop = exported_cell(model, dtype), onnx_loop
+            self.register_buffer(name, weight.to(self.dtype) if weight.dim() == 2 else weight)
+        self.cell, self.onnx_loop = exported_cell(model, self.dtype), onnx_loop
 
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Encode the sentences of all sides as lanes side by side."""
         token_ids, lengths = self.lanes(inputs)
         given = None
-        if self.table_kind == "given":
+        if self.exported.tables == "given":
             given = torch.cat(inputs[2 * self.leaves.n_sides :])
         states, scores = self.encode(token_ids, lengths, given)
-        encodings = states[:, : self.hidden_dim]
+        # of a state, which may hold a policy's beside it
+        encodings = states[:, : self.exported.hidden_dim]
         if given is not None:
             return self.outcome(encodings)
         n_examples, n_sides = inputs[0].shape[0], self.leaves.n_sides
@@ -274,12 +258,11 @@ class LaneGraph(Graph):
 class SequenceGraph(Graph):
     """Encode by the words in a row: an LSTM's last h, or the sum of the words."""
 
-    def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
-        super().__init__(model, table_kind, fold_leaves, dtype)
-        composer = model.encoder.composer
-        self.lstm = (
-            Lstm(composer.lstm, self.leaves.n_sides, dtype) if isinstance(composer, LastState) else None
-        )
+    def __init__(self, model: Model, exported: Exported) -> None:
+        super().__init__(model, exported)
+        composer, self.lstm = model.encoder.composer, None
+        if isinstance(composer, LastState):
+            self.lstm = Lstm(composer.lstm, self.leaves.n_sides, self.dtype)
 
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Encode the sentences of all sides at once."""
@@ -294,9 +277,9 @@ class SequenceGraph(Graph):
 class ForestGraph(Graph):
     """Run the machine without a tracker, its schedule given."""
 
-    def __init__(self, model: Model, table_kind: str, fold_leaves: bool, dtype: torch.dtype) -> None:
-        super().__init__(model, table_kind, fold_leaves, dtype)
-        self.cell, self.hidden_dim = exported_cell(model, dtype), model.encoder.output_dim
+    def __init__(self, model: Model, exported: Exported) -> None:
+        super().__init__(model, exported)
+        self.cell = exported_cell(model, self.dtype)
 
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Compose step after step of the schedule (S, W), the sentences of all sides at once."""
@@ -320,38 +303,30 @@ class ForestGraph(Graph):
             return torch.index_copy(composed, 0, now[2] + slots, made), now[2].clone()
 
         composed, _ = scan(step, first, (left_index, right_index, starts))
-        return self.outcome(row(composed, root_index)[:, : self.hidden_dim])
+        return self.outcome(row(composed, root_index)[:, : self.exported.hidden_dim])
 
 
 def build_graph(
     model: Model,
-    table_kind: str,  # "own", "given", "forest" or "sequence"
-    *,
-    fold_leaves: bool = False,  # embedding, projection and batch norm as one table
-    dtype: torch.dtype | None = None,  # of tables, matrices and products with them; None = that of the sums
+    exported: Exported,  # of `describe`
     onnx_loop: bool = False,  # the loop as one operator, which `export.onnx_file` alone knows how to write
 ) -> Graph:
-    """Build the graph of a trained model. Its weights are copies, and its module has no parameters.
-
-    Raises ExportError for a model that has no such graph.
-    """
-    check_exportable(model, table_kind)
-    dtype = sum_type(model.encoder.leaves.embedding.weight) if dtype is None else dtype
+    """Build the graph of a trained model. Its weights are copies, and its module has no parameters."""
     graph: Graph
-    if table_kind == "forest":
-        graph = ForestGraph(model, table_kind, fold_leaves, dtype)
-    elif table_kind == "sequence":
-        graph = SequenceGraph(model, table_kind, fold_leaves, dtype)
+    if exported.tables == "forest":
+        graph = ForestGraph(model, exported)
+    elif exported.tables == "sequence":
+        graph = SequenceGraph(model, exported)
     else:
-        graph = LaneGraph(model, table_kind, fold_leaves, dtype, onnx_loop)
+        graph = LaneGraph(model, exported, onnx_loop)
     return graph.cpu().eval()
 
 
-def example_inputs(graph: Graph) -> dict[str, Tensor]:
+def example_inputs(exported: Exported) -> dict[str, Tensor]:
     """Make small inputs to export with, all axes of different sizes."""
     sizes = {"batch": 3, "length": 5, "transitions": 9, "tokens": 17, "steps": 4, "width": 7, "sentences": 6}
     inputs = {}
-    for name, axes in input_axes(graph.task, graph.table_kind).items():
+    for name, axes in exported.inputs.items():
         shape = [sizes[axis] for axis in axes]
         inputs[name] = torch.zeros(shape, dtype=torch.int64)
         if name.endswith("lengths"):
@@ -361,25 +336,24 @@ def example_inputs(graph: Graph) -> dict[str, Tensor]:
     return inputs
 
 
-def dynamic_shapes(graph: Graph) -> dict[str, Any]:
+def dynamic_shapes(exported: Exported) -> dict[str, Any]:
     """Name every axis of the inputs for `torch.export`, 2 length - 1 derived."""
-    named = {axis: torch.export.Dim(axis, min=1) for axis in ("batch", "length", "tokens", "steps", "width")}
-    dims: dict[str, Any] = dict(named)
+    names = ("batch", "length", "tokens", "steps", "width", "sentences")
+    dims: dict[str, Any] = {axis: torch.export.Dim(axis, min=1) for axis in names}
     dims["transitions"] = 2 * dims["length"] - 1
-    dims["sentences"] = torch.export.Dim("sentences", min=1)
-    if graph.task == "pair":
+    if exported.task == "pair":
         dims["sentences"] = 2 * dims["batch"]
     return {
         name: {number: dims[axis] for number, axis in enumerate(axes)}
-        for name, axes in input_axes(graph.task, graph.table_kind).items()
+        for name, axes in exported.inputs.items()
     }
 
 
 def traced(
-    module: nn.Module,  # the graph, or what wraps it, with its inputs
-    graph: Graph,
+    module: nn.Module,  # a graph, or what wraps one, with its inputs
+    exported: Exported,
 ) -> torch.export.ExportedProgram:
-    """Trace the module for any sizes of the graph's inputs.
+    """Trace the module for any sizes of its inputs.
 
     All exports go through here: `scan` keeps what it compiled for one of them, and uses it for the next.
     """
@@ -388,7 +362,7 @@ def traced(
         return torch.export.export(
             module.eval(),
             (),
-            kwargs=example_inputs(graph),
-            dynamic_shapes=dynamic_shapes(graph),
+            kwargs=example_inputs(exported),
+            dynamic_shapes=dynamic_shapes(exported),
             strict=False,
         )

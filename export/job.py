@@ -63,7 +63,7 @@ def export_folder(
     _check_packages(exported.format)
     _check_output(folder)
     if is_triton:
-        _check_front_output(front)
+        _check_output(front, is_front=True)
     report: list[ParityReport] = []
 
     def fill(temporary: Path) -> None:
@@ -91,7 +91,7 @@ def _fill(
     path = folder / ARTEFACTS[exported.format]
     path.parent.mkdir(exist_ok=True)
     tell(f"writing {path.name}" if name != PARSER else f"writing {PARSER}/{path.name}")
-    candidate = _write(checkpoint.model, path, exported)
+    candidate = write_artefact(checkpoint.model, path, exported)
     write_export(folder, exported, checkpoint.tokenizer)
     if exported.format == "triton":
         _fill_repository(folder, name, exported, tell)
@@ -103,25 +103,30 @@ def _fill(
     return report
 
 
-def _write(model: Model, path: Path, exported: Exported) -> Candidate:
-    """Write the artefact and read it back as what runs it. Each format imports its own exporter alone."""
-    if path.suffix == ".onnx":
-        from spinn_tensor.export.onnx_file import export_onnx
+def write_artefact(
+    model: Model,
+    path: Path,
+    exported: Exported,  # of `describe`
+) -> Candidate:
+    """Write the artefact and read it back as what runs it. Each format imports its own exporter alone.
 
-        export_onnx(model, path, exported)
-        return onnx_function(path)
+    Raises what that exporter does.
+    """
     if exported.format == "torchscript":
         from spinn_tensor.export.scripts import export_torchscript, load_torchscript
 
         export_torchscript(model, path, exported)
         return load_torchscript(path)
-    from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program
+    if exported.format in ("pt2", "aoti"):
+        from spinn_tensor.export import programs
 
-    if exported.format == "pt2":
-        export_program(model, path, exported)
-        return load_program(path)
-    export_aoti(model, path, exported)
-    return load_aoti(path)
+        is_package = exported.format == "aoti"
+        (programs.export_aoti if is_package else programs.export_program)(model, path, exported)
+        return (programs.load_aoti if is_package else programs.load_program)(path)
+    from spinn_tensor.export.onnx_file import export_onnx
+
+    export_onnx(model, path, exported)
+    return onnx_function(path)
 
 
 def _fill_repository(folder: Path, name: str, exported: Exported, tell: Callable[[str], object]) -> None:
@@ -143,28 +148,19 @@ def _check_packages(format_name: str) -> None:
         )
 
 
-def _check_output(folder: Path) -> None:
-    """Raise ArtefactError for what a folder must not replace."""
+def _check_output(folder: Path, is_front: bool = False) -> None:
+    """Raise ArtefactError for what an export must not replace, or a text front, as one that somebody else wrote."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise ArtefactError(f"{folder}: a file, expected a folder")
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    others = sorted(names - set(OURS))
-    if others or (names and EXPORT not in names):
-        raise ArtefactError(
-            f"{folder}: holds other files ({(others or sorted(names))[0]}); name a new folder"
-        )
-
-
-def _check_front_output(folder: Path) -> None:
-    """Raise ArtefactError for what a text front must not replace, as one that somebody else wrote."""
-    if not folder.is_dir():
-        return _check_output(folder)
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
-    names = {path.relative_to(folder).as_posix() for path in paths}
-    is_ours = FRONT_MODEL in names and (folder / FRONT_MODEL).read_bytes() == FRONT_CODE.encode()
-    others = sorted(names - OURS_IN_FRONT if is_ours else names)
+    if is_front:
+        names = {name for name in names if "__pycache__/" not in name}  # which Triton leaves
+        is_ours = FRONT_MODEL in names and (folder / FRONT_MODEL).read_bytes() == FRONT_CODE.encode()
+    else:
+        is_ours = EXPORT in names
+    others = sorted(names - (OURS_IN_FRONT if is_front else OURS) if is_ours else names)
     if others:
         raise ArtefactError(f"{folder}: holds other files ({others[0]}); name a new folder")
 

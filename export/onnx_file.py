@@ -55,17 +55,11 @@ def onnx_model(model: Model, exported: Exported) -> ModelProto:
     """Return the model as `export_onnx` writes it, without metadata; checked by `onnx.checker`."""
     import onnx
 
-    graph = build_graph(
-        model,
-        exported.tables,
-        fold_leaves=exported.folded,
-        dtype=torch.float16 if exported.precision == "float16" else None,
-        onnx_loop=True,
-    )
+    graph = build_graph(model, exported, onnx_loop=True)
     n_bytes = sum(tensor.nbytes for tensor in (*graph.buffers(), *graph.parameters()))
     if n_bytes > MOST_BYTES:
         raise ExportError(f"weights of {n_bytes / 1e9:.1f} GB: one ONNX file holds 2 GB at most")
-    proto = _exported(traced(graph, graph), graph.outputs)
+    proto = _exported(traced(graph, exported), list(exported.outputs))
     if isinstance(graph, LaneGraph):
         config, is_treelstm = model.config.encoder, isinstance(graph.cell, TreeLSTMCell)
         proto = with_loop(
@@ -74,7 +68,7 @@ def onnx_model(model: Model, exported: Exported) -> ModelProto:
             config.hidden_dim + config.policy_dim,
             config.tracker_dim,
             exported_state_dim(model),
-            given=graph.table_kind == "given",
+            given=exported.tables == "given",
             half=exported.precision == "float16",
             double=graph.leaves.sum_type == torch.float64,
             opset=OPSET,

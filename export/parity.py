@@ -29,8 +29,7 @@ apart no better than their size allows: what rounding adds to a logit grows with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -168,7 +167,7 @@ def make_case(
 def compare(
     model: Model,
     candidate: Candidate,
-    cases: Sequence[Case] | Iterator[Case],
+    cases: Iterable[Case],
     *,
     tables: str | None = None,
 ) -> ParityReport:
@@ -251,16 +250,20 @@ def _outcome(
     tables: str,
 ) -> tuple[Arrays, Parse | None]:
     """Return logits and encodings, and of a model that parses what it thought of the transitions."""
-    with _evaluating(model), torch.no_grad():
-        batch = make_batch(columns, BATCH_TABLES[tables])
-        if model.config.encoder.parses:
-            logits, parse = model.run(batch)
-            assert parse is not None
-            encodings = parse.encodings
-        else:
-            encodings, parse = model.encoder(batch.sentences), None
-            run = model.root_logits if isinstance(model, SentenceClassifier) else model.forward
-            logits = run(batch)
+    training, batch = model.training, make_batch(columns, BATCH_TABLES[tables])
+    model.eval()
+    try:
+        with torch.no_grad():
+            if model.config.encoder.parses:
+                logits, parse = model.run(batch)
+                assert parse is not None
+                encodings = parse.encodings
+            else:
+                encodings, parse = model.encoder(batch.sentences), None
+                run = model.root_logits if isinstance(model, SentenceClassifier) else model.forward
+                logits = run(batch)
+    finally:
+        model.train(training)
     outputs: Arrays = {} if logits is None else {"logits": logits.numpy()}
     prefixes = sides_of(model.config.task)
     for prefix, part in zip(prefixes, np.split(encodings.numpy(), len(prefixes)), strict=True):
@@ -291,16 +294,6 @@ def _with_trees(columns: Corpus, got: Arrays) -> Corpus:
             raise ParityError(f"the artefact's {prefix}transitions: padding is not -1 everywhere")
         sides.append(side._replace(transitions=rows[real_mask].astype(np.int8)))
     return _corpus(sides)
-
-
-@contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _check(expected: Arrays, got: Arrays) -> None:

@@ -20,7 +20,7 @@ from torch.torch_version import TorchVersion
 
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.export.artefact import EXPORT, VERSION_KEY, Exported, input_axes
+from spinn_tensor.export.artefact import EXPORT, VERSION_KEY, Exported
 from spinn_tensor.export.graphs import Graph, LaneGraph, build_graph, traced
 from spinn_tensor.export.interface import (
     Candidate,
@@ -45,11 +45,11 @@ class Named(nn.Module):
         @functools.wraps(graph.forward)  # whose signature names the inputs
         def forward(**inputs: Tensor) -> dict[str, Tensor]:
             sizes: dict[str, int] = {}
-            for name, axes in input_axes(graph.task, graph.table_kind).items():
+            for name, axes in graph.exported.inputs.items():
                 for axis, size in zip(axes, inputs[name].shape, strict=True):
                     # that axes of one name have one size, the exporter uses only if told
                     torch._check(size == sizes.setdefault(axis, size))
-            return dict(zip(graph.outputs, graph(**inputs), strict=True))
+            return dict(zip(graph.exported.outputs, graph(**inputs), strict=True))
 
         self.forward = forward
 
@@ -59,14 +59,14 @@ def program(model: Model, exported: Exported) -> torch.export.ExportedProgram:
 
     Raises ExportError for a model that cannot be exported so.
     """
-    graph = build_graph(model, exported.tables, fold_leaves=exported.folded)
+    graph = build_graph(model, exported)
     if isinstance(graph, LaneGraph) and TorchVersion(torch.__version__) < TORCH_OF_LANES:
         raise ExportError(
             f"a torch.export program of a model with a tracker needs torch {TORCH_OF_LANES} or newer, this is "
             f"{torch.__version__}"
         )
     with exporting(model, "torch.export program"):
-        return traced(Named(graph), graph)
+        return traced(Named(graph), exported)
 
 
 def export_program(

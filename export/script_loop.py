@@ -10,18 +10,7 @@ and called by the loops.
 import torch
 from torch import Tensor, nn
 
-from spinn_tensor.export.step import (
-    Reads,
-    StepWeights,
-    Words,
-    choices_of,
-    decide,
-    lstm_cell,
-    lstm_step,
-    prepare,
-    product,
-    reversed_columns,
-)
+from spinn_tensor.export.step import StepWeights, choices_of, decide, lstm_step, prepare, product
 
 
 class LaneLoop(nn.Module):
@@ -59,7 +48,10 @@ class LaneLoop(nn.Module):
         n_lanes, n_leaves, tracker_dim = lengths.shape[0], leaves.shape[0], weights.hidden.shape[0]
         words = prepare(leaves.unsqueeze(0), lengths, weights)
         states = with_null_row(leaves, n_leaves - n_lanes)
-        stack = stack_memory(words, states.shape[0])
+        # rows 2r and 2r + 1: what the tracker reads of row r as second stack entry and as top
+        stack = leaves.new_empty(2 * states.shape[0], 4 * tracker_dim)
+        stack[0 : 2 + 2 * n_leaves : 2] = words.second
+        stack[1 : 2 + 2 * n_leaves : 2] = words.top
         n_below = 2  # columns of `entries` under the stack, which read as empty
         hidden_dim = weights.stack.shape[0]
         entries = torch.zeros(n_lanes, n_words + n_below + 1, dtype=torch.int64, device=leaves.device)
@@ -73,11 +65,11 @@ class LaneLoop(nn.Module):
         for number in range(2 * int(lengths.max()) - 1):
             pair = torch.gather(entries, 1, depth.unsqueeze(1) + columns)
             word = torch.where(next_word <= last, next_word, 0)
-            reads = Reads(word, pair[:, 1], pair[:, 0], depth)
             found = torch.index_select(stack, 0, (2 * pair + columns).view(-1))
             sums = torch.index_select(words.buffer, 0, word) + found.view(n_lanes, 2, 4 * tracker_dim).sum(1)
-            h, c = lstm_cell(sums + product(h, weights.hidden), c)
-            reduces, shifts, scores = decide(h, reads, None if given is None else given[:, number], weights)
+            h, c = lstm_step(sums, h, c, weights.hidden)
+            now = None if given is None else given[:, number]
+            reduces, shifts, scores = decide(h, word, pair[:, 0], now, weights)
             lanes = torch.nonzero(reduces).squeeze(1)
             children = torch.index_select(pair, 0, lanes)
             left = torch.index_select(states, 0, children[:, 0])
@@ -101,31 +93,6 @@ class LaneLoop(nn.Module):
         return roots[:, :hidden_dim], transitions, log_probabilities
 
 
-def run_lstm(
-    sums: Tensor,  # (B, N, 4D) of the words
-    hidden: Tensor,  # (D, 4D)
-) -> Tensor:  # (B, N, D)
-    """Run one direction of an LSTM."""
-    h = sums.new_zeros(sums.shape[0], hidden.shape[0])
-    c = torch.zeros_like(h)
-    outputs = sums.new_empty(sums.shape[0], sums.shape[1], hidden.shape[0])
-    for number in range(sums.shape[1]):
-        h, c = lstm_step(sums[:, number], h, c, hidden)
-        outputs[:, number] = h
-    return outputs
-
-
-def stack_memory(
-    words: Words,
-    n_rows: int,  # R
-) -> Tensor:  # (2R, 4K) rows 2r and 2r + 1: what the tracker reads of row r as second stack entry and as top
-    n_words = words.second.shape[0]
-    stack = words.second.new_empty(2 * n_rows, words.second.shape[1])
-    stack[0 : 2 * n_words : 2] = words.second
-    stack[1 : 2 * n_words : 2] = words.top
-    return stack
-
-
 def with_null_row(
     leaves: Tensor,  # (L, S)
     n_more: int,
@@ -134,37 +101,6 @@ def with_null_row(
     states[0] = 0
     states[1 : 1 + leaves.shape[0]] = leaves
     return states
-
-
-def run_ways(
-    sums: list[Tensor],  # of each direction (L, 4H), of all sentences' words
-    real_mask: Tensor,  # (B, N) bool, True where a sentence has a word
-    lengths: Tensor,  # (B,) int64
-    hidden: list[Tensor],  # of each direction (H, 4H), of h
-) -> Tensor:  # (B, N, H), or (B, N, 2H)
-    """Run an LSTM over the words of each sentence, in one direction or in both."""
-    n_lanes, n_words, n_sums = real_mask.shape[0], real_mask.shape[1], sums[0].shape[1]
-    turned = reversed_columns(lengths, n_words).unsqueeze(2).expand(-1, -1, n_sums)
-    ways: list[Tensor] = []
-    for number in range(len(sums)):
-        lanes = sums[number].new_zeros(n_lanes, n_words, n_sums)
-        lanes[real_mask] = sums[number]
-        if number == 0:
-            ways.append(run_lstm(lanes, hidden[0]))
-        else:
-            h = run_lstm(torch.gather(lanes, 1, turned), hidden[1])
-            ways.append(torch.gather(h, 1, turned[:, :, : h.shape[2]]))
-    return torch.cat(ways, 2)
-
-
-def last_states(
-    h: Tensor,  # (B, N, H), or (B, N, 2H)
-    lengths: Tensor,  # (B,) int64
-    hidden_dim: int,  # H
-) -> Tensor:  # (B, H), or (B, 2H)
-    """Return the last h of each direction: of the other one that of the first word."""
-    lane = torch.arange(lengths.shape[0], device=h.device)
-    return torch.cat((h[lane, lengths - 1, :hidden_dim], h[:, 0, hidden_dim:]), 1)
 
 
 class ForestLoop(nn.Module):

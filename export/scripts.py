@@ -7,66 +7,45 @@ The modules here are those of `export.graphs` in the subset of Python that Torch
 `from __future__ import annotations`. Their loop is `export.script_loop`.
 """
 
+import copy
 import json
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.export.artefact import EXPORT, Exported
 from spinn_tensor.export.cells import scripted_cell
-from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, Lstm, SequenceGraph, build_graph
-from spinn_tensor.export.interface import (
-    Candidate,
-    exporting,
-    of_arrays,
-    quiet,
-    reading,
-    require_ours,
-)
-from spinn_tensor.export.script_loop import ForestLoop, LaneLoop, last_states, run_ways
+from spinn_tensor.export.graphs import ForestGraph, Graph, LaneGraph, build_graph
+from spinn_tensor.export.interface import Candidate, exporting, of_arrays, quiet, reading, require_ours
+from spinn_tensor.export.script_loop import ForestLoop, LaneLoop
 from spinn_tensor.model.classifiers import Model
+from spinn_tensor.model.encoder import LastState
 
 LABELS = "labels.txt"  # for C++, which reads no JSON: one a line, in the order of the logits
 
 
-class LstmScript(nn.Module):
-    """Run an LSTM over the words of each sentence, in one direction or in both."""
-
-    forth: Tensor  # (H, 4H) of h
-    back: Tensor  # the same of the other direction; (0, 4H) where there is none
-
-    def __init__(self, lstm: Lstm) -> None:
-        super().__init__()
-        self.words = lstm.words
-        self.register_buffer("forth", lstm.forth)
-        self.register_buffer("back", lstm.back if len(lstm.words) == 2 else lstm.forth[:0])
-
-    def forward(
-        self,
-        x: Tensor,  # (L, I) of all sentences' words
-        real_mask: Tensor,  # (B, N) bool, True where a sentence has a word
-        lengths: Tensor,  # (B,) int64
-    ) -> Tensor:  # (B, N, H), or (B, N, 2H)
-        sums: list[Tensor] = []
-        for product in self.words:
-            sums.append(product(x))
-        return run_ways(sums, real_mask, lengths, [self.forth, self.back])
-
-
 class Script(nn.Module):
-    """Give all scripts what they share: leaves, head, and names of the outputs."""
+    """Give all scripts what they share: leaves, what encodes lanes, head, and names of the outputs."""
 
     table: Tensor  # (V, E), or (V, D) folded
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, model: Model, graph: Graph) -> None:
         super().__init__()
-        self.pairs = graph.task == "pair"
+        self.pairs = graph.exported.task == "pair"
+        self.takes_transitions = graph.exported.tables == "given"
         self.register_buffer("table", graph.leaves.table)
         self.projection, self.head = graph.leaves.projection, graph.head
-        self.leaf_lstm = None if graph.leaves.lstm is None else LstmScript(graph.leaves.lstm)
+        composer = model.encoder.composer
+        self.leaf_lstm = copy.deepcopy(model.encoder.leaves.lstm)
+        self.lstm = copy.deepcopy(composer.lstm) if isinstance(composer, LastState) else None
+        self.loop: LaneLoop | None = None
+        if isinstance(graph, LaneGraph):
+            self.loop = LaneLoop(graph.weights(), scripted_cell(graph.cell, model))
+        self.requires_grad_(False)
 
     def words(
         self,
@@ -75,19 +54,36 @@ class Script(nn.Module):
         x = torch.nn.functional.embedding(token_ids, self.table)
         return x if self.projection is None else self.projection(x)
 
-    def real_words(
+    def run(
         self,
         token_ids: Tensor,  # (B, N) int64
         lengths: Tensor,  # (B,) int64
-    ) -> tuple[Tensor, Tensor]:  # (L, D), (B, N) bool, True where a sentence has a word
+        given: Tensor | None,  # (B, 2N - 1) int64
+    ) -> dict[str, Tensor]:
         n_words = token_ids.shape[1]
+        if (given is not None) != self.takes_transitions:
+            raise ValueError(
+                "transitions: expected those of all sentences, and none for a model that parses or looks at no tree"
+            )
         if int(lengths.min()) < 1 or int(lengths.max()) > n_words:
             raise ValueError("lengths: expected at least 1 and at most as many words as there are token ids")
         real_mask = torch.arange(n_words, device=token_ids.device) < lengths.unsqueeze(1)
         words = self.words(token_ids[real_mask])
         if self.leaf_lstm is not None:
-            words = self.leaf_lstm(words, real_mask, lengths)[real_mask]
-        return words, real_mask
+            outputs, _ = self.leaf_lstm(packed(words, real_mask, lengths))
+            words = pad_packed_sequence(outputs, batch_first=True, total_length=n_words)[0][real_mask]
+        chosen: dict[str, Tensor] = {}
+        if self.loop is not None:
+            encodings, transitions, log_probabilities = self.loop(words, lengths, n_words, given)
+            if given is None:
+                chosen["transitions"], chosen["log_probabilities"] = transitions, log_probabilities
+        elif self.lstm is not None:
+            _, (h, _) = self.lstm(packed(words, real_mask, lengths))
+            encodings = h.transpose(0, 1).flatten(1)
+        else:
+            zeros = words.new_zeros(lengths.shape[0], words.shape[1])
+            encodings = zeros.index_add(0, real_mask.nonzero()[:, 0], words)
+        return self.outcome(encodings, chosen)
 
     def outcome(
         self,
@@ -112,33 +108,19 @@ class Script(nn.Module):
         return found
 
 
-class LaneScript(Script):
-    """Run the machine with a tracker."""
-
-    def __init__(self, graph: LaneGraph, cell: torch.jit.ScriptModule) -> None:
-        super().__init__(graph)
-        self.takes_transitions = graph.table_kind == "given"
-        self.loop = LaneLoop(graph.weights(), cell)
-        self.hidden_dim = graph.hidden_dim
-
-    def run(
-        self,
-        token_ids: Tensor,  # (B, N) int64
-        lengths: Tensor,  # (B,) int64
-        given: Tensor | None,  # (B, 2N - 1) int64
-    ) -> dict[str, Tensor]:
-        if (given is not None) != self.takes_transitions:
-            raise ValueError("transitions: expected those of all sentences, and none for a model that parses")
-        words, _ = self.real_words(token_ids, lengths)
-        states, made, log_probabilities = self.loop(words, lengths, token_ids.shape[1], given)
-        chosen: dict[str, Tensor] = {}
-        if given is None:
-            chosen["transitions"], chosen["log_probabilities"] = made, log_probabilities
-        return self.outcome(states[:, : self.hidden_dim], chosen)
+def packed(
+    words: Tensor,  # (L, D) of all sentences
+    real_mask: Tensor,  # (B, N) bool, True where a sentence has a word
+    lengths: Tensor,  # (B,) int64
+) -> PackedSequence:
+    """Return words as PyTorch's LSTM reads them."""
+    lanes = words.new_zeros(real_mask.shape[0], real_mask.shape[1], words.shape[1])
+    lanes[real_mask] = words
+    return pack_padded_sequence(lanes, lengths.cpu(), batch_first=True, enforce_sorted=False)
 
 
-class SentenceScript(LaneScript):
-    """Take single sentences, with their transitions where the tracker does not parse."""
+class SentenceScript(Script):
+    """Take single sentences, with their transitions where the model composes by given ones."""
 
     def forward(
         self, token_ids: Tensor, lengths: Tensor, transitions: Tensor | None = None
@@ -146,8 +128,8 @@ class SentenceScript(LaneScript):
         return self.run(token_ids, lengths, transitions)
 
 
-class PairScript(LaneScript):
-    """Take pairs, with their transitions where the tracker does not parse."""
+class PairScript(Script):
+    """Take pairs, with their transitions where the model composes by given ones."""
 
     def forward(
         self,
@@ -167,62 +149,17 @@ class PairScript(LaneScript):
         return self.run(token_ids, torch.cat((premise_lengths, hypothesis_lengths)), given)
 
 
-class SequenceScript(Script):
-    """Encode by the words in a row."""
-
-    def __init__(self, graph: SequenceGraph) -> None:
-        super().__init__(graph)
-        self.lstm = None if graph.lstm is None else LstmScript(graph.lstm)
-
-    def run(
-        self,
-        token_ids: Tensor,  # (B, N) int64
-        lengths: Tensor,  # (B,) int64
-    ) -> dict[str, Tensor]:
-        words, real_mask = self.real_words(token_ids, lengths)
-        if self.lstm is not None:
-            h = self.lstm(words, real_mask, lengths)
-            encodings = last_states(h, lengths, self.lstm.forth.shape[0])
-        else:
-            sentence_index = real_mask.nonzero()[:, 0]
-            zeros = words.new_zeros(lengths.shape[0], words.shape[1])
-            encodings = zeros.index_add(0, sentence_index, words)
-        return self.outcome(encodings, {})
-
-
-class SentenceSequenceScript(SequenceScript):
-    """Take single sentences, for an encoder that looks at no tree."""
-
-    def forward(self, token_ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        return self.run(token_ids, lengths)
-
-
-class PairSequenceScript(SequenceScript):
-    """Take pairs, for an encoder that looks at no tree."""
-
-    def forward(
-        self,
-        premise_ids: Tensor,
-        premise_lengths: Tensor,
-        hypothesis_ids: Tensor,
-        hypothesis_lengths: Tensor,
-    ) -> dict[str, Tensor]:
-        return self.run(
-            torch.cat((premise_ids, hypothesis_ids)), torch.cat((premise_lengths, hypothesis_lengths))
-        )
-
-
 class ForestScript(Script):
     """Run the machine without a tracker, its schedule given."""
 
-    def __init__(self, graph: ForestGraph, cell: torch.jit.ScriptModule) -> None:
-        super().__init__(graph)
-        self.loop = ForestLoop(graph.hidden_dim, cell)
+    def __init__(self, model: Model, graph: ForestGraph) -> None:
+        super().__init__(model, graph)
+        self.forest = ForestLoop(graph.exported.hidden_dim, scripted_cell(graph.cell, model))
 
     def forward(
         self, token_ids: Tensor, left_index: Tensor, right_index: Tensor, root_index: Tensor
     ) -> dict[str, Tensor]:
-        encodings = self.loop(self.words(token_ids), left_index, right_index, root_index)
+        encodings = self.forest(self.words(token_ids), left_index, right_index, root_index)
         return self.outcome(encodings, {})
 
 
@@ -231,17 +168,12 @@ def script(model: Model, exported: Exported) -> torch.jit.ScriptModule:
 
     Raises ExportError for a model that cannot be exported so.
     """
-    graph = build_graph(model, exported.tables, fold_leaves=exported.folded)
-    module: Script
+    graph = build_graph(model, exported)
     with exporting(model, "TorchScript file"):
         if isinstance(graph, ForestGraph):
-            module = ForestScript(graph, scripted_cell(graph.cell, model))
-        elif isinstance(graph, SequenceGraph):
-            module = (PairSequenceScript if graph.task == "pair" else SentenceSequenceScript)(graph)
+            module: Script = ForestScript(model, graph)
         else:
-            assert isinstance(graph, LaneGraph)
-            cell = scripted_cell(graph.cell, model)
-            module = (PairScript if graph.task == "pair" else SentenceScript)(graph, cell)
+            module = (PairScript if exported.task == "pair" else SentenceScript)(model, graph)
         return torch.jit.script(module.eval())
 
 

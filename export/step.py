@@ -57,15 +57,6 @@ class Machine(NamedTuple):
     n_composed: Tensor  # (B,) int64 live composed states
 
 
-class Reads(NamedTuple):
-    """Hold what a step finds."""
-
-    word: Tensor  # (B,) int64 row of the word on the buffer, 0 where it is empty
-    right: Tensor  # (B,) int64 the stack's top, as in `entries`
-    left: Tensor  # (B,) int64 the entry beneath
-    depth: Tensor  # (B,) int64
-
-
 class Product(nn.Module):
     """Compute x W + b, the product in the type of W."""
 
@@ -80,14 +71,17 @@ class Product(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (..., O) from (..., I)
         return torch.matmul(x.to(self.weight.dtype), self.weight).to(x.dtype) + self.bias
 
+    @torch.jit.unused
+    def in_type(self, dtype: torch.dtype) -> "Product":
+        """Return it with a matrix in this type."""
+        return Product(self.weight.to(dtype), self.bias)
+
 
 def product(
     x: Tensor,  # (n, I)
     weight: Tensor,  # (I, O)
 ) -> Tensor:  # (n, O) of x's type
-    """Return x W in the type of the weight."""
-    if weight.dtype == x.dtype:
-        return torch.mm(x, weight)
+    """Return x W, the product in the type of W."""
     return torch.mm(x.to(weight.dtype), weight).to(x.dtype)
 
 
@@ -132,57 +126,23 @@ def start(
     )
 
 
-def read(
-    machine: Machine,
-    words: Words,
-    number: Tensor,  # () int64, t
-) -> Reads:
-    """Look at the lanes' buffers and stacks."""
-    shifted = machine.n_shifted
-    word = torch.where(shifted < words.lengths, words.before + shifted + 1, torch.zeros_like(shifted))
-    depth = (2 * shifted - number).clamp(min=0)
-    columns = torch.stack((depth, depth + 1), 1)
-    pair = torch.gather(machine.entries, 1, columns)
-    return Reads(word, pair[:, 1], pair[:, 0], depth)
-
-
-def track(
-    machine: Machine,
-    words: Words,
-    reads: Reads,
-    weights: StepWeights,
-) -> tuple[Tensor, Tensor]:  # (B, K) h, (B, K) c
-    """Step the tracker, before the transition."""
-    n_lanes = reads.left.shape[0]
-    composed = torch.index_select(machine.seconds, 0, composed_rows(reads.left, n_lanes))
-    word = torch.index_select(words.second, 0, reads.left.clamp(min=0))
-    second = torch.where((reads.left < 0).unsqueeze(1), composed, word)
-    sums = torch.index_select(words.buffer, 0, reads.word) + machine.tops + second
-    return lstm_cell(sums + product(machine.tracker_h, weights.hidden), machine.tracker_c)
-
-
-def lstm_cell(
-    sums: Tensor,  # (B, 4K) before activation; gates i, f, o, g
+def lstm_step(
+    sums: Tensor,  # (B, 4K) what it reads of all but h, bias included; gates i, f, o, g
+    h: Tensor,  # (B, K)
     c: Tensor,  # (B, K)
+    hidden: Tensor,  # (K, 4K)
 ) -> tuple[Tensor, Tensor]:  # (B, K) h, (B, K) c
-    """Step an LSTM, the tracker or a direction of the leaf encoder."""
-    i, f, o, g = torch.chunk(sums, 4, 1)
+    """Step an LSTM: the tracker, or a direction of one over words."""
+    i, f, o, g = torch.chunk(sums + product(h, hidden), 4, 1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def composed_rows(
-    entries: Tensor,  # (n,) int64 of lanes 0, 1, ...
-    n_lanes: int,
-) -> Tensor:  # (n,) int64 rows of the composed; of some state where the entry is none
-    lane = torch.arange(n_lanes, device=entries.device)
-    return (-1 - entries).clamp(min=0) * n_lanes + lane
-
-
 def decide(
     tracker_h: Tensor,  # (B, K)
-    reads: Reads,
-    given: Tensor | None,  # (B,) int64
+    word: Tensor,  # (B,) int64 row of the word on the buffer, 0 where it is empty
+    left: Tensor,  # (B,) int64 the stack's second entry, 0 where there is none
+    given: Tensor | None,  # (B,) int64 SHIFT, REDUCE or padding; None = the trackers choose
     weights: StepWeights,
 ) -> tuple[Tensor, Tensor, Tensor]:
     # (B,) bool, the lanes that reduce and those that shift, and (B,) their scores
@@ -190,92 +150,64 @@ def decide(
 
     A lane that neither reduces nor shifts has minus infinity.
     """
-    has_word = reads.word != 0
+    has_word = word != 0
     if given is None:
         scores = torch.where(has_word, torch.mv(tracker_h, weights.score), float("inf"))
-        scores = torch.where(reads.left != 0, scores, float("-inf"))
+        scores = torch.where(left != 0, scores, float("-inf"))
     else:
         scores = tracker_h.new_full(given.shape, float("-inf")).masked_fill(given == 1, float("inf"))
     reduces = scores > weights.score_limit
     return reduces, has_word & ~reduces, scores
 
 
-def slot_of(machine: Machine, reads: Reads) -> Tensor:  # (B,) int64
-    """Return where a lane's next composition goes: after the composed states that it leaves on the stack."""
-    taken = (reads.left < 0).to(torch.int64) + (reads.right < 0).to(torch.int64)
-    return machine.n_composed - taken
-
-
-def compose(
-    machine: Machine,
-    words: Words,
-    weights: StepWeights,
-    cell: nn.Module,  # (left, right, tracker) to states
-    reads: Reads,
-    reduces: Tensor,  # (B,) bool
-    slot: Tensor,  # (B,) int64, `slot_of`
-    tracker_h: Tensor,  # (B, K)
-) -> tuple[Tensor, Tensor, Tensor]:  # new states, seconds, tops
-    """Compose in every lane, and keep the results of those that reduce; the others write to a slot that is free."""
-    n_lanes, state_dim = slot.shape[0], words.states.shape[1]
-    lane = torch.arange(n_lanes, device=slot.device)
-    entries = torch.stack((reads.left, reads.right))
-    rows = (-1 - entries).clamp(min=0) * n_lanes + lane
-    found = torch.where(
-        (entries < 0).unsqueeze(2),
-        torch.index_select(machine.states, 0, rows.view(-1)).view(2, n_lanes, state_dim),
-        torch.index_select(words.states, 0, entries.clamp(min=0).view(-1)).view(2, n_lanes, state_dim),
-    )
-    made = cell(found[0], found[1], tracker_h)
-    second, top = torch.chunk(product(made[:, : weights.stack.shape[0]], weights.stack), 2, 1)
-    row = torch.where(reduces, slot, machine.n_composed) * n_lanes + lane
-    word_top = torch.index_select(words.top, 0, reads.word)
-    return (
-        torch.index_copy(machine.states, 0, row, made),
-        torch.index_copy(machine.seconds, 0, row, second),
-        torch.where(reduces.unsqueeze(1), top, word_top),
-    )
-
-
-def move(
-    machine: Machine,
-    reads: Reads,
-    reduces: Tensor,  # (B,) bool
-    shifts: Tensor,  # (B,) bool
-    slot: Tensor,  # (B,) int64, `slot_of`
-    tracker: tuple[Tensor, Tensor],  # new h and c
-    composed: tuple[Tensor, Tensor, Tensor],  # new states, seconds, tops
-) -> Machine:
-    """Return the machine after the transitions."""
-    column = torch.where(reduces, reads.depth, reads.depth + 2)
-    entry = torch.where(reduces, -1 - slot, reads.word)
-    return Machine(
-        composed[0],
-        composed[1],
-        composed[2],
-        tracker[0],
-        tracker[1],
-        torch.scatter(machine.entries, 1, column.unsqueeze(1), entry.unsqueeze(1)),
-        machine.n_shifted + shifts.to(torch.int64),
-        torch.where(reduces, slot + 1, machine.n_composed),
-    )
-
-
 def step(
     machine: Machine,
     words: Words,
     weights: StepWeights,
-    cell: nn.Module,
+    cell: nn.Module,  # (left, right, tracker) to states
     number: Tensor,  # () int64, t
-    given: Tensor | None,  # (B,) int64 SHIFT, REDUCE or padding; None = the trackers choose
+    given: Tensor | None,  # (B,) int64 as in `decide`
 ) -> tuple[Machine, Tensor]:  # and (B,) the scores of `decide`
-    """Run one whole step."""
-    reads = read(machine, words, number)
-    tracker = track(machine, words, reads, weights)
-    reduces, shifts, scores = decide(tracker[0], reads, given, weights)
-    slot = slot_of(machine, reads)
-    composed = compose(machine, words, weights, cell, reads, reduces, slot, tracker[0])
-    return move(machine, reads, reduces, shifts, slot, tracker, composed), scores
+    """Run one step: the tracker first, then a composition in every lane, kept in those that reduce."""
+    n_lanes, state_dim = words.before.shape[0], words.states.shape[1]
+    lane, shifted = torch.arange(n_lanes, device=number.device), machine.n_shifted
+    word = torch.where(shifted < words.lengths, words.before + shifted + 1, torch.zeros_like(shifted))
+    depth = (2 * shifted - number).clamp(min=0)
+    left, right = torch.gather(machine.entries, 1, torch.stack((depth, depth + 1), 1)).unbind(1)
+    entries = torch.stack((left, right))
+    composed, word_rows = (-1 - entries).clamp(min=0) * n_lanes + lane, entries.clamp(min=0)
+
+    second = torch.where(
+        (left < 0).unsqueeze(1),
+        torch.index_select(machine.seconds, 0, composed[0]),
+        torch.index_select(words.second, 0, word_rows[0]),
+    )
+    sums = torch.index_select(words.buffer, 0, word) + machine.tops + second
+    h, c = lstm_step(sums, machine.tracker_h, machine.tracker_c, weights.hidden)
+    reduces, shifts, scores = decide(h, word, left, given, weights)
+
+    children = torch.where(
+        (entries < 0).unsqueeze(2),
+        torch.index_select(machine.states, 0, composed.view(-1)).view(2, n_lanes, state_dim),
+        torch.index_select(words.states, 0, word_rows.view(-1)).view(2, n_lanes, state_dim),
+    )
+    made = cell(children[0], children[1], h)
+    made_second, made_top = torch.chunk(product(made[:, : weights.stack.shape[0]], weights.stack), 2, 1)
+    # behind the composed states that stay on the stack; what does not reduce writes to a slot that is free
+    slot = machine.n_composed - (left < 0).to(torch.int64) - (right < 0).to(torch.int64)
+    row = torch.where(reduces, slot, machine.n_composed) * n_lanes + lane
+    column = torch.where(reduces, depth, depth + 2).unsqueeze(1)
+    after = Machine(
+        states=torch.index_copy(machine.states, 0, row, made),
+        seconds=torch.index_copy(machine.seconds, 0, row, made_second),
+        tops=torch.where(reduces.unsqueeze(1), made_top, torch.index_select(words.top, 0, word)),
+        tracker_h=h,
+        tracker_c=c,
+        entries=torch.scatter(machine.entries, 1, column, torch.where(reduces, -1 - slot, word).unsqueeze(1)),
+        n_shifted=shifted + shifts.to(torch.int64),
+        n_composed=torch.where(reduces, slot + 1, machine.n_composed),
+    )
+    return after, scores
 
 
 def choices_of(
@@ -300,22 +232,3 @@ def roots(
     n_lanes = words.before.shape[0]
     word = torch.index_select(words.states, 0, words.before + 1)
     return torch.where((words.lengths == 1).unsqueeze(1), word, states[:n_lanes])[:, :hidden_dim]
-
-
-def lstm_step(
-    sums: Tensor,  # (B, 4D) of the words, bias included; gates i, f, o, g
-    h: Tensor,  # (B, D)
-    c: Tensor,  # (B, D)
-    hidden: Tensor,  # (D, 4D)
-) -> tuple[Tensor, Tensor]:  # (B, D) h, (B, D) c
-    """Run one step of one direction of a bidirectional leaf encoder."""
-    return lstm_cell(sums + product(h, hidden), c)
-
-
-def reversed_columns(
-    lengths: Tensor,  # (B,) int64
-    n_words: int,  # N
-) -> Tensor:  # (B, N) int64
-    """Index the words of every sentence from the last to the first, padding as the first; its own inverse on words."""
-    place = torch.arange(n_words, device=lengths.device)
-    return (lengths.unsqueeze(1) - 1 - place).clamp(min=0)

@@ -19,7 +19,7 @@ one of a whole batch, which cannot be joined to another: there a request is a ba
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from spinn_tensor.export.artefact import ArtefactError, Exported, sides_of
 
@@ -29,56 +29,12 @@ FRONT_MODEL = f"{VERSION}/model.py"
 FRONT_CODE = "from spinn_tensor.export.triton_text import TritonPythonModel  # noqa: F401\n"
 EXPORTED = "exported"  # the parameter of a text front that names its model
 MAX_BATCH = 256  # requests that Triton joins
-QUEUE_MICROSECONDS = 500  # that a request may wait for others
-SCALAR = ()  # axes of an input that has the batch's alone
-
-
-class TritonTensor(NamedTuple):
-    """Describe an input or output as config.pbtxt does, the batch's axis left out where there is one."""
-
-    name: str
-    data_type: str  # of Triton: "TYPE_INT64"
-    dims: tuple[int, ...]  # -1 = any size
-    label_filename: str = ""
-
-
-def triton_config(
-    name: str,
-    exported: Exported,
-) -> str:
-    """Return the text of config.pbtxt."""
-    is_batched = exported.tables != "forest"
-    sizes = {"classes": len(exported.labels), "hidden": exported.hidden_dim}
-
-    def tensor(name: str, axes: tuple[str, ...], data_type: str) -> TritonTensor:
-        dims = tuple(sizes.get(axis, -1) for axis in axes[is_batched:])
-        return TritonTensor(name, data_type, dims, LABELS if name == "logits" else "")
-
-    inputs = [tensor(key, axes, "TYPE_INT64") for key, axes in exported.inputs.items()]
-    outputs = [
-        tensor(key, axes, "TYPE_INT64" if key.endswith("transitions") else "TYPE_FP32")
-        for key, axes in exported.outputs.items()
-    ]
-    return _config(name, "onnxruntime", inputs, outputs, MAX_BATCH if is_batched else 0)
-
-
-def front_config(
-    name: str,  # of the model that it is the text front of
-    exported: Exported,
-) -> str:
-    """Return the text of the text front's config.pbtxt; `triton_text` says what its tensors are."""
-    n_sides, outputs = len(sides_of(exported.task)), []
-    if exported.labels:
-        outputs += [TritonTensor("label", "TYPE_STRING", (1,))]
-        outputs += [TritonTensor("probabilities", "TYPE_FP32", (len(exported.labels),), LABELS)]
-    if exported.tables != "sequence":
-        outputs += [TritonTensor("tree", "TYPE_STRING", (n_sides,))]
-    text = _config(
-        name + FRONT, "python", [TritonTensor("text", "TYPE_STRING", (n_sides,))], outputs, MAX_BATCH
-    )
-    lines = ["instance_group {", "  count: 1", "  kind: KIND_CPU", "}"]  # Triton's default is one a GPU
-    lines += ["parameters {", f'  key: "{EXPORTED}"', f'  value {{ string_value: "{name}" }}', "}"]
-    return text + "\n".join(lines) + "\n"
+DYNAMIC_BATCHING = [
+    "dynamic_batching {",
+    "  max_queue_delay_microseconds: 500",  # that a request may wait for others
+    "  preserve_ordering: true",
+    "}",
+]
 
 
 def write_repository_files(
@@ -87,7 +43,17 @@ def write_repository_files(
     exported: Exported,
 ) -> None:
     """Write config.pbtxt and labels.txt."""
-    _write(folder, triton_config(name, exported), exported)
+    is_batched = exported.tables != "forest"
+    sizes = {"classes": len(exported.labels), "hidden": exported.hidden_dim}
+    lines = []
+    for what, tensors in (("input", exported.inputs), ("output", exported.outputs)):
+        for key, axes in tensors.items():
+            is_number = what == "output" and not key.endswith("transitions")
+            dims = [sizes.get(axis, -1) for axis in axes[is_batched:]]
+            lines += _tensor(what, key, "TYPE_FP32" if is_number else "TYPE_INT64", dims)
+    if is_batched:
+        lines += DYNAMIC_BATCHING
+    _write(folder, name, "onnxruntime", lines, exported, MAX_BATCH if is_batched else 0)
 
 
 def write_front(
@@ -95,8 +61,23 @@ def write_front(
     name: str,  # NAME
     exported: Exported,
 ) -> None:
-    """Write the text front."""
-    _write(folder, front_config(name, exported), exported)
+    """Write the text front; `triton_text` says what its tensors are."""
+    n_sides = len(sides_of(exported.task))
+    lines = _tensor("input", "text", "TYPE_STRING", [n_sides])
+    if exported.labels:
+        lines += _tensor("output", "label", "TYPE_STRING", [1])
+        lines += _tensor("output", "probabilities", "TYPE_FP32", [len(exported.labels)])
+    if exported.tables != "sequence":
+        lines += _tensor("output", "tree", "TYPE_STRING", [n_sides])
+    lines += [
+        *DYNAMIC_BATCHING,
+        "instance_group {",
+        "  count: 1",
+        "  kind: KIND_CPU",
+        "}",
+    ]  # Triton's default is one a GPU
+    lines += ["parameters {", f'  key: "{EXPORTED}"', f'  value {{ string_value: "{name}" }}', "}"]
+    _write(folder, name + FRONT, "python", lines, exported, MAX_BATCH)
     (folder / FRONT_MODEL).parent.mkdir()
     (folder / FRONT_MODEL).write_text(FRONT_CODE, encoding="utf-8")
 
@@ -142,54 +123,50 @@ def check_front(
             _check_labels(folder / output.label_filename, int(output.dims[-1]))
 
 
-def _write(folder: Path, config: str, exported: Exported) -> None:
-    (folder / CONFIG).write_text(config, encoding="utf-8")
-    (folder / LABELS).write_text("".join(f"{label}\n" for label in exported.labels), encoding="utf-8")
+def _write(
+    folder: Path,
+    name: str,
+    backend: str,
+    lines: list[str],  # of config.pbtxt, beside those that all models have
+    exported: Exported,
+    max_batch_size: int,  # 0 = requests are not joined
+) -> None:
+    lines = [f'name: "{name}"', f'backend: "{backend}"', f"max_batch_size: {max_batch_size}", *lines]
+    for path, of_file in ((folder / CONFIG, lines), (folder / LABELS, exported.labels)):
+        path.write_text("".join(f"{line}\n" for line in of_file), encoding="utf-8")
 
 
-def _config(
-    name: str, backend: str, inputs: list[TritonTensor], outputs: list[TritonTensor], max_batch_size: int
-) -> str:
-    lines = [f'name: "{name}"', f'backend: "{backend}"', f"max_batch_size: {max_batch_size}"]
-    for what, tensors in (("input", inputs), ("output", outputs)):
-        for tensor in tensors:
-            lines += [f"{what} {{", *_tensor_lines(tensor), "}"]
-    if max_batch_size:
-        lines += ["dynamic_batching {", f"  max_queue_delay_microseconds: {QUEUE_MICROSECONDS}"]
-        lines += ["  preserve_ordering: true", "}"]
-    return "\n".join(lines) + "\n"
-
-
-def _tensor_lines(tensor: TritonTensor) -> list[str]:
-    lines = [f'  name: "{tensor.name}"', f"  data_type: {tensor.data_type}"]
-    if tensor.dims == SCALAR:
-        lines += ["  dims: [ 1 ]", "  reshape { shape: [ ] }"]
-    else:
-        lines += [f"  dims: [ {', '.join(map(str, tensor.dims))} ]"]
-    if tensor.label_filename:
-        lines += [f'  label_filename: "{tensor.label_filename}"']
-    return lines
+def _tensor(
+    what: str,  # "input" or "output"
+    name: str,
+    data_type: str,
+    dims: list[int],  # the batch's left out where there is one; -1 = any size
+) -> list[str]:
+    lines = [f"{what} {{", f'  name: "{name}"', f"  data_type: {data_type}"]
+    # Triton has no tensor of no axis
+    lines += [f"  dims: [ {', '.join(map(str, dims or [1]))} ]"]
+    if not dims:
+        lines += ["  reshape { shape: [ ] }"]
+    if name in ("logits", "probabilities"):
+        lines += [f'  label_filename: "{LABELS}"']
+    return [*lines, "}"]
 
 
 def _config_of(folder: Path, name: str, backend: str) -> Any:
     """Read config.pbtxt. Raises ArtefactError unless it is one by Triton's schema, of this name and backend."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
     path = folder / CONFIG
-    config = _parsed(path)
+    try:
+        config = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ArtefactError(f"{path}: not Triton's model configuration ({error})") from error
     if config.name != name:
         raise ArtefactError(f"{path}: name is {config.name!r}, its folder's is {name!r}")
     if config.backend != backend:
         raise ArtefactError(f"{path}: backend is {config.backend!r}, expected {backend!r}")
     return config
-
-
-def _parsed(path: Path) -> Any:
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise ArtefactError(f"{path}: not Triton's model configuration ({error})") from error
 
 
 def _check_tensor(place: str, said: Any, real: Any, max_batch_size: int) -> None:

@@ -7,10 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from spinn_tensor.export.artefact import Exported
+from spinn_tensor.export.graphs import build_graph
+from spinn_tensor.export.interface import Candidate, describe
+from spinn_tensor.model.classifiers import Model
 from tests.closeness import FLOAT64, assert_close
 
 SAID = {"vocabulary_sha256": "0123abc", "max_length": 90}  # of `describe`
@@ -33,6 +38,18 @@ def assert_equal(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) ->
     for name, values in expected.items():
         assert got[name].dtype == values.dtype
         assert_close(got[name], values, FLOAT64)
+
+
+def graph_function(model: Model, **said: Any) -> Candidate:  # of `describe`
+    """Return a function that runs a model's graph, which nothing has traced, as parity runs artefacts."""
+    graph = build_graph(model, describe(model, **said))
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            outputs = graph(**{name: torch.from_numpy(values) for name, values in inputs.items()})
+        return dict(zip(graph.exported.outputs, (output.numpy() for output in outputs), strict=True))
+
+    return run
 
 
 def exporter_of(folder: Path) -> Callable[..., None]:

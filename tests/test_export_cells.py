@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from spinn_tensor.export.interface import ExportError, describe
+from spinn_tensor.export.job import write_artefact
 from spinn_tensor.export.parity import compare, random_cases
-from spinn_tensor.export.programs import export_program, load_program
-from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
+from spinn_tensor.export.scripts import script
 from tests.any_cells import RunningMean
 from tests.contract import Artefact, ArtefactContract
 from tests.tiny_models import exports_lanes, tiny_model
@@ -87,20 +87,10 @@ FILES: list = [
 
 def export(model, form: str, path: Path):
     """Write a model; return what runs it."""
-    described = describe(model, form)
-    if form == "torchscript":
-        export_torchscript(model, path, described)
-        return load_torchscript(path)
-    if form == "pt2":
-        export_program(model, path, described)
-        return load_program(path)
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("onnxruntime")
-    from spinn_tensor.export.onnx_file import export_onnx
-    from spinn_tensor.export.session import onnx_function
-
-    export_onnx(model, path, described)
-    return onnx_function(path)
+    if form.startswith("onnx"):
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    return write_artefact(model, path, describe(model, form))
 
 
 @pytest.fixture(scope="module", params=FILES, ids=str)

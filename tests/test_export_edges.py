@@ -10,9 +10,10 @@ import torch
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.export.graphs import build_graph, traced
 from spinn_tensor.export.interface import TABLE_KINDS, ExportError, describe, of_arrays
+from spinn_tensor.export.job import write_artefact
 from spinn_tensor.export.parity import compare, random_cases, require
 from spinn_tensor.export.programs import program
-from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
+from spinn_tensor.export.scripts import script
 
 
 def smallest_model(task: str, kind: str, leaf_encoder: str = "projection", layers: int = 0, dim: int = 1):
@@ -45,16 +46,19 @@ def test_torchscript_of_the_smallest(task, kind, tables, leaf_encoder, tmp_path)
         model = smallest_model(task, kind, leaf_encoder, dim=1 + is_halved, layers=int(fold_leaves))
         path = tmp_path / "model.ts"
         exported = describe(model, "torchscript", tables=tables, fold_leaves=fold_leaves)
-        export_torchscript(model, path, exported)
+        run = write_artefact(model, path, exported)
         cases = random_cases(model, tables=tables, batch_sizes=(1, 3))
-        require(compare(model, load_torchscript(path), cases, tables=tables))
+        require(compare(model, run, cases, tables=tables))
 
 
 @pytest.mark.parametrize("task", [pytest.param("pair", marks=pytest.mark.slow), "sentence"])
 def test_a_traced_leaf_encoder_of_one_unit_takes_any_batch(task) -> None:
     """What ONNX files are made of: of the loops the leaf encoder's alone is traced."""
-    graph = build_graph(smallest_model(task, "spinn", "bilstm"), "own", onnx_loop=True)
-    traced(graph, graph)  # "Constraints violated (batch)", where a size of 1 was taken for that of the batch
+    model = smallest_model(task, "spinn", "bilstm")
+    exported = describe(model)
+    traced(
+        build_graph(model, exported, onnx_loop=True), exported
+    )  # "Constraints violated (batch)", where a size of 1 was taken for that of the batch
 
 
 @pytest.mark.parametrize(

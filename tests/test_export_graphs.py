@@ -7,8 +7,9 @@ import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.export.graphs import build_graph
-from spinn_tensor.export.interface import ExportError
+from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.parity import compare, make_case, random_cases, require
+from tests.artefacts import graph_function
 from tests.closeness import EXACT
 from tests.contract import Artefact, ArtefactContract
 from tests.tiny_models import tiny_model
@@ -35,23 +36,12 @@ SLOW = [  # what ONNX files, of the same graphs, are held against in every run
 GRAPHS = [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)]
 
 
-def as_candidate(graph):
-    """Return a function that runs a graph as parity runs artefacts."""
-
-    def run(inputs):
-        with torch.no_grad():
-            outputs = graph(**{name: torch.from_numpy(values) for name, values in inputs.items()})
-        return dict(zip(graph.outputs, (output.numpy() for output in outputs), strict=True))
-
-    return run
-
-
 @pytest.fixture(scope="module", params=GRAPHS, ids=str)
 def artefact(request) -> Artefact:
     """Give each graph, as a module of torch."""
     task, kind, tables, leaf_encoder, folded = request.param
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
-    return Artefact(model, tables, as_candidate(build_graph(model, tables, fold_leaves=folded)))
+    return Artefact(model, tables, graph_function(model, tables=tables, fold_leaves=folded))
 
 
 class TestGraphs(ArtefactContract):
@@ -64,9 +54,7 @@ def random_case(model, tables, n=8):
 
 def test_the_parser_of_the_tests_makes_all_kinds_of_choices() -> None:
     model = tiny_model("pair", "spinn")
-    transitions = as_candidate(build_graph(model, "own"))(random_case(model, "own").inputs)[
-        "premise_transitions"
-    ]
+    transitions = graph_function(model)(random_case(model, "own").inputs)["premise_transitions"]
     longest = transitions[(transitions >= 0).sum(1).argmax()]
     assert set(longest) == {0, 1}
     right, left = [0] * 82 + [1] * 81, [0, *[0, 1] * 81]
@@ -76,7 +64,7 @@ def test_the_parser_of_the_tests_makes_all_kinds_of_choices() -> None:
 def test_building_leaves_the_model_alone() -> None:
     model = tiny_model("pair", "spinn")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    graph = build_graph(model, "own", fold_leaves=True, dtype=torch.float16)
+    graph = build_graph(model, describe(model, "onnx-fp16", fold_leaves=True))
     graph.weights().hidden.zero_()
     graph.leaves.table.zero_()
     assert model.training
@@ -96,7 +84,7 @@ def test_building_leaves_the_model_alone() -> None:
 )
 def test_what_there_is_no_graph_for_is_refused(task, kind, tables, leaf_encoder, reason) -> None:
     with pytest.raises(ExportError, match=reason):
-        build_graph(tiny_model(task, kind, leaf_encoder=leaf_encoder), tables)
+        describe(tiny_model(task, kind, leaf_encoder=leaf_encoder), tables=tables)
 
 
 def test_a_model_that_diverged_is_refused() -> None:
@@ -104,7 +92,7 @@ def test_a_model_that_diverged_is_refused() -> None:
     with torch.no_grad():
         model.encoder.composer.compose.bias[3] = torch.nan
     with pytest.raises(ExportError, match=r"compose\.bias. of the model holds NaN"):
-        build_graph(model, "own")
+        describe(model)
 
 
 def test_a_model_whose_nodes_are_labelled_gives_its_roots() -> None:
@@ -113,4 +101,4 @@ def test_a_model_whose_nodes_are_labelled_gives_its_roots() -> None:
     model = build_model(config).double()
     case = random_case(model, "given", 3)
     assert make_case(model, case.columns, tables="given").inputs.keys() == case.inputs.keys()
-    require(compare(model, as_candidate(build_graph(model, "given")), [case], tables="given"), EXACT)
+    require(compare(model, graph_function(model), [case], tables="given"), EXACT)

@@ -10,10 +10,9 @@ import torch
 
 from spinn_tensor import EncoderConfig, load_checkpoint, make_sentence_batch
 from spinn_tensor.config import ConfigError
-from spinn_tensor.export.graphs import build_graph
 from spinn_tensor.export.interface import ExportError, describe
+from spinn_tensor.export.job import write_artefact
 from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, require
-from spinn_tensor.export.scripts import export_torchscript, load_torchscript
 from spinn_tensor.training import rule_search
 from spinn_tensor.training import run as training
 from spinn_tensor.training.config import DataConfig, RunConfig
@@ -21,6 +20,7 @@ from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.loop import Observer, TrainingError
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.presets import run_config
+from tests.artefacts import graph_function
 from tests.closeness import EXACT
 from tests.tiny_models import some_columns, some_pairs, tiny_model
 from tests.tiny_runs import assert_same_run, figures, write_pairs
@@ -33,26 +33,13 @@ CASES = [("pair", "own", True), ("sentence", "own", False), ("pair", "given", Fa
 
 def artefact_of(model, tables: str, folded: bool, form: str, path: Path):
     """The model as a function of arrays: as a graph of torch, or read from a file."""
+    said = {"tables": tables, "fold_leaves": folded}
     if form == "graph":
-        graph = build_graph(model, tables, fold_leaves=folded)
-
-        def run(inputs):
-            with torch.no_grad():
-                outputs = graph(**{name: torch.from_numpy(values) for name, values in inputs.items()})
-            return dict(zip(graph.outputs, (output.numpy() for output in outputs), strict=True))
-
-        return run
-    described = describe(model, form, tables=tables, fold_leaves=folded)
-    if form == "torchscript":
-        export_torchscript(model, path, described)
-        return load_torchscript(path)
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("onnxruntime")
-    from spinn_tensor.export.onnx_file import export_onnx
-    from spinn_tensor.export.session import onnx_function
-
-    export_onnx(model, path, described)
-    return onnx_function(path)
+        return graph_function(model, **said)
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    return write_artefact(model, path, describe(model, form, **said))
 
 
 @pytest.mark.once
@@ -81,7 +68,7 @@ def test_another_cell_beside_a_policy_is_trained_and_not_exported() -> None:
     model = tiny_model("sentence", "spinn", policy_dim=3, cell="grc")
     assert model.encoder(make_sentence_batch(some_columns(), "own")).isfinite().all()
     with pytest.raises(ExportError, match="with a policy of its own only cell 'treelstm' is exported"):
-        build_graph(model, "own")
+        describe(model)
 
 
 def test_the_encoder_composes_what_its_policy_parses() -> None:

@@ -15,6 +15,7 @@ from torch._inductor import config as inductor_config
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.export import programs
 from spinn_tensor.export.interface import ExportError, describe
+from spinn_tensor.export.job import write_artefact
 from spinn_tensor.export.parity import random_cases, reference
 from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program
 from tests.artefacts import SAID, assert_equal, run_alone
@@ -61,9 +62,8 @@ def artefact(request, tmp_path_factory) -> Artefact:
     form, task, kind, tables, leaf_encoder, folded = request.param
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
     path = tmp_path_factory.mktemp("program") / f"model.{form}.pt2"
-    export, load = (export_program, load_program) if form == "pt2" else (export_aoti, load_aoti)
-    export(model, path, describe(model, form, tables=tables, fold_leaves=folded, **SAID))
-    return Artefact(model, tables, load(path), path)
+    run = write_artefact(model, path, describe(model, form, tables=tables, fold_leaves=folded, **SAID))
+    return Artefact(model, tables, run, path)
 
 
 class TestPrograms(ArtefactContract):

@@ -15,6 +15,7 @@ from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.export.cells import TreeLSTMCell, exported_cell, scripted_cell
 from spinn_tensor.export.fold import step_weights
 from spinn_tensor.export.interface import ExportError, describe
+from spinn_tensor.export.job import write_artefact
 from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, reference, require
 from spinn_tensor.export.script_loop import LaneLoop
 from spinn_tensor.export.scripts import export_torchscript, load_torchscript, script
@@ -50,8 +51,7 @@ def artefact(request, tmp_path_factory) -> Artefact:
     model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
     path = tmp_path_factory.mktemp("script") / "model.ts"
     described = describe(model, "torchscript", tables=tables, fold_leaves=folded, **SAID)
-    export_torchscript(model, path, described)
-    return Artefact(model, tables, load_torchscript(path), path)
+    return Artefact(model, tables, write_artefact(model, path, described), path)
 
 
 @pytest.mark.once
@@ -61,8 +61,7 @@ class TestScripts(ArtefactContract):
 
 def test_a_file_in_single_precision_is_as_close_as_artefacts_may_be(tmp_path) -> None:
     model = tiny_model("pair", "spinn")
-    export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))
-    run = load_torchscript(tmp_path / "model.ts")
+    run = write_artefact(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))
     require(compare(model, run, random_cases(model)), TOLERANCES["float32"])
 
 

@@ -27,9 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(reason)
         settings = given_settings(args)
         if settings.workers == 1:
-            os.environ.pop(
-                "PROMETHEUS_MULTIPROC_DIR", None
-            )  # of several processes alone, read when it is imported
+            # of several processes alone, and read when prometheus_client is imported
+            os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         from spinn_tensor.export.serve.server import serve
 
         return serve(settings)

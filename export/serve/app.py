@@ -37,9 +37,7 @@ from spinn_tensor.export.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
-WATCH_AFTER = (
-    0.05  # seconds after which it is looked whether the client is still there; most requests take fewer
-)
+WATCH_AFTER = 0.05  # seconds until it is looked whether the client is still there; most requests take fewer
 JSON = (b"content-type", b"application/json")
 PAIR = {"inputs": ["A dog barks.", "An animal barks."]}
 TEXT, TEXTS = {"inputs": "A dog barks."}, {"inputs": ["A dog barks.", "Cats sing."]}
@@ -65,7 +63,7 @@ ROUTES = [
     Route("/similarity", tei.SimilarityRequest, tei.similarity, list[float], COMPARED),
     OPENAI,
 ]
-NONE = Route("", tei.AnyRequest, tei.not_offered, None, {})  # whatever is asked
+NONE = Route("", msgspec.Struct, tei.not_offered, None, {})  # whatever is asked
 NOT_OFFERED = ("/rerank", "/embed_sparse", "/embed_all")  # 424
 PUBLIC = frozenset(
     {"/health", "/ping", "/metrics", "/docs", "/openapi.json", "/api-doc/openapi.json", *FILES}
@@ -80,9 +78,9 @@ class Gone(Refused):
 
 
 class Endpoint:
-    """Answer the requests to one route."""
+    """Answer the requests to one route; to none: PREDICT or EMBED, by the kind of model."""
 
-    def __init__(self, service: Service, route: Callable[[], Route]) -> None:
+    def __init__(self, service: Service, route: Route | None) -> None:
         self._service, self._route = service, route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +105,8 @@ class Endpoint:
 
     async def _admitted(self, call: Call, scope: Scope, receive: Receive) -> Any:
         """Answer a request, if there are not too many already."""
-        service, route = self._service, self._route()
+        service = self._service
+        route = self._route or (PREDICT if "classify" in service.engine.kinds else EMBED)
         most = service.settings.max_concurrent_requests
         if service.n_active >= most:
             raise overloaded()
@@ -264,27 +263,16 @@ def make_app(
         )
     if settings.api_key is not None:
         middleware.append(Middleware(ApiKey, key=settings.api_key))
-    posts = _posts(service)
+    by_path: dict[str, Route | None] = {route.path: route for route in ROUTES}
+    by_path |= {"/embeddings": OPENAI, "/": None, "/invocations": None, **dict.fromkeys(NOT_OFFERED, NONE)}
+    posts = {path: Endpoint(service, route) for path, route in by_path.items()}
     middleware.append(Middleware(Posts, endpoints=posts))
-    handlers: dict[Any, Any] = {HTTPException: _not_found, Refused: _refused, Exception: _broken}
+    handlers: dict[Any, Any] = dict.fromkeys((HTTPException, Refused, Exception), _failed)
     app = Starlette(
         routes=_routes(service, posts), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
     )
     app.state.service = service
     return app
-
-
-def _posts(service: Service) -> dict[str, Endpoint]:
-    def by_kind() -> Route:
-        return PREDICT if "classify" in service.engine.kinds else EMBED
-
-    routes: dict[str, Callable[[], Route]] = {
-        **{route.path: partial(_same, route) for route in ROUTES},
-        **dict.fromkeys(NOT_OFFERED, partial(_same, NONE)),
-        "/embeddings": partial(_same, OPENAI),
-        **dict.fromkeys(("/", "/invocations"), by_kind),
-    }
-    return {path: Endpoint(service, route) for path, route in routes.items()}
 
 
 def _routes(service: Service, posts: dict[str, Endpoint]) -> list[StarletteRoute]:
@@ -322,26 +310,15 @@ def _offered(service: Service) -> list[Route]:
     return [route._replace(example=example) if route is PREDICT else route for route in ROUTES]
 
 
-def _same(route: Route) -> Route:
-    return route
-
-
 def _json(value: Any) -> Response:
     return Response(orjson.dumps(value), media_type="application/json")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return Response(orjson.dumps(error.body(request.url.path)), error.status, media_type="application/json")
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    """Say no more than that: Starlette raises the error anew for the log."""
-    return await _refused(request, Refused(500, "Backend", "internal error"))
-
-
-async def _not_found(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    refused = Refused(error.status_code, "Validation", error.detail)
-    body = orjson.dumps(refused.body(request.url.path))
-    return Response(body, error.status_code, error.headers, "application/json")
+async def _failed(request: Request, error: Exception) -> Response:
+    """Say what is wrong; of a fault of the server no more than that: Starlette raises the error anew for the log."""
+    headers = None
+    if isinstance(error, HTTPException):
+        headers, error = error.headers, Refused(error.status_code, "Validation", error.detail)
+    elif not isinstance(error, Refused):
+        error = Refused(500, "Backend", "internal error")
+    return Response(orjson.dumps(error.body(request.url.path)), error.status, headers, "application/json")

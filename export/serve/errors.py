@@ -64,7 +64,3 @@ def overloaded() -> Refused:
 
 def unhealthy(reason: str) -> Refused:
     return Refused(503, "Unhealthy", reason, "unhealthy")
-
-
-def inference_failed() -> Refused:
-    return Refused(424, "Backend", "Inference failed", "inference")

@@ -66,9 +66,7 @@ class Protocol(HttpToolsProtocol):
             self._wait_for_request()
 
     def _unsupported_upgrade_warning(self) -> None:
-        self._refuse(
-            NO_UPGRADE
-        )  # of a head in two pieces: what comes after it is not read as another request
+        self._refuse(NO_UPGRADE)  # of a head in two pieces: what comes after it is no other request
 
     def on_message_begin(self) -> None:
         """Start the time and the count of bytes that a request has."""

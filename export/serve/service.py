@@ -11,14 +11,7 @@ from typing import Any, TypeVar
 
 from spinn_tensor.export.serve.batcher import Batcher, Done
 from spinn_tensor.export.serve.engine import Engine, Example, Sentence
-from spinn_tensor.export.serve.errors import (
-    Refused,
-    empty,
-    inference_failed,
-    overloaded,
-    unhealthy,
-    wrong_model,
-)
+from spinn_tensor.export.serve.errors import Refused, empty, overloaded, unhealthy, wrong_model
 from spinn_tensor.export.serve.metrics import Metrics
 from spinn_tensor.export.serve.settings import ServeSettings
 from spinn_tensor.export.serve.workers import give_back_memory
@@ -192,7 +185,7 @@ class Call:
         except Refused:
             raise
         except Exception as error:  # whatever a model raises, its batcher has logged
-            raise inference_failed() from error
+            raise Refused(424, "Backend", "Inference failed", "inference") from error
         metrics.success[operation].inc(len(examples))
         self.queue += done.queue_seconds
         self.inference += done.inference_seconds

@@ -98,10 +98,6 @@ class SimilarityRequest(Struct):
     parameters: SimilarityParameters | None = None
 
 
-class AnyRequest(Struct):
-    """Ask for what these models do not do."""
-
-
 async def encodings(
     call: Call, texts: list[str], name: str | Sequence[str], truncate: bool | None
 ) -> np.ndarray:
@@ -208,7 +204,7 @@ async def similarity(call: Call, asked: SimilarityRequest) -> list[float]:
     return cosines
 
 
-async def not_offered(call: Call, asked: AnyRequest) -> Any:
+async def not_offered(call: Call, asked: None) -> Any:
     """Refuse what other models of text-embeddings-inference do."""
     raise wrong_model("model is not a re-ranker, has no sparse embeddings, and gives one vector a text")
 
