@@ -141,14 +141,19 @@ def _checked(path: Path) -> Exported:
     version = values.pop("format_version", None)
     if type(version) is not int or version < 1:
         raise ArtefactError(f"{path}: format_version is {version!r}, expected a number from 1 on")
-    if version > FORMAT_VERSION:
-        raise ArtefactError(
-            f"{path}: format version {version}; this program reads {FORMAT_VERSION}: update spinn_tensor"
-        )
+    check_version(path, version)
     try:
         return Exported.from_dict(values)
     except (ConfigError, TypeError) as error:
         raise ArtefactError(f"{path}: {error}") from error
+
+
+def check_version(path: Path, version: int) -> None:
+    """Raise ArtefactError for a file of a newer version of the format."""
+    if version > FORMAT_VERSION:
+        raise ArtefactError(
+            f"{path}: format version {version}; this program reads {FORMAT_VERSION}: update spinn_tensor"
+        )
 
 
 def sides_of(task: str) -> tuple[str, ...]:

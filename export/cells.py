@@ -17,7 +17,7 @@ import torch
 import torch.fx.experimental._config as symbolic_shapes
 from torch import Tensor, nn
 
-from spinn_tensor.export.fold import one_machine, sum_type
+from spinn_tensor.export.fold import one_machine, sum_type, turned
 from spinn_tensor.export.interface import ExportError, first_line, quiet
 from spinn_tensor.export.step import Product
 from spinn_tensor.model.cells import TreeLSTM
@@ -76,12 +76,12 @@ def exported_cell(
     if machine.is_built_in:
         weight, bias, of_tracker = cast(TreeLSTM, machine.compose).weights()
         weight = weight if of_tracker is None else torch.cat((weight, of_tracker), 1)
-        return TreeLSTMCell(Product(_turned(weight, dtype), bias.detach().clone()))
+        return TreeLSTMCell(Product(turned(weight).to(dtype), bias.detach().clone()))
     cell = copy.deepcopy(machine.compose).cpu().eval().requires_grad_(False)
     for name, layer in list(cell.named_modules()):
         if type(layer) is nn.Linear:
             bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
-            cell.set_submodule(name, Linear(Product(_turned(layer.weight, dtype), bias.detach())))
+            cell.set_submodule(name, Linear(Product(turned(layer.weight).to(dtype), bias.detach())))
     try:
         # torch prints what it has traced so far
         with quiet(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -92,10 +92,6 @@ def exported_cell(
             f"cell {name!r} is not exported: torch.export cannot trace it for any number n of states ({line})"
         ) from error
     return cell
-
-
-def _turned(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return weight.detach().t().contiguous().to(dtype)
 
 
 def exported_state_dim(model: Model) -> int:

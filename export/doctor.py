@@ -16,26 +16,17 @@ from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple
 
 from spinn_tensor.data_prep.errors import one_line
-from spinn_tensor.export.session import has_nvidia_driver
+from spinn_tensor.export.session import INSTALL, has_nvidia_driver
 
 if TYPE_CHECKING:
     from spinn_tensor.toolchain import Missing
 
 PACKAGES = (
-    *(
-        "spinn_tensor",
-        "torch",
-        "numpy",
-        "datasets",
-        "pyarrow",
-        "tokenizers",
-        "safetensors",
-        "huggingface_hub",
-    ),
+    *("spinn_tensor", "torch", "numpy", "datasets", "pyarrow"),
+    *("tokenizers", "safetensors", "huggingface_hub"),
     *("onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tritonclient", "scikit-learn"),
 )
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # which share one folder
-EXPORT = "pip install 'spinn_tensor[export]'"
 NOT_COMPILED = {  # on a device, for want of something
     "cpu": "no spinn export --format aoti, no --compile on the CPU",
     "cuda": "training steps on the GPU are not compiled",
@@ -139,10 +130,10 @@ def _package_problems(facts: Facts) -> Iterator[Problem]:
         what = f"{requirement} is needed, an older one is installed"
         yield Problem(what, f"pip install '{requirement}'", True)
     if not _runtimes(facts):
-        yield Problem("no onnxruntime: no ONNX export, no OnnxPredictor", EXPORT, False)
+        yield Problem("no onnxruntime: no ONNX export, no OnnxPredictor", INSTALL, False)
     missing = [name for name in ("onnx", "onnxscript") if facts.versions[name] is None]
     if missing:
-        yield Problem(f"no {' and no '.join(missing)}: no ONNX export", EXPORT, False)
+        yield Problem(f"no {' and no '.join(missing)}: no ONNX export", INSTALL, False)
 
 
 def _runtime_problems(facts: Facts) -> Iterator[Problem]:

@@ -110,9 +110,9 @@ def step_weights(machine: StackMachine) -> StepWeights:
         weight, bias = score_weights(machine.transition.weights())
         score, limit = weight.detach().clone(), -bias.detach().squeeze(0)
     return StepWeights(
-        buffer=_turned(_tanh_gate_last(buffer)),
-        stack=_turned(torch.cat((_tanh_gate_last(second), _tanh_gate_last(top)))),
-        hidden=_turned(_tanh_gate_last(weights.weight_hidden)),
+        buffer=turned(_tanh_gate_last(buffer)),
+        stack=turned(torch.cat((_tanh_gate_last(second), _tanh_gate_last(top)))),
+        hidden=turned(_tanh_gate_last(weights.weight_hidden)),
         tracker_bias=_tanh_gate_last(weights.bias.detach()),
         score=score,
         score_limit=limit,
@@ -134,8 +134,8 @@ def lstm_directions(lstm: nn.LSTM) -> list[tuple[Product, Tensor]]:
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         bias = _tanh_gate_last(bias_input + bias_hidden)
-        words = Product(_turned(_tanh_gate_last(weight_input)), bias)
-        directions.append((words, _turned(_tanh_gate_last(weight_hidden))))
+        words = Product(turned(_tanh_gate_last(weight_input)), bias)
+        directions.append((words, turned(_tanh_gate_last(weight_hidden))))
     return directions
 
 
@@ -152,5 +152,6 @@ def _rounded(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Product:
     return Product(weight.to(dtype).contiguous(), bias.to(dtype))
 
 
-def _turned(weight: Tensor) -> Tensor:
+def turned(weight: Tensor) -> Tensor:  # (I, O) from (O, I)
+    """Return a weight of PyTorch's as [inputs, outputs]."""
     return weight.detach().t().contiguous()

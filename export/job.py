@@ -22,7 +22,7 @@ from spinn_tensor.export.artefact import (
 )
 from spinn_tensor.export.interface import Candidate
 from spinn_tensor.export.parity import TOLERANCES, ParityReport, compare, random_cases, require
-from spinn_tensor.export.session import onnx_function
+from spinn_tensor.export.session import INSTALL, onnx_function
 from spinn_tensor.export.triton import (
     CONFIG,
     FRONT,
@@ -143,9 +143,7 @@ def _check_packages(format_name: str) -> None:
     needed = ("onnx", "onnxscript", "onnxruntime") if ARTEFACTS[format_name].endswith(".onnx") else ()
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        raise ArtefactError(
-            f"format {format_name} needs {' and '.join(missing)}: pip install 'spinn_tensor[export]'"
-        )
+        raise ArtefactError(f"format {format_name} needs {' and '.join(missing)}: {INSTALL}")
 
 
 def _check_output(folder: Path, is_front: bool = False) -> None:

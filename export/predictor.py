@@ -27,11 +27,11 @@ from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
 from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.export.artefact import (
     ARTEFACTS,
-    FORMAT_VERSION,
     PARSER,
     VERSION_KEY,
     ArtefactError,
     Exported,
+    check_version,
     read_export,
     sides_of,
 )
@@ -189,10 +189,7 @@ def _check_metadata(path: Path, metadata: dict[str, str], exported: Exported) ->
     version = metadata.get(VERSION_KEY, "")
     if not version.isdecimal():
         raise ArtefactError(f"{path}: not an ONNX file of spinn export (no {VERSION_KEY} in its metadata)")
-    if int(version) > FORMAT_VERSION:
-        raise ArtefactError(
-            f"{path}: format version {version}; this program reads {FORMAT_VERSION}: update spinn_tensor"
-        )
+    check_version(path, int(version))
     for key, expected in exported.metadata.items():
         if metadata.get(key) != expected:
             raise ArtefactError(f"{path}: {key} is {metadata.get(key)!r}, export.json says {expected!r}")

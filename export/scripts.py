@@ -35,8 +35,9 @@ class Script(nn.Module):
 
     def __init__(self, model: Model, graph: Graph) -> None:
         super().__init__()
-        self.pairs = graph.exported.task == "pair"
+        self.outputs, self.n_sides = list(graph.exported.outputs), graph.leaves.n_sides
         self.takes_transitions = graph.exported.tables == "given"
+        self.hidden_dim = graph.exported.hidden_dim
         self.register_buffer("table", graph.leaves.table)
         self.projection, self.head = graph.leaves.projection, graph.head
         composer = model.encoder.composer
@@ -72,11 +73,12 @@ class Script(nn.Module):
         if self.leaf_lstm is not None:
             outputs, _ = self.leaf_lstm(packed(words, real_mask, lengths))
             words = pad_packed_sequence(outputs, batch_first=True, total_length=n_words)[0][real_mask]
-        chosen: dict[str, Tensor] = {}
+        chosen: list[Tensor] = []
         if self.loop is not None:
-            encodings, transitions, log_probabilities = self.loop(words, lengths, n_words, given)
+            states, transitions, log_probabilities = self.loop(words, lengths, n_words, given)
+            encodings = states[:, : self.hidden_dim]  # beside which a policy's states may lie
             if given is None:
-                chosen["transitions"], chosen["log_probabilities"] = transitions, log_probabilities
+                chosen = [transitions, log_probabilities]
         elif self.lstm is not None:
             _, (h, _) = self.lstm(packed(words, real_mask, lengths))
             encodings = h.transpose(0, 1).flatten(1)
@@ -88,24 +90,22 @@ class Script(nn.Module):
     def outcome(
         self,
         encodings: Tensor,  # (n, H) premises, then hypotheses
-        chosen: dict[str, Tensor],  # (n, 2N - 1) each; what the trackers chose
+        chosen: list[Tensor],  # (n, 2N - 1) each; what the trackers chose
     ) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        if self.pairs:
-            premise, hypothesis = torch.chunk(encodings, 2)
-            features = torch.cat((premise, hypothesis, premise - hypothesis, premise * hypothesis), 1)
-            if self.head is not None:
-                found["logits"] = self.head(features)
-            found["premise_encodings"], found["hypothesis_encodings"] = premise, hypothesis
-            for name, rows in chosen.items():
-                found["premise_" + name], found["hypothesis_" + name] = torch.chunk(rows, 2)
-            return found
+        """Return the outputs by name, in the order of `Exported.outputs`."""
+        found: list[Tensor] = []
         if self.head is not None:
-            found["logits"] = self.head(encodings)
-        found["encodings"] = encodings
-        for name, rows in chosen.items():
-            found[name] = rows
-        return found
+            features = encodings
+            if self.n_sides == 2:
+                premise, hypothesis = torch.chunk(encodings, 2)
+                features = torch.cat((premise, hypothesis, premise - hypothesis, premise * hypothesis), 1)
+            found.append(self.head(features))
+        for rows in [encodings] + chosen:  # noqa: RUF005  TorchScript has no stars
+            found.extend(torch.chunk(rows, self.n_sides))
+        named: dict[str, Tensor] = {}
+        for number, name in enumerate(self.outputs):
+            named[name] = found[number]
+        return named
 
 
 def packed(
@@ -160,7 +160,8 @@ class ForestScript(Script):
         self, token_ids: Tensor, left_index: Tensor, right_index: Tensor, root_index: Tensor
     ) -> dict[str, Tensor]:
         encodings = self.forest(self.words(token_ids), left_index, right_index, root_index)
-        return self.outcome(encodings, {})
+        chosen: list[Tensor] = []
+        return self.outcome(encodings, chosen)
 
 
 def script(model: Model, exported: Exported) -> torch.jit.ScriptModule:

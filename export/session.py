@@ -60,7 +60,10 @@ def open_session(
     offered = runtime.get_available_providers()
     if provider != "auto":
         if PROVIDERS[provider] not in offered:
-            raise ProviderError(f"provider {provider}: {_not_offered(provider, offered)}")
+            raise ProviderError(
+                f"provider {provider}: this onnxruntime has only {', '.join(offered)}; it takes onnxruntime-gpu in "
+                "place of onnxruntime (see spinn doctor)"
+            )
         if provider != "cpu" and not has_nvidia_driver():
             raise ProviderError(f"provider {provider}: {_not_granted()}")
         session = _open(runtime, path, provider, threads)
@@ -144,11 +147,6 @@ def _open(runtime: Any, path: Path, provider: str, threads: int | None) -> Any:
         raise ArtefactError(f"{path}: onnxruntime cannot run it ({reason})") from error
     session.disable_fallback()  # a failure on one provider is an error, not a slower answer
     return session
-
-
-def _not_offered(provider: str, offered: list[str]) -> str:
-    package = "onnxruntime-gpu in place of onnxruntime"
-    return f"this onnxruntime has only {', '.join(offered)}; it takes {package} (see spinn doctor)"
 
 
 def _not_granted() -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import pkgutil
 
 import pytest
 import torch
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.export.graphs import build_graph, traced
 from spinn_tensor.export.interface import TABLE_KINDS, ExportError, describe, of_arrays
 from spinn_tensor.export.job import write_artefact
@@ -94,3 +96,34 @@ def test_what_torch_raises_is_one_line_that_names_format_and_model(monkeypatch) 
         ) as error:
             make(model, describe(model))
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "form, maker, writer",
+    [
+        ("onnx", "onnx_file.onnx_model", "os.fsync"),
+        ("pt2", "programs.program", "torch.export.save"),
+        ("torchscript", "scripts.script", "torch.jit.save"),
+    ],
+)
+def test_a_file_is_whole_or_not_there(form, maker, writer, tmp_path, monkeypatch) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+    model = smallest_model("sentence", "spinn-pi-nt")
+    exported = describe(model, form)
+    made = pkgutil.resolve_name(f"spinn_tensor.export.{maker}")(model, exported)
+    monkeypatch.setattr(f"spinn_tensor.export.{maker}", lambda *_: made)
+    with pytest.raises(DataError, match="no such folder"):
+        write_artefact(model, tmp_path / "none" / "model", exported)
+    with pytest.raises(DataError, match="expected a file"):
+        write_artefact(model, tmp_path, exported)
+
+    def full(*written, **options):
+        for file in written[1:2]:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_artefact(model, tmp_path / "model", exported)
+    assert list(tmp_path.iterdir()) == []

@@ -12,8 +12,6 @@ import pytest
 import torch
 from torch._inductor import config as inductor_config
 
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.export import programs
 from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.job import write_artefact
 from spinn_tensor.export.parity import random_cases, reference
@@ -105,23 +103,6 @@ def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:
         assert "\n" not in str(error.value)
     with pytest.raises(ExportError, match=r"model\.pt2: not a readable AOTInductor package"):
         load_aoti(tmp_path / "model.pt2")
-
-
-def test_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
-    model = tiny_model("sentence", "spinn-pi-nt")
-    monkeypatch.setattr(programs, "program", lambda *_: None)  # it is not looked at
-    monkeypatch.setattr(torch.export, "save", lambda made, content, **_: content.write(b"whole"))
-    with pytest.raises(DataError, match="no such folder"):
-        export_program(model, tmp_path / "none" / "model.pt2", describe(model, "pt2", **SAID))
-
-    def fail(exported, content, **options):
-        content.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch.export, "save", fail)
-    with pytest.raises(OSError, match="No space"):
-        export_program(model, tmp_path / "model.pt2", describe(model, "pt2", **SAID))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_package_needs_a_compiler(tmp_path) -> None:

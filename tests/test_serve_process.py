@@ -25,6 +25,7 @@ pytest.importorskip("onnxscript")
 if sys.platform == "win32":
     pytest.skip("signals of POSIX", allow_module_level=True)
 
+from benchmarks.load import request
 from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.serve import service
 from spinn_tensor.export.serve.errors import Refused
@@ -127,15 +128,13 @@ def test_what_was_taken_is_answered_after_sigterm(exported: Path) -> None:
     """Of many that still wait when it comes, and others that are half here; then there is nobody to connect to."""
     texts = ["the dogs " * 100, "cats"]
     expected = OnnxPredictor(exported, "cpu").encode(texts, normalize_embeddings=True)
-    bodies = [orjson.dumps({"inputs": [texts[number % 2]] * 8}) for number in range(80)]
+    requests = [request("/embed", {"inputs": [texts[number % 2]] * 8}) for number in range(80)]
     with running(str(exported)) as server, ExitStack() as stack:
-        clients = [stack.enter_context(connected(server)) for _ in bodies]
-        for client, body in zip(clients, bodies, strict=True):
-            client.sendall(
-                b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:-9]
-            )
-        for client, body in list(zip(clients, bodies, strict=True))[:60]:
-            client.sendall(body[-9:])
+        clients = [stack.enter_context(connected(server)) for _ in requests]
+        for client, sent in zip(clients, requests, strict=True):
+            client.sendall(sent[:-9])
+        for client, sent in list(zip(clients, requests, strict=True))[:60]:
+            client.sendall(sent[-9:])
         until(
             lambda: (
                 server.metric("spinn_active_requests") + server.metric('te_request_success{method="batch"}')
@@ -144,8 +143,8 @@ def test_what_was_taken_is_answered_after_sigterm(exported: Path) -> None:
         )
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        for client, body in list(zip(clients, bodies, strict=True))[60:]:
-            client.sendall(body[-9:])
+        for client, sent in list(zip(clients, requests, strict=True))[60:]:
+            client.sendall(sent[-9:])
         with pytest.raises(OSError):  # noqa: PT011
             connected(server)
         for number, client in enumerate(clients):
@@ -215,13 +214,11 @@ def test_a_slow_client_is_cut_off(server: Server) -> None:
 
 
 def test_too_many_at_once_are_refused_and_health_answers(server: Server) -> None:
-    body = orjson.dumps({"inputs": ["the dogs " * 250] * 32})
+    sent = request("/embed", {"inputs": ["the dogs " * 250] * 32})
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(server)) for _ in range(60)]
         for client in clients:
-            client.sendall(
-                b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
+            client.sendall(sent)
         begin = time.monotonic()
         assert server.health()["status"] == "ready"
         assert time.monotonic() - begin < 5
@@ -294,11 +291,8 @@ def test_who_does_not_read_is_cut_off(server: Server) -> None:
     found = b""
     with connected(server) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
-        body = orjson.dumps({"inputs": ["a " * 500] * 32})
         for _ in range(10):
-            client.sendall(
-                b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
+            client.sendall(request("/tokenize", {"inputs": ["a " * 500] * 32}))
         until(lambda: server.metric("spinn_active_requests") == 0)
         time.sleep(4)  # the time that a request has is two seconds
         with suppress(OSError):
@@ -307,9 +301,8 @@ def test_who_does_not_read_is_cut_off(server: Server) -> None:
 
 
 def test_a_slow_request_does_not_take_the_answer_of_the_one_before(server: Server) -> None:
-    body = orjson.dumps({"inputs": ["the dogs " * 250] * 32})
+    whole = request("/embed", {"inputs": ["the dogs " * 250] * 32})
     with connected(server) as client:
-        whole = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         client.sendall(whole * 3 + b"POST /embed HTTP/1.1\r\n")
         found = answers(client)
     assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 3 + [b"408"]
@@ -329,11 +322,9 @@ def test_a_body_that_is_too_large_is_refused_while_it_comes(head: bytes, server:
 
 
 def test_whose_client_has_gone_is_dropped(server: Server) -> None:
-    body = b'{"inputs": "%s"}' % (b"the dogs " * 250)
-    head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
     clients = [connected(server) for _ in range(20)]
     for client in clients:
-        client.sendall(head + body)
+        client.sendall(request("/embed", {"inputs": "the dogs " * 250}))
     for client in clients:
         client.close()
     until(lambda: server.metric("te_queue_size") == server.metric("spinn_active_requests") == 0)

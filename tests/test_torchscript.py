@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from spinn_tensor import run_own, to_torch
-from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.export.cells import TreeLSTMCell, exported_cell, scripted_cell
 from spinn_tensor.export.fold import step_weights
@@ -174,21 +173,6 @@ def test_the_file_says_what_it_is(tmp_path) -> None:
         "max_length": "90",
     }
     assert tuple(files["labels.txt"].decode().split("\n")) == model.config.labels
-
-
-def test_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
-    model = tiny_model("pair", "spinn")
-
-    def fail(scripted, file, **options):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch.jit, "save", fail)
-    with pytest.raises(OSError, match="No space"):
-        export_torchscript(model, tmp_path / "model.ts", describe(model, "torchscript", **SAID))
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(DataError, match="no such folder"):
-        export_torchscript(model, tmp_path / "none" / "model.ts", describe(model, "torchscript", **SAID))
 
 
 def test_what_is_no_file_of_ours(tmp_path) -> None:

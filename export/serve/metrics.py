@@ -43,11 +43,9 @@ class Metrics:
         self.request_failure = counter("te_request_failure", "those that were refused, and why", "err")
         self.tokens = counter("spinn_token_count", "tokens of the inputs")
         self.unknown = counter("spinn_unknown_token_count", "those that the model does not know")
-        self.count = {kind: counter(f"te_{kind}_count", "inputs") for kind in ("embed", "predict", "parse")}
-        self.success = {
-            kind: counter(f"te_{kind}_success", "inputs that were answered")
-            for kind in ("embed", "predict", "parse")
-        }
+        kinds = ("embed", "predict", "parse")
+        self.count = {kind: counter(f"te_{kind}_count", "inputs") for kind in kinds}
+        self.success = {kind: counter(f"te_{kind}_success", "inputs that were answered") for kind in kinds}
         self.phases = [histogram(f"te_request_{phase}", "seconds", SECONDS) for phase in PHASES]
         self.input_length = histogram("te_request_input_length", "tokens of an input", TOKENS)
         self.batch_size = histogram("te_batch_next_size", "requests of a batch", TOKENS[:13])

@@ -10,7 +10,7 @@ from msgspec import Struct
 from spinn_tensor.answers import FORMATS, Parsed
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.text import Words
-from spinn_tensor.data_prep.tree_json import Offsets, nested, tree_object
+from spinn_tensor.data_prep.tree_json import nested, tree_object
 from spinn_tensor.data_prep.tree_svg import svg
 from spinn_tensor.export.serve.engine import Sentence
 from spinn_tensor.export.serve.errors import untokenized
@@ -65,13 +65,9 @@ def _written(call: Call, text: str, sentence: Sentence, parsed: Parsed, form: st
     if form == "svg":
         return svg([parsed.tree])
     if form == "json":
-
-        def offsets_in(text: str) -> Offsets:
-            offsets: Offsets = call.service.engine.model.tokenizer.backend.encode(text).offsets
-            return offsets
-
+        encode = call.service.engine.model.tokenizer.backend.encode
         whole = text if isinstance(sentence, Words) and sentence.tokens == parsed.tree.tokens else ""
-        return tree_object(parsed.tree, whole, offsets_in, parsed.log_probability)
+        return tree_object(parsed.tree, whole, lambda text: encode(text).offsets, parsed.log_probability)
     try:
         return FORMATS[form](parsed.tree)
     except DataError as error:  # words with brackets, which this notation has no way to write
