@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,12 +33,12 @@ from spinn_tensor.encoding.job import difference
 FORMAT_VERSION = 1  # of a manifest; rises when an older reader would misread it
 MANIFEST, UNFINISHED, JOB, ENTRIES = "manifest.json", "unfinished", "job.json", "[0-9]*.json"
 TENSOR = "encodings"
-# what readers need of what is in the files
-JOB_KINDS = {"model_sha256": str, "input": dict, "options": dict}
-INPUT_KINDS = {"path": str, "form": str, "sha256": str | None}
-MANIFEST_KINDS = {"job": dict, "count": int, "width": int, "lines": int, "skipped": dict, "shards": list}
-SHARD_KINDS = {"file": str, "lines": int, "rows": int, "left_out": list}
-ENTRY_KINDS = {**SHARD_KINDS, "width": int, "skipped": dict}
+# what readers need of what is in the files: types, objects with such fields, and lists of such values
+JOB_KIND = {"model_sha256": str, "input": {"path": str, "form": str, "sha256": str | None}, "options": dict}
+SHARD_KIND = {"file": str, "lines": int, "rows": int, "left_out": list}
+ROWS_KIND = {"lines": int, "width": int, "skipped": dict}
+ENTRY_KIND = SHARD_KIND | ROWS_KIND
+MANIFEST_KIND = {"job": JOB_KIND, "count": int, "shards": [SHARD_KIND]} | ROWS_KIND
 
 
 class EncodedBlock(NamedTuple):
@@ -151,7 +151,7 @@ class ShardFolder:
     def _joined(self, n_shards: int, skipped: Skipped) -> dict[str, Any]:
         """Return the manifest of all entries."""
         entries = [
-            _checked(read_json_object(path), ENTRY_KINDS, path) for path in map(self._entry, range(n_shards))
+            _checked(read_json_object(path), ENTRY_KIND, path) for path in map(self._entry, range(n_shards))
         ]
         widths = [entry.pop("width") for entry in entries]
         words = {name: sum(entry.pop(name, 0) for entry in entries) for name in ("words", "unknown_words")}
@@ -186,7 +186,7 @@ class ShardFolder:
             job: dict[str, Any] = manifest["job"]
             return job
         signature = self._unfinished / JOB
-        return _checked_job(read_json_object(signature), signature) if signature.exists() else None
+        return _checked(read_json_object(signature), JOB_KIND, signature) if signature.exists() else None
 
     def _clear(self) -> None:
         """Delete another job's encodings, and nothing else. Whenever it is killed, the folder still has a signature."""
@@ -210,24 +210,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format_version") != FORMAT_VERSION:
         got = manifest.get("format_version")
         raise DataError(f"format version {got!r}, expected {FORMAT_VERSION}", path=folder / MANIFEST)
-    _checked_job(_checked(manifest, MANIFEST_KINDS, folder / MANIFEST)["job"], folder / MANIFEST)
-    for entry in manifest["shards"]:
-        _checked(entry, SHARD_KINDS, folder / MANIFEST)
-    return manifest
+    return _checked(manifest, MANIFEST_KIND, folder / MANIFEST)
 
 
-def _checked_job(job: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return a job as `describe_job` makes one. Raises DataError."""
-    _checked(_checked(job, JOB_KINDS, path)["input"], INPUT_KINDS, path)
-    return job
-
-
-def _checked(values: Any, kinds: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return an object that has values of these types. Raises DataError naming the file and the first other one."""
-    for name, kind in kinds.items():
-        if not isinstance(values, dict) or name not in values or not isinstance(values[name], kind):
-            raise DataError("not what spinn encode writes", path=path, field=name)
-    return values
+def _checked(value: Any, kind: Any, path: Path, field: str | None = None) -> Any:
+    """Return a value that is of this kind. Raises DataError naming the file and the first field that is not."""
+    expected: Any = type(kind) if isinstance(kind, dict | list) else kind
+    if not isinstance(value, expected):
+        raise DataError("not what spinn encode writes", path=path, field=field)
+    if isinstance(kind, dict):
+        for name, of_field in kind.items():
+            _checked(value.get(name, ...), of_field, path, name)
+    elif isinstance(kind, list):
+        for item in value:
+            _checked(item, kind[0], path, field)
+    return value
 
 
 def read_shards(folder: Path) -> Iterator[np.ndarray]:  # (rows, D) each
