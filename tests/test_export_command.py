@@ -20,6 +20,7 @@ import torch
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
 from spinn_tensor.model.classifiers import load_checkpoint
+from tests.artefacts import exporter_of
 from tests.tiny_bundles import TEXTS, tiny_model
 from tests.tiny_models import exports_lanes
 
@@ -48,12 +49,8 @@ def good(made: Callable[[str, str], tuple[Path, Path]]) -> Path:
 
 @pytest.fixture
 def quick(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter has its file already, whatever the model."""
-
-    def copy(model: object, path: Path, exported: object) -> None:
-        path.write_bytes((good / "model.onnx").read_bytes())
-
-    monkeypatch.setattr(onnx_file, "export_onnx", copy)
+    """The exporter has its file already."""
+    monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(good))
 
 
 def export(bundle: Path, output: Path, *options: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 import onnx  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 
-from spinn_tensor.data_prep.corpora import PairFormat, corpus_of, read_line_examples  # noqa: E402
+from benchmarks.data import load_pairs  # noqa: E402
+from spinn_tensor.data_prep.columns import select  # noqa: E402
 from spinn_tensor.data_prep.settings import ConfigError  # noqa: E402
 from spinn_tensor.export.artefact import input_axes, output_axes  # noqa: E402
 from spinn_tensor.export.interface import ExportError, describe  # noqa: E402
@@ -23,11 +23,10 @@ from spinn_tensor.export.onnx_file import OPSET, export_onnx, onnx_model  # noqa
 from spinn_tensor.export.parity import TOLERANCES, ParityError, compare, make_case, random_cases, require  # noqa: E402
 from spinn_tensor.export.session import onnx_function  # noqa: E402
 from tests.contract import Artefact, ArtefactContract  # noqa: E402
+from tests.machines import needs_shared  # noqa: E402
 from tests.tiny_models import tiny_model  # noqa: E402
 
 pytestmark = pytest.mark.numerical
-
-SLICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snli" / "snli_1.0_dev_slice.jsonl.gz"
 
 FORMS = {"float32": "onnx", "float16": "onnx-fp16", "int8": "onnx-int8"}  # by precision
 # name -> task, kind, tables, leaf encoder, precision, folded
@@ -209,31 +208,18 @@ def test_the_loop_carries_what_its_stacks_need(exported) -> None:
     assert len(states) <= 1 + 2 * 8  # a null row and the roots
 
 
-def test_labels_and_trees_of_snli(exported, snli) -> None:
+@needs_shared
+def test_labels_and_trees_of_snli(exported) -> None:
+    """The model knows 58 words."""
     model, path = exported("own")
-    cases = (make_case(model, snli_batch(snli, start)) for start in range(0, len(snli), 128))
+    pairs = load_pairs().columns
+    sentences = pairs.sentences._replace(token_ids=2 + pairs.sentences.token_ids % 58)
+    n_pairs = len(pairs.labels)
+    batches = np.array_split(np.arange(n_pairs), n_pairs // 128)
+    cases = (make_case(model, select(pairs._replace(sentences=sentences), rows)) for rows in batches)
     report = compare(model, onnx_function(path), cases)
     require(report)
-    assert report.n == len(snli)
-
-
-@pytest.fixture(scope="module")
-def snli():
-    if not SLICE.exists():
-        pytest.skip("needs ../shared")
-    return list(read_line_examples(SLICE, PairFormat()))
-
-
-class _Hashed:
-    """Number words by their letters, without a vocabulary."""
-
-    def encode(self, tokens):
-        return np.array([2 + sum(map(ord, token)) % 58 for token in tokens], dtype=np.int32)
-
-
-def snli_batch(pairs, start):
-    batch = pairs[start : start + 128]
-    return corpus_of(batch, _Hashed())
+    assert report.n == n_pairs
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_made(monkeypatch) -> None:

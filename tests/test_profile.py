@@ -115,6 +115,13 @@ def test_the_table_has_every_phase_and_the_files_all_figures(
     assert printed.index(most_expensive) > printed.index(LEFT_OVER)
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other number of threads is tried, which takes longer than the profile."""
+    monkeypatch.setattr(Profiler, "_threads_hint", lambda self: None)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_without_files_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -139,6 +146,7 @@ KINDS = {
 }
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_training_has_all_phases(kind: str, tmp_path: Path) -> None:
     arguments, options = KINDS[kind]
@@ -148,16 +156,13 @@ def test_every_kind_of_training_has_all_phases(kind: str, tmp_path: Path) -> Non
     assert min(profiled.phases_ms.values()) >= 0
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs are traced and run as they are."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-
-
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("captures, expected", [(False, COMPILED), (True, REPLAYED)])
 def test_phases_of_a_compiled_and_of_a_captured_step(
-    captures: bool, expected: list[str], tmp_path: Path, quick_compiler: None
+    captures: bool, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Graphs are traced and run as they are."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     options = ["--compile", "--set", "kind=spinn-pi-nt"]
     trainer = trainer_of(profile_arguments(pair_arguments(tmp_path), *options))
     trainer.step = TrainStep(trainer.method, trainer.optimizer, trainer.config, captures=captures)
