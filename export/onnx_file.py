@@ -79,7 +79,8 @@ def onnx_model(model: Model, exported: Exported) -> ModelProto:
         _tidy(proto)
     _name_axes(proto, exported)
     onnx.checker.check_model(proto, full_check=True)
-    domains = {imported.domain for imported in proto.opset_import} | _domains(proto.graph)
+    domains = {imported.domain for imported in proto.opset_import}
+    domains |= {node.domain for _, part in _graphs(proto.graph) for node in part.node}
     if domains != {""} or proto.functions:
         raise ExportError(f"operators that are not ONNX's own: {', '.join(sorted(domains - {''}))}")
     return proto
@@ -130,10 +131,6 @@ def _graphs(graph: GraphProto, prefix: str = "") -> Iterator[tuple[str, GraphPro
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _graphs(attribute.g, f"{prefix}{number}.")
-
-
-def _domains(graph: GraphProto) -> set[str]:
-    return {node.domain for _, part in _graphs(graph) for node in part.node}
 
 
 def _quantised(proto: ModelProto) -> ModelProto:

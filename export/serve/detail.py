@@ -132,9 +132,9 @@ def machine_steps(
     """
     n_words, n_shifted = (len(transitions) + 1) // 2, 0
     steps: list[MachineStep] = []
-    top: int | None = None  # the uppermost entry, and the one below it
-    under: int | None = None
     for t, transition in enumerate(transitions):
+        top = t - 1 if steps else None  # the uppermost entry, and the one below it
+        under = None if top is None else steps[top]["below"]
         is_forced = n_shifted == n_words or under is None
         left = right = None
         first, below = n_shifted, top
@@ -157,5 +157,4 @@ def machine_steps(
                 "probability": None if probabilities is None else probabilities[t],
             }
         )
-        top, under = t, below
     return steps

@@ -112,10 +112,11 @@ def docs_page(document: dict[str, Any], port: int) -> str:
                 example = orjson.dumps(asked["example"]).decode()
                 line = f"curl -s 127.0.0.1:{port}{path} -H 'Content-Type: application/json' -d '{example}'"
                 name = asked["schema"]["$ref"].rpartition("/")[2]
-                schema = _pretty(document["components"]["schemas"][name])
-                parts.append(
-                    f"<pre>{escape(line)}</pre><details><summary>{escape(name)}</summary>{schema}</details>"
-                )
+                schema = orjson.dumps(
+                    document["components"]["schemas"][name], option=orjson.OPT_INDENT_2
+                ).decode()
+                parts.append(f"<pre>{escape(line)}</pre><details><summary>{escape(name)}</summary>")
+                parts.append(f"<pre>{escape(schema)}</pre></details>")
     refusals = "".join(f"<li>{status}: {escape(text)}</li>" for status, text in REFUSALS.items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>spinn serve</title><style>{STYLE}</style>'
@@ -123,7 +124,3 @@ def docs_page(document: dict[str, Any], port: int) -> str:
         f"OpenAPI</a>. What is refused has a body with <code>error</code> and <code>error_type</code>:</p>"
         f"<ul>{refusals}</ul>{''.join(parts)}</main></html>"
     )
-
-
-def _pretty(value: Any) -> str:
-    return f"<pre>{escape(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())}</pre>"
