@@ -36,6 +36,12 @@ REPLAYED = ["data", "tables", "transfer", "replay", LEFT_OVER]
 SHORT = ["--steps", "3", "--warmup", "1"]
 
 
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other number of threads is tried, which takes longer than the profile, and on a busy machine without end."""
+    monkeypatch.setattr(profiling.os, "cpu_count", lambda: 1)
+
+
 def profile_arguments(train_arguments: list[str], *options: str) -> list[str]:
     return ["profile", *train_arguments[1:], *SHORT, *options]
 
@@ -115,13 +121,6 @@ def test_the_table_has_every_phase_and_the_files_all_figures(
     assert printed.index(most_expensive) > printed.index(LEFT_OVER)
 
 
-@pytest.fixture
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other number of threads is tried, which takes longer than the profile."""
-    monkeypatch.setattr(Profiler, "_threads_hint", lambda self: None)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_without_files_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -146,7 +145,6 @@ KINDS = {
 }
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_training_has_all_phases(kind: str, tmp_path: Path) -> None:
     arguments, options = KINDS[kind]
@@ -156,7 +154,6 @@ def test_every_kind_of_training_has_all_phases(kind: str, tmp_path: Path) -> Non
     assert min(profiled.phases_ms.values()) >= 0
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("captures, expected", [(False, COMPILED), (True, REPLAYED)])
 def test_phases_of_a_compiled_and_of_a_captured_step(
     captures: bool, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
