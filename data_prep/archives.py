@@ -48,9 +48,8 @@ def only_member(member: str | None, names: Sequence[str]) -> str:
 def open_bytes(
     path: StrPath,
     member: str | None = None,  # file inside a .zip
-    choose: Callable[
-        [str | None, Sequence[str]], str
-    ] = only_member,  # of `member` and the names in it; may raise
+    # of `member` and the names in it; may raise
+    choose: Callable[[str | None, Sequence[str]], str] = only_member,
 ) -> IO[bytes]:
     """Open a file, plain, .gz, .bz2, .xz or in a .zip, whose bytes are unpacked as they are read.
 

@@ -66,7 +66,7 @@ def check_value(item: dataclasses.Field[Any], value: Any) -> None:
     allowed: Allowed | None = item.metadata.get("allowed")
     if value is not None and allowed is not None and not allowed.holds(value):
         nearest = did_you_mean(str(value), allowed.choices or ())
-        raise ConfigError(f"{item.name}: expected {allowed.text}, got {value!r}{nearest}")
+        raise ConfigError(f"{item.name}: expected {allowed.text}, got {value!r:.80}{nearest}")
 
 
 class Settings:
@@ -109,7 +109,7 @@ class Settings:
                 continue
             if isinstance(value, tuple):
                 value = list(value)
-            values[item.name] = as_values(value) if isinstance(value, Settings | dict) else value
+            values[item.name] = as_values(value) if isinstance(value, Settings | Mapping) else value
         return values
 
     @classmethod
@@ -165,7 +165,9 @@ def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         kinds = _alternatives(hints[key])
         if _SCALARS.issuperset(kinds) and not any(_is_a(value, kind) for kind in kinds):
             names = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
-            raise ConfigError(f"{cls.__name__}.{key}: expected {names}, got {value!r}")
+            raise ConfigError(f"{cls.__name__}.{key}: expected {names}, got {value!r:.80}")
+        if value is None and types.NoneType not in kinds:
+            raise ConfigError(f"{cls.__name__}.{key}: expected a value, got none")
     for name, item in fields.items():
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and name not in values:

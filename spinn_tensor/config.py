@@ -135,7 +135,7 @@ class ModelConfig(Settings):
     """
 
     task: str = required("what it is for; parse makes trees alone and has no classes", one_of(*TASKS))
-    labels: tuple[str, ...] = required("names of the classes, in the order of the logits", NAMES)
+    labels: tuple[str, ...] = required("the classes, in the order of the logits", NAMES)
     encoder: EncoderConfig = required("what makes an encoding of a sentence")
     classifier: ClassifierConfig | None = required(
         "what classifies it; None where there is nothing to classify"

@@ -132,7 +132,7 @@ def _given(sentences: SentenceColumns, table_kind: str, shape: Shape) -> ForestT
 def _with_sizes(tables: ForestTables | LaneTables, shape: Shape) -> ForestTables | LaneTables:
     """Add empty steps at the end, and transitions of the sentences that are missing."""
     compositions = padded_offsets(np.array(shape.widths), shape.n_steps)
-    entries = padded_offsets(np.array(shape.entries or shape.widths), shape.n_steps)
+    entries = padded_offsets(np.array(shape.entries or shape.widths), shape.n_steps)  # a forest reads none
     n_transitions = 2 * shape.n_leaf_rows  # more than any batch in it has
     sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), compositions[-1])
     sizes |= dict.fromkeys(("buffer_index", "stack1_index", "stack2_index", "previous_index"), entries[-1])

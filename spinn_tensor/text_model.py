@@ -227,7 +227,7 @@ class TextModel(ABC):
         encodings = read.results(encodings, on_error)
         return self._tensor(encodings) if convert_to_tensor else encodings
 
-    def similarity(self, a: Any, b: Any) -> np.ndarray:
+    def similarity(self, a: Any, b: Any) -> np.ndarray:  # (n, m) float32, without the axis of what is one
         """Return the cosines of the angles between encodings: 1 for sentences that are encoded alike.
 
         Args:

@@ -6,6 +6,7 @@ Imports scikit-learn, so that `spinn_tensor.SpinnTransformer` loads it only when
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ except ImportError as error:
 from spinn_tensor.pipeline import LazyPipeline
 
 
+@dataclass(repr=False, eq=False)
 class SpinnTransformer(LazyPipeline, TransformerMixin, BaseEstimator):
     """Encode sentences by a bundle's model, which learns nothing here.
 

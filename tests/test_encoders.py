@@ -243,6 +243,8 @@ def test_a_config_survives_json() -> None:
         (("classifier", "n_classes"), 3, "labels: got 2 names for 3 classes"),
         (("classifier",), {}, "ClassifierConfig: key 'n_classes' is missing"),
         (("classifier",), 3, "ClassifierConfig: expected an object with keys, got int"),
+        (("labels",), None, "ModelConfig.labels: expected a value, got none"),
+        (("labels",), [1] * 1000, r"labels: expected a list of names, got \(1, 1.{70,80}$"),
         (("task",), "triple", "task: expected one of pair, sentence, parse, got 'triple'"),
         (("node_labels",), True, "node_labels: only a SPINN"),
     ],

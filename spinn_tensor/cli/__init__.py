@@ -1,1 +1,1 @@
-"""The `spinn` command: one module a subcommand, with `add_parser(parsers)` and `run(args) -> exit status`."""
+"""The `spinn` command: one module a subcommand, with `DESCRIPTION`, `EPILOG`, `add_arguments` and `run`."""

@@ -178,11 +178,11 @@ def _stored(args: argparse.Namespace, data: DataConfig) -> DataConfig | None:
 
 def _sources(args: argparse.Namespace, data: DataConfig) -> dict[str, Source]:
     if args.data is not None:
-        in_archive = {path for path in args.data if args.split is not None and path.suffix == ".zip"}
-        return {
-            str(path): archive_source(data.corpus, path, args.split)
-            if path in in_archive
-            else Source((path,))
-            for path in args.data
-        }
+        return {str(path): _given_source(path, args.split, data.corpus) for path in args.data}
     return {name: source for name, source in split_sources(data).items() if name != "train"}
+
+
+def _given_source(path: Path, split: str | None, corpus: str) -> Source:
+    if split is None or path.suffix != ".zip":
+        return Source((path,))
+    return archive_source(corpus, path, split)

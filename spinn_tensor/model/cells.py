@@ -1,8 +1,8 @@
 """The cells that compose two states into one, the tracker, and the choice of transitions.
 
 A cell is a module that is called as `cell(left, right)`, or with a tracker as `cell(left, right, tracker)`, on n states
-at once, (n, S) each, and what their trackers say, (n, K), and returns (n, S). `state_dim` is S; the first `output_dim`
-of a state are its encoding, and all of it where a cell does not say. Below, H is the width of an encoding.
+at once, (n, S) each, and returns (n, S). `state_dim` is S; the first `output_dim` of a state are its encoding, and all
+of it where a cell does not say. Below, H is the width of an encoding and K that of what a tracker says.
 
 The machine runs `TreeLSTM` and `Tracker` by hand-written steps (`spinn_tensor.machine.cell`), and every other cell as
 it is written (`spinn_tensor.machine.any_cell`).
@@ -39,7 +39,11 @@ class TreeLSTM(nn.Module):
 
     tracker_weight: Tensor | None
 
-    def __init__(self, hidden_dim: int, tracker_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        hidden_dim: int,  # H
+        tracker_dim: int | None = None,  # K, None without tracker
+    ) -> None:
         super().__init__()
         self.state_dim, self.output_dim = 2 * hidden_dim, hidden_dim
         self.weight = nn.Parameter(torch.empty(5 * hidden_dim, 2 * hidden_dim))
@@ -57,7 +61,12 @@ class TreeLSTM(nn.Module):
         """Return the bundle that `machine` computes with."""
         return ComposeWeights(self.weight, self.bias, self.tracker_weight)
 
-    def forward(self, left: Tensor, right: Tensor, tracker: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        left: Tensor,  # (n, 2H)
+        right: Tensor,  # (n, 2H)
+        tracker: Tensor | None = None,  # (n, K)
+    ) -> Tensor:  # (n, 2H)
         (h_left, c_left), (h_right, c_right) = left.chunk(2, 1), right.chunk(2, 1)
         gates = nn.functional.linear(torch.cat((h_left, h_right), 1), self.weight, self.bias)
         if tracker is not None and self.tracker_weight is not None:
@@ -88,7 +97,12 @@ class GRC(nn.Module):
         self.outer = he_linear(4 * hidden_dim, 4 * hidden_dim)
         self.norm = nn.LayerNorm(hidden_dim)
 
-    def forward(self, left: Tensor, right: Tensor, tracker: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        left: Tensor,  # (n, H)
+        right: Tensor,  # (n, H)
+        tracker: Tensor | None = None,  # (n, K)
+    ) -> Tensor:  # (n, H)
         inputs = torch.cat((left, right) if tracker is None else (left, right, tracker), 1)
         of_left, of_right, of_new, new = self.outer(self.inner(inputs).relu()).chunk(4, 1)
         return self.norm(of_left.sigmoid() * left + of_right.sigmoid() * right + of_new.sigmoid() * new)
@@ -116,7 +130,12 @@ class RNTN(nn.Module):
         self.tensor = nn.Parameter(torch.empty(hidden_dim, n_inputs, n_inputs).normal_(std=1 / n_inputs))
         self.linear = nn.Linear(n_inputs, hidden_dim)
 
-    def forward(self, left: Tensor, right: Tensor, tracker: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        left: Tensor,  # (n, H)
+        right: Tensor,  # (n, H)
+        tracker: Tensor | None = None,  # (n, K)
+    ) -> Tensor:  # (n, H)
         x = torch.cat((left, right) if tracker is None else (left, right, tracker), 1)
         products = nn.functional.linear(x, self.tensor.flatten(0, 1)).unflatten(1, (-1, x.shape[1]))
         return ((products * x.unsqueeze(1)).sum(2) + self.linear(x)).tanh()
@@ -143,7 +162,12 @@ class TreeGRU(nn.Module):
         self.gates = he_linear(n_inputs, 3 * hidden_dim)
         self.candidate = he_linear(n_inputs, hidden_dim)
 
-    def forward(self, left: Tensor, right: Tensor, tracker: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        left: Tensor,  # (n, H)
+        right: Tensor,  # (n, H)
+        tracker: Tensor | None = None,  # (n, K)
+    ) -> Tensor:  # (n, H)
         more = () if tracker is None else (tracker,)
         of_left, of_right, z = self.gates(torch.cat((left, right, *more), 1)).sigmoid().chunk(3, 1)
         new = self.candidate(torch.cat((of_left * left, of_right * right, *more), 1)).tanh()
@@ -151,13 +175,26 @@ class TreeGRU(nn.Module):
 
 
 class Sum(nn.Module):
-    """Compose by adding, of which the encoding is the sum of the words: what a test can compute by hand."""
+    """Compose by adding, of which the encoding is the sum of the words: what a test can compute by hand.
+
+    Args:
+        hidden_dim: H, the width of a state.
+        tracker_dim: K, which is not looked at.
+
+    >>> Sum(2)(torch.ones(1, 2), torch.ones(1, 2))
+    tensor([[2., 2.]])
+    """
 
     def __init__(self, hidden_dim: int, tracker_dim: int | None = None) -> None:
         super().__init__()
         self.state_dim = hidden_dim
 
-    def forward(self, left: Tensor, right: Tensor, tracker: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        left: Tensor,  # (n, H)
+        right: Tensor,  # (n, H)
+        tracker: Tensor | None = None,  # (n, K)
+    ) -> Tensor:  # (n, H)
         return left + right
 
 
@@ -208,7 +245,11 @@ class Tracker(nn.Module):
     torch.Size([5, 6])
     """
 
-    def __init__(self, hidden_dim: int, tracker_dim: int) -> None:
+    def __init__(
+        self,
+        hidden_dim: int,  # H
+        tracker_dim: int,  # K
+    ) -> None:
         super().__init__()
         self.hidden_dim, self.state_dim, self.output_dim = hidden_dim, 2 * tracker_dim, tracker_dim
         self.weight_input = nn.Parameter(torch.empty(4 * tracker_dim, 3 * hidden_dim))
@@ -221,7 +262,13 @@ class Tracker(nn.Module):
         """Return the bundle that `machine` computes with."""
         return TrackerWeights(self.weight_input, self.weight_hidden, self.bias)
 
-    def forward(self, buffer: Tensor, stack1: Tensor, stack2: Tensor, state: Tensor) -> Tensor:
+    def forward(
+        self,
+        buffer: Tensor,  # (n, S) the next words
+        stack1: Tensor,  # (n, S) tops of the stacks
+        stack2: Tensor,  # (n, S) the states beneath them
+        state: Tensor,  # (n, 2K) of the trackers
+    ) -> Tensor:  # (n, 2K)
         """Step n trackers on what they see; return their new states.
 
         Args:
@@ -256,7 +303,10 @@ class TransitionHead(nn.Module):
     torch.Size([2, 3])
     """
 
-    def __init__(self, tracker_dim: int) -> None:
+    def __init__(
+        self,
+        tracker_dim: int,  # K
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(2, tracker_dim).uniform_(-SOFTMAX_RANGE, SOFTMAX_RANGE))
         self.bias = nn.Parameter(torch.zeros(2))

@@ -176,6 +176,7 @@ class SentenceClassifier(_Classifier):
     n_encodings = 1
 
     def run(self, batch: Batch, noise: Tensor | None = None) -> Outcome:
+        """Return the logits, of all nodes where the model was built with `node_labels`, and the parse."""
         if self.config.node_labels:
             return Outcome(self._classify(self.encoder.node_states(batch.sentences)), None)
         return super().run(batch, noise)

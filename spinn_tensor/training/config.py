@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from spinn_tensor.config import (
@@ -320,7 +321,8 @@ def classifier_config(options: Mapping[str, Any], n_classes: int) -> ClassifierC
 def settable(section: str) -> Mapping[str, dataclasses.Field[Any]]:
     """Return the fields of a section by name, in order."""
     fields = dataclasses.fields(SECTIONS[section])
-    return {item.name: item for item in fields if item.default is not dataclasses.MISSING}
+    known = {item.name: item for item in fields if item.default is not dataclasses.MISSING}
+    return MappingProxyType(known)
 
 
 def locate(key: str) -> tuple[str, str]:

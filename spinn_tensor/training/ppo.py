@@ -40,9 +40,8 @@ class Sampled(NamedTuple):
     """Hold the parses of a batch: the greedy one of each sentence, then its samples. M transitions each."""
 
     transitions: Tensor  # (1 + S, M) int64
-    flips: Tensor | None = (
-        None  # (S, M) bool, the choice that each was forced to change; None: all are its own
-    )
+    # (S, M) bool, the choice that each sample was forced to change; None: all are its own
+    flips: Tensor | None = None
 
 
 class Experience(NamedTuple):

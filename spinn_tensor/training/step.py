@@ -229,7 +229,7 @@ class TrainStep:
         sizes = [parameter.numel() for parameter in parameters]
         before, *gradients = summed.split([summed.numel() - sum(sizes), *sizes])
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient.view_as(parameter).clone()
+            parameter.grad = gradient.view_as(parameter).to(parameter.dtype, copy=True)
         return before
 
     def _state(self) -> list[Tensor]:
@@ -250,13 +250,13 @@ class TrainStep:
                 return part() * 0
 
     def _over_ranks(self, loss: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over ranks, the gradients in place, by one collective."""
+        """Sum over ranks by one collective, the gradients as well."""
         if self.ranks.size == 1:
             return loss, observed
-        reached = [p for p in self.parameters if p.grad is not None]  # the same ones on every rank
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        summed = self.ranks.summed(self._laid_out(loss, observed, gradients))
-        loss, observed = self._taken_apart(summed, reached).tensor_split([1])
+        found = [(p, p.grad) for p in self.parameters if p.grad is not None]  # the same ones on every rank
+        summed = self.ranks.summed(self._laid_out(loss, observed, [gradient for _, gradient in found]))
+        before = self._taken_apart(summed, [parameter for parameter, _ in found])
+        loss, observed = before.tensor_split([1])
         return loss.squeeze(0), observed
 
 
