@@ -163,7 +163,7 @@ def publish(
 def _cell(form: str, record: Mapping[str, Any]) -> str:
     try:
         return form.format(**{name: value for name, value in record.items() if value is not None})
-    except KeyError:
+    except (KeyError, TypeError):  # or what is None within
         return "–"
 
 

@@ -41,8 +41,10 @@ class Script(nn.Module):
         self.register_buffer("table", graph.leaves.table)
         self.projection, self.head = graph.leaves.projection, graph.head
         composer = model.encoder.composer
-        self.leaf_lstm = copy.deepcopy(model.encoder.leaves.lstm)
-        self.lstm = copy.deepcopy(composer.lstm) if isinstance(composer, LastState) else None
+        lstms = model.encoder.leaves.lstm, composer.lstm if isinstance(composer, LastState) else None
+        self.leaf_lstm, self.lstm = (
+            None if lstm is None else copy.deepcopy(lstm).to("cpu", graph.leaves.sum_type) for lstm in lstms
+        )
         self.loop: LaneLoop | None = None
         if isinstance(graph, LaneGraph):
             self.loop = LaneLoop(graph.weights(), scripted_cell(graph.cell, model))

@@ -71,11 +71,11 @@ def write_front(
         lines += _tensor("output", "tree", "TYPE_STRING", [n_sides])
     lines += [
         *DYNAMIC_BATCHING,
-        "instance_group {",
+        "instance_group {",  # of Triton's own accord one a GPU
         "  count: 1",
         "  kind: KIND_CPU",
         "}",
-    ]  # Triton's default is one a GPU
+    ]
     lines += ["parameters {", f'  key: "{EXPORTED}"', f'  value {{ string_value: "{name}" }}', "}"]
     _write(folder, name + FRONT, "python", lines, exported, MAX_BATCH)
     (folder / FRONT_MODEL).parent.mkdir()

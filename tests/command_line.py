@@ -75,5 +75,6 @@ class Spinn:
     def fails(self, *arguments: object) -> Any:
         """Return what a command that ends in an error, of one line, printed."""
         printed = self(*arguments, status=1)
-        assert printed.err.splitlines()[-1].startswith("spinn: error: "), printed.err
+        (line,) = printed.err.splitlines()
+        assert line.startswith("spinn: error: ")
         return printed

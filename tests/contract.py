@@ -128,7 +128,10 @@ class ExecutorContract:
         self.check(executor, batch, dtype)
 
     @pytest.mark.once
-    @settings(max_examples=10, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow])
+    @settings(
+        max_examples=settings.default.max_examples // 4,
+        suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
+    )
     @given(batch=batches_of_transitions(max_batch=9, max_tokens=12), every_node=st.booleans())
     def test_random_batches(self, executor: Executor, batch: Batch, every_node: bool) -> None:
         self.check(executor, batch, every_node=every_node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -10,6 +11,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,7 +42,8 @@ def run_program(
 def forked(function: Callable[[], int]) -> subprocess.Popen[bytes]:
     """Start a function that returns a status, such as a command's main, in a process with all that is loaded here.
 
-    It has pipes, and trains nothing: torch has no gradients in a fork where there is a GPU.
+    It has pipes and one thread, since OpenMP's threads are not in a fork and are waited for, and trains nothing: torch
+    has no gradients in a fork where there is a GPU. One that hangs is ended after ten minutes.
     """
 
     def run() -> NoReturn:
@@ -47,6 +51,8 @@ def forked(function: Callable[[], int]) -> subprocess.Popen[bytes]:
         try:
             os.closerange(3, 1 << 16)  # also the pipe by whose end Popen knows that it has begun
             sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", 1)
+            signal.alarm(600)
+            torch.set_num_threads(1)
             status = function()
             sys.stdout.flush()
         except BaseException:

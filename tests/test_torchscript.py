@@ -65,6 +65,21 @@ def test_a_file_in_single_precision_is_as_close_as_artefacts_may_be(tmp_path) ->
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("kind, leaf_encoder", [("spinn-pi", "bilstm"), ("lstm", "projection")])
+def test_a_model_in_bfloat16_gives_a_script_of_single_precision(kind, leaf_encoder) -> None:
+    model = tiny_model("pair", kind, leaf_encoder=leaf_encoder).bfloat16()
+    module = script(model, described := describe(model, "torchscript", **SAID))
+    lstms = module.leaf_lstm if leaf_encoder == "bilstm" else module.lstm
+    assert {weight.dtype for weight in lstms.parameters()} == {torch.float32}
+    assert not any(weight.requires_grad for weight in module.parameters())
+    single = tiny_model("pair", kind, leaf_encoder=leaf_encoder)
+    case = next(random_cases(single, batch_sizes=(5,), seed=1))
+    inputs = {name: torch.from_numpy(np.asarray(case.inputs[name])) for name in described.inputs}
+    of_single = script(model.float(), describe(model, "torchscript", **SAID))
+    torch.testing.assert_close(module(**inputs), of_single(**inputs), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     "task, kind",
     [
