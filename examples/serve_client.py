@@ -16,7 +16,7 @@ def ask(route: str, inputs: object) -> list:
     return response.json()
 
 
-premises, hypotheses = ["all dogs run", "some cat does not sleep"], ["all poodles move", "no cat sleeps"]
+premises, hypotheses = ["all dogs run", "some cats do not sleep"], ["all poodles move", "no cats sleep"]
 for best, *_ in ask("predict", [list(pair) for pair in zip(premises, hypotheses, strict=True)]):
     print(f"{best['label']}: {best['score']:.2f}")
 for vector, tree in zip(ask("embed", premises), ask("parse", premises), strict=True):
