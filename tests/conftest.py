@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from copy import copy
 from functools import cache
 from pathlib import Path
@@ -78,7 +80,8 @@ def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path]
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
             folder.mkdir()
-            make(folder)
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                make(folder)  # whose words are none of the test that wants it first
             done.touch()
     return folder
 
