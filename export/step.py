@@ -73,7 +73,7 @@ class Product(nn.Module):
 
     @torch.jit.unused
     def in_type(self, dtype: torch.dtype) -> "Product":
-        """Return it with a matrix in this type."""
+        """Return the product with its matrix in this type."""
         return Product(self.weight.to(dtype), self.bias)
 
 

@@ -97,6 +97,16 @@ def gradients(job: Task, ranks: Ranks, accumulate: int, captures: bool = False) 
     return {"loss": loss, **found, **dict(model.named_buffers())}
 
 
+def test_gradients_keep_their_types_where_what_is_summed_is_wider() -> None:
+    single, double = torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(1).double())
+    loss, observed, wide = torch.ones(()), torch.full((2,), 2.0), torch.tensor([0.1], dtype=torch.float64)
+    summed = TrainStep._laid_out(loss, observed, [torch.full((2, 2), 0.25), wide])
+    before = TrainStep._taken_apart(summed, [single, double])
+    assert before.tolist() == [1.0, 2.0, 2.0]
+    assert torch.equal(single.grad, torch.full((2, 2), 0.25))
+    assert torch.equal(double.grad, wide)
+
+
 def normalised(ranks: Ranks, n_ranks: int, mode: str, idle: int | None) -> dict[str, torch.Tensor]:
     """Batch norm of 12 rows in float64, dealt out unevenly to ranks, one of which may not count; with its gradients."""
     generator = torch.Generator().manual_seed(3)

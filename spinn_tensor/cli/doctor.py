@@ -28,7 +28,7 @@ examples:
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Add nothing: it looks at all there is."""
+    """Add no argument: the doctor looks at all there is."""
 
 
 def run(args: argparse.Namespace) -> int:

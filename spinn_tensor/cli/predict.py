@@ -186,7 +186,7 @@ def _predict_file(args: argparse.Namespace, checkpoint: Checkpoint, device: str)
 def _read(
     args: argparse.Namespace, checkpoint: Checkpoint, device: str, skipped: Skipped
 ) -> Iterator[tuple[list[int], dict[int, str], Corpus | None]]:
-    """Yield the numbers of lines of --input, the names of the examples there by number, and these; None of none.
+    """Yield the numbers of lines of --input, the names of the examples there, and the examples; None without any.
 
     Lines before a bad one are given before its error.
     """
