@@ -93,6 +93,8 @@ def wrong_usage(arguments: list[str], capsys: Capture) -> str:
         (["evaluate"], "spinn evaluate", "required: CHECKPOINT; the package has packaged"),
         (["encode", "--output", "a.npy"], "spinn encode", "CHECKPOINT, --input; the package has packaged"),
         (["nosuchcommand"], "spinn", "'nosuchcommand'"),
+        (["trian"], "spinn", "(did you mean train?)"),
+        (["train", "--device", "cdua"], "spinn train", "(did you mean cuda?)"),
         (["--no-such", "train"], "spinn", "unrecognized arguments: --no-such"),
         (["--versoin", "train"], "spinn", "--versoin (did you mean --version?)"),
     ],
