@@ -180,6 +180,19 @@ def test_evaluate(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     assert error.endswith("; --skip-bad leaves such lines out\n")
 
 
+def test_evaluate_says_that_a_run_is_unfinished(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
+    run = shutil.copytree(pair_run, tmp_path / "run")
+    assert spinn("evaluate", run / "last").err == ""
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    ends = [number for number, line in enumerate(lines, 1) if json.loads(line)["kind"] == "epoch"]
+    (run / "metrics.jsonl").write_text("".join(lines[: ends[2]]))  # as far as an interrupted run has it
+    for folder, name in ((run, "best"), (run / "best", "best"), (run / "last", "last")):
+        metrics = load_checkpoint(run / name).config.metrics
+        at = f"step {metrics['step']}, after epoch {metrics['epoch']}"
+        said = f"spinn: {run}: unfinished, 3 of 20 epochs; this checkpoint is of {at}\n"
+        assert spinn("evaluate", folder).err == said
+
+
 def test_evaluate_has_the_limit_of_the_run(tmp_path: Path, spinn: Spinn) -> None:
     run, scores = str(tmp_path / "run"), tmp_path / "scores.json"
     spinn(*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--limit", "7", "--output", run)

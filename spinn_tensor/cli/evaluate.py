@@ -18,6 +18,7 @@ from spinn_tensor.cli.arguments import (
 )
 from spinn_tensor.cli.predictions import ReadSplit, predictions, records_file
 from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped, tell
+from spinn_tensor.cli.runs import described
 from spinn_tensor.cli.sentences import source_for, tell_of_text
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
@@ -28,6 +29,7 @@ from spinn_tensor.parsers import TreeSource
 from spinn_tensor.training.checkpoint import run_of
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.evaluate import Evaluation, evaluate
+from spinn_tensor.training.run import BEST, LAST, RUN
 
 DESCRIPTION = """\
 Scores a checkpoint: accuracy, macro-F1 (the mean over the classes), precision, recall and
@@ -94,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--split goes with --data: it names a part of an official zip")
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
+    _tell_unfinished(args.checkpoint, checkpoint)
     made = source_for(args, checkpoint, are_scored=True)
     data = _data(args, checkpoint, made)
     skipped, evaluations = Skipped(), dict[str, Evaluation]()
@@ -114,6 +117,15 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, {name: evaluation.to_dict() for name, evaluation in evaluations.items()})
     print_evaluations(evaluations, gold_trees(made.branching, made.parser))
     return 0
+
+
+def _tell_unfinished(path: Path, checkpoint: Checkpoint) -> None:
+    """Say that the run of a checkpoint goes on or was interrupted, and how far the checkpoint is."""
+    folder = path.parent if path.name in (BEST, LAST) else path
+    if (folder / RUN).is_file() and (run := described(folder)).state == "unfinished":
+        metrics = checkpoint.config.metrics
+        at = f"step {metrics['step']:,}, after epoch {metrics['epoch']:,}"
+        tell(f"{folder}: unfinished, {run.epochs} of {run.epochs_asked} epochs; this checkpoint is of {at}")
 
 
 def _splits(
