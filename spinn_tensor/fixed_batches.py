@@ -30,7 +30,6 @@ from spinn_tensor.data_prep.tables import (
     own_tables,
 )
 from spinn_tensor.data_prep.tables.own import FIRST_ENTRY
-from spinn_tensor.data_prep.tables.rows import padded_offsets
 from spinn_tensor.fixed_shapes import SAMPLED_EPOCHS, Demand, Shape, batches_of, demand_of, plan_for_corpus
 
 AnyTables = ForestTables | LaneTables | OwnTables
@@ -117,6 +116,7 @@ def _given(sentences: SentenceColumns, table_kind: str, shape: Shape) -> ForestT
         "width": np.array(shape.widths),
         "padded": True,
         "n_leaf_rows": shape.n_leaf_rows,
+        "least_steps": shape.n_steps,
     }
     if table_kind == "forest":
         tables = forest_tables(transitions, n_tokens, **options)
@@ -126,26 +126,17 @@ def _given(sentences: SentenceColumns, table_kind: str, shape: Shape) -> ForestT
         n_steps = len(tables.entry_offsets) - 1
     else:
         return None
-    return None if n_steps > shape.n_steps else _with_sizes(tables, shape)
+    return None if n_steps > shape.n_steps else _with_transitions(tables, shape)
 
 
-def _with_sizes(tables: ForestTables | LaneTables, shape: Shape) -> ForestTables | LaneTables:
-    """Add empty steps at the end, and transitions of the sentences that are missing."""
-    compositions = padded_offsets(np.array(shape.widths), shape.n_steps)
-    entries = padded_offsets(np.array(shape.entries or shape.widths), shape.n_steps)  # a forest reads none
-    n_transitions = 2 * shape.n_leaf_rows  # more than any batch in it has
-    sizes = dict.fromkeys(("left_index", "right_index", "tracker_index"), compositions[-1])
-    sizes |= dict.fromkeys(("buffer_index", "stack1_index", "stack2_index", "previous_index"), entries[-1])
-    sizes |= dict.fromkeys(("node_index", "entry_index"), n_transitions)
-    offsets = {"step_offsets": compositions, "reduce_offsets": compositions, "entry_offsets": entries}
-    fields = tables._asdict()
-    for name, table in fields.items():
-        if name in offsets:
-            fields[name] = offsets[name]
-        elif name in sizes:
-            row = FIRST_ENTRY if name == "entry_index" else NULL_ROW
-            fields[name] = np.pad(table, (0, sizes[name] - len(table)), constant_values=row)
-    return type(tables)(**fields)
+def _with_transitions(tables: ForestTables | LaneTables, shape: Shape) -> ForestTables | LaneTables:
+    """Add the transitions of the sentences that are missing."""
+    missing = (0, 2 * shape.n_leaf_rows - len(tables.node_index))  # more than any batch in it has
+    node_index = np.pad(tables.node_index, missing, constant_values=NULL_ROW)
+    if isinstance(tables, ForestTables):
+        return tables._replace(node_index=node_index)
+    entry_index = np.pad(tables.entry_index, missing, constant_values=FIRST_ENTRY)
+    return tables._replace(node_index=node_index, entry_index=entry_index)
 
 
 def _lay(columns: Corpus, tables: AnyTables, shape: Shape) -> Batch:

@@ -55,6 +55,7 @@ def forest_tables(
     | None = None,  # slots of a step at most; (n,) of each one, the last for all beyond
     padded: bool = False,
     n_leaf_rows: int | None = None,
+    least_steps: int = 0,  # with `padded`; empty ones at the end
     leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0; None = a leaf each
 ) -> ForestTables:
     """Schedule a batch of trees; `padded` gives every step its whole width, its padding slots composing null states.
@@ -78,16 +79,16 @@ def forest_tables(
 
     order = stable_order(step)
     step_offsets = np.concatenate(([0], np.cumsum(np.bincount(step))))
-    slot = np.empty(len(order), dtype=np.int64)
-    slot[order] = np.arange(len(order))
-    laid_offsets = padded_offsets(width, len(step_offsets) - 1) if padded else step_offsets
-    slot[order] += (laid_offsets - step_offsets)[step[order]]
-    rows = state_rows(trace, slot, n_leaf_rows)
-    left_index, right_index = rows[trace.left[order]], rows[trace.right[order]]
     if padded:
-        left_index = pad_steps(left_index, step_offsets, laid_offsets)
-        right_index = pad_steps(right_index, step_offsets, laid_offsets)
-    return ForestTables(left_index, right_index, laid_offsets, rows[trace.roots], rows[:-1], None)
+        laid_offsets = padded_offsets(width, max(len(step_offsets) - 1, least_steps))
+        order, step_offsets = pad_steps(order, step_offsets, laid_offsets), laid_offsets
+    slot = np.empty(len(step) + 1, dtype=np.int64)
+    slot[order] = np.arange(len(order))  # that of the padding goes to the spare last entry
+    rows = state_rows(trace, slot[:-1], n_leaf_rows)
+    left, right = np.append(trace.left, NONE), np.append(trace.right, NONE)
+    return ForestTables(
+        rows[left[order]], rows[right[order]], step_offsets, rows[trace.roots], rows[:-1], None
+    )
 
 
 def _shared_tables(trace: StackTrace, n_leaf_rows: int, leaf_index: np.ndarray) -> ForestTables:

@@ -26,7 +26,6 @@ from spinn_tensor.data_prep.tables.rows import (
     leaf_rows,
     pad_steps,
     padded_offsets,
-    slots,
     state_rows,
     widths_of_steps,
 )
@@ -77,6 +76,7 @@ def lane_tables(
     n_lanes: int
     | np.ndarray
     | None = None,  # entries, likewise; fewer than there are sentences make lanes wait
+    least_steps: int = 0,  # with `padded`; empty ones at the end
     leaf_index: np.ndarray | None = None,  # (L,) int64 leaf of each token, from 0; None = a leaf each
 ) -> LaneTables:
     """Compile a batch for the tracker: ragged, or capped at `width` compositions a step.
@@ -96,30 +96,32 @@ def lane_tables(
     kind = np.zeros(n_states, dtype=np.int64)
     kind[trace.reduces] = kinds_of(trace)
     distinct = np.flatnonzero(same == np.arange(n_states))
-    entries = _in_order(distinct, step, _entries(lengths, n_lanes) if padded else None)
+    widths = (_entries(lengths, n_lanes), width) if padded else (None, None)
+    entries = _in_order(distinct, step, widths[0], least_steps)
     reduces = trace.reduces[same_composition == np.arange(n_reduces)]
-    compositions = _in_order(reduces, step, width if padded else None, kind)
+    compositions = _in_order(reduces, step, widths[1], least_steps, kind)
 
     composition_slot = compositions.of_transitions(n_states)[trace.reduces][same_composition]
     rows = state_rows(trace, composition_slot, leaf_rows(trace, n_leaf_rows, leaf_index), leaf_index)
     entry_rows = np.append(1 + entries.of_transitions(n_states)[same], 0)  # NONE reads the zero start
     top, second, word = _reads(trace)  # the lane's entry before pushed what is on top
-    children = compositions.lay(rows[second]), compositions.lay(rows[top])
-    kinds, step_offsets = kind[compositions.order], compositions.step_offsets
+    children = rows[second[compositions.order]], rows[top[compositions.order]]
+    step_offsets = compositions.step_offsets
+    hoisted = None if leaf_index is None else hoist_leaves(kind[compositions.order], *children, step_offsets)
     return LaneTables(
-        buffer_index=entries.lay(rows[word]),
-        stack1_index=entries.lay(rows[top]),
-        stack2_index=entries.lay(rows[second]),
-        previous_index=entries.lay(entry_rows[top]),
+        buffer_index=rows[word[entries.order]],
+        stack1_index=rows[top[entries.order]],
+        stack2_index=rows[second[entries.order]],
+        previous_index=entry_rows[top[entries.order]],
         entry_offsets=entries.step_offsets,
         left_index=children[0],
         right_index=children[1],
-        tracker_index=compositions.lay(entry_rows[:-1]),
+        tracker_index=entry_rows[compositions.order],
         reduce_offsets=step_offsets,
         root_index=rows[trace.roots],
         node_index=rows[:-1],
         entry_index=entry_rows[:-1],
-        hoisted=None if leaf_index is None else hoist_leaves(kinds, *children, step_offsets),
+        hoisted=hoisted,
     )
 
 
@@ -148,34 +150,21 @@ def _entries(lengths: np.ndarray, n_lanes: int | np.ndarray | None) -> int | np.
 class _Slots(NamedTuple):
     """Lay transitions into the slots of a schedule, step after step."""
 
-    order: np.ndarray  # (n,) int64, flat positions of the transitions, as they come
-    offsets: np.ndarray  # (S + 1,) int64, where those of each step begin in `order`
-    width: int | np.ndarray | None  # slots of every step, or of each one; None for as many as are needed
-
-    @property
-    def step_offsets(self) -> np.ndarray:  # (S + 1,) int64
-        return self.offsets if self.width is None else padded_offsets(self.width, len(self.offsets) - 1)
+    order: np.ndarray  # (n,) int64, flat position of the transition in each slot, NONE in the padding
+    step_offsets: np.ndarray  # (S + 1,) int64, where the slots of each step begin
 
     def of_transitions(self, n_transitions: int) -> np.ndarray:  # (n_transitions,) int64
         """Return the slot of each transition; zero for those that have none."""
-        step, place = slots(self.offsets)
-        slot = np.zeros(n_transitions, dtype=np.int64)
-        slot[self.order] = place + self.step_offsets[step]
-        return slot
-
-    def lay(
-        self,
-        values: np.ndarray,  # (n_transitions,) int64, of each transition
-    ) -> np.ndarray:  # (step_offsets[-1],) int64
-        """Put the values of the transitions in their slots; NULL_ROW in the padding."""
-        laid = values[self.order]
-        return laid if self.width is None else pad_steps(laid, self.offsets, self.step_offsets)
+        slot = np.zeros(n_transitions + 1, dtype=np.int64)
+        slot[self.order] = np.arange(len(self.order))  # that of the padding goes to the spare last entry
+        return slot[:-1]
 
 
 def _in_order(
     positions: np.ndarray,  # (n,) int64 of transitions, growing
     step: np.ndarray,  # (M,) int64 of every transition
-    width: int | np.ndarray | None,
+    width: int | np.ndarray | None,  # slots of every step, or of each one; None for as many as are needed
+    least_steps: int,  # with a width
     kind: np.ndarray | None = None,  # (M,) int64
 ) -> _Slots:
     """Order transitions by step, within a step by their kind, and within that by sentence, as they come."""
@@ -183,7 +172,10 @@ def _in_order(
     key = of_step if kind is None else of_step * (int(kind.max()) + 1) + kind[positions]
     order = positions[stable_order(key)]
     offsets = np.concatenate(([0], np.cumsum(np.bincount(of_step, minlength=int(step.max()) + 1))))
-    return _Slots(order, offsets, width)
+    if width is None:
+        return _Slots(order, offsets)
+    step_offsets = padded_offsets(width, max(len(offsets) - 1, least_steps))
+    return _Slots(pad_steps(order, offsets, step_offsets), step_offsets)
 
 
 def thin_stack_tables(
@@ -205,7 +197,7 @@ def thin_stack_tables(
         table[trace.time, trace.sentence] = values
         return table
 
-    top, second, word = _reads(trace)
+    top, second, word = (states[:-1] for states in _reads(trace))
     return ThinStackTables(
         buffer_index=spread(rows[word]),
         stack1_index=spread(rows[top]),
@@ -217,15 +209,19 @@ def thin_stack_tables(
 
 
 def _reads(trace: StackTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find what is read before each transition: stack top, second entry and next word, as flat positions or NONE."""
-    position = np.arange(len(trace.time))
-    top = np.where(trace.time > 0, position - 1, NONE)
-    second = np.where(trace.time > 0, trace.below[position - 1], NONE)
+    """Find what is read before each transition: stack top, second entry and next word, as flat positions or NONE.
+
+    Each is (M + 1,); the last is NONE, so that no transition reads nothing.
+    """
+    time = np.append(trace.time, 0)
+    before = np.arange(len(time)) - 1
+    top = np.where(time > 0, before, NONE)
+    second = np.where(time > 0, trace.below[before], NONE)
     shifts = np.append(np.flatnonzero(~trace.reduce_mask), NONE)  # the k-th one pushes the batch's k-th word
     next_word = trace.shifted - ~trace.reduce_mask
     last_word = np.cumsum(trace.lengths)[trace.sentence]
     word = np.where(next_word < last_word, shifts[next_word], NONE)
-    return top, second, word
+    return top, second, np.append(word, NONE)
 
 
 def _capped_steps(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spinn_tensor.data_prep.segments import places
+from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.tables.trace import NONE, StackTrace
 
 NULL_ROW = 0
@@ -70,19 +70,12 @@ def padded_offsets(
 
 
 def pad_steps(
-    flat: np.ndarray,  # (n,) int64, the slots of step 0, then those of step 1, ...
+    order: np.ndarray,  # (n,) int64, what is in the slots of step 0, then in those of step 1, ...
     offsets: np.ndarray,  # (S + 1,) int64, where each step begins
-    padded: np.ndarray,  # (S + 1,) int64, where it is to begin
-) -> np.ndarray:  # (padded[-1],) int64, NULL_ROW in the padding
+    padded: np.ndarray,  # (S + 1 or more,) int64, where it is to begin
+) -> np.ndarray:  # (padded[-1],) int64, NONE in the padding
     """Give every step the slots that it is to have."""
-    laid = np.full(padded[-1], NULL_ROW, dtype=np.int64)
-    step, place = slots(offsets)
-    laid[padded[step] + place] = flat
-    return laid
-
-
-def slots(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find step and place within its step of every slot of a ragged schedule, each (n,) int64."""
+    laid = np.full(padded[-1], NONE, dtype=np.int64)
     counts = np.diff(offsets)
-    step = np.repeat(np.arange(len(counts)), counts)
-    return step, places(counts)
+    laid[ragged_arange(padded[: len(counts)], counts)] = order
+    return laid

@@ -1,12 +1,14 @@
 """What every stack of a batch holds at every step, from the transitions alone.
 
 Each transition pushes exactly one state, so the state pushed by transition `p` is named by its flat position `p`. With
-`depth[p]` the height of its stack after `p` (a running sum of +1 for SHIFT and -1 for REDUCE), the state beneath `p` is
+`depth[p]` the height of its stack after `p` (a running sum of +1 for SHIFT and -1 for REDUCE), the left child of a
+REDUCE is the latest state of its own depth before it, and its right child `p - 1`. It covers what its left child
+covered, and so on back to the SHIFT that pushed the first of them onto the state before it:
 
-    below[p] = the latest q < p of the same sentence with depth[q] = depth[p] - 1,
+    below[p] = q - 1,    q = the latest SHIFT up to p with depth[q] = depth[p], NONE if it is a sentence's first,
 
-found for the whole batch by one sort of (sentence, depth, position). A REDUCE at `p` composes `left = below[p - 1]`
-with `right = p - 1`. There is no loop over sentences or nodes.
+found for the whole batch by one sort by depth, in which positions stay in order. Sentences are not told apart: each one
+shifts to a depth before it reduces to it. There is no loop over sentences or nodes.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.segments import places, starts
+from spinn_tensor.data_prep.segments import places, stable_order, starts
 from spinn_tensor.data_prep.trees import REDUCE, check_all_transitions
 
 NONE = -1  # no such state
@@ -62,20 +64,17 @@ def trace_stack(
     n_steps = 2 * lengths - 1
     ends = np.cumsum(n_steps)
     sentence = np.repeat(np.arange(len(lengths)), n_steps)
-    position = np.arange(len(transitions))
     time = places(n_steps)
 
     reduce_mask = transitions == REDUCE
     height = np.cumsum(1 - 2 * reduce_mask.astype(np.int64))
     depth = height - sentence  # every sentence before this one has left one state behind
 
-    below = np.where(time > 0, position - 1, NONE)  # right for every SHIFT: it covers the state before it
+    order = stable_order(depth)
+    latest_shift = order[np.maximum.accumulate(np.where(reduce_mask[order], 0, np.arange(len(order))))]
+    below = np.empty(len(transitions), dtype=np.int64)
+    below[order] = np.where(time[latest_shift] > 0, latest_shift - 1, NONE)
     reduces = np.flatnonzero(reduce_mask)
-    group = sentence * (int(depth.max(initial=0)) + 1) + depth
-    key = group * len(transitions) + position
-    order = np.argsort(key)
-    found = np.searchsorted(key[order], key[reduces] - len(transitions)) - 1
-    below[reduces] = np.where(depth[reduces] > 1, order[found], NONE)
     return StackTrace(
         lengths=lengths,
         sentence=sentence,
