@@ -1,4 +1,4 @@
-"""The one error of data preparation: what is wrong with the input, and where; and its one warning."""
+"""The base of all errors, and the one of data preparation: what is wrong with the input, and where; its one warning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ class DataWarning(UserWarning):
     """Issued for input that is read although something in it is odd. Its text names the place."""
 
 
-class DataError(ValueError):
+class SpinnError(Exception):
+    """Base of every error of this package: what is wrong with what was given, or why work ended. Its text is one line.
+
+    >>> issubclass(ConfigError, SpinnError), issubclass(ConfigError, ValueError)
+    (True, True)
+    """
+
+
+class DataError(SpinnError, ValueError):
     """Raised for bad input. `str()` is one line: place, then reason.
 
     >>> str(DataError("a node with one child", path="dev.jsonl", line=17, token=(5, ")")))

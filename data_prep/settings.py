@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar, NamedTuple, Self
 
+from spinn_tensor.data_prep.errors import SpinnError
+
 _SCALARS = frozenset({int, float, bool, str, types.NoneType})
 
 
-class ConfigError(ValueError):
+class ConfigError(SpinnError, ValueError):
     """Raised for a setting that is unknown, missing, or not what it can be."""
 
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spinn_tensor.data_prep.branching import BRANCHINGS
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, SpinnError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
@@ -52,7 +52,7 @@ ARTEFACTS = {  # file of each format
 OF_FOLDER = ("format", "branching", "parser_of_all", "binarize")  # what the artefact itself does not say
 
 
-class ArtefactError(ValueError):
+class ArtefactError(SpinnError, ValueError):
     """Raised for an exported folder that cannot be used; its text is one line that names the file and what is wrong."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.export.artefact import PRECISIONS, Exported
 from spinn_tensor.model.cells import Tracker
@@ -32,7 +33,7 @@ Arrays = dict[str, np.ndarray]
 Candidate = Callable[[Arrays], Arrays]  # an artefact that runs: inputs and outputs by name
 
 
-class ExportError(ValueError):
+class ExportError(SpinnError, ValueError):
     """Raised for a model that cannot be exported as asked, or an artefact that is not what it should be. One line."""
 
 

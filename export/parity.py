@@ -38,7 +38,7 @@ import torch
 from spinn_tensor.batch import TableKind, make_batch
 from spinn_tensor.data_prep.branching import BRANCHINGS, branching_transitions
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, concatenate, lengths
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, SpinnError
 from spinn_tensor.data_prep.trees import check_all_transitions
 from spinn_tensor.export.artefact import output_axes, sides_of
 from spinn_tensor.export.interface import Arrays, Candidate, default_tables, first_line
@@ -53,7 +53,7 @@ BATCH_TABLES: dict[str, TableKind] = dict(own="own", given="lanes", forest="fore
 POISON = -(10**9)  # padding that is no word
 
 
-class ParityError(ValueError):
+class ParityError(SpinnError, ValueError):
     """Raised for an artefact that does not say what its model says. One line."""
 
 

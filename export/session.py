@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spinn_tensor.data_prep.errors import one_line
+from spinn_tensor.data_prep.errors import SpinnError, one_line
 from spinn_tensor.export.artefact import ArtefactError
 
 PROVIDERS = {
@@ -30,7 +30,7 @@ INSTALL = "pip install 'spinn_tensor[export]'"
 logger = logging.getLogger(__name__)
 
 
-class ProviderError(RuntimeError):
+class ProviderError(SpinnError, RuntimeError):
     """Raised where onnxruntime is missing, or a provider not granted that was asked for; one line says what to do."""
 
 

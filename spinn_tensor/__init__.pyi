@@ -18,6 +18,7 @@ from .config import ClassifierConfig as ClassifierConfig
 from .config import ConfigError as ConfigError
 from .config import EncoderConfig as EncoderConfig
 from .config import ModelConfig as ModelConfig
+from .data_prep.errors import SpinnError as SpinnError
 from .machine import Parse as Parse
 from .machine import ScoreError as ScoreError
 from .machine import forcing_noise as forcing_noise

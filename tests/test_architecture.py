@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import spinn_tensor
 from tests.processes import ROOT, run_program
 
 # links in spinn_tensor to the folders beside it
@@ -124,6 +125,24 @@ for name, heavy in {imported}.items():
     assert not loaded, (name, loaded)
 """
     run_program(program)
+
+
+def test_all_errors_have_one_base_beside_the_built_in_one() -> None:
+    found: dict[str, list[str]] = {}
+    for folder in ("data_prep", "spinn_tensor", "export"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    bases = [ast.unparse(base) for base in node.bases]
+                    if not {"SpinnError", "ValueError", "RuntimeError"}.isdisjoint(bases):
+                        found[node.name] = bases
+    at_runtime = ("DrawError", "LostMaker", "LostRank", "ProviderError", "TrainingError")
+    of_values = ("ArtefactError", "CheckpointError", "ConfigError", "DataError", "ExportError")
+    assert found == {
+        **{name: ["SpinnError", "RuntimeError"] for name in at_runtime},
+        **{name: ["SpinnError", "ValueError"] for name in (*of_values, "ParityError", "ScoreError")},
+    }
+    assert issubclass(spinn_tensor.CheckpointError, spinn_tensor.SpinnError)
 
 
 def test_no_test_file_imports_another() -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from spinn_tensor.cli.main import main
-from spinn_tensor.config import ConfigError
+from spinn_tensor.export.interface import ExportError
 from spinn_tensor.model.classifiers import load_checkpoint
 from tests.artefacts import exporter_of
 from tests.tiny_bundles import TEXTS, tiny_model
@@ -198,7 +198,7 @@ def test_what_an_exporter_raises_is_one_line_and_no_folder(bundle, tmp_path, cap
     message = r"ONNX file in int8 of this model \(task pair, kind spinn\): Not all values of batch are != 1$"
     assert_fails(status, message, capsys)
     assert files(tmp_path) == []
-    with pytest.raises(ConfigError):
+    with pytest.raises(ExportError):
         export(bundle, tmp_path / "exported", "--debug")
 
 

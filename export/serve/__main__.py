@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.data_prep.settings import ConfigError
 from spinn_tensor.export.serve.settings import add_flags, given_settings
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from spinn_tensor.export.serve.server import serve
 
         return serve(settings)
-    except ConfigError as error:
+    except SpinnError as error:
         reason = str(error)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"

@@ -96,31 +96,25 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from spinn_tensor.export.artefact import ArtefactError
-    from spinn_tensor.export.interface import ExportError, describe
+    from spinn_tensor.export.interface import describe
     from spinn_tensor.export.job import export_folder
-    from spinn_tensor.export.parity import ParityError
-    from spinn_tensor.export.session import ProviderError
 
     _check_usage(args)
     say = partial(print, flush=True)
     checkpoint = load_checkpoint(args.checkpoint)
-    try:
-        exported = describe(
-            checkpoint.model,
-            args.format,
-            tables=args.tables,
-            fold_leaves=args.fold_leaves,
-            max_length=args.max_length or 0,
-            vocabulary_sha256=checkpoint.vocabulary.sha256,
-            branching=checkpoint.config.text.branching,
-            parser_of_all=checkpoint.config.text.parser is not None,
-            binarize=checkpoint.config.text.binarize,
-        )
-        parser = _parser(args, checkpoint.config.text.parser, exported)
-        report = export_folder(checkpoint, args.output, exported, args.name or "spinn", say, parser)
-    except (ArtefactError, ExportError, ParityError, ProviderError) as error:
-        raise ConfigError(str(error)) from error
+    exported = describe(
+        checkpoint.model,
+        args.format,
+        tables=args.tables,
+        fold_leaves=args.fold_leaves,
+        max_length=args.max_length or 0,
+        vocabulary_sha256=checkpoint.vocabulary.sha256,
+        branching=checkpoint.config.text.branching,
+        parser_of_all=checkpoint.config.text.parser is not None,
+        binarize=checkpoint.config.text.binarize,
+    )
+    parser = _parser(args, checkpoint.config.text.parser, exported)
+    report = export_folder(checkpoint, args.output, exported, args.name or "spinn", say, parser)
     console().print(parity_table(report))
     print(f"{args.format} in {args.output}")
     if parser is None and _may_have_parser(exported):

@@ -21,17 +21,12 @@ import torch
 from spinn_tensor import __version__
 from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.endings import Ended, ending_signals
-from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.archives import UNREADABLE
-from spinn_tensor.data_prep.errors import DataError, DataWarning, one_line
+from spinn_tensor.data_prep.errors import DataError, DataWarning, SpinnError, one_line
 from spinn_tensor.data_prep.files import NOT_UTF_8
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
-from spinn_tensor.machine import DrawError, ScoreError
-from spinn_tensor.tensor_files import CheckpointError
-from spinn_tensor.training.distributed import Interrupted, LostRank
-from spinn_tensor.training.feeding import LostMaker
+from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.hardware import keep_freed_memory
-from spinn_tensor.training.loop import TrainingError
 
 COMMANDS = {  # each in the module of its name
     "train": "train a model",
@@ -53,19 +48,7 @@ COMMANDS = {  # each in the module of its name
 }
 
 # What is said in one line. Out of memory on the CPU is a MemoryError or a RuntimeError without a type of its own.
-ERRORS = (
-    DataError,
-    CheckpointError,
-    ConfigError,
-    ScoreError,
-    DrawError,
-    TrainingError,
-    LostRank,
-    LostMaker,
-    OSError,
-    MemoryError,
-    torch.OutOfMemoryError,
-)
+ERRORS = (SpinnError, OSError, MemoryError, torch.OutOfMemoryError)
 
 DESCRIPTION = """\
 SPINN reads a sentence along its parse: words are shifted onto a stack, and the two top

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, TransitionWeights, bundle_of, flatten
+from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.machine.any_cell import Kept, Loop, run_backward, run_forward
 from spinn_tensor.machine.buffers import Tables
 from spinn_tensor.machine.executors import check_dtypes, check_transforms
@@ -25,7 +26,7 @@ from spinn_tensor.machine.operators import fake_found, found_by, found_tables, t
 from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, is_dense, own_compositions
 
 
-class DrawError(RuntimeError):
+class DrawError(SpinnError, RuntimeError):
     """Raised for a cell or a tracker that draws random numbers which its backward would need again."""
 
 

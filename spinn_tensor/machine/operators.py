@@ -26,13 +26,14 @@ from spinn_tensor.bundles import (
     bundle_of,
     flatten,
 )
+from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.machine.buffers import Tables, Tape, composition_offsets, counts_of
 from spinn_tensor.machine.choice import choose_bodies
 from spinn_tensor.machine.loop import run_backward, run_forward
 from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, own_compositions
 
 
-class ScoreError(ValueError):
+class ScoreError(SpinnError, ValueError):
     """Raised for a transition's score that is not a number; its text names the transition."""
 
 

@@ -26,7 +26,7 @@ import torch.distributed
 from torch import Tensor
 
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.errors import one_line
+from spinn_tensor.data_prep.errors import SpinnError, one_line
 
 # Longer than any wait for rank 0, which reads, evaluates and writes while the others stand still.
 PATIENCE = timedelta(hours=2)
@@ -35,7 +35,7 @@ SECONDS_TO_BE_ENDED = 20.0  # torchrun looks every 0.1 s, and kills what is stil
 T = TypeVar("T")
 
 
-class LostRank(RuntimeError):
+class LostRank(SpinnError, RuntimeError):
     """Say that another process of the job is gone; its text is one line."""
 
 

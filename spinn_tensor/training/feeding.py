@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spinn_tensor.data_prep.errors import one_line
+from spinn_tensor.data_prep.errors import SpinnError, one_line
 from spinn_tensor.training.methods import Batch
 from spinn_tensor.training.step import TrainStep
 from spinn_tensor.transfer import Parcel, made_ahead
@@ -43,7 +43,7 @@ class Feed(NamedTuple):
         return self._replace(batches=[function(batch) for batch in self.batches])
 
 
-class LostMaker(RuntimeError):
+class LostMaker(SpinnError, RuntimeError):
     """Say that a process which made batches is gone, and by what; its text is one line."""
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.data_prep.columns import Corpus, lengths, select
+from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.data_prep.token_rules import PENN, Rules
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import ScoreError
@@ -52,7 +53,7 @@ from spinn_tensor.training.step import TrainStep
 from spinn_tensor.training.weighting import class_weights
 
 
-class TrainingError(RuntimeError):
+class TrainingError(SpinnError, RuntimeError):
     """Raised where training cannot go on; its text is one line."""
 
 
