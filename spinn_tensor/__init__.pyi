@@ -14,6 +14,7 @@ from .bundles import TrackerWeights as TrackerWeights
 from .bundles import TransitionWeights as TransitionWeights
 from .bundles import move as move
 from .bundles import to_torch as to_torch
+from .config import CheckpointError as CheckpointError
 from .config import ClassifierConfig as ClassifierConfig
 from .config import ConfigError as ConfigError
 from .config import EncoderConfig as EncoderConfig
@@ -41,7 +42,6 @@ from .model.classifiers import load_checkpoint as load_checkpoint
 from .model.encoder import SentenceEncoder as SentenceEncoder
 from .model.machine import StackMachine as StackMachine
 from .pipeline import Pipeline as Pipeline
-from .tensor_files import CheckpointError as CheckpointError
 from .training.checkpoint import save_checkpoint as save_checkpoint
 from .transformer import SpinnTransformer as SpinnTransformer
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.settings import AT_LEAST_1 as AT_LEAST_1
 from spinn_tensor.data_prep.settings import AT_LEAST_2, PROBABILITY, required
@@ -35,6 +36,10 @@ NAMES = Allowed(
     "a list of names",
     lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
 )
+
+
+class CheckpointError(SpinnError, ValueError):
+    """Raised for a checkpoint that cannot be used; its text is one line: the file and what is wrong."""
 
 
 def part(names: tuple[str, ...], help: str) -> Any:

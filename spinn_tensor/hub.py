@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spinn_tensor.config import CheckpointError
 from spinn_tensor.data_prep.errors import DataError, one_line
 from spinn_tensor.data_prep.files import read_json_object
 from spinn_tensor.data_prep.folders import readable
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.tensor_files import CheckpointError
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
 BUNDLE = (WEIGHTS, CONFIG, TOKENIZER, CARD)

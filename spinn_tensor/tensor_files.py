@@ -10,13 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from spinn_tensor.data_prep.errors import SpinnError, one_line
+from spinn_tensor.config import CheckpointError as CheckpointError
+from spinn_tensor.data_prep.errors import one_line
 
 COMPILED = "_orig_mod."  # before the names of what torch.compile was given
-
-
-class CheckpointError(SpinnError, ValueError):
-    """Raised for a checkpoint that cannot be used; its text is one line: the file and what is wrong."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -107,8 +107,20 @@ def test_a_checkpoint_is_served(tmp_path: Path) -> None:
         assert server.end(signal.SIGINT)[0] == 0
 
 
+def test_a_model_that_is_not_there_is_all_that_is_said(tmp_path: Path) -> None:
+    reasons = {
+        tmp_path / "no": "no such checkpoint folder",
+        tmp_path: "no checkpoint here (config.json is missing)",
+    }
+    for folder, reason in reasons.items():
+        found = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH, "serve", folder], capture_output=True, text=True
+        )
+        assert (found.returncode, found.stderr) == (1, f"spinn: error: {folder}: {reason}\n")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_model_that_is_not_there_ends_it_with_one_line(workers: int, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_read_ends_it_with_one_line(workers: int, tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text("{")
     server = Server(str(tmp_path), f"--workers={workers}")
     assert server.process.wait(timeout=60) == 1

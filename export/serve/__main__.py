@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from spinn_tensor.data_prep.errors import SpinnError
+from spinn_tensor.data_prep.errors import SpinnError, one_line
 from spinn_tensor.data_prep.settings import ConfigError
 from spinn_tensor.export.serve.settings import add_flags, given_settings
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return serve(settings)
     except SpinnError as error:
-        reason = str(error)
+        reason = one_line(error)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
     print(f"spinn: error: {reason}", file=sys.stderr)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import LongSentence
-from spinn_tensor.data_prep.text import Words, notation_of
+from spinn_tensor.data_prep.paths import expanded
+from spinn_tensor.data_prep.text import PACKAGED, PACKAGED_NLI, Words, notation_of
 from spinn_tensor.data_prep.trees import Tree, right_branching
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.export.artefact import EXPORT, PRECISIONS
@@ -39,10 +39,19 @@ class Engine:
         if model.composes_by != "none":
             self.kinds.append("parse")
 
+    @staticmethod
+    def find(settings: ServeSettings) -> None:
+        """Raise CheckpointError, without torch, where there is no such model; one of the hub is downloaded."""
+        if settings.folder in (PACKAGED, PACKAGED_NLI) or (expanded(settings.folder) / EXPORT).is_file():
+            return
+        from spinn_tensor.hub import HubOptions, bundle_folder, checkpoint_folder
+
+        checkpoint_folder(bundle_folder(settings.folder, HubOptions(None, None, False, False, None)))
+
     @classmethod
     def open(cls, settings: ServeSettings) -> Engine:
         """Read an export, without torch, or a checkpoint. Raises as `OnnxPredictor` and `Pipeline.from_pretrained`."""
-        folder = Path(settings.folder).expanduser()
+        folder = expanded(settings.folder)
         options: dict[str, Any] = {"trees": settings.trees, "max_words": settings.max_length}
         if (folder / EXPORT).is_file():
             predictor = OnnxPredictor(folder, settings.device, settings.threads, **options)

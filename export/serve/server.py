@@ -28,6 +28,7 @@ from uvicorn.supervisors import Multiprocess
 
 from spinn_tensor.data_prep.errors import DataWarning, one_line
 from spinn_tensor.export.serve.app import make_app
+from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.metrics import FOLDER
 from spinn_tensor.export.serve.protocol import Config, Protocol
 from spinn_tensor.export.serve.settings import ServeSettings
@@ -57,7 +58,8 @@ def _printable(text: str) -> str:
 
 
 def serve(settings: ServeSettings) -> int:
-    """Serve until a signal ends it, and return the exit status. Raises OSError where it cannot listen."""
+    """Serve until a signal ends it, and return the exit status. Raises OSError, and as `Engine.find`, before."""
+    Engine.find(settings)
     listener = _listener(settings)
     _more_files()
     _log()
