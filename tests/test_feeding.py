@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from torch.nn.utils import parameters_to_vector
 from torch.utils.data import dataloader
 
-from spinn_tensor.bundles import OnHost
+from spinn_tensor.bundles import OnHost, flatten
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.training import feeding
 from spinn_tensor.training.distributed import Interrupted
@@ -26,7 +27,7 @@ from spinn_tensor.training.feeding import Feed, LostMaker, made_by_processes
 from spinn_tensor.training.loop import Observer, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
 from spinn_tensor.training.resume import Progress
-from spinn_tensor.transfer import Parcel, made_ahead, packed
+from spinn_tensor.transfer import Parcel, SharedSlots, made_ahead, packed
 from tests import tiny_training
 from tests.tiny_training import Stop, go_on, trainer
 
@@ -81,21 +82,36 @@ def test_processes_make_them_in_order() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.usefixtures("forked")
-def test_what_processes_send_comes_in_one_buffer() -> None:
+def _bundle(n: int) -> tuple[torch.Tensor | OnHost, ...]:
     """With what is on the host, and tensors of several types and of no size."""
+    return torch.full((3,), n), OnHost(torch.arange(n)), torch.empty(0, 2), torch.full((2,), n / 2)
 
-    def make(n: int) -> Parcel:
-        bundle = torch.full((3,), n), OnHost(torch.arange(n)), torch.empty(0, 2), torch.full((2,), n / 2)
-        return Parcel.of(bundle)
 
-    for n, parcel in enumerate(made_by_processes(make, range(4), 2, 2)):
-        bundle = parcel.opened()
-        assert packed(bundle) is bundle
-        assert parcel.buffer.is_shared()
-        first, offsets, nothing, last = bundle
-        assert (first.tolist(), offsets.tolist(), last.tolist()) == ([n] * 3, list(range(n)), [n / 2] * 2)
-        assert (nothing.shape, nothing.dtype, first.dtype) == ((0, 2), torch.float32, torch.int64)
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("n_processes", [1, 3])
+@pytest.mark.parametrize("slot_bytes, has_room", [(256, True), (192, False)])
+def test_what_processes_send_comes_in_one_buffer(n_processes: int, slot_bytes: int, has_room: bool) -> None:
+    """Two bundles at a time, of 128 bytes each; where a slot has room for one, the other goes by file."""
+    n_ahead = 2
+    slots = SharedSlots(n_processes, 2 * n_ahead + 1, slot_bytes)
+
+    def send(n: int) -> list[Parcel]:
+        slots.turn()
+        return [slots.packed(_bundle(n)), slots.packed(_bundle(n + 1))]
+
+    sent = made_by_processes(send, range(40), n_ahead, n_processes)
+    kept: deque[list[Parcel]] = deque()
+    for n in range(40):
+        while len(kept) <= n_ahead and (parcels := next(sent, None)) is not None:
+            kept.append(parcels)  # as many as wait to be pinned
+        parcels = kept.popleft()
+        assert [isinstance(parcel.place, torch.Tensor) for parcel in parcels] == [False, not has_room]
+        for m, parcel in enumerate(parcels, n):
+            opened = slots.opened(parcel)
+            assert packed(opened) is opened
+            for got, expected in zip(flatten(opened), flatten(_bundle(m)), strict=True):
+                assert got.dtype == expected.dtype
+                assert torch.equal(got, expected)
 
 
 @pytest.mark.usefixtures("forked")
