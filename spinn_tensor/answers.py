@@ -120,13 +120,16 @@ def given_encodings(given: Any) -> np.ndarray | None:
     """Return the array of a tensor, wherever and in whatever precision it is, or of an array; None of sentences."""
     if "float" not in str(getattr(given, "dtype", "")) or not hasattr(given, "ndim"):
         return None
-    return np.asarray(given.detach().float().cpu() if hasattr(given, "detach") else given)
+    array = given.detach().float().cpu() if hasattr(given, "detach") else given
+    return np.asarray(array, dtype=np.float32)
 
 
 def normalized(encodings: np.ndarray) -> np.ndarray:  # (..., D)
     """Return the vectors at length 1; one of zeros stays as it is."""
-    norms = np.linalg.norm(encodings, axis=-1, keepdims=True)
-    return encodings / np.maximum(norms, np.finfo(encodings.dtype).tiny)
+    # in double precision, in which squares of small and of large numbers are neither 0 nor infinite
+    squares = np.einsum("...d,...d->...", encodings, encodings, dtype=np.float64)
+    norms = np.maximum(np.sqrt(squares), np.finfo(np.float64).tiny)
+    return (encodings / norms[..., None]).astype(encodings.dtype)
 
 
 @contextmanager

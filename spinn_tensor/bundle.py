@@ -7,9 +7,9 @@
 
 Nothing is unpickled and no code of the folder is run; a cell, leaf encoder or head of one's own is imported as Python
 finds its module, and where the bundle comes from the hub only if it is asked for.
-Reading is strict: whatever is missing, extra, of another shape, type, format or vocabulary is a `CheckpointError` of
-one line that names the file and the tensor or key. Of the run's settings only what says how text is read is looked at;
-the rest is kept as it is, for `spinn_tensor.training`.
+Reading is strict: whatever is missing, extra, NaN, of another shape, type, format or vocabulary is a `CheckpointError`
+of one line that names the file and the tensor or key. Of the run's settings only what says how text is read is looked
+at; the rest is kept as it is, for `spinn_tensor.training`.
 
 `PretrainedModel` has the methods of `huggingface_hub.PyTorchModelHubMixin`, with its keywords and defaults. That class
 is not the base, because it reads leniently: missing tensors stay random, unknown keys are dropped, pickles are read.
@@ -48,6 +48,7 @@ from spinn_tensor.hub import (
 )
 from spinn_tensor.tensor_files import (
     CheckpointError,
+    check_finite,
     check_tensors,
     plain_name,
     plain_names,
@@ -331,7 +332,7 @@ def read_bundle(
     try:
         # no memory is taken before it is known that the file fills it
         with torch.device("cpu" if has_own else "meta"):
-            model = build(config.model)
+            model = build(config.model).float()  # as bundles are, whatever torch's default is
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     except (RuntimeError, TypeError) as error:  # TypeError: of a size beyond 64 bits
@@ -339,6 +340,8 @@ def read_bundle(
             f"{folder / CONFIG}: no model can have these sizes ({one_line(error)})"
         ) from error
     check_tensors(weights, tensors, model.state_dict())
+    if not has_own:  # which may have masks of infinity
+        check_finite(weights, tensors)
     model.to(device) if has_own else model.to_empty(device=device)
     model.load_state_dict(tensors, strict=True)
     from spinn_tensor.card import read_command

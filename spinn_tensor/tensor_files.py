@@ -56,6 +56,13 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
             raise CheckpointError(f"{path}: tensor {name!r} is not part of the model")
 
 
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError at the first tensor with NaN or infinity in it, of which any answer would be made up."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: tensor {name!r} holds NaN or infinity")
+
+
 def plain_name(name: str) -> str:
     """Return the name that a tensor had before torch.compile."""
     return name.replace(COMPILED, "")

@@ -80,6 +80,10 @@ DAMAGE = {
         change_tensors(WEIGHTS, lambda t: t.update({"mlp.output.bias": torch.zeros(3, dtype=torch.float64)})),
         r"model.safetensors: tensor 'mlp.output.bias' has type torch.float64, expected torch.float32",
     ),
+    "weights of a training that went astray": (
+        change_tensors(WEIGHTS, lambda t: t["mlp.output.weight"].view(-1)[0].fill_(float("nan"))),
+        r"model.safetensors: tensor 'mlp.output.weight' holds NaN or infinity",
+    ),
     "truncated weights": (truncate(WEIGHTS), r"model.safetensors: not a whole safetensors file"),
     "empty weights": (lambda f: os.truncate(f / WEIGHTS, 0), r"model.safetensors: not a whole"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), r"model.safetensors: no such file"),

@@ -103,6 +103,17 @@ def test_reading_draws_no_random_number(whole) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_torchs_default_type_is_none_of_a_bundle(whole) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = PairClassifier.from_pretrained(whole)
+        encodings = Pipeline(loaded).encode(PARSES)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert same_weights(loaded, tiny_model())
+    assert (encodings == Pipeline(tiny_model()).encode(PARSES)).all()
+
+
 def test_a_subclass_loads_itself(whole) -> None:
     class Mine(PairClassifier):
         pass

@@ -305,6 +305,12 @@ def test_similarity_is_the_cosine(pipeline) -> None:
     assert_close(pipeline.similarity(KNOWN, torch.from_numpy(encodings[1])), normal @ normal[1])
     half = torch.from_numpy(encodings).bfloat16().requires_grad_()
     assert_close(pipeline.similarity(half, KNOWN[:2]), normal @ normal[:2].T, bound=0.02)
+    # whatever their type, as shards in half precision have it, and their size
+    for scale, dtype in ((5_000, np.float16), (1e30, np.float32), (1e-30, np.float32), (1, np.float64)):
+        given = (scale * encodings).astype(dtype)
+        found = pipeline.similarity(given, given)
+        assert found.dtype == np.float32
+        assert_close(found, normal @ normal.T, bound=5e-3 if dtype == np.float16 else 1e-5)
 
 
 def test_unknown_words_are_told(pipeline, pairs) -> None:
