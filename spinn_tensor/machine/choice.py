@@ -2,9 +2,10 @@
 
 `off` is torch (`loop.TORCH`), the reference, which serves every device and dtype. `cells` puts kernels around
 torch's products (`machine.fused`), `steps` puts the products into kernels (`machine.fused_products`). A device that
-nobody has measured runs torch. The environment variable SPINN_KERNELS names one of them for all runs that kernels can
-make: of states in float32 on CUDA, with products in float32, TF32 or bfloat16, and, where Triton interprets its
-kernels (TRITON_INTERPRET=1), of states in float32 or float64 on the CPU.
+nobody has measured runs torch, and so does a machine where Triton cannot compile its kernels, without a C compiler
+for one (`toolchain`). The environment variable SPINN_KERNELS names one of them for all runs that kernels can make: of
+states in float32 on CUDA, with products in float32, TF32 or bfloat16, and, where Triton interprets its kernels
+(TRITON_INTERPRET=1), of states in float32 or float64 on the CPU.
 """
 
 from __future__ import annotations
