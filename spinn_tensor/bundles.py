@@ -2,8 +2,9 @@
 
 A bundle is a NamedTuple of tensors, so that it passes `torch.compile` and `torch.jit.script` alike. (`torch.export`
 takes no batch: `OnHost` is no pytree node; `spinn export` makes programs.) The tables are those of
-`data_prep.tables`, field by field; what they mean is said there. Step offsets stay on the host, where the loop over the
-steps reads them, as `OnHost`; everything else lives with the model.
+`data_prep.tables`, field by field; what they mean is said there. (One generic NamedTuple for both is neither scripted
+nor made under `torch.compile`.) Step offsets stay on the host, where the loop over the steps reads them, as `OnHost`;
+everything else lives with the model.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spinn_tensor import bundles
+from spinn_tensor.data_prep import tables
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables import choose_width, forest_tables, lane_tables, thin_stack_tables
 from spinn_tensor.data_prep.tables.forest import STEP_OVERHEAD
@@ -258,3 +260,9 @@ def test_options_that_cannot_be_met() -> None:
     for build in (forest_tables, lane_tables):
         with pytest.raises(ValueError, match="width is 0"):
             build(*batch, width=0)
+
+
+@pytest.mark.parametrize("name", ["ForestTables", "LaneTables", "OwnTables", "HoistedLeaves"])
+def test_tables_in_torch_have_the_fields_of_numpys(name: str) -> None:
+    """They become each other by the order of the fields."""
+    assert getattr(bundles, name)._fields == getattr(tables, name)._fields
