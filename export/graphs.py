@@ -202,7 +202,7 @@ class LaneGraph(Graph):
     def __init__(self, model: Model, exported: Exported, onnx_loop: bool) -> None:
         super().__init__(model, exported)
         for name, weight in step_weights(one_machine(model.encoder))._asdict().items():
-            self.register_buffer(name, weight.to(self.dtype) if weight.dim() == 2 else weight)
+            self.register_buffer(name, weight.to(self.dtype if weight.dim() == 2 else sum_type(weight)))
         self.cell, self.onnx_loop = exported_cell(model, self.dtype), onnx_loop
 
     def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:

@@ -65,7 +65,9 @@ def test_a_file_in_single_precision_is_as_close_as_artefacts_may_be(tmp_path) ->
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("kind, leaf_encoder", [("spinn-pi", "bilstm"), ("lstm", "projection")])
+@pytest.mark.parametrize(
+    "kind, leaf_encoder", [("spinn", "bilstm"), ("spinn-pi", "bilstm"), ("lstm", "projection")]
+)
 def test_a_model_in_bfloat16_gives_a_script_of_single_precision(kind, leaf_encoder) -> None:
     model = tiny_model("pair", kind, leaf_encoder=leaf_encoder).bfloat16()
     module = script(model, described := describe(model, "torchscript", **SAID))
