@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from io import StringIO
 
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, NeededLine
 from spinn_tensor.data_prep.files import BadLine, Line, MissingCell, Record
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import Continued
@@ -69,7 +69,7 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
             n_lines = feed.n_lines - number + 1
             problem = _of_quotes(error, n_lines) if isinstance(error, csv.Error) else error
             if names is None:
-                raise problem.at(line=number) from None
+                raise problem.at(line=number, kind=NeededLine) from None
             bad(number, problem)
             line = BadLine("\n")
         yield Continued("\n") if line is None else line
@@ -100,6 +100,10 @@ def _of_quotes(error: csv.Error, n_lines: int) -> DataError:
     if str(error) in ("no end", "unexpected end of data"):
         more = f", in this line or the {n_lines - 1:,} after it" if n_lines > 1 else ""
         return DataError(f"a quote that is not closed{more}")
+    if "new-line character" in str(error):
+        return DataError(
+            r"a carriage return outside of quotes (lines of an old Mac? tr '\r' '\n' mends them)"
+        )
     return DataError(f"not CSV: {error}")
 
 
@@ -176,9 +180,9 @@ def _cells(line: str) -> list[str]:
 def _header(cells: list[str]) -> list[str]:
     names = [name.strip() for name in cells]
     if twice := [name for name, n in Counter(names).items() if name and n > 1]:
-        raise DataError(f"two columns {twice[0][:40]!r}", line=1)
+        raise NeededLine(f"two columns {twice[0][:40]!r}", line=1)
     if not any(names):
-        raise DataError("no header: expected the names of the columns", line=1)
+        raise NeededLine("no header: expected the names of the columns", line=1)
     return names
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+from typing import Any
 
 N_FIELDS = 8  # of a record that are named
 
@@ -59,11 +59,12 @@ class DataError(SpinnError, ValueError):
         line: int | None = None,
         example: int | str | None = None,
         field: str | None = None,
-    ) -> Self:
+        kind: type[DataError] | None = None,  # another one than it is of
+    ) -> DataError:
         """Return the same error with the places filled in that were not known where it was raised."""
         here: dict[str, Any] = {"path": path, "line": line, "example": example, "field": field}
         known = {name: getattr(self, name) for name in here if getattr(self, name) is not None}
-        return type(self)(self.reason, **(here | known), token=self.token, there=self.there)
+        return (kind or type(self))(self.reason, **(here | known), token=self.token, there=self.there)
 
     def __str__(self) -> str:
         places = []
@@ -85,3 +86,7 @@ class DataError(SpinnError, ValueError):
             reason += f"; the record has {', '.join(name[:40] for name in self.there[:N_FIELDS])}{more}"
         # Names and reasons may quote the input: whatever line ends they hold, the message stays one line.
         return " ".join(": ".join([*places, reason]).splitlines())
+
+
+class NeededLine(DataError):
+    """Raised for a line without which the others cannot be read, as a header: it cannot be left out."""

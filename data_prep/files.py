@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -264,11 +265,16 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
             opened = _open_to_write((temporary or path) if descriptor is None else descriptor, mode)
         except OSError as error:
             raise DataError(unopened(path, error), path=named) from error
-        with opened as file:
-            yield file
-            file.flush()
-            if temporary is not None:
-                os.fsync(file.fileno())
+        try:
+            with opened as file:
+                yield file
+                file.flush()
+                if temporary is not None:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # writing does not say of which file
+                error.filename = error.filename or os.fspath(named)
+            raise
         if temporary is not None:
             os.replace(temporary, path)
 

@@ -55,8 +55,13 @@ FILES: dict[str, bytes] = {
     "not.zip": b"PK\3\4x",
     "tree.txt": b"(3 (2 a)\n",
     "own.toml": b"[training]\nepoch = 2\n",
+    "twice.csv": b"text,label,text\na,x,b\n",
+    "mac.csv": b"text,label\ra b,x\r",
+    "one.csv": b"text,label\na b,x\nc d,x\n",
+    "open.json": b'[{"text": "a b", "label": "x"},',
 }
 SNLI, SST = ["--corpus", "snli"], ["--corpus", "sst"]
+OWN = ["--corpus", "sentences", "--branching", "left"]
 
 # Options after those of a command on good pairs, in a folder with FILES, and what is said about them.
 OF_TRAINING: dict[str, tuple[list[str], str]] = {
@@ -68,7 +73,7 @@ OF_TRAINING: dict[str, tuple[list[str], str]] = {
     "missing folder": (["--train", "nowhere/no.jsonl"], r"nowhere/no.jsonl: no such folder"),
     "a file as the run": ([*PRESET, "--output", "tree.txt"], r"tree.txt: "),
     "missing vectors": (["--vectors", "none.txt", "--train", "bad.jsonl"], r"none.txt: no such file"),
-    "short vector": (["--vectors", "short.txt"], r"short.txt:1: got 3 numbers, expected 8"),
+    "short vector": (["--vectors", "short.txt"], r"short.txt:1: got 3 numbers, expected 8$"),
     "unknown key": (["--set", "depth=3"], r"unknown key 'depth'"),
     "bad value": (["--dropout", "2"], r"embedding_dropout: expected a probability"),
     "unknown preset": (["--preset", "x"], r"unknown preset 'x'"),
@@ -82,6 +87,13 @@ OF_TRAINING: dict[str, tuple[list[str], str]] = {
         ["--corpus", "trees", "--kind", "lstm"],
         r"f1 is for an encoder that parses, kind 'spinn'; got 'lstm'",
     ),
+    "a header of one name twice": ([*OWN, "--train", "twice.csv"], r"twice.csv:1: two columns 'text'$"),
+    "lines of an old Mac": ([*OWN, "--train", "mac.csv"], r"mac.csv:1: a carriage return .* mends them\)$"),
+    "a list without an end": (
+        [*OWN, "--train", "open.json", "--skip-bad"],
+        r"open.json:2: not JSON, .*objects$",
+    ),
+    "one label": ([*OWN, "--train", "one.csv", "--dev", "one.csv"], "got the label 'x' alone, expected two"),
     "trees in a zip": (["--corpus", "trees", "--train", "not.zip"], r"not.zip: .*not a .zip file"),
 }
 if not torch.cuda.is_available():
@@ -142,6 +154,28 @@ def test_an_error_is_one_line_and_leaves_nothing(name: str, folder: Path, capsys
                 arguments += [f"--{split}", f"{split}.jsonl"]
     assert_fails_cleanly(arguments, message, folder, capsys)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate RUN --data dev.jsonl --predictions dev.jsonl",
+        "evaluate RUN --data train.jsonl dev.jsonl --json dev.jsonl",
+        "predict RUN --input dev.jsonl --output here/../dev.jsonl",
+        "evaluate RUN --data dev.jsonl --json nowhere/dev.jsonl",
+        "predict RUN --input dev.jsonl --output nowhere/dev.jsonl",
+    ],
+)
+def test_what_is_read_is_not_written_over(
+    command: str, pair_run: Path, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anything scored whose scores could not be written."""
+    monkeypatch.setattr("spinn_tensor.cli.evaluate.load_checkpoint", None)
+    monkeypatch.setattr("spinn_tensor.cli.predict.load_checkpoint", None)
+    message = (
+        r"dev.jsonl: (no such folder: nowhere|is read, so that it cannot be written; name another file)$"
+    )
+    assert_fails_cleanly(command.replace("RUN", str(pair_run)).split(), message, folder, capsys)
 
 
 @pytest.mark.parametrize("file", ["bad.jsonl", "cut.jsonl.gz"])

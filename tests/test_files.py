@@ -294,6 +294,13 @@ def test_atomic_write_leaves_pipes_devices_and_links_what_they_are(tmp_path: Pat
     assert os.listdir(tmp_path / "folder") == ["a"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_a_full_disk_is_told_with_the_file() -> None:
+    with pytest.raises(OSError, match="full") as error, atomic_write("/dev/full") as file:
+        file.write("a")
+    assert error.value.filename == "/dev/full"
+
+
 def test_atomic_write_names_what_is_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"), atomic_write(tmp_path / "nowhere" / "a"):
         pass

@@ -11,7 +11,7 @@ import pytest
 
 from spinn_tensor import ConfigError, EncoderConfig
 from spinn_tensor.cli.main import build_parser
-from spinn_tensor.cli.train import new_run, resumed_run
+from spinn_tensor.cli.train import MANIFEST, new_run, resumed_run
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.training.config import (
     DataConfig,
@@ -30,6 +30,8 @@ from spinn_tensor.training.presets import (
     run_config,
     without_vectors,
 )
+from tests.command_line import Spinn
+from tests.tiny_runs import pair_arguments
 
 WITH_VECTORS = DataConfig(vectors="glove.txt")
 
@@ -136,6 +138,20 @@ def test_a_file_may_change_another_preset(tmp_path: Path) -> None:
     assert changed == replace(base.changed(epochs=2, hidden_dim=7), preset=str(own))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_may_be_written_on_windows(encoding: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_bytes('base = "logic-lstm"\r\nsummary = "é"\r\n'.encode(encoding))
+    assert find_preset(str(own)).summary == "é"
+
+
+def test_a_file_without_a_base_has_the_defaults(tmp_path: Path, spinn: Spinn) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text("[training]\nbatch_size = 7\n")
+    printed = spinn("inspect", *pair_arguments(tmp_path)[1:7], "--preset", own).out
+    assert "batches of 7 examples" in printed
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -157,6 +173,7 @@ def test_a_file_may_change_another_preset(tmp_path: Path) -> None:
         ("[encoder]\nvocabulary_size = 9", "own.toml: encoder: unknown key 'vocabulary_size'"),
         ("[training\nepochs = 2", r"own.toml: .*line 1"),
         ('corpus = "wiki"', "own.toml: corpus: expected one of logic"),
+        ("a = " + "[" * 10_000, "own.toml: "),
         (None, "own.toml: no such file"),
     ],
 )
@@ -389,3 +406,9 @@ def test_an_unknown_key_suggests_the_nearest_however_it_is_given(give, nearest) 
     with pytest.raises((ConfigError, TypeError)) as caught:
         give()
     assert nearest in str(caught.value)
+
+
+def test_a_generated_corpus_says_what_a_run_to_resume_begins_with(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("{}")
+    args = build_parser().parse_args(["train", "--data", str(tmp_path), "--resume"])
+    assert new_run(args).data.corpus == "logic"

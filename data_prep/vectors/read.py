@@ -29,7 +29,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from spinn_tensor.data_prep.archives import UNREADABLE, open_bytes, unpacked_name, unreadable
-from spinn_tensor.data_prep.errors import DataError, DataWarning
+from spinn_tensor.data_prep.errors import DataError, DataWarning, NeededLine
 from spinn_tensor.data_prep.files import StrPath, atomic_write
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.vectors.words import WantedWords, WordVectors, spelling
@@ -79,7 +79,7 @@ def read_vectors(
             with io.BufferedReader(cast(Any, file), BLOCK_BYTES) as buffered:
                 odd = read(buffered, words)
     except DataError as error:
-        raise error.at(path=path) from error.__cause__
+        raise error.at(path=path, kind=NeededLine) from error.__cause__
     except UNREADABLE as error:
         raise DataError(unreadable(error), path=path) from error
     result = words.result(path)

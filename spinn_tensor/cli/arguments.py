@@ -13,6 +13,7 @@ import torch
 
 from spinn_tensor.config import ConfigError, did_you_mean
 from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import STDIN
 from spinn_tensor.data_prep.flags import add_flag, with_default
 from spinn_tensor.data_prep.limits import Limits
@@ -199,6 +200,14 @@ def add_fields(parser: argparse._ActionsContainer) -> None:
 def given_limits(args: argparse.Namespace) -> dict[str, Any]:
     """Return the limits that the command line sets, by the names of the fields of `Limits`."""
     return {name: value for name in Limits._fields if (value := getattr(args, name)) is not None}
+
+
+def check_output(output: Path | None, *inputs: Path) -> None:
+    """Raise DataError for a file that cannot be made, or that is read, before there is anything to be lost."""
+    if output is not None and not output.parent.is_dir():
+        raise DataError(f"no such folder: {output.parent}", path=output)
+    if output is not None and output.is_file() and any(map(output.samefile, filter(Path.exists, inputs))):
+        raise DataError("is read, so that it cannot be written; name another file", path=output)
 
 
 def choose_device(args: argparse.Namespace) -> str:

@@ -13,6 +13,7 @@ from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_inference,
     add_input,
+    check_output,
     choose_device,
     given_limits,
     on_error,
@@ -23,7 +24,6 @@ from spinn_tensor.cli.report import print_skipped, tell, tell_unknown
 from spinn_tensor.cli.sentences import reading_for, sentence_field, tell_of_text
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.archives import COMPRESSED
-from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import STDIN, Skipped
 from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -199,8 +199,7 @@ def _check_usage(args: argparse.Namespace, part: Part) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} goes with a folder as --output")
     if part.n_parts > 1:
         raise ConfigError(f"--output {args.output}: several processes write into a folder, not one array")
-    if not args.output.parent.is_dir():
-        raise DataError(f"no such folder: {args.output.parent}", path=args.output)
+    check_output(args.output, args.input)
 
 
 def _part(args: argparse.Namespace) -> Part:

@@ -13,6 +13,7 @@ from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_fields,
     add_inference,
+    check_output,
     choose_device,
     given_limits,
 )
@@ -94,6 +95,8 @@ def add_arguments(parser: CommandParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.split is not None and args.data is None:
         raise ConfigError("--split goes with --data: it names a part of an official zip")
+    for output in (args.json, args.predictions):
+        check_output(output, *(args.data or ()))
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
     _tell_unfinished(args.checkpoint, checkpoint)

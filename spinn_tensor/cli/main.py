@@ -22,7 +22,7 @@ from spinn_tensor import __version__
 from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.data_prep.archives import UNREADABLE
-from spinn_tensor.data_prep.errors import DataError, DataWarning, SpinnError, one_line
+from spinn_tensor.data_prep.errors import DataError, DataWarning, NeededLine, SpinnError, one_line
 from spinn_tensor.data_prep.files import NOT_UTF_8
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
 from spinn_tensor.training.distributed import Interrupted
@@ -153,9 +153,9 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
         return "; --fields says what they are called"
     if isinstance(error, DataError) and error.there and hasattr(args, "field"):
         return "; --field names another"
-    if not isinstance(error, DataError) or error.line is None or not hasattr(args, "skip_bad"):
+    if not isinstance(error, DataError) or error.line is None or getattr(args, "skip_bad", True):
         return ""
-    if error.reason == NOT_UTF_8:  # all lines with such a letter are as bad
+    if isinstance(error, NeededLine) or error.reason == NOT_UTF_8:  # all lines with such a letter are as bad
         return ""
     is_end = isinstance(error.__cause__, UNREADABLE)  # of an archive: nobody knows how many lines it had
     is_scored = getattr(args, "gold", None) is not None

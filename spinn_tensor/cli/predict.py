@@ -17,6 +17,7 @@ from spinn_tensor.cli.arguments import (
     add_fields,
     add_inference,
     add_input,
+    check_output,
     choose_device,
     given_limits,
     on_error,
@@ -110,6 +111,8 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check_usage(args)
+    if args.input is not None:
+        check_output(args.output, args.input)
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint or packaged_folder(PACKAGED_NLI), device)
     if args.checkpoint is None:

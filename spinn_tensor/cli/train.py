@@ -273,7 +273,7 @@ def new_run(args: argparse.Namespace, note: Note = lambda text: None) -> RunConf
             raise ConfigError(f"--data {given['data']}: no such folder")
         if named is not None and not (Path(given.get("data") or "") / MANIFEST).is_file():
             raise ConfigError(f"--{named}: say what is in it: --corpus {', '.join(KINDS)}")
-        if getattr(args, "resume", False):
+        if named is None and getattr(args, "resume", False):
             raise ConfigError("--resume: no run to go on with, and nothing that says what to train")
     corpus = known or corpus_of_preset(args.preset)
     of_preset = data_of_preset(args.preset, corpus)

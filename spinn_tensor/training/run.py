@@ -236,6 +236,8 @@ def make_model(
 ) -> Model:
     """Make the model that a run trains, freshly initialised; without vectors where weights will follow."""
     encoder = encoder_config(run.encoder, len(splits.vocabulary))
+    if len(splits.labels) == 1:
+        raise DataError(f"got the label {splits.labels[0]!r} alone, expected two or more")
     classifier = classifier_config(run.classifier, len(splits.labels)) if splits.labels else None
     model = build_model(ModelConfig(splits.task, splits.labels, encoder, classifier, run.data.node_labels))
     leaves = model.encoder.leaves

@@ -10,14 +10,14 @@ from spinn_tensor.data_prep.corpora.splits import Splits, load_splits, rules_of,
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.parsers import tree_source
-from spinn_tensor.training.config import RunConfig
+from spinn_tensor.training.config import RunConfig, encoder_config
 
 
 def read_splits(
     run: RunConfig, device: str, skipped: Skipped, note: Callable[[str], object] = lambda text: None
 ) -> Splits:
     """Read the examples of a run, as `load_splits`; text gets trees, and how much of it there is is noted."""
-    trees = text_trees(run.data, run.encoder["kind"], device)
+    trees = text_trees(run.data, encoder_config(run.encoder, vocabulary_size=2).kind, device)
     splits = load_splits(run.data, skipped, trees)
     if skipped:
         note(str(skipped))

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spinn_tensor.config import ConfigError, did_you_mean
+from spinn_tensor.data_prep.encodings import in_utf8
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.training.config import (
     DataConfig,
@@ -100,10 +102,10 @@ def _tables(path: Path) -> dict[str, Any]:
     """Read the tables of a file, over those of its base. Raises ConfigError, naming the file and the key."""
     try:
         with path.open("rb") as file:
-            own = tomllib.load(file)
+            own = tomllib.loads(in_utf8(file).read().decode("utf-8-sig"))  # what PowerShell and Notepad write
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, DataError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
     whole: dict[str, Any] = {table: {} for table in (*TABLES, DATA, WITHOUT_VECTORS)}
     if (base := own.pop("base", None)) is not None:
