@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import logging
 import os
 import shutil
 import sys
@@ -38,13 +39,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in FIRST)
 
 
+def _synced(descriptor: int) -> None:
+    """Take the place of os.fsync, which waits for the disk thousands of times: no machine fails in these processes."""
+    os.fstat(descriptor)  # an error where there is no such file
+
+
+os.fsync = _synced
+
 # Python looks for garbage after 700 new objects, too often beside torch's hundreds of thousands that stay
 gc.set_threshold(20_000, 10, 10)
 
 
 def pytest_collection_finish() -> None:
-    """Let torch.onnx make its table of operators once, which takes half a second, instead of at each export."""
+    """Spare torch its own log, and half a second at each export to ONNX for a table of operators."""
     gc.freeze()  # what is imported is no garbage
+    # pytest listens to a logger that passes nothing on: torch would describe each compilation to it at length
+    logging.getLogger("torch.__trace").propagate = True
     if "onnxscript" not in sys.modules:
         return
     from torch.onnx._internal.exporter import _registration
