@@ -188,7 +188,7 @@ def test_no_server(server: Server, path: Path) -> None:
 
 
 def test_a_server_that_says_nothing_more(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIMEOUT", 5)  # much longer than a busy machine takes for the half that comes
+    monkeypatch.setattr(module, "TIMEOUT", 1)  # longer than the half takes that comes
     server.ends_after = HALF
     server.waiting.set()
     assert_refused(server.url, path, "timed out")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
@@ -185,6 +186,44 @@ def test_a_worker_that_was_killed_is_replaced_and_health_tells(exported: Path) -
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
+class CutOff(NamedTuple):
+    """What those got whom the server cut off, all at the same time, since each waits for seconds."""
+
+    slow: dict[bytes, bytes]  # by what a client sent before it sent a byte now and again
+    no_request: list[bytes]  # of clients that sent an empty line and no more
+    unread: bytes  # of one that read nothing before
+
+
+@pytest.fixture(scope="module")
+def cut_off(of_all: Server) -> CutOff:
+    starts = [
+        b"",
+        b"POST /em",
+        b'POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"inp',
+        b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nPOST /em",
+    ]
+    with ExitStack() as stack:
+        deaf = stack.enter_context(connected(of_all))
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
+        for _ in range(10):
+            deaf.sendall(request("/tokenize", {"inputs": ["a " * 500] * 32}))
+        until(lambda: of_all.metric("spinn_active_requests") == 0)
+        answered = time.monotonic()
+        idle = [stack.enter_context(connected(of_all)) for _ in range(2)]
+        idle[1].sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert idle[1].recv(12) == b"HTTP/1.1 200"
+        time.sleep(0.2)
+        for client in idle:
+            client.sendall(b"\r\n")
+        slow = trickled({sent: stack.enter_context(connected(of_all)) for sent in starts})
+        no_request = [answers(client) for client in idle]
+        time.sleep(max(0, answered + 4 - time.monotonic()))  # the time that a request has is two seconds
+        unread = b""
+        with suppress(OSError):
+            unread = answers(deaf)
+    return CutOff(slow, no_request, unread)
+
+
 def trickled(clients: dict[bytes, socket.socket], seconds: float = 10) -> dict[bytes, bytes]:
     """What each gets that sends its bytes and then now and again one more, until the server closes them all."""
     begin, got, is_open = time.monotonic(), dict.fromkeys(clients, b""), set(clients)
@@ -209,20 +248,22 @@ def trickled(clients: dict[bytes, socket.socket], seconds: float = 10) -> dict[b
     return got
 
 
-def test_a_slow_client_is_cut_off(server: Server) -> None:
-    starts = [
-        b"",
-        b"POST /em",
-        b'POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"inp',
-        b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nPOST /em",
-    ]
-    with ExitStack() as stack:
-        got = trickled({sent: stack.enter_context(connected(server)) for sent in starts})
-    assert got[starts[-1]].startswith(b"HTTP/1.1 200 OK\r\n")
-    for sent in starts[1:]:
-        assert got[sent].count(b"HTTP/1.1 408 Request Timeout\r\n") == 1
-        assert b'"error_type":"Validation"' in got[sent]
+def test_a_slow_client_is_cut_off(cut_off: CutOff, server: Server) -> None:
+    *starts, pipelined = cut_off.slow
+    assert cut_off.slow[pipelined].startswith(b"HTTP/1.1 200 OK\r\n")
+    for sent in (*starts[1:], pipelined):
+        assert cut_off.slow[sent].count(b"HTTP/1.1 408 Request Timeout\r\n") == 1
+        assert b'"error_type":"Validation"' in cut_off.slow[sent]
     assert server.health() == {"status": "ready", "workers": 1, "died": 0}
+
+
+def test_what_is_no_request_keeps_no_connection(cut_off: CutOff) -> None:
+    """Neither before a request nor after one that was answered."""
+    assert not any(b"HTTP/1.1" in found for found in cut_off.no_request)
+
+
+def test_who_does_not_read_is_cut_off(cut_off: CutOff) -> None:
+    assert cut_off.unread.count(b"HTTP/1.1 200") < 10
 
 
 def test_too_many_at_once_are_refused_and_health_answers(server: Server) -> None:
@@ -285,31 +326,6 @@ def test_a_head_without_end_is_refused(head: bytes, server: Server) -> None:
         except OSError:  # it is closed while more is sent
             return
     assert found.startswith(b"HTTP/1.1 431")
-
-
-def test_what_is_no_request_keeps_no_connection(server: Server) -> None:
-    """Neither before a request nor after one that was answered."""
-    with connected(server) as first, connected(server) as second:
-        second.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert second.recv(12) == b"HTTP/1.1 200"
-        time.sleep(0.2)
-        for client in (first, second):
-            client.sendall(b"\r\n")
-        for client in (first, second):
-            assert b"HTTP/1.1" not in answers(client)
-
-
-def test_who_does_not_read_is_cut_off(server: Server) -> None:
-    found = b""
-    with connected(server) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
-        for _ in range(10):
-            client.sendall(request("/tokenize", {"inputs": ["a " * 500] * 32}))
-        until(lambda: server.metric("spinn_active_requests") == 0)
-        time.sleep(4)  # the time that a request has is two seconds
-        with suppress(OSError):
-            found = answers(client)
-    assert found.count(b"HTTP/1.1 200") < 10
 
 
 def test_a_slow_request_does_not_take_the_answer_of_the_one_before(server: Server) -> None:
