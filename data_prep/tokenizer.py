@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
+from unicodedata import is_normalized, normalize
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import StrPath, atomic_write, open_text
@@ -27,6 +28,7 @@ _BLANK = re.compile(r"[ \t\r\n]")
 # English repeats its words: one that was seen is looked up instead of split again. The bounds keep this to some 10 MB.
 _N_REMEMBERED = 1 << 15
 _LONGEST_REMEMBERED = 40
+Offsets = list[tuple[int, int]]  # of each token in the text, [start, end)
 # `tokenizers` takes up to 250 bytes for a character, and ends the process where it gets none.
 _MOST_CHARACTERS = 4_000_000
 
@@ -81,6 +83,10 @@ class Tokenizer:
             raise DataError("a sentence without words")
         return tokens
 
+    def offsets(self, text: str) -> Offsets:
+        """Return where the tokens of a text are in it."""
+        return with_accents(text, self.backend.encode(text).offsets)
+
     def _split_words(self, text: str) -> tuple[str, ...]:
         tokens: list[str] = []
         for word in text.split():  # no rule of the pre-tokenizer looks beyond whitespace
@@ -121,6 +127,19 @@ class Tokenizer:
             raise error.at(path=path) from None
         except (ValueError, RecursionError) as error:
             raise DataError("not JSON", path=path) from error
+
+
+def with_accents(text: str, offsets: Offsets) -> Offsets:
+    """Return offsets with the end of each token's last letter, of which NFC in `tokenizers` counts the first part."""
+    if is_normalized("NFC", text):
+        return offsets
+    whole = []
+    for (start, end), most in zip(offsets, [*(start for start, _ in offsets[1:]), len(text)], strict=True):
+        n_letters = len(normalize("NFC", text[start:end]))
+        while end < most and len(normalize("NFC", text[start : end + 1])) == n_letters:
+            end += 1
+        whole.append((start, end))
+    return whole
 
 
 def rules_sha256(rules: Rules = PENN) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 import orjson
 
 from spinn_tensor.data_prep.penn import PennTree
+from spinn_tensor.data_prep.tokenizer import Offsets
 from spinn_tensor.data_prep.trees import Tree, format_binary
-
-Offsets = list[tuple[int, int]]  # of each token in the text, [start, end)
 
 
 def tree_object(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,8 @@ class TextModel(ABC):
         with progress(show_progress_bar, "classified", len(labels)) as advance:
             corpus = Corpus(sentences, labels, len(sides))
             logits = self._logits(corpus, batch_size, advance)
+        if len(rows := np.flatnonzero(~np.isfinite(logits).all(axis=1))):
+            raise DataError("the model's logits are not numbers", example=read.rows[rows[0]])
         probabilities = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         unknown = unknown_words(read.trees, sentences)
@@ -307,8 +310,7 @@ class TextModel(ABC):
             raise TypeError(f"a model of kind {self.kind!r} looks at no tree")
         if k is not None and self.composes_by == "given":
             raise TypeError(f"k={k}: a model of kind {self.kind!r} does not parse")
-        if k is not None and (type(k) is not int or k < 1):
-            raise ConfigError(f"k: expected an integer of at least 1, got {k!r}")
+        _check_number("k", k)
         as_given = self.composes_by == "given" and self.branching is None and not self._parses_all
         under = partial(under_trees, read.trees, columns, as_given)
         if self.composes_by == "given":
@@ -336,8 +338,7 @@ class TextModel(ABC):
 
         Raises DataError naming one that the model cannot take; issues a DataWarning where many words are unknown.
         """
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
+        _check_number("batch_size", batch_size)
         read = read_sentences(sides, self.read, on_error)
         columns = sentence_columns(read.trees, self.tokenizer.vocabulary)
         warn_of_unknown(read.trees, columns)
@@ -380,3 +381,8 @@ class TextModel(ABC):
         except DataError as error:
             raise error.at(field=name) from None
         return found
+
+
+def _check_number(name: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
+        raise ConfigError(f"{name}: expected an integer of at least 1, got {value!r}")

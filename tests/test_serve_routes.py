@@ -138,11 +138,12 @@ def test_parse_gives_lists_objects_and_pictures(client) -> None:
 
 
 def test_tokenize_and_decode(client, pairs) -> None:
-    text = 'He said "dogs bark", don’t (the) cats?'
+    text = 'He said "dogs bark", don’t (the) cats, cafe\u0301?'
     (tokens,) = asked(client, "/tokenize", inputs=text)
     assert [text[token["start"] : token["stop"]] for token in tokens] == [token["text"] for token in tokens]
     words = pairs.model.tokenizer.tokenize(text)
     assert [token["id"] for token in tokens] == pairs.model.tokenizer.vocabulary.encode(words).tolist()
+    assert tokens[-2]["text"] == "cafe\u0301"
     assert asked(client, "/tokenize", inputs=["cats"] * 2)[1] == asked(client, "/tokenize", inputs="cats")[0]
     ids = pairs.model.tokenizer.vocabulary.encode(["The", "cats"]).tolist()
     assert asked(client, "/decode", ids=ids) == ["The cats"]

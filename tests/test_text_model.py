@@ -255,8 +255,21 @@ def test_options_that_there_are_not(pipeline) -> None:
     with pytest.raises(ConfigError, match="on_error: expected one of raise, nan, skip, got 'ignore'"):
         pipeline.encode(KNOWN, on_error="ignore")
     for method in (pipeline.encode, pipeline.parse, pipeline.classify):
-        with pytest.raises(ConfigError, match="batch_size: expected at least 1, got 0"):
-            method(KNOWN, batch_size=0)
+        for size in (0, 2.5, "2"):
+            with pytest.raises(
+                ConfigError, match=f"batch_size: expected an integer of at least 1, got {size!r}"
+            ):
+                method(KNOWN, batch_size=size)
+
+
+def test_logits_that_are_no_numbers_have_no_label() -> None:
+    model = tiny_model("bow", "sentence")
+    with torch.no_grad():
+        model.encoder.embedding.weight[model.vocabulary.encode(["cats"])[0]] = 3e38
+    pipeline = Pipeline(model)
+    assert pipeline.classify(KNOWN[0]).label in pipeline.labels
+    with pytest.raises(DataError, match="example 1: the model's logits are not numbers"):
+        pipeline.classify([KNOWN[0], KNOWN[1]])
 
 
 def test_embeddings_as_sentence_transformers_has_them(pipeline, capsys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,13 @@ def test_offsets_point_into_the_raw_text() -> None:
     encoding = Tokenizer().backend.encode(text)
     words = ["It", "'s", '"', "(", "hot", ")", '"', "."]
     assert [text[start:end] for start, end in encoding.offsets] == words
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("words", ["Le café fiancé .", "Việt ệ", "한국 사람", "é é", "ẛ̣ x̣́ y"])
+def test_offsets_take_letters_with_their_accents(words: str, form: str) -> None:
+    text = unicodedata.normalize(form, words)
+    assert [text[start:end] for start, end in TOKENIZER.offsets(text)] == text.split()
 
 
 WORDS_OF_A_MODEL = (

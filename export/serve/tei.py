@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from spinn_tensor import __version__
 from spinn_tensor.answers import Prediction, normalized
+from spinn_tensor.data_prep.tokenizer import with_accents
 from spinn_tensor.export.serve.errors import invalid, wrong_model
 from spinn_tensor.export.serve.service import Call, Service, one_side
 
@@ -172,7 +173,7 @@ async def tokenize(call: Call, asked: TokenizeRequest) -> list[list[SimpleToken]
         encoding = engine.encoding(text, name)
         return [
             {"id": number, "text": text[start:stop], "special": False, "start": start, "stop": stop}
-            for number, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
+            for number, (start, stop) in zip(encoding.ids, with_accents(text, encoding.offsets), strict=True)
         ]
 
     return await call.of_each(tokens, texts, "inputs")

@@ -65,9 +65,9 @@ def _written(call: Call, text: str, sentence: Sentence, parsed: Parsed, form: st
     if form == "svg":
         return svg([parsed.tree])
     if form == "json":
-        encode = call.service.engine.model.tokenizer.backend.encode
+        offsets = call.service.engine.model.tokenizer.offsets
         whole = text if isinstance(sentence, Words) and sentence.tokens == parsed.tree.tokens else ""
-        return tree_object(parsed.tree, whole, lambda text: encode(text).offsets, parsed.log_probability)
+        return tree_object(parsed.tree, whole, offsets, parsed.log_probability)
     try:
         return FORMATS[form](parsed.tree)
     except DataError as error:  # words with brackets, which this notation has no way to write

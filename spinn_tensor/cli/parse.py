@@ -35,8 +35,7 @@ from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.text import SentenceReader, one_notation
 from spinn_tensor.data_prep.token_rules import WHITESPACE
-from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.tree_json import Offsets
+from spinn_tensor.data_prep.tokenizer import Offsets, Tokenizer
 from spinn_tensor.data_prep.tree_svg import svg
 from spinn_tensor.data_prep.tree_view import MOST_WORDS
 from spinn_tensor.data_prep.trees import Tree
@@ -177,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
     with _output(args) as file, counter_of(args.output, "sentences parsed") as advance:
         parser = TreeParser(model, args.branching, advance, args.k)
         lines = iter([_arguments(args, sentences)]) if source is None else source.blocks()
-        _write(file, map(parser, lines), args, lambda text: tokenizer.backend.encode(text).offsets)
+        _write(file, map(parser, lines), args, tokenizer.offsets)
     if source is not None:
         print_skipped(source.skipped, "lines skipped" if on_error(args) == "skip" else "lines have no tree")
     if args.output is not None:

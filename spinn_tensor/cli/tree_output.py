@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from spinn_tensor.answers import Parsed, as_written
 from spinn_tensor.cli.report import json_line
-from spinn_tensor.data_prep.tree_json import Offsets, tree_object
+from spinn_tensor.data_prep.tokenizer import Offsets
+from spinn_tensor.data_prep.tree_json import tree_object
 from spinn_tensor.data_prep.tree_view import drawn
 from spinn_tensor.data_prep.trees import Tree
 
