@@ -54,7 +54,9 @@ def pytest_collection_finish() -> None:
     """Spare torch its own log, and half a second at each export to ONNX for a table of operators."""
     gc.freeze()  # what is imported is no garbage
     # pytest listens to a logger that passes nothing on: torch would describe each compilation to it at length
-    logging.getLogger("torch.__trace").propagate = True
+    trace = logging.getLogger("torch.__trace")
+    trace.propagate = True
+    trace.handlers.clear()
     if "onnxscript" not in sys.modules:
         return
     from torch.onnx._internal.exporter import _registration

@@ -340,7 +340,7 @@ def test_compiling_is_the_default_on_cuda(options, device, compiles, monkeypatch
     assert train_command.new_run(arguments).training.compile == compiles
 
 
-@quickly
+@quickest
 def test_a_cell_that_draws_is_told_the_ways_out(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*pair_arguments(tmp_path), *PRESET, "--cell", f"{__name__}:Dropping"]
     arguments += ["--output", str(tmp_path / "run"), "--epochs", "1"]

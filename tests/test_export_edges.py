@@ -109,7 +109,7 @@ def test_what_torch_raises_is_one_line_that_names_format_and_model(monkeypatch) 
 def test_a_file_is_whole_or_not_there(form, maker, writer, tmp_path, monkeypatch) -> None:
     if form == "onnx":
         pytest.importorskip("onnxscript")
-    model = smallest_model("sentence", "spinn-pi-nt")
+    model = smallest_model("sentence", "bow")
     exported = describe(model, form)
     made = pkgutil.resolve_name(f"spinn_tensor.export.{maker}")(model, exported)
     monkeypatch.setattr(f"spinn_tensor.export.{maker}", lambda *_: made)

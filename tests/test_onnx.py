@@ -40,7 +40,7 @@ FILES = {
     "bilstm-float16": ("pair", "bilstm", "sequence", "projection", "float16", False),
 }
 DOUBLE = {  # without a precision
-    "own": ("pair", "spinn", "own", "projection", False),
+    "own": ("sentence", "spinn", "own", "projection", True),
     "parser": ("parse", "spinn", "own", "bilstm", False),
     "given": ("pair", "spinn-pi", "given", "projection", True),
     "forest": ("pair", "spinn-pi-nt", "forest", "projection", False),
