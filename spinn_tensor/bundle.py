@@ -50,6 +50,7 @@ from spinn_tensor.tensor_files import (
     CheckpointError,
     check_finite,
     check_tensors,
+    check_weights,
     plain_name,
     plain_names,
     read_tensors,
@@ -253,12 +254,13 @@ def write_bundle(
 ) -> None:
     """Replace the folder by a bundle of the model as it is now, with further files beside it.
 
-    Raises CheckpointError for weights that are not float32, which `read_bundle` would refuse, and for settings of a
-    run, of a program of its own, that no card can be made of.
+    Raises CheckpointError for weights that `read_bundle` would refuse, and for settings of a run, of a program of its
+    own, that no card can be made of; ConfigError for metrics that are none.
     """
     from spinn_tensor.card import model_card, without_folders
 
-    vocabulary, run, metrics = provenance.vocabulary, as_values(provenance.run), dict(provenance.metrics)
+    vocabulary, run = provenance.vocabulary, as_values(provenance.run)
+    metrics = checked_metrics(provenance.metrics)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     try:
         run = run if names_folders else without_folders(run)
@@ -268,11 +270,7 @@ def write_bundle(
             f"{folder}: run: no model card can be made of it ({one_line(error)})"
         ) from error
     tensors = plain_names(folder, model.state_dict())
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise CheckpointError(
-                f"{folder}: tensor {name!r} has type {tensor.dtype}; a checkpoint holds torch.float32 (model.float())"
-            )
+    check_weights(folder, tensors, bool(model.config.own_classes))
     content = {
         "format_version": FORMAT_VERSION,
         "model": model.config.to_dict(),
@@ -340,8 +338,7 @@ def read_bundle(
             f"{folder / CONFIG}: no model can have these sizes ({one_line(error)})"
         ) from error
     check_tensors(weights, tensors, model.state_dict())
-    if not has_own:  # which may have masks of infinity
-        check_finite(weights, tensors)
+    check_finite(weights, tensors, has_own)
     model.to(device) if has_own else model.to_empty(device=device)
     model.load_state_dict(tensors, strict=True)
     from spinn_tensor.card import read_command

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,8 +193,10 @@ class TextSettings(Settings):
 
 def checked_metrics(metrics: Any) -> dict[str, Any]:
     """Return what was measured of a model, finite numbers by name. Raises ConfigError."""
-    if not isinstance(metrics, Mapping) or any(
-        isinstance(value, float) and not math.isfinite(value) for value in metrics.values()
-    ):
-        raise ConfigError("metrics: expected an object of finite numbers")
-    return dict(metrics)
+    try:  # NumPy's and torch's numbers as Python's
+        values = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
+        if all(math.isfinite(value) for value in values.values() if not isinstance(value, str | None)):
+            return values
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    raise ConfigError("metrics: expected an object of finite numbers")

@@ -56,10 +56,23 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
             raise CheckpointError(f"{path}: tensor {name!r} is not part of the model")
 
 
-def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_weights(folder: Path, tensors: Mapping[str, Tensor], has_own: bool) -> None:
+    """Raise CheckpointError for weights that are not to be written: of another type than float32, or no numbers."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            what = f"has type {tensor.dtype}; a checkpoint holds torch.float32 (model.float())"
+            raise CheckpointError(f"{folder}: tensor {name!r} {what}")
+    check_finite(folder, tensors, has_own)
+
+
+def check_finite(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    has_own: bool,  # classes of one's own, whose masks may be infinite
+) -> None:
     """Raise CheckpointError at the first tensor with NaN or infinity in it, of which any answer would be made up."""
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
+        if (tensor.isnan() if has_own else ~tensor.isfinite()).any():
             raise CheckpointError(f"{path}: tensor {name!r} holds NaN or infinity")
 
 

@@ -312,14 +312,28 @@ def test_a_model_of_a_loop_of_ones_own_is_saved_with_its_vocabulary(branching, t
     assert "not of spinn train but of a program of its own" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", [np.float32(0.5), np.int64(3), torch.tensor(0.5)])
+def test_metrics_may_be_of_numpy_and_torch(number, tmp_path) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "mine", vocabulary=model.vocabulary, metrics={"f1": number})
+    assert load_checkpoint(tmp_path / "mine").config.metrics == {"f1": number.item()}
+    save_checkpoint(tmp_path / "other", model, model.vocabulary, tiny_run(), {"f1": number})
+    assert load_checkpoint(tmp_path / "other").config.metrics == {"f1": number.item()}
+
+
 def test_what_does_not_go_with_a_model_of_ones_own(tmp_path) -> None:
     model = tiny_model()
     with pytest.raises(CheckpointError, match="a vocabulary of 3 words for a model of 20"):
         model.save_pretrained(tmp_path / "mine", vocabulary=Vocabulary.build([["dog"]]))
     with pytest.raises(ConfigError, match=r"branching: expected one of left, .*, got 'up'"):
         model.save_pretrained(tmp_path / "mine", vocabulary=model.vocabulary, branching="up")
-    with pytest.raises(ConfigError, match="metrics: expected an object of finite numbers"):
-        model.save_pretrained(tmp_path / "mine", vocabulary=model.vocabulary, metrics={"f1": float("nan")})
+    for f1 in (float("nan"), np.float32("nan"), torch.tensor([0.5, 0.5]), [0.5]):
+        with pytest.raises(ConfigError, match="metrics: expected an object of finite numbers"):
+            model.save_pretrained(tmp_path / "mine", vocabulary=model.vocabulary, metrics={"f1": f1})
     with pytest.raises(ConfigError, match=r"tokenizer, branching and metrics go with"):
         model.save_pretrained(tmp_path / "mine", metrics={"f1": 0.5})
+    with torch.no_grad():
+        model.mlp.output.bias[0] = torch.nan
+    with pytest.raises(CheckpointError, match=r"tensor .mlp.output.bias. holds NaN"):
+        model.save_pretrained(tmp_path / "mine")
     assert not (tmp_path / "mine").exists()
