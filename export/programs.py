@@ -13,6 +13,7 @@ import functools
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,11 +118,13 @@ def export_aoti(
     except InvalidCxxCompiler:
         raise ExportError("AOTInductor needs a C++ compiler: install g++, or name one in CXX") from None
     made = program(model, exported)
+    options: dict[str, Any] = {"aot_inductor.metadata": exported.metadata}
+    if hasattr(torch._inductor.config.aot_inductor, "check_lowerbound"):  # of torch 2.13
+        # under AOTI_RUNTIME_CHECK_INPUTS sizes of 1 would be refused that it takes
+        options["aot_inductor.check_lowerbound"] = False
     content = io.BytesIO()
     with exporting(model, "AOTInductor package"):
-        torch._inductor.aoti_compile_and_package(
-            made, package_path=content, inductor_configs={"aot_inductor.metadata": exported.metadata}
-        )
+        torch._inductor.aoti_compile_and_package(made, package_path=content, inductor_configs=options)
     with atomic_write(path, "wb") as file:
         file.write(content.getbuffer())
 

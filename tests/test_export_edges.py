@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pkgutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,6 +82,18 @@ def test_a_program_of_any_sizes_takes_any_batch(task, kind, leaf_encoder, dim) -
     model = smallest_model(task, kind, leaf_encoder, dim=dim)
     run = of_arrays(program(model, describe(model)).module())
     require(compare(model, run, random_cases(model, batch_sizes=(1, 3))))
+
+
+def test_what_torch_runs_gets_memory_as_it_reads_it() -> None:
+    """A package of AOTInductor takes any memory for rows of int64."""
+    ids = np.arange(12).reshape(3, 4)
+    for given in (ids, ids[:, :2], ids.T, ids.astype(np.int32)):
+        seen = []
+        run = of_arrays(lambda given, seen=seen: seen.append(given) or {})
+        run({"given": given})
+        assert seen[0].is_contiguous()
+        assert seen[0].dtype == torch.int64
+        assert seen[0].tolist() == given.tolist()
 
 
 def test_what_torch_raises_is_one_line_that_names_format_and_model(monkeypatch) -> None:
