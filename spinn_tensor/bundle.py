@@ -46,6 +46,7 @@ from spinn_tensor.hub import (
     read_object,
     refuse_code,
 )
+from spinn_tensor.sizes import without_memory
 from spinn_tensor.tensor_files import (
     CheckpointError,
     check_finite,
@@ -329,7 +330,7 @@ def read_bundle(
     has_own = bool(config.model.own_classes)  # of which it is not known what they hold beside tensors
     try:
         # no memory is taken before it is known that the file fills it
-        with torch.device("cpu" if has_own else "meta"):
+        with torch.device("cpu") if has_own else without_memory():
             model = build(config.model).float()  # as bundles are, whatever torch's default is
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
@@ -339,8 +340,12 @@ def read_bundle(
         ) from error
     check_tensors(weights, tensors, model.state_dict())
     check_finite(weights, tensors, has_own)
-    model.to(device) if has_own else model.to_empty(device=device)
-    model.load_state_dict(tensors, strict=True)
+    if has_own:
+        model.to(device).load_state_dict(tensors)
+    else:  # copies, since what was read is the file
+        model.load_state_dict(
+            {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}, assign=True
+        )
     from spinn_tensor.card import read_command
 
     command = read_command(folder / CARD)

@@ -26,6 +26,7 @@ LAYERS = [
     "config",
     "toolchain",
     "tensor_files",
+    "sizes",
     "sentences",
     "answers",
     "text_model",

@@ -59,6 +59,7 @@ for task, folder in zip(sys.argv[2::2], sys.argv[3::2]):
         sides = (texts, texts[::-1]) if task == "pair" else (texts,)
         result["classify"] = [prediction.probabilities for prediction in pipeline.classify(*sides)]
     print(json.dumps(result))
+assert not {"torch._dynamo", "sympy"} & set(sys.modules)  # a second of torch's, for nothing
 """
 
 

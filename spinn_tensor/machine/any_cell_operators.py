@@ -22,7 +22,7 @@ from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.machine.any_cell import Kept, Loop, run_backward, run_forward
 from spinn_tensor.machine.buffers import Tables
 from spinn_tensor.machine.executors import check_dtypes, check_transforms
-from spinn_tensor.machine.operators import fake_found, found_by, found_tables, tables_of
+from spinn_tensor.machine.operators import fake_found, found_by, found_tables, operator_or, tables_of
 from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, is_dense, own_compositions
 
 
@@ -86,7 +86,8 @@ def run_cell(
     if needs_grad and save == "all" and not torch.compiler.is_compiling():
         memory, trackers, *found = _KeptRun.apply(name, flat, kind, chosen, autocast, *inputs)
     else:
-        memory, trackers, found = any_cell(leaves, parameters, flat, chosen, name, kind, needs_grad, autocast)
+        run = operator_or(_any_cell, any_cell)
+        memory, trackers, found = run(leaves, parameters, flat, chosen, name, kind, needs_grad, autocast)
     return CellRun(memory, trackers, _ran_on(kind, flat, found))
 
 
@@ -171,8 +172,7 @@ def _of_leaves(grad_memory: Tensor, tables: Tables) -> Tensor:
     return grad_memory[1 : grad_memory.shape[0] - tables.left_index.shape[0]].clone()
 
 
-@torch.library.custom_op("spinn_tensor::any_cell", mutates_args=())
-def any_cell(
+def _any_cell(
     leaves: Tensor,  # (L, S)
     parameters: list[Tensor],  # of the cell and of the tracker
     tables: list[Tensor],  # flattened
@@ -189,6 +189,9 @@ def any_cell(
     loop = _loop(machine)
     with _drawing_nothing(leaves, save):
         return _run(loop, _roots(parameters), autocast, _forward, leaves, tables, chosen, kind, None)
+
+
+any_cell = torch.library.custom_op("spinn_tensor::any_cell", _any_cell, mutates_args=())
 
 
 @any_cell.register_fake

@@ -21,7 +21,14 @@ from spinn_tensor.bundles import (
 )
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.machine.buffers import Tape
-from spinn_tensor.machine.operators import found_tables, stack_machine, stack_machine_own
+from spinn_tensor.machine.operators import (
+    found_tables,
+    given_transitions,
+    operator_or,
+    own_transitions,
+    stack_machine,
+    stack_machine_own,
+)
 from spinn_tensor.machine.schedule import can_reduce, can_shift, is_dense
 
 
@@ -204,7 +211,8 @@ def run_own(
         raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
     noise = checked_noise(leaves, noise, tables)
     weights = [weight for weight in compose if weight is not None]
-    encodings, tape, found = stack_machine_own(
+    run = operator_or(own_transitions, stack_machine_own)
+    encodings, tape, found = run(
         leaves,
         weights,
         list(tracker),
@@ -297,7 +305,8 @@ def _run(
         raise TypeError(f"got {type(tables).__name__}; run_forest reads ForestTables, run_given LaneTables")
     weights = [weight for weight in compose if weight is not None]
     index = tables.root_index if output_index is None else output_index
-    output, tape = stack_machine(leaves, weights, list(tracker or ()), flatten(tables), index, save, dtype)
+    run = operator_or(given_transitions, stack_machine)
+    output, tape = run(leaves, weights, list(tracker or ()), flatten(tables), index, save, dtype)
     return output, Tape(*tape)
 
 

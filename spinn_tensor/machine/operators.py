@@ -10,6 +10,7 @@ states of the trackers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -66,8 +67,19 @@ def tables_of(kind: type[AnyTables], tensors: list[Tensor]) -> AnyTables:
     return bundle_of(kind, [*tensors[:n_own], hoisted])
 
 
-@torch.library.custom_op("spinn_tensor::stack_machine", mutates_args=())
-def stack_machine(
+Body = TypeVar("Body", bound=Callable)
+
+
+def operator_or(body: Body, operator: Callable) -> Body:
+    """Return an operator, or in inference mode, where nothing is differentiated, its body, unless it is traced.
+
+    Before torch first calls an operator it loads its compiler, which takes longer than to load a model and parse.
+    """
+    alone = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+    return body if alone else operator  # type: ignore[return-value]
+
+
+def given_transitions(
     leaves: Tensor,  # (L, 2H)
     compose: list[Tensor],  # ComposeWeights, without None
     tracker: list[Tensor],  # TrackerWeights, or nothing
@@ -85,6 +97,9 @@ def stack_machine(
     with as_written(leaves), torch.cuda.device_of(leaves):
         tape = run_forward(leaves, compose_weights, tracker_weights, schedule, entries, save, dtype, bodies)
     return tape.memory[0].index_select(0, output_index), list(tape)
+
+
+stack_machine = torch.library.custom_op("spinn_tensor::stack_machine", given_transitions, mutates_args=())
 
 
 @stack_machine.register_fake
@@ -105,8 +120,7 @@ def _(
     )
 
 
-@torch.library.custom_op("spinn_tensor::stack_machine_own", mutates_args=())
-def stack_machine_own(
+def own_transitions(
     leaves: Tensor,  # (L, 2H)
     compose: list[Tensor],  # ComposeWeights
     tracker: list[Tensor],  # TrackerWeights
@@ -131,6 +145,11 @@ def stack_machine_own(
     found, fields = found_by(schedule, own, dense)
     output = tape.memory[0].index_select(0, found.node_index if every_node else found.root_index)
     return output, list(tape), fields
+
+
+stack_machine_own = torch.library.custom_op(
+    "spinn_tensor::stack_machine_own", own_transitions, mutates_args=()
+)
 
 
 def found_by(

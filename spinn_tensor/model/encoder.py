@@ -18,6 +18,7 @@ from spinn_tensor.model.leaves import LeafEncoder
 from spinn_tensor.model.machine import StackMachine
 from spinn_tensor.model.own_classes import make_part
 from spinn_tensor.model.sequence import run_lstm
+from spinn_tensor.sizes import without_memory
 
 TABLE_KIND_OF: dict[str, TableKind] = {
     "spinn-pi-nt": "forest",
@@ -254,7 +255,7 @@ def _leaf_dim(config: EncoderConfig) -> int:
     """Return the width of what the leaves are: states of the cell, of which one is made that takes no memory."""
     if config.kind not in SPINN_KINDS:
         return config.hidden_dim
-    with torch.device("meta"):
+    with without_memory():
         return state_dim(make_cell(config.cell, config.hidden_dim, _tracker_dim(config)))
 
 
