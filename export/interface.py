@@ -38,7 +38,7 @@ class ExportError(SpinnError, ValueError):
 
 
 def check_exportable(model: Model, table_kind: str) -> None:
-    """Raise ExportError for a model that has no artefact on tables of this kind, or whose weights are no numbers."""
+    """Raise ExportError for a model that has no artefact on tables of this kind, or weights or labels that are none."""
     kind, machine = model.config.encoder.kind, model.encoder.composer
     for setting, name in model.config.own_classes.items():
         if setting != "cell":
@@ -57,6 +57,9 @@ def check_exportable(model: Model, table_kind: str) -> None:
         raise ExportError("a model that only parses has nothing to do with given transitions")
     if table_kind == "forest" and model.encoder.leaves.lstm is not None:
         raise ExportError("leaf_encoder 'bilstm' is not exported without a tracker")
+    for label in model.config.labels:
+        if "".join(label.splitlines()) != label:  # of which labels.txt has one a line
+            raise ExportError(f"label {label!r}: expected one line without its end")
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise ExportError(

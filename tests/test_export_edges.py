@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pkgutil
 
@@ -82,6 +83,22 @@ def test_a_program_of_any_sizes_takes_any_batch(task, kind, leaf_encoder, dim) -
     model = smallest_model(task, kind, leaf_encoder, dim=dim)
     run = of_arrays(program(model, describe(model)).module())
     require(compare(model, run, random_cases(model, batch_sizes=(1, 3))))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(value) -> None:
+    model = smallest_model("sentence", "bow")
+    with torch.no_grad():
+        model.mlp.output.bias[1] = value
+    with pytest.raises(ExportError, match=r"tensor 'mlp.output.bias' of the model holds NaN or infinity"):
+        describe(model)
+
+
+def test_labels_are_lines_of_a_file() -> None:
+    model = smallest_model("sentence", "bow")
+    model.config = dataclasses.replace(model.config, labels=("good", "bad\n"))
+    with pytest.raises(ExportError, match=r"label 'bad\\n': expected one line without its end"):
+        describe(model)
 
 
 def test_what_torch_runs_gets_memory_as_it_reads_it() -> None:
