@@ -277,6 +277,16 @@ def test_a_frozen_parameter_has_no_gradient_and_a_graph_may_be_kept(save: str) -
 
 
 @every_save
+def test_nobody_is_told_that_second_derivatives_are_zero(save: str) -> None:
+    batch, machine = some_trees(2), StackMachine(GRC(2), save=save).double()
+    tables = TABLES["forest"](batch)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.functional.hessian(
+            lambda leaves: machine(leaves, tables).square().sum(), leaves_of(batch, 2)
+        )
+
+
+@every_save
 def test_under_autocast_states_keep_their_type(save: str) -> None:
     torch.manual_seed(0)
     batch, machine = some_trees(), StackMachine(GRC(8, 3), Tracker(8, 3), save=save)

@@ -150,7 +150,8 @@ class _KeptRun(torch.autograd.Function):
         memories = ctx.saved_tensors
         grads = _buffers(memories, (grad_memory, grad_trackers))
         sums = run_backward(loop, tables, memories, grads, roots, kept)
-        return None, None, None, None, None, *_once([_of_leaves(grads[0], tables), *sums])
+        reads = *memories, grad_memory, grad_trackers
+        return None, None, None, None, None, *_once([_of_leaves(grads[0], tables), *sums], reads)
 
 
 def _buffers(memories: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
@@ -160,12 +161,13 @@ def _buffers(memories: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> 
     return first, second
 
 
-def _once(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return gradients of which none can be taken: trying to raises RuntimeError."""
+def _once(gradients: Sequence[Tensor], reads: Sequence[Tensor | None]) -> Sequence[Tensor]:
+    """Return gradients of which none can be taken, in what they were made of either: trying to raises RuntimeError."""
     if not torch.is_grad_enabled():  # nobody asked for a graph of the backward
         return gradients
+    zero = sum(read[:0].sum() for read in reads if read is not None)  # that depends on all of them
     failing = torch._C._functions.DelayedError(b"the stack machine is differentiable once", len(gradients))
-    return failing(*(gradient.detach().requires_grad_() for gradient in gradients))
+    return failing(*(gradient.detach() + zero for gradient in gradients))
 
 
 def _of_leaves(grad_memory: Tensor, tables: Tables) -> Tensor:
@@ -310,7 +312,7 @@ def _gradients(ctx, grad_memory, grad_trackers, _grad_found):
     pulled = torch.ops.spinn_tensor.any_cell_backward(
         grad_memory, grad_trackers, memory, trackers, parameters, tables, ctx.machine, ctx.kind, ctx.autocast
     )
-    grad_leaves, *grads = _once(pulled)
+    grad_leaves, *grads = _once(pulled, (memory, trackers, grad_memory, grad_trackers))
     return grad_leaves, grads, [None] * n_tables, [None] * n_chosen, None, None, None, None
 
 
