@@ -19,8 +19,6 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOMENTUM = 0.1  # of the running statistics
-
 
 class MaskedBatchNorm(nn.BatchNorm1d):
     """Normalise (n, D) as `nn.BatchNorm1d`, told which rows count. Padding rows come out as zeros.
@@ -33,7 +31,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     num_batches_tracked: Tensor
 
     def __init__(self, n_features: int) -> None:
-        super().__init__(n_features, momentum=MOMENTUM)
+        super().__init__(n_features)
         self.synchronised = False  # over all ranks of the process group
         self.counts = True  # whether this rank's rows do
 
@@ -88,9 +86,12 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     def _update_running(self, mean: Tensor, variance: Tensor, several: Tensor) -> None:
         self.num_batches_tracked.add_(several)
-        self.running_mean.lerp_(mean.to(self.running_mean), MOMENTUM)
+        momentum: float | Tensor | None = self.momentum
+        if momentum is None:  # the mean of all batches, as torch.optim.swa_utils.update_bn takes it
+            momentum = self.num_batches_tracked.clamp(min=1).to(self.running_mean).reciprocal()
+        self.running_mean.lerp_(mean.to(self.running_mean), momentum)
         new_variance = torch.where(several, variance, self.running_var)
-        self.running_var.lerp_(new_variance.to(self.running_var), MOMENTUM)
+        self.running_var.lerp_(new_variance.to(self.running_var), momentum)
 
 
 def synchronise(model: nn.Module) -> None:

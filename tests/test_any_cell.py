@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import threading
+import weakref
 from functools import partial
 
 import numpy as np
@@ -11,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import prune
 
 from spinn_tensor import OwnTables, StackMachine, logistic_noise, to_torch
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
-from spinn_tensor.machine import DrawError
+from spinn_tensor.machine import DrawError, any_cell_operators
 from spinn_tensor.model.cells import GRC, RNTN, Sum, Tracker, TransitionHead, TreeGRU, TreeLSTM
 from tests.any_cells import OddCell, PlainTreeLSTM, RunningMean, recursion
 from tests.contract import Executor, ExecutorContract
@@ -299,6 +303,138 @@ def test_under_autocast_states_keep_their_type(save: str) -> None:
     inputs = [leaves, *machine.parameters()]
     for got, expected in zip(gradients(output, inputs), gradients(exact, inputs), strict=True):
         assert 0 < relative_error(got, expected) < 0.2
+
+
+@every_save
+def test_a_region_of_autocast_keeps_nothing_of_a_run(save: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, machine, kept = some_trees(2), StackMachine(GRC(8), save=save), []
+    leaves, tables = leaves_of(batch, 8).detach().float(), TABLES["forest"](batch)
+    make_roots = any_cell_operators._roots
+
+    def roots(parameters: list[Tensor]) -> list[Tensor]:
+        made = make_roots(parameters)
+        kept.extend(weakref.ref(root) for root in made)
+        return made
+
+    monkeypatch.setattr(any_cell_operators, "_roots", roots)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        machine(leaves, tables).sum().backward()
+        gc.collect()
+        assert kept
+        assert not any(root() is not None for root in kept)
+
+
+class Meeting(GRC):
+    """A cell of which the first call waits a while for one of another thread, and that one for the end of the first."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.first, self.met, self.ended = threading.current_thread(), threading.Event(), threading.Event()
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        if threading.current_thread() is self.first:
+            self.met.wait(0.3)
+        else:
+            self.met.set()
+            self.ended.wait(0.3)
+        return super().forward(left, right)
+
+
+@every_save
+def test_two_threads_may_run_one_machine(save: str) -> None:
+    """Each left the other's parameters in the cell."""
+    batch = [left_branching(2)]
+    tables, leaves = TABLES["forest"](batch), leaves_of(batch, 4)
+    machine = StackMachine(Meeting().double(), save=save)
+    own, found = list(machine.parameters()), []
+
+    def run_once() -> None:
+        found.append(gradients(machine(leaves, tables), [leaves, *own]))
+
+    thread = threading.Thread(target=run_once)
+    thread.start()
+    run_once()
+    machine.compose.ended.set()
+    thread.join()
+    assert all(one is other for one, other in zip(machine.parameters(), own, strict=True))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def halved(module: nn.Module) -> None:
+    module.register_forward_hook(lambda _, inputs, output: output / 2)
+
+
+def replaced(module: nn.Module) -> None:
+    forward = module.forward
+    module.forward = lambda *inputs: forward(*inputs) / 2
+
+
+def pruned(module: nn.Module) -> None:
+    prune.random_unstructured(module, "bias", 0.5)
+
+
+@pytest.mark.parametrize("part", ["compose", "tracker"])
+@pytest.mark.parametrize("change", [halved, replaced, pruned])
+def test_what_is_hung_on_a_treelstm_or_a_tracker_is_not_passed_by(change, part: str) -> None:
+    batch = some_trees()
+    tables, leaves = TABLES["given"](batch), leaves_of(batch, 8)
+    machine = StackMachine(TreeLSTM(4, 3), Tracker(4, 3)).double()
+    change(getattr(machine, part))
+    for _ in range(2):
+        with torch.no_grad():
+            for parameter in machine.parameters():
+                parameter.add_(0.1)
+        got = machine(leaves, tables, every_node=True)
+        assert_same(machine, got, recursion(machine.compose, machine.tracker, leaves, batch)[0], leaves)
+
+
+def test_a_pruned_choice_of_transitions_is_trained() -> None:
+    machine = StackMachine(GRC(4, 3), Tracker(4, 3), TransitionHead(3))
+    prune.random_unstructured(machine.transition, "weight", 2)
+    batch = some_trees()
+    leaves, tables = leaves_of(batch, 4).float(), TABLES["given"](batch)
+    for _ in range(2):
+        machine.parse(leaves, tables).log_probabilities().sum().backward()
+        with torch.no_grad():
+            machine.transition.weight_orig.add_(1)
+    logits = machine.parse(leaves, tables).logits
+    machine.transition()
+    assert torch.equal(logits, machine.parse(leaves, tables).logits)
+
+
+class Scaled(StackMachine):
+    """A machine with a parameter and a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(GRC(4))
+        self.scale, self.layer = nn.Parameter(torch.tensor(2.0)), nn.Linear(4, 4)
+
+    def forward(self, leaves: Tensor, tables) -> Tensor:
+        return self.scale * super().forward(self.layer(leaves), tables)
+
+
+def test_a_machine_may_have_parameters_besides() -> None:
+    batch, machine = some_trees(), Scaled().double()
+    leaves = leaves_of(batch, 4)
+    expected, _ = recursion(machine.compose, None, machine.layer(leaves), batch)
+    roots = expected[flatten(batch)[1].cumsum() * 2 - np.arange(len(batch)) - 2]
+    assert_same(machine, machine(leaves, TABLES["forest"](batch)), machine.scale * roots, leaves)
+
+
+@pytest.mark.parametrize("cell", [GRC, TreeLSTM])
+def test_other_leaves_than_own_transitions_are_of_are_refused(cell) -> None:
+    machine = StackMachine(cell(4, 3), Tracker(4, 3), TransitionHead(3)).double()
+    batch = [left_branching(3), left_branching(2)]
+    leaves, tables = leaves_of(batch, machine.compose.state_dim), TABLES["own, forced"](batch)
+    for other in (leaves[:-1], torch.cat((leaves, leaves[:1]))):
+        for parse in (machine.parse, partial(machine.beams, k=1)):
+            with pytest.raises(
+                ValueError, match=rf"leaves: got {len(other)}, expected one for each of the 5 words"
+            ):
+                parse(other, tables)
+    with pytest.raises(ValueError, match=r"leaves: got \(5, 3\)"):
+        machine.beams(leaves[:, :3], tables, 1)
 
 
 class Wide(nn.Module):

@@ -61,6 +61,16 @@ def test_leaves_from_an_autocast_region_may_be_bfloat16() -> None:
     assert leaves.grad.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name, tracked", MACHINES)
+def test_autocast_leaves_float64_alone(name, tracked) -> None:
+    compose, tracker = random_weights(4, TRACKER if tracked else None)
+    leaves = random_leaves(BATCH, 4)
+    expected = run_tables(TABLES[name](BATCH), leaves, compose, tracker, BATCH)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = run_tables(TABLES[name](BATCH), leaves, compose, tracker, BATCH)
+    assert torch.equal(got, expected)
+
+
 def test_without_autocast_types_must_agree() -> None:
     compose, _ = random_weights(16, None, torch.float32)
     leaves = random_leaves(BATCH, 16, torch.float32).bfloat16()

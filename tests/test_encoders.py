@@ -67,13 +67,19 @@ def test_an_encoding_is_the_same_alone_and_in_any_order(kind, leaf_encoder) -> N
             torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("n_layers", [1, 2])
 @pytest.mark.parametrize("kind", ["lstm", "bilstm"])
-def test_the_recurrent_encoders_are_torch_lstms_sentence_by_sentence(kind) -> None:
+def test_the_recurrent_encoders_are_torch_lstms_sentence_by_sentence(kind, n_layers: int) -> None:
     columns = some_columns()
-    model = encoder(kind).double().eval()
+    model = encoder(kind).eval()
+    if n_layers > 1:
+        one = model.composer.lstm
+        model.composer.lstm = nn.LSTM(one.input_size, one.hidden_size, 2, bidirectional=one.bidirectional)
+    model.double()
     batch = make_sentence_batch(columns, model.table_kind)
     words = model.leaves(batch).split(lengths(columns).tolist())
-    expected = [model.composer.lstm(sentence)[1][0].flatten() for sentence in words]
+    n_directions = 1 + model.composer.lstm.bidirectional
+    expected = [model.composer.lstm(sentence)[1][0][-n_directions:].flatten() for sentence in words]
     torch.testing.assert_close(model(batch), torch.stack(expected))
 
 
@@ -95,12 +101,14 @@ def test_the_bidirectional_leaf_encoder_sees_its_sentence_and_nothing_else() -> 
     torch.testing.assert_close(model.leaves(batch), expected)
 
 
-def test_masked_batch_norm_is_batch_norm_of_the_real_rows() -> None:
+@pytest.mark.parametrize("momentum", [0.1, 0.5, None])
+def test_masked_batch_norm_is_batch_norm_of_the_real_rows(momentum: float | None) -> None:
     torch.manual_seed(1)
     mask = torch.tensor([True, False, True, True, False, True])
     x = torch.randn(6, 4, dtype=torch.float64)
     x[~mask] = torch.nan
     masked, plain = MaskedBatchNorm(4).double(), nn.BatchNorm1d(4).double()
+    masked.momentum = plain.momentum = momentum
     for training in (True, True, False):
         masked.train(training), plain.train(training)
         got, expected = masked(x, mask), plain(x[mask])

@@ -69,6 +69,20 @@ def test_mixed_precision_and_the_wrong_tables_are_refused() -> None:
         run_forest(leaves, compose, to_torch(lane_tables(*flatten(batch))))
 
 
+@pytest.mark.parametrize("name", ["forest", "forest, narrow", "forest, hoisted", "given", "given, hoisted"])
+def test_other_leaves_than_the_tables_are_of_are_refused(name: str) -> None:
+    """One row too many shifted all compositions by one, in silence."""
+    batch = [left_branching(3), left_branching(2)]
+    for tracker_dim in [None] if name.startswith("forest") else [None, TRACKER]:
+        compose, tracker = random_weights(HIDDEN, tracker_dim)
+        leaves = random_leaves(batch, HIDDEN)
+        for other in (leaves[:-1], torch.cat((leaves, leaves[:1]))):
+            with pytest.raises(
+                ValueError, match=rf"leaves: got {len(other)}, expected one for each of the 5 words"
+            ):
+                run(name, other, compose, tracker, batch)
+
+
 def test_a_tracker_without_its_weights_is_refused() -> None:
     batch = [np.zeros(1, np.int8)]
     compose, _ = random_weights(HIDDEN, TRACKER)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -57,6 +58,29 @@ def test_outputs_and_gradients_are_those_of_torch(n_tokens: list[int], bidirecti
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=9), st.booleans())
 def test_of_any_lengths(n_tokens: list[int], bidirectional: bool) -> None:
     check(n_tokens, bidirectional)
+
+
+def test_an_lstm_that_is_more_than_a_layer_is_called() -> None:
+    """Of two layers the first alone was taken, and of a pruned one what its weights once were."""
+    n_tokens = [3, 5, 1]
+    for lstm in (
+        nn.LSTM(3, 4, num_layers=2, bidirectional=True),
+        nn.LSTM(3, 4, bias=False),
+        nn.LSTM(3, 4, proj_size=2),
+    ):
+        words = torch.randn(sum(n_tokens), 3)
+        outputs, h = run_ours(lstm, words, n_tokens)
+        expected, expected_h = run_torch(lstm, words, n_tokens)
+        assert torch.equal(outputs, expected)
+        assert torch.equal(h, expected_h)
+    lstm, words = inputs(n_tokens, False)
+    prune.random_unstructured(lstm, "weight_hh_l0", 0.5)
+    with torch.no_grad():
+        lstm.weight_hh_l0_orig.add_(1)
+    for _ in range(2):
+        outputs, _ = run_ours(lstm, words, n_tokens)
+        outputs.sum().backward()
+    assert_close(outputs, run_torch(lstm, words, n_tokens)[0], FLOAT64)
 
 
 class CountsNumbers(TorchDispatchMode):

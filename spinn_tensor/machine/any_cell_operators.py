@@ -8,6 +8,7 @@ that autograd works inside.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -21,7 +22,7 @@ from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, Transition
 from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.machine.any_cell import Kept, Loop, run_backward, run_forward
 from spinn_tensor.machine.buffers import Tables
-from spinn_tensor.machine.executors import check_dtypes, check_transforms
+from spinn_tensor.machine.executors import check_dtypes, check_leaves, check_transforms
 from spinn_tensor.machine.operators import fake_found, found_by, found_tables, operator_or, tables_of
 from spinn_tensor.machine.schedule import GivenSchedule, OwnSchedule, is_dense, own_compositions
 
@@ -34,6 +35,7 @@ Save = Literal["all", "states"]
 KIND_OF = {"forest": ForestTables, "lanes": LaneTables, "own": OwnTables}
 _MACHINES: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
 _numbers = itertools.count()
+SWAPPED = threading.RLock()  # held while modules have other parameters than their own
 
 
 class CellRun(NamedTuple):
@@ -78,6 +80,7 @@ def run_cell(
         leaves = leaves.to(next((parameter.dtype for parameter in parameters), leaves.dtype))
     check_dtypes(leaves, parameters)
     check_transforms((leaves, *parameters))
+    check_leaves(leaves, tables)
     kind = next(kind for kind, of in KIND_OF.items() if isinstance(tables, of))
     flat = flatten(tables)
     chosen = [tensor.detach().to(leaves.dtype) for tensor in flatten(choice)]  # a choice has no gradient
@@ -126,8 +129,11 @@ def _roots(parameters: Sequence[Tensor]) -> list[Tensor]:
 def _run(loop: Loop, parameters: list[Tensor], autocast: torch.dtype | None, function, leaves: Tensor, *more):
     """Run a function of the loop with these parameters in its modules."""
     names = [name for name, _ in loop.named_parameters()]
-    with torch.autocast(leaves.device.type, dtype=autocast, enabled=autocast is not None):
-        return functional_call(loop, dict(zip(names, parameters, strict=True)), (function, leaves, *more))
+    with SWAPPED, torch.autocast(leaves.device.type, dtype=autocast, enabled=autocast is not None):
+        found = functional_call(loop, dict(zip(names, parameters, strict=True)), (function, leaves, *more))
+    if autocast is not None:
+        torch.clear_autocast_cache()  # a region around many runs would keep what these parameters became
+    return found
 
 
 class _KeptRun(torch.autograd.Function):

@@ -21,7 +21,14 @@ from torch.nn import functional as F
 from spinn_tensor.bundles import ComposeWeights, LaneTables, OwnTables, TrackerWeights, TransitionWeights
 from spinn_tensor.machine import any_cell
 from spinn_tensor.machine.any_cell import Loop
-from spinn_tensor.machine.executors import Parse, check_dtypes, checked_noise, make_parse, prepare
+from spinn_tensor.machine.executors import (
+    Parse,
+    check_dtypes,
+    check_leaves,
+    checked_noise,
+    make_parse,
+    prepare,
+)
 from spinn_tensor.machine.loop import run_forward
 from spinn_tensor.machine.operators import as_written, found_by
 from spinn_tensor.machine.schedule import OwnSchedule, can_reduce
@@ -163,10 +170,11 @@ def run_beams(
     Raises:
         ScoreError: as `run_own`.
         TypeError: for weights of more than one dtype.
-        ValueError: for tables of another number of lanes.
+        ValueError: for tables of another number of lanes, and as `run_forest`.
     """
     leaves, _, dtype = prepare(leaves, compose, tracker)
     check_dtypes(compose.weight, transition)
+    check_leaves(leaves, tables)
     with torch.no_grad(), as_written(leaves):
         schedule = BeamSchedule(tables, transition, leaves.shape[0], k, leaves)
         tape = run_forward(leaves, compose, tracker, schedule, tables, False, dtype)
@@ -182,6 +190,7 @@ def run_cell_beams(
 ) -> Beams:
     """Do what `run_beams` does by the loop for any cell."""
     check_dtypes(leaves, transition)
+    check_leaves(leaves, tables)
     with torch.no_grad():
         schedule = BeamSchedule(tables, transition, leaves.shape[0], k, leaves)
         memory, trackers = any_cell.run_forward(loop, leaves, schedule, tables, None)

@@ -78,6 +78,7 @@ def run_forest(
 
     Raises:
         TypeError: for tables of another kind and for leaves and weights of more than one dtype.
+        ValueError: for more or fewer leaves than the tables are of, on the CPU.
 
     >>> tables = make_sentence_batch(columns, "forest").tables
     >>> run_forest(torch.randn(6, 16), ComposeWeights(torch.randn(40, 16), torch.zeros(40)), tables).shape
@@ -107,6 +108,7 @@ def run_given(
 
     Raises:
         TypeError: for tables of another kind and for leaves and weights of more than one dtype.
+        ValueError: as `run_forest`.
 
     >>> compose = ComposeWeights(torch.randn(40, 16), torch.zeros(40), torch.randn(40, 3))
     >>> tracker = TrackerWeights(torch.randn(12, 24), torch.randn(12, 3), torch.zeros(12))
@@ -197,7 +199,7 @@ def run_own(
         ScoreError: for scores that are not numbers; on CUDA, where looking would mean waiting, they choose SHIFT, and
             their log-probabilities are not numbers.
         TypeError: for tables of another kind and for weights of more than one dtype.
-        ValueError: for noise of another shape.
+        ValueError: for noise of another shape, and as `run_forest`.
 
     >>> compose = ComposeWeights(torch.randn(40, 16), torch.zeros(40), torch.randn(40, 3))
     >>> tracker = TrackerWeights(torch.randn(12, 24), torch.randn(12, 3), torch.zeros(12))
@@ -209,6 +211,7 @@ def run_own(
     check_dtypes(compose.weight, transition)
     if not isinstance(tables, OwnTables):
         raise TypeError(f"got {type(tables).__name__}; run_own reads OwnTables")
+    check_leaves(leaves, tables)
     noise = checked_noise(leaves, noise, tables)
     weights = [weight for weight in compose if weight is not None]
     run = operator_or(own_transitions, stack_machine_own)
@@ -303,6 +306,7 @@ def _run(
     leaves, save, dtype = prepare(leaves, compose, tracker)
     if not isinstance(tables, ForestTables if tracker is None else LaneTables):
         raise TypeError(f"got {type(tables).__name__}; run_forest reads ForestTables, run_given LaneTables")
+    check_leaves(leaves, tables)
     weights = [weight for weight in compose if weight is not None]
     index = tables.root_index if output_index is None else output_index
     run = operator_or(given_transitions, stack_machine)
@@ -326,7 +330,9 @@ def prepare(
     dtype = compose.weight.dtype
     device_type = leaves.device.type
     if torch.is_autocast_enabled(device_type):
-        leaves, dtype = leaves.to(dtype), torch.get_autocast_dtype(device_type)
+        leaves = leaves.to(dtype)
+        if dtype != torch.float64:  # which autocast leaves alone
+            dtype = torch.get_autocast_dtype(device_type)
     check_dtypes(leaves, weights)
     check_transforms((leaves, *weights))
     needs_grad = any(tensor.requires_grad for tensor in (leaves, *weights))
@@ -346,6 +352,29 @@ def check_transforms(tensors: Iterable[Tensor]) -> None:
                 "the stack machine has no torch.func transforms (grad, vmap, jvp, …) and no forward-mode derivatives: "
                 "take gradients by autograd, those of single examples from batches of one"
             )
+
+
+def check_leaves(leaves: Tensor, tables: ForestTables | LaneTables | OwnTables) -> None:
+    """Raise ValueError for more or fewer leaves than the tables are of: other rows would be taken for compositions.
+
+    On the CPU, where looking waits for nothing, and for given trees that are not padded to a shape.
+    """
+    n_leaves = leaves.shape[0]
+    if torch.compiler.is_compiling() or leaves.device.type != "cpu":
+        return
+    if isinstance(tables, OwnTables):
+        n_words = int(tables.last_index.max())
+        fits = n_words == n_leaves or (n_words < n_leaves and is_dense(tables))
+    else:
+        n_composed = (tables.node_index.shape[0] - tables.root_index.shape[0]) // 2
+        n_words = tables.node_index.shape[0] - n_composed
+        is_padded = tables.hoisted is None and tables.left_index.shape[0] != n_composed
+        fits = is_padded or bool(torch.count_nonzero(tables.node_index > n_leaves) == n_composed)
+    if not fits:
+        raise ValueError(
+            f"leaves: got {n_leaves}, expected one for each of the {n_words} words of the tables, or where equal ones "
+            'are one leaf (share="states") for each of batch.token_ids'
+        )
 
 
 def check_dtypes(leaves: Tensor, weights: Iterable[Tensor]) -> None:

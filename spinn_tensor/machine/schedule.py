@@ -258,7 +258,7 @@ class OwnSchedule:
             left_index=_alone(left),
             right_index=_alone(right),
             tracker_index=torch.cat(self._trackers),
-            reduce_offsets=OnHost(torch.tensor(self._slot_offsets)),
+            reduce_offsets=OnHost(torch.tensor(self._slot_offsets, device="cpu")),
             root_index=self._row.index_select(0, own.root_entry_index),
             node_index=self._row.index_select(0, own.entry_index),
             entry_index=own.entry_index,

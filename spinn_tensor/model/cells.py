@@ -311,6 +311,10 @@ class TransitionHead(nn.Module):
         self.weight = nn.Parameter(torch.empty(2, tracker_dim).uniform_(-SOFTMAX_RANGE, SOFTMAX_RANGE))
         self.bias = nn.Parameter(torch.zeros(2))
 
+    def forward(self) -> TransitionWeights:
+        """Return `weights`, where hooks see to them, as those of pruning do."""
+        return self.weights()
+
     def weights(self) -> TransitionWeights:
         """Return the bundle that `machine` computes with."""
         return TransitionWeights(self.weight, self.bias)

@@ -287,7 +287,7 @@ class LastState(nn.Module):
         batch: SentenceBatch,
     ) -> Tensor:  # (B, H), or (B, 2H)
         _, h = run_lstm(self.lstm, leaves, batch.sequence)
-        return h.transpose(0, 1).flatten(1)
+        return h[-1 - self.lstm.bidirectional :].transpose(0, 1).flatten(1)  # of the last layer
 
 
 class SumOfWords(nn.Module):

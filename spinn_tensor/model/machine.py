@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spinn_tensor.bundles import ComposeWeights, ForestTables, LaneTables, OwnTables
 from spinn_tensor.machine import Parse, run_forest, run_given, run_own, run_taught
 from spinn_tensor.machine.any_cell import Loop, tracker_dims
-from spinn_tensor.machine.any_cell_operators import CellRun, Choice, Save, register, run_cell
+from spinn_tensor.machine.any_cell_operators import SWAPPED, CellRun, Choice, Save, register, run_cell
 from spinn_tensor.machine.beam import Beams, run_beams, run_cell_beams
 from spinn_tensor.machine.executors import checked_noise, in_time, make_parse
 from spinn_tensor.model.cells import Tracker, TransitionHead, TreeLSTM
+from spinn_tensor.model.own_classes import is_plain
 
 
 class StackMachine(nn.Module):
@@ -84,8 +87,8 @@ class StackMachine(nn.Module):
 
         Raises:
             TypeError: for tables that the machine cannot run on, and for leaves and parameters of more than one dtype.
-            ValueError: for leaves not as wide as the cell's `state_dim`, where it has that, and for a cell or tracker
-                that does not return states like those it was given.
+            ValueError: for leaves not as wide as the cell's `state_dim`, where it has that, for more or fewer than the
+                tables have, seen on the CPU, and for a cell or tracker that gives other states than it was given.
             DrawError: for one that draws random numbers, as dropout does, with save="states" or under `torch.compile`.
 
         >>> machine = StackMachine(TreeLSTM(8, 3), Tracker(8, 3))
@@ -148,7 +151,7 @@ class StackMachine(nn.Module):
         if noise is not None and isinstance(tables, LaneTables):
             raise ValueError("noise goes with own transitions; these are given")
         self._check_width(leaves)
-        transition, built_in = self.transition.weights(), self._built_in()
+        transition, built_in = self.transition(), self._built_in()
         if built_in is not None and built_in[1] is not None:
             weights = self._weights(built_in[0]), built_in[1].weights(), transition
             if isinstance(tables, OwnTables):
@@ -187,7 +190,8 @@ class StackMachine(nn.Module):
             raise TypeError("the machine has no `transition` and does not parse")
         if not isinstance(tables, OwnTables):
             raise TypeError(f"got {type(tables).__name__}; a beam reads OwnTables")
-        transition, built_in = self.transition.weights(), self._built_in()
+        self._check_width(leaves)
+        transition, built_in = self.transition(), self._built_in()
         if built_in is not None and built_in[1] is not None:
             return run_beams(leaves, built_in[0].weights(), built_in[1].weights(), transition, tables, k)
         return run_cell_beams(Loop(self.compose, self.tracker), leaves, transition, tables, k)
@@ -204,21 +208,22 @@ class StackMachine(nn.Module):
         return self._built_in() is not None
 
     def _built_in(self) -> tuple[TreeLSTM, Tracker | None] | None:
-        """Return cell and tracker if the hand-written steps know both."""
+        """Return cell and tracker if the hand-written steps know both, and stand for a call of them."""
         cell, tracker = self.compose, self.tracker
         if type(cell) is not TreeLSTM or not (tracker is None or type(tracker) is Tracker):
             return None
-        return cell, tracker
+        return (cell, tracker) if is_plain(cell) and (tracker is None or is_plain(tracker)) else None
 
     def _run(
         self, leaves: Tensor, tables: ForestTables | LaneTables | OwnTables, choice: Choice | None
     ) -> CellRun:
-        parameters: list[Tensor] = [
-            self._dropped(value) if name.startswith("compose.") else value
-            for name, value in self.named_parameters()
-            if not name.startswith("transition.")
-        ]
-        return run_cell(self._name, parameters, leaves, tables, choice, self.save)
+        with nullcontext() if torch.compiler.is_compiling() else SWAPPED:  # so that other threads see its own
+            parameters: list[Tensor] = [
+                self._dropped(value) if name.startswith("compose.") else value
+                for name, value in self.named_parameters()
+                if name.startswith(("compose.", "tracker."))
+            ]
+            return run_cell(self._name, parameters, leaves, tables, choice, self.save)
 
     def _weights(self, cell: TreeLSTM) -> ComposeWeights:
         weight, bias, tracker_weight = cell.weights()

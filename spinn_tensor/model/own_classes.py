@@ -33,6 +33,13 @@ def make_part(
         raise ConfigError(f"{setting}: {name}({shown}) cannot be made ({one_line(error)})") from error
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Tell whether a call of the module is its class's `forward` alone: no hook, as of pruning, and no other one."""
+    before, after = module._forward_pre_hooks, module._forward_hooks
+    hooks = before, after, module._backward_pre_hooks, module._backward_hooks
+    return not any(hooks) and "forward" not in vars(module)
+
+
 def _imported(setting: str, name: str) -> type[nn.Module]:
     module, _, attribute = name.partition(":")
     try:

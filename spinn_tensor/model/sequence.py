@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from spinn_tensor.bundles import SequenceTables
+from spinn_tensor.model.own_classes import is_plain
 
 Span = tuple[int, int]  # times, and sentences that have a word at each of them
 
@@ -23,14 +24,14 @@ def run_lstm(
     x: Tensor,  # (L, D) words of all sentences, one after another
     tables: SequenceTables,
 ) -> tuple[Tensor, Tensor]:
-    # (L, directions * H) in packed order; the last h of each direction, (directions, B, H)
-    """Run an LSTM of one layer over the words of each sentence, in the type of its weights.
+    # (L, directions * H) in packed order; the last h of each layer and direction, (n, B, H)
+    """Run an LSTM over the words of each sentence, in the type of its weights.
 
     Autocast is off inside: on CUDA it would have cuDNN compute in float16, whatever type was asked for.
     """
     with torch.autocast(x.device.type, enabled=False):
         words = x.index_select(0, tables.packed_order)
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or not _is_one_layer(lstm):
             packed = PackedSequence(
                 words, tables.batch_sizes.tensor, tables.sorted_order, tables.unsorted_order
             )
@@ -41,6 +42,12 @@ def run_lstm(
         suffixes = ("", "_reverse") if lstm.bidirectional else ("",)
         outputs, h = zip(*(_run_spans(lstm, words, spans, suffix) for suffix in suffixes), strict=True)
         return torch.cat(outputs, 1), torch.cat(h).index_select(1, tables.unsorted_order)
+
+
+def _is_one_layer(lstm: nn.LSTM) -> bool:
+    """Tell whether spans do what a call would: not where layers, hooks or a class of somebody's own do more."""
+    is_torchs = type(lstm).forward is nn.LSTM.forward and is_plain(lstm)
+    return is_torchs and lstm.num_layers == 1 and lstm.bias and not lstm.proj_size
 
 
 def _run_spans(
