@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -27,7 +26,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.paths import StrPath as StrPath
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.data_prep.temporary import real_path, shared_descriptor, temporary_beside
+from spinn_tensor.data_prep.temporary import named_if_full, real_path, shared_descriptor, temporary_beside
 
 Record = dict[str, Any]
 Line = str | Record  # text, JSON that is not read yet, or a record
@@ -265,16 +264,11 @@ def atomic_write(path: StrPath, mode: Literal["w", "wb"] = "w") -> Iterator[IO[A
             opened = _open_to_write((temporary or path) if descriptor is None else descriptor, mode)
         except OSError as error:
             raise DataError(unopened(path, error), path=named) from error
-        try:
-            with opened as file:
-                yield file
-                file.flush()
-                if temporary is not None:
-                    os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno == errno.ENOSPC:  # writing does not say of which file
-                error.filename = error.filename or os.fspath(named)
-            raise
+        with named_if_full(named), opened as file:
+            yield file
+            file.flush()
+            if temporary is not None:
+                os.fsync(file.fileno())
         if temporary is not None:
             os.replace(temporary, path)
 

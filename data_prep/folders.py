@@ -18,7 +18,7 @@ from functools import partial
 from glob import escape
 from pathlib import Path
 
-from spinn_tensor.data_prep.temporary import clear_temporaries, real_path, temporary_beside
+from spinn_tensor.data_prep.temporary import clear_temporaries, named_if_full, real_path, temporary_beside
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -26,7 +26,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     folder = real_path(folder)
     old = _old(folder)
     recover(folder)
-    with temporary_beside(folder, partial(Path.mkdir, parents=True)) as new:
+    with named_if_full(folder), temporary_beside(folder, partial(Path.mkdir, parents=True)) as new:
         fill(new)
         for path in sorted(new.rglob("*"), reverse=True):  # what is in a folder before the folder
             _fsync(path)

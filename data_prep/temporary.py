@@ -8,6 +8,7 @@ nobody has written to for a day is a leftover.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -44,6 +45,17 @@ def temporary_beside(
                 break
         stack.callback(_delete, temporary)
         yield temporary
+
+
+@contextmanager
+def named_if_full(path: Path) -> Iterator[None]:
+    """Name what is being written where the disk is full: writing itself says nothing, or the name of a temporary."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.filename = os.fspath(path)
+        raise
 
 
 def clear_temporaries(

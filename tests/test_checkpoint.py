@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -103,10 +104,11 @@ def test_an_error_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
 
     def fail(folder: Path) -> None:
         (folder / "a").write_text("half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="disk full") as error:
         write_folder(tmp_path / "folder", fail)
+    assert error.value.filename == str(tmp_path / "folder")
     assert content(tmp_path / "folder") == {"old"}
     assert os.listdir(tmp_path) == ["folder"]
 

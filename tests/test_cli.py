@@ -362,7 +362,7 @@ def test_a_finished_run_has_nothing_left_to_train(patience: int, tmp_path: Path,
 
 
 def test_a_label_is_no_markup(capsys: Capture) -> None:
-    labels = ("[bold]", "[/x]")
+    labels = ("[bold]:joy:", "[/x]")
     print_evaluations({"dev": Evaluation(Scores(labels, [[2, 1], [0, 3]]), None, None, 0.5)})
     printed = capsys.readouterr().out
     assert [printed.count(label) for label in labels] == [3, 3]

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spinn_tensor.data_prep.archives import unpacked_name
@@ -25,6 +26,7 @@ from spinn_tensor.data_prep.files import (
     write_json,
 )
 from spinn_tensor.data_prep.record_files import read_examples
+from spinn_tensor.encoding.shards import write_array
 from tests.fuzzing import packed
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
@@ -295,10 +297,14 @@ def test_atomic_write_leaves_pipes_devices_and_links_what_they_are(tmp_path: Pat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
-def test_a_full_disk_is_told_with_the_file() -> None:
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full") as error, atomic_write("/dev/full") as file:
         file.write("a")
     assert error.value.filename == "/dev/full"
+    link = tmp_path / "a.npy"
+    link.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left .*a\.npy"):
+        write_array(link, np.zeros(100_000))
 
 
 def test_atomic_write_names_what_is_in_the_way(tmp_path: Path) -> None:

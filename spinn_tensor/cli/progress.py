@@ -203,6 +203,6 @@ class TerminalObserver(Observer):
 
     def _say(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(self._title + text, highlight=False, markup=False)
+            self._bar.console.print(self._title + text, highlight=False, markup=False, emoji=False)
         elif not self._silent:
             print(self._title + text, file=sys.stderr, flush=True)

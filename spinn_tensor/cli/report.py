@@ -28,8 +28,8 @@ def tell(text: str) -> None:
 
 
 def console() -> Console:
-    """Return what prints on stdout, which takes no word of a corpus for markup and colours no number."""
-    return Console(highlight=False, markup=False)
+    """Return what prints on stdout, which takes no word of a corpus for markup or :smile: and colours no number."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def plain_table(*columns: str, text_columns: Collection[int] = (0,), **options: Any) -> Table:

@@ -19,7 +19,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -241,7 +242,8 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """Write a .npy or .safetensors file, whole or not at all."""
     with atomic_write(path, "wb") as file:
         if path.suffix == ".npy":
-            np.save(file, array)
+            # not by what NumPy does with a file, which tells of a full disk by a count alone
+            np.save(cast(Any, SimpleNamespace(write=file.write)), array)
         else:
             file.write(save({TENSOR: array}))
 
