@@ -119,7 +119,7 @@ class ClassifierConfig(Settings):
 
     n_classes: int = required("labels", AT_LEAST_2)
     mlp_dim: int = setting(1024, "width of its hidden layers", AT_LEAST_1)
-    mlp_layers: int = setting(2, "its hidden layers", NOT_NEGATIVE)
+    mlp_layers: int = setting(2, "its hidden layers", Allowed("0 to 100", range(101).__contains__))
     mlp_dropout: float = setting(0.1, "of an input feature or a hidden unit", PROBABILITY)
     batch_norm: bool = setting(True, "batch norm of its layers", flags=("--classifier-batch-norm",))
     head: str = part(HEADS, "what classifies encodings: the multilayer perceptron, or another")

@@ -48,6 +48,10 @@ DAMAGE = {
         change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**20)),
         r"config.json: no model can have these sizes",
     ),
+    "more layers than a machine makes in a minute": (
+        change_json("config.json", lambda c: c["model"]["classifier"].update(mlp_layers=10**5)),
+        r"config.json: mlp_layers: expected 0 to 100, got 100000",
+    ),
     "a wider model than the file's": (
         change_json("config.json", lambda c: c["model"]["encoder"].update(hidden_dim=10**5)),
         r"model.safetensors: tensor .* has shape",
