@@ -68,6 +68,8 @@ class Script(nn.Module):
             raise ValueError(
                 "transitions: expected those of all sentences, and none for a model that parses or looks at no tree"
             )
+        if lengths.shape[0] == 0:
+            raise ValueError("lengths: expected those of at least 1 sentence")
         if int(lengths.min()) < 1 or int(lengths.max()) > n_words:
             raise ValueError("lengths: expected at least 1 and at most as many words as there are token ids")
         real_mask = torch.arange(n_words, device=token_ids.device) < lengths.unsqueeze(1)
@@ -142,6 +144,11 @@ class PairScript(Script):
         premise_transitions: Tensor | None = None,
         hypothesis_transitions: Tensor | None = None,
     ) -> dict[str, Tensor]:
+        if (
+            premise_ids.shape[0] != hypothesis_ids.shape[0]
+            or premise_lengths.shape != hypothesis_lengths.shape
+        ):
+            raise ValueError("premises and hypotheses: expected as many of both")
         if (premise_transitions is None) != (hypothesis_transitions is None):
             raise ValueError("transitions: expected those of both sides, or none")
         given: Tensor | None = None

@@ -154,6 +154,18 @@ def test_lengths_that_cannot_be_are_refused() -> None:
     for lengths in ([0, 3], [3, 4]):
         with pytest.raises(torch.jit.Error, match="lengths: expected at least 1"):
             scripted(token_ids, torch.tensor(lengths))
+    with pytest.raises(torch.jit.Error, match="lengths: expected those of at least 1 sentence"):
+        scripted(token_ids[:0], torch.zeros(0, dtype=torch.int64))
+
+
+def test_as_many_premises_as_hypotheses_are_taken() -> None:
+    """One premise beside three hypotheses is no two pairs."""
+    model = tiny_model("pair", "bow")
+    scripted = script(model, describe(model))
+    token_ids, lengths = torch.ones(3, 2, dtype=torch.int64), torch.tensor([2, 1, 2])
+    assert scripted(token_ids, lengths, token_ids, lengths)["logits"].shape == (3, 3)
+    with pytest.raises(torch.jit.Error, match="premises and hypotheses: expected as many of both"):
+        scripted(token_ids[:1], lengths[:1], token_ids, lengths)
 
 
 def test_transitions_are_for_models_that_do_not_parse() -> None:
