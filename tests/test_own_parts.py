@@ -105,6 +105,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (folder / "parts_of_mine.py").write_text(MODULE, encoding="utf-8")
     (folder / "unfinished_part.py").write_text("X = (", encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # in a folder whose files are compared
     monkeypatch.delitem(sys.modules, "parts_of_mine", raising=False)
     return "parts_of_mine"
 

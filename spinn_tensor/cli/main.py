@@ -12,7 +12,7 @@ import platform
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -65,7 +65,8 @@ a first session, nothing to download:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(arguments: Container[str] | None = None) -> argparse.ArgumentParser:
+    """Make the parser of these arguments, which knows the options of commands named there alone; of all by default."""
     parser = CommandParser(
         prog="spinn",
         description=DESCRIPTION,
@@ -76,14 +77,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=versions)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
+        own = subparsers.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if arguments is not None and name not in arguments:
+            continue
         command = import_module(f"spinn_tensor.cli.{name}")
-        own = subparsers.add_parser(
-            name,
-            help=summary,
-            description=command.DESCRIPTION,
-            epilog=command.EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        own.description, own.epilog = command.DESCRIPTION, command.EPILOG
         own.add_argument("--debug", action="store_true", help="show the traceback of an error")
         own.set_defaults(run=command.run)
         command.add_arguments(own)
@@ -95,8 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(errors="replace")  # a terminal without box characters is no reason to fail
-    parser = build_parser()
-    if not (sys.argv[1:] if argv is None else argv):
+    argv = sys.argv[1:] if argv is None else argv
+    parser = build_parser(argv)
+    if not argv:
         parser.print_help(sys.stderr)
         return 2
     args = parser.parse_args(argv)
