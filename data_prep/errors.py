@@ -17,6 +17,14 @@ class DataWarning(UserWarning):
     """Issued for input that is read although something in it is odd. Its text names the place."""
 
 
+class Interrupted(Exception):
+    """Say that a signal asked the run to end; its last checkpoint is written. All ranks raise it at the same step."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 class SpinnError(Exception):
     """Base of every error of this package: what is wrong with what was given, or why work ended. Its text is one line.
 

@@ -108,14 +108,15 @@ def test_layers_of_spinn_tensor_import_only_what_is_below_them() -> None:
             "spinn_tensor.training spinn_tensor.card",
         },
         {
-            f"spinn_tensor.export.{name}": "torch"
+            f"spinn_tensor.{name}": "torch"
             for name in [
-                *("predictor", "session", "sentences", "artefact"),
-                *("triton", "triton_text", "doctor", "serve.server"),
+                *("export.predictor", "export.session", "export.sentences", "export.artefact"),
+                *("export.triton", "export.triton_text", "export.doctor", "export.serve.server"),
+                *("cli.main.build_parser", "cli.presets", "cli.generate"),
             ]
         },
     ],
-    ids=["spinn_tensor", "export"],
+    ids=["spinn_tensor", "without torch"],
 )
 def test_importing_loads_no_heavy_package(imported: dict[str, str]) -> None:
     program = f"""

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
 from spinn_tensor.data_prep.batching import shares
 from spinn_tensor.data_prep.columns import NO_LABEL, select
+from spinn_tensor.data_prep.errors import Interrupted
 from spinn_tensor.normalization import MaskedBatchNorm, synchronise, uncounted
 from spinn_tensor.training.config import ParsingConfig, RunConfig, TrainingConfig
-from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalPoll, process_group
+from spinn_tensor.training.distributed import ALONE, Ranks, SignalPoll, process_group
 from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.objective import Totals, count_rows

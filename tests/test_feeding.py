@@ -21,8 +21,8 @@ from torch.utils.data import dataloader
 
 from spinn_tensor.bundles import OnHost, flatten
 from spinn_tensor.data_prep.batching import epoch_batches, shares
+from spinn_tensor.data_prep.errors import Interrupted
 from spinn_tensor.training import feeding
-from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.feeding import Feed, LostMaker, made_by_processes
 from spinn_tensor.training.loop import Observer, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus

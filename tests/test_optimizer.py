@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from spinn_tensor import make_batch
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import NO_LABEL, select
+from spinn_tensor.data_prep.errors import Interrupted
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.config import OPTIMIZERS, TrainingConfig
-from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.evaluate import evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.objective import classification_loss, supervised_loss, training_loss

@@ -10,13 +10,13 @@ import torch
 
 from spinn_tensor import EncoderConfig, load_checkpoint, make_sentence_batch
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.errors import Interrupted
 from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.job import write_artefact
 from spinn_tensor.export.parity import TOLERANCES, compare, random_cases, require
 from spinn_tensor.training import rule_search
 from spinn_tensor.training import run as training
 from spinn_tensor.training.config import DataConfig, RunConfig
-from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.loop import Observer, TrainingError
 from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.presets import run_config

@@ -17,10 +17,10 @@ from spinn_tensor import make_batch
 from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
 from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
+from spinn_tensor.data_prep.errors import Interrupted
 from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import ParsingConfig, TrainingConfig
-from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.evaluate import Scores, add_to_confusion, evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
 from spinn_tensor.training.metrics_log import METRICS, MetricsLog

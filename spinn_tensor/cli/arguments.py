@@ -9,8 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-import torch
-
 from spinn_tensor.config import ConfigError, did_you_mean
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
@@ -18,7 +16,6 @@ from spinn_tensor.data_prep.files import STDIN
 from spinn_tensor.data_prep.flags import add_flag, with_default
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.parsers import model_folder
 from spinn_tensor.training.config import SECTIONS, kind_of, settable
 
 FIELDS = {
@@ -131,12 +128,18 @@ def add_input(parser: argparse.ArgumentParser, is_required: bool = False, whose:
     parser.add_argument("--field", metavar="NAME", help=text)
 
 
+def _folder(name: str) -> Path:
+    from spinn_tensor.parsers import model_folder
+
+    return expanded(model_folder(name))
+
+
 def add_checkpoint(parser: argparse.ArgumentParser, otherwise: str = "") -> None:
     """Add the model that a command uses; `otherwise` says which one it is where none is named."""
     parser.add_argument(
         "checkpoint",
         nargs="?" if otherwise else None,
-        type=lambda name: expanded(model_folder(name)),
+        type=_folder,
         metavar="CHECKPOINT",
         help="folder of a checkpoint, or of a run (its best checkpoint is taken); packaged = the package's parser, "
         f"packaged-nli = its NLI model{otherwise}",
@@ -212,6 +215,8 @@ def check_output(output: Path | None, *inputs: Path) -> None:
 
 def choose_device(args: argparse.Namespace) -> str:
     """Name the device and set the number of threads. Raises ConfigError if CUDA is asked for and missing."""
+    import torch
+
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.device == "cuda" and not torch.cuda.is_available():

@@ -14,18 +14,22 @@ import sys
 import warnings
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
-
-import torch
+from importlib import import_module, metadata
 
 from spinn_tensor import __version__
 from spinn_tensor.cli.arguments import CommandParser
 from spinn_tensor.cli.endings import Ended, ending_signals
 from spinn_tensor.data_prep.archives import UNREADABLE
-from spinn_tensor.data_prep.errors import DataError, DataWarning, NeededLine, SpinnError, one_line
+from spinn_tensor.data_prep.errors import (
+    DataError,
+    DataWarning,
+    Interrupted,
+    NeededLine,
+    SpinnError,
+    one_line,
+)
 from spinn_tensor.data_prep.files import NOT_UTF_8
 from spinn_tensor.data_prep.limits import LongLine, LongSentence
-from spinn_tensor.training.distributed import Interrupted
 from spinn_tensor.training.hardware import keep_freed_memory
 
 COMMANDS = {  # each in the module of its name
@@ -47,9 +51,6 @@ COMMANDS = {  # each in the module of its name
     "demo": "generate, train, compare and classify",
 }
 
-# What is said in one line. Out of memory on the CPU is a MemoryError or a RuntimeError without a type of its own.
-ERRORS = (SpinnError, OSError, MemoryError, torch.OutOfMemoryError)
-
 DESCRIPTION = """\
 SPINN reads a sentence along its parse: words are shifted onto a stack, and the two top
 entries are composed whenever the parse closes a bracket. The last entry encodes the
@@ -66,14 +67,19 @@ a first session, nothing to download:
 
 
 def build_parser(arguments: Container[str] | None = None) -> argparse.ArgumentParser:
-    """Make the parser of these arguments, which knows the options of commands named there alone; of all by default."""
+    """Make the parser of these arguments, which knows the options of commands named there alone; of all by default.
+
+    Most commands load torch, which takes longer than all else that a parser is made of.
+    """
     parser = CommandParser(
         prog="spinn",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    versions = f"spinn_tensor {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    versions = (
+        f"spinn_tensor {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}"
+    )
     parser.add_argument("--version", action="version", version=versions)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
@@ -112,11 +118,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader left: no second error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except ERRORS as error:
+    except _errors() as error:
         if args.debug:
             raise
         print(f"spinn: {_rank()}error: {_reason(error)}{_remedy(error, args)}", file=sys.stderr)
         return 1
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what is said in one line. Out of memory may be a RuntimeError of no type of its own on the CPU, too."""
+    torch = sys.modules.get("torch")
+    return (SpinnError, OSError, MemoryError, *([] if torch is None else [torch.OutOfMemoryError]))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -14,7 +14,9 @@ from rich.table import Table
 
 from spinn_tensor.data_prep.brackets import BracketScores, ParseScores, PhraseScores
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.training.evaluate import Evaluation, Scores
+
+if TYPE_CHECKING:
+    from spinn_tensor.training.evaluate import Evaluation, Scores
 
 CORPUS_TREES = "the corpus's trees"
 BRACKET_FIGURES = (  # two lines of about the width of the narrower table

@@ -26,7 +26,7 @@ import torch.distributed
 from torch import Tensor
 
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.errors import SpinnError, one_line
+from spinn_tensor.data_prep.errors import Interrupted, SpinnError, one_line
 
 # Longer than any wait for rank 0, which reads, evaluates and writes while the others stand still.
 PATIENCE = timedelta(hours=2)
@@ -37,14 +37,6 @@ T = TypeVar("T")
 
 class LostRank(SpinnError, RuntimeError):
     """Say that another process of the job is gone; its text is one line."""
-
-
-class Interrupted(Exception):
-    """Say that a signal asked the run to end; its last checkpoint is written. All ranks raise it at the same step."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
 
 
 @dataclass(frozen=True)

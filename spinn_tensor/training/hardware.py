@@ -12,8 +12,6 @@ import os
 import platform
 from pathlib import Path
 
-import torch
-
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # <malloc.h>
 NEVER = 2**31 - 1  # bytes that may lie free before any are given back
 
@@ -43,5 +41,7 @@ def multiplies_in_tf32() -> bool:
 
     That reads torch's older setting where it tunes products, which torch refuses once the newer one is in use.
     """
+    import torch
+
     tunes = any(os.environ.get(f"TORCHINDUCTOR_MAX_AUTOTUNE{part}", "0") == "1" for part in ("", "_GEMM"))
     return torch.cuda.is_tf32_supported() and not tunes

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.data_prep.columns import Corpus, lengths, select
-from spinn_tensor.data_prep.errors import SpinnError
+from spinn_tensor.data_prep.errors import Interrupted, SpinnError
 from spinn_tensor.data_prep.token_rules import PENN, Rules
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import ScoreError
@@ -33,7 +33,7 @@ from spinn_tensor.model.classifiers import Model
 from spinn_tensor.normalization import synchronise
 from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
 from spinn_tensor.training.config import RunConfig, TrainingConfig
-from spinn_tensor.training.distributed import ALONE, Interrupted, Ranks, SignalPoll
+from spinn_tensor.training.distributed import ALONE, Ranks, SignalPoll
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.feeding import Feed, feeds_of
 from spinn_tensor.training.methods import make_method
