@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.paths import expanded
 
 DAY = 86_400.0  # seconds
@@ -45,6 +46,21 @@ def temporary_beside(
                 break
         stack.callback(_delete, temporary)
         yield temporary
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask out of a folder, which is made; where there are no locks they are not seen.
+
+    Raises DataError where one is there already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with suppress(OSError):
+            if (lock := _locked(Path(os.path.realpath(folder)))) is None:
+                raise DataError("another process is writing there", path=folder)
+            stack.callback(os.close, lock)
+        yield
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
+from spinn_tensor.data_prep.temporary import alone_in
 from spinn_tensor.training.run import execute, saved_run
 from tests.command_line import Spinn, assert_fails_cleanly, assert_one_error
 from tests.tiny_runs import (
@@ -230,6 +231,19 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: Capt
     assert json.loads((output / "run.json").read_text())["training"]["seed"] == 2
 
 
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_a_run_is_written_by_one_process(
+    option: str, pair_run: Path, tmp_path: Path, capsys: Capture, spinn: Spinn
+) -> None:
+    run = Path(shutil.copytree(pair_run, tmp_path / "run"))
+    (tmp_path / "link").symlink_to(run)
+    arguments = [*pair_arguments(tmp_path), *PRESET, "--epochs", "1", "--output", str(tmp_path / "link")]
+    arguments = arguments if option == "--overwrite" else ["train", *arguments[-2:], "--epochs", "9"]
+    with alone_in(run):
+        assert_fails_cleanly([*arguments, option], "link: another process is writing there", tmp_path, capsys)
+    spinn(*arguments, option)
+
+
 def test_execute_itself_keeps_an_existing_run(pair_run: Path) -> None:
     settings = saved_run(pair_run)
     assert settings is not None
@@ -343,6 +357,15 @@ def test_commands_say_what_they_need(
     Path("ids.jsonl").write_text(json.dumps({"binary_parse": "( a b )", "pairID": 3.5}) + "\n")
     Path("file").touch()
     assert_fails_cleanly(command.replace("RUN", str(pair_run)).split(), message, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("option", ["--field text", "--fields text=review"])
+def test_lines_of_text_have_no_fields(option: str, tree_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """As of a table in a pipe whose only column is not known for a header: that were a sentence."""
+    (tmp_path / "a.txt").write_text("text\na b\n")
+    arguments = ["predict", str(tree_run), "--input", str(tmp_path / "a.txt"), *option.split()]
+    message = f"{option.split()[0]} goes with a jsonl --input, or another of records; .*a.txt is read as text"
+    assert_fails_cleanly(arguments, message, tmp_path, capsys)
 
 
 def test_no_skip_bad_is_heard(pair_run: Path, tmp_path: Path, capsys: Capture, spinn: Spinn) -> None:

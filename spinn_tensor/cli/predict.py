@@ -206,6 +206,9 @@ def _read(
     n_words = n_unknown = 0
     n_lines = sys.maxsize if made.branching == "random" else BLOCK  # which depend on all sentences before
     with open_examples(args.input, line_format, WordList(), skip_bad=error != "raise", limits=limits) as file:
+        if not file.has_records and (option := "fields" if args.fields else args.field and "field"):
+            reason = f"--{option} goes with a jsonl --input, or another of records"
+            raise ConfigError(f"{reason}; {args.input} is read as text")
         while True:
             file.words = words = WordList()  # of the block alone: memory does not grow with the file
             if (block := file.block(n_lines)) is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from spinn_tensor.data_prep.corpora.splits import Splits, with_prepared_options
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
 from spinn_tensor.data_prep.folders import readable, recover
+from spinn_tensor.data_prep.temporary import alone_in
 from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.hub import CONFIG, WEIGHTS
 from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
@@ -142,7 +144,8 @@ def execute(
     Where the corpus is one of `GENERATORS` and no file is given, it is generated in `output/corpus`. But for that
     nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
     for a folder that holds a run unless `resume` or `overwrite` is said, for steps to be compiled where that cannot
-    work and for a precision that the device has not, DataError, CheckpointError, TrainingError, feeding.LostMaker,
+    work and for a precision that the device has not, DataError (of an output that another process writes, too),
+    CheckpointError, TrainingError, feeding.LostMaker,
     distributed.Interrupted and, of several processes, distributed.LostRank.
     """
     if resume and overwrite:
@@ -158,18 +161,19 @@ def execute(
     ranks.from_first(lambda: _make_whole(output))
     torch.manual_seed(run.training.seed)
     model = make_model(run, splits, with_vectors=not resume, note=observer.note).to(device)
-    if overwrite and ranks.is_first:
-        clear_run(output)
     task = Task(model, splits.vocabulary, splits.train, splits.dev, splits.rules)
     trainer = Trainer(task, run, output, observer, ranks)
-    if resume:
-        _resume(trainer, output / LAST)
-    elif text := without_vectors(run):
-        observer.note(text)
-    if ranks.is_first:
-        _begin(output, run)
-    progress = trainer.fit()
-    return ranks.from_first(lambda: _finish(output, progress, splits, device, skipped))
+    with alone_in(output) if ranks.is_first else nullcontext():
+        if overwrite and ranks.is_first:
+            clear_run(output)
+        if resume:
+            _resume(trainer, output / LAST)
+        elif text := without_vectors(run):
+            observer.note(text)
+        if ranks.is_first:
+            _begin(output, run)
+        progress = trainer.fit()
+        return ranks.from_first(lambda: _finish(output, progress, splits, device, skipped))
 
 
 def _refuse_run(output: Path) -> None:
@@ -207,7 +211,6 @@ def _resume(trainer: Trainer, folder: Path) -> None:
 
 
 def _begin(output: Path, run: RunConfig) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     write_json(output / RUN, run.to_dict())
     if launch_id():
         with atomic_write(output / LAUNCH) as file:
