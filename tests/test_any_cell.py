@@ -324,6 +324,33 @@ def test_a_region_of_autocast_keeps_nothing_of_a_run(save: str, monkeypatch: pyt
         assert not any(root() is not None for root in kept)
 
 
+class Watched(GRC):
+    """A cell that knows which of its outputs are still there."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.made: list[weakref.ref[Tensor]] = []
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        output = super().forward(left, right)
+        self.made.append(weakref.ref(output))
+        return output
+
+
+def test_steps_are_kept_till_the_backward_and_no_longer() -> None:
+    """Who adds up losses, graphs and all, keeps no activations of batches that are done."""
+    batch, cell = some_trees(2), Watched().double()
+    leaves, tables = leaves_of(batch, 4), TABLES["forest"](batch)
+    loss = StackMachine(cell)(leaves, tables).sum()
+    loss.backward(retain_graph=True)
+    assert all(output() is not None for output in cell.made)
+    loss.backward()
+    gc.collect()
+    assert not any(output() is not None for output in cell.made)
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
 class Meeting(GRC):
     """A cell of which the first call waits a while for one of another thread, and that one for the end of the first."""
 

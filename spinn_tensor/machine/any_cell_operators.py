@@ -156,6 +156,14 @@ class _KeptRun(torch.autograd.Function):
         memories = ctx.saved_tensors
         grads = _buffers(memories, (grad_memory, grad_trackers))
         sums = run_backward(loop, tables, memories, grads, roots, kept)
+
+        def release() -> None:
+            try:
+                _ = ctx._raw_saved_tensors
+            except RuntimeError:  # autograd has freed them, since nobody retains the graph
+                kept.clear()
+
+        torch.autograd.Variable._execution_engine.queue_callback(release)  # at the end of the whole backward
         reads = *memories, grad_memory, grad_trackers
         return None, None, None, None, None, *_once([_of_leaves(grads[0], tables), *sums], reads)
 
