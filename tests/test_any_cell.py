@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import prune
+from torch.utils.flop_counter import FlopCounterMode
 
 from spinn_tensor import OwnTables, StackMachine, logistic_noise, to_torch
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
@@ -349,6 +350,21 @@ def test_steps_are_kept_till_the_backward_and_no_longer() -> None:
     assert not any(output() is not None for output in cell.made)
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
+
+
+@every_save
+def test_the_operations_of_a_cell_are_counted_in_its_name(save: str) -> None:
+    """Which broke off: torch cannot hook the gradients of leaves."""
+    batch, machine = some_trees(), StackMachine(GRC(4), save=save).double()
+    tables, inputs = TABLES["forest"](batch), [leaves_of(batch, 4), *machine.parameters()]
+    expected = gradients(machine(inputs[0], tables), inputs)
+    with FlopCounterMode(display=False) as counter:
+        found = gradients(machine(inputs[0].clone(), tables), inputs)
+    assert ("StackMachine.compose.inner" in counter.flop_counts) == (
+        save == "all"
+    )  # not what an operator does inside
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 class Meeting(GRC):

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from spinn_tensor.bundles import LaneTables, OwnTables
 from spinn_tensor.machine.buffers import Tables, counts_of, slices_of
@@ -148,7 +149,11 @@ def _apply(
 def _call(module: Callable[..., Tensor], inputs: list[Tensor]) -> Call:
     with torch.enable_grad():
         inputs = [rows.detach().requires_grad_() for rows in inputs]
-        return Call(inputs, module(*inputs))
+        if not _has_any_global_hook():
+            return Call(inputs, module(*inputs))
+        return Call(
+            inputs, module(*(rows.view_as(rows) for rows in inputs))
+        )  # FlopCounterMode's hook no leaves
 
 
 def run_backward(

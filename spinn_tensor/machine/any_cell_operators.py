@@ -130,7 +130,9 @@ def _run(loop: Loop, parameters: list[Tensor], autocast: torch.dtype | None, fun
     """Run a function of the loop with these parameters in its modules."""
     names = [name for name, _ in loop.named_parameters()]
     with SWAPPED, torch.autocast(leaves.device.type, dtype=autocast, enabled=autocast is not None):
-        found = functional_call(loop, dict(zip(names, parameters, strict=True)), (function, leaves, *more))
+        found = functional_call(
+            loop, dict(zip(names, parameters, strict=True)), (function, leaves.detach(), *more)
+        )
     if autocast is not None:
         torch.clear_autocast_cache()  # a region around many runs would keep what these parameters became
     return found
@@ -203,7 +205,7 @@ def _any_cell(
     Raises DrawError for a module that draws random numbers, which it would draw anew in the backward.
     """
     loop = _loop(machine)
-    with _drawing_nothing(leaves, save):
+    with torch.no_grad(), _drawing_nothing(leaves, save):
         return _run(loop, _roots(parameters), autocast, _forward, leaves, tables, chosen, kind, None)
 
 
