@@ -24,6 +24,7 @@ from spinn_tensor.data_prep.trees import Tree, format_binary
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.parsers import Parser
 from spinn_tensor.training.config import DataConfig
+from tests.command_line import contents
 from tests.damage import change_json, truncate
 from tests.stores import assert_same
 from tests.tiny_runs import SMALL, write_own_pairs, write_pairs, write_trees
@@ -99,6 +100,16 @@ def test_options_that_do_not_fit_the_store(tmp_path: Path, options: dict[str, An
     prepare_store(data_of(tmp_path, "snli"), tmp_path / "store", Skipped())
     with pytest.raises(DataError, match=message):
         load_splits(DataConfig(**{"corpus": "snli", "data": str(tmp_path / "store"), **options}), Skipped())
+
+
+@pytest.mark.parametrize("name", ["../other", "a/b", "..", "/other"])
+def test_a_split_is_written_into_the_store_alone(name: str, tmp_path: Path) -> None:
+    data = data_of(tmp_path, "snli")
+    before = contents(tmp_path)
+    extra = (f"{name}={data.train[0]}",)
+    with pytest.raises(DataError, match="expected NAME=FILE with a name of a folder"):
+        prepare_store(replace(data, extra=extra), tmp_path / "store", Skipped())
+    assert contents(tmp_path) == before
 
 
 def test_done_again_only_where_something_is_other(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def prepare_store(
 
     Raises DataError; a store that was there is left as it was then.
     """
+    for name in (entry.partition("=")[0] for entry in data.extra):
+        if name == ".." or Path(name).name != name:  # it becomes a folder of that name
+            raise DataError("expected NAME=FILE with a name of a folder", field=f"--extra {name}")
     clear_store(folder)
     key = preparation_key(data)
     if trees is not None:
