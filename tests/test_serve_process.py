@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import platform
 import signal
@@ -26,10 +27,13 @@ pytest.importorskip("onnxscript")
 if sys.platform == "win32":
     pytest.skip("signals of POSIX", allow_module_level=True)
 
+import uvicorn
+
 from benchmarks.load import request
 from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.serve import service
 from spinn_tensor.export.serve.errors import Refused
+from spinn_tensor.export.serve.server import Worker
 from tests.serving import ROOT, TEXTS, Server, running, served, tiny_engine, until
 from tests.tiny_bundles import tiny_bundle
 
@@ -222,6 +226,15 @@ def cut_off(of_all: Server) -> CutOff:
         with suppress(OSError):
             unread = answers(deaf)
     return CutOff(slow, no_request, unread)
+
+
+def test_a_worker_that_died_is_not_waited_for() -> None:
+    """It would be for HEALTH_CHECK seconds if it died after it was asked."""
+    worker = Worker(uvicorn.Config("no:app"), [])
+    worker.process = multiprocessing.get_context("spawn").Process(target=os._exit, args=(3,))
+    worker.start()
+    worker.process.join()
+    assert worker.parent_conn.poll(0)
 
 
 def trickled(clients: dict[bytes, socket.socket], seconds: float = 10) -> dict[bytes, bytes]:

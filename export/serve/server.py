@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import multiprocess as supervision
 
 from spinn_tensor.data_prep.errors import DataWarning, one_line
 from spinn_tensor.export.serve.app import make_app
@@ -94,9 +94,18 @@ def serve(settings: ServeSettings) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="spinn-serve-") as folder:
         os.environ[FOLDER] = folder
-        supervisor = Multiprocess(config, [listener])
+        supervision.Process = Worker  # type: ignore[misc]
+        supervisor = supervision.Multiprocess(config, [listener])
         supervisor.run()
         return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
+
+
+class Worker(supervision.Process):
+    """Be a process that is not waited for once it has died: the end of the pipe that it answers by is its alone."""
+
+    def start(self) -> None:
+        super().start()
+        self.child_conn.close()
 
 
 def _done(number: int, frame: Any) -> None:
