@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 
 def main() -> int:
     """Run the command that the arguments name, and return its exit status."""
-    try:
+    if find_spec("torch") is not None:
         from spinn_tensor.cli.main import main as run
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-    else:
+
         return run()
     if sys.argv[1:2] == ["serve"]:
         from spinn_tensor.export.serve.__main__ import main as serve
