@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spinn_tensor import ScoreError, forcing_noise, logistic_noise, run_own, run_taught, to_torch
+from spinn_tensor import ScoreError, forcing_noise, logistic_noise, run_given, run_own, run_taught, to_torch
 from spinn_tensor.bundles import LaneTables, TransitionWeights
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.tables import lane_tables, own_tables
@@ -344,6 +344,17 @@ def test_the_transition_loss_has_the_gradient_of_the_oracle() -> None:
     expected = (losses * torch.tensor(free)).sum() / len(flat)
     inputs = [*parameters(leaves, compose, tracker), *transition]
     assert_same(transition_loss(parse, flat), expected, inputs)
+
+
+def test_offsets_stay_on_the_host_whatever_the_default_device() -> None:
+    """In inference mode those of a policy were there, where what composes reads them."""
+    batch = [left_branching(4), right_branching(3)]
+    leaves, compose, tracker = machine(batch)
+    tables, transition = to_torch(own_tables(flatten(batch)[1])), random_transition_weights()
+    with torch.device("meta"), torch.inference_mode():
+        parse = run_own(leaves, compose, tracker, transition, tables)
+        again = run_given(leaves, compose, tracker, parse.tables)
+    assert relative_error(again, parse.encodings) < 1e-10
 
 
 def test_the_transition_alone_can_be_trained() -> None:
