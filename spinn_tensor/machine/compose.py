@@ -76,11 +76,16 @@ class ComposeMatrices(NamedTuple):
     tracker: Tensor | None  # (K, 5H), or (5H, K)
 
     @classmethod
-    def forward(cls, weights: ComposeWeights, dtype: torch.dtype) -> ComposeMatrices:
+    def forward(
+        cls,
+        weights: ComposeWeights,
+        dtype: torch.dtype,
+        n_rows: int,  # compositions of the run
+    ) -> ComposeMatrices:
         """Transpose the weights, in the way that is fastest to multiply by."""
-        both, tracker = transposed(weights.weight.to(dtype)), weights.tracker_weight
+        both, tracker = transposed(weights.weight.to(dtype), n_rows), weights.tracker_weight
         left, right = both.chunk(2)
-        return cls((left, right, both), None if tracker is None else transposed(tracker.to(dtype)))
+        return cls((left, right, both), None if tracker is None else transposed(tracker.to(dtype), n_rows))
 
     @classmethod
     def backward(cls, weights: ComposeWeights, dtype: torch.dtype) -> ComposeMatrices:

@@ -58,10 +58,11 @@ class ComposeForward:
         dtype: torch.dtype,  # of the products
     ) -> None:
         self.trackers, self.memory, self.first = trackers, memory, 1 + n_leaves
-        self.bias, self.matrices = compose.bias, ComposeMatrices.forward(compose, dtype)
+        self.bias, n_rows = compose.bias, schedule.n_compositions
+        self.matrices = ComposeMatrices.forward(compose, dtype, n_rows)
         self.h, self.c = memory.unbind(0)
         self.made_h, self.made_c = self.h[self.first :], self.c[self.first :]
-        self.gates = StepBuffer(memory, schedule.n_compositions, schedule.widest, self.bias.shape[0], save)
+        self.gates = StepBuffer(memory, n_rows, schedule.widest, self.bias.shape[0], save)
         self.hoisted_products = HoistedProducts(self.h, self.matrices, self.bias, schedule.hoisted)
         self._prepare(compose, schedule)
 

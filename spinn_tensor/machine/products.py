@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ROWS_OF_A_COPY = 32  # that a weight multiplies in about the time in which it is copied
 FEW_ROWS = 256  # up to which rows are rounded to multiples of the first number below, beyond it of the second
 ROUNDED_TO = 32, 128
 
@@ -21,9 +22,14 @@ def takes_tf32() -> bool:
 
 def transposed(
     weight: Tensor,  # (k, m)
+    n_rows: int,  # that it will multiply, in all steps
 ) -> Tensor:  # (m, k)
-    """Return Wᵀ, on the CPU in its own memory: a product of few rows is up to twice as fast so (docs/decisions.md)."""
-    return weight.t().contiguous() if weight.device.type == "cpu" else weight.t()
+    """Return Wᵀ, on the CPU in its own memory: a product of few rows is up to twice as fast so (docs/decisions.md).
+
+    Not for a sentence or two, for which the copy takes longer than what it saves.
+    """
+    copies = weight.device.type == "cpu" and n_rows >= ROWS_OF_A_COPY
+    return weight.t().contiguous() if copies else weight.t()
 
 
 def product(

@@ -136,7 +136,8 @@ class TrackerForward:
     ) -> None:
         """Project the leaves, and make what the steps read and write."""
         weights, (n_rows, gate_dim) = self.weights, (h.shape[0], self.weights.bias.shape[0])
-        self._stack_t, self._hidden_t = transposed(weights.stack), transposed(weights.hidden)
+        n_entries = sum(counts)
+        self._stack_t, self._hidden_t = (transposed(w, n_entries) for w in (weights.stack, weights.hidden))
         self._offsets = torch.arange(0, 3 * max(counts), 3, device=h.device)
         self._h_and_c = self.memory.flatten(0, 1)
         previous = _h_and_c(previous_index, self.memory.shape[1])
