@@ -487,12 +487,21 @@ class Wide(nn.Module):
         return torch.cat((left, right), 1)
 
 
+class Pair(nn.Module):
+    """A cell that gives h and c as torch's LSTM cell does, and not one state."""
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        return left, right
+
+
 def test_what_cannot_run_is_refused() -> None:
     batch = some_trees()
     leaves, forest, lanes = leaves_of(batch, 4), TABLES["forest"](batch), TABLES["given"](batch)
     machine = StackMachine(GRC(4).double())
     with pytest.raises(ValueError, match=r"Wide gave \(\d+, 8\), expected states of shape \(\d+, 4\)"):
         StackMachine(Wide())(leaves, forest)
+    with pytest.raises(ValueError, match=r"Pair gave a tuple, expected states of shape \(\d+, 4\)"):
+        StackMachine(Pair())(leaves, forest)
     with pytest.raises(TypeError, match="Linear has no state_dim"):
         StackMachine(GRC(4, 3), nn.Linear(2, 2))
     for built in (GRC(4, 3), TreeLSTM(2, 3)):

@@ -62,9 +62,11 @@ class Loop(nn.Module):
 
 
 def _like(states: Tensor, output: Tensor, module: nn.Module) -> Tensor:
-    if output.shape != states.shape:
-        got, expected = tuple(output.shape), tuple(states.shape)
-        raise ValueError(f"{type(module).__name__} gave {got}, expected states of shape {expected}")
+    if getattr(output, "shape", None) != states.shape:
+        got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ValueError(
+            f"{type(module).__name__} gave {got}, expected states of shape {tuple(states.shape)}"
+        )
     return output
 
 
