@@ -18,7 +18,7 @@ from spinn_tensor.data_prep.tables import own_tables
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.machine.beam import run_beams
 from spinn_tensor.machine.schedule import OwnSchedule
-from spinn_tensor.model.cells import Tracker, TransitionHead
+from spinn_tensor.model.cells import Tracker, TransitionHead, TreeLSTM
 from spinn_tensor.parsers import packaged_folder
 from tests.any_cells import PlainTreeLSTM
 from tests.machines import TRACKER, random_leaves, random_transition_weights, random_weights
@@ -154,6 +154,17 @@ def test_a_beam_of_one_is_greedy_to_the_bit() -> None:
         assert torch.equal(greedy.transitions, beams.parse.transitions)
         assert torch.equal(greedy.encodings, beams.parse.encodings)
         assert torch.equal(greedy.log_probabilities(), beams.parse.log_probabilities())
+
+
+@pytest.mark.parametrize("kind", [PlainTreeLSTM, TreeLSTM])
+def test_leaves_from_a_region_of_autocast_may_be_bfloat16(kind) -> None:
+    torch.manual_seed(0)
+    machine = StackMachine(kind(4, TRACKER), Tracker(4, TRACKER), TransitionHead(TRACKER))
+    leaves, tables = torch.randn(sum(LENGTHS), 8).bfloat16(), tables_of(LENGTHS, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        greedy, beams = machine.parse(leaves, tables), machine.beams(leaves, tables, 1)
+    assert torch.equal(greedy.transitions, beams.parse.transitions)
+    assert torch.equal(greedy.encodings, beams.parse.encodings)
 
 
 @pytest.mark.parametrize("k", [0, -1, 4])

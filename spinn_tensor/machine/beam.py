@@ -189,6 +189,8 @@ def run_cell_beams(
     k: int,
 ) -> Beams:
     """Do what `run_beams` does by the loop for any cell."""
+    if torch.is_autocast_enabled(leaves.device.type):
+        leaves = leaves.to(transition.weight.dtype)
     check_dtypes(leaves, transition)
     check_leaves(leaves, tables)
     with torch.no_grad():
