@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -254,6 +255,15 @@ def test_what_is_refused(path, body, status, error_type, reason, client) -> None
     assert answer.json()["error_type"] == error_type
     assert reason in answer.json()["error"]
     assert answer.json().keys() == {"error", "error_type"}
+
+
+def test_a_body_that_is_coded_is_told_as_such(client) -> None:
+    coded = gzip.compress(json.dumps({"inputs": "A dog"}).encode())
+    answer = client.post("/embed", content=coded, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(
+        "the body (gzip, which is not undone here) is not what /embed takes"
+    )
 
 
 @pytest.mark.parametrize(

@@ -117,17 +117,19 @@ class Endpoint:
             raise overloaded()
         service.n_active += 1
         try:
-            return await self._answer(call, route, body, receive)
+            return await self._answer(call, route, body, scope, receive)
         finally:
             service.n_active -= 1
 
-    async def _answer(self, call: Call, route: Route, body: bytes, receive: Receive) -> Any:
+    async def _answer(self, call: Call, route: Route, body: bytes, scope: Scope, receive: Receive) -> Any:
         if route is NONE:
             return await route.answer(call, None)
         try:
             asked = msgspec.json.decode(body, type=route.asked)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise invalid(f"the body is not what {route.path} takes: {error}") from None
+            coding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"")
+            how = f" ({coding.decode('latin-1')}, which is not undone here)" if coding else ""
+            raise invalid(f"the body{how} is not what {route.path} takes: {error}") from None
         return await _unless_gone(receive, partial(route.answer, call, asked))
 
 
