@@ -9,6 +9,7 @@ import gzip
 import json
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,6 +230,14 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: Capt
     spinn(*arguments, "--seed", "2", "--overwrite")
     assert (output / "notes.txt").read_text() == "mine"
     assert json.loads((output / "run.json").read_text())["training"]["seed"] == 2
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_is_closed_is_written_to_in_vain(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, name, None)
+    assert main(["parse", "--branching", "right", "a b"]) == 0
+    with getattr(sys, name) as stream:
+        print("a", file=stream)
 
 
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
