@@ -98,6 +98,8 @@ def test_a_text_without_words(text: str) -> None:
 def test_half_a_surrogate_pair() -> None:
     with pytest.raises(DataError, match=r"^half of a surrogate pair$"):
         TOKENIZER.tokenize("\ud83d dog")
+    with pytest.raises(DataError, match=r"^not UTF-8 text$"):
+        TOKENIZER.tokenize(b"un caf\xe9".decode("utf-8", "surrogateescape"))
 
 
 def test_long_texts() -> None:
@@ -136,7 +138,7 @@ def test_any_text_gives_tokens_that_trees_can_hold_or_one_error(text: str) -> No
     except DataError as error:
         reason, tokens = str(error), ()
     if not tokens:
-        assert reason in ("a sentence without words", "half of a surrogate pair")
+        assert reason in ("a sentence without words", "half of a surrogate pair", "not UTF-8 text")
         return
     assert not any(set(token) & set("() \t\r\n") for token in tokens)
     parse = format_binary(Tree(tokens, right_branching(len(tokens))))
