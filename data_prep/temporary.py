@@ -23,6 +23,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.paths import expanded
 
 DAY = 86_400.0  # seconds
+_OF_FOLDERS: set[int] = set()  # locks of `alone_in`
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(?P<process>\d+)(/task/\d+)?/fd")
 
 
@@ -59,8 +60,20 @@ def alone_in(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             if (lock := _locked(Path(os.path.realpath(folder)))) is None:
                 raise DataError("another process is writing there", path=folder)
-            stack.callback(os.close, lock)
+            _OF_FOLDERS.add(lock)
+            stack.callback(_let_go, lock)
         yield
+
+
+def _let_go(*locks: int) -> None:
+    """Close locks of folders, each once; in a fork all, or one that outlives a killed run would keep out its next."""
+    for lock in _OF_FOLDERS.intersection(locks):
+        _OF_FOLDERS.discard(lock)
+        os.close(lock)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _let_go(*_OF_FOLDERS))
 
 
 @contextmanager

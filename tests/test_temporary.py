@@ -16,6 +16,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.data_prep.folders import readable, recover, write_folder
+from spinn_tensor.data_prep.temporary import alone_in
 from tests.writers import write_a_file, write_a_folder
 
 Write = Callable[[Path, Callable[[], object]], None]
@@ -203,3 +204,29 @@ def test_the_next_page_clears_what_a_kill_left(tmp_path: Path, monkeypatch: pyte
     files = ["--train", "trees.txt", "--dev", "trees.txt"]
     assert main(["inspect", "--corpus", "trees", *files, "--html", "page.html"]) == 0
     assert set(os.listdir(tmp_path)) == {"trees.txt", "page.html"}
+
+
+def test_a_folder_is_free_when_its_writer_is_killed_whatever_it_forked(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from pathlib import Path
+from spinn_tensor.data_prep.temporary import alone_in
+with alone_in(Path(sys.argv[1])):
+    if os.fork() == 0:
+        print("there", flush=True)
+        sys.stdin.read()
+        os._exit(0)
+    signal.pause()
+"""
+    arguments = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(
+        arguments, text=True, env=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "there\n"
+        with pytest.raises(DataError, match="another process is writing there"), alone_in(tmp_path):
+            pass
+        writer.kill()
+        assert writer.wait() == -signal.SIGKILL
+        with alone_in(tmp_path):
+            pass  # the fork, which still reads
