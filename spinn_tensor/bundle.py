@@ -340,12 +340,8 @@ def read_bundle(
         ) from error
     check_tensors(weights, tensors, model.state_dict())
     check_finite(weights, tensors, has_own)
-    if has_own:
-        model.to(device).load_state_dict(tensors)
-    else:  # copies, since what was read is the file
-        model.load_state_dict(
-            {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}, assign=True
-        )
+    copies = {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}  # of what is the file
+    (model.to(device) if has_own else model).load_state_dict(copies, assign=not has_own)
     from spinn_tensor.card import read_command
 
     command = read_command(folder / CARD)
