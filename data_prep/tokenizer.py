@@ -77,9 +77,8 @@ class Tokenizer:
         try:
             normalized = self._normalize(text)
         except UnicodeEncodeError as error:
-            is_byte = (
-                "\udc80" <= error.object[error.start] <= "\udcff"
-            )  # how Python has what it cannot decode of a command
+            # Python has so what it cannot decode of a command
+            is_byte = "\udc80" <= error.object[error.start] <= "\udcff"
             raise DataError("not UTF-8 text" if is_byte else "half of a surrogate pair") from error
         tokens = self._split_words(normalized) if self.rules.name == PENN.name else self._split(normalized)
         if not tokens:

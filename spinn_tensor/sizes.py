@@ -1,4 +1,4 @@
-"""Making a model for its sizes alone, before it is given weights or thrown away."""
+"""Make a model for its sizes alone, before it is given weights or thrown away."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def without_memory() -> Iterator[None]:
 
 
 class _WithoutNumbers(TorchFunctionMode):
-    """Pass by what draws normal numbers, which is `torch.nn.init` mostly."""
+    """Leave tensors as they are where `torch.nn.init`, or a normal distribution, would fill them."""
 
     def __torch_function__(
         self,

@@ -66,9 +66,8 @@ def packed(bundle: Any, *, pin: bool = False) -> Any:
 class Parcel(NamedTuple):
     """Hold what another process is sent of a bundle: where its bytes are, and what it is like."""
 
-    place: (
-        int | Tensor
-    )  # where they begin in the `SharedSlots`, or, where these have no room, (n,) uint8 themselves
+    # where they begin in the `SharedSlots`, or, where these have no room, (n,) uint8 themselves
+    place: int | Tensor
     like: Any  # the bundle, its tensors without numbers
 
 

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spinn_tensor import StackMachine
 from spinn_tensor.machine.reference import walk_any
 from spinn_tensor.model.cells import TreeLSTM
+from tests.machines import Batch, flatten, gradients, random_transitions, relative_error
+from tests.strategies import left_branching
 
 
 class PlainTreeLSTM(TreeLSTM):
@@ -58,3 +61,26 @@ def recursion(
     pushed = torch.stack([state for states, _ in walks for state in states])
     said = [output for _, outputs in walks for output in outputs]
     return pushed[:, : getattr(cell, "output_dim", None)], torch.stack(said) if said else leaves.new_zeros(0)
+
+
+def leaves_of(batch: Batch, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    n_words = int(flatten(batch)[1].sum())
+    return torch.randn(n_words, width, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def some_trees(n_trees: int = 6, most: int = 9) -> Batch:
+    rng = np.random.default_rng(0)
+    return [random_transitions(rng, int(n)) for n in rng.integers(1, most, n_trees)] + [left_branching(7)]
+
+
+def parameters_of(machine: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in machine.parameters() if parameter.requires_grad]
+
+
+def assert_same(machine: StackMachine, got: Tensor, expected: Tensor, leaves: Tensor) -> None:
+    """Hold outputs, and gradients of leaves and parameters, against the recursion's."""
+    assert relative_error(got, expected) < 1e-10
+    inputs = [leaves, *parameters_of(machine)]
+    for one, other in zip(gradients(got, inputs), gradients(expected, inputs), strict=True):
+        assert relative_error(one, other) < 1e-10

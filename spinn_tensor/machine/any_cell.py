@@ -153,9 +153,8 @@ def _call(module: Callable[..., Tensor], inputs: list[Tensor]) -> Call:
         inputs = [rows.detach().requires_grad_() for rows in inputs]
         if not _has_any_global_hook():
             return Call(inputs, module(*inputs))
-        return Call(
-            inputs, module(*(rows.view_as(rows) for rows in inputs))
-        )  # FlopCounterMode's hook no leaves
+        views = (rows.view_as(rows) for rows in inputs)  # of FlopCounterMode, which cannot hook leaves
+        return Call(inputs, module(*views))
 
 
 def run_backward(

@@ -79,9 +79,8 @@ def _from_processes(
         return
     first = make(items[0])
     yield first.mapped(step.pin)
-    n_slots = (
-        2 * n_ahead + 1
-    )  # so many are ready, so many wait to be pinned, and one goes from these to those
+    # so many are ready, so many wait to be pinned, and one goes from these to those
+    n_slots = 2 * n_ahead + 1
     slots = SharedSlots(n_processes, n_slots, ROOM * sum(map(size_of, first.batches)))
 
     def send(item: Item) -> Feed:
