@@ -129,6 +129,16 @@ for name, heavy in {imported}.items():
     run_program(program)
 
 
+def test_a_command_that_computes_nothing_loads_no_torch() -> None:
+    program = """
+import sys
+from spinn_tensor.cli.main import main
+assert main(["presets"]) == 0
+assert "torch" not in sys.modules
+"""
+    run_program(program)
+
+
 def test_all_errors_have_one_base_beside_the_built_in_one() -> None:
     found: dict[str, list[str]] = {}
     for folder in ("data_prep", "spinn_tensor", "export"):
