@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,13 @@ def test_a_run_that_goes_on_sees_the_pairs_it_had_not_seen(
     assert [rows.tolist() for rows in again.batches(1)] == seen[n_batches:]
 
 
+@pytest.fixture
+def told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch look sooner than every 5 s whether its processes run, and us wait less for one that ends."""
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
+    monkeypatch.setattr(feeding, "SECONDS_TO_END", 0.5)
+
+
 class Kill(Observer):
     """Kill a process that makes batches, after so many steps."""
 
@@ -237,16 +245,18 @@ class Kill(Observer):
             os.kill(process, signal.SIGKILL)
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked", "told_soon")
 def test_a_process_that_is_killed_ends_the_run_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one line; from the last checkpoint the run goes on to the weights of one that nobody disturbed."""
+    """In one line, when its turn comes; what is written meanwhile is whole, and the run goes on from it."""
     monkeypatch.setattr(feeding, "n_processes", lambda *_: 2)
-    options = {"epochs": 2, "batch_size": 8, "save_every": 3}
+    options = {"epochs": 2, "batch_size": 4, "save_every": 3}
     undisturbed = trainer_of(tmp_path / "undisturbed", **options)
     undisturbed.fit()
-    with pytest.raises(LostMaker, match=r"makes batches is gone: .*\(pid.* killed by signal: Killed") as lost:
+    with pytest.raises(
+        LostMaker, match=r"makes batches is gone: pid \d+ was ended by signal 9 \(Killed\)"
+    ) as lost:
         trainer_of(tmp_path, observer=Kill(5), **options).fit()
     assert len(str(lost.value).splitlines()) == 1
     again = go_on(trainer_of(tmp_path, **options))
@@ -255,28 +265,44 @@ def test_a_process_that_is_killed_ends_the_run_and_is_named(
         assert torch.equal(got, expected)
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked", "told_soon")
 @pytest.mark.parametrize("kills", [True, False])
 def test_a_process_that_dies_while_it_hands_over_a_batch_is_named(
     kills: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection may be gone before torch has heard of it."""
-    before = signal.getsignal(signal.SIGCHLD)
 
     def broken(iterator: Any) -> None:
         if kills:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch has not heard of it
             os.kill(iterator._workers[0].pid, signal.SIGKILL)
         raise ConnectionResetError("reset by peer")
 
     monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_next_data", broken)
-    monkeypatch.setattr(feeding._ended, "__defaults__", (5.0 if kills else 0.1,))
-    expected, said = (RuntimeError, r"pid.* by signal: Killed") if kills else (ConnectionError, "by peer")
-    try:
-        with pytest.raises(expected, match=said):
-            list(made_by_processes(str, [1, 2, 3], n_ahead=1, n_processes=2))
-    finally:
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    expected, said = (LostMaker, r"pid \d+ was ended by signal 9") if kills else (ConnectionError, "by peer")
+    with pytest.raises(expected, match=said):
+        list(made_by_processes(str, [1, 2, 3], n_ahead=1, n_processes=2))
+
+
+@pytest.mark.usefixtures("forked", "told_soon")
+def test_a_process_that_is_gone_interrupts_nothing_that_has_what_it_made() -> None:
+    """Torch would raise wherever the program is when it hears of it, in what others catch."""
+    with closing(made_by_processes(str, range(100), n_ahead=1, n_processes=2)) as made:
+        assert next(made) == "0"
+        process = multiprocessing.active_children()[0]
+        assert process.pid is not None
+        process.kill()
+        os.waitid(
+            os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
+        )  # not `join`: torch is to find that it ended
+        signal.raise_signal(signal.SIGCHLD)
+        with pytest.raises(LostMaker, match=f"pid {process.pid} was"):
+            list(made)
+
+
+@pytest.mark.usefixtures("forked", "told_soon")
+def test_an_exit_of_a_process_is_told_with_its_code() -> None:
+    with pytest.raises(LostMaker, match=r"pid \d+ exited with 3"):
+        list(made_by_processes(os._exit, [3], n_ahead=1, n_processes=1))
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 8])

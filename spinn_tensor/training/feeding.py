@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spinn_tensor.data_prep.errors import SpinnError, one_line
+from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.training.methods import Batch
 from spinn_tensor.training.step import TrainStep
 from spinn_tensor.transfer import SharedSlots, made_ahead, size_of
 
 MOST_PROCESSES = 4  # that make batches: of 512 pairs with a tracker in 5 ms each, one every 1.3 ms
 ROOM = 4  # times the first batch's bytes are reserved for each of the others, which takes no memory until it is written
+SECONDS_TO_END = 5.0  # are given to a process whose connection is gone
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -55,19 +56,14 @@ def feeds_of(
 ) -> Iterator[Iterator[Feed]]:
     """Give what the steps run on, pinned, made ahead by whoever is best at it on the model's device.
 
-    Raises LostMaker, wherever the program is when a process that makes them dies.
+    Raises LostMaker when the turn comes of what a process that is gone was to make.
     """
     if n := n_processes(step.device.type, n_ahead):
         pinned = _from_processes(make, items, step, n_ahead, n)
     else:
         pinned = made_ahead(lambda item: make(item).mapped(step.pin), items, n_ahead)
     with closing(pinned):
-        try:
-            yield pinned
-        except RuntimeError as error:
-            if (lost := _lost(error)) is None:
-                raise
-            raise LostMaker(f"a process that makes batches is gone: {lost}") from error
+        yield pinned
 
 
 def _from_processes(
@@ -95,15 +91,6 @@ def _from_processes(
         yield from pinned
 
 
-def _lost(error: BaseException | None) -> str | None:
-    """Return what torch says of a process of a DataLoader that is gone, where an error is of that."""
-    said = None
-    while error is not None:  # that it was killed, and by what, is the cause of that it is gone
-        said = one_line(error) if str(error).startswith("DataLoader worker (pid") else said
-        error = error.__cause__ or error.__context__
-    return said
-
-
 def n_processes(device_type: str, n_ahead: int) -> int:
     """Return how many processes are to make batches, of the cores that this rank may use; 0 = a thread is to."""
     if device_type != "cuda" or not n_ahead or "fork" not in multiprocessing.get_all_start_methods():
@@ -117,7 +104,8 @@ def made_by_processes(
 ) -> Generator[Made, None, None]:
     """Yield make(item) for every item, in order, made by processes that are forked for it, `n_ahead` each.
 
-    What `make` raises is raised when its turn comes. Closing the iterator ends the processes.
+    What `make` raises is raised when its turn comes, and LostMaker when that comes of a process that is gone. Closing
+    the iterator ends the processes.
     """
     loader = DataLoader(
         _WhenAsked(make, list(items)),
@@ -130,23 +118,30 @@ def made_by_processes(
         generator=torch.Generator(),  # or it would draw from torch's own, and dropout would be another
     )
     iterator: Any = iter(loader)
+    # Or torch raises that a process is gone wherever the program is, in the middle of a checkpoint or of a library that
+    # takes it for an error of its own; who asks for what the process was to make is told in any case, 5 s later.
+    torch._C._remove_worker_pids(id(iterator))
+    iterator._worker_pids_set = False
     try:
         yield from iterator
-    except (ConnectionError, EOFError) as error:  # a process died while what it had made was fetched from it
-        if (said := _ended(iterator._workers)) is None:
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        # a connection may be gone before its process has ended
+        seconds = 0 if isinstance(error, RuntimeError) else SECONDS_TO_END
+        if (ended := _ended(iterator._workers, seconds)) is None:
             raise
-        raise RuntimeError(said) from error
+        raise LostMaker(f"a process that makes batches is gone: {ended}") from error
     finally:
         iterator._shutdown_workers()  # or they live as long as what holds an error does
 
 
-def _ended(workers: Sequence[Any], seconds: float = 5.0) -> str | None:
-    """Wait for a process that ends; say as torch does which one was killed, and by what."""
+def _ended(workers: Sequence[Any], seconds: float) -> str | None:
+    """Wait for a process that ends, and say which one did, and by what; None = they all run."""
     wait([worker.sentinel for worker in workers], seconds)
     for worker in workers:
         worker.join(0.1)  # it closes what is waited for before it can be asked how it ended
-        if worker.exitcode is not None and worker.exitcode < 0:
-            return f"DataLoader worker (pid {worker.pid}) is killed by signal: {signal.strsignal(-worker.exitcode)}"
+        if (code := worker.exitcode) is not None:
+            killed = f"was ended by signal {abs(code)} ({signal.strsignal(abs(code))})"
+            return f"pid {worker.pid} {killed if code < 0 else f'exited with {code}'}"
     return None
 
 
