@@ -14,7 +14,8 @@ import sys
 import warnings
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module, metadata
+from importlib import import_module
+from typing import NoReturn
 
 from spinn_tensor import __version__
 from spinn_tensor.cli.arguments import CommandParser
@@ -66,6 +67,14 @@ a first session, nothing to download:
 """
 
 
+class _Versions(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from torch import __version__ as of_torch  # which names its build, as torch's metadata may not
+
+        print(f"spinn_tensor {__version__}, torch {of_torch}, Python {platform.python_version()}")
+        parser.exit()
+
+
 def build_parser(arguments: Container[str] | None = None) -> argparse.ArgumentParser:
     """Make the parser of these arguments, which knows the options of commands named there alone; of all by default.
 
@@ -77,10 +86,7 @@ def build_parser(arguments: Container[str] | None = None) -> argparse.ArgumentPa
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    versions = (
-        f"spinn_tensor {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}"
-    )
-    parser.add_argument("--version", action="version", version=versions)
+    parser.add_argument("--version", action=_Versions, nargs=0, help="show the versions and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         own = subparsers.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
