@@ -24,16 +24,23 @@ without these.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.columns import SentenceColumns, concatenate, lengths
 from spinn_tensor.data_prep.errors import DataError, SpinnError
 from spinn_tensor.data_prep.files import read_json_object, write_json
 from spinn_tensor.data_prep.folders import readable
 from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
 from spinn_tensor.data_prep.settings import NOT_NEGATIVE, ConfigError, Settings, one_of
+from spinn_tensor.data_prep.tables import forest_tables
 from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.trees import PADDING
+from spinn_tensor.data_prep.vocabulary import PAD_ID
 
 FORMAT_VERSION = 1  # of export.json and of the metadata inside the artefact
 EXPORT, TOKENIZER, PARSER = "export.json", "tokenizer.json", "parser"
@@ -161,6 +168,10 @@ def sides_of(task: str) -> tuple[str, ...]:
     return ("premise_", "hypothesis_") if task == "pair" else ("",)
 
 
+def _ids_of(side: str) -> str:
+    return f"{side}ids" if side else "token_ids"
+
+
 def input_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
     """Return the names of the inputs, in order, with the names of their axes."""
     if table_kind == "forest":
@@ -173,7 +184,7 @@ def input_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
         }
     axes: dict[str, tuple[str, ...]] = {}
     for side in sides_of(task):
-        axes |= {side + ("ids" if side else "token_ids"): ("batch", "length"), f"{side}lengths": ("batch",)}
+        axes |= {_ids_of(side): ("batch", "length"), f"{side}lengths": ("batch",)}
     if table_kind == "given":
         axes |= {f"{side}transitions": ("batch", "transitions") for side in sides_of(task)}
     return axes
@@ -188,3 +199,50 @@ def output_axes(task: str, table_kind: str) -> dict[str, tuple[str, ...]]:
         told = ("transitions", "log_probabilities")
         axes |= {f"{side}{name}": (batch, "transitions") for name in told for side in sides_of(task)}
     return axes
+
+
+def graph_inputs(
+    sides: Sequence[SentenceColumns],  # the sentences, or premises and hypotheses, as many of each; n >= 1
+    tables: str,  # "own", "given", "forest" or "sequence"
+    pad_id: int = PAD_ID,  # what stands in the place of a word behind a sentence's end
+) -> dict[str, np.ndarray]:
+    """Return the inputs of a graph, by name, all int64."""
+    if tables == "forest":
+        return _forest_inputs(concatenate(*sides))
+    n_words = max(int(lengths(side).max()) for side in sides)
+    inputs = {}
+    for prefix, side in zip(sides_of("pair" if len(sides) == 2 else "sentence"), sides, strict=True):
+        n_tokens = lengths(side)
+        inputs[_ids_of(prefix)] = _padded(side.token_ids, n_tokens, n_words, pad_id)
+        inputs[f"{prefix}lengths"] = n_tokens
+        if tables == "given":
+            transitions = _padded(side.transitions, 2 * n_tokens - 1, 2 * n_words - 1, PADDING)
+            inputs[f"{prefix}transitions"] = transitions
+    return inputs
+
+
+def _forest_inputs(sentences: SentenceColumns) -> dict[str, np.ndarray]:
+    tables = forest_tables(sentences.transitions, lengths(sentences), padded=True)
+    n_steps = len(tables.step_offsets) - 1
+    children = tables.left_index, tables.right_index
+    if n_steps == 0:
+        # sentences of one word each: a graph has at least one step, and this one composes null states
+        n_steps, children = 1, (np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    left_index, right_index = (index.reshape(n_steps, -1) for index in children)
+    return {
+        "token_ids": sentences.token_ids.astype(np.int64),
+        "left_index": left_index,
+        "right_index": right_index,
+        "root_index": tables.root_index,
+    }
+
+
+def _padded(
+    values: np.ndarray,  # (sum of counts,) integers, row after row
+    counts: np.ndarray,  # (n,) int64
+    width: int,
+    padding: int,
+) -> np.ndarray:  # (n, width) int64
+    rows = np.full((len(counts), width), padding, dtype=np.int64)
+    rows[np.arange(width) < counts[:, None]] = values
+    return rows

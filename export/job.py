@@ -94,7 +94,12 @@ def _fill(
     candidate = write_artefact(checkpoint.model, path, exported)
     write_export(folder, exported, checkpoint.tokenizer)
     if exported.format == "triton":
-        _fill_repository(folder, name, exported, tell)
+        write_repository_files(folder, name, exported)
+        if has_triton_schema():
+            check_repository(folder, name)
+            tell("config.pbtxt is as Triton's schema and the ONNX file have it")
+        else:
+            tell("config.pbtxt is not checked: pip install 'tritonclient[grpc]' for Triton's schema")
     read_export(folder)  # as whoever uses it will
     tell("running it against the model")
     cases = random_cases(checkpoint.model, tables=exported.tables)
@@ -127,15 +132,6 @@ def write_artefact(
 
     export_onnx(model, path, exported)
     return onnx_function(path)
-
-
-def _fill_repository(folder: Path, name: str, exported: Exported, tell: Callable[[str], object]) -> None:
-    write_repository_files(folder, name, exported)
-    if has_triton_schema():
-        check_repository(folder, name)
-        tell("config.pbtxt is as Triton's schema and the ONNX file have it")
-    else:
-        tell("config.pbtxt is not checked: pip install 'tritonclient[grpc]' for Triton's schema")
 
 
 def _check_packages(format_name: str) -> None:

@@ -139,6 +139,8 @@ def _quantised(proto: ModelProto) -> ModelProto:
     import onnx_ir as ir
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    vectors = {tensor.name for tensor in proto.graph.initializer if len(tensor.dims) == 1}
+    products = (node for _, graph in _graphs(proto.graph) for node in graph.node if node.op_type == "MatMul")
     # onnxruntime's quantiser reads and writes files
     with tempfile.TemporaryDirectory() as folder, quiet():
         wide, narrow = Path(folder) / "wide.onnx", Path(folder) / "narrow.onnx"
@@ -147,7 +149,7 @@ def _quantised(proto: ModelProto) -> ModelProto:
             wide,
             narrow,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=_vector_products(proto),
+            nodes_to_exclude=[node.name for node in products if node.input[1] in vectors],
             per_channel=True,
             reduce_range=True,  # processors without VNNI add pairs of 8-bit products in 16 bits, which saturate
             weight_type=QuantType.QInt8,
@@ -165,13 +167,3 @@ def _reads(node: NodeProto) -> set[str]:
         if attribute.HasField("g"):
             names |= {name for inner in attribute.g.node for name in _reads(inner)}
     return names
-
-
-def _vector_products(proto: ModelProto) -> list[str]:
-    vectors = {tensor.name for tensor in proto.graph.initializer if len(tensor.dims) == 1}
-    return [
-        node.name
-        for _, graph in _graphs(proto.graph)
-        for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] in vectors
-    ]

@@ -40,9 +40,8 @@ from spinn_tensor.data_prep.branching import BRANCHINGS, branching_transitions
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, concatenate, lengths
 from spinn_tensor.data_prep.errors import DataError, SpinnError
 from spinn_tensor.data_prep.trees import check_all_transitions
-from spinn_tensor.export.artefact import output_axes, sides_of
+from spinn_tensor.export.artefact import graph_inputs, output_axes, sides_of
 from spinn_tensor.export.interface import Arrays, Candidate, default_tables, first_line
-from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.machine import Parse
 from spinn_tensor.model.classifiers import Model, SentenceClassifier
 
@@ -155,13 +154,8 @@ def make_case(
     tables: str | None = None,
 ) -> Case:
     """Make the case of a batch of a corpus, with padding that must not be read."""
-    sides = columns.sides
-    inputs = graph_inputs(sides, default_tables(model) if tables is None else tables)
-    for side, sentences in zip(sides_of(model.config.task), sides, strict=True):
-        ids = inputs.get(f"{side}ids" if side else "token_ids")
-        if ids is not None and ids.ndim == 2:
-            ids[np.arange(ids.shape[1]) >= lengths(sentences)[:, None]] = POISON
-    return Case(columns, inputs)
+    tables = default_tables(model) if tables is None else tables
+    return Case(columns, graph_inputs(columns.sides, tables, POISON))
 
 
 def compare(

@@ -32,10 +32,10 @@ from spinn_tensor.export.artefact import (
     ArtefactError,
     Exported,
     check_version,
+    graph_inputs,
     read_export,
     sides_of,
 )
-from spinn_tensor.export.sentences import graph_inputs
 from spinn_tensor.export.session import open_session
 from spinn_tensor.sentences import TreeMaker
 from spinn_tensor.text_model import BATCH, TextModel

@@ -11,9 +11,9 @@ from importlib import metadata
 
 import pytest
 
+from spinn_tensor.cli import doctor
+from spinn_tensor.cli.doctor import Facts, gather, problems, runtime_for
 from spinn_tensor.cli.main import main
-from spinn_tensor.export import doctor
-from spinn_tensor.export.doctor import Facts, gather, problems, runtime_for
 from spinn_tensor.toolchain import Missing
 
 GOOD = Facts(

@@ -293,7 +293,9 @@ def _routes(service: Service, posts: dict[str, Endpoint]) -> list[StarletteRoute
         return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
 
     def document() -> dict[str, Any]:
-        return openapi(_offered(service), service.settings.api_key is not None)
+        example = PAIR if service.is_ready and service.engine.n_sides == 2 else TEXT
+        offered = [route._replace(example=example) if route is PREDICT else route for route in ROUTES]
+        return openapi(offered, service.settings.api_key is not None)
 
     return [
         *(get(path, health) for path in ("/health", "/ping", "/")),
@@ -304,12 +306,6 @@ def _routes(service: Service, posts: dict[str, Endpoint]) -> list[StarletteRoute
         *page_routes(),
         *(StarletteRoute(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
     ]
-
-
-def _offered(service: Service) -> list[Route]:
-    """Return the routes, with an example that the model takes."""
-    example = PAIR if service.is_ready and service.engine.n_sides == 2 else TEXT
-    return [route._replace(example=example) if route is PREDICT else route for route in ROUTES]
 
 
 def _json(value: Any) -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any, Literal, TypedDict
 
-import numpy as np
 from msgspec import Struct
 
 from spinn_tensor.answers import normalized
@@ -61,17 +60,14 @@ async def embeddings(call: Call, asked: EmbeddingsRequest) -> dict[str, Any]:  #
     vectors = normalized(await encodings(call, texts, "input", None))
     if asked.dimensions not in (None, vectors.shape[1]):
         raise invalid(f"dimensions: {asked.dimensions}, this model's vectors have {vectors.shape[1]}")
-    as_text = asked.encoding_format == "base64"
+    coded: Any = vectors
+    if asked.encoding_format == "base64":
+        coded = [base64.b64encode(vector.tobytes()).decode("ascii") for vector in vectors.astype("<f4")]
     return {
         "object": "list",
         "data": [
-            {"object": "embedding", "embedding": _base64(vector) if as_text else vector, "index": index}
-            for index, vector in enumerate(vectors)
+            {"object": "embedding", "embedding": vector, "index": index} for index, vector in enumerate(coded)
         ],
         "model": call.service.engine.name,
         "usage": {"prompt_tokens": call.n_tokens, "total_tokens": call.n_tokens},
     }
-
-
-def _base64(vector: np.ndarray) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")

@@ -19,7 +19,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import uvicorn
 from starlette.applications import Starlette
@@ -89,7 +89,7 @@ def serve(settings: ServeSettings) -> int:
     config.request_timeout = settings.request_timeout
     if settings.workers == 1:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _done)  # uvicorn raises it anew when all is answered
+            signal.signal(number, signal.SIG_IGN)  # uvicorn raises it anew when all is answered
         uvicorn.Server(config).run([listener])
         return 0
     with tempfile.TemporaryDirectory(prefix="spinn-serve-") as folder:
@@ -106,10 +106,6 @@ class Worker(supervision.Process):
     def start(self) -> None:
         super().start()
         self.child_conn.close()
-
-
-def _done(number: int, frame: Any) -> None:
-    """Do nothing: the server has stopped already."""
 
 
 def _listener(settings: ServeSettings) -> socket.socket:

@@ -148,7 +148,16 @@ def _splits(
             if name != "train":
                 yield ReadSplit(name, split, corpus.words)
         return
-    for name, source in _sources(args, data).items():
+    if args.data is None:
+        sources = {name: source for name, source in split_sources(data).items() if name != "train"}
+    else:
+        sources = {
+            str(path): archive_source(data.corpus, path, args.split)
+            if args.split is not None and path.suffix == ".zip"
+            else Source((path,))
+            for path in args.data
+        }
+    for name, source in sources.items():
         # a parser is scored by its trees alone, for which text has none to compare with
         trees = made.text_trees(device) if model.task != "parse" or made.replaces else None
         rules = checkpoint.tokenizer.rules
@@ -189,15 +198,3 @@ def _stored(args: argparse.Namespace, data: DataConfig) -> DataConfig | None:
     if len(args.data) != 1 or (corpus := prepared_from(str(args.data[0]))) is None:
         return None
     return DataConfig(corpus=corpus, data=str(args.data[0]), branching=data.branching, parser=data.parser)
-
-
-def _sources(args: argparse.Namespace, data: DataConfig) -> dict[str, Source]:
-    if args.data is not None:
-        return {str(path): _given_source(path, args.split, data.corpus) for path in args.data}
-    return {name: source for name, source in split_sources(data).items() if name != "train"}
-
-
-def _given_source(path: Path, split: str | None, corpus: str) -> Source:
-    if split is None or path.suffix != ".zip":
-        return Source((path,))
-    return archive_source(corpus, path, split)

@@ -6,20 +6,14 @@ import argparse
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.table import Table
 
 from spinn_tensor.cli.arguments import CommandParser, add_checkpoint, positive
-from spinn_tensor.cli.report import console
+from spinn_tensor.cli.report import console, pairs_table
 from spinn_tensor.config import ConfigError
 from spinn_tensor.export.artefact import ARTEFACTS, Exported
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.parsers import GIVEN, load_parser, model_folder
 from spinn_tensor.tensor_files import CheckpointError
-
-if TYPE_CHECKING:
-    from spinn_tensor.export.parity import ParityReport
 
 DESCRIPTION = """\
 Writes a trained model for other programs, any batch and any length, and runs what it wrote
@@ -115,7 +109,13 @@ def run(args: argparse.Namespace) -> int:
     )
     parser = _parser(args, checkpoint.config.text.parser, exported)
     report = export_folder(checkpoint, args.output, exported, args.name or "spinn", say, parser)
-    console().print(parity_table(report))
+    figures = {
+        "examples compared": f"{report.n:,}",
+        "largest difference (relative beyond 1)": f"{report.largest_difference:.1e}",
+        "equal labels": f"{report.equal_labels:.2%}",
+        "equal trees": f"{report.equal_trees:.2%}",
+    }
+    console().print(pairs_table(figures))
     print(f"{args.format} in {args.output}")
     if parser is None and _may_have_parser(exported):
         print(
@@ -162,13 +162,3 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("--name goes with --format triton")
     if args.name is not None and re.fullmatch(r"\w[\w.-]*", args.name, re.ASCII) is None:
         raise ConfigError(f"--name: expected letters, digits, _ . and -, got {args.name!r}")
-
-
-def parity_table(report: ParityReport) -> Table:
-    """Show how far the artefact is from the model."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("examples compared", f"{report.n:,}")
-    table.add_row("largest difference (relative beyond 1)", f"{report.largest_difference:.1e}")
-    table.add_row("equal labels", f"{report.equal_labels:.2%}")
-    table.add_row("equal trees", f"{report.equal_trees:.2%}")
-    return table

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spinn_tensor.cli.arguments import CommandParser, positive
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.corpora.generated import GENERATORS, GeneratedConfig, write_generated
+from spinn_tensor.data_prep.corpora.generated import GENERATORS, write_generated
 
 SPLITS = ("train", "dev", "test", "long")
 UNITS = {"logic": "pairs", "listops": "expressions"}
@@ -51,17 +51,12 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = _config(args)
-    write_generated(args.corpus, args.folder, config)
-    sizes = [getattr(config, f"n_{split}") for split in GENERATORS[args.corpus].files]
-    print(f"{' + '.join(f'{size:,}' for size in sizes)} {UNITS[args.corpus]} in {args.folder}")
-    return 0
-
-
-def _config(args: argparse.Namespace) -> GeneratedConfig:
     generator = GENERATORS[args.corpus]
     if args.long is not None and "long" not in generator.files:
         raise ConfigError(f"--long: the corpus {args.corpus} has no such split")
     given = {"seed": args.seed, **{f"n_{split}": getattr(args, split) for split in SPLITS}}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(generator.default, **changes)
+    config = replace(generator.default, **{name: n for name, n in given.items() if n is not None})
+    write_generated(args.corpus, args.folder, config)
+    sizes = [getattr(config, f"n_{split}") for split in generator.files]
+    print(f"{' + '.join(f'{size:,}' for size in sizes)} {UNITS[args.corpus]} in {args.folder}")
+    return 0

@@ -84,7 +84,11 @@ def corpus_page(found: Inspection, drawn: Sequence[Sample]) -> str:
         title=found.title,
         sections=[(section, _plots(found, section)) for section in sections(found)],
         samples=[
-            (_sample_title(sample), [_drawing(*side) for side in sample.trees.items()]) for sample in drawn
+            (
+                f"example {number(sample.row + 1)}" + (sample.label and f": {sample.label}"),
+                [_drawing(*side) for side in sample.trees.items()],
+            )
+            for sample in drawn
         ],
         legend=", ".join(f"{i} {label}" for i, label in enumerate(found.labels)) if has_labels else "",
         unknown=UNKNOWN,
@@ -120,11 +124,6 @@ def tree_at(columns: SentenceColumns, row: int, vocabulary: Vocabulary) -> Tree:
         columns.transitions[nodes],
         None if columns.node_labels is None else columns.node_labels[nodes],
     )
-
-
-def _sample_title(sample: Sample) -> str:
-    name = f"example {number(sample.row + 1)}"
-    return f"{name}: {sample.label}" if sample.label else name
 
 
 def _drawing(side: str, tree: Tree) -> dict[str, Any]:

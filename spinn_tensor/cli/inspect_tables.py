@@ -28,6 +28,10 @@ TREES_NOTE = (
     "Depth is that of words, its mean over sentences; a tree is as high as its deepest word lies. Of nodes over three "
     "words or more, right-branching ones have a single word as left child, left-branching ones as right child."
 )
+PADDING_NOTE = (
+    "The shapes that batches of {:,} examples are laid into for CUDA graphs, and one epoch in them: leaf rows without "
+    "a token, and steps without a composition."
+)
 
 
 class Figures(NamedTuple):
@@ -92,7 +96,7 @@ def sections(found: Inspection) -> list[Section]:
             "classes",
         ),
         Section("Vectors", [coverage_table(found)] if found.coverages else [], [found.vectors]),
-        Section("Padding", padding, [_padding_note(found), *misfits], "padding"),
+        Section("Padding", padding, [PADDING_NOTE.format(found.batch_size), *misfits], "padding"),
     ]
     return [section for section in laid_out if section.tables]
 
@@ -222,13 +226,6 @@ def number(count: int) -> str:
 def of(part: int, whole: int) -> str:
     """Write a count and its share."""
     return f"{part:,} ({percent(share(part, whole))})" if part else "0"
-
-
-def _padding_note(found: Inspection) -> str:
-    return (
-        f"The shapes that batches of {number(found.batch_size)} examples are laid into for CUDA graphs, and one epoch "
-        "in them: leaf rows without a token, and steps without a composition."
-    )
 
 
 def _misfits(found: Inspection, kind: str, uses: list[ShapeUse]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -21,11 +22,10 @@ from spinn_tensor.cli.arguments import (
     on_error,
     positive,
 )
-from spinn_tensor.cli.parse_lines import LineFile, Sentences, TreeParser
+from spinn_tensor.cli.parse_lines import FORMATS, Composed, Line, LineFile, Sentences, TreeParser, written
 from spinn_tensor.cli.parse_scores import score
 from spinn_tensor.cli.progress import counter_of
 from spinn_tensor.cli.report import print_skipped
-from spinn_tensor.cli.tree_output import FORMATS, Composed, Line, written
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
@@ -38,7 +38,6 @@ from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Offsets, Tokenizer
 from spinn_tensor.data_prep.tree_svg import svg
 from spinn_tensor.data_prep.tree_view import MOST_WORDS
-from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.hub import checkpoint_folder
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.parsers import load_parser, model_folder, packaged_folder
@@ -173,7 +172,8 @@ def run(args: argparse.Namespace) -> int:
     source = None
     if args.input is not None:
         source = LineFile(args.input, sentences, on_error(args), takes_records=args.format not in DRAWN)
-    with _output(args) as file, counter_of(args.output, "sentences parsed") as advance:
+    output = nullcontext(sys.stdout) if args.output is None else write_text(args.output)
+    with output as file, counter_of(args.output, "sentences parsed") as advance:
         parser = TreeParser(model, args.branching, advance, args.k)
         lines = iter([_arguments(args, sentences)]) if source is None else source.blocks()
         _write(file, map(parser, lines), args, tokenizer.offsets)
@@ -212,10 +212,6 @@ def _arguments(args: argparse.Namespace, sentences: Sentences) -> list[Line]:
     return lines
 
 
-def _output(args: argparse.Namespace) -> AbstractContextManager[IO[str]]:
-    return nullcontext(sys.stdout) if args.output is None else write_text(args.output)
-
-
 def _write(
     file: IO[str],
     blocks: Iterable[list[tuple[Line, list[Composed]]]],
@@ -223,22 +219,16 @@ def _write(
     offsets_in: Callable[[str], Offsets],
 ) -> None:
     if args.format == "svg":
-        file.write(svg(_few_trees(blocks)))
+        found = (parsed for block in blocks for _, composed in block for _, parsed in composed)
+        # several of a sentence are not drawn
+        trees = [parsed.tree for parsed in islice(found, MOST_DRAWN + 1) if isinstance(parsed, Parsed)]
+        if len(trees) > MOST_DRAWN:
+            raise ConfigError(f"--format svg: a picture of at most {MOST_DRAWN:,} trees")
+        file.write(svg(trees))
         return
     for block in blocks:
         file.writelines(written(line, found, args.format or "binary", offsets_in) for line, found in block)
         file.flush()
-
-
-def _few_trees(blocks: Iterable[list[tuple[Line, list[Composed]]]]) -> Iterator[Tree]:
-    """Yield all trees. Raises ConfigError where they are too many for a picture."""
-    found = (parsed for block in blocks for _, composed in block for _, parsed in composed)
-    # several of a sentence are not drawn
-    trees = (parsed.tree for parsed in found if isinstance(parsed, Parsed))
-    for n_trees, tree in enumerate(trees):
-        if n_trees == MOST_DRAWN:
-            raise ConfigError(f"--format svg: a picture of at most {MOST_DRAWN:,} trees")
-        yield tree
 
 
 def _check_usage(args: argparse.Namespace) -> None:

@@ -53,7 +53,10 @@ def score(
     others = {str(path): _trees(path, binarize, skip_bad, limits) for path in predicted_files}
     for path, trees in others.items():
         _check_sentences(path, trees, gold, gold_file)
-    parsed = {name: _parsed(gold, model) for name, model in models.items()} | others
+    parsed = {
+        name: trees_of(gold, composed(model, sentence_columns(gold, model.vocabulary)))
+        for name, model in models.items()
+    } | others
     _print_binary(gold, parsed)
     if all(tree.penn is not None for tree in gold):
         _print_phrases(gold, parsed)
@@ -75,10 +78,6 @@ def _check_sentences(path: str, trees: Sequence[Tree], gold: Sequence[Tree], gol
         if tree.tokens != expected.tokens:
             words = " ".join(tree.tokens)
             raise DataError(f"other words than in {gold_file}: {words:.60}", path=path, example=example)
-
-
-def _parsed(gold: list[Tree], model: Checkpoint) -> list[Tree]:
-    return trees_of(gold, composed(model, sentence_columns(gold, model.vocabulary)))
 
 
 def _print_binary(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:
@@ -111,7 +110,10 @@ def _print_phrases(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:
     """Print scores against the brackets of Penn trees as they are, with punctuation and without."""
     expected = [tree.penn for tree in gold if tree.penn is not None]
     marks = [is_punctuation(tree) for tree in gold]
-    found = {name: [_phrases_of(tree) for tree in trees] for name, trees in parsed.items()}
+    found = {
+        name: [PennTree.of_binary(tree) if tree.penn is None else tree.penn for tree in trees]
+        for name, trees in parsed.items()
+    }
     found[AS_THEY_ARE] = [PennTree.of_binary(tree) for tree in gold]
     labelled = {name: trees for name, trees in found.items() if all(tree.has_labels for tree in trees)}
     has_labels = all(tree.has_labels for tree in expected)
@@ -124,7 +126,3 @@ def _print_phrases(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:
                 }
                 kind = "labelled brackets" if is_labelled else "brackets"
                 console().print(phrase_table(f"{kind} as they are{where}", rows))
-
-
-def _phrases_of(tree: Tree) -> PennTree:
-    return PennTree.of_binary(tree) if tree.penn is None else tree.penn

@@ -47,7 +47,14 @@ def predictions(
     has_trees = model.encoder.table_kind != "sequence"
     assert n_sentences(sentences) == corpus.n_sides * n_examples
     for row in range(n_examples):
-        record = _place(read, row)
+        # of a store nobody knows file and line
+        file, line = (None, None) if read.split.places is None else read.split.places[row].tolist()
+        record: dict[str, Any] = {
+            "split": read.name,
+            "file": None if file is None else str(read.paths[file]),
+            "line": line,
+            "id": read.split.names[row].as_py() or None,
+        }
         if labels:
             gold = int(corpus.labels[row])
             record["gold"] = None if gold == NO_LABEL else labels[gold]
@@ -93,14 +100,3 @@ def records_file(path: Path | None, labels: Sequence[str]) -> Iterator[Callable[
             table.writerow(record.values())
 
         yield write
-
-
-def _place(read: ReadSplit, row: int) -> dict[str, Any]:
-    """Say which example it is; file and line are None in a store."""
-    file, line = (None, None) if read.split.places is None else read.split.places[row].tolist()
-    return {
-        "split": read.name,
-        "file": None if file is None else str(read.paths[file]),
-        "line": line,
-        "id": read.split.names[row].as_py() or None,
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -39,6 +39,14 @@ def plain_table(*columns: str, text_columns: Collection[int] = (0,), **options: 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, **options)
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number in text_columns else "right", overflow="fold")
+    return table
+
+
+def pairs_table(figures: Mapping[str, str]) -> Table:
+    """Make a table of names and what there is to say of each."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in figures.items():
+        table.add_row(name, text)
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -71,7 +71,12 @@ class Run(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> int:
-    found = with_differences([described(folder) for folder in find_runs(args.folders)])
+    found = [described(folder) for folder in find_runs(args.folders)]
+    flats = [one.settings for one in found if one.settings]
+    differ = [key for key in (flats[0] if flats else ()) if any(flat[key] != flats[0][key] for flat in flats)]
+    found = [
+        one._replace(settings={key: one.settings[key] for key in differ if one.settings}) for one in found
+    ]
     if args.json:
         print("".join(json_line({**one._asdict(), "scores": dict(one.scores)}) for one in found), end="")
         return 0
@@ -136,13 +141,6 @@ def described(folder: Path) -> Run:
         seconds=max((line.get("seconds", 0.0) for line in lines), default=None),
         settings=flat,
     )
-
-
-def with_differences(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs with those of their settings that are not the same in all."""
-    flats = [one.settings for one in runs if one.settings]
-    differ = [key for key in (flats[0] if flats else ()) if any(flat[key] != flats[0][key] for flat in flats)]
-    return [one._replace(settings={key: one.settings[key] for key in differ if one.settings}) for one in runs]
 
 
 def _number(value: float | None) -> str:

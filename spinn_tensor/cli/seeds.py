@@ -61,16 +61,16 @@ def summarise(evaluations: Mapping[int, Mapping[str, Evaluation]], output: Path)
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
-    """Return each score that all of the evaluations have."""
+    """Return each score that all of the evaluations have, and how far it spreads."""
     found = [scores_of(evaluation.to_dict()) for evaluation in evaluations]
-    return {name: _spread([figures[name] for figures in found]) for name in found[0]}
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
+    of_seeds = {name: [figures[name] for figures in found] for name in found[0]}
     return {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "min": min(values),
-        "max": max(values),
-        "values": values,
+        name: {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "min": min(values),
+            "max": max(values),
+            "values": values,
+        }
+        for name, values in of_seeds.items()
     }
