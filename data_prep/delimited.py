@@ -19,7 +19,7 @@ import csv
 import itertools
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import StringIO
 
 from spinn_tensor.data_prep.errors import DataError, NeededLine
@@ -32,12 +32,9 @@ N_NAMES = 8  # of fields that an error names
 _EXCEL = re.compile(r"sep=([,;\t|])\r?\n")
 MISSING = {"NaN", "nan", "<NA>"}
 
-# told of a bad row and the number of its first line: raises, or counts it
-Bad = Callable[[int, DataError], None]
 
-
-def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
-    """Yield the records of a .csv. Raises DataError for a bad header, and what `bad` does."""
+def read_csv(lines: Iterator[str], limits: Limits) -> Iterator[Line | DataError]:
+    """Yield the records of a .csv, and the errors of bad rows. Raises DataError for a bad header."""
     first = next(lines)
     counts = Counter(first)
     delimiter = max(DELIMITERS, key=lambda mark: counts[mark])
@@ -47,14 +44,14 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
         first, delimiter, n_before = next(lines, ""), of_excel[1], 1
     # a global setting, which is only ever made wider: by default a cell may have 131,072 characters
     csv.field_size_limit(max(csv.field_size_limit(), min(limits.max_line_bytes, 2**31 - 1)))
-    feed = _Feed(itertools.chain([first], lines), limits, n_before)
+    feed = _Feed(itertools.chain([first], lines), limits)
     others = first.split(delimiter)[1:]
     blanks = bool(others) and all(name.startswith(" ") for name in others)  # before a quote, too
     reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=blanks)
     names: list[str] | None = None
     while True:
-        number, feed.n_characters = feed.n_lines + 1, 0
-        line: Line | None = None
+        feed.n_lines = feed.n_characters = 0
+        line: Line | DataError = Continued("\n")
         try:
             cells = next(reader)
             if names is None:
@@ -66,21 +63,18 @@ def read_csv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
         except StopIteration:
             return
         except (csv.Error, DataError) as error:
-            n_lines = feed.n_lines - number + 1
-            problem = _of_quotes(error, n_lines) if isinstance(error, csv.Error) else error
+            line = _of_quotes(error, feed.n_lines) if isinstance(error, csv.Error) else error
             if names is None:
-                raise problem.at(line=number, kind=NeededLine) from None
-            bad(number, problem)
-            line = BadLine("\n")
-        yield Continued("\n") if line is None else line
-        yield from itertools.repeat(Continued("\n"), feed.n_lines - number)
+                raise line.at(line=1 + n_before, kind=NeededLine) from None
+        yield line
+        yield from itertools.repeat(Continued("\n"), feed.n_lines - 1)
 
 
 class _Feed:
-    """Give the lines of a file and count them; a row that goes on for too long is an error."""
+    """Give the lines of a file and count those of a row; one that goes on for too long is an error."""
 
-    def __init__(self, lines: Iterator[str], limits: Limits, n_before: int) -> None:
-        self.n_lines, self.n_characters = n_before, 0  # given, of the file and of the row
+    def __init__(self, lines: Iterator[str], limits: Limits) -> None:
+        self.n_lines = self.n_characters = 0  # of the row
         self.last = ""
         self._lines, self._limits = lines, limits
 
@@ -107,18 +101,16 @@ def _of_quotes(error: csv.Error, n_lines: int) -> DataError:
     return DataError(f"not CSV: {error}")
 
 
-def read_tsv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
+def read_tsv(lines: Iterator[str], limits: Limits) -> Iterator[Line | DataError]:
     """Yield the records of a .tsv, as `read_csv` does."""
     first = next(lines)
     if first.startswith('"'):
-        yield from read_csv(itertools.chain([first], lines), limits, bad)
+        yield from read_csv(itertools.chain([first], lines), limits)
         return
     names = _header(_cells(first))
     yield Continued("\n")
     ahead: deque[str] = deque()  # lines that were looked at
-    number = 1
     while line := ahead.popleft() if ahead else next(lines, ""):
-        number += 1
         if not line.strip("\r\n"):
             yield line if isinstance(line, BadLine) else Continued("\n")
             continue
@@ -126,12 +118,10 @@ def read_tsv(lines: Iterator[str], limits: Limits, bad: Bad) -> Iterator[Line]:
         try:
             yield _record(names, cells)
         except DataError as error:
-            bad(number, error)
-            yield BadLine("\n")
+            yield error
         for _ in range(n_more):
             ahead.popleft()
             yield Continued("\n")
-        number += n_more
 
 
 def _row(

@@ -96,5 +96,9 @@ class DataError(SpinnError, ValueError):
         return " ".join(": ".join([*places, reason]).splitlines())
 
 
+class NotWanted(DataError):
+    """Raised for a line that is not bad but no example, as one without a label: it is left out, and counted."""
+
+
 class NeededLine(DataError):
     """Raised for a line without which the others cannot be read, as a header: it cannot be left out."""

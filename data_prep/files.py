@@ -56,13 +56,6 @@ class Skipped(Counter[str]):
         if error.path is not None and error.line is not None:
             self._keep_places(reason, [f"{os.fspath(error.path)}:{error.line}"])
 
-    def move(self, reasons: Skipped, path: StrPath, line: int) -> None:
-        """Count the line that was left out for these reasons, of which nothing is left there."""
-        for reason in reasons:
-            self._keep_places(reason, [f"{os.fspath(path)}:{line}"])
-        self.update(reasons)
-        reasons.clear()
-
     @contextmanager
     def of_file(self, path: StrPath) -> Iterator[Skipped]:
         """Give counts for one file alone, and add them up here when it has been read, or given up."""

@@ -22,13 +22,13 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, TypeVar, cast
+from typing import IO, Any, Literal, NamedTuple, cast
 
 from spinn_tensor.data_prep.archives import UNREADABLE, open_bytes, unpacked_name, unreadable
-from spinn_tensor.data_prep.delimited import DELIMITERS, Bad, read_csv, read_tsv
+from spinn_tensor.data_prep.delimited import DELIMITERS, read_csv, read_tsv
 from spinn_tensor.data_prep.encodings import first_bytes, in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
@@ -38,7 +38,6 @@ from spinn_tensor.data_prep.files import (
     Record,
     Skipped,
     StrPath,
-    parse_record,
     text_lines,
 )
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
@@ -46,7 +45,6 @@ from spinn_tensor.data_prep.penn import Continued, join_trees
 from spinn_tensor.data_prep.row_sources import is_dataset_folder, is_hub_name, rows_in_arrow, rows_of
 
 Form = Literal["text", "jsonl", "json", "csv", "tsv", "arrow", "rows"]
-Example = TypeVar("Example")
 
 FORMS: dict[str, Form] = {
     ".jsonl": "jsonl",
@@ -98,16 +96,15 @@ def open_lines(
     A line that is left out is given as a blank one. Raises DataError as `open_text` does, for a file that is not what
     its name says, and for one that holds what is not taken.
     """
-    bad = _bad(name_of(source), skipped)
     if not isinstance(source, (str, os.PathLike)) or is_hub_name(source) or is_dataset_folder(source):
         if not takes_records:
             raise DataError("holds records, expected lines of text", path=name_of(source))
-        yield Lines(_checked(rows_of(source), name_of(source), limits, bad), "rows")
+        yield Lines(_checked(rows_of(source), name_of(source), skipped, limits), "rows")
         return
     with open_bytes(source, member) as file:
         name = file.name if Path(source).suffix == ".zip" else os.fspath(source)
         try:
-            opened = _opened(file, name, source, skipped, limits, bad, (takes_text, takes_records))
+            opened = _opened(file, name, source, skipped, limits, (takes_text, takes_records))
             if joins_trees and opened.form == "text":
                 opened = opened._replace(
                     lines=join_trees(cast(Iterator[str], opened.lines), limits.max_line_bytes)
@@ -132,72 +129,12 @@ def has_records(source: StrPath) -> bool:
         return opened.has_records
 
 
-def read_examples(
-    source: StrPath | Iterable[Any],
-    # of a line of text, or a record; None: left out, and counted
-    parse: Callable[[Any, Skipped], Example | None],
-    *,
-    skip_bad: bool = False,  # count a line that parse refuses instead of raising
-    skipped: Skipped | None = None,  # gets the counts when the file has been read
-    member: str | None = None,  # file inside a .zip
-    limits: Limits = DEFAULT_LIMITS,  # of which that on a line is kept; `parse` keeps the other
-    takes_text: bool = True,
-    takes_records: bool = True,
-    joins_trees: bool = True,
-) -> Iterator[Example]:
-    """Yield the examples of a file with one a line, or row; blank lines are none, a Penn tree may go over several.
-
-    Raises DataError naming the line that `parse` refuses, what `open_lines` raises, and DataError if no
-    example is left.
-    """
-    n_examples, path, unwanted = 0, name_of(source), Skipped()
-    taken = {"takes_text": takes_text, "takes_records": takes_records, "joins_trees": joins_trees}
-    with (
-        (Skipped() if skipped is None else skipped).of_file(path) as own,
-        open_lines(
-            source, member=member, skipped=own if skip_bad else None, limits=limits, **taken
-        ) as opened,
-    ):
-        for number, line in enumerate(opened.lines, start=1):
-            if isinstance(line, str) and not line.strip():
-                continue
-            try:
-                is_json = opened.has_records and isinstance(line, str)
-                example = parse(parse_record(cast(str, line)) if is_json else line, unwanted)
-            except DataError as error:
-                bad = error.at(path=path, line=number)
-                if not skip_bad:
-                    raise bad from None
-                own.count_error(bad)
-                continue
-            if example is None:
-                own.move(unwanted, path, number)
-                continue
-            n_examples += 1
-            yield example
-        if not n_examples:
-            raise own.no_examples().at(path=path)
-
-
-def _bad(name: StrPath, skipped: Skipped | None) -> Bad:
-    """Return what raises an error of a row, or counts it."""
-
-    def bad(number: int, error: DataError) -> None:
-        error = error.at(path=name, line=number)
-        if skipped is None:
-            raise error
-        skipped.count_error(error)
-
-    return bad
-
-
 def _opened(
     file: IO[bytes],
     name: str,
     path: StrPath,
     skipped: Skipped | None,
     limits: Limits,
-    bad: Bad,
     takes: tuple[bool, bool],  # text, and records
 ) -> Lines:
     head = first_bytes(file)
@@ -209,19 +146,19 @@ def _opened(
             raise DataError("holds records by its name, expected lines of text")
         by_name = None
     if by_name == "arrow":
-        return Lines(_checked(rows_in_arrow(file, head), path, limits, bad), "arrow")
+        return Lines(_checked(rows_in_arrow(file, head), path, skipped, limits), "arrow")
     file = in_utf8(file)
     # no line is read yet: it may have no end
     begin = first_bytes(file).decode("utf-8", "ignore").removeprefix("\ufeff")
     form = _form(by_name, begin, not os.path.splitext(unpacked_name(name))[1], *takes)
     if form == "json":
         if begin.lstrip().startswith("["):
-            return Lines(_checked(_json_list(file, limits), path, limits, bad), "json")
+            return Lines(_checked(_json_list(file, limits), path, skipped, limits), "json")
         form = "jsonl"
     lines = text_lines(file, path, skipped, limits)
     if form == "csv" or form == "tsv":
         read = read_csv if form == "csv" else read_tsv
-        return Lines(_checked(read(lines, limits, bad), path, limits, bad), form)
+        return Lines(_checked(read(lines, limits), path, skipped, limits), form)
     return Lines(lines, form)
 
 
@@ -260,17 +197,30 @@ def _is_header(cells: list[str]) -> bool:
     return len(names) > 1 and len(set(names)) == len(names) and not HEADER.isdisjoint(names)
 
 
-def _checked(rows: Iterable[Line], path: StrPath, limits: Limits, bad: Bad) -> Iterator[Line]:
-    """Yield rows, of which none has a longer text than a line may have. Raises DataError where they cannot be read."""
+def _checked(
+    rows: Iterable[Line | DataError],  # with the errors of bad ones
+    path: StrPath,
+    skipped: Skipped | None,
+    limits: Limits,
+) -> Iterator[Line]:
+    """Yield rows, of which none has a longer text than a line may have; bad ones are counted, or raised.
+
+    Raises DataError where they cannot be read.
+    """
     number = 0
     try:
         for number, row in enumerate(rows, start=1):
             if isinstance(row, dict):
                 if any(isinstance(cell, str) and len(cell) > limits.max_line_bytes for cell in row.values()):
-                    bad(number, limits.long_line())
-                    row = BadLine("\n")
-            elif not isinstance(row, Continued | BadLine):
+                    row = limits.long_line()
+            elif not isinstance(row, Continued | BadLine | DataError):
                 raise DataError(f"got {type(row).__name__}, expected a dict", line=number)
+            if isinstance(row, DataError):
+                bad = row.at(path=path, line=number)
+                if skipped is None:
+                    raise bad
+                skipped.count_error(bad)
+                row = BadLine("\n")
             yield row
     except DataError as error:
         raise error.at(path=path) from error.__cause__

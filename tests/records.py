@@ -9,11 +9,15 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.record_files import open_lines, read_examples
+from spinn_tensor.data_prep.corpora.formats import LineExample, LineFormat
+from spinn_tensor.data_prep.corpora.read import read_line_examples
+from spinn_tensor.data_prep.files import Record, Skipped
+from spinn_tensor.data_prep.record_files import open_lines
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
+from spinn_tensor.data_prep.trees import right_branching
 
+WORD = right_branching(["word"])
 READER = SentenceReader(Tokenizer().tokenize)
 TEXTS = ['He said "no", loudly', "two\nlines; one\tcell", "\u2028é", "", "x"]
 RECORDS = [{"sentence": text, "label": str(number % 2), "n": number} for number, text in enumerate(TEXTS)]
@@ -22,7 +26,18 @@ AS_TEXT = [{**record, "n": str(record["n"])} for record in RECORDS]
 
 def records_in(source: Any, **options: Any) -> list[Any]:
     """All records, JSON decoded."""
-    return list(read_examples(source, lambda record, _: record, **options))
+    records: list[Record] = []
+
+    class Kept(LineFormat):
+        def read(self, line: str) -> LineExample:
+            raise NotImplementedError("text is taken, but there is none")
+
+        def read_record(self, record: Record) -> LineExample:
+            records.append(record)
+            return LineExample((WORD,))
+
+    list(read_line_examples(source, Kept(), **options))
+    return records
 
 
 def stream(source: Any, skipped: Skipped | None = None, **options: Any) -> list[Any]:

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from spinn_tensor.data_prep.archives import unpacked_name
 from spinn_tensor.data_prep.corpora import PairFormat, read_line_examples
+from spinn_tensor.data_prep.corpora.formats import LineExample, LineFormat
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
     N_PLACES,
@@ -25,9 +27,9 @@ from spinn_tensor.data_prep.files import (
     shorter_path,
     write_json,
 )
-from spinn_tensor.data_prep.record_files import read_examples
 from spinn_tensor.encoding.shards import write_array
 from tests.fuzzing import packed
+from tests.records import WORD
 
 TEXT = "one\ntwo\u2028still two\r\nthree"
 LINES = ["one\n", "two\u2028still two\r\n", "three"]
@@ -38,12 +40,19 @@ def read(path: Path, member: str | None = None) -> list[str]:
         return list(lines)
 
 
-def even(line: str, skipped: Skipped) -> int:
-    """A parser for the tests: even numbers."""
-    number = int(line)
-    if number % 2:
-        raise DataError("odd", field="number", token=(1, line.strip()))
-    return number
+class Even(LineFormat):
+    """A format for the tests: even numbers."""
+
+    def read(self, line: str) -> LineExample:
+        number = int(line)
+        if number % 2:
+            raise DataError("odd", field="number", token=(1, line.strip()))
+        return LineExample((WORD,), number)
+
+
+def even(path: Path | str, skipped: Skipped | None = None, skip_bad: bool = True) -> Iterator[int]:
+    found = read_line_examples(path, Even(), skip_bad=skip_bad, skipped=skipped)
+    return (example.label for example in found)
 
 
 def long_file(path: Path, n_lines: int = 300_000) -> Path:
@@ -139,11 +148,11 @@ def test_a_truncated_file_names_the_line_it_breaks_at_or_counts_it(tmp_path: Pat
     assert len(seen) > 5_000
     assert caught.value.line == len(seen) + 1
     skipped = Skipped()
-    examples = list(read_examples(path, even, skip_bad=True, skipped=skipped))
+    examples = list(even(path, skipped))
     assert len(examples) == len(seen)
     assert skipped == {"truncated: the compressed data end early": 1}
     with pytest.raises(DataError, match=": truncated"):
-        list(read_examples(truncate(path, 0.00005), even, skip_bad=True))
+        list(even(truncate(path, 0.00005)))
 
 
 def test_missing_files_folders_and_members(tmp_path: Path) -> None:
@@ -175,10 +184,10 @@ def test_a_bad_line_is_named_or_counted(tmp_path: Path) -> None:
     path = tmp_path / "numbers.txt"
     path.write_text("2\n\n3\n4\n5\n")
     with pytest.raises(DataError) as caught:
-        list(read_examples(path, even))
+        list(even(path, skip_bad=False))
     assert str(caught.value) == f"{path}:3: number: token 1 '3': odd"
     skipped = Skipped()
-    assert list(read_examples(path, even, skip_bad=True, skipped=skipped)) == [2, 4]
+    assert list(even(path, skipped)) == [2, 4]
     assert skipped == {"number: odd": 2}
     places = f"{shorter_path(f'{path}:3')}, {shorter_path(f'{path}:5')}"
     assert str(skipped) == f"2 lines skipped: 2 x number: odd ({places})"
@@ -189,11 +198,11 @@ def test_a_line_that_is_not_utf_8_with_skip_bad_is_one_bad_line(tmp_path: Path, 
     path, content = tmp_path / name, b"2\n\xff4\n6\n" + b"8\n" * 9_999 + b"\xc3\n10"
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     skipped = Skipped()
-    assert list(read_examples(path, even, skip_bad=True, skipped=skipped)) == [2, 6, *[8] * 9_999, 10]
+    assert list(even(path, skipped)) == [2, 6, *[8] * 9_999, 10]
     assert skipped == {NOT_UTF_8: 2}
     assert skipped.places == {NOT_UTF_8: [f"{path}:2", f"{path}:10003"]}
     with pytest.raises(DataError, match=f"{name}:2: not UTF-8 text"):
-        list(read_examples(path, even))
+        list(even(path, skip_bad=False))
 
 
 @pytest.mark.parametrize("content", ["\n \n", "3\n5\n"])
@@ -201,7 +210,7 @@ def test_a_file_that_leaves_no_example_is_refused(tmp_path: Path, content: str) 
     path = tmp_path / "numbers.txt"
     path.write_text(content)
     with pytest.raises(DataError, match=r"numbers\.txt: no examples \(\d lines skipped"):
-        list(read_examples(path, even, skip_bad=True))
+        list(even(path))
 
 
 def test_what_is_left_out_is_told_of_each_file_by_itself(
@@ -213,10 +222,10 @@ def test_what_is_left_out_is_told_of_each_file_by_itself(
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
         if name < "c" or name == "good":
-            list(read_examples(tmp_path / name, even, skip_bad=True, skipped=skipped))
+            list(even(tmp_path / name, skipped))
             continue
         with pytest.raises(DataError) as caught:
-            list(read_examples(tmp_path / name, even, skip_bad=True, skipped=skipped))
+            list(even(tmp_path / name, skipped))
         n = content.count("\n")
         lines = "line" if n == 1 else "lines"
         places = ", ".join(f"{name}:{line}" for line in range(1, n + 1))
@@ -345,7 +354,7 @@ def test_files_that_are_read_in_turns_are_told_of_apart(
     for name, content in {"a": "2\n3\n2\n3\n3\n", "b": "5\n2\n2\n"}.items():
         (tmp_path / name).write_text(content)
     skipped = Skipped()
-    both = [read_examples(name, even, skip_bad=True, skipped=skipped) for name in ("a", "b")]
+    both = [even(name, skipped) for name in ("a", "b")]
     assert list(zip(*both, strict=True)) == [(2, 2), (2, 2)]
     assert skipped.files == {"a": 3, "b": 1}
     assert skipped == {"number: odd": 4}

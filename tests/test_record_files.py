@@ -16,17 +16,14 @@ import pytest
 from pyarrow import feather, parquet
 
 from spinn_tensor.data_prep import delimited
-from spinn_tensor.data_prep.corpora.formats import (
-    SstFormat,
-    TreebankFormat,
-)
+from spinn_tensor.data_prep.corpora.formats import SentenceFormat, SstFormat, TreebankFormat
 from spinn_tensor.data_prep.corpora.read import read_line_examples
 from spinn_tensor.data_prep.delimited import _unquoted
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import BadLine, Skipped
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import Continued
-from spinn_tensor.data_prep.record_files import has_records, read_examples
+from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.trees import format_binary
 from tests.fuzzing import packed
 from tests.records import (
@@ -151,14 +148,8 @@ def test_lines_keep_their_numbers(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"a\.csv:7: not CSV"):
         stream(path)
-    with pytest.raises(DataError, match=r"a\.csv:6: label: got '', expected"):
-        list(read_examples(path, _labelled))
-
-
-def _labelled(record: dict[str, str], _: Skipped) -> str:
-    if not record["label"]:
-        raise DataError("got '', expected a label", field="label")
-    return record["label"]
+    with pytest.raises(DataError, match=r"a\.csv:6: label: an empty parse"):
+        list(read_line_examples(path, SentenceFormat("label")))
 
 
 UNQUOTED = [
@@ -279,10 +270,10 @@ def test_excel_says_what_is_between_cells(tmp_path: Path) -> None:
 
 def test_a_text_may_begin_as_an_archive_nearly_does(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.txt", b"BZh is a word .\n")
-    assert list(read_examples(path, lambda line, _: line)) == ["BZh is a word .\n"]
+    assert stream(path) == [str]
     path = write_bytes(path, bz2.compress(b"a\n"))
     with pytest.raises(DataError, match=r"packed by bzip2: its name should end in \.bz2"):
-        list(read_examples(path, lambda line, _: line))
+        stream(path)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import pytest
 from spinn_tensor import Pipeline
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep import read_line_examples
-from spinn_tensor.data_prep.columns import NO_LABEL
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.formats import (
     LabelledFormat,
@@ -101,8 +100,6 @@ def test_sentences_without_a_label(tmp_path: Path) -> None:
     labelled = LabelledFormat(LabelNames(["pos"]), reader=READER)
     assert [e.label for e in read_line_examples(path, labelled, skipped=skipped)] == [0]
     assert skipped.total() == 2
-    labelled.require_label = False
-    assert [e.label for e in read_line_examples(path, labelled)] == [NO_LABEL, NO_LABEL, 0]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -34,8 +34,8 @@ from spinn_tensor.data_prep.corpora.records import (
     text_field,
     text_or_integer,
 )
-from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import MissingCell, Record, Skipped
+from spinn_tensor.data_prep.errors import DataError, NotWanted
+from spinn_tensor.data_prep.files import MissingCell, Record
 from spinn_tensor.data_prep.text import TREES_ONLY, Sentence, SentenceReader
 from spinn_tensor.data_prep.trees import Tree, parse_labelled
 
@@ -62,6 +62,14 @@ class LineExample(NamedTuple):
     name: str = ""  # the example's own, "" where it has none
     fields: tuple[str | None, ...] = (None,)  # that each sentence is from, for errors
 
+    @classmethod
+    def of_fields(
+        cls, found: Iterable[tuple[Sentence, str]], label: int = NO_LABEL, name: str = ""
+    ) -> LineExample:
+        """Return the example of sentences that come with their fields."""
+        sentences, fields = zip(*found, strict=True)
+        return cls(sentences, label, name, fields)
+
 
 class Example(NamedTuple):
     """Hold what is in a line, its parses read."""
@@ -84,20 +92,22 @@ class Example(NamedTuple):
 class LineFormat:
     """Read the lines, or records, of a format: one of the two methods, or both."""
 
-    takes_text: ClassVar[bool] = True
-    takes_records: ClassVar[bool] = True
     reader: SentenceReader = TREES_ONLY
 
     @property
-    def joins_trees(self) -> bool:
-        """Tell whether lines of text may be parts of one Penn tree."""
-        return self.reader.notation != "text"
+    def takes(self) -> dict[str, bool]:
+        """Tell which lines there may be, as `open_lines` asks: those that a method reads, and parts of a Penn tree."""
+        return {
+            "takes_text": type(self).read is not LineFormat.read,
+            "takes_records": type(self).read_record is not LineFormat.read_record,
+            "joins_trees": self.reader.notation != "text",
+        }
 
-    def read(self, line: str, skipped: Skipped) -> LineExample | None:
-        """Return the example in a line of text; None if it is not wanted, which is counted. Raises DataError."""
+    def read(self, line: str) -> LineExample:
+        """Return the example in a line of text. Raises NotWanted for what is none, DataError for a bad one."""
         raise NotImplementedError
 
-    def read_record(self, record: Record, skipped: Skipped) -> LineExample | None:
+    def read_record(self, record: Record) -> LineExample:
         """Return the example in a record, as `read` does."""
         raise NotImplementedError
 
@@ -150,12 +160,11 @@ class LabelNames:
     def __post_init__(self) -> None:
         self._are_found = self.grows  # also when all are known and it grows no more
 
-    def read(self, record: Record, field: str, is_needed: bool, skipped: Skipped) -> int | None:
-        """Return the number of a record's label, NO_LABEL for none; None for none that is needed, which is counted.
+    def read(self, record: Record, field: str, is_needed: bool = True) -> int:
+        """Return the number of a record's label; of none NO_LABEL, unless it is needed.
 
-        Blanks around it are none of it.
-        `gold_label` stands for `label`, too, where there is no `gold_label`. Raises DataError naming the field, if a
-        label is needed.
+        Blanks around it are none of it. `gold_label` stands for `label`, too, where there is no `gold_label`. If a
+        label is needed, raises NotWanted where there is none, and DataError naming the field.
         """
         if field == SNLI_FIELDS.label and field not in record and OWN_FIELDS.label in record:
             field = OWN_FIELDS.label
@@ -172,8 +181,7 @@ class LabelNames:
             return self.number(label, field)
         why = " (no label, unless --labels names it)" if label and self._are_found else ""
         said = given if isinstance(given, MissingCell) else label
-        skipped[f"{field} {said!r}{why}"] += 1
-        return None
+        raise NotWanted(f"{field} {said!r}{why}")
 
     def _find(self, text: str) -> int | None:
         """Return the number of a label that is known by this text, or without the blanks around it; else None."""
@@ -198,7 +206,6 @@ class LabelNames:
 class PairFormat(LineFormat):
     """Read pairs of SNLI's schema, or with fields and labels of one's own."""
 
-    takes_text: ClassVar[bool] = False
     labels: LabelNames = field(default_factory=LabelNames)
     fields: PairFields = SNLI_FIELDS
     # leave out pairs without a gold label; else no label is looked at that is not known
@@ -209,40 +216,28 @@ class PairFormat(LineFormat):
         # SNLI's `sentence1` is never a parse, whatever it looks like
         self._sentence = sentence_in if self.fields[:2] == PAIR else sentence_in_field
 
-    def read_record(self, record: Record, skipped: Skipped) -> LineExample | None:
-        """Return the pair in a record; None if it has no gold label and needs one. Raises DataError."""
-        premise_name, hypothesis_name, label_name, pair_id = self.fields
-        number = self.labels.read(record, label_name, self.require_label, skipped)
-        if number is None:
-            return None
-        premise, premise_field = self._sentence(record, premise_name, self.reader)
-        hypothesis, hypothesis_field = self._sentence(record, hypothesis_name, self.reader)
-        return LineExample(
-            (premise, hypothesis),
-            number,
-            identifier(record, pair_id, "id"),
-            (premise_field, hypothesis_field),
-        )
+    def read_record(self, record: Record) -> LineExample:
+        """Return the pair in a record. Raises NotWanted if it has no gold label and needs one, and DataError."""
+        *names, label_name, pair_id = self.fields
+        number = self.labels.read(record, label_name, self.require_label)
+        found = [self._sentence(record, name, self.reader) for name in names]
+        return LineExample.of_fields(found, number, identifier(record, pair_id, "id"))
 
 
 @dataclass
 class LabelledFormat(LineFormat):
-    """Read sentences of one's own with a label each."""
+    """Read sentences of one's own with a label each; those without one are not wanted."""
 
-    takes_text: ClassVar[bool] = False
     labels: LabelNames
     fields: SentenceFields = OWN_FIELDS
-    require_label: bool = True  # leave out sentences without one
     reader: SentenceReader = TREES_ONLY
 
-    def read_record(self, record: Record, skipped: Skipped) -> LineExample | None:
-        """Return the sentence in a record; None if it has no label and needs one. Raises DataError."""
-        _, label_name, sentence_id = self.fields
-        number = self.labels.read(record, label_name, self.require_label, skipped)
-        if number is None:
-            return None
-        sentence, place = sentence_in_field(record, _text_field(record, self.fields.text), self.reader)
-        return LineExample((sentence,), number, identifier(record, sentence_id, "id"), (place,))
+    def read_record(self, record: Record) -> LineExample:
+        """Return the sentence in a record. Raises NotWanted if it has no label, and DataError."""
+        text, label_name, sentence_id = self.fields
+        number = self.labels.read(record, label_name)
+        found = sentence_in_field(record, _text_field(record, text), self.reader)
+        return LineExample.of_fields([found], number, identifier(record, sentence_id, "id"))
 
 
 @dataclass
@@ -252,11 +247,10 @@ class SstFormat(LineFormat):
     Five classes, or two: then "very" is dropped, neutral nodes have no label and neutral sentences are left out.
     """
 
-    takes_records: ClassVar[bool] = False
     binary: bool = False
 
-    def read(self, line: str, skipped: Skipped) -> LineExample | None:
-        """Return the tree in a line; None for a neutral sentence where there are two classes. Raises DataError."""
+    def read(self, line: str) -> LineExample:
+        """Return the tree in a line. Raises NotWanted if it is neutral where there are two classes, and DataError."""
         tree = parse_labelled(line, n_labels=len(SST_LABELS))
         labels = tree.labels
         assert labels is not None, "labels of all nodes"
@@ -264,8 +258,7 @@ class SstFormat(LineFormat):
             labels = _TO_BINARY[labels]
         root = int(labels[-1])
         if root == NO_LABEL:
-            skipped["a neutral sentence"] += 1
-            return None
+            raise NotWanted("a neutral sentence")
         return LineExample((tree._replace(labels=labels),), root)
 
 
@@ -275,14 +268,14 @@ class ListOpsFormat(LineFormat):
 
     reader: SentenceReader = TREES_ONLY
 
-    def read(self, line: str, skipped: Skipped) -> LineExample:
+    def read(self, line: str) -> LineExample:
         """Return the expression in a line. Raises DataError."""
         label, tab, parse = line.partition("\t")
         if not tab:
             raise DataError("no tab, expected a label, a tab and a binary parse")
         return self._example(label, parse, "label")
 
-    def read_record(self, record: Record, skipped: Skipped) -> LineExample:
+    def read_record(self, record: Record) -> LineExample:
         """Return the expression in a record, as Long Range Arena names its fields. Raises DataError."""
         return self._example(
             text_or_integer(record, "Target"), text_field(record, "Source"), "Target", "Source"
@@ -306,7 +299,7 @@ class TreebankFormat(LineFormat):
 
     reader: SentenceReader = TREES_ONLY
 
-    def read(self, line: str, skipped: Skipped) -> LineExample:
+    def read(self, line: str) -> LineExample:
         """Return the sentence, or the two sentences, in a line. Raises DataError."""
         if _LABELLED_TREE.match(line):
             return LineExample((parse_labelled(line, n_labels=10)._replace(labels=None),))
@@ -314,17 +307,14 @@ class TreebankFormat(LineFormat):
             line = line[label.end() :]
         return LineExample((self.reader.read(line),))
 
-    def read_record(self, record: Record, skipped: Skipped) -> LineExample:
+    def read_record(self, record: Record) -> LineExample:
         """Return the sentence, or the two sentences, in a record. Raises DataError."""
         names = sentence_names(record)
         if not names:
             expected = "sentence1_binary_parse, sentence_binary_parse or binary_parse"
             raise DataError(f"missing field, expected {expected}", there=tuple(record))
         there = [name for name in names if any(field in record for field in sentence_fields(name))]
-        found = [sentence_in(record, name, self.reader) for name in there]
-        return LineExample(
-            tuple(sentence for sentence, _ in found), fields=tuple(place for _, place in found)
-        )
+        return LineExample.of_fields(sentence_in(record, name, self.reader) for name in there)
 
 
 @dataclass
@@ -336,19 +326,16 @@ class SentenceFormat(LineFormat):
     reader: SentenceReader = TREES_ONLY
     sentence_id: str = OWN_FIELDS.sentence_id  # of records: that with its name; else "pairID" or "id"
 
-    def read(self, line: str, skipped: Skipped) -> LineExample:
+    def read(self, line: str) -> LineExample:
         """Return the sentence in a line. Raises DataError."""
         return LineExample((self.reader.read(line),))
 
-    def read_record(self, record: Record, skipped: Skipped) -> LineExample:
+    def read_record(self, record: Record) -> LineExample:
         """Return the sentence in a record. Raises DataError."""
         name = identifier(record, self.sentence_id, "pairID", "id")
         field = _text_field(record, self.field or SINGLE[0])
-        if field == SINGLE[0]:
-            sentence, place = sentence_in(record, field, self.reader)
-        else:
-            sentence, place = sentence_in_field(record, field, self.reader)
-        return LineExample((sentence,), name=name, fields=(place,))
+        find = sentence_in if field == SINGLE[0] else sentence_in_field
+        return LineExample.of_fields([find(record, field, self.reader)], name=name)
 
 
 def _text_field(record: Record, field: str) -> str:

@@ -26,12 +26,12 @@ from spinn_tensor.data_prep.columns import (
 )
 from spinn_tensor.data_prep.corpora.formats import Example, LineExample, LineFormat
 from spinn_tensor.data_prep.corpora.records import read_record
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, NotWanted
 from spinn_tensor.data_prep.files import Line, Skipped, StrPath, next_lines
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.parse_chunks import parse_chunk
 from spinn_tensor.data_prep.penn import Continued
-from spinn_tensor.data_prep.record_files import Lines, name_of, open_lines, read_examples
+from spinn_tensor.data_prep.record_files import Lines, name_of, open_lines
 from spinn_tensor.data_prep.text import Sentence, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
 
@@ -152,29 +152,23 @@ class ExampleFile:
         """Read the lines up to the first bad one, or all; what is in them, and errors by the number in the block."""
         found = _Found()
         errors: dict[int, DataError] = {}
-        read, unwanted = self._read_line, Skipped()
         for row, line in enumerate(lines):
             if isinstance(line, str) and (line.isspace() or not line):
                 continue
             try:
-                example = read(line, unwanted)
+                found.add(row, self._read_line(line))
+            except NotWanted as reason:
+                skipped.count_error(reason.at(path=self.path, line=self.n_lines + 1 + row))
             except DataError as error:
                 errors[row] = error
                 if not self.skip_bad:
                     break
-                continue
-            if example is not None:
-                found.add(row, example)
-            else:
-                skipped.move(unwanted, self.path, self.n_lines + 1 + row)
         return found, errors
 
     def _error(self, line: Line) -> DataError:
         """Return what is wrong with a line of which a sentence is no tree, or too long."""
-        example = self._read_line(line, Skipped())
         try:
-            assert example is not None, "a line that is wanted but not a second time"
-            _trees(example, self.limits)
+            _trees(self._read_line(line), self.limits)
         except DataError as error:
             return error
         raise AssertionError("a parse that is one alone, but none among others")
@@ -192,15 +186,8 @@ def open_examples(
 ) -> Iterator[ExampleFile]:
     """Open a file, or whatever `record_files` reads, by blocks of lines; raises as `open_lines`."""
     skipped = Skipped()
-    with open_lines(
-        source,
-        member=member,
-        skipped=skipped if skip_bad else None,
-        limits=limits,
-        takes_text=line_format.takes_text,
-        takes_records=line_format.takes_records,
-        joins_trees=line_format.joins_trees,
-    ) as opened:
+    counts = skipped if skip_bad else None
+    with open_lines(source, member=member, skipped=counts, limits=limits, **line_format.takes) as opened:
         yield ExampleFile(name_of(source), opened, skipped, line_format, words, skip_bad, limits)
 
 
@@ -257,30 +244,42 @@ def read_line_examples(
     skipped: Skipped | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Example]:
-    """Read the examples of a file one by one, as they are asked for; errors as in `record_files.read_examples`."""
+    """Yield the examples of a file one by one, as they are asked for.
 
-    def read(line: Line, own: Skipped) -> Example | None:
-        example = _read_line(line_format, not isinstance(line, str))(line, own)
-        return None if example is None else Example(_trees(example, limits), example.label, example.name)
+    Blank lines are none, and a Penn tree may go over several. Raises DataError naming the line that is bad, what
+    `open_lines` raises, and DataError if no example is left.
+    """
+    path, n_examples = name_of(source), 0
+    with (
+        (Skipped() if skipped is None else skipped).of_file(path) as own,
+        open_lines(
+            source, member=member, skipped=own if skip_bad else None, limits=limits, **line_format.takes
+        ) as opened,
+    ):
+        read = _read_line(line_format, opened.has_records)
+        for number, line in enumerate(opened.lines, start=1):
+            if isinstance(line, str) and not line.strip():
+                continue
+            try:
+                found = read(line)
+                example = Example(_trees(found, limits), found.label, found.name)
+            except DataError as error:
+                bad = error.at(path=path, line=number)
+                if not skip_bad and not isinstance(error, NotWanted):
+                    raise bad from None
+                own.count_error(bad)
+                continue
+            n_examples += 1
+            yield example
+        if not n_examples:
+            raise own.no_examples().at(path=path)
 
-    return read_examples(
-        source,
-        read,
-        skip_bad=skip_bad,
-        skipped=skipped,
-        member=member,
-        limits=limits,
-        takes_text=line_format.takes_text,
-        takes_records=line_format.takes_records,
-        joins_trees=line_format.joins_trees,
-    )
 
-
-def _read_line(line_format: LineFormat, has_records: bool) -> Callable[[Line, Skipped], LineExample | None]:
+def _read_line(line_format: LineFormat, has_records: bool) -> Callable[[Line], LineExample]:
     """Return what reads the lines of a file."""
     if has_records:
         return partial(read_record, read=line_format.read_record)
-    return cast(Callable[[Line, Skipped], LineExample | None], line_format.read)
+    return cast(Callable[[Line], LineExample], line_format.read)
 
 
 def corpus_of(examples: Iterable[Example], words: WordIds) -> Corpus:

@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Line, MissingCell, Record, Skipped, parse_record
+from spinn_tensor.data_prep.files import Line, MissingCell, Record, parse_record
 from spinn_tensor.data_prep.text import PARSE, WITHOUT_PARSE, Sentence, SentenceReader
 
 NO_PARSE = "no parse"  # in a field that is there
@@ -30,24 +30,21 @@ PAIR, SINGLE = ("sentence1", "sentence2"), ("sentence",)
 Result = TypeVar("Result")
 
 
-Read = Callable[[Record, Skipped], Result]
-
-
-def read_record(line: Line, skipped: Skipped, read: Read[Result]) -> Result:
+def read_record(line: Line, read: Callable[[Record], Result]) -> Result:
     """Return what `read` makes of a record, or of the JSON of one. Raises DataError.
 
     orjson is quick, but takes integers of more than 64 bits for floats and refuses NaN and halves of surrogate pairs.
     So it is believed where all is well; else Python's `json` reads the line again, and says what is wrong.
     """
     if isinstance(line, dict):
-        return read(line, skipped)
+        return read(line)
     try:
         record = orjson.loads(line)
         if isinstance(record, dict):
-            return read(record, skipped)
+            return read(record)
     except ValueError:  # of orjson, or a DataError
         pass
-    return read(parse_record(line), skipped)
+    return read(parse_record(line))
 
 
 def is_missing(value: Any) -> bool:
@@ -80,7 +77,8 @@ def text_or_integer(record: dict[str, Any], field: str) -> str:
     value = record.get(field)
     if type(value) is str and value.isascii():
         return value
-    if isinstance(value, float) and value.is_integer():  # as pandas has integers, some of which are missing
+    # as pandas has integers, some of which are missing; orjson's of larger ones have lost their last digits
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_integer else text_field(record, field)
