@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate, takewhile
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from spinn_tensor.bundles import flatten, map_tensors
 
@@ -67,43 +67,37 @@ class Parcel(NamedTuple):
     """Hold what another process is sent of a bundle: where its bytes are, and what it is like."""
 
     # where they begin in the `SharedSlots`, or, where these have no room, (n,) uint8 themselves
-    place: int | Tensor
+    place: int | np.ndarray
     like: Any  # the bundle, its tensors without numbers
 
 
 class SharedSlots:
-    """Bring bundles from a DataLoader's processes to the one they are forked from, in memory that all of them share.
+    """Bring bundles from processes to the one they are forked from, in memory that all of them share.
 
-    Memory that is new to a process costs more than writing to it: of 2 MB, 2 ms. So each process has slots of its own,
-    which it fills in turn; what lies in one is gone when its turn comes again. They are no file, so not bound by the
-    size of /dev/shm, and take no more memory than is written.
+    Memory that is new to a process costs more than writing to it: of 2 MB, 2 ms. So slots are filled in turn; what lies
+    in one is gone when its turn comes again. They are no file, so not bound by the size of /dev/shm, and take no more
+    memory than is written.
     """
 
-    def __init__(self, n_processes: int, n_slots: int, slot_bytes: int) -> None:
+    def __init__(self, n_slots: int, slot_bytes: int) -> None:
         self._n_slots, self._slot_bytes = n_slots, -(-slot_bytes // ALIGNMENT) * ALIGNMENT
-        self._memory = torch.frombuffer(
-            mmap.mmap(-1, n_processes * n_slots * self._slot_bytes), dtype=torch.uint8
-        )
-        self._n_turns = 0  # of this process
-        self._start, self._end = 0, 0  # of what is empty in its slot
+        self._memory = torch.frombuffer(mmap.mmap(-1, n_slots * self._slot_bytes), dtype=torch.uint8)
+        self._start, self._end = 0, 0  # of what is empty in the slot that this process fills
 
-    def turn(self) -> None:
-        """Go on to the next slot of this process."""
-        worker = get_worker_info()
-        first = 0 if worker is None else worker.id * self._n_slots
-        self._start = (first + self._n_turns % self._n_slots) * self._slot_bytes
+    def turn_to(self, number: int) -> None:
+        """Fill the slot that has its turn at this number, counted by all processes together."""
+        self._start = number % self._n_slots * self._slot_bytes
         self._end = self._start + self._slot_bytes
-        self._n_turns += 1
 
     def packed(self, bundle: Any) -> Parcel:
-        """Copy a bundle into this process's slot; where that has no room, torch is left to send it, as a file."""
+        """Copy a bundle into the slot; where that has no room, its bytes are in the parcel."""
         tensors = flatten(bundle, host=False)
         like = map_tensors(bundle, lambda tensor: torch.empty_like(tensor, device="meta"))
         start, end = self._start, self._start + buffer_starts(tensors)[-1]
         if end > self._end:
             buffer = torch.empty(end - start, dtype=torch.uint8)
             _lay(tensors, buffer)
-            return Parcel(buffer, like)
+            return Parcel(buffer.numpy(), like)
         _lay(tensors, self._memory[start:end])
         self._start = end
         return Parcel(start, like)
@@ -113,7 +107,8 @@ class SharedSlots:
         place, like = parcel.place, flatten(parcel.like, host=False)
         n_bytes = buffer_starts(like)[-1]
         buffer = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=pin)
-        buffer.copy_(place if isinstance(place, Tensor) else self._memory[place : place + n_bytes])
+        whole = self._memory[place : place + n_bytes] if isinstance(place, int) else torch.from_numpy(place)
+        buffer.copy_(whole)
         return with_tensors(parcel.like, buffer_views(buffer, like))
 
 

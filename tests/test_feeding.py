@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
-from torch.utils.data import dataloader
 
 from spinn_tensor.bundles import OnHost, flatten
 from spinn_tensor.data_prep.batching import epoch_batches, shares
@@ -30,6 +29,7 @@ from spinn_tensor.training.methods import Batch, Classify, Corpus
 from spinn_tensor.training.resume import Progress
 from spinn_tensor.transfer import Parcel, SharedSlots, made_ahead, packed
 from tests import tiny_training
+from tests.processes import forked as in_a_fork
 from tests.tiny_training import Stop, go_on, trainer
 
 pytestmark = pytest.mark.numerical
@@ -67,7 +67,6 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with warnings.catch_warnings():
         # of Python 3.12 and newer: the threads that there are hold no lock that these processes would need
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # where cores are few
         yield
     assert not multiprocessing.active_children()
 
@@ -92,12 +91,12 @@ def _bundle(n: int) -> tuple[torch.Tensor | OnHost, ...]:
 @pytest.mark.parametrize("n_processes", [1, 3])
 @pytest.mark.parametrize("slot_bytes, has_room", [(256, True), (192, False)])
 def test_what_processes_send_comes_in_one_buffer(n_processes: int, slot_bytes: int, has_room: bool) -> None:
-    """Two bundles at a time, of 128 bytes each; where a slot has room for one, the other goes by file."""
+    """Two bundles at a time, of 128 bytes each; where a slot has room for one, the other goes beside it."""
     n_ahead = 2
-    slots = SharedSlots(n_processes, 2 * n_ahead + 1, slot_bytes)
+    slots = SharedSlots((n_processes + 1) * n_ahead + 1, slot_bytes)
 
     def send(n: int) -> list[Parcel]:
-        slots.turn()
+        slots.turn_to(n)
         return [slots.packed(_bundle(n)), slots.packed(_bundle(n + 1))]
 
     sent = made_by_processes(send, range(40), n_ahead, n_processes)
@@ -106,7 +105,7 @@ def test_what_processes_send_comes_in_one_buffer(n_processes: int, slot_bytes: i
         while len(kept) <= n_ahead and (parcels := next(sent, None)) is not None:
             kept.append(parcels)  # as many as wait to be pinned
         parcels = kept.popleft()
-        assert [isinstance(parcel.place, torch.Tensor) for parcel in parcels] == [False, not has_room]
+        assert [isinstance(parcel.place, np.ndarray) for parcel in parcels] == [False, not has_room]
         for m, parcel in enumerate(parcels, n):
             opened = slots.opened(parcel)
             assert packed(opened) is opened
@@ -225,13 +224,6 @@ def test_a_run_that_goes_on_sees_the_pairs_it_had_not_seen(
     assert [rows.tolist() for rows in again.batches(1)] == seen[n_batches:]
 
 
-@pytest.fixture
-def told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let torch look sooner than every 5 s whether its processes run, and us wait less for one that ends."""
-    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
-    monkeypatch.setattr(feeding, "SECONDS_TO_END", 0.5)
-
-
 class Kill(Observer):
     """Kill a process that makes batches, after so many steps."""
 
@@ -245,7 +237,7 @@ class Kill(Observer):
             os.kill(process, signal.SIGKILL)
 
 
-@pytest.mark.usefixtures("forked", "told_soon")
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_is_killed_ends_the_run_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,44 +257,50 @@ def test_a_process_that_is_killed_ends_the_run_and_is_named(
         assert torch.equal(got, expected)
 
 
-@pytest.mark.usefixtures("forked", "told_soon")
-@pytest.mark.parametrize("kills", [True, False])
-def test_a_process_that_dies_while_it_hands_over_a_batch_is_named(
-    kills: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The connection may be gone before torch has heard of it."""
-
-    def broken(iterator: Any) -> None:
-        if kills:
-            os.kill(iterator._workers[0].pid, signal.SIGKILL)
-        raise ConnectionResetError("reset by peer")
-
-    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_next_data", broken)
-    expected, said = (LostMaker, r"pid \d+ was ended by signal 9") if kills else (ConnectionError, "by peer")
-    with pytest.raises(expected, match=said):
-        list(made_by_processes(str, [1, 2, 3], n_ahead=1, n_processes=2))
-
-
-@pytest.mark.usefixtures("forked", "told_soon")
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_is_gone_interrupts_nothing_that_has_what_it_made() -> None:
-    """Torch would raise wherever the program is when it hears of it, in what others catch."""
-    with closing(made_by_processes(str, range(100), n_ahead=1, n_processes=2)) as made:
+    with closing(made_by_processes(str, range(100), n_ahead=2, n_processes=1)) as made:
         assert next(made) == "0"
-        process = multiprocessing.active_children()[0]
-        assert process.pid is not None
+        (process,) = multiprocessing.active_children()
         process.kill()
-        os.waitid(
-            os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
-        )  # not `join`: torch is to find that it ended
-        signal.raise_signal(signal.SIGCHLD)
-        with pytest.raises(LostMaker, match=f"pid {process.pid} was"):
+        process.join()
+        with pytest.raises(LostMaker, match=f"pid {process.pid} was ended by signal 9"):
             list(made)
 
 
-@pytest.mark.usefixtures("forked", "told_soon")
+@pytest.mark.usefixtures("forked")
+def test_a_process_that_dies_while_it_writes_is_not_waited_for() -> None:
+    """In a connection that others have, too, the rest of what it wrote would never come."""
+    made = made_by_processes(lambda n: bytes(n), [1, 50_000_000, 1, 1], n_ahead=1, n_processes=2)
+    assert next(made) == b"\0"
+    for process in multiprocessing.active_children():
+        process.kill()
+    with pytest.raises(LostMaker, match=r"pid \d+ was ended by signal 9"):
+        next(made)
+
+
+@pytest.mark.usefixtures("forked")
 def test_an_exit_of_a_process_is_told_with_its_code() -> None:
     with pytest.raises(LostMaker, match=r"pid \d+ exited with 3"):
         list(made_by_processes(os._exit, [3], n_ahead=1, n_processes=1))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_processes_end_with_the_one_that_forked_them() -> None:
+    """However it ends: each finds its connection closed, though the later ones have forked the ends of it."""
+
+    def make_some() -> int:
+        made = made_by_processes(lambda n: n if n < 2 else time.sleep(0.1), range(99), 1, 3)
+        next(made)
+        print(len(multiprocessing.active_children()), flush=True)
+        signal.pause()
+        return 0
+
+    with in_a_fork(make_some) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"3\n"
+        process.kill()
+        assert process.stdout.read() == b""  # to its end: nobody has it any more
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 8])

@@ -12,14 +12,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
-from multiprocessing.connection import wait
-from typing import Any, Generic, NamedTuple, TypeVar
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch._utils import ExceptionWrapper
 
 from spinn_tensor.data_prep.errors import SpinnError
 from spinn_tensor.training.methods import Batch
@@ -28,7 +28,6 @@ from spinn_tensor.transfer import SharedSlots, made_ahead, size_of
 
 MOST_PROCESSES = 4  # that make batches: of 512 pairs with a tracker in 5 ms each, one every 1.3 ms
 ROOM = 4  # times the first batch's bytes are reserved for each of the others, which takes no memory until it is written
-SECONDS_TO_END = 5.0  # are given to a process whose connection is gone
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -75,16 +74,16 @@ def _from_processes(
         return
     first = make(items[0])
     yield first.mapped(step.pin)
-    # so many are ready, so many wait to be pinned, and one goes from these to those
-    n_slots = 2 * n_ahead + 1
-    slots = SharedSlots(n_processes, n_slots, ROOM * sum(map(size_of, first.batches)))
+    # so many are made ahead by each process, so many of those that came wait to be pinned, and one comes
+    slots = SharedSlots((n_processes + 1) * n_ahead + 1, ROOM * sum(map(size_of, first.batches)))
 
-    def send(item: Item) -> Feed:
+    def send(numbered: tuple[int, Item]) -> Feed:
+        number, item = numbered
         feed = make(item)
-        slots.turn()
+        slots.turn_to(number)
         return feed.mapped(slots.packed)
 
-    sent = made_by_processes(send, items[1:], n_ahead, n_processes)
+    sent = made_by_processes(send, enumerate(items[1:]), n_ahead, n_processes)
     opened = partial(slots.opened, pin=step.device.type != "cpu")
     pinned = made_ahead(lambda feed: feed.mapped(opened), sent, n_ahead)
     with closing(sent), closing(pinned):
@@ -105,62 +104,69 @@ def made_by_processes(
     """Yield make(item) for every item, in order, made by processes that are forked for it, `n_ahead` each.
 
     What `make` raises is raised when its turn comes, and LostMaker when that comes of a process that is gone. Closing
-    the iterator ends the processes.
+    the iterator ends the processes. Each has a connection of its own: one that they shared would be waited on for ever
+    if a process were killed while it writes to it.
     """
-    loader = DataLoader(
-        _WhenAsked(make, list(items)),
-        batch_size=None,
-        num_workers=n_processes,
-        prefetch_factor=n_ahead,
-        collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals,
-        multiprocessing_context="fork",
-        generator=torch.Generator(),  # or it would draw from torch's own, and dropout would be another
-    )
-    iterator: Any = iter(loader)
-    # Or torch raises that a process is gone wherever the program is, in the middle of a checkpoint or of a library that
-    # takes it for an error of its own; who asks for what the process was to make is told in any case, 5 s later.
-    torch._C._remove_worker_pids(id(iterator))
-    iterator._worker_pids_set = False
-    try:
-        yield from iterator
-    except (ConnectionError, EOFError, RuntimeError) as error:
-        # a connection may be gone before its process has ended
-        seconds = 0 if isinstance(error, RuntimeError) else SECONDS_TO_END
-        if (ended := _ended(iterator._workers, seconds)) is None:
-            raise
-        raise LostMaker(f"a process that makes batches is gone: {ended}") from error
-    finally:
-        iterator._shutdown_workers()  # or they live as long as what holds an error does
+    items = list(items)
+    n_asked = n_ahead * n_processes
+    with ExitStack() as stack:
+        makers = [stack.enter_context(closing(_Maker(make, items))) for _ in range(n_processes)]
+        for number in range(min(n_asked, len(items))):
+            makers[number % n_processes].ask(number)
+        for number in range(len(items)):
+            maker = makers[number % n_processes]
+            made = maker.answer()
+            if number + n_asked < len(items):
+                maker.ask(number + n_asked)
+            yield made
 
 
-def _ended(workers: Sequence[Any], seconds: float) -> str | None:
-    """Wait for a process that ends, and say which one did, and by what; None = they all run."""
-    wait([worker.sentinel for worker in workers], seconds)
-    for worker in workers:
-        worker.join(0.1)  # it closes what is waited for before it can be asked how it ended
-        if (code := worker.exitcode) is not None:
-            killed = f"was ended by signal {abs(code)} ({signal.strsignal(abs(code))})"
-            return f"pid {worker.pid} {killed if code < 0 else f'exited with {code}'}"
-    return None
+class _Maker:
+    """Be a process that makes the items of which it is sent the numbers."""
 
+    def __init__(self, make: Callable[[Item], Any], items: Sequence[Item]) -> None:
+        context = multiprocessing.get_context("fork")
+        self._connection, its = context.Pipe()
+        self._process = context.Process(target=self._make, args=(its, make, items), daemon=True)
+        self._process.start()
+        its.close()
 
-class _WhenAsked(Dataset, Generic[Item, Made]):
-    def __init__(self, make: Callable[[Item], Made], items: Sequence[Item]) -> None:
-        self._make, self._items = make, items
+    def _make(self, its: Connection, make: Callable[[Item], Any], items: Sequence[Item]) -> None:
+        self._connection.close()  # or it would be there for as long as this process is
+        # training's process alone says when to end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        torch.set_num_threads(1)  # OpenMP's threads are not in a fork, and would be waited for
+        with suppress(EOFError, ConnectionError):  # who asks is gone
+            while True:
+                item = items[its.recv()]
+                try:
+                    its.send(make(item))
+                except Exception:
+                    its.send(ExceptionWrapper(where="in a process that makes batches"))
 
-    def __len__(self) -> int:
-        return len(self._items)
+    def ask(self, number: int) -> None:
+        """Let it make an item; where it is gone, who comes to the answer is told."""
+        with suppress(ConnectionError):
+            self._connection.send(number)
 
-    def __getitem__(self, number: int) -> Made:
-        return self._make(self._items[number])
+    def answer(self) -> Any:
+        """Wait for what it has made of the next item that it was asked for. Raises LostMaker, and what it raised."""
+        try:
+            made = self._connection.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            code = self._process.exitcode or 0
+            how = f"exited with {code}"
+            if code < 0:
+                how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
+            raise LostMaker(f"a process that makes batches is gone: pid {self._process.pid} {how}") from error
+        if isinstance(made, ExceptionWrapper):
+            made.reraise()
+        return made
 
-
-def _as_it_is(made: Made) -> Made:
-    return made
-
-
-def _leave_signals(number: int) -> None:
-    """Let training's process alone say when to end, and end this one by what ends processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
