@@ -127,10 +127,6 @@ class SentenceReader:
         except DataError as error:
             raise error.at(field=field) from None
 
-    def tree(self, text: str, field: str | None = None) -> Tree:
-        """Return the tree of a sentence, of words a right-branching one. Raises DataError naming the field."""
-        return tree_of(self.read(text, field), field)
-
     def _binarized(self, text: str, field: str | None) -> Tree:
         try:
             return to_binary(parse_penn(text), self.binarize)

@@ -7,7 +7,7 @@ into those of a vocabulary by one look-up each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -33,26 +33,6 @@ class WordList:
     def words(self) -> tuple[str, ...]:
         """Return all words, by number."""
         return tuple(self._index)
-
-
-def count_words(
-    token_ids: np.ndarray,  # (M,) int32
-    n_words: int,  # V
-) -> np.ndarray:  # (V,) int64
-    """Count how often each word occurs."""
-    return np.bincount(token_ids, minlength=n_words)
-
-
-def by_frequency(
-    words: Sequence[str],  # V of them
-    counts: np.ndarray,  # (V,) int64
-) -> np.ndarray:  # (m,) int64
-    """Return the numbers of the m words that occur, the most frequent first, then in alphabetical order.
-
-    That order does not depend on the one in which they were read.
-    """
-    kept = np.flatnonzero(counts).tolist()
-    return np.array(sorted(kept, key=lambda word: (-counts[word], words[word])), dtype=np.int64)
 
 
 def renumber(

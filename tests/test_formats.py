@@ -31,7 +31,7 @@ from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import corpus_of, read_examples_as_columns, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.text import SentenceReader
+from spinn_tensor.data_prep.text import SentenceReader, tree_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import format_binary, parse_labelled, right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
@@ -350,7 +350,7 @@ def test_the_official_zip(tmp_path: Path) -> None:
 def test_what_begins_like_a_parse_is_no_text(text: str) -> None:
     """A parse with a bracket missing is not silently read as other words."""
     with pytest.raises(DataError):
-        READER.tree(text)
+        tree_of(READER.read(text))
 
 
 @pytest.mark.parametrize("n_tokens", [1, 2, 5])

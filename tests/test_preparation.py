@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import spinn_tensor
@@ -231,7 +232,13 @@ def test_words_are_in_an_order_of_their_own(tmp_path: Path) -> None:
     turned = tmp_path / "turned.jsonl"
     turned.write_text("\n".join(reversed(lines)) + "\n", encoding="utf-8")
     other = DataConfig(corpus="snli", train=(str(turned),), dev=data.dev)
-    assert prepare(data, Skipped()).words == prepare(other, Skipped()).words
+    corpus = prepare(data, Skipped())
+    assert corpus.words == prepare(other, Skipped()).words
+    token_ids = np.concatenate([split.columns.sentences.token_ids for split in corpus.splits.values()])
+    counts = np.bincount(token_ids).tolist()
+    assert list(corpus.words) == sorted(
+        corpus.words, key=lambda word: (-counts[corpus.words.index(word)], word)
+    )
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

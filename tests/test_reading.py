@@ -36,7 +36,7 @@ from spinn_tensor.data_prep.files import NOT_UTF_8, Skipped
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
-from spinn_tensor.data_prep.words import WordList, by_frequency
+from spinn_tensor.data_prep.words import WordList
 from tests.machines import SHARED, needs_shared
 from tests.reading import OWN, VOCABULARY, assert_as_by_the_line, outcome
 from tests.strategies import binary_transitions, tree_of
@@ -237,11 +237,10 @@ def test_a_bad_example_at_hand_is_named_by_its_own_number(n_sides: int) -> None:
     assert caught.value.example == 3
 
 
-def test_words_are_numbered_as_they_come_and_ordered_at_the_end() -> None:
+def test_words_are_numbered_as_they_come() -> None:
     words = WordList(["b", "a"])
     assert words.encode(["c", "a", "c", "d"]).tolist() == [2, 1, 2, 3]
     assert words.words == ("b", "a", "c", "d")
-    assert by_frequency(words.words, np.array([2, 3, 2, 0])).tolist() == [1, 0, 2]
 
 
 @needs_shared

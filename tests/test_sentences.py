@@ -210,7 +210,10 @@ def test_trees_of_another_parser_replace_those_given(parser_run: Path, tmp_path:
     expected = Parser(str(parser_run))(store.words, sentences)
     assert sentences.transitions.tolist() == expected.tolist()
     texts = ["old red dogs bark", "big cats sing"]
-    trees = [format_binary(READER.tree(tree)) for tree in Pipeline.from_pretrained(parser_run).parse(texts)]
+    trees = [
+        format_binary(tree_of(READER.read(tree)))
+        for tree in Pipeline.from_pretrained(parser_run).parse(texts)
+    ]
     run = tmp_path / "run"
     assert main(["train", *data, "--epochs", "1", *SMALL, "--output", str(run)]) == 0
     command = ["predict", str(run), "--sentence"]

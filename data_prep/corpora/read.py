@@ -105,18 +105,15 @@ class ExampleFile:
             next_lines(self.opened.lines, n_lines, into=lines)
         except DataError as error:
             self._failure = error
-        block, bad_row = self._block(lines) if lines else (None, 0)
-        if bad_row:
-            block, _ = self._block(lines[:bad_row])
-        if block is None or bad_row == 0:
+        if not lines or not (block := self._block(lines)).n_lines:
             if self._failure is not None:
                 raise self._failure
             return None
         self.n_lines += block.n_lines
         return block
 
-    def _block(self, lines: Sequence[Line]) -> tuple[Block, int | None]:
-        """Return what became of lines; without `skip_bad` also the first row that is bad, whose error is kept."""
+    def _block(self, lines: Sequence[Line]) -> Block:
+        """Return what became of lines; without `skip_bad` of those before the first bad one, whose error is kept."""
         first_line = self.n_lines + 1
         skipped = Skipped()
         found, errors = self._read(lines, skipped)
@@ -125,20 +122,18 @@ class ExampleFile:
         examples = examples._replace(lines=first_line + rows[kept])
         for row in rows[~kept].tolist():
             errors[row] = self._error(lines[row])
-        bad_row = None
         for row, error in sorted(errors.items()):
             bad = error.at(path=self.path, line=first_line + row)
             if not self.skip_bad:
-                self._failure, bad_row = bad, row
-                break
+                self._failure = bad
+                return self._block(lines[:row])
             skipped.count_error(bad)
         skipped.update(self.skipped)
         self.skipped.clear()
         left_out = first_line + np.setdiff1d(np.arange(len(lines)), rows[kept])
         continued = np.flatnonzero([isinstance(line, Continued) for line in lines])
         n_blank = sum(type(line) is str and (line.isspace() or not line) for line in lines)
-        block = Block(examples, first_line, len(lines), left_out, first_line + continued, n_blank, skipped)
-        return block, bad_row
+        return Block(examples, first_line, len(lines), left_out, first_line + continued, n_blank, skipped)
 
     def skip(self, n_lines: int) -> int:
         """Pass over the next lines without looking at them; return how many there were, at most n_lines."""

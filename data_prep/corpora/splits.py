@@ -17,7 +17,7 @@ read from their text then. Random trees are the same in every run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ from spinn_tensor.data_prep.text import SentenceReader, one_notation
 from spinn_tensor.data_prep.token_rules import Rules, read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.data_prep.words import WordList, by_frequency, count_words, renumber
+from spinn_tensor.data_prep.words import WordList, renumber
 
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
@@ -72,15 +72,10 @@ def load_splits(data: DataConfig, skipped: Skipped, trees: TextTrees | None = No
         corpus = _from_store(data, Path(data.data), skipped, trees)
     else:
         corpus = prepare(data, skipped, trees=trees)
-    counts = {
-        name: count_words(split.columns.sentences.token_ids, len(corpus.words))
-        for name, split in corpus.splits.items()
-    }
-    counted = counts["train"] if data.vectors is None else np.sum(list(counts.values()), axis=0)
-    occurring = np.flatnonzero(counted)
-    vocabulary = Vocabulary.from_counts(
-        {corpus.words[word]: int(counted[word]) for word in occurring.tolist()}, data.min_count, data.lower
-    )
+    known = corpus.splits if data.vectors is not None else {"train": corpus.splits["train"]}
+    counts = _count_words(known, len(corpus.words))
+    occurring = {corpus.words[word]: int(counts[word]) for word in np.flatnonzero(counts).tolist()}
+    vocabulary = Vocabulary.from_counts(occurring, data.min_count, data.lower)
     ids = vocabulary.encode(corpus.words)
     splits = {name: renumbered(split.columns, ids) for name, split in corpus.splits.items()}
     train, dev = splits.pop("train"), splits.pop("dev")
@@ -189,15 +184,20 @@ def renumbered(
 def in_order(
     task: str, labels: tuple[str, ...], words: tuple[str, ...], splits: dict[str, Split]
 ) -> PreparedCorpus:
-    """Number only words that occur, by frequency: the numbers do not depend on how the corpus was read."""
-    counts = sum(count_words(split.columns.sentences.token_ids, len(words)) for split in splits.values())
-    order = by_frequency(words, np.asarray(counts))
+    """Number only words that occur, by frequency, then by the alphabet, however the corpus was read."""
+    counts = _count_words(splits, len(words))
+    order = sorted(np.flatnonzero(counts).tolist(), key=lambda word: (-counts[word], words[word]))
     numbers = np.zeros(len(words), dtype=np.int64)
     numbers[order] = np.arange(len(order))
     made = {
         name: split._replace(columns=renumbered(split.columns, numbers)) for name, split in splits.items()
     }
-    return PreparedCorpus(task, labels, tuple(words[word] for word in order.tolist()), made)
+    return PreparedCorpus(task, labels, tuple(words[word] for word in order), made)
+
+
+def _count_words(splits: Mapping[str, Split], n_words: int) -> np.ndarray:  # (n_words,) int64
+    token_ids = [split.columns.sentences.token_ids for split in splits.values()]
+    return np.bincount(np.concatenate(token_ids), minlength=n_words)
 
 
 def _from_store(

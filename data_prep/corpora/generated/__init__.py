@@ -42,27 +42,13 @@ class Generator(NamedTuple):
         return {split: f"{split}.{self.suffix}" for split in self.splits}
 
 
-GENERATORS: dict[str, Generator] = {
-    "logic": Generator(
-        "generated logical inference",
-        LogicConfig(),
-        logic.VERSION,
-        logic.SPLITS,
-        "jsonl",
-        logic.LABELS,
-        logic.generate,
-        logic.line,
-    ),
-    "listops": Generator(
-        "ListOps",
-        ListOpsConfig(),
-        listops.VERSION,
-        listops.SPLITS,
-        "tsv",
-        listops.LABELS,
-        listops.generate,
-        listops.line,
-    ),
+def _generator(title: str, default: GeneratedConfig, of: Any, suffix: str) -> Generator:
+    return Generator(title, default, of.VERSION, of.SPLITS, suffix, of.LABELS, of.generate, of.line)
+
+
+GENERATORS = {
+    "logic": _generator("generated logical inference", LogicConfig(), logic, "jsonl"),
+    "listops": _generator("ListOps", ListOpsConfig(), listops, "tsv"),
 }
 
 
