@@ -345,7 +345,6 @@ WRONG_USE = [
     ("predict RUN --premise a --hypothesis b --skip-bad", "--skip-bad goes with --input"),
     ("predict RUN --input x --field sentence1", "--field: this checkpoint classifies pairs"),
     ("encode RUN --input in.jsonl --output nowhere/out.npy", "nowhere"),
-    ("encode RUN --input in.jsonl --output in.jsonl", "expected a name ending in .npy or .safetensors"),
     ("encode RUN --input in.jsonl --output file", "a file, expected a folder, or a name ending in .npy"),
     ("encode RUN --input in.jsonl --output .", "holds files, but no encodings"),
     ("encode RUN --input ids.jsonl --output a.npy", "ids.jsonl:1: pairID: got float, expected a string"),

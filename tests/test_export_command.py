@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch
 
-from spinn_tensor.cli.main import main
 from spinn_tensor.export.interface import ExportError
 from spinn_tensor.model.classifiers import load_checkpoint
 from tests.artefacts import exporter_of
@@ -31,9 +30,6 @@ from spinn_tensor.export import job, onnx_file, session
 from spinn_tensor.export.artefact import ARTEFACTS
 from spinn_tensor.export.parity import random_cases
 from spinn_tensor.export.predictor import OnnxPredictor
-
-Capture = pytest.CaptureFixture[str]
-FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "pt2": "model.pt2", "aoti": "model.aoti.pt2"}
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +49,10 @@ def quick(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(good))
 
 
-def export(bundle: Path, output: Path, *options: str) -> int:
-    format_options = () if "--format" in options else ("--format", "onnx")
-    return main(["export", str(bundle), "--output", str(output), *format_options, *options])
-
-
-def assert_fails(status: int, message: str, capsys: Capture) -> None:
-    printed = capsys.readouterr()
-    assert status == 1
-    (line,) = printed.err.splitlines()
-    assert line.startswith("spinn: error: ")
-    assert re.search(message, line), line
+def export(bundle: Path, output: Path, *options: str) -> list[object]:
+    """Return the command, of ONNX where no other format is said."""
+    form = () if "--format" in options else ("--format", "onnx")
+    return ["export", bundle, "--output", output, *form, *options]
 
 
 def files(folder: Path) -> list[str]:
@@ -71,9 +60,8 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("quick")
-def test_it_says_what_it_does_and_how_far_the_artefact_is_from_the_model(bundle, tmp_path, capsys) -> None:
-    assert export(bundle, tmp_path / "new" / "exported") == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_it_says_what_it_does_and_how_far_the_artefact_is_from_the_model(bundle, tmp_path, spinn) -> None:
+    lines = spinn(*export(bundle, tmp_path / "new" / "exported")).out.splitlines()
     assert lines[:2] == ["writing model.onnx", "running it against the model"]
     table = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines[2:6])
     assert int(table["examples compared"]) > 150
@@ -112,10 +100,10 @@ def test_the_folder_says_what_it_holds(bundle, good) -> None:
     "name, precision",
     [("onnx-fp16", "float16"), pytest.param("onnx-int8", "int8", marks=pytest.mark.slow)],
 )
-def test_lower_precision_is_run_and_read_as_well(name, precision, bundle, good, tmp_path, capsys) -> None:
+def test_lower_precision_is_run_and_read_as_well(name, precision, bundle, good, tmp_path, spinn) -> None:
     output = tmp_path / "exported"
-    assert export(bundle, output, "--format", name, "--fold-leaves", "--max-length", "20") == 0
-    difference = re.search(r"largest difference \(relative beyond 1\) +(\S+)", capsys.readouterr().out)
+    printed = spinn(*export(bundle, output, "--format", name, "--fold-leaves", "--max-length", "20")).out
+    difference = re.search(r"largest difference \(relative beyond 1\) +(\S+)", printed)
     assert difference is not None
     assert float(difference[1]) > 1e-5
     said = json.loads((output / "export.json").read_text())
@@ -126,22 +114,25 @@ def test_lower_precision_is_run_and_read_as_well(name, precision, bundle, good, 
         assert prediction.probabilities == pytest.approx(other.probabilities, abs=0.2)
 
 
-@pytest.mark.parametrize("name", ["torchscript", pytest.param("pt2", marks=pytest.mark.slow)])
-def test_the_other_formats(name, bundle, tmp_path, capsys) -> None:
-    assert export(bundle, tmp_path / "exported", "--format", name, "--fold-leaves") == 0
-    assert re.search(r"equal trees +100.00%", capsys.readouterr().out)
-    assert files(tmp_path / "exported") == sorted([FILES[name], "export.json", "tokenizer.json"])
+compiles = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_a_compiled_package(bundle, tmp_path, capsys) -> None:
-    assert export(bundle, tmp_path / "exported", "--format", "aoti") == 0
-    assert re.search(r"equal trees +100.00%", capsys.readouterr().out)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchscript",
+        pytest.param("pt2", marks=pytest.mark.slow),
+        pytest.param("aoti", marks=[pytest.mark.slow, compiles]),
+    ],
+)
+def test_the_other_formats(name, bundle, tmp_path, spinn) -> None:
+    printed = spinn(*export(bundle, tmp_path / "exported", "--format", name, "--fold-leaves")).out
+    assert re.search(r"equal trees +100.00%", printed)
+    assert files(tmp_path / "exported") == sorted([ARTEFACTS[name], "export.json", "tokenizer.json"])
 
 
-def test_a_model_that_parses_takes_given_transitions_too(bundle, tmp_path) -> None:
-    assert export(bundle, tmp_path / "exported", "--tables", "given") == 0
+def test_a_model_that_parses_takes_given_transitions_too(bundle, tmp_path, spinn) -> None:
+    spinn(*export(bundle, tmp_path / "exported", "--tables", "given"))
     predictor = OnnxPredictor(tmp_path / "exported", "cpu", trees="left")
     assert predictor.parse(["A dog barks ."]) == ["( ( ( A dog ) barks ) . )"]
 
@@ -169,7 +160,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_arguments_are_one_line_and_no_file(name, bundle, tmp_path, capsys, monkeypatch) -> None:
+def test_wrong_arguments_are_one_line_and_no_file(name, bundle, tmp_path, spinn, monkeypatch) -> None:
     arguments, message = WRONG[name]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").write_text("mine")
@@ -179,36 +170,31 @@ def test_wrong_arguments_are_one_line_and_no_file(name, bundle, tmp_path, capsys
     source, *options = (str(bundle) if argument == "BUNDLE" else argument for argument in arguments)
     output = options.pop(options.index("--output") + 1) if "--output" in options else "exported"
     options = [option for option in options if option != "--output"]
-    assert_fails(export(Path(source), Path(output), *options), message, capsys)
+    assert re.search(message, spinn.fails(*export(Path(source), Path(output), *options)).err)
     assert files(tmp_path) == before
 
 
-def test_an_encoder_without_trees(made) -> None:
-    """The others' are in test_predictor.py."""
-    assert json.loads((made("bow", "sentence")[1] / "export.json").read_text())["tables"] == "sequence"
-
-
-def test_what_an_exporter_raises_is_one_line_and_no_folder(bundle, tmp_path, capsys, monkeypatch) -> None:
+def test_what_an_exporter_raises_is_one_line_and_no_folder(bundle, tmp_path, spinn, monkeypatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("Constraints violated (batch)!\n  - Not all values of batch are != 1")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     monkeypatch.setattr(onnx_file, "traced", lambda module, graph: None)
-    status = export(bundle, tmp_path / "a" / "exported", "--format", "onnx-int8")
-    message = r"ONNX file in int8 of this model \(task pair, kind spinn\): Not all values of batch are != 1$"
-    assert_fails(status, message, capsys)
+    error = spinn.fails(*export(bundle, tmp_path / "a" / "exported", "--format", "onnx-int8")).err
+    message = "ONNX file in int8 of this model (task pair, kind spinn): Not all values of batch are != 1\n"
+    assert error.endswith(message)
     assert files(tmp_path) == []
     with pytest.raises(ExportError):
-        export(bundle, tmp_path / "exported", "--debug")
+        spinn(*export(bundle, tmp_path / "exported", "--debug"))
 
 
-def test_a_missing_package_is_named(bundle, tmp_path, capsys, monkeypatch) -> None:
+def test_a_missing_package_is_named(bundle, tmp_path, spinn, monkeypatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name)
     )
-    message = r"format onnx needs onnxscript: pip install 'spinn_tensor\[export\]'"
-    assert_fails(export(bundle, tmp_path / "exported"), message, capsys)
+    error = spinn.fails(*export(bundle, tmp_path / "exported")).err
+    assert "format onnx needs onnxscript: pip install 'spinn_tensor[export]'" in error
     assert files(tmp_path) == []
 
 
@@ -225,35 +211,30 @@ def small_files(n_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_disk_too_small(bundle, tmp_path, capsys) -> None:
-    with small_files(4000):
-        status = export(bundle, tmp_path / "a" / "exported")
-    assert_fails(status, f"{tmp_path / 'a' / 'exported'}: File too large", capsys)
-    assert files(tmp_path) == []
-
-
 @pytest.mark.parametrize(
-    "name", ["torchscript", pytest.param("pt2", marks=[exports_lanes, pytest.mark.slow])]
+    "name", ["onnx", "torchscript", pytest.param("pt2", marks=[exports_lanes, pytest.mark.slow])]
 )
-def test_a_disk_too_small_for_other_formats(name, bundle, tmp_path, capsys) -> None:
+def test_a_disk_too_small(name, bundle, tmp_path, spinn) -> None:
+    output = tmp_path / "a" / "exported"
     with small_files(4000):
-        status = export(bundle, tmp_path / "exported", "--format", name)
-    assert_fails(status, f"{tmp_path / 'exported'}: File too large", capsys)
+        error = spinn.fails(*export(bundle, output, "--format", name)).err
+    assert f"{output}: File too large" in error
     assert files(tmp_path) == []
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_full_disk(bundle, tmp_path, capsys, monkeypatch) -> None:
+def test_a_full_disk(bundle, tmp_path, spinn, monkeypatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    assert_fails(export(bundle, tmp_path / "exported"), "exported: No space left on device", capsys)
+    error = spinn.fails(*export(bundle, tmp_path / "exported")).err
+    assert "exported: No space left on device" in error
     assert files(tmp_path) == []
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_artefact_that_answers_otherwise_leaves_no_file(bundle, tmp_path, capsys, monkeypatch) -> None:
+def test_an_artefact_that_answers_otherwise_leaves_no_file(bundle, tmp_path, spinn, monkeypatch) -> None:
     """What there is to be found is in test_parity.py."""
     real = job.onnx_function
 
@@ -269,66 +250,51 @@ def test_an_artefact_that_answers_otherwise_leaves_no_file(bundle, tmp_path, cap
 
     monkeypatch.setattr(job, "onnx_function", faulty)
     monkeypatch.setattr(job, "random_cases", partial(random_cases, batch_sizes=(1, 3)))
-    message = r"they differ by \S+ at length \d+, .* is allowed"
-    assert_fails(export(bundle, tmp_path / "exported"), message, capsys)
+    error = spinn.fails(*export(bundle, tmp_path / "exported")).err
+    assert re.search(r"they differ by \S+ at length \d+, .* is allowed", error)
     assert files(tmp_path) == []
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_artefact_of_other_weights_leaves_the_earlier_export(bundle, good, tmp_path, capsys) -> None:
+def test_the_artefact_of_other_weights_leaves_the_earlier_export(bundle, good, tmp_path, spinn) -> None:
     model = load_checkpoint(bundle).model
     with torch.no_grad():
         model.mlp.output.weight[0, 0] += 1e-3
     model.save_pretrained(tmp_path / "bundle")
     output = Path(shutil.copytree(good, tmp_path / "exported"))
     before = {path: path.read_bytes() for path in output.iterdir()}
-    message = "the artefact does not agree with its model: they differ by .* is allowed"
-    assert_fails(export(tmp_path / "bundle", output), message, capsys)
+    error = spinn.fails(*export(tmp_path / "bundle", output)).err
+    assert "the artefact does not agree with its model: they differ by " in error
     assert before == {path: path.read_bytes() for path in output.iterdir()}
     assert {path.name for path in tmp_path.iterdir()} == {"bundle", "exported"}
-    assert export(bundle, output, "--max-length", "9") == 0  # that of the weights replaces it
+    spinn(*export(bundle, output, "--max-length", "9"))  # that of the weights replaces it
     assert json.loads((output / "export.json").read_text())["max_length"] == 9
 
 
-def test_a_link_as_output_is_followed(bundle, tmp_path) -> None:
+def test_a_link_as_output_is_followed(bundle, tmp_path, spinn) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     for _ in range(2):
-        command = ["export", str(bundle), "--format", "torchscript", "--output", str(tmp_path / "link")]
-        assert main(command) == 0
+        spinn(*export(bundle, tmp_path / "link", "--format", "torchscript"))
         assert (tmp_path / "disk" / ARTEFACTS["torchscript"]).is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
 
 
 @pytest.mark.usefixtures("quick")
-def test_files_below_an_earlier_export_are_not_replaced(bundle, tmp_path, capsys) -> None:
-    output = ["--format", "triton", "--output", str(tmp_path / "models")]
-    assert main(["export", str(bundle), *output]) == 0
+def test_files_below_an_earlier_export_are_not_replaced(bundle, tmp_path, spinn) -> None:
+    command = export(bundle, tmp_path / "models", "--format", "triton")
+    spinn(*command)
     mine = tmp_path / "models" / "spinn" / "1" / "mine.txt"
     mine.write_text("kept", encoding="utf-8")
-    assert main(["export", str(bundle), *output]) == 1
-    assert "holds other files (1/mine.txt)" in capsys.readouterr().err
+    assert "holds other files (1/mine.txt)" in spinn.fails(*command).err
     assert mine.read_text(encoding="utf-8") == "kept"
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_broken_onnxruntime_is_one_line(bundle, tmp_path, capsys, monkeypatch) -> None:
+def test_a_broken_onnxruntime_is_one_line(bundle, tmp_path, spinn, monkeypatch) -> None:
     def broken() -> None:
         raise session.ProviderError("onnxruntime is there in part: pip install it anew")
 
     monkeypatch.setattr(session, "import_onnxruntime", broken)
-    assert main(["export", str(bundle), "--format", "onnx", "--output", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].endswith("in part: pip install it anew")
+    assert spinn.fails(*export(bundle, tmp_path / "out")).err.endswith("in part: pip install it anew\n")
     assert not (tmp_path / "out").exists()
-
-
-def test_help_teaches(capsys) -> None:
-    with pytest.raises(SystemExit):
-        main(["export", "--help"])
-    printed = capsys.readouterr().out
-    for expected in (
-        "spinn export runs/spinn --format onnx --output",
-        "torch.export program",
-        "OnnxPredictor",
-    ):
-        assert expected in printed

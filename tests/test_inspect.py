@@ -11,18 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from spinn_tensor.cli.main import main
-from spinn_tensor.data_prep.corpora import generated
-from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
+from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from spinn_tensor.data_prep.corpora.splits import prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
 from tests.command_line import Spinn
+from tests.tiny_runs import TINY_LOGIC
 
 pytest.importorskip("datasets")
-
-Capture = pytest.CaptureFixture[str]
 
 
 def pair(premise: str, hypothesis: str, label: str) -> str:
@@ -280,25 +277,11 @@ def test_coverage_of_words_and_of_tokens(files: list[str], spinn: Spinn) -> None
 def test_the_generated_corpus_leaves_no_file(
     tmp_path: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = generated.GENERATORS["logic"]._replace(
-        default=LogicConfig(n_train=90, n_dev=30, n_test=3, n_long=3)
-    )
-    monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
+    monkeypatch.setitem(GENERATORS, "logic", GENERATORS["logic"]._replace(default=TINY_LOGIC))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    shown = spinn("inspect", "--batch-size", "16").out
+    printed = spinn("inspect", "--batch-size", "16").out
     assert not list(tmp_path.iterdir())
-    printed = shown
     assert printed.startswith("logic: generated\n")
-    assert rows(printed)["examples"] == ["90", "30", "3", "3"]
+    assert rows(printed)["examples"] == ["90", "30", "30", "30"]
     assert "batches of 16 examples" in printed
-
-
-@pytest.mark.parametrize(
-    "options", [["--trees", "-1"], ["--batch-size", "0"], ["--seed", "-2"], ["--output", "x"]]
-)
-def test_wrong_usage(options: list[str], files: list[str], capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main([*files, *options])
-    assert exit_.value.code == 2
-    assert options[0] in capsys.readouterr().err

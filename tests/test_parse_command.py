@@ -110,22 +110,17 @@ def test_jsonl_keeps_its_records_and_gains_parses(parser_run: Path, tmp_path: Pa
     records = [
         {"pairID": "a", "gold_label": "neutral", "sentence1": "dogs bark", "sentence2": "red cows sing"},
         {"sentence": "a good film", "other": ["\ud800", None]},
+        {"sentence": "a good film", "sentence_binary_parse": "( a b )"},  # which is replaced
     ]
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert spinn("--model", parser_run, "--input", source, "--output", target).out == f"3 trees in {target}\n"
+    assert spinn("--model", parser_run, "--input", source, "--output", target).out == f"4 trees in {target}\n"
     records[0] |= {f"sentence{i}_binary_parse": TREES[records[0][f"sentence{i}"]] for i in (1, 2)}
-    records[1]["sentence_binary_parse"] = "( a ( good film ) )"
+    for record in records[1:]:
+        record["sentence_binary_parse"] = "( a ( good film ) )"
     assert [json.loads(line) for line in target.read_text().splitlines()] == records
     printed = spinn("--model", parser_run, "--input", source, "--field", "sentence1", "--skip-bad")
     assert json.loads(printed.out)["sentence1_binary_parse"] == "( dogs bark )"
-    assert re.fullmatch(r"spinn: 1 line skipped: 1 x sentence1: missing field \(.*:2\)\n", printed.err)
-
-
-def test_a_parse_that_was_there_is_replaced(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text('{"sentence_binary_parse": "( a b )", "sentence": "a good film"}\n')
-    record = {"sentence_binary_parse": "( a ( good film ) )", "sentence": "a good film"}
-    assert json.loads(spinn("--model", parser_run, "--input", source).out) == record
+    assert re.fullmatch(r"spinn: 2 lines skipped: 2 x sentence1: missing field \(.*:2.*:3\)\n", printed.err)
 
 
 def test_parsed_pairs_are_a_corpus(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
@@ -237,13 +232,6 @@ def test_errors_are_one_line_and_leave_nothing(
     options = [o.replace("FOLDER", str(tmp_path)).replace("RUN", str(parser_run)) for o in options]
     command = ["parse", "--threads", "1", "--device", "cpu", "--model", str(parser_run), *options]
     assert_fails_cleanly(command, message, tmp_path, capsys)
-
-
-def test_bad_lines_can_be_left_out(parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
-    (tmp_path / "in.txt").write_bytes(b"dogs bark\n\xff\n\xe2\x80\x8b\na good film\n")
-    printed = spinn("--model", parser_run, "--input", tmp_path / "in.txt", "--skip-bad")
-    assert printed.out == "( dogs bark )\n( a ( good film ) )\n"
-    assert printed.err.startswith("spinn: 2 lines skipped: ")
 
 
 def test_models_that_do_not_parse(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:

@@ -205,18 +205,8 @@ def test_trees_of_records(parser_run: Path, tmp_path: Path, capsys: Capture) -> 
 def test_a_picture_has_all_words(tmp_path: Path, parser_run: Path, capsys: Capture) -> None:
     (tmp_path / "in.txt").write_text("<b> & dogs\n\ncats sing\n" + "x " * 1001 + "\n")
     target = tmp_path / "trees.svg"
-    spinn(
-        capsys,
-        "--model",
-        parser_run,
-        "--format",
-        "svg",
-        "--tokens",
-        "--input",
-        tmp_path / "in.txt",
-        "--output",
-        target,
-    )
+    options = ["--format", "svg", "--tokens", "--input", tmp_path / "in.txt", "--output", target]
+    spinn(capsys, "--model", parser_run, *options)
     picture = ElementTree.parse(target).getroot()
     name = "{http://www.w3.org/2000/svg}"
     texts = [element.text for element in picture.iter(f"{name}text")]

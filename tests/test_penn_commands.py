@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spinn_tensor.cli.main import main
 from tests.closeness import assert_close
 from tests.command_line import Spinn
 from tests.tiny_runs import SMALL, write_pairs
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.numerical
 
 pytest.importorskip("datasets")
 
-Capture = pytest.CaptureFixture[str]
 BINARY = ["( ( old dogs ) ( bark . ) )", "( cats ( do ( not sleep ) ) )"]
 # the same two sentences in the ways that treebanks and parsers write them
 FORMS = {
@@ -83,13 +81,12 @@ def test_train_prepare_and_evaluate(penn: Path, parser_run: Path, tmp_path: Path
     assert found[0] == found[1]
 
 
-def test_records_with_penn_trees(pair_run: Path, tree_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_records_with_penn_trees(pair_run: Path, tree_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     """SNLI's own field, and one's own names."""
     trees = FORMS["a tree a line"].splitlines()
     forms = {"parse": trees, "binary_parse": BINARY}
     printed = {}
     for ending, (first, second) in forms.items():
-        capsys.readouterr()
         source = tmp_path / f"{ending}.jsonl"
         record = {
             "pairID": "a",
@@ -102,14 +99,10 @@ def test_records_with_penn_trees(pair_run: Path, tree_run: Path, tmp_path: Path,
         single.write_text(json.dumps({"sentenceID": 1, f"sentence_{ending}": first}) + "\n")
         output = []
         for run, file in ((pair_run, source), (tree_run, single)):
-            assert main(["predict", str(run), "--input", str(file)]) == 0
-            output.append(capsys.readouterr().out)
+            output.append(spinn("predict", run, "--input", file).out)
         for field in ("sentence2", f"sentence2_{ending}", "text"):
-            target = str(tmp_path / "out.npy")
-            assert (
-                main(["encode", str(pair_run), "--input", str(source), "--field", field, "--output", target])
-                == 0
-            )
+            target = tmp_path / "out.npy"
+            spinn("encode", pair_run, "--input", source, "--field", field, "--output", target)
             output.append(np.load(target).round(4).tolist())
         printed[ending] = output
     assert len(printed["parse"]) == 5
@@ -124,18 +117,10 @@ def test_a_corpus_of_records_with_penn_trees(tmp_path: Path, spinn: Spinn) -> No
     source = tmp_path / "pairs.jsonl"
     record = {"gold_label": "neutral", "sentence1_parse": trees[0], "sentence2_parse": trees[1]}
     source.write_text(4 * (json.dumps(record) + "\n"))
-    write_pairs(tmp_path / "dev.jsonl", 8, seed=2)
+    dev = write_pairs(tmp_path / "dev.jsonl", 8, seed=2)
+    files = ["--train", source, "--train", dev, "--dev", dev]
     for corpus in ("trees", "snli"):
-        run = tmp_path / corpus
-        files = [
-            "--train",
-            str(source),
-            "--train",
-            str(tmp_path / "dev.jsonl"),
-            "--dev",
-            str(tmp_path / "dev.jsonl"),
-        ]
-        spinn("train", "--corpus", corpus, *files, *SMALL, "--epochs", "1", "--output", run)
+        spinn("train", "--corpus", corpus, *files, *SMALL, "--epochs", "1", "--output", tmp_path / corpus)
 
 
 def test_a_tree_that_breaks_off_is_named_by_its_first_line(

@@ -12,10 +12,9 @@ import pytest
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.files import open_text
 from tests.command_line import Spinn
-from tests.tiny_runs import PRESET, pair_arguments, same_threads, write_pairs, write_trees
+from tests.tiny_runs import PRESET, pair_arguments, write_pairs, write_trees
 
 pytest.importorskip("datasets")
-one_thread = pytest.fixture(autouse=True)(same_threads)
 LABELS = ("entailment", "neutral", "contradiction")
 CPU = ["--device", "cpu", "--threads", "1"]
 
@@ -146,18 +145,7 @@ def test_files_of_one_split_and_of_a_part_of_one(tmp_path: Path, spinn: Spinn) -
 def test_a_store_has_no_lines(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     data = write_pairs(tmp_path / "data.jsonl", 12, seed=9)
     store = tmp_path / "store"
-    arguments = [
-        "prepare",
-        "--corpus",
-        "snli",
-        "--train",
-        str(data),
-        "--dev",
-        str(data),
-        "--output",
-        str(store),
-    ]
-    spinn(*arguments)
+    spinn("prepare", "--corpus", "snli", "--train", data, "--dev", data, "--output", store)
     records = predicted(pair_run, tmp_path, "--data", str(store))
     assert [record["id"] for record in records] == [
         json.loads(line)["pairID"] for line in data.read_text().splitlines()

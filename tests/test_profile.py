@@ -17,14 +17,13 @@ from torch.autograd import DeviceType
 from spinn_tensor.cli.main import main
 from spinn_tensor.cli.profile import LONGEST_NAME
 from spinn_tensor.cli.report import shorten
-from spinn_tensor.data_prep.corpora import generated
-from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
+from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from spinn_tensor.training import profiling
 from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.phases import MARK, Phase
 from spinn_tensor.training.profiling import LEFT_OVER, Profiler, operators_of, phases_of
 from spinn_tensor.training.step import TrainStep
-from tests.tiny_runs import SMALL, pair_arguments, tree_arguments
+from tests.tiny_runs import SMALL, TINY_LOGIC, pair_arguments, tree_arguments
 from tests.tiny_training import trainer_of
 
 pytest.importorskip("datasets")
@@ -125,10 +124,7 @@ def test_without_files_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """The corpus that a run would generate in its folder included."""
-    tiny = generated.GENERATORS["logic"]._replace(
-        default=LogicConfig(n_train=90, n_dev=30, n_test=3, n_long=3)
-    )
-    monkeypatch.setitem(generated.GENERATORS, "logic", tiny)
+    monkeypatch.setitem(GENERATORS, "logic", GENERATORS["logic"]._replace(default=TINY_LOGIC))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path.parent / "inductor"))  # not of the profile
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -216,11 +212,3 @@ def test_on_a_gpu_kernels_are_counted_once() -> None:
     (dearest, *others) = operators_of(rows, 2, of_gpu=False)
     assert dearest == ("aten::mm", 2.0, 1.0, 2)
     assert {other.ms_a_step for other in others} == {0}
-
-
-@pytest.mark.parametrize("options", [["--steps", "0"], ["--warmup", "-1"], ["--output", "x"], ["--resume"]])
-def test_wrong_usage(options: list[str], tmp_path: Path, capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(profile_arguments(pair_arguments(tmp_path), *options))
-    assert exit_.value.code == 2
-    assert options[0] in capsys.readouterr().err

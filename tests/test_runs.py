@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from spinn_tensor.cli.main import main
 from spinn_tensor.cli.plot import points
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.training.metrics_log import BOARD, METRICS, MetricsLog, read_metrics
@@ -29,16 +28,14 @@ def folder(tmp_path: Path, pair_run: Path, spinn_run: Path) -> Path:
     return tmp_path
 
 
-def listed(folder: Path, capsys: Capture) -> dict[str, dict]:
+def listed(folder: Path, spinn: Spinn) -> dict[str, dict]:
     """What `spinn runs --json` says, by the names of the runs' folders."""
-    capsys.readouterr()
-    assert main(["runs", "--json", str(folder)]) == 0
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    records = [json.loads(line) for line in spinn("runs", "--json", folder).out.splitlines()]
     return {Path(record["run"]).name: record for record in records}
 
 
-def test_runs_are_compared(folder: Path, capsys: Capture, spinn: Spinn) -> None:
-    found = listed(folder, capsys)
+def test_runs_are_compared(folder: Path, spinn: Spinn) -> None:
+    found = listed(folder, spinn)
     assert list(found) == ["pairs", "spinn"]
     results = json.loads((folder / "pairs" / "results.json").read_text())
     run = found["pairs"]
@@ -57,7 +54,7 @@ def test_runs_are_compared(folder: Path, capsys: Capture, spinn: Spinn) -> None:
     assert "training.epochs=20" in printed
 
 
-def test_unfinished_and_broken_runs_are_told(folder: Path, capsys: Capture, spinn: Spinn) -> None:
+def test_unfinished_and_broken_runs_are_told(folder: Path, spinn: Spinn) -> None:
     log = folder / "spinn" / METRICS
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:-5]) + lines[-5][:20])  # as a killed run leaves it
@@ -67,7 +64,7 @@ def test_unfinished_and_broken_runs_are_told(folder: Path, capsys: Capture, spin
     shutil.copytree(folder / "spinn", folder / "begun")
     (folder / "begun" / METRICS).unlink()
 
-    found = listed(folder, capsys)
+    found = listed(folder, spinn)
     assert "metrics.jsonl:2: not JSON" in found["pairs"]["state"]
     assert found["no_settings"]["state"].startswith("broken: ")
     assert found["spinn"]["state"] == "unfinished"
@@ -89,11 +86,11 @@ def test_a_run_that_is_named_twice_is_one(
     assert found == ["spinn", "pairs"]
 
 
-def test_results_without_splits_are_told(folder: Path, capsys: Capture) -> None:
+def test_results_without_splits_are_told(folder: Path, spinn: Spinn) -> None:
     results = folder / "pairs" / "results.json"
     steps = json.loads(results.read_text())["steps"]
     results.write_text(json.dumps({"steps": steps}))
-    found = listed(folder, capsys)
+    found = listed(folder, spinn)
     assert found["pairs"]["state"] == f"broken: {results}: splits: expected scores by split"
     assert found["spinn"]["state"] == "finished"
 
@@ -119,9 +116,8 @@ def test_curves_are_drawn(form: str, beginning: bytes, folder: Path, spinn: Spin
     shutil.copytree(folder / "spinn", folder / "broken")
     (folder / "broken" / METRICS).write_text("no JSON\n")
     output = folder / f"curves.{form}"
-    printed = spinn("plot", folder, "--output", output).err
+    told = spinn("plot", folder, "--output", output).err
     assert output.read_bytes().startswith(beginning)
-    told = printed
     assert "begun: nothing was logged yet" in told
     assert re.search(r"broken/metrics.jsonl:1: .*; this run is left out", told)
 
@@ -206,21 +202,9 @@ def test_a_run_that_goes_on_may_begin_with_tensorboard(tmp_path: Path, spinn: Sp
     output = tmp_path / "run"
     spinn(*pair_arguments(tmp_path), *SMALL, "--epochs", "1", "--output", output)
     assert not (output / BOARD).exists()
-    resume = [
-        "train",
-        "--resume",
-        "--output",
-        str(output),
-        "--epochs",
-        "2",
-        "--tensorboard",
-        "--threads",
-        "1",
-    ]
-    spinn(*resume)
+    spinn("train", "--resume", "--output", output, "--epochs", "2", "--tensorboard", "--threads", "1")
     steps = points(read_metrics(output), "dev", "accuracy")[0]
     assert [step for step, _ in board_of(output)["dev/accuracy"]] == steps
     assert len(steps) == 2
-    again = ["--epochs", "1", "--overwrite", "--output", str(output)]
-    spinn(*pair_arguments(tmp_path), *again)
+    spinn(*pair_arguments(tmp_path), "--epochs", "1", "--overwrite", "--output", output)
     assert not (output / BOARD).exists()

@@ -14,11 +14,10 @@ from spinn_tensor.cli.seeds import check_seeds
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from tests.command_line import Spinn
-from tests.tiny_runs import PRESET, SMALL, TINY_LOGIC, assert_same_run, pair_arguments, same_threads
+from tests.tiny_runs import PRESET, SMALL, TINY_LOGIC, assert_same_run, pair_arguments
 from tests.tiny_training import Stop
 
 pytest.importorskip("datasets")
-one_thread = pytest.fixture(autouse=True)(same_threads)
 
 
 def test_a_run_a_seed_with_mean_and_spread(tmp_path: Path, spinn: Spinn) -> None:
@@ -75,8 +74,7 @@ def test_seeds_that_were_stopped_go_on(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_generated_corpus_is_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spinn: Spinn
 ) -> None:
-    tiny = GENERATORS["logic"]._replace(default=TINY_LOGIC)
-    monkeypatch.setitem(GENERATORS, "logic", tiny)
+    monkeypatch.setitem(GENERATORS, "logic", GENERATORS["logic"]._replace(default=TINY_LOGIC))
     output = tmp_path / "runs"
     arguments = ["train", "--seeds", "1", "2", "--output", str(output), *SMALL, *PRESET]
     spinn(*arguments, "--epochs", "1")

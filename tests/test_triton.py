@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from spinn_tensor.cli.main import main
-from tests.tiny_bundles import TEXTS
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -21,7 +20,6 @@ from tritonclient.grpc import model_config_pb2  # noqa: E402
 
 from spinn_tensor.export import artefact, onnx_file  # noqa: E402
 from spinn_tensor.export.artefact import ArtefactError  # noqa: E402
-from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
 from spinn_tensor.export.session import open_session  # noqa: E402
 from spinn_tensor.export.triton import check_repository, has_triton_schema  # noqa: E402
 from tests.artefacts import exporter_of  # noqa: E402
@@ -106,10 +104,6 @@ def test_a_request_by_the_configuration_is_what_the_model_reads(models) -> None:
         shape = answers[output.name].shape
         assert shape[0] == n
         assert all(size in (-1, got) for size, got in zip(output.dims, shape[1:], strict=True))
-
-
-def test_a_model_of_a_repository_is_read_by_the_predictor_too(models) -> None:
-    assert len(OnnxPredictor(models / "own", "cpu").classify(TEXTS, TEXTS)) == len(TEXTS)
 
 
 def replace(old: str, new: str) -> Callable[[Path], None]:
