@@ -22,7 +22,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.head_rules import head_child
-from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, node_spans, symbol_error
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, node_spans, symbol_error, walk_brackets
 
 BINARIZE = ("head", "right", "left")
 DEFAULT_BINARIZE = BINARIZE[0]
@@ -75,56 +75,29 @@ class PennTree(NamedTuple):
         return found
 
 
-@dataclass(slots=True)
-class _OpenBracket:
-    """Hold a bracket that is not closed yet."""
-
-    position: int
-    label: str
-    label_position: int  # 0 where it has none
-    start: int  # its first word
-    phrase: int  # its place among the phrases
-    n_words: int = 0  # right in it
-    n_brackets: int = 0
-
-
 def parse_penn(text: str) -> PennTree:
     """Read one tree. Raises DataError naming the symbol where it is none."""
     symbols = _SYMBOL.findall(text)
     tokens: list[str] = []
     tags: list[str] = []
     phrases: list[Phrase] = []
-    open_brackets: list[_OpenBracket] = []
-    for position, symbol in enumerate(symbols, start=1):
-        if tokens and not open_brackets:
-            raise symbol_error("after the end of the tree", symbols, position)
+    open_phrases: list[int] = []  # their places
+    for position, symbol, bracket in walk_brackets(symbols, has_labels=True):
         if symbol == "(":
-            if open_brackets:
-                open_brackets[-1].n_brackets += 1
-            label = symbols[position] if position < len(symbols) and symbols[position] not in "()" else ""
-            at = position + 1 if label else 0
-            open_brackets.append(_OpenBracket(position, label, at, len(tokens), len(phrases)))
-            phrases.append(Phrase(label, len(tokens), 0))
-        elif not open_brackets:
-            reason = "unbalanced: ')' without its '('" if symbol == ")" else "expected '('"
-            raise symbol_error(reason, symbols, position)
-        elif symbol == ")":
-            bracket = open_brackets.pop()
-            if len(tokens) == bracket.start:
+            open_phrases.append(len(phrases))
+            phrases.append(Phrase(bracket.label, len(tokens), 0))
+        elif symbol != ")":
+            tokens.append(symbol)
+            tags.append("")
+        else:
+            place = open_phrases.pop()
+            if len(tokens) == phrases[place].start:
                 raise symbol_error(WITHOUT_WORD, symbols, position)
             if bracket.label and (bracket.n_words, bracket.n_brackets) == (1, 0):
                 tags[-1] = bracket.label
                 phrases.pop()
             else:
-                phrases[bracket.phrase] = Phrase(bracket.label, bracket.start, len(tokens))
-        elif position != open_brackets[-1].label_position:
-            open_brackets[-1].n_words += 1
-            tokens.append(symbol)
-            tags.append("")
-    if open_brackets:
-        raise symbol_error("unbalanced: '(' is never closed", symbols, open_brackets[-1].position)
-    if not tokens:
-        raise DataError("an empty parse")
+                phrases[place] = phrases[place]._replace(end=len(tokens))
     return PennTree(tuple(tokens), tuple(tags), tuple(phrases))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,36 +50,67 @@ class Tree(NamedTuple):
         return len(self.tokens)
 
 
+@dataclass(slots=True)
+class Bracket:
+    """Hold a bracket, and what is right in it as far as it has been read."""
+
+    position: int
+    label: str = ""  # "" where it has none
+    n_words: int = 0
+    n_brackets: int = 0
+    word_position: int = 0  # of its last word
+
+
+def walk_brackets(symbols: Sequence[str], has_labels: bool) -> Iterator[tuple[int, str, Bracket]]:
+    """Yield each bracket and word of a tree with its position, and the bracket that it is, closes or is in.
+
+    Raises DataError, when what is before has been given, for brackets that do not make one tree, and for no tree.
+    """
+    open_brackets: list[Bracket] = []
+    label_position = 0  # of the bracket before
+    is_over = False
+    for position, symbol in enumerate(symbols, start=1):
+        if is_over:
+            raise symbol_error("after the end of the tree", symbols, position)
+        if symbol == "(":
+            if open_brackets:
+                open_brackets[-1].n_brackets += 1
+            has_label = has_labels and position < len(symbols) and symbols[position] not in ("(", ")")
+            label_position = position + 1 if has_label else 0
+            open_brackets.append(Bracket(position, symbols[position] if has_label else ""))
+            yield position, symbol, open_brackets[-1]
+        elif symbol == ")":
+            if not open_brackets:
+                raise symbol_error("unbalanced: ')' without its '('", symbols, position)
+            yield position, symbol, open_brackets.pop()
+            is_over = not open_brackets
+        elif position != label_position:
+            if not open_brackets and has_labels:
+                raise symbol_error("expected '('", symbols, position)
+            inside = open_brackets[-1] if open_brackets else Bracket(0)
+            inside.n_words, inside.word_position = inside.n_words + 1, position
+            yield position, symbol, inside
+            is_over = not open_brackets
+    if open_brackets:
+        raise symbol_error("unbalanced: '(' is never closed", symbols, open_brackets[-1].position)
+    if not is_over:
+        raise DataError("an empty parse")
+
+
 def parse_binary(text: str) -> Tree:
     """Read a binary parse, `( ( The church ) ( is old ) )`; a lone token is a sentence of one word."""
     symbols = _SYMBOL.findall(text)
     tokens: list[str] = []
     transitions: list[int] = []
-    open_positions: list[int] = []  # of the brackets not yet closed
-    n_children = [0]  # of the nodes not yet closed, below them the number of roots
-    for position, symbol in enumerate(symbols, start=1):
-        if n_children[0] == 1:
-            raise symbol_error("after the end of the tree", symbols, position)
-        if symbol == "(":
-            open_positions.append(position)
-            n_children.append(0)
-            continue
+    for position, symbol, bracket in walk_brackets(symbols, has_labels=False):
         if symbol == ")":
-            if not open_positions:
-                raise symbol_error("unbalanced: ')' without its '('", symbols, position)
-            open_positions.pop()
-            n_closed = n_children.pop()
-            if n_closed != 2:
-                raise symbol_error(_wrong_children(n_closed), symbols, position)
+            n_children = bracket.n_words + bracket.n_brackets
+            if n_children != 2:
+                raise symbol_error(_wrong_children(n_children), symbols, position)
             transitions.append(REDUCE)
-        else:
+        elif symbol != "(":
             tokens.append(symbol)
             transitions.append(SHIFT)
-        n_children[-1] += 1
-    if open_positions:
-        raise symbol_error("unbalanced: '(' is never closed", symbols, open_positions[-1])
-    if not tokens:
-        raise DataError("an empty parse")
     return Tree(tuple(tokens), np.array(transitions, dtype=np.int8))
 
 
@@ -153,16 +184,6 @@ def format_transitions(tree: Tree) -> str:
     return " ".join(_names(tree.transitions))
 
 
-@dataclass(slots=True)
-class _OpenNode:
-    """Hold a node of a labelled tree whose bracket is not closed yet."""
-
-    position: int
-    label: int = -1  # -1: not read yet
-    word_position: int = 0  # 0: no word
-    n_children: int = 0
-
-
 def parse_labelled(text: str, n_labels: int = 5) -> Tree:
     """Read a labelled tree, `(3 (2 It) (4 works))`, with labels from 0 to n_labels - 1."""
     symbols = _LABELLED_SYMBOL.findall(text)
@@ -170,37 +191,23 @@ def parse_labelled(text: str, n_labels: int = 5) -> Tree:
     tokens: list[str] = []
     transitions: list[int] = []
     labels: list[int] = []
-    open_nodes: list[_OpenNode] = []
-    for position, symbol in enumerate(symbols, start=1):
-        if labels and not open_nodes:
-            raise symbol_error("after the end of the tree", symbols, position)
-        if open_nodes and open_nodes[-1].label < 0:
-            if symbol not in label_of:
+    for position, symbol, bracket in walk_brackets(symbols, has_labels=True):
+        if symbol == "(":
+            if bracket.label not in label_of and position < len(symbols):
                 reason = f"expected a label from 0 to {n_labels - 1} (a bracket among words is written -LRB-)"
-                raise symbol_error(reason, symbols, position)
-            open_nodes[-1].label = label_of[symbol]
-        elif symbol == "(":
-            open_nodes.append(_OpenNode(position))
-        elif not open_nodes:
-            reason = "unbalanced: ')' without its '('" if symbol == ")" else "expected '('"
-            raise symbol_error(reason, symbols, position)
-        elif symbol == ")":
-            node = open_nodes.pop()
-            _check_closed(node, symbols, position)
-            if node.word_position:
-                tokens.append(symbols[node.word_position - 1])
-            transitions.append(SHIFT if node.word_position else REDUCE)
-            labels.append(node.label)
-            if open_nodes:
-                open_nodes[-1].n_children += 1
-        elif open_nodes[-1].word_position or open_nodes[-1].n_children:
-            raise symbol_error("a stray label or word", symbols, position)
+                raise symbol_error(reason, symbols, position + 1)
+        elif symbol != ")":
+            if bracket.n_words + bracket.n_brackets > 1:
+                raise symbol_error("a stray label or word", symbols, position)
         else:
-            open_nodes[-1].word_position = position
-    if open_nodes:
-        raise symbol_error("unbalanced: '(' is never closed", symbols, open_nodes[-1].position)
-    if not tokens:
-        raise DataError("an empty parse")
+            if bracket.n_words and bracket.n_brackets:
+                raise symbol_error("a stray label or word", symbols, bracket.word_position)
+            if not bracket.n_words and bracket.n_brackets != 2:
+                raise symbol_error(_wrong_children(bracket.n_brackets), symbols, position)
+            if bracket.n_words:
+                tokens.append(symbols[bracket.word_position - 1])
+            transitions.append(SHIFT if bracket.n_words else REDUCE)
+            labels.append(label_of[bracket.label])
     return Tree(tuple(tokens), np.array(transitions, dtype=np.int8), np.array(labels, dtype=np.int64))
 
 
@@ -276,14 +283,6 @@ def _check_one_tree(transitions: np.ndarray, n_tokens: int, symbols: Sequence[st
         raise symbol_error(f"ends after {shift_index.size} of {n_tokens} tokens", symbols, len(symbols))
     if depth[-1] != 1:
         raise symbol_error(f"unbalanced: ends with {depth[-1]} trees, expected one", symbols, len(symbols))
-
-
-def _check_closed(node: _OpenNode, symbols: Sequence[str], position: int) -> None:
-    """Check that a node has one word or two children; position is that of its close bracket."""
-    if node.word_position and node.n_children:
-        raise symbol_error("a stray label or word", symbols, node.word_position)
-    if not node.word_position and node.n_children != 2:
-        raise symbol_error(_wrong_children(node.n_children), symbols, position)
 
 
 def _check_writable(tree: Tree, word: re.Pattern[str]) -> None:
