@@ -270,11 +270,11 @@ def test_steps_that_parse_are_captured_in_all_their_phases(
     with uncompiled():
         step.warm_up(corpus, rows[0])
         n_shapes = sum(map(len, step.method.shapes.values()))
-        assert step.n_captured == n_shapes
+        assert step.captured.n_recordings == n_shapes
         got = take_steps(step, corpus, rows)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
     assert_same_training(step, eager)
-    assert step.n_captured == n_shapes  # of every phase, before the first step
+    assert step.captured.n_recordings == n_shapes  # of every phase, before the first step
     for told in ("tensors", "figures"):
         ours, theirs = (getattr(one.method, told)() for one in (step, eager))
         torch.testing.assert_close(ours, theirs, check_dtype=False)

@@ -175,6 +175,7 @@ def test_losses_stay_on_the_device(kind, parsing, is_fixed, dtype) -> None:
     counts = count_rows(corpus, node_labels=False)
     with fake_cuda():
         module_on_fake_cuda(model)
+        method._observed = on_fake_cuda(method._observed)
         if isinstance(method, Reinforce):
             method.moments = map_tensors(method.moments, on_fake_cuda)
         placed, totals = map_tensors(batch, on_fake_cuda), Totals.of(counts, CUDA)

@@ -251,7 +251,7 @@ def test_compiled_training_is_eager_training_on_the_device(kind, config) -> None
     expected, got = train(eager, corpus, batches), train(step, corpus, batches)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
     assert_same_training(step, eager)
-    assert step.n_captured > 0
+    assert step.captured.n_recordings > 0
 
 
 def test_the_device_trains_as_the_cpu() -> None:
@@ -289,7 +289,7 @@ def test_replays_draw_new_dropout() -> None:
     batch = step.method.collate(select(corpus, batches[0]), 0)
     totals = Totals.of(count_rows(corpus, node_labels=False)[batches[0]], step.device)
     losses = [step([step.place(batch)], totals, 0, 0.0).item() for _ in range(4)]
-    assert step.n_captured
+    assert step.captured.n_recordings
     assert len(set(losses)) == 4
 
 

@@ -20,9 +20,8 @@ from spinn_tensor.cli.report import shorten
 from spinn_tensor.data_prep.corpora.generated import GENERATORS
 from spinn_tensor.training import profiling
 from spinn_tensor.training.loop import Trainer
-from spinn_tensor.training.phases import MARK, Phase
 from spinn_tensor.training.profiling import LEFT_OVER, Profiler, operators_of, phases_of
-from spinn_tensor.training.step import TrainStep
+from spinn_tensor.training.step import MARK, Phase, TrainStep
 from tests.tiny_runs import SMALL, TINY_LOGIC, pair_arguments, tree_arguments
 from tests.tiny_training import trainer_of
 

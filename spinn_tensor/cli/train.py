@@ -43,10 +43,10 @@ from spinn_tensor.training.run import (
     check_same_run,
     execute,
     is_own_restart,
+    read_splits,
     saved_run,
     with_corpus,
 )
-from spinn_tensor.training.text_trees import read_splits
 
 DESCRIPTION = """\
 Trains a sentence encoder and a classifier, and leaves a folder with the best and the last

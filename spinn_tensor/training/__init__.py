@@ -6,10 +6,9 @@ objective    the losses of a batch, pure functions that --compile compiles
 weighting    how much each class weighs in them
 reinforce    the loss of RL-SPINN
 methods      which batch and which loss a step has
-optimizer    torch's optimisers, the learning rate of each step, clipping
-averaging    an exponential average of the weights
+optimizer    torch's optimisers, the learning rate of each step, clipping, an average of the weights
 capture      steps as CUDA graphs
-step         one optimisation step, in the precision of the run
+step         one optimisation step, in the precision of the run; its parts, marked for a profile
 feeding      batches that a thread makes ahead
 distributed  several processes that train one model
 evaluate     scores of a model on a corpus
@@ -22,6 +21,5 @@ run          all of it, from settings to results
 config       RunConfig = data + encoder + classifier + training settings
 presets      named settings, files to copy and change
 hardware     memory that is kept between steps, and what the machine is
-phases       the parts of a step, marked for a profile
 profiling    where a step's time goes
 """

@@ -19,9 +19,8 @@ from torch.nn import functional as F
 from spinn_tensor.batch import Batch
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import SentenceColumns
-from spinn_tensor.model.classifiers import Model, SentenceParser
-from spinn_tensor.training.config import ParsingConfig
-from spinn_tensor.training.methods import Given, Layout, Method, compiled_function
+from spinn_tensor.model.classifiers import SentenceParser
+from spinn_tensor.training.methods import Given, Layout, Method
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.ppo import (
     Experience,
@@ -40,36 +39,32 @@ from spinn_tensor.training.ppo import (
 from spinn_tensor.training.reinforce import Moments, bonus_weight
 from spinn_tensor.training.rule_search import Rivals, Search, least_steps, parses_by, stage_of, state_moments
 
-RIVALS = ("rivals", "rivals_step", "rivals_first", "rivals_second")
 DOUBT = 0.1  # with which a policy imitates, so that it has something to try afterwards
 
 
 class Explore(Method):
     """Train a composer on what a policy samples, and the policy by what it was worth, see `ppo`."""
 
-    later = Method.later | {"shortest", *Search._fields, *RIVALS}
+    later = Method.later | {"shortest", *Search._fields, *Rivals.names}
+    kept = ("shortest", "reached", "greedy", "moments", "search")
 
-    def __init__(
-        self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None
-    ) -> None:
-        super().__init__(model, class_weights)
+    def _begin(self) -> None:
+        model, config = self.model, self.config
         assert not isinstance(model, SentenceParser), "which RunConfig checks"
         assert model.encoder.policy is not None
-        self.classifier, self.policy, self.config = model, model.encoder.policy, config
-        device = next(model.parameters()).device
-        self.moments = Moments.empty(device)
-        self._shortest, self._reached = torch.tensor(0), torch.tensor(config.first_length)
+        self.classifier, self.policy = model, model.encoder.policy
+        self.moments = Moments.empty(self.device)
+        self.shortest, self.reached = torch.tensor(0), torch.tensor(config.first_length)
         # sums over the epoch so far: rewards of greedy parses, and how many
-        self._greedy = torch.zeros(2, device=device)
-        self._policy_loss = compiled_function(policy_loss, compiled)
-        self.search = Search.empty(model.encoder.output_dim, device)
+        self.greedy = torch.zeros(2, device=self.device)
+        self._policy_loss = self._function(policy_loss)
+        self.search = Search.empty(model.encoder.output_dim, self.device)
         if 0 < config.search_steps < least_steps():
             raise ConfigError(
                 f"search_steps: got {config.search_steps}, expected 0 or at least {least_steps()}, of a whole search"
             )
         self.rivals = Rivals(model) if config.search_steps else None
         self._experience: Experience | None = None
-        self._observed = self._greedy
         self._take_in: Callable[[Tensor], None] = self._take_in_rewards
         self._figures: dict[str, Tensor] = {}
         self._step = 0
@@ -112,7 +107,7 @@ class Explore(Method):
             self._experience = experience_of(self.policy, columns, sampled, rewards, credit)
         drawn = rewards[1:]
         sums = rewards[0].sum(), drawn.sum(), drawn.square().sum(), _count(drawn), _count(rewards[0])
-        self._take_in, self._observed = self._take_in_rewards, torch.stack(sums).to(self._greedy)
+        self._take_in, self._observed = self._take_in_rewards, torch.stack(sums).to(self.greedy)
         return loss / (len(labels) if totals is None else totals.examples)
 
     def _imitation_loss(self, columns: SentenceColumns, labels: Tensor, step: int) -> Tensor:
@@ -159,14 +154,11 @@ class Explore(Method):
     def further_loss(self, step: int, totals: Totals | None = None) -> Tensor:
         config, experience = self.config, self._experience
         assert experience is not None
-        weight = self._greedy.new_full((), bonus_weight(config, step - self._n_before))
+        weight = self.greedy.new_full((), bonus_weight(config, step - self._n_before))
         loss, told = self._policy_loss(self.policy, experience, config.clip_ratio, weight)
         self._take_in = self._take_in_policy
         self._observed = torch.cat((told, told.new_ones(1))) * experience.n_examples
         return loss / (experience.n_examples if totals is None else totals.examples)
-
-    def observed(self) -> Tensor:
-        return self._observed
 
     def observe(self, sums: Tensor) -> None:
         self._take_in(sums)
@@ -189,11 +181,11 @@ class Explore(Method):
         greedy, drawn, square, n_drawn, n_examples = sums
         self.moments = self.moments.updated(drawn / n_drawn, square / n_drawn, self.config.baseline_decay)
         if self._experience is not None:  # else trees are random, and longer ones have to wait
-            self._greedy = self._greedy + torch.stack((greedy, n_examples))
+            self.greedy = self.greedy + torch.stack((greedy, n_examples))
         self._figures |= {"greedy_reward": greedy / n_examples, "reward": drawn / n_drawn}
 
     def figures(self) -> dict[str, Tensor]:
-        return {**self._figures, **({"longest": self._reached} if self._reached else {})}
+        return {**self._figures, **({"longest": self.reached} if self.reached else {})}
 
     def rate_factor(self, step: int) -> float:
         left = 1 - step / max(1, self.config.warmup_steps)
@@ -201,36 +193,25 @@ class Explore(Method):
 
     @property
     def lengths(self) -> tuple[int, int]:
-        return int(self._shortest), int(self._reached)
+        return int(self.shortest), int(self.reached)
 
     def end_epoch(self) -> None:
         """Let longer examples in, half as long again and a word at least, if greedy parses of these cost little."""
         first = self.config.first_length
         is_searching = self.config.warmup_steps <= self._step + 1 < self._n_before
-        self._shortest = torch.tensor(first // 2 + 1 if is_searching and first else 0)
+        self.shortest = torch.tensor(first // 2 + 1 if is_searching and first else 0)
         if is_searching:
-            self._reached = torch.tensor(2 * first)
-        reward, n_examples = self._greedy.tolist()
-        self._greedy = torch.zeros_like(self._greedy)
+            self.reached = torch.tensor(2 * first)
+        reward, n_examples = self.greedy.tolist()
+        self.greedy = torch.zeros_like(self.greedy)
         if -reward < self.config.length_loss * n_examples:
-            self._reached = (self._reached * 3 + 1) // 2
+            self.reached = (self.reached * 3 + 1) // 2
 
     def tensors(self) -> dict[str, Tensor]:
-        return {
-            "shortest": self._shortest,
-            "reached": self._reached,
-            "greedy": self._greedy,
-            **self.moments._asdict(),
-            **self.search._asdict(),
-            **(self.rivals.tensors() if self.rivals is not None else {}),
-        }
+        return {**super().tensors(), **(self.rivals.tensors() if self.rivals is not None else {})}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        device = self._greedy.device
-        self._shortest, self._reached = tensors["shortest"].cpu(), tensors["reached"].cpu()
-        self._greedy = tensors["greedy"].to(device)
-        self.moments = Moments(*(tensors[name].to(device) for name in Moments._fields))
-        self.search = Search(*(tensors[name].to(device) for name in Search._fields))
+        super().restore(tensors)
         if self.rivals is not None:
             self.rivals.restore(tensors)
 

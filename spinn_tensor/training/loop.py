@@ -40,7 +40,6 @@ from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.metrics_log import MetricsLog
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import learning_rate, make_optimizer
-from spinn_tensor.training.phases import Phase
 from spinn_tensor.training.resume import (
     Progress,
     TrainingState,
@@ -49,7 +48,7 @@ from spinn_tensor.training.resume import (
     seed_rank,
     training_state,
 )
-from spinn_tensor.training.step import TrainStep
+from spinn_tensor.training.step import Phase, TrainStep
 from spinn_tensor.training.weighting import class_weights
 
 

@@ -49,11 +49,30 @@ class Method:
 
     later = frozenset({"losses"})  # of `tensors`, those that the states of older runs have not
     phases: tuple[int, ...] = (0,)  # first steps, of those that are trained alike but for what is given
+    kept: tuple[str, ...] = ()  # attributes that a resumed run needs: tensors, or bundles of them
 
-    def __init__(self, model: Model, class_weights: Tensor | None = None) -> None:
-        self.model = model
-        self.class_weights = class_weights  # (C,) float, in the loss; None = all 1
+    def __init__(
+        self,
+        model: Model,
+        config: ParsingConfig,
+        compiled: bool,
+        class_weights: Tensor | None = None,  # (C,) float, in the loss; None = all 1
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.model, self.config, self.class_weights = model, config, class_weights
+        self.device = next(model.parameters()).device
         self.shapes: dict[Layout, list[Shape]] = {}  # that are planned
+        self._is_compiled, self._smoothing = compiled, label_smoothing
+        self._observed = torch.zeros(0, device=self.device)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what the losses need."""
+
+    def _function(self, function: Callable[..., Any], **constants: float) -> Callable[..., Any]:
+        """Return the function with some arguments given, compiled whole if that is asked for."""
+        function = partial(function, **constants) if constants else function
+        return torch.compile(function, fullgraph=True, dynamic=True) if self._is_compiled else function
 
     @property
     def may_pad(self) -> bool:
@@ -150,7 +169,7 @@ class Method:
 
     def observed(self) -> Tensor:  # (k,) float
         """Return what is to be added up over the microbatches and ranks of a step, of the last batch."""
-        return torch.zeros(0, device=next(self.model.parameters()).device)
+        return self._observed
 
     def observe(self, sums: Tensor) -> None:
         """Take in the sums of what was observed in a step."""
@@ -161,24 +180,28 @@ class Method:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a resumed run needs beside weights and optimiser, by name."""
-        return {}
+        found: dict[str, Tensor] = {}
+        for name in self.kept:
+            value = getattr(self, name)
+            found |= {name: value} if isinstance(value, Tensor) else value._asdict()
+        return found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
+        for name in self.kept:
+            old = getattr(self, name)
+            if isinstance(old, Tensor):
+                new = tensors[name].to(old.device)
+            else:
+                new = old._make(tensors[part].to(value.device) for part, value in old._asdict().items())
+            setattr(self, name, new)
 
 
 class Classify(Method):
     """Train by the classification loss on given trees, or on none."""
 
-    def __init__(
-        self,
-        model: Model,
-        compiled: bool,
-        class_weights: Tensor | None = None,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(model, class_weights)
-        self._classify = compiled_function(training_loss, compiled, label_smoothing=label_smoothing)
+    def _begin(self) -> None:
+        self._classify = self._function(training_loss, label_smoothing=self._smoothing)
 
     @property
     def may_pad(self) -> bool:
@@ -196,21 +219,12 @@ class Classify(Method):
 class Supervise(Method):
     """Train by the transition loss beside the classification loss."""
 
-    def __init__(
-        self,
-        model: Model,
-        config: ParsingConfig,
-        compiled: bool,
-        class_weights: Tensor | None = None,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(model, class_weights)
-        self.config = config
-        self._supervised = compiled_function(supervised_loss, compiled, label_smoothing=label_smoothing)
-        device = next(model.parameters()).device
-        self._observed = torch.zeros(N_LOSSES, device=device)
+    kept: tuple[str, ...] = ("losses",)
+
+    def _begin(self) -> None:
+        self._supervised = self._function(supervised_loss, label_smoothing=self._smoothing)
         # sums of both losses over the steps since the log was last written, and how many steps these were
-        self._losses = torch.zeros(N_LOSSES + 1, device=device)
+        self.losses = torch.zeros(N_LOSSES + 1, device=self.device)
 
     def own_share(self, step: int) -> float:
         """Return the part of the transitions that are the model's own, which grows over the first steps."""
@@ -226,7 +240,7 @@ class Supervise(Method):
     def given(self, step: int) -> Given:
         if not self.config.scheduled_sampling:
             return ()
-        return (torch.full((), self.own_share(step), device=self._losses.device),)
+        return (torch.full((), self.own_share(step), device=self.device),)
 
     def loss(
         self, batch: Batch, step: int, totals: Totals | None = None, given: Given | None = None
@@ -242,43 +256,33 @@ class Supervise(Method):
         loss, self._observed = self._supervised(self.model, batch, noise, weight, totals, class_weights)
         return loss
 
-    def observed(self) -> Tensor:
-        return self._observed
-
     def observe(self, sums: Tensor) -> None:
-        self._losses = self._losses + torch.cat((sums, sums.new_ones(1)))
+        self.losses = self.losses + torch.cat((sums, sums.new_ones(1)))
 
     def figures(self) -> dict[str, Tensor]:
-        *losses, n_steps = self._losses
+        *losses, n_steps = self.losses
         if not n_steps:
             return {}
-        self._losses = torch.zeros_like(self._losses)
+        self.losses = torch.zeros_like(self.losses)
         named = dict(zip(("task_loss", "transition_loss"), losses, strict=True))
         if not self.model.config.labels:
             del named["task_loss"]
         return {name: loss / n_steps for name, loss in named.items()}
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {"losses": self._losses}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        self._losses = tensors["losses"].to(self._losses.device)
-
 
 class Reinforce(Supervise):
     """Train by the policy gradient, after `warmup_steps` under supervision."""
 
-    def __init__(
-        self, model: Model, config: ParsingConfig, compiled: bool, class_weights: Tensor | None = None
-    ) -> None:
-        super().__init__(model, config, compiled, class_weights)
-        device = next(model.parameters()).device
-        self.moments = Moments.empty(device)
-        self._n_lanes = n_lanes_of(config.baseline, config.n_samples)
-        self._reinforced = compiled_function(reinforce_loss, compiled)
+    kept = ("losses", "moments")
+
+    def _begin(self) -> None:
+        super()._begin()
+        self.moments = Moments.empty(self.device)
+        self._n_lanes = n_lanes_of(self.config.baseline, self.config.n_samples)
+        self._reinforced = self._function(reinforce_loss)
         self._figures: dict[str, Tensor] = {}
-        if config.warmup_steps:
-            self.phases = (0, config.warmup_steps)
+        if self.config.warmup_steps:
+            self.phases = (0, self.config.warmup_steps)
 
     def layout(self, step: int) -> Layout:
         return super().layout(step) if step < self.config.warmup_steps else Layout("own", self._n_lanes)
@@ -322,13 +326,6 @@ class Reinforce(Supervise):
     def figures(self) -> dict[str, Tensor]:
         return {**super().figures(), **self._figures}
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {**super().tensors(), **self.moments._asdict()}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        super().restore(tensors)
-        self.moments = Moments(*(tensors[name].to(self.moments.weight.device) for name in Moments._fields))
-
 
 def make_method(
     model: Model,
@@ -341,18 +338,11 @@ def make_method(
     weights = None
     if class_weights is not None:
         weights = torch.from_numpy(class_weights).to(next(model.parameters()))
+    kind: type[Method] = Supervise
     if not model.encoder.config.parses:
-        return Classify(model, compiled, weights, label_smoothing)
-    if config.learning == "reinforce":
-        return Reinforce(model, config, compiled, weights)
-    if config.learning == "ppo":
-        from spinn_tensor.training.explore import Explore
-
-        return Explore(model, config, compiled, weights)
-    return Supervise(model, config, compiled, weights, label_smoothing)
-
-
-def compiled_function(function: Callable[..., Any], compiled: bool, **constants: float) -> Callable[..., Any]:
-    """Return the function with some arguments given, compiled whole if that is asked for."""
-    function = partial(function, **constants) if constants else function
-    return torch.compile(function, fullgraph=True, dynamic=True) if compiled else function
+        kind = Classify
+    elif config.learning == "reinforce":
+        kind = Reinforce
+    elif config.learning == "ppo":
+        from spinn_tensor.training.explore import Explore as kind
+    return kind(model, config, compiled, weights, label_smoothing)

@@ -1,6 +1,6 @@
 """Where a training step's time goes, by `torch.profiler`.
 
-The step is the one that training takes, with its marks (`phases`):
+The step is the one that training takes, with its marks (`Phase`):
 
     data              rows of the corpus to the columns of a batch
     tables            columns to a batch: index tables of the trees
@@ -35,7 +35,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from spinn_tensor.training.loop import Trainer
-from spinn_tensor.training.phases import MARK, Phase
+from spinn_tensor.training.step import MARK, Phase
 
 LEFT_OVER = "left over"
 PHASES = (

@@ -132,6 +132,8 @@ def _next_round(ranked: Tensor, number: int) -> Tensor:  # (J, k + 1)
 class Rivals:
     """Hold copies of a composer and its classifier, each of which learns from the trees of one policy."""
 
+    names = ("rivals", "rivals_step", "rivals_first", "rivals_second")  # of `tensors`
+
     def __init__(self, model: Classifier) -> None:
         self._model = copy.deepcopy(model)
         self._parts, self._originals = (
@@ -142,12 +144,15 @@ class Rivals:
             nn.utils.parameters_to_vector(self._originals).detach().repeat(N_RIVALS, 1)
         )
         self.optimizer = torch.optim.Adam([self.weights], RATE)
+        first, second = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
+        state = {"step": torch.zeros(()), "exp_avg": first, "exp_avg_sq": second}
+        self.optimizer.state[self.weights] = state
+        self._state = dict(zip(self.names, (self.weights.detach(), *state.values()), strict=True))
 
     def begin(self) -> None:
         """Make all copies what the composer is."""
-        with torch.no_grad():
-            self.weights.copy_(nn.utils.parameters_to_vector(self._originals))
-        self.optimizer.state.clear()
+        weights = nn.utils.parameters_to_vector(self._originals).detach().expand_as(self.weights)
+        self.restore({**dict.fromkeys(self.names, torch.zeros(())), self.names[0]: weights})
 
     def learn(
         self,
@@ -173,27 +178,12 @@ class Rivals:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return copies of what a resumed run needs, by name."""
-        state = self.optimizer.state.get(self.weights, {})
-        zeros = torch.zeros_like(self.weights)
-        found = {
-            "rivals": self.weights.detach(),
-            "rivals_step": state.get("step", torch.zeros(())),
-            "rivals_first": state.get("exp_avg", zeros),
-            "rivals_second": state.get("exp_avg_sq", zeros),
-        }
-        return {name: tensor.clone() for name, tensor in found.items()}
+        return {name: tensor.clone() for name, tensor in self._state.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
-        with torch.no_grad():
-            self.weights.copy_(tensors["rivals"])
-        self.optimizer.state.clear()
-        if tensors["rivals_step"]:
-            self.optimizer.state[self.weights] = {
-                "step": tensors["rivals_step"].cpu(),
-                "exp_avg": tensors["rivals_first"].to(self.weights.device),
-                "exp_avg_sq": tensors["rivals_second"].to(self.weights.device),
-            }
+        for name, tensor in self._state.items():
+            tensor.copy_(tensors[name])
 
 
 def state_moments(

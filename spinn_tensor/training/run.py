@@ -24,9 +24,15 @@ from typing import Any, NamedTuple
 import torch
 
 from spinn_tensor.bundle import load_weights, read_config, read_object
-from spinn_tensor.config import ConfigError, ModelConfig
+from spinn_tensor.config import SPINN_KINDS, ConfigError, ModelConfig, TextSettings
 from spinn_tensor.data_prep.corpora.generated import GENERATORS, generate_corpus
-from spinn_tensor.data_prep.corpora.splits import Splits, with_prepared_options
+from spinn_tensor.data_prep.corpora.splits import (
+    Splits,
+    load_splits,
+    rules_of,
+    task_of,
+    with_prepared_options,
+)
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped, atomic_write, write_json
 from spinn_tensor.data_prep.folders import readable, recover
@@ -34,6 +40,7 @@ from spinn_tensor.data_prep.temporary import alone_in
 from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.hub import CONFIG, WEIGHTS
 from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
+from spinn_tensor.parsers import tree_source
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.toolchain import check_compile
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
@@ -44,7 +51,6 @@ from spinn_tensor.training.metrics_log import BOARD, METRICS, check_tensorboard
 from spinn_tensor.training.presets import without_vectors
 from spinn_tensor.training.resume import Progress, read_training_state
 from spinn_tensor.training.step import check_precision
-from spinn_tensor.training.text_trees import read_splits
 
 RUN, RESULTS, BEST, LAST = "run.json", "results.json", "best", "last"
 LAUNCH = ".launch"
@@ -75,12 +81,6 @@ def clear_run(output: Path) -> None:
         shutil.rmtree(output / name, ignore_errors=True)
     for name in (RUN, METRICS, RESULTS, LAUNCH):
         (output / name).unlink(missing_ok=True)
-
-
-def _make_whole(output: Path) -> None:
-    """Put whole what a killed run left behind."""
-    for name in (BEST, LAST):
-        recover(output / name)
 
 
 def find_runs(named: Iterable[Path]) -> list[Path]:
@@ -158,7 +158,8 @@ def execute(
     if run.data.dev_fraction:
         how = f"dev_fraction {run.data.dev_fraction:g}, split_seed {run.data.split_seed}"
         observer.note(f"dev: {len(splits.dev.labels):,} examples held out of the training files ({how})")
-    ranks.from_first(lambda: _make_whole(output))
+    # what a killed run left behind
+    ranks.from_first(lambda: list(map(recover, (output / BEST, output / LAST))))
     torch.manual_seed(run.training.seed)
     model = make_model(run, splits, with_vectors=not resume, note=observer.note).to(device)
     task = Task(model, splits.vocabulary, splits.train, splits.dev, splits.rules)
@@ -200,6 +201,28 @@ def _prepare(
     if not goes_on and run.data.vectors is not None and not Path(run.data.vectors).exists():
         raise DataError("no such file", path=run.data.vectors)  # said before the corpus is read
     return with_corpus(run, output, goes_on, observer), goes_on
+
+
+def read_splits(
+    run: RunConfig, device: str, skipped: Skipped, note: Callable[[str], object] = lambda text: None
+) -> Splits:
+    """Read the examples of a run, as `load_splits`; text gets trees, and how much of it there is is noted.
+
+    Its trees are those of a SPINN that was taught to parse, or made without a parser.
+    """
+    data, kind = run.data, encoder_config(run.encoder, vocabulary_size=2).kind
+    are_looked_at = kind in SPINN_KINDS or data.parser is not None
+    trained = TextSettings(data.branching, data.fields, parser=data.parser)
+    source = tree_source(trained, rules_of(data), are_looked_at=are_looked_at)
+    # from a corpus of trees a parser is to learn: not from another's
+    is_refused = task_of(data) == "parse" and are_looked_at and not source.replaces
+    trees = None if is_refused else source.text_trees(device)
+    splits = load_splits(data, skipped, trees)
+    if skipped:
+        note(str(skipped))
+    if trees is not None and trees.note is not None and data.branching is None:
+        note(trees.note)
+    return splits
 
 
 def _resume(trainer: Trainer, folder: Path) -> None:

@@ -33,27 +33,49 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from spinn_tensor.batch import Batch
 from spinn_tensor.bundles import OnHost, move
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.normalization import uncounted
-from spinn_tensor.training.averaging import Average
 from spinn_tensor.training.capture import CapturedSteps, preserved
 from spinn_tensor.training.config import TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Ranks
 from spinn_tensor.training.hardware import multiplies_in_tf32
 from spinn_tensor.training.methods import Given, Method
 from spinn_tensor.training.objective import Totals
-from spinn_tensor.training.optimizer import Update
-from spinn_tensor.training.phases import Phase
+from spinn_tensor.training.optimizer import Average, Update
 from spinn_tensor.transfer import pinned
+
+MARK = "step: "  # before the name of a part of a step, by which every profile of torch shows it
+
+
+class Phase(record_function):
+    """Mark a part of a step: `with Phase("backward"): loss.backward()`. Costs microseconds where nothing profiles."""
+
+    wait: ClassVar[Callable[[], object] | None] = None  # of a profile that tells apart what a device computes
+
+    def __init__(self, name: str) -> None:
+        super().__init__(MARK + name)
+
+    def __enter__(self) -> Any:
+        self._wait()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._wait()
+        super().__exit__(*error)
+
+    def _wait(self) -> None:
+        if Phase.wait is not None:
+            Phase.wait()
 
 
 class Inputs(NamedTuple):
@@ -87,11 +109,6 @@ class TrainStep:
         self.captured: CapturedSteps | None = None  # whole steps, or loss and backward of their parts
         self._captured_update: CapturedSteps | None = None  # of parts
         self._reached: list[nn.Parameter] = []  # that a part has gradients of
-
-    @property
-    def n_captured(self) -> int:
-        """Count how many shapes there are whose steps are captured."""
-        return 0 if self.captured is None else self.captured.n_recordings
 
     def warm_up(
         self,
