@@ -17,6 +17,7 @@ from spinn_tensor.export.graphs import build_graph
 from spinn_tensor.export.interface import Candidate, describe
 from spinn_tensor.model.classifiers import Model
 from tests.closeness import FLOAT64, assert_close
+from tests.processes import HANGS
 
 SAID = {"vocabulary_sha256": "0123abc", "max_length": 90}  # of `describe`
 
@@ -73,5 +74,5 @@ def run_alone(
     np.savez(folder / "inputs.npz", **inputs)
     arguments = [ALONE.format(load=load), artefact, "inputs.npz", "outputs.npz"]
     subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", "-c", *arguments], cwd=folder, check=True, timeout=300
+        [sys.executable, "-I", "-W", "ignore", "-c", *arguments], cwd=folder, check=True, timeout=HANGS
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.training import distributed
+from tests.processes import HANGS
 
 
 def n_gloo_threads() -> int:
@@ -28,7 +29,7 @@ def n_gloo_threads() -> int:
 
 def n_left() -> int:
     """Return how many stay; one that was waited for is listed for a moment still."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANGS
     while n_gloo_threads() and time.monotonic() < end:
         time.sleep(0.01)
     return n_gloo_threads()
@@ -40,7 +41,7 @@ if __name__ == "__main__":
     def tell_and_stay(error: Exception) -> None:
         tell_torchrun(error)
         if rank == "0":
-            time.sleep(600)
+            time.sleep(HANGS)
 
     distributed._tell_torchrun = tell_and_stay
     status = main()

@@ -15,6 +15,7 @@ from typing import NoReturn
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+HANGS = 600  # seconds after which what is waited for will not come any more, however busy the machine
 
 
 def run_program(
@@ -43,7 +44,7 @@ def forked(function: Callable[[], int]) -> subprocess.Popen[bytes]:
     """Start a function that returns a status, such as a command's main, in a process with all that is loaded here.
 
     It has pipes and one thread, since OpenMP's threads are not in a fork and are waited for, and trains nothing: torch
-    has no gradients in a fork where there is a GPU. One that hangs is ended after ten minutes.
+    has no gradients in a fork where there is a GPU. One that hangs is ended.
     """
 
     def run() -> NoReturn:
@@ -51,7 +52,7 @@ def forked(function: Callable[[], int]) -> subprocess.Popen[bytes]:
         try:
             os.closerange(3, 1 << 16)  # also the pipe by whose end Popen knows that it has begun
             sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", 1)
-            signal.alarm(600)
+            signal.alarm(HANGS)
             torch.set_num_threads(1)
             status = function()
             sys.stdout.flush()

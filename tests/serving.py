@@ -20,6 +20,7 @@ from spinn_tensor import Pipeline
 from spinn_tensor.export.serve.app import make_app
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.settings import ServeSettings
+from tests.processes import HANGS
 from tests.tiny_bundles import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +49,7 @@ def served(engine: Engine, **settings: Any) -> Iterator[TestClient]:
         yield client
 
 
-def until(holds: Any, seconds: float = 60) -> None:
+def until(holds: Any, seconds: float = HANGS) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not holds():
@@ -77,7 +78,10 @@ class Server:
         self.url = found[0]
 
     def get(self, path: str) -> httpx2.Response:
-        return httpx2.get(self.url + path, timeout=10)
+        return httpx2.get(self.url + path, timeout=HANGS)
+
+    def post(self, path: str, **body: Any) -> httpx2.Response:
+        return httpx2.post(self.url + path, json=body, timeout=HANGS)
 
     def health(self) -> dict[str, Any]:
         """What /health says; {} while it does not answer."""
@@ -99,7 +103,7 @@ class Server:
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Send a signal, and return the exit status and the rest of what it says."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=60), self.said()
+        return self.process.wait(timeout=HANGS), self.said()
 
     def said(self) -> str:
         """Return the rest of what it says, when it has ended."""

@@ -27,6 +27,7 @@ from spinn_tensor.data_prep import files
 from spinn_tensor.data_prep.corpora import download as module
 from spinn_tensor.data_prep.corpora.download import OFFICIAL, Archive, download
 from spinn_tensor.data_prep.errors import DataError
+from tests.processes import HANGS
 from tests.tiny_runs import write_pairs
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -213,7 +214,7 @@ def test_what_a_kill_leaves_is_deleted_by_the_next_call(server: Server, path: Pa
     )
     command = [sys.executable, "-c", program, server.url, str(path), SHA256]
     with subprocess.Popen(command, cwd=ROOT) as process:
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + HANGS
         while not any(found.stat().st_size for found in path.parent.glob(".*.tmp")):
             assert process.poll() is None
             assert time.monotonic() < deadline

@@ -22,7 +22,7 @@ from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.encoding import read_shards, shards
 from tests.closeness import FLOAT16, assert_close
 from tests.command_line import standard_input
-from tests.processes import ROOT, forked
+from tests.processes import HANGS, ROOT, forked
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
 pytest.importorskip("datasets")
@@ -188,7 +188,7 @@ def test_torchrun(pair_run: Path, tmp_path: Path) -> None:
     write_parses(source, {8: "( a )"})  # of shard 1, rank 1's
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launch += ["-m", "spinn_tensor"]
-    run = partial(subprocess.run, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    run = partial(subprocess.run, capture_output=True, text=True, cwd=ROOT, timeout=HANGS)
     failed = run([*launch, *command(pair_run, source, folder)])
     assert failed.returncode != 0
     assert f"spinn: rank 1: error: {source}:8: token 3 ')': a node with one child" in failed.stderr

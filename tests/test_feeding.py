@@ -29,6 +29,7 @@ from spinn_tensor.training.methods import Batch, Classify, Corpus
 from spinn_tensor.training.resume import Progress
 from spinn_tensor.transfer import Parcel, SharedSlots, made_ahead, packed
 from tests import tiny_training
+from tests.processes import HANGS
 from tests.processes import forked as in_a_fork
 from tests.tiny_training import Stop, go_on, trainer
 
@@ -54,7 +55,7 @@ def test_so_many_are_made_ahead_and_no_more() -> None:
     tasks = iter(range(20))
     numbers = made_ahead(make, tasks, 3)
     assert next(numbers) == 0
-    assert four.wait(600)
+    assert four.wait(HANGS)
     assert next(tasks) == 4  # which nobody has asked for
     numbers.close()
     assert made == [0, 1, 2, 3]

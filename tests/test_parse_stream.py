@@ -22,11 +22,9 @@ from spinn_tensor.data_prep.files import open_text
 from spinn_tensor.data_prep.stream import line_blocks
 from spinn_tensor.encoding import read_manifest, read_shards
 from tests.command_line import standard_input
-from tests.processes import ROOT, forked
+from tests.processes import HANGS, ROOT, forked
 
 pytest.importorskip("datasets")
-
-WAIT = 120  # seconds that a test waits at most for what comes at once
 
 
 def lines_with_faults(n_lines: int) -> list[bytes]:
@@ -49,7 +47,7 @@ def process(*arguments: str | Path) -> subprocess.Popen[bytes]:
 @contextmanager
 def ended(running: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """End a process that hangs, so that the test fails."""
-    killer = threading.Timer(WAIT, running.kill)
+    killer = threading.Timer(HANGS, running.kill)
     killer.start()
     try:
         yield running
@@ -119,7 +117,7 @@ def test_the_first_result_comes_before_the_input_ends(form: str, first: str, par
             running.stdin.flush()
             assert running.stdout.readline().decode().startswith(first if line[:1] == b"d" else first[:3])
         running.stdin.write(b"a good film")
-        rest, err = running.communicate(timeout=WAIT)
+        rest, err = running.communicate(timeout=HANGS)
         assert rest.count(b"\n") == 1
         assert (running.returncode, err) == (0, b"")
 
@@ -135,7 +133,7 @@ def test_the_first_shard_comes_before_the_input_ends(pair_run: Path, tmp_path: P
             time.sleep(0.05)
         assert running.poll() is None
         assert np.isnan(np.load(first)).any(1).tolist() == [False, True]
-        running.communicate(b"cats\n", timeout=WAIT)
+        running.communicate(b"cats\n", timeout=HANGS)
         assert running.returncode == 0
 
 
@@ -144,7 +142,7 @@ def test_an_error_ends_it_while_the_input_goes_on(parser_run: Path) -> None:
         assert running.stdin is not None
         running.stdin.write(b"dogs bark\n\xe2\x80\x8b\n")
         running.stdin.flush()
-        assert running.wait(timeout=WAIT) == 1
+        assert running.wait(timeout=HANGS) == 1
         assert running.stdout is not None
         assert running.stdout.read() == b"( dogs bark )\n"
         assert running.stderr is not None
@@ -161,7 +159,7 @@ def test_whoever_reads_no_further_ends_it(parser_run: Path) -> None:
         running.stdout.close()
         running.stdin.write(b"dogs bark\n")
         running.stdin.flush()
-        assert running.wait(timeout=WAIT) == 1
+        assert running.wait(timeout=HANGS) == 1
 
 
 @pytest.fixture
@@ -173,7 +171,7 @@ def pipe(tmp_path: Path) -> Iterator[Path]:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(WAIT)
+    signal.alarm(HANGS)
     yield tmp_path / "pipe"
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -243,5 +241,5 @@ def test_whoever_takes_no_more_lines_ends_the_reading(pipe: Path, monkeypatch: p
         next(blocks)
         (reader,) = set(threading.enumerate()) - before
         blocks.close()
-        reader.join(WAIT / 2)
+        reader.join(HANGS / 2)
         assert not reader.is_alive()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tests.processes import forked, run_program
+from tests.processes import HANGS, forked, run_program
 
 
 def product() -> int:
@@ -15,7 +15,7 @@ def several_threads_then_a_fork() -> None:
     torch.set_num_threads(2)
     product()
     with forked(product) as process:
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=HANGS) == 0
 
 
 def test_a_fork_of_several_threads_multiplies() -> None:

@@ -20,6 +20,7 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.loop import Task, Trainer
 from spinn_tensor.training.resume import STATE, read_training_state
+from tests.processes import HANGS
 from tests.tiny_runs import assert_same_run, figures, pair_arguments, parser_arguments, same_threads
 from tests.tiny_training import Notes, pair_model, pairs, settings, trainer
 
@@ -116,7 +117,7 @@ def test_ctrl_c_saves_and_exits_130(arguments: list[str], undisturbed: Path, tmp
         while not (output / "last").exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=600)
+        _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert f"saved {output / 'last'}" in errors.splitlines()[-1]
     assert load_checkpoint(output / "last").config.metrics["step"] >= 1

@@ -16,6 +16,7 @@ pytest.importorskip("starlette")
 
 from spinn_tensor.export.serve.batcher import Batcher
 from spinn_tensor.export.serve.engine import Engine
+from tests.processes import HANGS
 from tests.serving import TEXTS, tiny_engine
 
 KINDS = ("encode", "classify", "parse")
@@ -32,7 +33,7 @@ class Recorder:
     def __call__(self, kind: str, examples: list[Any]) -> list[Any]:
         self.batches.append(examples)
         self.begun.set()
-        assert self.may_go.wait(30)
+        assert self.may_go.wait(HANGS)
         if "bad" in examples:
             raise ValueError("bad")
         return [(kind, example) for example in examples]
@@ -56,7 +57,7 @@ async def held(batcher: Batcher, runner: Recorder) -> asyncio.Future[Any]:
     """Submit a job, and let the thread begin it and no more."""
     runner.may_go.clear()
     first = asyncio.ensure_future(batcher.submit("a", ["first"], 1))
-    await asyncio.to_thread(runner.begun.wait, 30)
+    await asyncio.to_thread(runner.begun.wait, HANGS)
     return first
 
 

@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import platform
+import select
 import signal
 import socket
 import subprocess
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import httpx2
 import numpy as np
 import orjson
 import pytest
@@ -34,8 +34,13 @@ from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.serve import service
 from spinn_tensor.export.serve.errors import Refused
 from spinn_tensor.export.serve.server import Worker
+from tests.processes import HANGS
 from tests.serving import ROOT, TEXTS, Server, running, served, tiny_engine, until
 from tests.tiny_bundles import tiny_bundle
+
+TO_COME = (
+    4  # seconds that a request has to come whole in: a busy machine does not keep its client waiting as long
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,8 @@ def exported(made: Callable[[str, str], tuple[Path, Path]]) -> Path:
 @pytest.fixture(scope="module")
 def of_all(exported: Path) -> Iterator[Server]:
     """Run one server for all clients that leave it as it was; at its end nothing has gone wrong in it."""
-    with running(str(exported), "--request-timeout=2", "--max-concurrent-requests=20") as server:
+    options = f"--request-timeout={TO_COME}", "--max-concurrent-requests=20"
+    with running(str(exported), *options) as server:
         yield server
         status, said = server.end()
     assert (status, "Traceback" in said) == (0, False), said
@@ -61,7 +67,15 @@ def server(of_all: Server) -> Server:
 
 def connected(server: Server) -> socket.socket:
     parts = urlsplit(server.url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=20)
+    return socket.create_connection((parts.hostname, parts.port), timeout=HANGS)
+
+
+def is_closed(server: Server) -> bool:
+    try:
+        connected(server).close()
+    except OSError:
+        return True
+    return False
 
 
 # the command where torch is not installed
@@ -96,7 +110,7 @@ def test_an_export_is_served_without_torch_and_ends_in_peace(exported: Path) -> 
         assert "libtorch" not in maps.read_text()
         assert "onnxruntime" in maps.read_text()
     body = {"inputs": ["A dog barks.", "cats"]}
-    scores = httpx2.post(f"{server.url}/predict", json=body).json()
+    scores = server.post("/predict", **body).json()
     assert scores[0]["label"] == OnnxPredictor(exported, "cpu").classify(*body["inputs"]).label
     status, said = server.end()
     assert status == 0
@@ -107,7 +121,7 @@ def test_an_export_is_served_without_torch_and_ends_in_peace(exported: Path) -> 
 def test_a_checkpoint_is_served(tmp_path: Path) -> None:
     with running(str(tiny_bundle(tmp_path / "bundle", "spinn", "pair"))) as server:
         body = {"inputs": "A dog barks.", "log_probability": True}
-        (scored,) = httpx2.post(f"{server.url}/parse", json=body).json()
+        (scored,) = server.post("/parse", **body).json()
         assert scored["log_probability"] < 0
         assert server.end(signal.SIGINT)[0] == 0
 
@@ -128,7 +142,7 @@ def test_a_model_that_is_not_there_is_all_that_is_said(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_read_ends_it_with_one_line(workers: int, tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text("{")
     server = Server(str(tmp_path), f"--workers={workers}")
-    assert server.process.wait(timeout=60) == 1
+    assert server.process.wait(timeout=HANGS) == 1
     said = server.said()
     assert "spinn: error: " in said
     assert "Traceback" not in said
@@ -159,17 +173,15 @@ def test_what_was_taken_is_answered_after_sigterm(exported: Path) -> None:
             )
         )
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        until(lambda: is_closed(server))
         for client, sent in list(zip(clients, requests, strict=True))[60:]:
             client.sendall(sent[-9:])
-        with pytest.raises(OSError):  # noqa: PT011
-            connected(server)
         for number, client in enumerate(clients):
             head, _, answer = client.makefile("rb").read().partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
             vectors = np.array(orjson.loads(answer))
             np.testing.assert_allclose(vectors, expected[[number % 2] * 8], rtol=0, atol=1e-6)
-        assert server.process.wait(timeout=30) == 0
+        assert server.process.wait(timeout=HANGS) == 0
 
 
 def test_a_worker_that_was_killed_is_replaced_and_health_tells(exported: Path) -> None:
@@ -178,10 +190,10 @@ def test_a_worker_that_was_killed_is_replaced_and_health_tells(exported: Path) -
         workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
         assert len(workers) == 2
         for number in range(10):
-            httpx2.post(f"{server.url}/embed", json={"inputs": TEXTS[number % 3]})
+            server.post("/embed", inputs=TEXTS[number % 3])
         os.kill(int(workers[0]), signal.SIGKILL)
         until(lambda: server.health() == {"status": "ready", "workers": 2, "died": 1})
-        assert httpx2.post(f"{server.url}/embed", json={"inputs": "cats"}).status_code == 200
+        assert server.post("/embed", inputs="cats").status_code == 200
         assert (
             'te_request_count{method="single"} 11.0' in server.get("/metrics").text
         )  # of both, the dead one too
@@ -221,7 +233,7 @@ def cut_off(of_all: Server) -> CutOff:
             client.sendall(b"\r\n")
         slow = trickled({sent: stack.enter_context(connected(of_all)) for sent in starts})
         no_request = [answers(client) for client in idle]
-        time.sleep(max(0, answered + 4 - time.monotonic()))  # the time that a request has is two seconds
+        time.sleep(max(0, answered + 2 * TO_COME - time.monotonic()))
         unread = b""
         with suppress(OSError):
             unread = answers(deaf)
@@ -237,18 +249,19 @@ def test_a_worker_that_died_is_not_waited_for() -> None:
     assert worker.parent_conn.poll(0)
 
 
-def trickled(clients: dict[bytes, socket.socket], seconds: float = 10) -> dict[bytes, bytes]:
+def trickled(clients: dict[bytes, socket.socket]) -> dict[bytes, bytes]:
     """What each gets that sends its bytes and then now and again one more, until the server closes them all."""
-    begin, got, is_open = time.monotonic(), dict.fromkeys(clients, b""), set(clients)
+    got, is_open = dict.fromkeys(clients, b""), set(clients)
     for sent, client in clients.items():
         client.sendall(sent)
         client.settimeout(0.01)
-    while is_open and time.monotonic() - begin < seconds:
+    end = time.monotonic() + HANGS
+    while is_open and time.monotonic() < end:
         time.sleep(0.3)
         for sent in list(is_open):
+            with suppress(OSError):  # it is closed; what it got before is still to be read
+                clients[sent].sendall(b"a" if sent else b"")
             try:
-                if sent:
-                    clients[sent].sendall(b"a")
                 part = clients[sent].recv(1000)
             except TimeoutError:
                 continue
@@ -285,9 +298,9 @@ def test_too_many_at_once_are_refused_and_health_answers(server: Server) -> None
         clients = [stack.enter_context(connected(server)) for _ in range(60)]
         for client in clients:
             client.sendall(sent)
-        begin = time.monotonic()
         assert server.health()["status"] == "ready"
-        assert time.monotonic() - begin < 5
+        answered, _, _ = select.select(clients, [], [], 0)
+        assert len(answered) < 60  # it waits for nobody
         statuses = [client.recv(12)[-3:] for client in clients]
     assert statuses.count(b"200") >= 20
     assert statuses.count(b"429") > 0
@@ -299,13 +312,13 @@ def test_bodies_that_do_not_come_keep_nobody_out(server: Server) -> None:
         clients = [stack.enter_context(connected(server)) for _ in range(60)]
         for client in clients:
             client.sendall(b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: 19\r\n\r\n{")
-        assert httpx2.post(f"{server.url}/embed", json={"inputs": "cats"}).status_code == 200
+        assert server.post("/embed", inputs="cats").status_code == 200
         assert {client.recv(12)[-3:] for client in clients} == {b"408"}
 
 
 def answers(client: socket.socket) -> bytes:
     """Read until the server closes the connection."""
-    client.settimeout(20)
+    client.settimeout(HANGS)
     return client.makefile("rb").read()
 
 
@@ -320,7 +333,6 @@ def test_an_upgrade_is_not_done_and_the_request_is_answered(server: Server) -> N
                 for piece in pieces:
                     client.sendall(piece)
                     time.sleep(0.05)
-                client.settimeout(20)
                 found = client.recv(12)  # before the end is told, at which a server may go without an answer
                 client.shutdown(socket.SHUT_WR)
                 found += answers(client)
@@ -369,7 +381,7 @@ def test_whose_client_has_gone_is_dropped(server: Server) -> None:
     for client in clients:
         client.close()
     until(lambda: server.metric("te_queue_size") == server.metric("spinn_active_requests") == 0)
-    assert httpx2.post(f"{server.url}/embed", json={"inputs": "cats"}).status_code == 200
+    assert server.post("/embed", inputs="cats").status_code == 200
 
 
 def test_no_control_character_of_a_client_reaches_the_log(exported: Path) -> None:

@@ -17,6 +17,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write
 from spinn_tensor.data_prep.folders import readable, recover, write_folder
 from spinn_tensor.data_prep.temporary import alone_in
+from tests.processes import HANGS
 from tests.writers import write_a_file, write_a_folder
 
 Write = Callable[[Path, Callable[[], object]], None]
@@ -30,6 +31,7 @@ def process(kind: str, path: Path, meanwhile: str) -> subprocess.Popen[str]:
     program = f"""
 import os, signal, sys
 from pathlib import Path
+from tests.processes import HANGS
 from tests.writers import {kind}
 {kind}(Path(sys.argv[1]), lambda: {meanwhile})
 """
@@ -80,7 +82,7 @@ def test_what_is_being_written_is_left_to_its_writer(kind: str, tmp_path: Path) 
 
         WRITERS[kind](path, both_are_there)
         assert set(os.listdir(tmp_path)) == {theirs, "out"}
-        other.communicate("\n", timeout=60)
+        other.communicate("\n", timeout=HANGS)
     assert other.returncode == 0
     assert os.listdir(tmp_path) == ["out"]
     assert text_of(path) == "text"
@@ -149,7 +151,7 @@ def test_a_predecessor_is_kept_while_another_writes(tmp_path: Path) -> None:
         old.mkdir()
         recover(path)
         assert old.is_dir()
-        other.communicate("\n", timeout=60)
+        other.communicate("\n", timeout=HANGS)
     assert os.listdir(tmp_path) == ["out"]
 
 

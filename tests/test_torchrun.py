@@ -21,10 +21,10 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training import distributed
 from spinn_tensor.training.run import LAUNCH, is_own_restart
+from tests.processes import HANGS
 from tests.tiny_runs import assert_same_run, pair_arguments
 from tests.tiny_training import log_of
 
-HANGS = 600  # seconds after which a job will not end any more, however busy the machine
 SPINN, PARTING = ("-m", "spinn_tensor"), ("-m", "tests.parting")
 RUN = ["--preset", "logic-spinn-pi", "--epochs", "4", "--dropout", "0.3", "--save-every", "3"]
 
