@@ -20,7 +20,8 @@ import numpy as np
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import ragged_arange
-from spinn_tensor.data_prep.trees import Tree, check_all_transitions, check_transitions
+from spinn_tensor.data_prep.tables.trace import trace_stack
+from spinn_tensor.data_prep.trees import SHIFT, Tree, check_all_transitions, check_transitions
 
 NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
 SIDES = {1: ("sentence",), 2: ("premise", "hypothesis")}  # what the sentences of an example are called
@@ -189,6 +190,28 @@ def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
     starts = len(corpus.labels) * np.arange(corpus.n_sides)
     of_sides = (np.asarray(rows, dtype=np.int64) + starts[:, None]).reshape(-1)
     return Corpus(take(corpus.sentences, of_sides), corpus.labels[rows], corpus.n_sides)
+
+
+def phrases(corpus: Corpus) -> Corpus:
+    """Return every labelled node of the trees as a sentence of its own, words among them, in the transitions' order."""
+    sentences = corpus.sentences
+    assert sentences.node_labels is not None, "trees with labels"
+    n_tokens = lengths(sentences)
+    trace = trace_stack(sentences.transitions, n_tokens)
+    shifts = np.flatnonzero(sentences.transitions == SHIFT)  # of each word
+    nodes = np.flatnonzero(sentences.node_labels != NO_LABEL)
+    first_word = trace.first_words(nodes)
+    starts = shifts[first_word]  # the transitions of a node's tree are those from its first word on
+    n_nodes = nodes + 1 - starts
+    token_index = ragged_arange(first_word, (n_nodes + 1) // 2)
+    node_index = ragged_arange(starts, n_nodes)
+    columns = SentenceColumns(
+        sentences.token_ids[token_index],
+        np.concatenate(([0], np.cumsum((n_nodes + 1) // 2))),
+        sentences.transitions[node_index],
+        sentences.node_labels[node_index],
+    )
+    return Corpus(columns, sentences.node_labels[nodes])
 
 
 def _labels_of(transitions: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

@@ -16,12 +16,12 @@ from typing import IO, Any, Literal
 from spinn_tensor.data_prep.archives import (
     COMPRESSED,
     UNREADABLE,
+    in_utf8,
     module_of,
     open_bytes,
     unopened,
     unreadable,
 )
-from spinn_tensor.data_prep.encodings import in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.paths import StrPath as StrPath

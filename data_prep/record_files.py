@@ -27,9 +27,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
-from spinn_tensor.data_prep.archives import UNREADABLE, open_bytes, unpacked_name, unreadable
+from spinn_tensor.data_prep.archives import (
+    UNREADABLE,
+    first_bytes,
+    in_utf8,
+    open_bytes,
+    unpacked_name,
+    unreadable,
+)
 from spinn_tensor.data_prep.delimited import DELIMITERS, read_csv, read_tsv
-from spinn_tensor.data_prep.encodings import first_bytes, in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (
     NOT_UTF_8,

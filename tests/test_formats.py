@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
-from spinn_tensor.data_prep.columns import NO_LABEL
+from spinn_tensor.data_prep.columns import NO_LABEL, phrases
 from spinn_tensor.data_prep.corpora.formats import (
     NLI_LABELS,
     Example,
@@ -27,7 +27,6 @@ from spinn_tensor.data_prep.corpora.formats import (
     TreebankFormat,
     named_fields,
 )
-from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import corpus_of, read_examples_as_columns, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped

@@ -20,7 +20,7 @@ from spinn_tensor import (
     to_torch,
 )
 from spinn_tensor.data_prep.columns import SentenceColumns
-from spinn_tensor.data_prep.tables import forest_tables, lane_tables, prefixes
+from spinn_tensor.data_prep.tables import forest_tables, lane_tables, sharing
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT
 from tests.machines import (
     TRACKER,
@@ -90,7 +90,7 @@ def test_lanes_share_exactly_the_entries_that_begin_alike(batch, seed, n_words) 
 
 
 def test_prefixes_whose_hashes_collide_are_not_shared(monkeypatch) -> None:
-    monkeypatch.setattr(prefixes, "_prefix_hashes", lambda trace, read: np.zeros(len(read), dtype=np.uint64))
+    monkeypatch.setattr(sharing, "_prefix_hashes", lambda trace, read: np.zeros(len(read), dtype=np.uint64))
     batch, words = repetitive(0)
     tables = lane_tables(*flatten(batch), leaf_index=np.unique(words, return_inverse=True)[1])
     assert len(tables.previous_index) == len(flatten(batch)[0])

@@ -25,11 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.branching import branched
-from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, n_sentences, number_distinct, select
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, n_sentences, number_distinct, phrases, select
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.formats import LabelNames
 from spinn_tensor.data_prep.corpora.kinds import KINDS
-from spinn_tensor.data_prep.corpora.phrases import phrases
 from spinn_tensor.data_prep.corpora.read import Examples, join, read_examples_as_columns
 from spinn_tensor.data_prep.corpora.sources import Source, extra_sources, split_sources
 from spinn_tensor.data_prep.corpora.store import PreparedCorpus, Split, is_store, read_manifest, read_store

@@ -8,7 +8,7 @@ schedule for in-trees on W machines: with n_l the number of compositions at leve
 
 The width is chosen from the batch: the tallest tree's height where that costs at most 10 % of padding slots, else the S
 that costs least when a step costs as much as a few slots more than it holds. With a `leaf_index` there is no width:
-`data_prep.tables.subtrees` makes each height's distinct compositions one step.
+`data_prep.tables.sharing` makes each height's distinct compositions one step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.segments import stable_order
-from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves
 from spinn_tensor.data_prep.tables.rows import (
     leaf_rows,
     pad_steps,
@@ -27,7 +26,7 @@ from spinn_tensor.data_prep.tables.rows import (
     state_rows,
     widths_of_steps,
 )
-from spinn_tensor.data_prep.tables.subtrees import share_subtrees
+from spinn_tensor.data_prep.tables.sharing import HoistedLeaves, hoist_leaves, share_subtrees
 from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, parents, trace_stack
 
 PADDING_ALLOWED = 0.10  # padding slots, as a part of the real ones, that keeping S at the height may cost
@@ -60,7 +59,7 @@ def forest_tables(
 ) -> ForestTables:
     """Schedule a batch of trees; `padded` gives every step its whole width, its padding slots composing null states.
 
-    With a `leaf_index` equal subtrees are composed once (`data_prep.tables.subtrees`) and the leaves' products hoisted
+    With a `leaf_index` equal subtrees are composed once (`data_prep.tables.sharing`) and the leaves' products hoisted
     out of the loop; that and a width exclude each other. Raises DataError for transitions that are not trees.
     """
     if width is not None and np.min(width) < 1:

@@ -9,7 +9,7 @@ REDUCE. Entries and compositions are kept flat, step after step, with the offset
   sentences with the most transitions left going first.
 
 Both are built from the same trace by the same code; only the step of each transition differs. With a `leaf_index` lanes
-that began alike share their entries and compositions (`data_prep.tables.prefixes`).
+that began alike share their entries and compositions (`data_prep.tables.sharing`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ import numpy as np
 
 from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.segments import stable_order
-from spinn_tensor.data_prep.tables.hoist import HoistedLeaves, hoist_leaves, kinds_of
-from spinn_tensor.data_prep.tables.prefixes import first_of_equal, same_entries
 from spinn_tensor.data_prep.tables.rows import (
     leaf_rows,
     pad_steps,
     padded_offsets,
     state_rows,
     widths_of_steps,
+)
+from spinn_tensor.data_prep.tables.sharing import (
+    HoistedLeaves,
+    first_of_equal,
+    hoist_leaves,
+    kinds_of,
+    same_entries,
 )
 from spinn_tensor.data_prep.tables.trace import NONE, StackTrace, trace_stack
 

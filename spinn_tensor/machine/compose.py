@@ -3,7 +3,7 @@
     W [h_l; h_r] = W_l h_l + W_r h_r
 
 A product with a leaf is hoisted, that is, made before the loop, once for each distinct leaf and side
-(`data_prep.tables.hoist`): `HoistedProducts` holds the rows, of which every composition sums two. In the loop a step
+(`data_prep.tables.sharing`): `HoistedProducts` holds the rows, of which every composition sums two. In the loop a step
 multiplies its composed left children by W_l and its composed right children by W_r; with tables that hoist nothing,
 all children at once by W. The backward sums the gradients of all compositions that start from a leaf before they go
 through the weight.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.bundles import ComposeWeights, HoistedLeaves
-from spinn_tensor.data_prep.tables.hoist import N_FIXED_STARTS
+from spinn_tensor.data_prep.tables.sharing import N_FIXED_STARTS
 from spinn_tensor.machine.buffers import Tables, both_children, composition_offsets, counts_of, slices_of
 from spinn_tensor.machine.cell import sum_rows
 from spinn_tensor.machine.products import product, sum_of_outer_products, transposed, write_product

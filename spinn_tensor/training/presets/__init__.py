@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spinn_tensor.config import ConfigError, did_you_mean
-from spinn_tensor.data_prep.encodings import in_utf8
+from spinn_tensor.data_prep.archives import in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.training.config import (
