@@ -92,6 +92,13 @@ def train_step(
     return TrainStep(method, make_optimizer(model, config), config, captures=captures)
 
 
+def divided(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+    """Generate no code: divide a graph with gradients into forward and backward, as inductor does, and run others."""
+    (outputs,) = graph.graph.output_node().args
+    has_gradients = any(node.meta["example_value"].requires_grad for node in outputs)
+    return torch._dynamo.lookup_backend("aot_eager" if has_gradients else "eager")(graph, inputs)
+
+
 @contextmanager
 def uncompiled() -> Iterator[None]:
     """Run what is to be compiled as it is, inside."""

@@ -98,40 +98,45 @@ def test_layers_of_spinn_tensor_import_only_what_is_below_them() -> None:
                 assert layer(name.split(".")[1:]) <= layer(parts), f"{path} imports {name}"
 
 
-@pytest.mark.parametrize(
-    "imported",
-    [
-        {  # what is imported in turn: packages that none of it, and of what was before it, may load
-            "spinn_tensor": "torch numpy datasets pyarrow rich onnx tokenizers huggingface_hub sklearn",
-            "spinn_tensor.data_prep": "torch datasets pyarrow rich tokenizers huggingface_hub",
-            "spinn_tensor.Pipeline": "datasets pyarrow rich onnx tokenizers huggingface_hub sklearn "
-            "spinn_tensor.training spinn_tensor.card",
-        },
-        {
-            f"spinn_tensor.{name}": "torch"
-            for name in [
-                *("export.predictor", "export.session", "export.artefact"),
-                *("export.triton", "export.triton_text", "export.serve.server"),
-                *("cli.main.build_parser", "cli.presets", "cli.generate", "cli.doctor"),
-            ]
-        },
-    ],
-    ids=["spinn_tensor", "without torch"],
-)
-def test_importing_loads_no_heavy_package(imported: dict[str, str]) -> None:
-    program = f"""
-import sys, pkgutil
-for name, heavy in {imported}.items():
+def test_importing_loads_no_heavy_package_and_changes_no_setting_of_torch() -> None:
+    """All names are there without scikit-learn, too, which only who names `SpinnTransformer` needs."""
+    program = """
+import inspect, sys, pkgutil
+for name, heavy in {  # imported in turn: packages that none of it, and of what was before it, may load
+    "spinn_tensor": "torch numpy datasets pyarrow rich onnx tokenizers huggingface_hub sklearn",
+    "spinn_tensor.data_prep": "torch datasets pyarrow rich tokenizers huggingface_hub",
+    "spinn_tensor.Pipeline": "datasets pyarrow rich onnx tokenizers huggingface_hub sklearn "
+    "spinn_tensor.training spinn_tensor.card",
+    "benchmarks.gpu": "datasets pyarrow rich",
+}.items():
     pkgutil.resolve_name(name)
     loaded = set(sys.modules) & set(heavy.split())
     assert not loaded, (name, loaded)
+sys.modules["sklearn"] = None
+import spinn_tensor, torch
+from spinn_tensor import *
+assert Pipeline is spinn_tensor.Pipeline
+inspect.getmembers(spinn_tensor)
+assert (torch.get_num_threads(), torch.get_default_dtype()) == (2, torch.float32)
+try:
+    spinn_tensor.SpinnTransformer
+except ImportError as error:
+    print(error)
 """
-    run_program(program)
+    assert "scikit-learn" in run_program(program, OMP_NUM_THREADS="2")
 
 
-def test_a_command_that_computes_nothing_loads_no_torch() -> None:
-    program = """
-import sys
+def test_what_computes_nothing_loads_no_torch() -> None:
+    names = [
+        *("export.predictor", "export.session", "export.artefact"),
+        *("export.triton", "export.triton_text", "export.serve.server"),
+        *("cli.main.build_parser", "cli.presets", "cli.generate", "cli.doctor"),
+    ]
+    program = f"""
+import sys, pkgutil
+for name in {names}:
+    pkgutil.resolve_name("spinn_tensor." + name)
+    assert "torch" not in sys.modules, name
 from spinn_tensor.cli.main import main
 assert main(["presets"]) == 0
 assert "torch" not in sys.modules
@@ -167,22 +172,3 @@ def test_no_test_file_imports_another() -> None:
                 assert node.module.split(".")[0] != "tests" or not found & names, (
                     f"{path} imports {found & names}"
                 )
-
-
-def test_all_names_are_there_without_scikit_learn_and_change_no_setting_of_torch() -> None:
-    """Only who names `SpinnTransformer` needs it."""
-    program = """
-import inspect, sys, torch
-sys.modules["sklearn"] = None
-before = torch.get_num_threads(), torch.get_default_dtype()
-import spinn_tensor
-from spinn_tensor import *
-assert before == (torch.get_num_threads(), torch.get_default_dtype())
-assert Pipeline is spinn_tensor.Pipeline
-inspect.getmembers(spinn_tensor)
-try:
-    spinn_tensor.SpinnTransformer
-except ImportError as error:
-    print(error)
-"""
-    assert "scikit-learn" in run_program(program)

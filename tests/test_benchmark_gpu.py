@@ -14,7 +14,6 @@ import torch
 from benchmarks import data, gpu, gpu_cases, gpu_kernels
 from spinn_tensor.data_prep.trees import SHIFT
 from spinn_tensor.machine.choice import Case
-from tests.processes import run_program
 from tests.strategies import left_branching, right_branching
 from tests.tiny_runs import write_pairs
 
@@ -93,8 +92,3 @@ def test_batches_on_the_gpu_are_of_like_length_of_all_lengths_and_of_many_trees(
     np.testing.assert_allclose([n.mean() for n in n_tokens], [5, 15, 25], atol=1)
     assert all(np.ptp(n) <= 1 for n in n_tokens)
     assert all(20 < sum(codes[2] == SHIFT for codes in batch) < 80 for batch in batches)
-
-
-def test_the_gpu_record_needs_neither_datasets_nor_rich() -> None:
-    program = "import sys, benchmarks.gpu; print({'datasets', 'pyarrow', 'rich'} & sys.modules.keys())"
-    assert run_program(program) == "set()\n"

@@ -40,6 +40,7 @@ from tests.compiled_steps import (
     assert_same_training,
     corpora,
     corpus_of,
+    divided,
     small_model,
     take_steps,
     train,
@@ -64,13 +65,13 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def by_backend(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def by_backend(backend: str | Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Compile without generating code: both sides of what is compared then have the same kernels, of any processor."""
 
     def decorated(test: Callable[..., None]) -> Callable[..., None]:
         @wraps(test)
         def run(*arguments: Any, **options: Any) -> None:
-            with mock.patch.object(torch, "compile", partial(torch.compile, backend=name)):
+            with mock.patch.object(torch, "compile", partial(torch.compile, backend=backend)):
                 test(*arguments, **options)
 
         return pytest.mark.once(run)
@@ -78,7 +79,7 @@ def by_backend(name: str) -> Callable[[Callable[..., None]], Callable[..., None]
     return decorated
 
 
-quickly = by_backend("aot_eager")  # the same graphs as inductor, forward and backward
+quickly = by_backend(divided)  # the same graphs as inductor, forward and backward
 quickest = by_backend("eager")  # the forward's alone, with the gradients of torch's own
 
 

@@ -22,6 +22,7 @@ from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.presets import run_config
 from spinn_tensor.training.run import execute
 from spinn_tensor.training.step import autocast, check_precision, matmul_precision
+from tests.compiled_steps import divided
 from tests.processes import run_program
 from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, tree_arguments
 from tests.tiny_training import trainer_of
@@ -106,7 +107,7 @@ def test_evaluation_is_in_float32(tmp_path: Path) -> None:
     "kind", ["spinn-pi", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spinn-pi-nt", "spinn"))]
 )
 def test_a_compiled_step_in_bfloat16(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=divided))
     options = ["--dropout", "0", "--precision", "bfloat16", *KINDS[kind]]
     arguments = pair_arguments(tmp_path)
     eager, compiled = trainer_of(arguments, *options), trainer_of(arguments, *options, "--compile")
