@@ -196,21 +196,14 @@ def test_no_code_is_run_from_the_bundle(
 
 @pytest.mark.once
 def test_training_with_another_cell_resuming_and_exporting(tmp_path: Path, module: str) -> None:
+    tmp_path.joinpath("data").mkdir()
+    arguments = [*pair_arguments(tmp_path / "data"), *PRESET]
     for name, cell in (("grc", "grc"), ("mine", f"{module}:Cell")):
-        run = tmp_path / name
-        tmp_path.joinpath("data").mkdir(exist_ok=True)
-        arguments = [
-            *pair_arguments(tmp_path / "data"),
-            *PRESET,
-            "--set",
-            f"cell={cell}",
-            "--output",
-            str(run),
-        ]
-        assert main([*arguments, "--epochs", "1"]) == 0
-        assert main([*arguments, "--epochs", "2", "--resume"]) == 0
-        assert read_training_state(run / "last").progress.epoch == 2
-        assert main(["evaluate", str(run)]) == 0
+        settings = ["--set", f"cell={cell}", "--output", str(tmp_path / name)]
+        assert main([*arguments, *settings, "--epochs", "1"]) == 0
+    assert main([*arguments, *settings, "--epochs", "2", "--resume"]) == 0
+    assert read_training_state(tmp_path / "mine" / "last").progress.epoch == 2
+    assert main(["evaluate", str(tmp_path / "mine")]) == 0
     exported = tmp_path / "exported"
     mine = ["export", str(tmp_path / "mine"), "--format", "torchscript", "--output", str(exported)]
     assert main(mine) == 0
