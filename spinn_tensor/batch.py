@@ -1,7 +1,7 @@
 """A batch as the model reads it: packed tokens and the tables that its encoder runs on.
 
 All sentences of a batch lie one after another, without padding: L tokens in rows 0..L-1. The tables are the ragged
-ones, which compute no padding. `spinn_tensor.fixed_batches` makes batches of a fixed shape, whose `token_mask` says
+ones, which compute no padding. `spinn_tensor.fixed_shapes` makes batches of a fixed shape, whose `token_mask` says
 which rows are real.
 
 Most words of a batch come more than once. `share` says how much of their work is done once:

@@ -33,7 +33,6 @@ LAYERS = [
     "machine",
     "batch",
     "fixed_shapes",
-    "fixed_batches",
     "normalization",
     "card",
     "hub",

@@ -19,15 +19,16 @@ from spinn_tensor.config import GIVEN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, select
 from spinn_tensor.data_prep.tables import own_tables
-from spinn_tensor.fixed_batches import fixed_batch, shape_use
 from spinn_tensor.fixed_shapes import (
     FIXED_KINDS,
     MOST_SHAPES,
     ROUNDING,
     Shape,
     _narrowest,
+    fixed_batch,
     plan_for_corpus,
     plan_shapes,
+    shape_use,
 )
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.methods import Reinforce, make_method

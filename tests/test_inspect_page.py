@@ -20,8 +20,7 @@ from spinn_tensor.data_prep.tree_svg import printable
 from spinn_tensor.data_prep.tree_view import tree_grid
 from spinn_tensor.data_prep.trees import REDUCE, Tree, parse_binary, parse_labelled
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.fixed_batches import ShapeUse
-from spinn_tensor.fixed_shapes import Shape
+from spinn_tensor.fixed_shapes import Shape, ShapeUse
 from tests.strategies import binary_transitions, tree_of
 
 USES = [

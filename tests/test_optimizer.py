@@ -264,7 +264,7 @@ CHOOSING = {
 
 @pytest.mark.parametrize("name", sorted(PRESETS.keys() - CHOOSING))
 def test_presets_train_as_before_there_was_a_choice(name: str) -> None:
-    training = PRESETS[name].training
+    training = PRESETS[name].run.training
     new = ("optimizer", "embedding_rate", "lr_schedule", "lr_warmup", "ema_decay", "label_smoothing")
     assert [getattr(training, key) for key in new] == ["rmsprop", 1.0, "step", 0.0, 0.0, 0.0]
 

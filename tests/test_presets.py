@@ -91,7 +91,9 @@ def test_every_preset_is_valid_and_survives_json(name: str) -> None:
     run = run_config(name, DataConfig(extra=("long=x.jsonl",)))
     assert RunConfig.from_dict(json.loads(json.dumps(run.to_dict()))) == run
     line = next(line for line in preset_table().splitlines() if line.startswith(f"{name} "))
-    assert (" ×" if (schedule := PRESETS[name].training.lr_schedule) == "step" else f" {schedule} ") in line
+    assert (
+        " ×" if (schedule := PRESETS[name].run.training.lr_schedule) == "step" else f" {schedule} "
+    ) in line
 
 
 def test_default_presets_exist() -> None:
@@ -382,6 +384,7 @@ def test_what_a_file_says_of_all_runs_holds_without_vectors_too(tmp_path: Path) 
     file.write_text('base = "spinn-pi"\n[without_vectors]\nepochs = 3\n"encoder.batch_norm" = false\n')
     run = run_config(str(file), DataConfig())
     assert (run.training.learning_rate, run.training.epochs, run.encoder["batch_norm"]) == (1e-3, 3, False)
+    assert "preset is" not in str(without_vectors(run))
     assert run_config(str(file), WITH_VECTORS).training.epochs == 20
     (tmp_path / "copy.toml").write_text(preset_toml(str(file)))
     copy = run_config(str(tmp_path / "copy.toml"), DataConfig())

@@ -87,7 +87,7 @@ def test_weights_are_given_as_people_write_them(tmp_path: Path) -> None:
         ('class_weights = ["neutral=2"]', ("neutral=2",)),
     ):
         file.write_text(f'base = "logic-spinn-pi"\n[training]\n{text}\n')
-        assert read_preset(file).training.class_weights == value
+        assert read_preset(file).run.training.class_weights == value
     run = run_config("logic-spinn-pi", DataConfig()).changed(class_weights={"neutral": 2, "a, b": 3})
     assert "--class-weights neutral=2 'a, b=3'" in train_command(run)
 

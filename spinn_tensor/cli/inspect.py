@@ -31,7 +31,7 @@ from spinn_tensor.data_prep.statistics import (
 )
 from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.fixed_batches import shape_use
+from spinn_tensor.fixed_shapes import shape_use
 from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of_preset, run_config
 

@@ -16,7 +16,7 @@ from spinn_tensor.data_prep.statistics import (
     SplitStatistics,
     share,
 )
-from spinn_tensor.fixed_batches import ShapeUse
+from spinn_tensor.fixed_shapes import ShapeUse
 
 percent = partial(report.percent, digits=1)
 MEASURES = {"lengths": "words", "heights": "height"}  # what is drawn as histograms, and what its values are

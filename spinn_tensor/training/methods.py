@@ -19,8 +19,7 @@ from torch import Tensor
 from spinn_tensor.batch import Batch, TableKind, make_batch
 from spinn_tensor.bundles import OwnTables
 from spinn_tensor.data_prep.columns import Corpus, select
-from spinn_tensor.fixed_batches import fixed_batch
-from spinn_tensor.fixed_shapes import FIXED_KINDS, Shape, plan_for_corpus
+from spinn_tensor.fixed_shapes import FIXED_KINDS, Shape, fixed_batch, plan_for_corpus
 from spinn_tensor.machine import forcing_noise, logistic_noise
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.training.config import ParsingConfig

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import tomllib
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +21,7 @@ from spinn_tensor.config import ConfigError, did_you_mean
 from spinn_tensor.data_prep.archives import in_utf8
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.training.config import (
-    DataConfig,
-    ParsingConfig,
-    RunConfig,
-    TrainingConfig,
-    differences,
-    locate,
-    settable,
-)
+from spinn_tensor.training.config import DataConfig, RunConfig, differences, locate, settable
 
 FOLDER = Path(__file__).parent
 TABLES = ("encoder", "classifier", "training", "parsing")
@@ -49,10 +43,7 @@ class Preset(NamedTuple):
     """Hold a named starting point; every value can still be changed on the command line."""
 
     summary: str  # one line for `spinn presets`
-    encoder: dict[str, Any]
-    classifier: dict[str, Any]
-    training: TrainingConfig
-    parsing: ParsingConfig  # of SPINNs that parse
+    run: RunConfig  # with word vectors, on `corpus`
     corpus: str | None  # the only one that it is made for
     data: dict[str, Any]  # how that is read: fields of DataConfig
     without_vectors: dict[str, Any]  # what else is where there are none: keywords of `RunConfig.changed`
@@ -76,26 +67,17 @@ def find_preset(name: str) -> Preset:
 def read_preset(path: Path) -> Preset:
     """Read a preset from its file. Raises ConfigError, naming the file and the key."""
     values = _tables(path)
+    encoder, corpus = {"train_embedding": True, **values["encoder"]}, values.get("corpus")
+    without_vectors = {} if encoder["train_embedding"] else {"encoder__train_embedding": True}
+    without_vectors |= values[WITHOUT_VECTORS]
+    tables = {table: values[table] for table in TABLES} | {"encoder": encoder}
     try:
-        encoder = {"train_embedding": True, **values["encoder"]}
-        without_vectors = {} if encoder["train_embedding"] else {"encoder__train_embedding": True}
-        preset = Preset(
-            values.get("summary", ""),
-            encoder,
-            values["classifier"],
-            TrainingConfig.from_dict(values["training"]),
-            ParsingConfig.from_dict(values["parsing"]),
-            values.get("corpus"),
-            values[DATA],
-            {**without_vectors, **values[WITHOUT_VECTORS]},
-        )
-        corpus = {} if preset.corpus is None else {"corpus": preset.corpus}
-        data = DataConfig.from_dict({**preset.data, **corpus})
-        # which checks the encoder and the classifier, too
-        _run_config(path.stem, preset, data).changed(**preset.without_vectors)
+        data = {**values[DATA], **({} if corpus is None else {"corpus": corpus})}
+        run = RunConfig.from_dict({"preset": path.stem, "data": data, **tables})
+        run.changed(**without_vectors)  # which checks them
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return preset
+    return Preset(values.get("summary", ""), run, corpus, values[DATA], without_vectors)
 
 
 def _tables(path: Path) -> dict[str, Any]:
@@ -151,7 +133,7 @@ def _located(path: Path, name: str) -> tuple[str, str]:
 def run_config(preset: str, data: DataConfig) -> RunConfig:
     """Return the run that a preset describes on the given data. Raises ConfigError for an unknown one."""
     found = find_preset(preset)
-    run = _run_config(preset, found, data)
+    run = replace(deepcopy(found.run), preset=preset, data=data)
     return run.changed(**found.without_vectors) if data.vectors is None else run
 
 
@@ -161,23 +143,19 @@ def without_vectors(run: RunConfig) -> str | None:
         preset = find_preset(run.preset)
     except ConfigError:  # of a file that is gone, or settings of a program
         return None
-    is_other = not preset.encoder["train_embedding"] or run.data.vector_norm > 0
+    is_other = not preset.run.encoder["train_embedding"] or run.data.vector_norm > 0
     if run.data.vectors is not None or not run.encoder.get("train_embedding", True) or not is_other:
         return None
     text = "no --vectors: the embedding is trained from scratch"
     if run.data.vector_norm:
         text += f"; vector_norm {run.data.vector_norm:g} has no effect"
-    published, expected = _run_config(run.preset, preset, run.data), run_config(run.preset, run.data)
+    published = replace(preset.run, preset=run.preset, data=run.data)
+    expected = run_config(run.preset, run.data)
     others = differences(published, run)
     for key, old, new in differences(published, expected):
         if (key, old, new) in others and key != "encoder.train_embedding":
             text += f"; {key} is {new}, since {old} is for fixed vectors"
     return text
-
-
-def _run_config(name: str, preset: Preset, data: DataConfig) -> RunConfig:
-    encoder, classifier = dict(preset.encoder), dict(preset.classifier)
-    return RunConfig(name, data, encoder, classifier, preset.training, preset.parsing)
 
 
 def corpus_of_preset(preset: str | None) -> str:
@@ -195,11 +173,11 @@ def preset_table() -> str:
     """List all presets as lines of text: name, learning rate, batch, decay, all dropouts, and what it is."""
     lines = [f"{'preset':<19} {'lr':>6} {'L2':>6} {'batch':>5}  {'lr decay':<18} {'dropout':<15} what it is"]
     for name, preset in PRESETS.items():
-        training = preset.training
+        training = preset.run.training
         decay = training.lr_schedule
         if decay == "step":
             decay = f"×{training.decay_factor:g} / {training.decay_every:,} {training.decay_unit}"
-        tables = {"encoder": preset.encoder, "classifier": preset.classifier}
+        tables = {"encoder": preset.run.encoder, "classifier": preset.run.classifier}
         dropout = " / ".join(
             f"{values.get(name, item.default):g}"
             for table, values in tables.items()
@@ -219,7 +197,7 @@ def preset_toml(name: str) -> str:
     lines = [f"summary = {_toml(preset.summary)}"]
     if preset.corpus is not None:
         lines.append(f"corpus = {_toml(preset.corpus)}")
-    values = _run_config(name, preset, DataConfig(corpus=corpus_of_preset(name))).to_dict()
+    values = preset.run.to_dict()
     for table in TABLES:
         lines += ["", f"[{table}]"]
         for key, item in settable(table).items():
