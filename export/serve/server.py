@@ -31,7 +31,7 @@ from spinn_tensor.export.serve.app import make_app
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.metrics import FOLDER
 from spinn_tensor.export.serve.protocol import Config, Protocol
-from spinn_tensor.export.serve.settings import ServeSettings
+from spinn_tensor.export.serve.settings import LOCAL, ServeSettings
 from spinn_tensor.export.serve.workers import announce
 
 BACKLOG = 4_096  # connections that wait to be accepted
@@ -67,7 +67,7 @@ def serve(settings: ServeSettings) -> int:
     host = f"[{host}]" if ":" in host else host
     address = f"http://{host}:{port} (docs: /docs, page: /ui)"
     print(f"spinn serve: {address}, loading {settings.folder}", file=sys.stderr)
-    if settings.is_local:
+    if settings.hostname in (LOCAL, "::1", "localhost"):
         print("spinn serve: this machine alone can reach it; --hostname 0.0.0.0 lets others", file=sys.stderr)
     elif settings.api_key is None:
         print("spinn serve: whoever reaches this machine may ask; --api-key restricts it", file=sys.stderr)

@@ -74,11 +74,6 @@ class ServeSettings(Settings):
         (), "a web page's origin that may ask from a browser; * = any (default: none)", metavar="ORIGIN"
     )
 
-    @property
-    def is_local(self) -> bool:
-        """Tell whether nobody outside this machine can reach it."""
-        return self.hostname in (LOCAL, "::1", "localhost")
-
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add FOLDER, and a flag of each other option."""

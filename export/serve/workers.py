@@ -31,9 +31,7 @@ def census() -> dict[str, int]:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another's, which took its number
+    except (ProcessLookupError, PermissionError):  # the latter of another's, which took its number
         return False
     return True
 

@@ -102,9 +102,11 @@ def _train(args: argparse.Namespace, kind: str, corpus: Path, device: str) -> Re
 def _comparison(results: dict[str, Results]) -> Table:
     columns = ("encoder", "trained parameters", "seconds", "dev", "test", "longer sentences")
     title = "accuracy of the best checkpoint"
-    table = plain_table(*columns, title=title, title_justify="left", title_style="")
-    for kind, result in results.items():
-        accuracies = (result.evaluations[split].criterion("accuracy") for split in ("dev", "test", "long"))
-        shares = [f"{accuracy:.1%}" for accuracy in accuracies]
-        table.add_row(kind, f"{result.n_parameters:,}", f"{result.progress.seconds:,.0f}", *shares)
-    return table
+    rows = [
+        (
+            *(kind, f"{result.n_parameters:,}", f"{result.progress.seconds:,.0f}"),
+            *(f"{result.evaluations[split].criterion('accuracy'):.1%}" for split in ("dev", "test", "long")),
+        )
+        for kind, result in results.items()
+    ]
+    return plain_table(*columns, rows=rows, title=title, title_justify="left", title_style="")

@@ -162,10 +162,7 @@ def print_inspection(found: Inspection) -> None:
     print(found.title)
     for section in sections(found):
         for figures in section.tables:
-            table = plain_table(*figures.columns, text_columns=figures.text_columns)
-            for row in figures.rows:
-                table.add_row(*row)
-            out.print(table)
+            out.print(plain_table(*figures.columns, rows=figures.rows, text_columns=figures.text_columns))
         for note in section.notes:
             out.print(note)
         if section.drawn in MEASURES:

@@ -105,9 +105,7 @@ def _data(args: argparse.Namespace) -> DataConfig:
 
 
 def _print(manifest: dict[str, Any]) -> None:
-    table = plain_table("split", "examples", "tokens")
-    for name, counts in manifest["splits"].items():
-        table.add_row(name, f"{counts['examples']:,}", f"{counts['tokens']:,}")
-    console().print(table)
+    rows = [(name, f"{of['examples']:,}", f"{of['tokens']:,}") for name, of in manifest["splits"].items()]
+    console().print(plain_table("split", "examples", "tokens", rows=rows))
     labels = ", ".join(manifest["labels"]) or "none"
     print(f"{manifest['words']:,} different words; labels: {labels}")

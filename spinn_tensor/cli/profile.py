@@ -168,14 +168,19 @@ def _phase_table(profiled: StepProfile) -> Table:
 
 def _operator_table(profiled: StepProfile, of_gpu: bool) -> Table:
     what, kind = ("kernels", "GPU") if of_gpu else ("operators", "CPU")
-    table = plain_table(f"most expensive {what}", f"{kind} ms a step", "share", "calls a step")
     rest = profiled.operators[N_OPERATORS:]
     sums = [sum(figures) for figures in zip(*(one[1:] for one in rest), strict=True)]
     others = [Operator(f"{len(rest)} others", *sums)] if rest else []
-    for one in [*profiled.operators[:N_OPERATORS], *others]:
-        name = shorten(one.name, LONGEST_NAME)
-        table.add_row(name, f"{one.ms_a_step:,.2f}", f"{one.share:.1%}", f"{one.calls_a_step:,.0f}")
-    return table
+    rows = [
+        (
+            shorten(one.name, LONGEST_NAME),
+            f"{one.ms_a_step:,.2f}",
+            f"{one.share:.1%}",
+            f"{one.calls_a_step:,.0f}",
+        )
+        for one in [*profiled.operators[:N_OPERATORS], *others]
+    ]
+    return plain_table(f"most expensive {what}", f"{kind} ms a step", "share", "calls a step", rows=rows)
 
 
 def _megabytes(n_bytes: int) -> str:

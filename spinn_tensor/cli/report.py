@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -34,11 +34,15 @@ def console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def plain_table(*columns: str, text_columns: Collection[int] = (0,), **options: Any) -> Table:
+def plain_table(
+    *columns: str, rows: Iterable[Iterable[str]] = (), text_columns: Collection[int] = (0,), **options: Any
+) -> Table:
     """Make a table with a line below its head; the columns that are not of text have numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, **options)
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number in text_columns else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -71,7 +75,14 @@ def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TRE
             if scores is not None:
                 accuracy = f"accuracy {scores.accuracy:.2%} of {scores.n_examples:,}"
                 print(f"{title}: {accuracy}, macro-F1 {scores.macro_f1:.2%}{_most_frequent(scores)}")
-                out.print(class_table(scores), confusion_table(scores))
+                by_class = [
+                    (label, *map(percent, (one.precision, one.recall, one.f1)), f"{one.n_examples:,}")
+                    for label, one in scores.by_class.items()
+                ]
+                out.print(plain_table("label", "precision", "recall", "F1", "examples", rows=by_class))
+                counts = [[f"{count:,}" for count in row] for row in scores.confusion]
+                confusion = [(label, *row) for label, row in zip(scores.labels, counts, strict=True)]
+                out.print(plain_table("gold label", *scores.labels, rows=confusion))
         if evaluation.parse_scores is not None:
             print(f"{name}: {parse_summary(evaluation.parse_scores, gold)}")
             out.print(parse_table(evaluation.parse_scores, gold))
@@ -81,23 +92,6 @@ def _most_frequent(scores: Scores) -> str:
     """Say what whoever always says the most frequent label would score."""
     most = max(map(sum, scores.confusion)) / max(scores.n_examples, 1)
     return f" (always the most frequent label: {most:.2%})"
-
-
-def class_table(scores: Scores) -> Table:
-    """Show the scores of each class."""
-    table = plain_table("label", "precision", "recall", "F1", "examples")
-    for label, of_class in scores.by_class.items():
-        shares = (of_class.precision, of_class.recall, of_class.f1)
-        table.add_row(label, *map(percent, shares), f"{of_class.n_examples:,}")
-    return table
-
-
-def confusion_table(scores: Scores) -> Table:
-    """Make the confusion matrix, gold labels down and predictions across."""
-    table = plain_table("gold label", *scores.labels)
-    for label, row in zip(scores.labels, scores.confusion, strict=True):
-        table.add_row(label, *(f"{count:,}" for count in row))
-    return table
 
 
 def parse_summary(scores: ParseScores, gold: str = CORPUS_TREES) -> str:
@@ -122,43 +116,37 @@ def parse_table(scores: ParseScores, gold: str = CORPUS_TREES) -> Table:
 
 def comparison_table(rows: dict[str, ParseScores]) -> Table:
     """Compare several parsers' trees with the same gold trees, a row each; the last has the gold trees' depth."""
-    table = _bracket_table("bracketing F1 of", "transitions", "depth")
-    for name, scores in rows.items():
-        table.add_row(
-            name,
-            *_bracket_figures(scores.gold),
-            percent(scores.transition_accuracy),
-            f"{scores.average_depth:.2f}",
-        )
     depth = next(iter(rows.values())).gold_average_depth
-    table.add_row(CORPUS_TREES, "", "", "", "", "", f"{depth:.2f}")
-    return table
+    figures = [
+        (*_bracket_row(name, of.gold), percent(of.transition_accuracy), f"{of.average_depth:.2f}")
+        for name, of in rows.items()
+    ]
+    figures.append((CORPUS_TREES, "", "", "", "", "", f"{depth:.2f}"))
+    return _bracket_table("bracketing F1 of", "transitions", "depth", rows=figures)
 
 
 def bracket_table(title: str, rows: dict[str, BracketScores]) -> Table:
     """Compare several parsers' brackets with the same gold brackets, a row each."""
-    table = _bracket_table(title)
-    for name, scores in rows.items():
-        table.add_row(name, *_bracket_figures(scores))
-    return table
+    return _bracket_table(title, rows=[_bracket_row(name, scores) for name, scores in rows.items()])
 
 
 def phrase_table(title: str, rows: dict[str, PhraseScores]) -> Table:
     """Compare several parsers' brackets with gold trees that are not binary."""
-    table = plain_table(title, "precision", "recall", "F1", "mean F1")
-    for name, scores in rows.items():
-        table.add_row(name, *map(percent, (scores.precision, scores.recall, scores.f1, scores.sentence_f1)))
-    return table
+    figures = [
+        (name, *map(percent, (scores.precision, scores.recall, scores.f1, scores.sentence_f1)))
+        for name, scores in rows.items()
+    ]
+    return plain_table(title, "precision", "recall", "F1", "mean F1", rows=figures)
 
 
-def _bracket_table(title: str, *more: str) -> Table:
+def _bracket_table(title: str, *more: str, rows: Iterable[Iterable[str]]) -> Table:
     figures = ("mean", "pooled", "mean,\ninner", "pooled,\ninner")
     caption: dict[str, Any] = {"caption": BRACKET_FIGURES, "caption_justify": "left", "caption_style": ""}
-    return plain_table(title, *figures, *more, **caption)
+    return plain_table(title, *figures, *more, rows=rows, **caption)
 
 
-def _bracket_figures(scores: BracketScores) -> list[str]:
-    return [percent(f1) for f1 in (scores.sentence_f1, scores.f1, scores.inner_sentence_f1, scores.inner_f1)]
+def _bracket_row(name: str, scores: BracketScores) -> tuple[str, ...]:
+    return name, *map(percent, (scores.sentence_f1, scores.f1, scores.inner_sentence_f1, scores.inner_f1))
 
 
 def percent(figure: float | None, digits: int = 2) -> str:

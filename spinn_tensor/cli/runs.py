@@ -99,10 +99,10 @@ def run(args: argparse.Namespace) -> int:
         )
     out.print(table)
     if any(one.settings for one in found):
-        table = plain_table("run", "settings that differ", text_columns=(0, 1))
-        for one in found:
-            table.add_row(one.run, "  ".join(f"{key}={value}" for key, value in one.settings.items()))
-        out.print(table)
+        rows = [
+            (one.run, "  ".join(f"{key}={value}" for key, value in one.settings.items())) for one in found
+        ]
+        out.print(plain_table("run", "settings that differ", rows=rows, text_columns=(0, 1)))
     return 0
 
 

@@ -52,11 +52,12 @@ def summarise(evaluations: Mapping[int, Mapping[str, Evaluation]], output: Path)
     splits = {name: _scores([of_seed[name] for of_seed in found]) for name in found[0]}
     write_json(output / SUMMARY, {"seeds": seeds, "splits": splits})
     columns = "split", "score", *(f"seed {seed}" for seed in seeds), "mean", "std"
-    table = plain_table(*columns, text_columns=(0, 1))
-    for split, scores in splits.items():
-        for name, score in scores.items():
-            table.add_row(split, name, *map(percent, (*score["values"], score["mean"], score["std"])))
-    console().print(table)
+    rows = [
+        (split, name, *map(percent, (*score["values"], score["mean"], score["std"])))
+        for split, scores in splits.items()
+        for name, score in scores.items()
+    ]
+    console().print(plain_table(*columns, rows=rows, text_columns=(0, 1)))
     print(f"{len(seeds)} seeds: {output / SUMMARY}")
 
 
