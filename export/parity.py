@@ -98,12 +98,6 @@ class ParityReport(NamedTuple):
         """Return the largest difference of all examples."""
         return max(self.differences.values())
 
-    def __str__(self) -> str:
-        return (
-            f"largest difference {self.largest_difference:.1e}, equal labels {self.equal_labels:.2%}, "
-            f"equal trees {self.equal_trees:.2%}, {self.n} examples"
-        )
-
 
 class _Choices:
     """Judge what an artefact chose among options, by the logits of its model."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 
 import numpy as np
 import pytest
@@ -349,10 +348,3 @@ def test_an_artefact_that_fails_is_one_line(model, cases) -> None:
 def test_no_cases_prove_nothing(model) -> None:
     with pytest.raises(ValueError, match="no cases"):
         compare(model, dict, [])
-
-
-def test_a_report_is_one_line() -> None:
-    assert re.fullmatch(
-        r"largest difference 2\.5e-07, equal labels 100\.00%, equal trees 99\.50%, 200 examples",
-        str(ParityReport({1: 1e-7, 82: 2.5e-7}, 1.0, 0.995, 200)),
-    )

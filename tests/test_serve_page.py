@@ -23,10 +23,10 @@ from spinn_tensor.data_prep.branching import with_branching
 from spinn_tensor.data_prep.columns import node_offsets, sentence_columns
 from spinn_tensor.data_prep.trees import right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.export.serve.detail import MachineStep, machine_steps
+from spinn_tensor.export.serve.app import FILES
 from spinn_tensor.export.serve.engine import Engine
-from spinn_tensor.export.serve.page import FILES
 from spinn_tensor.export.serve.settings import ServeSettings
+from spinn_tensor.export.serve.trees import MachineStep, machine_steps
 from tests.serving import ROOT, Server, running, served, tiny_engine, until
 from tests.tiny_bundles import tiny_bundle, tiny_model
 

@@ -431,7 +431,7 @@ def test_what_was_refused_is_freed_at_once() -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is of glibc")
 def test_freed_memory_goes_back_to_the_system() -> None:
     code = """
-from spinn_tensor.export.serve.workers import give_back_memory
+from spinn_tensor.export.serve.service import give_back_memory
 give_back_memory()
 freed, kept = [bytes(100_000) for _ in range(500)], bytes(1_000)
 del freed

@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import resources
 from typing import Any
 
 import msgspec
@@ -26,11 +27,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from spinn_tensor.export.serve import openai, tei, trees, workers
-from spinn_tensor.export.serve.detail import Detail, DetailRequest, detail
+from spinn_tensor.export.serve import metrics, openai, tei, trees
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.errors import Refused, invalid, overloaded, unhealthy
-from spinn_tensor.export.serve.page import FILES, page_routes
 from spinn_tensor.export.serve.schema import Route, docs_page, openapi
 from spinn_tensor.export.serve.service import Call, Service
 from spinn_tensor.export.serve.settings import ServeSettings
@@ -57,7 +56,7 @@ ROUTES = [
     EMBED,
     PREDICT,
     Route("/parse", trees.ParseRequest, trees.parse, list[trees.ScoredTree | Any], TEXT),
-    Route("/detail", DetailRequest, detail, Detail, TEXTS),
+    Route("/detail", trees.DetailRequest, trees.detail, trees.Detail, TEXTS),
     Route("/tokenize", tei.TokenizeRequest, tei.tokenize, list[list[tei.SimpleToken]], TEXT),
     Route("/decode", tei.DecodeRequest, tei.decode, list[str], {"ids": [2, 3]}),
     Route("/similarity", tei.SimilarityRequest, tei.similarity, list[float], COMPARED),
@@ -65,6 +64,22 @@ ROUTES = [
 ]
 NONE = Route("", msgspec.Struct, tei.not_offered, None, {})  # whatever is asked
 NOT_OFFERED = ("/rerank", "/embed_sparse", "/embed_all")  # 424
+# the page where a model is tried in a browser, by path: a file of ui/, and its type; it asks /info and /detail
+FILES = {
+    "/ui": ("index.html", "text/html"),
+    "/ui/app.js": ("app.js", "text/javascript"),
+    "/ui/tree.js": ("tree.js", "text/javascript"),
+    "/ui/style.css": ("style.css", "text/css"),
+}
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 PUBLIC = frozenset(
     {"/health", "/ping", "/metrics", "/docs", "/openapi.json", "/api-doc/openapi.json", *FILES}
 )
@@ -85,7 +100,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, or why there is none."""
-        call, metrics, body = Call(self._service), self._service.metrics, b""
+        call, counted, body = Call(self._service), self._service.metrics, b""
         refused: Refused | None = None
         try:
             body = orjson.dumps(await self._admitted(call, scope, receive), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -94,12 +109,12 @@ class Endpoint:
         except Exception:
             logger.exception("a request failed")
             refused = Refused(500, "Backend", "internal error", "internal")
-        metrics.request_count.labels(call.method).inc()
+        counted.request_count.labels(call.method).inc()
         if refused is None:
-            metrics.request_success.labels(call.method).inc()
+            counted.request_success.labels(call.method).inc()
             await _send(send, 200, body, call.headers())
             return
-        metrics.request_failure.labels(refused.metric).inc()
+        counted.request_failure.labels(refused.metric).inc()
         if not isinstance(refused, Gone):
             await _refuse(scope, send, refused)
 
@@ -232,7 +247,7 @@ class ApiKey:
 def make_app(
     settings: ServeSettings,
     engine: Engine | None = None,  # in place of the one that the settings name
-    on_ready: Callable[[], object] = workers.announce,  # told when the model is loaded
+    on_ready: Callable[[], object] = metrics.announce,  # told when the model is loaded
     on_failure: Callable[[Exception], None] | None = None,  # told why a model cannot be loaded
 ) -> Starlette:
     """Return the application; it is ready some time after its start."""
@@ -287,9 +302,9 @@ def _routes(service: Service, posts: dict[str, Endpoint]) -> list[StarletteRoute
     def health() -> Response:
         if not service.is_ready:
             raise unhealthy("not ready: the model is being loaded")
-        return _json({"status": "ready", **workers.census()})
+        return _json({"status": "ready", **metrics.census()})
 
-    def metrics() -> Response:
+    def counts() -> Response:
         return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
 
     def document() -> dict[str, Any]:
@@ -300,12 +315,18 @@ def _routes(service: Service, posts: dict[str, Endpoint]) -> list[StarletteRoute
     return [
         *(get(path, health) for path in ("/health", "/ping", "/")),
         get("/info", lambda: _json(tei.info(service))),
-        get("/metrics", metrics),
+        get("/metrics", counts),
         *(get(path, lambda: _json(document())) for path in ("/openapi.json", "/api-doc/openapi.json")),
         get("/docs", lambda: HTMLResponse(docs_page(document(), service.settings.port))),
-        *page_routes(),
+        *(StarletteRoute(path, _page, methods=["GET"]) for path in FILES),
         *(StarletteRoute(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
     ]
+
+
+async def _page(request: Request) -> Response:
+    name, media_type = FILES[request.url.path]
+    body = (resources.files(__package__) / "ui" / name).read_bytes()
+    return Response(body, headers=PAGE_HEADERS, media_type=media_type)
 
 
 def _json(value: Any) -> Response:

@@ -1,4 +1,4 @@
-"""What is counted, under the names that text-embeddings-inference gives it, for Prometheus.
+"""What is counted, under the names that text-embeddings-inference gives it, for Prometheus; and how many workers are.
 
 Of several workers each keeps files in one folder, which prometheus_client joins: whichever worker is asked, the answer
 is that of all.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +21,7 @@ from prometheus_client import (
 )
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # in the environment of workers
+WORKER = "worker_"  # begins the name of each one's file there
 SECONDS = [1e-5 * 1.5**power for power in range(1, 36)]
 TOKENS = [2**power for power in range(21)]
 PHASES = ("duration", "tokenization_duration", "queue_duration", "inference_duration")
@@ -68,3 +70,26 @@ class Metrics:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)
         return generate_latest(registry).replace(b"_total", b"")
+
+
+def announce() -> None:
+    """Say to the other workers that this one is ready."""
+    if FOLDER in os.environ:
+        (Path(os.environ[FOLDER]) / f"{WORKER}{os.getpid()}").touch()
+
+
+def census() -> dict[str, int]:
+    """Count the workers that are ready, and those that died."""
+    if FOLDER not in os.environ:
+        return {"workers": 1, "died": 0}
+    pids = [int(path.name.removeprefix(WORKER)) for path in Path(os.environ[FOLDER]).glob(f"{WORKER}*")]
+    n_alive = sum(map(_is_alive, pids))
+    return {"workers": n_alive, "died": len(pids) - n_alive}
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # the latter of another's, which took its number
+        return False
+    return True

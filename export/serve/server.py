@@ -29,10 +29,9 @@ from uvicorn.supervisors import multiprocess as supervision
 from spinn_tensor.data_prep.errors import DataWarning, one_line
 from spinn_tensor.export.serve.app import make_app
 from spinn_tensor.export.serve.engine import Engine
-from spinn_tensor.export.serve.metrics import FOLDER
+from spinn_tensor.export.serve.metrics import FOLDER, announce
 from spinn_tensor.export.serve.protocol import Config, Protocol
 from spinn_tensor.export.serve.settings import LOCAL, ServeSettings
-from spinn_tensor.export.serve.workers import announce
 
 BACKLOG = 4_096  # connections that wait to be accepted
 DRAIN = 60  # seconds after a signal in which clients must have read their answers

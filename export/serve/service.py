@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +17,6 @@ from spinn_tensor.export.serve.engine import Engine, Example, Sentence
 from spinn_tensor.export.serve.errors import Refused, empty, overloaded, unhealthy, wrong_model
 from spinn_tensor.export.serve.metrics import Metrics
 from spinn_tensor.export.serve.settings import ServeSettings
-from spinn_tensor.export.serve.workers import give_back_memory
 
 T = TypeVar("T")
 
@@ -216,3 +218,10 @@ class Call:
 def one_side(inputs: Sequence[Sentence]) -> list[Example]:
     """Return sentences as examples."""
     return [(sentence,) for sentence in inputs]
+
+
+def give_back_memory() -> bool:
+    """Collect garbage and return what is free to the system, in milliseconds; False where the C library cannot."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    return trim is not None and bool(trim(0))
