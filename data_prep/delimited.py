@@ -55,7 +55,7 @@ def read_csv(lines: Iterator[str], limits: Limits) -> Iterator[Line | DataError]
         try:
             cells = next(reader)
             if names is None:
-                names = _header(cells)
+                names = _header(cells, 1 + n_before)
             elif cells:
                 line = _record(names, cells)
             elif isinstance(feed.last, BadLine):
@@ -107,7 +107,7 @@ def read_tsv(lines: Iterator[str], limits: Limits) -> Iterator[Line | DataError]
     if first.startswith('"'):
         yield from read_csv(itertools.chain([first], lines), limits)
         return
-    names = _header(_cells(first))
+    names = _header(_cells(first), 1)
     yield Continued("\n")
     ahead: deque[str] = deque()  # lines that were looked at
     while line := ahead.popleft() if ahead else next(lines, ""):
@@ -167,12 +167,12 @@ def _cells(line: str) -> list[str]:
     return line.rstrip("\r\n").split("\t")
 
 
-def _header(cells: list[str]) -> list[str]:
+def _header(cells: list[str], line: int) -> list[str]:
     names = [name.strip() for name in cells]
     if twice := [name for name, n in Counter(names).items() if name and n > 1]:
-        raise NeededLine(f"two columns {twice[0][:40]!r}", line=1)
+        raise NeededLine(f"two columns {twice[0][:40]!r}", line=line)
     if not any(names):
-        raise NeededLine("no header: expected the names of the columns", line=1)
+        raise NeededLine("no header: expected the names of the columns", line=line)
     return names
 
 

@@ -79,7 +79,9 @@ def parse_chunk(
     )
     if not len(n_words):
         return ParsedChunk(columns, parse_mask)
-    fits = _brackets_fit(columns.transitions, n_words, _opens_before(symbols, words))
+    others = ~symbols.open_mask  # of a parse, what follows open brackets is a word
+    n_opens = np.diff(np.cumsum(symbols.open_mask & kept)[others], prepend=0)[words[others]]
+    fits = _brackets_fit(columns.transitions, n_words, n_opens)
     if not fits.all():
         columns = take(columns, np.flatnonzero(fits))
         parse_mask[parse_mask] = fits
@@ -134,21 +136,6 @@ def _are_trees(symbols: _Symbols) -> np.ndarray:  # (n,) bool
     good = (height[symbols.offsets[1:]] - start == 1) & (n_opens == n_closes)
     good[symbols.row[stray | empty]] = False
     return good
-
-
-def _opens_before(
-    symbols: _Symbols,
-    words: np.ndarray,  # (Q,) bool, those of the strings that are looked at
-) -> np.ndarray:  # (number of words,) int64
-    """Count the open brackets that stand right before each word."""
-    position = np.flatnonzero(words)
-    n_opens = np.cumsum(symbols.open_mask)[position]
-    previous = np.concatenate(([0], n_opens[:-1]))
-    row = symbols.row[position]
-    begins = np.concatenate(([True], row[1:] != row[:-1]))  # what was open in other strings does not count
-    before_string = np.concatenate(([0], np.cumsum(symbols.open_mask)))[symbols.offsets[row[begins]]]
-    previous[begins] = before_string
-    return n_opens - previous
 
 
 def _brackets_fit(

@@ -245,6 +245,7 @@ NOT_AS_NAMED: list[tuple[str, bytes, str]] = [
     ("a.txt", b'[{"text": "x"}]', ":1: JSON: its name should end in"),
     ("a.txt", b'[\n  {"text": "x"}\n]', ":1: JSON: its name should end in"),
     ("a.csv", b"text,text\nx,1\n", ":1: two columns 'text'"),
+    ("a.csv", b"sep=;\ntext;text\nx;1\n", ":2: two columns 'text'"),
     ("a.csv", b"\n\n", ":1: no header"),
     ("a.csv", b"", ": an empty file"),
     ("a.csv", b"text,label\n", ": no examples"),

@@ -157,7 +157,8 @@ class DataConfig(Settings):
         return Limits(self.max_line_bytes, self.max_words)
 
     def with_absolute_paths(self) -> DataConfig:
-        return dataclasses.replace(self, **self._paths(_absolute))
+        paths = self._paths(lambda path: path if is_hub_name(path) else os.path.abspath(path))
+        return dataclasses.replace(self, **paths)
 
     def _paths(self, change: Callable[[str], str]) -> dict[str, Any]:
         """Return the fields that hold paths, each path changed."""
@@ -170,7 +171,3 @@ class DataConfig(Settings):
             paths[name] = tuple(map(change, getattr(self, name)))
         extra = [entry.partition("=") for entry in self.extra]
         return {**paths, "extra": tuple(f"{name}={change(file)}" for name, _, file in extra)}
-
-
-def _absolute(path: str) -> str:
-    return path if is_hub_name(path) else os.path.abspath(path)

@@ -118,19 +118,17 @@ class ExampleFile:
         skipped = Skipped()
         found, errors = self._read(lines, skipped)
         examples, kept = _columns(found, self.words, self.limits)
-        rows = np.array(found.rows, dtype=np.int64)
-        examples = examples._replace(lines=first_line + rows[kept])
-        for row in rows[~kept].tolist():
-            errors[row] = self._error(lines[row])
-        for row, error in sorted(errors.items()):
-            bad = error.at(path=self.path, line=first_line + row)
+        for number in itertools.compress(found.lines, ~kept):
+            errors[number] = self._error(lines[number - first_line])
+        for number, error in sorted(errors.items()):
+            bad = error.at(path=self.path, line=number)
             if not self.skip_bad:
                 self._failure = bad
-                return self._block(lines[:row])
+                return self._block(lines[: number - first_line])
             skipped.count_error(bad)
         skipped.update(self.skipped)
         self.skipped.clear()
-        left_out = first_line + np.setdiff1d(np.arange(len(lines)), rows[kept])
+        left_out = np.setdiff1d(first_line + np.arange(len(lines)), examples.lines)
         continued = np.flatnonzero([isinstance(line, Continued) for line in lines])
         n_blank = sum(type(line) is str and (line.isspace() or not line) for line in lines)
         return Block(examples, first_line, len(lines), left_out, first_line + continued, n_blank, skipped)
@@ -144,18 +142,18 @@ class ExampleFile:
         return n_passed
 
     def _read(self, lines: Sequence[Line], skipped: Skipped) -> tuple[_Found, dict[int, DataError]]:
-        """Read the lines up to the first bad one, or all; what is in them, and errors by the number in the block."""
+        """Read the lines up to the first bad one, or all; what is in them, and errors by the number of the line."""
         found = _Found()
         errors: dict[int, DataError] = {}
-        for row, line in enumerate(lines):
+        for number, line in enumerate(lines, start=self.n_lines + 1):
             if isinstance(line, str) and (line.isspace() or not line):
                 continue
             try:
-                found.add(row, self._read_line(line))
+                found.add(number, self._read_line(line))
             except NotWanted as reason:
-                skipped.count_error(reason.at(path=self.path, line=self.n_lines + 1 + row))
+                skipped.count_error(reason.at(path=self.path, line=number))
             except DataError as error:
-                errors[row] = error
+                errors[number] = error
                 if not self.skip_bad:
                     break
         return found, errors
@@ -314,15 +312,15 @@ def _trees(example: LineExample, limits: Limits) -> tuple[Tree, ...]:
 class _Found:
     """Hold what is in n lines, in lists: an object for each line would be the garbage collector's to look after."""
 
-    rows: list[int] = field(default_factory=list)  # (n,) numbers of the lines
+    lines: list[int] = field(default_factory=list)  # (n,) their numbers
     sentences: list[Sentence] = field(default_factory=list)  # of all lines
     n_sentences: list[int] = field(default_factory=list)  # (n,)
     labels: list[int] = field(default_factory=list)  # (n,)
     names: list[str] = field(default_factory=list)  # (n,)
 
-    def add(self, row: int, example: LineExample) -> None:
+    def add(self, line: int, example: LineExample) -> None:
         """Take what is in a line."""
-        self.rows.append(row)
+        self.lines.append(line)
         self.sentences.extend(example.sentences)
         self.n_sentences.append(len(example.sentences))
         self.labels.append(example.label)
@@ -340,7 +338,7 @@ def _columns(
     sentences = found.sentences
     parses = [sentence for sentence in sentences if isinstance(sentence, str)]
     parsed = parse_chunk(pa.array(parses, pa.string()), words, limits.max_words)
-    lists = found.n_sentences, found.labels, found.rows
+    lists = found.n_sentences, found.labels, found.lines
     n_sentences, labels, lines = (np.array(values, np.int64) for values in lists)
     names = pa.array(found.names, pa.string())
     kept = np.ones(len(labels), dtype=bool)

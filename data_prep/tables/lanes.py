@@ -186,8 +186,6 @@ def _in_order(
 def thin_stack_tables(
     transitions: np.ndarray,  # (M,) int8, SHIFT or REDUCE, sentence after sentence
     lengths: np.ndarray,  # (B,) tokens of each sentence
-    *,
-    n_leaf_rows: int | None = None,
 ) -> ThinStackTables:
     """Return the thin stack's reads at every step of every sentence, compositions in rows by step, then sentence."""
     trace = trace_stack(transitions, lengths)
@@ -195,7 +193,7 @@ def thin_stack_tables(
     reduce_order = trace.reduces[np.argsort(trace.time[trace.reduces], kind="stable")]
     composition = np.empty(len(trace.time), dtype=np.int64)
     composition[reduce_order] = np.arange(len(reduce_order))
-    rows = state_rows(trace, composition[trace.reduces], leaf_rows(trace, n_leaf_rows))
+    rows = state_rows(trace, composition[trace.reduces], int(trace.lengths.sum()))
 
     def spread(values: np.ndarray) -> np.ndarray:
         table = np.zeros((n_steps, n_lanes), dtype=values.dtype)  # zero is the null row, and False
