@@ -31,7 +31,7 @@ from spinn_tensor import (
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import CELLS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import lengths
-from spinn_tensor.training.resume import read_training_state
+from spinn_tensor.training.checkpoint import read_training_state
 from tests.any_cells import OddCell, RunningMean, recursion
 from tests.closeness import assert_close
 from tests.command_line import assert_fails_cleanly

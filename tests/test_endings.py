@@ -14,7 +14,7 @@ import pytest
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.cli.progress import TerminalObserver
-from spinn_tensor.training.resume import Progress
+from spinn_tensor.training.checkpoint import Progress
 
 Capture = pytest.CaptureFixture[str]
 HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none

@@ -23,10 +23,10 @@ from spinn_tensor.bundles import OnHost, flatten
 from spinn_tensor.data_prep.batching import epoch_batches, shares
 from spinn_tensor.data_prep.errors import Interrupted
 from spinn_tensor.training import feeding
+from spinn_tensor.training.checkpoint import Progress
 from spinn_tensor.training.feeding import Feed, LostMaker, made_by_processes
 from spinn_tensor.training.loop import Observer, Trainer
 from spinn_tensor.training.methods import Batch, Classify, Corpus
-from spinn_tensor.training.resume import Progress
 from spinn_tensor.transfer import Parcel, SharedSlots, made_ahead, packed
 from tests import tiny_training
 from tests.processes import HANGS

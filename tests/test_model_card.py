@@ -59,8 +59,9 @@ def test_the_hub_understands_the_card_and_its_code_runs(kind, task, tmp_path) ->
             dev=("/a/d.jsonl",),
             branching="balanced",
         ),
+        run_config("sst2-spinn-pi-nt", DataConfig(corpus="sst", train=("a",), dev=("b",), node_labels=True)),
     ],
-    ids=["seed", "ambiguous keys", "own fields", "parser", "vectors"],
+    ids=["seed", "ambiguous keys", "own fields", "parser", "vectors", "less than its preset"],
 )
 def test_the_command_of_the_card_has_the_same_settings(run) -> None:
     named = RunConfig.from_dict(without_folders(run.to_dict()))

@@ -16,13 +16,13 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import NO_LABEL, select
 from spinn_tensor.data_prep.errors import Interrupted
 from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.training.checkpoint import STATE
 from spinn_tensor.training.config import OPTIMIZERS, TrainingConfig
 from spinn_tensor.training.evaluate import evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.objective import classification_loss, supervised_loss, training_loss
 from spinn_tensor.training.optimizer import Average, learning_rate, make_optimizer
 from spinn_tensor.training.presets import PRESETS
-from spinn_tensor.training.resume import STATE
 from spinn_tensor.training.run import check_same_run
 from tests.closeness import FLOAT64, assert_close
 from tests.compiled_steps import corpora, corpus_of, small_model, train, train_step

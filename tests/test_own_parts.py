@@ -33,7 +33,7 @@ from spinn_tensor.export.interface import ExportError, check_exportable
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.settings import ServeSettings, add_flags, as_arguments, given_settings
 from spinn_tensor.model.classifiers import Model
-from spinn_tensor.training.resume import read_training_state
+from spinn_tensor.training.checkpoint import read_training_state
 from tests.command_line import assert_fails_cleanly
 from tests.tiny_bundles import tiny_bundle, tiny_model
 from tests.tiny_models import MANY_WORDS, some_columns, some_pairs

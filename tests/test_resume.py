@@ -18,8 +18,8 @@ import torch
 from spinn_tensor.cli.main import main
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
+from spinn_tensor.training.checkpoint import STATE, read_training_state
 from spinn_tensor.training.loop import Task, Trainer
-from spinn_tensor.training.resume import STATE, read_training_state
 from tests.processes import HANGS
 from tests.tiny_runs import assert_same_run, figures, pair_arguments, parser_arguments, same_threads
 from tests.tiny_training import Notes, pair_model, pairs, settings, trainer

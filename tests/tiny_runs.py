@@ -14,8 +14,8 @@ import torch
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
+from spinn_tensor.training.checkpoint import read_training_state
 from spinn_tensor.training.metrics_log import read_metrics
-from spinn_tensor.training.resume import read_training_state
 
 NOUNS, VERBS, ADJECTIVES = ("dogs", "cats", "birds", "cows"), ("bark", "sing", "sleep"), ("old", "red", "big")
 

@@ -17,10 +17,10 @@ from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.hub import WEIGHTS
+from spinn_tensor.training.checkpoint import read_training_state
 from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.metrics_log import read_metrics
-from spinn_tensor.training.resume import read_training_state
 from tests.tiny_runs import write_pairs, write_trees
 
 ENCODER = {"embedding_dim": 8, "hidden_dim": 8, "tracker_dim": 4, "embedding_dropout": 0.0}

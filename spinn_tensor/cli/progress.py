@@ -28,9 +28,9 @@ from rich.progress import (
 
 from spinn_tensor.cli.endings import ENDING
 from spinn_tensor.cli.report import CORPUS_TREES
+from spinn_tensor.training.checkpoint import Progress as RunProgress
 from spinn_tensor.training.evaluate import Evaluation
 from spinn_tensor.training.loop import Observer
-from spinn_tensor.training.resume import Progress as RunProgress
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 

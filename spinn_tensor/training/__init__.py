@@ -14,8 +14,7 @@ distributed  several processes that train one model
 evaluate     scores of a model on a corpus
 loop         epochs, evaluations, checkpoints, early stopping
 metrics_log  metrics.jsonl, and the same for TensorBoard
-checkpoint   the bundles of a run
-resume       what else a killed run needs
+checkpoint   the bundles of a run, and what else a killed one needs
 run          all of it, from settings to results
 
 config       RunConfig = data + encoder + classifier + training settings

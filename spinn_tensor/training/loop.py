@@ -31,7 +31,16 @@ from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.machine import ScoreError
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.normalization import synchronise
-from spinn_tensor.training.checkpoint import finite_parameters, save_checkpoint
+from spinn_tensor.training.checkpoint import (
+    Progress,
+    TrainingState,
+    corpus_sha256,
+    finite_parameters,
+    restore,
+    save_checkpoint,
+    seed_rank,
+    training_state,
+)
 from spinn_tensor.training.config import RunConfig, TrainingConfig
 from spinn_tensor.training.distributed import ALONE, Ranks, SignalPoll
 from spinn_tensor.training.evaluate import Evaluation, evaluate
@@ -40,14 +49,6 @@ from spinn_tensor.training.methods import make_method
 from spinn_tensor.training.metrics_log import MetricsLog
 from spinn_tensor.training.objective import Totals, count_rows
 from spinn_tensor.training.optimizer import learning_rate, make_optimizer
-from spinn_tensor.training.resume import (
-    Progress,
-    TrainingState,
-    corpus_sha256,
-    restore,
-    seed_rank,
-    training_state,
-)
 from spinn_tensor.training.step import Phase, TrainStep
 from spinn_tensor.training.weighting import class_weights
 

@@ -43,13 +43,13 @@ from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
 from spinn_tensor.parsers import tree_source
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.toolchain import check_compile
+from spinn_tensor.training.checkpoint import Progress, read_training_state
 from spinn_tensor.training.config import RunConfig, classifier_config, differences, encoder_config
 from spinn_tensor.training.distributed import ALONE, Ranks, launch_id, n_restarts
 from spinn_tensor.training.evaluate import Evaluation, evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer
 from spinn_tensor.training.metrics_log import BOARD, METRICS, check_tensorboard
 from spinn_tensor.training.presets import without_vectors
-from spinn_tensor.training.resume import Progress, read_training_state
 from spinn_tensor.training.step import check_precision
 
 RUN, RESULTS, BEST, LAST = "run.json", "results.json", "best", "last"
