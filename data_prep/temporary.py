@@ -78,11 +78,11 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def named_if_full(path: Path) -> Iterator[None]:
-    """Name what is being written where the disk is full: writing itself says nothing, or the name of a temporary."""
+    """Name what is written where the disk, or a user's part, is full: writing says nothing, or a temporary's name."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             error.filename = os.fspath(path)
         raise
 

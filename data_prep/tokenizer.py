@@ -77,7 +77,7 @@ class Tokenizer:
         try:
             normalized = self._normalize(text)
         except UnicodeEncodeError as error:
-            # Python has so what it cannot decode of a command
+            # as which Python keeps each byte of a command line that it cannot decode
             is_byte = "\udc80" <= error.object[error.start] <= "\udcff"
             raise DataError("not UTF-8 text" if is_byte else "half of a surrogate pair") from error
         tokens = self._split_words(normalized) if self.rules.name == PENN.name else self._split(normalized)

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
+import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 HANGS = 600  # seconds after which what is waited for will not come any more, however busy the machine
+
+finds_processes = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes by /proc")
 
 
 def run_program(

@@ -99,12 +99,13 @@ def test_a_folder_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) ->
         assert os.listdir(target.parent) == ["folder"]
 
 
-def test_an_error_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_an_error_while_writing_leaves_the_old_folder(number: int, tmp_path: Path) -> None:
     write_folder(tmp_path / "folder", fill("old"))
 
     def fail(folder: Path) -> None:
         (folder / "a").write_text("half")
-        raise OSError(errno.ENOSPC, "disk full")
+        raise OSError(number, "disk full")
 
     with pytest.raises(OSError, match="disk full") as error:
         write_folder(tmp_path / "folder", fail)

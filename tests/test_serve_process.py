@@ -34,7 +34,7 @@ from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.serve import service
 from spinn_tensor.export.serve.errors import Refused
 from spinn_tensor.export.serve.server import Worker
-from tests.processes import HANGS
+from tests.processes import HANGS, finds_processes
 from tests.serving import ROOT, TEXTS, Server, running, served, tiny_engine, until
 from tests.tiny_bundles import tiny_bundle
 
@@ -184,6 +184,7 @@ def test_what_was_taken_is_answered_after_sigterm(exported: Path) -> None:
         assert server.process.wait(timeout=HANGS) == 0
 
 
+@finds_processes
 def test_a_worker_that_was_killed_is_replaced_and_health_tells(exported: Path) -> None:
     with running(str(exported), n_workers=2) as server:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()

@@ -21,7 +21,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training import distributed
 from spinn_tensor.training.run import LAUNCH, is_own_restart
-from tests.processes import HANGS
+from tests.processes import HANGS, finds_processes
 from tests.tiny_runs import assert_same_run, pair_arguments
 from tests.tiny_training import log_of
 
@@ -100,6 +100,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*pair_arguments(tmp_path_factory.mktemp("corpus")), *RUN]
 
 
+@finds_processes
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_to_one_rank_ends_the_job(number: int, arguments: list[str], tmp_path: Path) -> None:
     """SIGKILL with its rank named; SIGTERM with a checkpoint of its step, which is told, and where one goes on."""
