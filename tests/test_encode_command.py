@@ -21,36 +21,34 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary
 from spinn_tensor.encoding import read_shards, shards
 from tests.closeness import FLOAT16, assert_close
-from tests.command_line import standard_input
+from tests.command_line import Spinn, standard_input
 from tests.processes import HANGS, ROOT, forked
 from tests.tiny_sentences import N_LINES, trees, write_parses
 
 pytest.importorskip("datasets")
 
-Capture = pytest.CaptureFixture[str]
 
-
-def command(run: Path, source: Path, output: Path, *options: str) -> list[str]:
+def command(run: Path, source: Path | str, output: Path, *options: object) -> list[str]:
     small = ["--shard-size", "5", "--threads", "1", "--device", "cpu"]
-    arguments = ["encode", str(run), "--input", str(source), "--output", str(output)]
-    return [*arguments, *(small if not output.suffix else []), *options]
+    arguments = ["encode", run, "--input", source, "--output", output]
+    return [*map(str, [*arguments, *(small if not output.suffix else []), *options])]
 
 
-def test_the_command_writes_shards_and_goes_on(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_command_writes_shards_and_goes_on(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     source, folder = tmp_path / "in.jsonl", tmp_path / "out"
     records = [{"sentence_binary_parse": format_binary(tree)} for tree in trees()]
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert main(command(pair_run, source, tmp_path / "all.npy")) == 0
-    assert main(command(pair_run, source, tmp_path / "all.safetensors", "--dtype", "float16")) == 0
-    assert capsys.readouterr().out.splitlines()[0] == f"23 encodings of width 8 in {tmp_path / 'all.npy'}"
+    printed = spinn(*command(pair_run, source, tmp_path / "all.npy")).out
+    assert printed == f"23 encodings of width 8 in {tmp_path / 'all.npy'}\n"
+    spinn(*command(pair_run, source, tmp_path / "all.safetensors", "--dtype", "float16"))
     for note in ("", "spinn: 5 of 5 shards were there\n"):
-        assert main(command(pair_run, source, folder)) == 0
-        assert capsys.readouterr() == (f"23 encodings of width 8 in {folder}, 5 shards\n", note)
+        report = f"23 encodings of width 8 in {folder}, 5 shards\n"
+        assert spinn(*command(pair_run, source, folder)) == (report, note)
     expected = np.load(tmp_path / "all.npy")
     assert_close(np.concatenate(list(read_shards(folder))), expected)
-    assert main(command(pair_run, source, folder, "--dtype", "float16")) == 1
-    assert "spinn: error: " + str(folder) + ": holds encodings of another job" in capsys.readouterr().err
-    assert main(command(pair_run, source, folder, "--dtype", "float16", "--overwrite")) == 0
+    narrow = command(pair_run, source, folder, "--dtype", "float16")
+    assert f"spinn: error: {folder}: holds encodings of another job" in spinn.fails(*narrow).err
+    spinn(*narrow, "--overwrite")
     halves = np.concatenate(list(read_shards(folder)))
     tensor = shards.load_file(tmp_path / "all.safetensors")["encodings"]
     assert tensor.dtype == halves.dtype == np.float16
@@ -60,17 +58,16 @@ def test_the_command_writes_shards_and_goes_on(pair_run: Path, tmp_path: Path, c
 
 @pytest.mark.parametrize("output", ["out.npy", "out"])
 def test_the_share_of_unknown_words_is_said(
-    output: str, pair_run: Path, tmp_path: Path, capsys: Capture
+    output: str, pair_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     (tmp_path / "in.txt").write_text("( dogs bark )\n( ( old [meow] ) bark )\n( [purr] [meow] )\n")
-    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / output)) == 0
-    expected = "spinn: 3 of 7 words (42.9%) are unknown to the model's vocabulary\n"
-    assert capsys.readouterr().err == expected
+    said = spinn(*command(pair_run, tmp_path / "in.txt", tmp_path / output)).err
+    assert said == "spinn: 3 of 7 words (42.9%) are unknown to the model's vocabulary\n"
 
 
-def test_a_folder_may_have_a_dot_in_its_name(pair_run: Path, tmp_path: Path) -> None:
+def test_a_folder_may_have_a_dot_in_its_name(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     write_parses(tmp_path / "in.txt")
-    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / "run.v2")) == 0
+    spinn(*command(pair_run, tmp_path / "in.txt", tmp_path / "run.v2"))
     assert (tmp_path / "run.v2" / "manifest.json").exists()
 
 
@@ -96,17 +93,15 @@ PARSES = {"sentence1_binary_parse": "( dogs bark )", "label": 3, "gold_label": "
     ids=["no field", "another field", "many fields"],
 )
 def test_a_record_without_the_field_names_those_that_it_has(
-    record: dict[str, Any], options: list[str], message: str, pair_run: Path, tmp_path: Path, capsys: Capture
+    record: dict[str, Any], options: list[str], message: str, pair_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(
         json.dumps({"sentence_binary_parse": "dogs", "text": "dogs"}) + "\n" + json.dumps(record) + "\n"
     )
-    assert main(command(pair_run, source, tmp_path / "out.npy", *options)) == 1
-    error = capsys.readouterr().err
+    error = spinn.fails(*command(pair_run, source, tmp_path / "out.npy", *options)).err
     assert error.startswith(f"spinn: error: {source}:2: ")
     assert message in error
-    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -124,28 +119,29 @@ def test_a_record_without_the_field_names_those_that_it_has(
     ],
 )
 def test_what_would_do_nothing_or_write_another_file_is_refused(
-    output: str, options: list[str], message: str, pair_run: Path, tmp_path: Path, capsys: Capture
+    output: str, options: list[str], message: str, pair_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     write_parses(tmp_path / "in.txt")
-    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / output, *options)) == 1
-    assert message in capsys.readouterr().err
+    encode = command(pair_run, tmp_path / "in.txt", tmp_path / output, *options)
+    assert message in spinn.fails(*encode).err
     assert not (tmp_path / output).exists()
 
 
 def test_several_processes_write_no_one_array(
-    pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    pair_run: Path, tmp_path: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_parses(tmp_path / "in.txt")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / "out.npy")) == 1
-    assert "several processes write into a folder" in capsys.readouterr().err
-    assert main(command(pair_run, Path("-"), tmp_path / "out")) == 1
-    assert "standard input is read by one process" in capsys.readouterr().err
+    for source, output, message in (
+        (tmp_path / "in.txt", "out.npy", "several processes write into a folder"),
+        ("-", "out", "standard input is read by one process"),
+    ):
+        assert message in spinn(*command(pair_run, source, tmp_path / output), status=1).err
 
 
 def test_processes_of_torchrun_have_their_parts_and_one_voice(
-    pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    pair_run: Path, tmp_path: Path, spinn: Spinn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_parses(tmp_path / "in.txt")
     arguments = command(pair_run, tmp_path / "in.txt", tmp_path / "out")
@@ -154,8 +150,7 @@ def test_processes_of_torchrun_have_their_parts_and_one_voice(
 
     def said_by(rank: int) -> tuple[str, str]:
         monkeypatch.setenv("RANK", str(rank))
-        assert main(arguments) == 0
-        return capsys.readouterr()
+        return spinn(*arguments)
 
     out, notes = said_by(0)
     assert out == ""
@@ -163,22 +158,21 @@ def test_processes_of_torchrun_have_their_parts_and_one_voice(
     assert said_by(1) == (report, "")  # which joins the shards
     assert said_by(0) == (report, "spinn: 5 of 5 shards were there\n")
     assert said_by(1) == ("", "")
-    assert main([*arguments, "--shard", "1/2"]) == 1
-    assert "--shard: torchrun gives each process its part" in capsys.readouterr().err
+    error = spinn(*arguments, "--shard", "1/2", status=1).err
+    assert "--shard: torchrun gives each process its part" in error
 
 
-def test_standard_input(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_standard_input(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     write_parses(tmp_path / "in.txt")
-    arguments = command(pair_run, Path("-"), tmp_path / "out")
+    arguments = command(pair_run, "-", tmp_path / "out")
     with standard_input((tmp_path / "in.txt").read_bytes()):
-        assert main(arguments) == 0
-    assert capsys.readouterr().out == f"23 encodings of width 8 in {tmp_path / 'out'}, 5 shards\n"
-    assert main(command(pair_run, tmp_path / "in.txt", tmp_path / "all.npy")) == 0
+        report = spinn(*arguments).out
+    assert report == f"23 encodings of width 8 in {tmp_path / 'out'}, 5 shards\n"
+    spinn(*command(pair_run, tmp_path / "in.txt", tmp_path / "all.npy"))
     got = np.concatenate(list(read_shards(tmp_path / "out")))
     assert_close(got, np.load(tmp_path / "all.npy"))
-    capsys.readouterr()
-    assert main(arguments) == 1  # before anything is read
-    assert "(standard input, which cannot be read again); --overwrite" in capsys.readouterr().err
+    error = spinn.fails(*arguments).err  # before anything is read
+    assert "(standard input, which cannot be read again); --overwrite" in error
 
 
 @pytest.mark.slow
@@ -243,17 +237,16 @@ def test_the_package_s_parser_encodes_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_job_goes_on_with_the_parser_that_it_began_with(
-    pair_run: Path, parser_run: Path, tmp_path: Path, capsys: Capture
+    pair_run: Path, parser_run: Path, tmp_path: Path, spinn: Spinn
 ) -> None:
     """Its weights are what counts, not its name."""
     parser = tmp_path / "parser"
     shutil.copytree(parser_run / "best", parser)
     (tmp_path / "in.txt").write_text("dogs bark\n")
-    encode = command(pair_run, tmp_path / "in.txt", tmp_path / "out", "--parser", str(parser))
-    assert main(encode) == main(encode) == 0
+    encode = command(pair_run, tmp_path / "in.txt", tmp_path / "out", "--parser", parser)
+    for _ in range(2):
+        spinn(*encode)
     weights = load_file(parser / "model.safetensors")
     doubled = {name: 2 * tensor if tensor.ndim else tensor for name, tensor in weights.items()}
     save_file(doubled, parser / "model.safetensors")
-    capsys.readouterr()
-    assert main(encode) == 1
-    assert "parser was" in capsys.readouterr().err
+    assert "parser was" in spinn.fails(*encode).err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +13,10 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from spinn_tensor import Pipeline
-from spinn_tensor.cli.main import main
 from spinn_tensor.export import onnx_file
 from spinn_tensor.export.predictor import OnnxPredictor
 from tests.artefacts import exporter_of
+from tests.command_line import Spinn
 from tests.processes import run_program
 
 TEXTS = ["Old dogs bark.", "( ( red cats ) sing )", "The big birds don't sleep in the old tree."]
@@ -59,20 +58,20 @@ def test_trees_that_are_asked_for_are_taken_instead(with_parser: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Path, spinn: Spinn) -> None:
     """It made all trees that the model was trained with, and makes all of the export's."""
     run, folder = tmp_path / "run", tmp_path / "model"
     shutil.copytree(pair_run / "best", run)
     config = json.loads((run / "config.json").read_text())
     config["run"]["data"]["parser"] = "packaged"
     (run / "config.json").write_text(json.dumps(config))
-    assert main(["export", str(run), "--format", "onnx", "--output", str(folder)]) == 0
+    command = ["export", run, "--format", "onnx", "--output"]
+    spinn(*command, folder)
     config["run"]["data"]["parser"] = str(tmp_path / "moved")
     (run / "config.json").write_text(json.dumps(config))
-    command = ["export", str(run), "--format", "onnx", "--output", str(tmp_path / "alone")]
-    assert main(command) == 1
-    assert capsys.readouterr().err.endswith("no such checkpoint folder; --parser none leaves it out\n")
-    assert main([*command, "--parser", "none"]) == 0
+    error = spinn.fails(*command, tmp_path / "alone").err
+    assert error.endswith("no such checkpoint folder; --parser none leaves it out\n")
+    spinn(*command, tmp_path / "alone", "--parser", "none")
     assert not (tmp_path / "alone" / "parser").exists()
     config["run"]["data"]["parser"] = "packaged"
     (run / "config.json").write_text(json.dumps(config))
@@ -87,17 +86,16 @@ def test_the_parser_of_the_run_goes_with_the_model(pair_run: Path, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_folder_is_replaced_whole(with_parser: Path, pair_run: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_folder_is_replaced_whole(
+    with_parser: Path, pair_run: Path, tmp_path: Path, spinn: Spinn
+) -> None:
     """By one without a parser, too; and not if anybody else's file is in it."""
     exported = Path(shutil.copytree(with_parser, tmp_path / "exported"))
-    command = ["export", str(pair_run), "--format", "onnx", "--output", str(exported)]
+    command = ["export", pair_run, "--format", "onnx", "--output", exported]
     (exported / "parser" / "notes.txt").touch()
-    assert main(command) == 1
-    assert "parser/notes.txt" in capsys.readouterr().err
+    assert "parser/notes.txt" in spinn.fails(*command).err
     (exported / "parser" / "notes.txt").unlink()
-    capsys.readouterr()
-    assert main(command) == 0
-    assert "--parser packaged" in capsys.readouterr().out.splitlines()[-1]  # what makes trees of text
+    assert "--parser packaged" in spinn(*command).out.splitlines()[-1]  # what makes trees of text
     assert not (exported / "parser").exists()
     with pytest.raises(ValueError, match="text without a parse"):
         OnnxPredictor(exported, "cpu").classify(TEXTS, OTHERS)
@@ -108,9 +106,8 @@ def test_the_folder_is_replaced_whole(with_parser: Path, pair_run: Path, tmp_pat
     [("spinn_run", ["--format", "onnx"]), ("pair_run", ["--format", "torchscript"])],
 )
 def test_a_parser_that_would_do_nothing(
-    run: str, options: list[str], request: pytest.FixtureRequest, tmp_path: Path, capsys: Any
+    run: str, options: list[str], request: pytest.FixtureRequest, tmp_path: Path, spinn: Spinn
 ) -> None:
-    command = ["export", str(request.getfixturevalue(run)), *options, "--output", str(tmp_path / "x")]
-    assert main([*command, "--parser", "packaged"]) == 1
-    assert "--parser: is for the onnx formats" in capsys.readouterr().err
+    command = ["export", request.getfixturevalue(run), *options, "--output", tmp_path / "x"]
+    assert "--parser: is for the onnx formats" in spinn.fails(*command, "--parser", "packaged").err
     assert not (tmp_path / "x").exists()

@@ -15,12 +15,10 @@ pytest.importorskip("starlette")
 
 from starlette.testclient import TestClient
 
-from spinn_tensor import Pipeline
 from spinn_tensor.answers import normalized
 from spinn_tensor.export.serve.app import ROUTES, make_app
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.settings import ServeSettings
-from tests.closeness import assert_close
 from tests.serving import TEXTS, served, tiny_engine
 
 LABELS = ["entailment", "neutral", "contradiction"]
@@ -102,23 +100,6 @@ def test_parse(parser, client, pairs, form) -> None:
     assert scored["log_probability"] == pytest.approx(parsed.log_probability, rel=1e-5, abs=5e-6)
     assert scored["tree"] == pairs.model.parse(TEXTS[0], format=form)
     assert len(asked(parser, "/parse", inputs=TEXTS)) == len(TEXTS)
-
-
-def test_an_export_tells_how_probable_trees_and_steps_are(made) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    bundle, folder = made("spinn", "pair")
-    with served(Engine.open(ServeSettings(folder=str(folder)))) as exported:
-        scored = asked(exported, "/parse", inputs=TEXTS, log_probability=True)
-        (detail,) = asked(exported, "/detail", inputs=TEXTS[0])["sentences"]
-    expected = Pipeline.from_pretrained(bundle).parses(TEXTS)
-    trees = [one["log_probability"] for one in scored]
-    assert_close(trees, [one.log_probability for one in expected])
-    steps = np.log([step["probability"] for step in detail["steps"]])
-    close(steps, expected[0].step_log_probabilities)
-    assert [step["probability"] == 1 for step in detail["steps"]] == [
-        step["is_forced"] for step in detail["steps"]
-    ]
 
 
 def test_parse_gives_lists_objects_and_pictures(client) -> None:

@@ -130,19 +130,18 @@ def test_a_configuration_that_does_not_fit_is_refused(old, new, message, models,
         check_front(tmp_path, "own")
 
 
-def test_a_front_is_replaced_but_not_one_of_somebody_else(made, tmp_path, capsys, monkeypatch) -> None:
+def test_a_front_is_replaced_but_not_one_of_somebody_else(made, tmp_path, spinn, monkeypatch) -> None:
     (bundle, exported), front = made("bow", "sentence"), tmp_path / "models" / "spinn_text"
     monkeypatch.setattr(onnx_file, "export_onnx", exporter_of(exported))
-    export = ["export", str(bundle), "--format", "triton", "--output", str(tmp_path / "models")]
-    assert main(export) == 0
+    export = ["export", bundle, "--format", "triton", "--output", tmp_path / "models"]
+    spinn(*export)
     (front / "1" / "__pycache__").mkdir()
     (front / "1" / "__pycache__" / "model.cpython-312.pyc").touch()  # as Triton leaves
-    assert main(export) == 0
+    spinn(*export)
     model = (front / "1" / "model.py").read_text()
     for name, text in (("notes.txt", "mine"), ("1/model.py", model + "mine")):
         (front / name).write_text(text)
-        assert main(export) == 1
-        assert "spinn_text: holds other files (" in capsys.readouterr().err
+        assert "spinn_text: holds other files (" in spinn.fails(*export).err
         assert (front / name).read_text() == text
         (front / "notes.txt").unlink(missing_ok=True)
 
