@@ -36,9 +36,8 @@ import numpy as np
 
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
 from spinn_tensor.data_prep.columns import lengths as sentence_lengths
-from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import places, starts
-from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
+from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, check_lengths
 
 BRANCHINGS = ("left", "right", "balanced", "random")
 FINAL_MARKS = (".", "!", "?")  # as the Penn Treebank's tag "." has it
@@ -57,8 +56,7 @@ def branching_transitions(
     lengths = np.asarray(lengths, dtype=np.int64)
     if kind not in BRANCHINGS:
         raise ValueError(f"unknown branching {kind!r}, expected one of {', '.join(BRANCHINGS)}")
-    if (lengths < 1).any():
-        raise DataError("a sentence without tokens", example=int(np.argmax(lengths < 1)))
+    check_lengths(lengths)
     if kind == "balanced":
         return _balanced(lengths)
     if kind == "random":

@@ -213,22 +213,31 @@ def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
     others begin anew, so that a tree that is never closed takes no text with it. What is longer than the limit is left
     as it is then. Blank lines after a tree of several lines set it apart from the next one, and are `Continued`, too.
     """
+    is_after_tree = False  # of several lines
+    for first, *others in _trees_and_lines(_without_blank_beginning(lines), max_characters):
+        if is_after_tree and type(first) is str and first.isspace():  # and no bad line
+            yield Continued(first)
+            continue
+        is_after_tree = bool(others)
+        yield " ".join(line.strip() for line in (first, *others)) + "\n" if others else first
+        yield from itertools.repeat(Continued("\n"), len(others))
+
+
+def _trees_and_lines(lines: Iterable[str], max_characters: int) -> Iterator[list[str]]:
+    """Yield the lines of each tree, and every other line alone."""
     tree: list[str] = []
     depth = n_characters = 0
-    is_after_tree = False  # of several lines
-    for line in _without_blank_beginning(lines):
+    for line in lines:
         goes_on = not line.isspace() and (
             line[:1] in (" ", "\t", ")")
             or _WORD.match(line) is not None
             or (_AT_BRACKET.match(line) is not None and line.count(")") > line.count("("))
         )
-        if tree and not (goes_on and depth > 0 and n_characters < max_characters):
-            yield from _as_one_line(tree)
-            is_after_tree = len(tree) > 1
+        if tree and not (goes_on and n_characters < max_characters):
+            yield tree
             tree = []
         if not tree and not _BEGINS_TREE.match(line):
-            is_after_tree = is_after_tree and line.isspace() and type(line) is str  # and no bad line
-            yield Continued(line) if is_after_tree else line
+            yield [line]
             continue
         if not tree:
             depth = n_characters = 0
@@ -236,11 +245,10 @@ def join_trees(lines: Iterable[str], max_characters: int) -> Iterator[str]:
         depth += line.count("(") - line.count(")")
         n_characters += len(line)
         if depth <= 0:  # it is whole: who waits for it need not wait for the line after it
-            yield from _as_one_line(tree)
-            is_after_tree = len(tree) > 1
+            yield tree
             tree = []
     if tree:
-        yield from _as_one_line(tree)
+        yield tree
 
 
 def _without_blank_beginning(lines: Iterable[str]) -> Iterator[str]:
@@ -256,9 +264,3 @@ def _without_blank_beginning(lines: Iterable[str]) -> Iterator[str]:
         yield from rest
         return
     yield from ["\n"] * blank
-
-
-def _as_one_line(tree: list[str]) -> Iterator[str]:
-    yield tree[0] if len(tree) == 1 else " ".join(line.strip() for line in tree) + "\n"
-    for _ in tree[1:]:
-        yield Continued("\n")

@@ -242,14 +242,19 @@ def check_transitions(transitions: np.ndarray, n_tokens: int) -> None:
     _check_one_tree(transitions, n_tokens, _names(transitions))
 
 
+def check_lengths(lengths: np.ndarray) -> None:
+    """Raise DataError naming the first sentence without tokens."""
+    if (lengths < 1).any():
+        raise DataError("a sentence without tokens", example=int(np.argmax(lengths < 1)))
+
+
 def check_all_transitions(transitions: np.ndarray, lengths: np.ndarray) -> None:
     """Check transitions (M,) of sentences of so many tokens (B,), one sentence after another, all at once.
 
     Every tree leaves one entry on the stack. On one stack for them all, sentence b thus starts at depth b, stays
     above it, and ends at b + 1. Raises DataError naming the first example that is no tree, and where.
     """
-    if (lengths < 1).any():
-        raise DataError("a sentence without tokens", example=int(np.argmax(lengths < 1)))
+    check_lengths(lengths)
     ends = np.cumsum(2 * lengths - 1)
     n_expected = int(ends[-1]) if len(ends) else 0
     if transitions.shape != (n_expected,):

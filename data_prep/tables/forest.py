@@ -92,10 +92,10 @@ def forest_tables(
 
 def _shared_tables(trace: StackTrace, n_leaf_rows: int, leaf_index: np.ndarray) -> ForestTables:
     no_slots = np.zeros(len(trace.reduces), dtype=np.int64)  # yet
-    shared = share_subtrees(trace, state_rows(trace, no_slots, n_leaf_rows, leaf_index), n_leaf_rows)
-    children = shared.left_index, shared.right_index
-    hoisted = hoist_leaves(shared.kind, *children, shared.step_offsets)
-    return ForestTables(*children, shared.step_offsets, shared.rows[trace.roots], shared.rows[:-1], hoisted)
+    rows = state_rows(trace, no_slots, n_leaf_rows, leaf_index)
+    kind, left, right, step_offsets = share_subtrees(trace, rows, n_leaf_rows)
+    hoisted = hoist_leaves(kind, left, right, step_offsets)
+    return ForestTables(left, right, step_offsets, rows[trace.roots], rows[:-1], hoisted)
 
 
 def choose_width(

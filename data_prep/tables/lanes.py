@@ -91,6 +91,7 @@ def lane_tables(
     that and a width exclude each other. Raises DataError for transitions that are not trees.
     """
     _check_sizes(len(lengths), width, padded, n_lanes, leaf_index)
+    n_lanes = len(lengths) if n_lanes is None else n_lanes
     trace = trace_stack(transitions, lengths)
     step = trace.time if width is None else _capped_steps(trace, width, n_lanes)
     same = same_entries(trace, leaf_index)  # of each transition the first one with the same entry
@@ -101,7 +102,7 @@ def lane_tables(
     kind = np.zeros(n_states, dtype=np.int64)
     kind[trace.reduces] = kinds_of(trace)
     distinct = np.flatnonzero(same == np.arange(n_states))
-    widths = (_entries(lengths, n_lanes), width) if padded else (None, None)
+    widths = (n_lanes, width) if padded else (None, None)
     entries = _in_order(distinct, step, widths[0], least_steps)
     reduces = trace.reduces[same_composition == np.arange(n_reduces)]
     compositions = _in_order(reduces, step, widths[1], least_steps, kind)
@@ -144,11 +145,6 @@ def _check_sizes(
         raise ValueError("tables of a given width share no leaves")
     if n_lanes is not None and not isinstance(n_lanes, np.ndarray) and n_lanes < n_sentences:
         raise ValueError(f"n_lanes is {n_lanes}, the batch has {n_sentences} sentences")
-
-
-def _entries(lengths: np.ndarray, n_lanes: int | np.ndarray | None) -> int | np.ndarray:
-    """Return the entries of every step, or of each one."""
-    return len(lengths) if n_lanes is None else n_lanes
 
 
 @in_short
@@ -230,14 +226,14 @@ def _reads(trace: StackTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _capped_steps(
     trace: StackTrace,
     width: int | np.ndarray,  # lanes that may REDUCE
-    n_lanes: int | np.ndarray | None,  # lanes that may take a transition, an array if they are not all
+    n_lanes: int | np.ndarray,  # lanes that may take a transition, an array if they are not all
 ) -> np.ndarray:  # (M,) int64
     """Find the step of each transition where lanes wait for each other, those with the least left; one pass a step."""
     if np.min(width) < 1:
         raise ValueError(f"width is {width}, at least one lane must reduce at a step")
     n_steps = len(trace.time)  # no schedule has more
     widths = widths_of_steps(width, n_steps)
-    most = widths_of_steps(_entries(trace.lengths, n_lanes), n_steps)
+    most = widths_of_steps(n_lanes, n_steps)
     lanes = np.argsort(-trace.lengths, kind="stable")
     cursor = trace.roots[lanes] - 2 * (trace.lengths[lanes] - 1)
     end = trace.roots[lanes] + 1

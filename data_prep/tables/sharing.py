@@ -106,23 +106,16 @@ def hoist_leaves(
     )
 
 
-@in_short
-class SharedSchedule(NamedTuple):
-    """Hold C distinct compositions in S steps, sorted by kind within a step."""
-
-    rows: np.ndarray  # (M + 1,) int64, row of the state that each transition pushes; the last is null
-    kind: np.ndarray  # (C,) int64, see `kind_of_children`
-    left_index: np.ndarray  # (C,) int64, row of the left child
-    right_index: np.ndarray  # (C,) int64, row of the right child
-    step_offsets: np.ndarray  # (S + 1,) int64
-
-
 def share_subtrees(
     trace: StackTrace,
     rows: np.ndarray,  # (M + 1,) int64, rows of the leaves and of the null state; those of compositions are filled in
     n_leaf_rows: int,
-) -> SharedSchedule:
-    """Give every composition its row, the same to equal ones, step after step."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Give every composition its row, the same to equal ones, step after step, sorted by kind within a step.
+
+    Returns the kind of each of the C distinct ones (C,), the rows of its left and its right child (C,), and where the
+    S steps begin (S + 1,), all int64.
+    """
     parent, waits_for = _consumers(trace)
     next_row = 1 + n_leaf_rows
     steps = [np.zeros((3, 0), dtype=np.int64)]
@@ -141,7 +134,7 @@ def share_subtrees(
         ready = np.unique(parents[parents != NONE])
     kind, left, right = np.concatenate(steps, 1)
     step_offsets = np.cumsum([step.shape[1] for step in steps])
-    return SharedSchedule(rows, kind, left, right, step_offsets)
+    return kind, left, right, step_offsets
 
 
 def _consumers(trace: StackTrace) -> tuple[np.ndarray, np.ndarray]:
