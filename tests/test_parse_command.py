@@ -179,6 +179,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "missing": (["--input", "FOLDER/none.txt"], "none.txt: no such file"),
     "no folder": (["dogs", "--output", "FOLDER/a/b"], "no such folder"),
+    "over its input": (["--input", "FOLDER/a.txt", "--output", "FOLDER/a.txt"], "a.txt: is read, so that it"),
     "field of text": (["dogs", "--field", "a"], "--field goes with a jsonl"),
     "bad arguments left out": (["dogs", "--skip-bad"], "--on-error and --skip-bad go with --input or --gold"),
     "bad arguments empty": (["dogs", "--on-error", "empty"], "--on-error and --skip-bad go with --input"),

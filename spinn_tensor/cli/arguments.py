@@ -205,11 +205,12 @@ def given_limits(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in Limits._fields if (value := getattr(args, name)) is not None}
 
 
-def check_output(output: Path | None, *inputs: Path) -> None:
+def check_output(output: Path | None, *inputs: Path | None) -> None:
     """Raise DataError for a file that cannot be made, or that is read, before there is anything to be lost."""
     if output is not None and not output.parent.is_dir():
         raise DataError(f"no such folder: {output.parent}", path=output)
-    if output is not None and output.is_file() and any(map(output.samefile, filter(Path.exists, inputs))):
+    there = [path for path in inputs if path is not None and path.exists()]
+    if output is not None and output.is_file() and any(map(output.samefile, there)):
         raise DataError("is read, so that it cannot be written; name another file", path=output)
 
 

@@ -111,8 +111,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check_usage(args)
-    if args.input is not None:
-        check_output(args.output, args.input)
+    check_output(args.output, args.input)
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint or packaged_folder(PACKAGED_NLI), device)
     if args.checkpoint is None:
