@@ -159,7 +159,7 @@ def test_facts_of_packages_that_are_missing_broken_or_old(monkeypatch) -> None:
     real, really_import = metadata.version, importlib.import_module
 
     def version(name: str) -> str:
-        found = {"onnxruntime": "1.0", "onnxruntime-gpu": "1.0", "numpy": "1.0"}.get(name)
+        found = {"onnxruntime": "1.0", "onnxruntime-gpu": "1.0", "numpy": "1.0", "uvicorn": "0.1"}.get(name)
         if name in ("onnx", "spinn_tensor"):
             raise metadata.PackageNotFoundError(name)
         return found or real(name)
@@ -175,6 +175,7 @@ def test_facts_of_packages_that_are_missing_broken_or_old(monkeypatch) -> None:
     assert facts.versions["onnx"] is None
     assert facts.onnxruntime_error == "no symbol"
     assert "numpy>=1.26" in facts.too_old
+    assert any(unmet.startswith("uvicorn>=") for unmet in facts.too_old)  # of an extra
     both = [problem.what for problem in problems(facts) if problem.breaks]
     assert any(what.startswith("onnxruntime and onnxruntime-gpu are both") for what in both)
 

@@ -31,6 +31,7 @@ PACKAGES = (
     *("tokenizers", "safetensors", "huggingface_hub"),
     *("onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tritonclient", "scikit-learn"),
 )
+EXTRAS = ("", "export", "serve", "plots", "tensorboard", "kernels")  # of whoever uses it
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # which share one folder
 NOT_COMPILED = {  # on a device, for want of something
     "cpu": "no spinn export --format aoti, no --compile on the CPU",
@@ -246,7 +247,7 @@ def _too_old() -> list[str]:
     for requirement in requirements:
         version = _version(requirement.name)
         markers = requirement.marker is None or any(
-            requirement.marker.evaluate({"extra": extra}) for extra in ("", "export")
+            requirement.marker.evaluate({"extra": extra}) for extra in EXTRAS
         )
         if version is not None and markers and not requirement.specifier.contains(version, prereleases=True):
             unmet.append(f"{requirement.name}{requirement.specifier}")
