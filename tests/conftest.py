@@ -51,7 +51,7 @@ gc.set_threshold(20_000, 10, 10)
 
 
 def pytest_collection_finish() -> None:
-    """Spare torch its own log, and half a second at each export to ONNX for a table of operators."""
+    """Spare torch its own log, and at each export to ONNX half a second and more for what it knows of operators."""
     gc.freeze()  # what is imported is no garbage
     # pytest listens to a logger that passes nothing on: torch would describe each compilation to it at length
     trace = logging.getLogger("torch.__trace")
@@ -59,8 +59,13 @@ def pytest_collection_finish() -> None:
     trace.handlers.clear()
     if "onnxscript" not in sys.modules:
         return
+    from torch._export import utils
     from torch.onnx._internal.exporter import _registration
 
+    if hasattr(
+        utils, "_materialize_cpp_cia_ops"
+    ):  # looks all of them up for each namespace, which are the same
+        utils._materialize_cpp_cia_ops = cache(utils._materialize_cpp_cia_ops)
     registry = getattr(_registration, "ONNXRegistry", None)  # as torch has it from 2.11 to 2.15
     if hasattr(registry, "from_torchlib"):
         make = cache(registry.from_torchlib)

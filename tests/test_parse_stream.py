@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,15 +101,21 @@ def test_encode_gives_a_row_for_every_line(
 
 
 @pytest.mark.parametrize(
-    "form, first",
-    [("binary", "( dogs bark )"), pytest.param("json", '{"text": "dogs bark"', marks=pytest.mark.slow)],
+    "form, first, whole",
+    [
+        ("binary", "( dogs bark )", False),
+        pytest.param("json", '{"text": "dogs bark"', True, marks=pytest.mark.slow),
+    ],
 )
-def test_the_first_result_comes_before_the_input_ends(form: str, first: str, parser_run: Path) -> None:
-    """Of a whole process; the tests below fork this one."""
-    command = [sys.executable, "-m", "spinn_tensor", "parse", "--model", str(parser_run), "--input", "-"]
+def test_the_first_result_comes_before_the_input_ends(
+    form: str, first: str, whole: bool, parser_run: Path
+) -> None:
+    """Of a fork of this process, or of a whole one."""
+    arguments = ["parse", "--model", str(parser_run), "--input", "-", "--format", form]
     pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipes = {"stdin": pipe, "stdout": pipe, "stderr": pipe}
-    started = subprocess.Popen([*command, "--format", form], cwd=ROOT, env=environment, **pipes)
+    options: Any = {"cwd": ROOT, "env": environment, "stdin": pipe, "stdout": pipe, "stderr": pipe}
+    command = [sys.executable, "-m", "spinn_tensor", *arguments]
+    started = subprocess.Popen(command, **options) if whole else process(*arguments)
     with ended(started) as running:
         assert running.stdin is not None
         assert running.stdout is not None

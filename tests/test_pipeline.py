@@ -27,7 +27,6 @@ from spinn_tensor.data_prep.trees import format_binary, parse_binary
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.parsers import packaged_folder
 from tests.closeness import assert_close
-from tests.processes import run_program
 from tests.tiny_bundles import PARSES, TEXTS, tiny_bundle, tiny_model, tiny_run
 from tests.tiny_runs import same_threads
 
@@ -313,18 +312,6 @@ def test_threads_may_share_a_pipeline(tmp_path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for k, got in enumerate(pool.map(lambda request: classify(pipeline, request), requests)):
             assert_close(got, expected[k % 5])
-
-
-@pytest.mark.once
-def test_a_pipeline_needs_nothing_but_spinn_tensor(tmp_path: Path) -> None:
-    """Nor does loading one import what serving has no use for."""
-    program = """
-import sys
-from spinn_tensor import Pipeline
-Pipeline.from_pretrained(sys.argv[1], device="cpu").classify(["A dog barks."], ["a dog sleeps"])
-assert not set(sys.modules) & {"datasets", "pyarrow", "rich", "onnx", "huggingface_hub", "sklearn"}
-"""
-    run_program(program, tiny_bundle(tmp_path / "bundle"), folder=tmp_path)
 
 
 @pytest.mark.parametrize("sentence", ["a dog barks", "( ( a dog ) barks )"])

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.training.checkpoint import STATE, read_training_state
 from spinn_tensor.training.loop import Task, Trainer
-from tests.processes import HANGS
+from spinn_tensor.training.step import TrainStep
 from tests.tiny_runs import assert_same_run, figures, pair_arguments, parser_arguments, same_threads
 from tests.tiny_training import Notes, pair_model, pairs, settings, trainer
 
@@ -68,15 +69,36 @@ def killed_at_event(arguments: list[str], output: Path, n_events: int) -> bool:
     return done.returncode != 0
 
 
-def test_reinforcement_goes_on_with_its_noise_and_its_moments(arguments: list[str], tmp_path: Path) -> None:
+def before_step(
+    number: int,
+    act: Callable[[], object],
+    monkeypatch: pytest.MonkeyPatch,
+    whole_step: Any = TrainStep.__call__,
+) -> None:
+    """Do something in the middle of a run."""
+
+    def step(self: TrainStep, batches: Any, totals: Any, step: int, *rest: Any) -> torch.Tensor:
+        if step == number:
+            act()
+        return whole_step(self, batches, totals, step, *rest)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+
+
+def test_reinforcement_goes_on_with_its_noise_and_its_moments(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its folder as it is in the middle, which is what a kill would leave."""
     reinforce = ["kind=spinn", "learning=reinforce", "n_samples=2", "warmup_steps=3", "baseline=mean"]
     learning = [*arguments, *(part for setting in reinforce for part in ("--set", setting))]
-    assert main([*learning, "--output", str(tmp_path / "undisturbed")]) == 0
-    assert killed_at_event(learning, tmp_path / "run", 300)
-    assert 3 < load_checkpoint(tmp_path / "run" / "last").config.metrics["step"] < 12
-    assert main([*learning, "--output", str(tmp_path / "run"), "--resume"]) == 0
-    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
-    rewards = [line for line in figures(tmp_path / "run") if "reward" in line]
+    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
+    before_step(8, lambda: shutil.copytree(undisturbed, run), monkeypatch)
+    assert main([*learning, "--output", str(undisturbed)]) == 0
+    monkeypatch.undo()
+    assert load_checkpoint(run / "last").config.metrics["step"] == 8
+    assert main([*learning, "--output", str(run), "--resume"]) == 0
+    assert_same_run(run, undisturbed)
+    rewards = [line for line in figures(run) if "reward" in line]
     assert len(rewards) > 2
 
 
@@ -110,17 +132,14 @@ def test_killed_at_any_time(arguments: list[str], undisturbed: Path, tmp_path: P
         assert_same_run(output, undisturbed)
 
 
-def test_ctrl_c_saves_and_exits_130(arguments: list[str], undisturbed: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_exits_130(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "spinn_tensor", *arguments, "--output", str(output), "--epochs", "2000"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        while not (output / "last").exists() and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=HANGS)
-    assert process.returncode == 130
-    assert f"saved {output / 'last'}" in errors.splitlines()[-1]
-    assert load_checkpoint(output / "last").config.metrics["step"] >= 1
+    before_step(6, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    assert main([*arguments, "--output", str(output), "--epochs", "2000"]) == 130
+    assert f"saved {output / 'last'}" in capsys.readouterr().err.splitlines()[-1]
+    assert load_checkpoint(output / "last").config.metrics["step"] == 7
 
 
 def test_resuming_a_finished_run_changes_nothing(
