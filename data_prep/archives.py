@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, NeededLine
 from spinn_tensor.data_prep.paths import StrPath, expanded
 
 try:
@@ -150,7 +150,7 @@ def in_utf8(file: IO[bytes]) -> IO[bytes]:
     if encoding := next((name for mark, name in _MARKS.items() if head.startswith(mark)), None):
         return io.BufferedReader(_Recoded(file, encoding))
     if head[:2].count(0) == 1:
-        raise DataError("UTF-16 without a byte order mark, or no text", line=1)
+        raise NeededLine("UTF-16 without a byte order mark, or no text", line=1)
     return file
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from io import StringIO
 
 from spinn_tensor.data_prep.errors import DataError, NeededLine
-from spinn_tensor.data_prep.files import BadLine, Line, MissingCell, Record
+from spinn_tensor.data_prep.files import OLD_MAC, BadLine, Line, MissingCell, Record
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import Continued
 
@@ -95,9 +95,7 @@ def _of_quotes(error: csv.Error, n_lines: int) -> DataError:
         more = f", in this line or the {n_lines - 1:,} after it" if n_lines > 1 else ""
         return DataError(f"a quote that is not closed{more}")
     if "new-line character" in str(error):
-        return DataError(
-            r"a carriage return outside of quotes (lines of an old Mac? tr '\r' '\n' mends them)"
-        )
+        return DataError(OLD_MAC.format("outside of quotes"))
     return DataError(f"not CSV: {error}")
 
 

@@ -22,7 +22,7 @@ from spinn_tensor.data_prep.archives import (
     unopened,
     unreadable,
 )
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, NeededLine
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.paths import StrPath as StrPath
 from spinn_tensor.data_prep.paths import expanded
@@ -34,6 +34,7 @@ Line = str | Record  # text, JSON that is not read yet, or a record
 
 BLANK = "a blank line"  # as a reason of `Skipped`
 NOT_UTF_8 = "not UTF-8 text (of Windows? iconv -f cp1252 -t utf-8 makes it)"
+OLD_MAC = r"a carriage return {} (lines of an old Mac? tr '\r' '\n' mends them)"
 STDIN = Path("/dev/stdin")
 N_PLACES = 3  # of each reason that `Skipped` keeps
 BLOCK_CHARACTERS = 1 << 25  # of the lines of a block, beside the last one: blocks of usual lines have fewer
@@ -165,8 +166,8 @@ def open_text(
     other tools count them; one that is left out is given as an empty one, so that the others keep their numbers.
 
     Raises DataError, on entry or on the line where it happens, for a missing file or folder, a folder, an
-    empty file, a truncated or damaged archive, a missing member, a line that is too long, and text that is not
-    UTF-8. Of a line that is too long no more than the limit is ever in memory.
+    empty file, a truncated or damaged archive, a missing member, a line that is too long, lines that end as those
+    of an old Mac, and text that is not UTF-8. Of a line that is too long no more than the limit is ever in memory.
     """
     with open_bytes(path, member) as file:
         yield text_lines(file, path, skipped, limits)
@@ -178,6 +179,8 @@ def text_lines(file: IO[bytes], path: StrPath, skipped: Skipped | None, limits: 
     try:
         read_line = partial(in_utf8(file).readline, min(limits.max_line_bytes, sys.maxsize - 1) + 1)
         for line in iter(read_line, b""):
+            if n_lines == 0 and not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):
+                raise NeededLine(OLD_MAC.format("and no line end"))
             try:
                 text = _decoded(line, n_lines == 0, limits)
             except DataError as error:

@@ -18,6 +18,7 @@ from functools import partial
 from glob import escape
 from pathlib import Path
 
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.temporary import clear_temporaries, named_if_full, real_path, temporary_beside
 
 
@@ -49,8 +50,11 @@ def recover(folder: Path) -> None:
     """Put whole what a killed writer left: delete its temporaries, put the predecessor back where NAME is missing.
 
     Where another writer is at work, the predecessor stays: NAME may be missing between that one's renames.
+    Raises DataError for the working folder: whoever stands in it would see nothing of the new one.
     """
     folder = real_path(folder)
+    if folder.exists() and folder.samefile(os.curdir):
+        raise DataError("the working folder, expected another: it is replaced as a whole", path=folder)
     old = _old(folder)
     if clear_temporaries(folder.parent, escape(folder.name)):
         return

@@ -36,7 +36,7 @@ from spinn_tensor.data_prep.archives import (
     unreadable,
 )
 from spinn_tensor.data_prep.delimited import DELIMITERS, read_csv, read_tsv
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, NeededLine
 from spinn_tensor.data_prep.files import (
     NOT_UTF_8,
     BadLine,
@@ -178,7 +178,9 @@ def _form(by_name: Form | None, begin: str, is_pipe: bool, takes_text: bool, tak
 
     Where a name has no ending, as that of a pipe, the beginning tells.
     """
-    first = begin.partition("\n")[0].rstrip("\r")
+    first, json_begins = begin.partition("\n")[0].rstrip("\r"), _BEGINS_JSON.match(begin)
+    if by_name == "jsonl" and json_begins and json_begins[1]:
+        raise NeededLine("a JSON list: its name should end in .json", line=1)
     if by_name is not None and (by_name != "tsv" or not (takes_text and _LABEL_AND_TREE.match(first))):
         return by_name
     for delimiter in DELIMITERS:
@@ -190,11 +192,11 @@ def _form(by_name: Form | None, begin: str, is_pipe: bool, takes_text: bool, tak
         if delimiter != "\t" and all(map(_NAME_IN_CSV.fullmatch, cells)):
             if is_pipe and takes_records:
                 return "csv"
-            raise DataError("CSV: its name should end in .csv", line=1)
-    if json_begins := _BEGINS_JSON.match(begin):
+            raise NeededLine("CSV: its name should end in .csv", line=1)
+    if json_begins:
         if (is_pipe or not takes_text) and takes_records:
             return "json" if json_begins[1] else "jsonl"
-        raise DataError("JSON: its name should end in .jsonl, or .json if it is a list", line=1)
+        raise NeededLine("JSON: its name should end in .jsonl, or .json if it is a list", line=1)
     return "text" if takes_text else "jsonl"
 
 

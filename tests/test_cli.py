@@ -27,11 +27,13 @@ from rich.console import Console
 from spinn_tensor import __version__, make_sentence_batch
 from spinn_tensor.cli import arguments
 from spinn_tensor.cli.main import main
+from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.cli.report import comparison_table, parse_table, print_evaluations
 from spinn_tensor.data_prep.brackets import score_parses
 from spinn_tensor.data_prep.columns import sentence_columns
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.model.classifiers import load_checkpoint
+from spinn_tensor.training.checkpoint import Progress
 from spinn_tensor.training.evaluate import Evaluation, Scores
 from tests.closeness import assert_close
 from tests.command_line import Spinn
@@ -366,6 +368,13 @@ def test_a_label_is_no_markup(capsys: Capture) -> None:
     print_evaluations({"dev": Evaluation(Scores(labels, [[2, 1], [0, 3]]), None, None, 0.5)})
     printed = capsys.readouterr().out
     assert [printed.count(label) for label in labels] == [3, 3]
+
+
+def test_trees_of_single_words_have_no_f1(capsys: Capture) -> None:
+    shift = np.zeros(1, dtype=np.int8)
+    evaluation = Evaluation(None, None, score_parses(shift, shift, np.array([1])), None)
+    TerminalObserver().evaluated(Progress(), evaluation, is_best=False)
+    assert capsys.readouterr().err == "step 0  0 s  dev  trees F1 –\n"
 
 
 def test_tables_of_trees_explain_their_figures(capsys: Capture) -> None:

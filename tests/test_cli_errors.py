@@ -60,6 +60,9 @@ FILES: dict[str, bytes] = {
     "twice.csv": b"text,label,text\na,x,b\n",
     "mac.csv": b"text,label\ra b,x\r",
     "one.csv": b"text,label\na b,x\nc d,x\n",
+    "list.jsonl": b'[{"text": "a b", "label": "x"}]',
+    "table.txt": b"text,label\na b,x\n",
+    "utf16.txt": "a b\n".encode("utf-16-le"),
     "open.json": b'[{"text": "a b", "label": "x"},',
 }
 SNLI, SST = ["--corpus", "snli"], ["--corpus", "sst"]
@@ -91,6 +94,12 @@ OF_TRAINING: dict[str, tuple[list[str], str]] = {
     ),
     "a header of one name twice": ([*OWN, "--train", "twice.csv"], r"twice.csv:1: two columns 'text'$"),
     "lines of an old Mac": ([*OWN, "--train", "mac.csv"], r"mac.csv:1: a carriage return .* mends them\)$"),
+    "a list named as lines": (
+        [*OWN, "--train", "list.jsonl"],
+        r"list.jsonl:1: a JSON list: its name should end in .json$",
+    ),
+    "a table named as text": ([*OWN, "--train", "table.txt"], r"table.txt:1: CSV: its name .* \.csv$"),
+    "UTF-16 without a mark": ([*OWN, "--train", "utf16.txt"], r"utf16.txt:1: UTF-16 .*, or no text$"),
     "a list without an end": (
         [*OWN, "--train", "open.json", "--skip-bad"],
         r"open.json:2: not JSON, .*objects$",
@@ -114,7 +123,11 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "no generated corpus": (["train", "--corpus", "listops", "--data", "."], r": no train.tsv"),
     "no dev file": (["train", *SNLI, "--train", "train.jsonl"], "no dev file: give --dev FILE"),
     "a folder as the corpus": (["train", "--output", "here"], r"corpus: holds other files \(notes.txt\)"),
-    "generate over files": (["generate", "."], r"holds other files \(.*; name a new folder"),
+    "generate over files": (["generate", "here"], r"holds other files \(.*; name a new folder"),
+    "the working folder": (
+        ["prepare", *SNLI, "--train", "train.jsonl", "--dev", "dev.jsonl", "--output", "."],
+        r"\.: the working folder, expected another",
+    ),
     "generate over a file": (["generate", "bad.jsonl"], "bad.jsonl: a file"),
     "inspect without a folder": (
         ["inspect", *SNLI, "--train", "train.jsonl", "--dev", "dev.jsonl", "--html", "nowhere/a.html"],

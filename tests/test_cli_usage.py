@@ -75,6 +75,7 @@ def test_help_says_what_a_setting_means_to_the_command() -> None:
         (["profile", "--steps", "0"], "spinn profile", "argument --steps: expected at least 1, got 0"),
         (["profile", "--resume"], "spinn profile", "unrecognized arguments: --resume"),
         (["train", "--seed", str(2**70)], "spinn train", "argument --seed: expected 0 to"),
+        (["train", "--output", ""], "spinn train", "argument --output: expected a path, got ''"),
         (["evaluate"], "spinn evaluate", "required: CHECKPOINT; the package has packaged"),
         (["encode", "--output", "a.npy"], "spinn encode", "CHECKPOINT, --input; the package has packaged"),
         (["nosuchcommand"], "spinn", "'nosuchcommand'"),

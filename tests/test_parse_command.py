@@ -307,10 +307,13 @@ def test_gold_prints_one_table_of_all(
     )
 
 
-@pytest.mark.parametrize("line", ["( a ( good film ) )", "(2 (2 a) (4 (4 good) (2 film)))"])
-def test_gold_takes_any_treebank(line: str, parser_run: Path, tmp_path: Path, spinn: Spinn) -> None:
+@pytest.mark.parametrize("line", ["( a ( good film ) )", "(2 (2 a) (4 (4 good) (2 film)))", "( a film )"])
+def test_gold_takes_any_treebank(
+    line: str, parser_run: Path, spinn_run: Path, tmp_path: Path, spinn: Spinn
+) -> None:
     (tmp_path / "gold.txt").write_text(line + "\n")
-    printed = spinn("--gold", tmp_path / "gold.txt", "--model", parser_run).out
+    printed = spinn("--gold", tmp_path / "gold.txt", "--model", parser_run, "--model", spinn_run).out
+    assert "nan" not in printed
     assert "100.00% of transitions as in the corpus's trees" in printed
     (tmp_path / "gold.txt").write_text(line + "\n( bad\n")
     assert "1 line skipped" in spinn("--gold", tmp_path / "gold.txt", "--model", parser_run, "--skip-bad").err

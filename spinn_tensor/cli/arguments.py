@@ -29,7 +29,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self.of_stray_words = ""  # what to say of words that no option takes
-        self.register("type", Path, expanded)  # shells leave the ~ of --output=~/runs as it is
+        self.register("type", Path, _path)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = super().parse_known_args(args, namespace)
@@ -126,6 +126,13 @@ def add_input(parser: argparse.ArgumentParser, is_required: bool = False, whose:
     )
     text = f"{whose}field of records that has the text or tree, e.g. sentence1"
     parser.add_argument("--field", metavar="NAME", help=text)
+
+
+def _path(name: str) -> Path:
+    """Read a path; shells leave the ~ of --output=~/runs as it is, and make "" of a variable that is not set."""
+    if not name:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return expanded(name)
 
 
 def _folder(name: str) -> Path:

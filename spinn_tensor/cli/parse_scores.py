@@ -14,6 +14,7 @@ from spinn_tensor.cli.report import (
     parse_counts,
     parse_summary,
     parse_table,
+    percent,
     phrase_table,
     print_skipped,
 )
@@ -102,8 +103,8 @@ def _print_binary(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:
         }
         out.print(bracket_table("bracketing F1 of", rows))
     if len(parses) > 1:
-        whole, inner = (self_f1(list(parses.values()), lengths, whole=whole) for whole in (True, False))
-        print(f"agreement of the {len(parses)} models (self F1): mean {whole:.2%}, mean, inner {inner:.2%}")
+        mean, inner = (percent(self_f1(list(parses.values()), lengths, whole=kind)) for kind in (True, False))
+        print(f"agreement of the {len(parses)} models (self F1): mean {mean}, mean, inner {inner}")
 
 
 def _print_phrases(gold: list[Tree], parsed: dict[str, list[Tree]]) -> None:

@@ -27,7 +27,7 @@ from rich.progress import (
 )
 
 from spinn_tensor.cli.endings import ENDING
-from spinn_tensor.cli.report import CORPUS_TREES
+from spinn_tensor.cli.report import CORPUS_TREES, percent
 from spinn_tensor.training.checkpoint import Progress as RunProgress
 from spinn_tensor.training.evaluate import Evaluation
 from spinn_tensor.training.loop import Observer
@@ -195,7 +195,7 @@ class TerminalObserver(Observer):
         if nodes is not None:
             text += f"  all nodes {nodes.accuracy:.2%}"
         if trees is not None:
-            text += f"  trees F1 {trees.gold.sentence_f1:.2%}{self._gold}"
+            text += f"  trees F1 {percent(trees.gold.sentence_f1)}{self._gold}"
         self._say(text + ("  (best)" if is_best else ""))
 
     def end(self) -> None:
