@@ -46,11 +46,9 @@ def predict_probabilities(
     model: Model,
     corpus: Corpus,
     batch_size: int = EVALUATION_BATCH,
-    on_batch: Advance = lambda n: None,
 ) -> np.ndarray:  # (n, C) float32, in the order of the corpus
     """Return the probabilities of the labels, as `predict_logits`."""
-    logits = torch.from_numpy(predict_logits(model, corpus, batch_size, on_batch))
-    return logits.softmax(1).numpy()
+    return torch.from_numpy(predict_logits(model, corpus, batch_size)).softmax(1).numpy()
 
 
 def predict_logits(
@@ -90,10 +88,9 @@ def predict_transitions(
     encoder: SentenceEncoder,  # of kind "spinn"
     sentences: SentenceColumns,
     on_batch: Advance = lambda n: None,
-    batch_size: int = EVALUATION_BATCH,
 ) -> np.ndarray:  # (M,) int8, sentence after sentence
     """Return the trees that the encoder finds, as `predict_parses`."""
-    return predict_parses(encoder, sentences, on_batch, batch_size).transitions
+    return predict_parses(encoder, sentences, on_batch).transitions
 
 
 def predict_parses(

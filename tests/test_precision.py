@@ -16,7 +16,7 @@ from spinn_tensor.cli.train import new_run
 from spinn_tensor.data_prep.corpora.generated import generate_corpus
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig
 from spinn_tensor.model.classifiers import load_checkpoint
-from spinn_tensor.training.config import DataConfig, RunConfig, TrainingConfig
+from spinn_tensor.training.config import DataConfig, RunConfig
 from spinn_tensor.training.evaluate import evaluate
 from spinn_tensor.training.loop import Trainer
 from spinn_tensor.training.presets import run_config
@@ -296,11 +296,6 @@ def test_tf32_on_a_cpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture
         in capsys.readouterr().err
     )
     assert not (tmp_path / "run").exists()
-
-
-def test_an_unknown_precision() -> None:
-    with pytest.raises(ValueError, match="precision: expected one of float32, tf32, bfloat16, got 'half'"):
-        TrainingConfig(precision="half")
 
 
 def test_runs_from_before_there_were_precisions() -> None:

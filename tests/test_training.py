@@ -18,15 +18,14 @@ from spinn_tensor.config import ENCODER_KINDS
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
 from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
 from spinn_tensor.data_prep.errors import Interrupted
-from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import load_checkpoint
-from spinn_tensor.training.config import ParsingConfig, TrainingConfig
+from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.evaluate import Scores, add_to_confusion, evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
 from spinn_tensor.training.metrics_log import METRICS, MetricsLog
 from spinn_tensor.training.objective import training_loss
-from spinn_tensor.training.optimizer import clip_gradient, make_optimizer
-from tests.closeness import FLOAT32, assert_close
+from spinn_tensor.training.optimizer import clip_gradient
+from tests.closeness import FLOAT32
 from tests.strategies import columns_of
 from tests.tiny_training import Stop, log_of, pair_model, pairs, settings, trainer, tree_model, trees
 
@@ -50,14 +49,6 @@ def test_node_labels_are_learnt_and_scored_apart_from_roots(tmp_path: Path) -> N
     assert evaluation.node_scores.n_examples == len(corpus.sentences.transitions)
     assert evaluation.scores.accuracy >= 0.9
     assert evaluation.node_scores.accuracy >= 0.9
-
-
-def test_root_scores_are_those_of_root_logits(tmp_path: Path) -> None:
-    vocabulary, corpus = trees(tmp_path)
-    model = tree_model(vocabulary, node_labels=True).eval()
-    batch = make_batch(corpus, model.encoder.table_kind)
-    expected = model.root_logits(batch).softmax(1).detach().numpy()
-    assert_close(predict_probabilities(model, corpus, batch_size=7), expected)
 
 
 def test_training_loss_counts_every_labelled_node_once(tmp_path: Path) -> None:
@@ -93,14 +84,6 @@ def test_the_loss_on_dev_does_not_depend_on_the_batches(node_labels: bool, tmp_p
     corpus.labels[:] = NO_LABEL
     corpus.sentences.node_labels[:] = NO_LABEL
     assert evaluate(model, corpus).loss is None
-
-
-def test_predictions_keep_the_order_of_the_corpus(tmp_path: Path) -> None:
-    vocabulary, corpus = pairs(tmp_path)
-    model = pair_model("spinn-pi", vocabulary)
-    whole = predict_probabilities(model, corpus, batch_size=len(corpus.labels))
-    assert_close(predict_probabilities(model, corpus, batch_size=3), whole)
-    assert_close(whole.sum(1), np.ones(len(whole)))
 
 
 def test_evaluation_draws_no_random_number_and_keeps_the_mode(tmp_path: Path) -> None:
@@ -149,18 +132,6 @@ def test_the_best_evaluation_may_be_that_of_the_highest_macro_f1(tmp_path: Path)
     assert [line["best"] for line in log_of(tmp_path, "dev")] == [
         score > max(scores[:i], default=-1) for i, score in enumerate(scores)
     ]
-
-
-def test_one_step_is_rmsprop_by_its_formula() -> None:
-    layer = torch.nn.Linear(2, 1)
-    weight, config = layer.weight.detach().clone(), TrainingConfig(learning_rate=0.1, weight_decay=0.5)
-    gradient = torch.tensor([[3.0, 4.0]])
-    layer.weight.grad, layer.bias.grad = gradient.clone(), torch.zeros(1)
-    assert float(clip_gradient(layer.parameters(), 1.0)) == 5.0
-    make_optimizer(layer, config).step()
-    g = gradient / (5 + 1e-6) + 0.5 * weight
-    expected = weight - 0.1 * g / ((0.1 * g.square()).sqrt() + config.rms_epsilon)
-    torch.testing.assert_close(layer.weight.detach(), expected)
 
 
 def test_no_clipping_leaves_the_gradient() -> None:

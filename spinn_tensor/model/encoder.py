@@ -20,14 +20,7 @@ from spinn_tensor.model.own_classes import make_part
 from spinn_tensor.model.sequence import run_lstm
 from spinn_tensor.sizes import without_memory
 
-TABLE_KIND_OF: dict[str, TableKind] = {
-    "spinn-pi-nt": "forest",
-    "spinn-pi": "lanes",
-    "spinn": "own",
-    "lstm": "sequence",
-    "bilstm": "sequence",
-    "bow": "sequence",
-}
+TABLE_KIND_OF: dict[str, TableKind] = {"spinn-pi-nt": "forest", "spinn-pi": "lanes", "spinn": "own"}
 
 
 class SentenceEncoder(nn.Module):
@@ -78,7 +71,7 @@ class SentenceEncoder(nn.Module):
     @property
     def table_kind(self) -> TableKind:
         """Name the kind of tables that this encoder runs on."""
-        return TABLE_KIND_OF[self.config.kind]
+        return TABLE_KIND_OF.get(self.config.kind, "sequence")
 
     def sharing(self, table_kind: TableKind, training: bool | None = None) -> Sharing:
         """Return how much of the work on equal words and trees may be done once, for `make_sentence_batch`.

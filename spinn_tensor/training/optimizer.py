@@ -158,11 +158,12 @@ class Update:
         average: Average,
     ) -> None:
         self.optimizer, self.config, self.average = optimizer, config, average
-        # the step without the wrappers for hooks and for gradients of gradients, in which torch.compile breaks a graph
-        self._plain_step = inspect.unwrap(type(optimizer).step)
+        self._step, self._run = type(optimizer).step, self._clip_and_step
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._compiled = torch.compile(self._clip_and_step, fullgraph=True) if config.compile else None
         if config.compile:  # the rate is a tensor, so that another one is no other graph
+            # without the wrappers for hooks and for gradients of gradients, in which torch.compile breaks a graph
+            self._step = inspect.unwrap(self._step)
+            self._run = torch.compile(self._clip_and_step, fullgraph=True)
             like: Tensor = self._parameters[0]
             for group in optimizer.param_groups:
                 rate = torch.zeros((), dtype=like.dtype, device=like.device)
@@ -172,10 +173,10 @@ class Update:
         """Set the learning rate of the steps from now on."""
         for group in self.optimizer.param_groups:
             own = rate * group["rate_factor"]
-            if self._compiled is None:
-                group["lr"] = own
-            else:
+            if self.config.compile:
                 group["lr"].fill_(own)
+            else:
+                group["lr"] = own
 
     def make_state(self) -> None:
         """Make the state of all parameters on their device, so that from now on it only changes in place."""
@@ -187,18 +188,12 @@ class Update:
             state["step"] = state["step"].to(parameter.device)  # where a graph can count it
 
     def __call__(self) -> None:
-        if self._compiled is None:
-            clip_gradient(self._parameters, self.config.clip_norm, self.config.clip_kind)
-            self.optimizer.step()
-            self.average.update()
-            return
         with torch.no_grad():
-            self._compiled()
+            self._run()
 
     def _clip_and_step(self) -> None:
-        """Do as an eager update does, in a form that `torch.compile` takes whole."""
         clip_gradient(self._parameters, self.config.clip_norm, self.config.clip_kind)
-        self._plain_step(self.optimizer)
+        self._step(self.optimizer)
         self.average.update()
 
 
