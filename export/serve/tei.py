@@ -124,9 +124,10 @@ async def predict(call: Call, asked: PredictRequest) -> Any:
         if len(example) != engine.n_sides:
             expected = 'a pair, ["a", "b"]' if engine.n_sides == 2 else 'one text; several are [["a"], ["b"]]'
             raise invalid(f"inputs: got {len(example)} texts, this model classifies {expected}")
-    flat = await call.read(
-        [text for example in examples for text in example], _names(call, examples), asked.truncate
-    )
+    names: str | list[str] = "inputs"
+    if call.method == "batch":
+        names = [f"inputs[{row}][{side}]" for row, one in enumerate(examples) for side in range(len(one))]
+    flat = await call.read([text for example in examples for text in example], names, asked.truncate)
     n = engine.n_sides
     sides = [tuple(flat[row : row + n]) for row in range(0, len(flat), n)]
     predictions: Sequence[Prediction] = await call.run("classify", sides)
@@ -149,12 +150,6 @@ def _examples(call: Call, inputs: str | list[str | list[str]]) -> list[list[str]
             raise invalid("inputs: texts beside lists; expected a list of [text] or [text, text]")
         return [one for one in inputs if isinstance(one, list)]
     return [texts]
-
-
-def _names(call: Call, examples: Sequence[Sequence[str]]) -> list[str] | str:
-    if call.method != "batch":
-        return "inputs"
-    return [f"inputs[{row}][{side}]" for row, example in enumerate(examples) for side in range(len(example))]
 
 
 def scores(prediction: Prediction, raw: bool = False) -> list[LabelScore]:

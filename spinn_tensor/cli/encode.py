@@ -116,7 +116,10 @@ def add_arguments(parser: CommandParser) -> None:
 def run(args: argparse.Namespace) -> int:
     part = _part(args)
     _check_usage(args, part)
-    device = _device_of(choose_device(args), part)
+    device = choose_device(args)
+    if device == "cuda" and part.n_parts > 1:  # each on a GPU of its own
+        local = int(os.environ.get("LOCAL_RANK", part.number - 1))
+        device = f"cuda:{local % torch.cuda.device_count()}"
     checkpoint = load_checkpoint(args.checkpoint, device)
     made, trees, reader = reading_for(args, checkpoint, device)
     is_table = args.input != STDIN and has_records(args.input)
@@ -213,13 +216,6 @@ def _part(args: argparse.Namespace) -> Part:
         return Part.parse(args.shard)
     except ConfigError as error:
         raise ConfigError(f"--shard: {error}") from None
-
-
-def _device_of(device: str, part: Part) -> str:
-    """Return where this process computes: of several on a GPU of its own."""
-    if device != "cuda" or part.n_parts == 1:
-        return device
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', part.number - 1)) % torch.cuda.device_count()}"
 
 
 def _report(skipped: Skipped, on_error: str, count: int, width: int, where: str) -> None:

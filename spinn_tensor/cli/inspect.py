@@ -22,7 +22,6 @@ from spinn_tensor.data_prep.files import Skipped, atomic_write
 from spinn_tensor.data_prep.statistics import (
     Coverage,
     Distribution,
-    SplitStatistics,
     bin_edges,
     binned,
     coverage,
@@ -30,7 +29,6 @@ from spinn_tensor.data_prep.statistics import (
     split_statistics,
 )
 from spinn_tensor.data_prep.vectors import read_vectors
-from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import shape_use
 from spinn_tensor.training.config import DataConfig, RunConfig, encoder_config
 from spinn_tensor.training.presets import DEFAULT_PRESETS, corpus_of_preset, run_config
@@ -138,7 +136,12 @@ def inspect(settings: RunConfig) -> tuple[Inspection, Splits]:
             name: overlap(splits.train, corpus) for name, corpus in corpora.items() if name != "train"
         }
         status.update("looking for vectors")
-        coverages, vectors = _coverages(settings, splits.vocabulary, statistics)
+        coverages, vectors = dict[str, Coverage](), ""
+        if settings.data.vectors is not None:
+            dim = encoder_config(settings.encoder, n_words).embedding_dim
+            read = read_vectors(settings.data.vectors, splits.vocabulary, dim)
+            vectors = str(read)
+            coverages = {name: coverage(of.word_counts, read.found_mask) for name, of in statistics.items()}
         status.update("laying batches into shapes")
         uses = {kind: shape_use(splits.train, kind, size, seed, budget) for kind in TABLE_KINDS}
     found = Inspection(
@@ -219,14 +222,3 @@ def _title(data: DataConfig) -> str:
     trees = f", under {data.branching} trees" if data.branching is not None else ""
     kinds = "".join(f", --{name}" for name in ("binary", "phrases", "lower") if getattr(data, name))
     return f"{data.corpus}: {where}{kinds}{limit}{trees}"
-
-
-def _coverages(
-    settings: RunConfig, vocabulary: Vocabulary, statistics: dict[str, SplitStatistics]
-) -> tuple[dict[str, Coverage], str]:
-    if settings.data.vectors is None:
-        return {}, ""
-    dim = encoder_config(settings.encoder, len(vocabulary)).embedding_dim
-    vectors = read_vectors(settings.data.vectors, vocabulary, dim)
-    found = {name: coverage(split.word_counts, vectors.found_mask) for name, split in statistics.items()}
-    return found, str(vectors)

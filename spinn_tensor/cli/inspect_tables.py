@@ -133,7 +133,11 @@ def skipped_table(skipped: Skipped) -> Figures:
 
 def lengths_table(found: Inspection) -> Figures:
     columns = ("words of a sentence", "mean", "median", "90 %", "99 %", "longest")
-    return Figures(columns, [(name, *_figures(side.lengths)) for name, side in _sides(found)])
+    rows = [
+        (name, f"{of.mean:.1f}", *(number(of.percentile(p)) for p in (50, 90, 99)), number(of.largest))
+        for name, of in ((name, side.lengths) for name, side in _sides(found))
+    ]
+    return Figures(columns, rows)
 
 
 def trees_table(found: Inspection) -> Figures:
@@ -242,7 +246,3 @@ def _sides(found: Inspection) -> Iterator[tuple[str, SideStatistics]]:
     for name, split in found.statistics.items():
         for side, figures in split.sides.items():
             yield (f"{name}, {side}" if len(split.sides) > 1 else name), figures
-
-
-def _figures(whole: Distribution) -> tuple[str, ...]:
-    return (f"{whole.mean:.1f}", *(number(whole.percentile(p)) for p in (50, 90, 99)), number(whole.largest))

@@ -131,7 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _errors() as error:
         if args.debug:
             raise
-        print(f"spinn: {_rank()}error: {_reason(error)}{_remedy(error, args)}", file=sys.stderr)
+        reason = one_line(error) or "out of memory"  # a MemoryError has no text
+        if isinstance(error, OSError) and error.filename is not None:
+            reason = f"{error.filename}: {error.strerror}"
+        print(f"spinn: {_rank()}error: {reason}{_remedy(error, args)}", file=sys.stderr)
         return 1
 
 
@@ -183,9 +186,3 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
     in_its_place = None if is_end or is_scored else getattr(args, "in_its_place", None)
     keeps = "" if in_its_place is None else f"--on-error {in_its_place} keeps the place of such lines, "
     return f"; {keeps}--skip-bad leaves {'them' if keeps else 'such lines'} out"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return one_line(error) or "out of memory"  # a MemoryError has no text

@@ -6,7 +6,6 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from spinn_tensor.cli.arguments import CommandParser, add_device, add_settings, choose_device, given_data
 from spinn_tensor.cli.progress import counters, download_bar
@@ -80,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
         manifest, is_new = prepare_store(data, args.output, skipped, trees=trees, on_lines=on_lines)
     if is_new:
         print_skipped(skipped)
-    _print(manifest)
+    rows = [(name, f"{of['examples']:,}", f"{of['tokens']:,}") for name, of in manifest["splits"].items()]
+    console().print(plain_table("split", "examples", "tokens", rows=rows))
+    print(f"{manifest['words']:,} different words; labels: {', '.join(manifest['labels']) or 'none'}")
     done = f"written in {time.perf_counter() - start:,.1f} s" if is_new else "up to date, nothing to do"
     print(f"{args.output}: {done}")
     return 0
@@ -102,10 +103,3 @@ def _data(args: argparse.Namespace) -> DataConfig:
     with download_bar(archive.file_name) as on_bytes:
         path = download(archive.url, args.downloads / archive.file_name, archive.sha256, on_bytes=on_bytes)
     return replace(DataConfig(**{**given, "corpus": args.download}), data=str(path))
-
-
-def _print(manifest: dict[str, Any]) -> None:
-    rows = [(name, f"{of['examples']:,}", f"{of['tokens']:,}") for name, of in manifest["splits"].items()]
-    console().print(plain_table("split", "examples", "tokens", rows=rows))
-    labels = ", ".join(manifest["labels"]) or "none"
-    print(f"{manifest['words']:,} different words; labels: {labels}")

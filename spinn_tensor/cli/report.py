@@ -16,7 +16,7 @@ from spinn_tensor.data_prep.brackets import BracketScores, ParseScores, PhraseSc
 from spinn_tensor.data_prep.files import Skipped
 
 if TYPE_CHECKING:
-    from spinn_tensor.training.evaluate import Evaluation, Scores
+    from spinn_tensor.training.evaluate import Evaluation
 
 CORPUS_TREES = "the corpus's trees"
 BRACKET_FIGURES = (  # two lines of about the width of the narrower table
@@ -73,8 +73,11 @@ def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TRE
         tables = {name: evaluation.scores, f"{name}, all nodes": evaluation.node_scores}
         for title, scores in tables.items():
             if scores is not None:
+                # what whoever always says the most frequent label would score
+                most = max(map(sum, scores.confusion)) / max(scores.n_examples, 1)
                 accuracy = f"accuracy {scores.accuracy:.2%} of {scores.n_examples:,}"
-                print(f"{title}: {accuracy}, macro-F1 {scores.macro_f1:.2%}{_most_frequent(scores)}")
+                share = f"(always the most frequent label: {most:.2%})"
+                print(f"{title}: {accuracy}, macro-F1 {scores.macro_f1:.2%} {share}")
                 by_class = [
                     (label, *map(percent, (one.precision, one.recall, one.f1)), f"{one.n_examples:,}")
                     for label, one in scores.by_class.items()
@@ -86,12 +89,6 @@ def print_evaluations(evaluations: dict[str, Evaluation], gold: str = CORPUS_TRE
         if evaluation.parse_scores is not None:
             print(f"{name}: {parse_summary(evaluation.parse_scores, gold)}")
             out.print(parse_table(evaluation.parse_scores, gold))
-
-
-def _most_frequent(scores: Scores) -> str:
-    """Say what whoever always says the most frequent label would score."""
-    most = max(map(sum, scores.confusion)) / max(scores.n_examples, 1)
-    return f" (always the most frequent label: {most:.2%})"
 
 
 def parse_summary(scores: ParseScores, gold: str = CORPUS_TREES) -> str:
