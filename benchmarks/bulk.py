@@ -35,8 +35,8 @@ from benchmarks import dynamic, harness
 from benchmarks.data import SNLI_SLICE, TRAINING_PAIRS, load_sentences, n_tokens_of
 from benchmarks.harness import Option
 from spinn_tensor import EncoderConfig, SentenceEncoder, make_sentence_batch
+from spinn_tensor.data_prep import PairFormat, SentenceFormat, read_line_examples
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, n_sentences, take
-from spinn_tensor.data_prep.corpora import PairFormat, SentenceFormat, read_line_examples
 from spinn_tensor.data_prep.corpora.read import open_examples
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer

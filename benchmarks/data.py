@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from spinn_tensor.data_prep import Example, PairFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, select
-from spinn_tensor.data_prep.corpora import Example, PairFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.corpora.generated import LogicConfig, write_generated
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import Tree

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spinn_tensor.data_prep.corpora import TreebankFormat, read_line_examples
+from spinn_tensor.data_prep import TreebankFormat, read_line_examples
 from spinn_tensor.data_prep.vectors import WordVectors, read_vectors
 from spinn_tensor.data_prep.vectors.read import write_tensor_file
 from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, Vocabulary, lower_case

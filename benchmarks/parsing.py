@@ -34,10 +34,10 @@ from benchmarks.captions import read_captions, write_parses
 from benchmarks.data import SNLI_SLICE, TRAINING_PAIRS, snli_pairs
 from benchmarks.harness import Option
 from benchmarks.ship import ship
+from spinn_tensor.data_prep import Example, PairFormat, TreebankFormat, read_line_examples
 from spinn_tensor.data_prep.brackets import bracket_scores, score_parses, self_f1
 from spinn_tensor.data_prep.branching import baseline_transitions
 from spinn_tensor.data_prep.columns import SentenceColumns, lengths, node_offsets, sentence_columns
-from spinn_tensor.data_prep.corpora import Example, PairFormat, TreebankFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import atomic_write, open_text
 from spinn_tensor.data_prep.trees import Tree, format_binary

@@ -159,6 +159,14 @@ def put_transitions(
     return columns._replace(transitions=changed)
 
 
+def renumber(
+    columns: SentenceColumns,
+    new_ids: np.ndarray,  # (V,) integers, the new number of each word
+) -> SentenceColumns:
+    """Give the words of the same sentences other numbers."""
+    return columns._replace(token_ids=new_ids.astype(np.int32)[columns.token_ids])
+
+
 def number_distinct(corpus: Corpus) -> np.ndarray:  # (n,) int64
     """Number the examples of which the words of all sentences differ; those of the same words have the same number."""
     ids, offsets, n_examples = corpus.sentences.token_ids, corpus.sentences.token_offsets, len(corpus.labels)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Record
+from spinn_tensor.data_prep.files import Record, read_json_object
 from spinn_tensor.data_prep.paths import StrPath, expanded
 
 N_ROWS = 1024  # that are Python objects at a time
@@ -35,13 +35,11 @@ def is_dataset_folder(source: StrPath) -> bool:
 
 def splits_in(folder: Path) -> list[str]:
     """Return the names of the datasets in a folder of several; [] if it is of one, or none. Raises DataError."""
-    try:
-        names = json.loads((folder / _DICT).read_text(encoding="utf-8"))["splits"]
-        return [str(name) for name in names]
-    except FileNotFoundError:
+    if not (path := folder / _DICT).is_file():
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{_DICT} cannot be read", path=folder) from error
+    if not isinstance(names := read_json_object(path).get("splits"), list):
+        raise DataError("expected a list", path=path, field="splits")
+    return list(map(str, names))
 
 
 def rows_of(source: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, LABEL, parse_penn, to_binary
@@ -29,8 +29,7 @@ PACKAGED, PACKAGED_NLI = "packaged", "packaged-nli"
 WITHOUT_PARSE = "text without a parse: --parser packaged or --branching makes trees"
 PERHAPS_TEXT = "if it is no tree, notation says text"
 Tokenize = Callable[[str], tuple[str, ...]]  # as `Tokenizer.tokenize`
-Notation = Literal["auto", "text", "parses"]
-NOTATIONS: tuple[Notation, ...] = get_args(Notation)
+NOTATIONS = ("auto", "text", "parses")
 
 # the outer bracket, the first label, and a second bracket with its label; brackets of binary parses stand alone
 _PENN = re.compile(rf"\((?:\s*\()?{LABEL}\s*\({LABEL}[\s(]")
@@ -46,14 +45,6 @@ class Words(NamedTuple):
 
 
 Sentence = str | Tree | Words  # a binary parse may still be text: many are read at once by `parse_chunks`
-
-
-def one_notation(name: str) -> Notation:
-    """Return the notation of this name. Raises ConfigError for any other."""
-    for known in NOTATIONS:
-        if name == known:
-            return known
-    raise ConfigError(f"notation: expected one of {', '.join(NOTATIONS)}, got {name!r}")
 
 
 def notation_of(text: str) -> Literal["binary", "penn", "text"]:
@@ -97,7 +88,11 @@ class SentenceReader:
 
     tokenize: Tokenize | None = None  # None: text is refused
     binarize: str = DEFAULT_BINARIZE
-    notation: Notation = "auto"  # "text" or "parses" where `notation_of` is not asked
+    notation: str = "auto"  # one of NOTATIONS: "text" or "parses" where `notation_of` is not asked
+
+    def __post_init__(self) -> None:
+        if self.notation not in NOTATIONS:
+            raise ConfigError(f"notation: expected one of {', '.join(NOTATIONS)}, got {self.notation!r}")
 
     def read(self, text: str, field: str | None = None) -> Sentence:
         """Return a tree, a binary parse as it is, or words. Raises DataError naming the field."""

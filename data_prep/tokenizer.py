@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import is_normalized, normalize
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import StrPath, atomic_write, open_text
+from spinn_tensor.data_prep.files import StrPath, open_text, write_json
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.token_rules import LOWERCASE, NAMED, OWN, PENN, Rules
 from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -111,9 +111,7 @@ class Tokenizer:
 
     def save(self, path: StrPath) -> None:
         """Write as a `tokenizer.json`, atomically; `tokenizers.Tokenizer.from_file` reads it, too."""
-        with atomic_write(path) as file:
-            json.dump(self.rules.content(self.vocabulary), file, ensure_ascii=False, indent=1)
-            file.write("\n")
+        write_json(path, self.rules.content(self.vocabulary))
 
     @classmethod
     def load(cls, path: StrPath) -> Tokenizer:

@@ -15,12 +15,11 @@ import torch
 from spinn_tensor.answers import Advance
 from spinn_tensor.config import ConfigError, TextSettings
 from spinn_tensor.data_prep.branching import BRANCHINGS
-from spinn_tensor.data_prep.columns import SentenceColumns
+from spinn_tensor.data_prep.columns import SentenceColumns, renumber
 from spinn_tensor.data_prep.corpora.store import sha256_of
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.text import PACKAGED, PACKAGED_NLI
 from spinn_tensor.data_prep.token_rules import PENN, Rules
-from spinn_tensor.data_prep.words import renumber
 from spinn_tensor.hub import CONFIG, WEIGHTS, checkpoint_folder
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint

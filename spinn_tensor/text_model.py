@@ -39,7 +39,7 @@ from spinn_tensor.data_prep.columns import (
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import Limits, LongSentence
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
-from spinn_tensor.data_prep.text import SentenceReader, Words, one_notation
+from spinn_tensor.data_prep.text import SentenceReader, Words
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.sentences import (
@@ -89,7 +89,7 @@ class TextModel(ABC):
         self.task, self.kind, self.composes_by = task, kind, trees
         self.tokenizer, self._tree_maker = tokenizer, tree_maker
         self._parses_all = tree_maker is not None and tree_maker.of_all
-        self._reader = SentenceReader(tokenizer.tokenize, binarize, one_notation(notation))
+        self._reader = SentenceReader(tokenizer.tokenize, binarize, notation)
         limits = (max_length, 0 if tree_maker is None else tree_maker.max_length)
         self.max_length = min(filter(None, limits), default=0)
 

@@ -10,9 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spinn_tensor import ClassifierConfig, EncoderConfig, ModelConfig, build_model
-from spinn_tensor.data_prep import batching
+from spinn_tensor.data_prep import Example, batching, corpus_of
 from spinn_tensor.data_prep.batching import epoch_batches, length_batches
-from spinn_tensor.data_prep.corpora import Example, corpus_of
 from spinn_tensor.data_prep.trees import right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.inference import BATCH_TOKENS, EVALUATION_BATCH, corpus_batches, predict_probabilities

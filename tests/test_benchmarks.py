@@ -26,7 +26,7 @@ from benchmarks import (
     parsing,
     sharing,
 )
-from spinn_tensor.data_prep.corpora import Example
+from spinn_tensor.data_prep import Example
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import RunConfig

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spinn_tensor.data_prep import TreebankFormat, read_line_examples
 from spinn_tensor.data_prep.brackets import bracket_scores
 from spinn_tensor.data_prep.branching import (
     BRANCHINGS,
@@ -22,7 +23,6 @@ from spinn_tensor.data_prep.branching import (
     with_branching,
 )
 from spinn_tensor.data_prep.columns import Corpus, check_columns, lengths, node_offsets
-from spinn_tensor.data_prep.corpora import TreebankFormat, read_line_examples
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree, check_all_transitions, format_binary
 from tests.machines import SHARED, needs_shared

@@ -19,7 +19,7 @@ from spinn_tensor.data_prep.corpora.splits import held_out, load_splits, prepare
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.trees import REDUCE, SHIFT, Tree
-from spinn_tensor.data_prep.words import WordList
+from spinn_tensor.data_prep.vocabulary import WordList
 from tests.tiny_runs import PRESET, SMALL, same_threads, write_own_pairs, write_pairs, write_trees
 
 pytest.importorskip("datasets")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spinn_tensor.data_prep import PairFormat, read_line_examples
 from spinn_tensor.data_prep.archives import unpacked_name
-from spinn_tensor.data_prep.corpora import PairFormat, read_line_examples
 from spinn_tensor.data_prep.corpora.formats import LineExample, LineFormat
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import (

@@ -30,8 +30,7 @@ from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary, format_labelled, right_branching
-from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.data_prep.words import WordList
+from spinn_tensor.data_prep.vocabulary import Vocabulary, WordList
 
 pytest.importorskip("pyarrow")
 

@@ -36,7 +36,7 @@ from spinn_tensor.data_prep.files import NOT_UTF_8, Skipped
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
-from spinn_tensor.data_prep.words import WordList
+from spinn_tensor.data_prep.vocabulary import WordList
 from tests.machines import SHARED, needs_shared
 from tests.reading import OWN, VOCABULARY, assert_as_by_the_line, outcome
 from tests.strategies import binary_transitions, tree_of

@@ -34,7 +34,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.words import WordList
+from spinn_tensor.data_prep.vocabulary import WordList
 from spinn_tensor.training.config import DataConfig
 from tests.command_line import Spinn
 from tests.tiny_runs import NOUNS, VERBS, write_pairs

@@ -23,7 +23,7 @@ from spinn_tensor.data_prep.corpora.read import read_examples_as_columns
 from spinn_tensor.data_prep.corpora.store import sha256_of
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
-from spinn_tensor.data_prep.words import WordList
+from spinn_tensor.data_prep.vocabulary import WordList
 from spinn_tensor.training.config import DataConfig
 from tests.records import (
     AS_TEXT,

@@ -203,7 +203,7 @@ def test_trees_of_another_parser_replace_those_given(parser_run: Path, tmp_path:
     write(tmp_path / "dev.jsonl", *[record, other] * 8)
     data = ["--corpus", "sentences", "--data", str(tmp_path), "--parser", str(parser_run)]
     assert main(["prepare", *data, "--output", str(tmp_path / "store")]) == 0
-    from spinn_tensor.data_prep.corpora import read_store
+    from spinn_tensor.data_prep import read_store
 
     store = read_store(tmp_path / "store")
     sentences = store.splits["train"].columns.sentences

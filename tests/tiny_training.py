@@ -11,8 +11,8 @@ from spinn_tensor.bundle import load_weights
 from spinn_tensor.cli.main import build_parser
 from spinn_tensor.cli.profile import make_trainer
 from spinn_tensor.cli.train import new_run
+from spinn_tensor.data_prep import PairFormat, SstFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.columns import Corpus
-from spinn_tensor.data_prep.corpora import PairFormat, SstFormat, corpus_of, read_line_examples
 from spinn_tensor.data_prep.corpora.formats import NLI_LABELS
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.vocabulary import Vocabulary

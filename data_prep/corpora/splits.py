@@ -25,7 +25,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spinn_tensor.data_prep.branching import branched
-from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, n_sentences, number_distinct, phrases, select
+from spinn_tensor.data_prep.columns import (
+    NO_LABEL,
+    Corpus,
+    n_sentences,
+    number_distinct,
+    phrases,
+    renumber,
+    select,
+)
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.formats import LabelNames
 from spinn_tensor.data_prep.corpora.kinds import KINDS
@@ -36,11 +44,10 @@ from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
-from spinn_tensor.data_prep.text import SentenceReader, one_notation
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.token_rules import Rules, read_rules
 from spinn_tensor.data_prep.tokenizer import Tokenizer
-from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.data_prep.words import WordList, renumber
+from spinn_tensor.data_prep.vocabulary import Vocabulary, WordList
 
 OnLines = Callable[[int], object]  # told of so many lines when they are read
 
@@ -298,9 +305,7 @@ class _Reader(NamedTuple):
         limit = 0 if source.part is not None else data.limit  # the limit is on what is kept of them
         takes_text = self.trees is not None or data.branching is not None
         tokenize = Tokenizer(rules=self.rules or rules_of(data)).tokenize if takes_text else None
-        reader = SentenceReader(
-            tokenize, data.binarize or DEFAULT_BINARIZE, one_notation(data.notation or "auto")
-        )
+        reader = SentenceReader(tokenize, data.binarize or DEFAULT_BINARIZE, data.notation or "auto")
         line_format = KINDS[data.corpus].line_format(data, self.labels, reader)
         parts: list[Examples] = []
         try:

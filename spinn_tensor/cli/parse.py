@@ -34,7 +34,7 @@ from spinn_tensor.data_prep.files import STDIN, write_text
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.record_files import has_records
-from spinn_tensor.data_prep.text import SentenceReader, one_notation
+from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Offsets, Tokenizer
 from spinn_tensor.data_prep.tree_svg import svg
@@ -199,7 +199,7 @@ def _models(args: argparse.Namespace, device: str) -> dict[str, Checkpoint]:
 def _reader(args: argparse.Namespace, tokenizer: Tokenizer, model: Checkpoint | None) -> SentenceReader:
     """Return what reads a sentence: no text where its tree is to be kept."""
     binarize = args.binarize or (DEFAULT_BINARIZE if model is None else model.config.text.binarize)
-    notation = "text" if args.tokens else one_notation(args.notation or "auto")
+    notation = "text" if args.tokens else args.notation or "auto"
     return SentenceReader(None if args.branching == "none" else tokenizer.tokenize, binarize, notation)
 
 

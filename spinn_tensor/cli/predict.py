@@ -37,7 +37,7 @@ from spinn_tensor.cli.sentences import (
 )
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import branched
-from spinn_tensor.data_prep.columns import Corpus
+from spinn_tensor.data_prep.columns import Corpus, renumber
 from spinn_tensor.data_prep.corpora.formats import (
     Example,
     LabelNames,
@@ -53,8 +53,7 @@ from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.text import PACKAGED_NLI
 from spinn_tensor.data_prep.tree_view import GAP, drawn, side_by_side
 from spinn_tensor.data_prep.trees import Tree
-from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
-from spinn_tensor.data_prep.words import WordList, renumber
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, WordList
 from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.parsers import packaged_folder

@@ -20,9 +20,9 @@ from spinn_tensor.data_prep.corpora.formats import SentenceFields, named_fields
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.limits import Limits
-from spinn_tensor.data_prep.text import SentenceReader, Words, one_notation, tree_of
+from spinn_tensor.data_prep.text import SentenceReader, Words, tree_of
 from spinn_tensor.data_prep.trees import Tree
-from spinn_tensor.data_prep.words import WordList
+from spinn_tensor.data_prep.vocabulary import WordList
 from spinn_tensor.inference import predict_transitions
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.parsers import GIVEN, TreeSource, tree_source
@@ -78,8 +78,8 @@ def reading_for(
     source = source_for(args, checkpoint)
     trees = source.text_trees(device)
     tokenize = None if trees is None else checkpoint.tokenizer.tokenize
-    notation = one_notation(args.notation or "auto")
-    return source, trees, SentenceReader(tokenize, checkpoint.config.text.binarize, notation)
+    reader = SentenceReader(tokenize, checkpoint.config.text.binarize, args.notation or "auto")
+    return source, trees, reader
 
 
 def tell_of_text(source: TreeSource, trees: TextTrees | None, where: str = "") -> None:

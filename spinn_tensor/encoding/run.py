@@ -18,13 +18,13 @@ import numpy as np
 from spinn_tensor.answers import Advance
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import with_branching
+from spinn_tensor.data_prep.columns import renumber
 from spinn_tensor.data_prep.corpora.formats import SentenceFormat
 from spinn_tensor.data_prep.corpora.read import Block, ExampleFile, open_examples
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.files import BLANK, STDIN, Skipped
 from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
-from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary
-from spinn_tensor.data_prep.words import WordList, renumber
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary, WordList
 from spinn_tensor.encoding.job import EncodingOptions, Part, describe_job
 from spinn_tensor.encoding.shards import EncodedBlock, ShardFolder
 from spinn_tensor.inference import encode_columns

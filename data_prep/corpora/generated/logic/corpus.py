@@ -102,7 +102,7 @@ class _Range(NamedTuple):
 
 def _repeats(sentence: Sentence) -> bool:
     """Tell whether it says something like `dogs that run that run`."""
-    clauses = [phrase.clauses for _, phrase in phrases(sentence, NounPhrase)]
+    clauses = [phrase.clauses for phrase, _ in phrases(sentence, NounPhrase)]
     return any(len(set(found)) < len(found) for found in clauses)
 
 
@@ -216,7 +216,7 @@ def _features(pair: Pair) -> list[Hashable]:
         subject, predicate = sentence
         target = predicate.object
         n_modifiers = sum(
-            len(noun.adjectives) + len(noun.clauses) for _, noun in phrases(sentence, NounPhrase)
+            len(noun.adjectives) + len(noun.clauses) for noun, _ in phrases(sentence, NounPhrase)
         )
         found.append((role, subject.quantifier, predicate.negated, target is None))
         found.append((role, target.quantifier if target else None))

@@ -40,8 +40,7 @@ MAX_ADJECTIVES = 2
 MAX_CLAUSES = 2
 
 Phrase = TypeVar("Phrase", NounPhrase, VerbPhrase)
-# In a sentence 0 is the subject and 1 the predicate, in a noun phrase i is clause i, in a verb phrase 0 is the object.
-Path = tuple[int, ...]
+Put = Callable[..., Sentence]  # the sentence with another phrase in the place of one
 
 
 class Shape(NamedTuple):
@@ -89,53 +88,44 @@ def _with_adjective(draw: Draw, phrase: NounPhrase) -> NounPhrase:
     return phrase._replace(adjectives=(draw.choice(others), *phrase.adjectives))
 
 
-def phrases(sentence: Sentence, kind: type[Phrase]) -> list[tuple[Path, Phrase]]:
-    """Return the noun phrases or the verb phrases with their paths, outer ones before those inside them."""
-    found: list[tuple[Path, Any]] = []
-    _collect(sentence.subject, (0,), found)
-    _collect(sentence.predicate, (1,), found)
-    return [(path, phrase) for path, phrase in found if isinstance(phrase, kind)]
+def phrases(sentence: Sentence, kind: type[Phrase]) -> list[tuple[Phrase, Put]]:
+    """Return the noun phrases or the verb phrases, outer ones before those inside them, and what puts another there."""
+    found: list[tuple[Any, Put]] = []
+    _collect_nouns(sentence.subject, lambda phrase: sentence._replace(subject=phrase), found)
+    _collect_verbs(sentence.predicate, lambda phrase: sentence._replace(predicate=phrase), found)
+    return [(phrase, put) for phrase, put in found if isinstance(phrase, kind)]
 
 
-def _collect(node: NounPhrase | VerbPhrase, path: Path, found: list[tuple[Path, Any]]) -> None:
-    found.append((path, node))
-    if isinstance(node, NounPhrase):
-        for i, clause in enumerate(node.clauses):
-            _collect(clause, (*path, i), found)
-    elif node.object is not None:
-        _collect(node.object, (*path, 0), found)
+def _collect_nouns(node: NounPhrase, put: Put, found: list[tuple[Any, Put]]) -> None:
+    found.append((node, put))
+    for i, clause in enumerate(node.clauses):
+        _collect_verbs(clause, lambda phrase, i=i: put(_with_clause(node, i, phrase)), found)
 
 
-def put(sentence: Sentence, path: Path, phrase: NounPhrase | VerbPhrase) -> Sentence:
-    """Return the sentence with another phrase at the end of the path."""
-    changed = _put(sentence[path[0]], path[1:], phrase)
-    return sentence._replace(predicate=changed) if path[0] else sentence._replace(subject=changed)
+def _collect_verbs(node: VerbPhrase, put: Put, found: list[tuple[Any, Put]]) -> None:
+    found.append((node, put))
+    if node.object is not None:
+        _collect_nouns(node.object, lambda phrase: put(node._replace(object=phrase)), found)
 
 
-def _put(node: Any, path: Path, phrase: NounPhrase | VerbPhrase) -> Any:
-    if not path:
-        return phrase
-    if isinstance(node, VerbPhrase):
-        return node._replace(object=_put(node.object, path[1:], phrase))
-    clauses = list(node.clauses)
-    clauses[path[0]] = _put(clauses[path[0]], path[1:], phrase)
-    return node._replace(clauses=tuple(clauses))
+def _with_clause(node: NounPhrase, i: int, clause: VerbPhrase) -> NounPhrase:
+    return node._replace(clauses=(*node.clauses[:i], clause, *node.clauses[i + 1 :]))
 
 
 def requantify(draw: Draw, sentence: Sentence) -> Sentence:
-    path, phrase = draw.choice(phrases(sentence, NounPhrase))
-    choices = QUANTIFIERS if path == (0,) else OBJECT_QUANTIFIERS
-    return put(sentence, path, phrase._replace(quantifier=draw.choice(choices)))
+    phrase, put = draw.choice(phrases(sentence, NounPhrase))
+    choices = QUANTIFIERS if phrase is sentence.subject else OBJECT_QUANTIFIERS
+    return put(phrase._replace(quantifier=draw.choice(choices)))
 
 
 def rename_noun(draw: Draw, sentence: Sentence) -> Sentence:
-    path, phrase = draw.choice(phrases(sentence, NounPhrase))
-    return put(sentence, path, phrase._replace(noun=_other_word(draw, phrase.noun)))
+    phrase, put = draw.choice(phrases(sentence, NounPhrase))
+    return put(phrase._replace(noun=_other_word(draw, phrase.noun)))
 
 
 def rename_verb(draw: Draw, sentence: Sentence) -> Sentence:
-    path, phrase = draw.choice(phrases(sentence, VerbPhrase))
-    return put(sentence, path, phrase._replace(verb=_other_word(draw, phrase.verb)))
+    phrase, put = draw.choice(phrases(sentence, VerbPhrase))
+    return put(phrase._replace(verb=_other_word(draw, phrase.verb)))
 
 
 def _other_word(draw: Draw, word: str) -> str:
@@ -146,30 +136,30 @@ def _other_word(draw: Draw, word: str) -> str:
 
 def change_adjectives(draw: Draw, sentence: Sentence) -> Sentence:
     """Add an adjective or drop one, or both, which replaces it."""
-    path, phrase = draw.choice(phrases(sentence, NounPhrase))
+    phrase, put = draw.choice(phrases(sentence, NounPhrase))
     if phrase.adjectives and draw.chance(0.6):
         dropped = draw.choice(phrase.adjectives)
         phrase = phrase._replace(adjectives=tuple(word for word in phrase.adjectives if word != dropped))
     if len(phrase.adjectives) < MAX_ADJECTIVES and draw.chance(0.4):
         phrase = _with_adjective(draw, phrase)
-    return put(sentence, path, phrase)
+    return put(phrase)
 
 
 def change_clauses(draw: Draw, sentence: Sentence) -> Sentence:
     """Add a relative clause or drop one."""
-    path, phrase = draw.choice(phrases(sentence, NounPhrase))
+    phrase, put = draw.choice(phrases(sentence, NounPhrase))
     clauses = phrase.clauses
     if len(clauses) < MAX_CLAUSES and draw.chance(0.5):
         clauses = (*clauses, VerbPhrase(draw.choice(INTRANSITIVE), draw.chance(0.2)))
     elif clauses:
         dropped = draw.choice(range(len(clauses)))
         clauses = clauses[:dropped] + clauses[dropped + 1 :]
-    return put(sentence, path, phrase._replace(clauses=clauses))
+    return put(phrase._replace(clauses=clauses))
 
 
 def negate(draw: Draw, sentence: Sentence) -> Sentence:
-    path, phrase = draw.choice(phrases(sentence, VerbPhrase))
-    return put(sentence, path, phrase._replace(negated=not phrase.negated))
+    phrase, put = draw.choice(phrases(sentence, VerbPhrase))
+    return put(phrase._replace(negated=not phrase.negated))
 
 
 def dualise(draw: Draw, sentence: Sentence) -> Sentence:
@@ -195,12 +185,12 @@ def exchange_field(draw: Draw, sentence: Sentence) -> Sentence:
     kind: Any = VerbPhrase if field in VerbPhrase._fields else NounPhrase
     found = phrases(sentence, kind)
     i, j = draw.choice(range(len(found))), draw.choice(range(len(found)))
-    # The outer phrase first: putting it later would undo the change inside it.
-    (path, phrase), (other_path, other) = found[min(i, j)], found[max(i, j)]
+    phrase, other = found[i][0], found[j][0]
     if i == j or (field == "verb" and (phrase.object is None) != (other.object is None)):
         return sentence
-    for place, node, donor in ((path, phrase, other), (other_path, other, phrase)):
-        sentence = put(sentence, place, node._replace(**{field: getattr(donor, field)}))
+    for place, donor in ((i, other), (j, phrase)):  # one may be inside the other, and have changed with it
+        node, put = phrases(sentence, kind)[place]
+        sentence = put(node._replace(**{field: getattr(donor, field)}))
     return sentence
 
 
@@ -211,7 +201,7 @@ def exchange_clause(draw: Draw, sentence: Sentence) -> Sentence:
     if not clauses:
         return sentence
     i = draw.choice(range(len(clauses)))
-    return Sentence(subject._replace(clauses=(*clauses[:i], predicate, *clauses[i + 1 :])), clauses[i])
+    return Sentence(_with_clause(subject, i, predicate), clauses[i])
 
 
 def reattach(draw: Draw, sentence: Sentence) -> Sentence:
@@ -219,16 +209,16 @@ def reattach(draw: Draw, sentence: Sentence) -> Sentence:
     objects = phrases(sentence, NounPhrase)[1:]
     if not objects:
         return sentence
-    path, target = draw.choice(objects)
+    target, put = draw.choice(objects)
     if target.clauses:
         moved = target.clauses[0]
-        shorter = put(sentence, path, target._replace(clauses=target.clauses[1:]))
+        shorter = put(target._replace(clauses=target.clauses[1:]))
         subject = shorter.subject
         return shorter._replace(subject=subject._replace(clauses=(*subject.clauses, moved)))
     clauses = sentence.subject.clauses
     if not clauses or clauses[-1].object is not None:
         return sentence
-    longer = put(sentence, path, target._replace(clauses=clauses[-1:]))
+    longer = put(target._replace(clauses=clauses[-1:]))
     subject = longer.subject
     return longer._replace(subject=subject._replace(clauses=subject.clauses[:-1]))
 
