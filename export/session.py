@@ -23,6 +23,8 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+# by themselves products would be in TF32, whose factors have 10 bits, where float32's have 23
+OPTIONS: dict[str, dict[str, str]] = {"cuda": {"use_tf32": "0"}}
 # what else may run the nodes that a provider lacks
 BEHIND = {"cpu": [], "cuda": ["cpu"], "tensorrt": ["cuda", "cpu"]}
 INSTALL = "pip install 'spinn_tensor[export]'"
@@ -130,11 +132,11 @@ def _open(runtime: Any, path: Path, provider: str, threads: int | None) -> Any:
         options.enable_mem_pattern = False  # a plan for each shape, where batches differ in theirs
     elif hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # those of NVIDIA's Python packages, which no loader finds by itself
-    wanted = [PROVIDERS[name] for name in (provider, *BEHIND[provider])]
     offered = runtime.get_available_providers()
+    wanted = [name for name in (provider, *BEHIND[provider]) if PROVIDERS[name] in offered]
     try:
         session = runtime.InferenceSession(
-            str(path), options, providers=[name for name in wanted if name in offered]
+            str(path), options, providers=[(PROVIDERS[name], OPTIONS.get(name, {})) for name in wanted]
         )
     except Exception as error:  # its exceptions have no base of their own
         reason = one_line(error)

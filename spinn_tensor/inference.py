@@ -8,7 +8,7 @@ On CUDA a thread makes batches ahead, and a result is read when the next batch i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple, TypeVar
 
@@ -29,9 +29,10 @@ from spinn_tensor.data_prep.columns import (
     take,
 )
 from spinn_tensor.data_prep.segments import ragged_arange
+from spinn_tensor.machine import Parse
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.model.encoder import SentenceEncoder
-from spinn_tensor.transfer import made_ahead, pinned
+from spinn_tensor.transfer import begun_to_host, made_ahead, pinned
 
 EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so there may be many
 BATCH_TOKENS = 16_384  # of a batch: what bounds memory, since sentences may have any length
@@ -39,7 +40,6 @@ N_AHEAD = {"cuda": 2}  # batches that a thread makes ahead, by the type of the d
 SHARING_TOKENS = 65_536  # the same where equal words and subtrees are done once: the more, the more are equal
 
 AnyBatch = TypeVar("AnyBatch", Batch, SentenceBatch)
-Result = TypeVar("Result")
 
 
 def predict_probabilities(
@@ -63,9 +63,9 @@ def predict_logits(
     model.eval()
     with torch.inference_mode():
         batches = corpus_batches(model, corpus, batch_size)
-        runs = ((rows, _root_logits(model, batch, n_tokens[rows])) for rows, batch in batches)
-        for rows, logits in one_late(runs):
-            result[rows] = logits.float().cpu().numpy()
+        runs = ((rows, [_root_logits(model, batch, n_tokens[rows]).float()]) for rows, batch in batches)
+        for rows, (logits,) in read_late(runs):
+            result[rows] = logits
             on_batch(len(rows))
     return result
 
@@ -109,12 +109,16 @@ def predict_parses(
     encoder.eval()
     with torch.inference_mode():
         batches = sentence_batches(encoder, sentences, "own", BATCH_TOKENS, batch_size)
-        for rows, parse in one_late((rows, encoder.parse(batch)) for rows, batch in batches):
+        runs = ((rows, _told(encoder.parse(batch))) for rows, batch in batches)
+        for rows, (codes, log_probabilities) in read_late(runs):
             places = ragged_arange(first[rows], n_steps[rows])
-            transitions[places] = parse.transitions.to(torch.int8).cpu().numpy()
-            steps[places] = parse.log_probabilities().double().cpu().numpy()
+            transitions[places], steps[places] = codes, log_probabilities
             on_batch(len(rows))
     return OwnParses(transitions, steps)
+
+
+def _told(parse: Parse) -> list[Tensor]:  # (M,) int8, (M,) float64
+    return [parse.transitions.to(torch.int8), parse.log_probabilities().double()]
 
 
 class OwnBeams(NamedTuple):
@@ -147,11 +151,13 @@ def predict_beams(
     with torch.inference_mode():
         tokens, most = max(BATCH_TOKENS // k, 1), max(batch_size // k, 1)
         batches = sentence_batches(encoder, sentences, "own", tokens, most, n_samples=k)
-        for rows, (parse, sums) in one_late((rows, encoder.beams(batch, k)) for rows, batch in batches):
+        beams = ((rows, encoder.beams(batch, k)) for rows, batch in batches)
+        runs = ((rows, [*_told(of_rows.parse), of_rows.log_probabilities]) for rows, of_rows in beams)
+        for rows, (codes, log_probabilities, sums) in read_late(runs):
             places = ragged_arange(first[rows], n_steps[rows])
-            found.transitions[:, places] = parse.transitions.view(k, -1).to(torch.int8).cpu().numpy()
-            found.step_log_probabilities[:, places] = parse.log_probabilities().view(k, -1).cpu().numpy()
-            found.log_probabilities[:, rows] = sums.cpu().numpy()
+            found.transitions[:, places] = codes.reshape(k, -1)
+            found.step_log_probabilities[:, places] = log_probabilities.reshape(k, -1)
+            found.log_probabilities[:, rows] = sums
             on_batch(len(rows))
     return found
 
@@ -173,8 +179,9 @@ def encode_columns(
         batch_tokens = SHARING_TOKENS if encoder.sharing(kind) == "states" else BATCH_TOKENS
     with torch.inference_mode():
         batches = sentence_batches(encoder, columns, kind, batch_tokens, batch_size)
-        for rows, encodings in one_late((rows, encoder(batch)) for rows, batch in batches):
-            result[rows] = encodings.to(getattr(torch, dtype)).cpu().numpy()
+        runs = ((rows, [encoder(batch).to(getattr(torch, dtype))]) for rows, batch in batches)
+        for rows, (encodings,) in read_late(runs):
+            result[rows] = encodings
             on_batch(len(rows))
     return result
 
@@ -220,18 +227,21 @@ def _brought(
         batch = make(rows)
         return rows, pinned(batch) if n_ahead else batch
 
-    with closing(made_ahead(make_ready, all_rows, n_ahead)) as made:
+    with closing(made_ahead(make_ready, all_rows, n_ahead, device)) as made:
         for rows, batch in made:
             yield rows, move(batch, device, non_blocking=n_ahead > 0)
 
 
-def one_late(results: Iterable[Result]) -> Iterator[Result]:
-    """Yield every result when the next one is under way."""
-    before: list[Result] = []
-    for result in results:
-        yield from before
-        before = [result]
-    yield from before
+def read_late(
+    results: Iterable[tuple[np.ndarray, Sequence[Tensor]]],  # rows, and what was found for them
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Yield every result on the host when the next one is under way, of which it does not wait for the end."""
+    before: list[tuple[np.ndarray, Callable[[], list[np.ndarray]]]] = []
+    for rows, tensors in results:
+        now = rows, begun_to_host(tensors)
+        yield from ((of_rows, read()) for of_rows, read in before)
+        before = [now]
+    yield from ((of_rows, read()) for of_rows, read in before)
 
 
 def root_rows(n_tokens: np.ndarray) -> Tensor:  # (B,) int64 from (B,) int64

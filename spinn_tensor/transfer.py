@@ -6,6 +6,7 @@ import mmap
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate, takewhile
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,15 +17,19 @@ from torch import Tensor
 from spinn_tensor.bundles import flatten, map_tensors
 
 ALIGNMENT = 64  # bytes, of the tensors in a buffer
+CPU = torch.device("cpu")
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
 
 
 def made_ahead(
-    make: Callable[[Item], Made], items: Iterable[Item], n_ahead: int
+    make: Callable[[Item], Made],
+    items: Iterable[Item],
+    n_ahead: int,
+    device: torch.device = CPU,  # that what is made is for
 ) -> Generator[Made, None, None]:
-    """Yield make(item) for every item, in order, up to `n_ahead` made before they are asked for; 0 = none.
+    """Yield make(item) for every item, in order, up to `n_ahead` made by a thread before they are asked for; 0 = none.
 
     What `make` raises is raised when its turn comes. Closing the iterator drops what was made in vain.
     """
@@ -32,7 +37,9 @@ def made_ahead(
         yield from map(make, items)
         return
     made: deque[Future[Made]] = deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="feeding")
+    # a thread begins on the first GPU, where pinning would open a context, whichever one is computed on
+    on_device = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
+    pool = ThreadPoolExecutor(1, "feeding", on_device)
     try:
         for item in items:
             made.append(pool.submit(make, item))
@@ -42,6 +49,25 @@ def made_ahead(
             yield made.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def begun_to_host(tensors: Sequence[Tensor]) -> Callable[[], list[np.ndarray]]:
+    """Begin to copy tensors to the host; return what waits for that, and for nothing that is launched afterwards.
+
+    They are of one device.
+    """
+    with torch.cuda.device_of(tensors[0]):
+        copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]  # which torch pins
+        arrived = torch.cuda.Event() if tensors[0].is_cuda else None
+        if arrived is not None:
+            arrived.record()
+
+    def wait() -> list[np.ndarray]:
+        if arrived is not None:
+            arrived.synchronize()
+        return [copied.numpy() for copied in copies]
+
+    return wait
 
 
 def pinned(bundle: Any) -> Any:

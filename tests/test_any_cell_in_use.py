@@ -8,6 +8,8 @@ import pickle
 import threading
 import weakref
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +57,37 @@ def test_a_cell_that_draws_is_kept_or_refused() -> None:
             machine(leaves, tables)
     with torch.no_grad():
         StackMachine(Dropping(), save="states")(leaves, tables)
+
+
+def test_draws_are_looked_for_on_the_gpu_of_the_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which need not be the current one; a look at that would open a context there."""
+    current = [0]
+
+    class Guard:
+        def __init__(self, like: Any) -> None:
+            self.device = like.get_device()
+
+        def __enter__(self) -> None:
+            current.append(self.device)
+
+        def __exit__(self, *_: object) -> None:
+            current.pop()
+
+    drawn = {0: 0, 1: 0}
+    stand_ins = {
+        "device_of": Guard,
+        "is_available": lambda: True,
+        "is_current_stream_capturing": lambda: False,
+        "get_rng_state": lambda: torch.tensor(drawn[current[-1]]),
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    leaves: Any = SimpleNamespace(device=torch.device("cuda", 1), get_device=lambda: 1)
+    with any_cell_operators._drawing_nothing(leaves, save=True):
+        drawn[0] += 1
+    with pytest.raises(DrawError), any_cell_operators._drawing_nothing(leaves, save=True):
+        drawn[1] += 1
+    assert current == [0]
 
 
 @every_save

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -37,44 +36,56 @@ from tests.compiled_steps import (
 )
 
 
-class Stream:
-    def wait_stream(self, other: Stream) -> None:
-        pass
-
-
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happened, in order."""
     happened: list[str] = []
 
     @contextmanager
-    def graph(graph, pool, capture_error_mode="global") -> Iterator[None]:
-        happened.append(f"capture of {pool}, errors {capture_error_mode}")
+    def noted(what: object, *more: object, **options: object) -> Iterator[None]:
+        happened.append(" ".join(map(str, (what, *more, *options.values()))))
         yield
-        happened.append("captured")
+        happened.append("end")
+
+    class Stream:
+        def __init__(self, device: object = "the current device") -> None:
+            self.device = device
+
+        def wait_stream(self, other: Stream) -> None:
+            pass
+
+        def __str__(self) -> str:
+            return f"stream of {self.device}"
 
     stand_ins = {
         "Stream": Stream,
         "current_stream": Stream,
-        "stream": lambda stream: nullcontext(),
-        "CUDAGraph": mock.Mock,
-        "graph": graph,
+        "stream": noted,
+        "device": noted,
+        "CUDAGraph": lambda: "graph",
+        "graph_pool_handle": lambda: "pool",
+        "graph": noted,
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     return happened
 
 
-def test_a_recording_is_of_its_thread_alone(seen: list[str]) -> None:
-    """In CUDA's default mode the thread that pins batches meanwhile would spoil it."""
+def test_a_recording_is_of_its_thread_and_of_its_device_alone(seen: list[str]) -> None:
+    """In CUDA's default mode the thread that pins batches meanwhile would spoil it.
+
+    On a stream of another device, as torch's own one is once that has recorded anything, a graph would stay empty, and
+    a replay do nothing.
+    """
 
     def run() -> torch.Tensor:
         seen.append("run")
         return torch.zeros(())
 
-    capture._record(run, "pool")
-    expected = ["capture of pool, errors thread_local", "run", "captured"]
-    assert seen == ["run"] * capture.N_WARM_UP + expected
+    capture._record(run, capture.Place.on(torch.device("cuda", 1)))
+    warm_up = ["stream of the current device", *["run"] * capture.N_WARM_UP, "end"]
+    recording = ["graph pool stream of cuda:1 thread_local", "run", "end"]
+    assert seen == ["cuda:1", *warm_up, *recording, "end"]
 
 
 class Tape:
@@ -102,7 +113,7 @@ class Recorder(TorchDispatchMode):
         monkeypatch.setattr(torch.cuda, "graph", self.graph)
 
     @contextmanager
-    def graph(self, tape: Tape, **options: Any) -> Iterator[None]:
+    def graph(self, tape: Tape, *_: Any, **options: Any) -> Iterator[None]:
         self.open = tape
         yield
         self.open = None
@@ -141,7 +152,7 @@ def test_sums_over_ranks_lie_between_graphs(kind: str, monkeypatch: pytest.Monke
         inputs.append(Inputs(batch, totals, (), OnHost(torch.zeros(1, dtype=torch.int64))))
     first, second = inputs
     assert capture.signature(first) == capture.signature(second)
-    buffers, graphs = map_tensors(first, torch.clone), capture.Graphs(None)
+    buffers, graphs = map_tensors(first, torch.clone), capture.Graphs(capture.Place(None, None))
     with capture.preserved(captured._state(), captured.device), recorder:
         output = graphs.capture(lambda: captured._part(buffers))
     assert not n_sums

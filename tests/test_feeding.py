@@ -62,6 +62,23 @@ def test_so_many_are_made_ahead_and_no_more() -> None:
     assert "feeding" not in " ".join(thread.name for thread in threading.enumerate())
 
 
+def test_what_is_made_for_a_gpu_is_made_with_that_one_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a thread, which begins on the first one: where it pins memory it would open a context there."""
+    chosen: list[tuple[str, torch.device]] = []
+
+    def choose(device: torch.device) -> None:
+        chosen.append((threading.current_thread().name, device))
+
+    def make(n: int) -> int:
+        assert [name for name, _ in chosen] == [threading.current_thread().name]
+        return n
+
+    monkeypatch.setattr(torch.cuda, "set_device", choose)
+    second = torch.device("cuda", 1)
+    assert list(made_ahead(make, range(5), 2, second)) == [*range(5)]
+    assert chosen == [("feeding_0", second)]
+
+
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Processes are forked here, which all must have ended when the test does."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from spinn_tensor import inference
-from spinn_tensor.inference import encode_columns, one_late, predict_logits, predict_parses
+from spinn_tensor.inference import encode_columns, predict_logits, predict_parses, read_late
 from spinn_tensor.training.evaluate import evaluate
 from spinn_tensor.transfer import packed
 from tests.tiny_training import pair_model, pairs
@@ -46,15 +47,57 @@ def test_batches_made_ahead_give_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     assert makers == {"feeding"}
 
 
-def test_a_result_is_read_when_the_next_batch_is_under_way() -> None:
+class OnDevice:
+    """A tensor that says when it is copied to the host."""
+
+    is_cuda = True
+
+    def __init__(self, number: int, happened: list[str]) -> None:
+        self.number, self.happened = number, happened
+
+    def get_device(self) -> int:
+        return 1
+
+    def to(self, device: str, non_blocking: bool) -> torch.Tensor:
+        assert (device, non_blocking) == ("cpu", True)
+        self.happened.append(f"copy {self.number}")
+        return torch.tensor(self.number)
+
+
+def test_a_result_is_read_when_the_next_batch_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And copied before: what is launched afterwards would be waited for, too."""
     happened: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            happened.append("record")
+
+        def synchronize(self) -> None:
+            happened.append("wait")
+
+    class Guard:
+        """Makes the device the current one, which has the stream that an event is of."""
+
+        def __init__(self, tensor: OnDevice) -> None:
+            self.device = tensor.get_device()
+
+        def __enter__(self) -> None:
+            happened.append(f"on {self.device}")
+
+        def __exit__(self, *_: object) -> None:
+            happened.append("off")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
 
     def launched():
         for number in range(3):
             happened.append(f"launch {number}")
-            yield number
+            yield np.array([number]), [OnDevice(number, happened)]
 
-    for number in one_late(launched()):
-        happened.append(f"read {number}")
-    assert happened == ["launch 0", "launch 1", "read 0", "launch 2", "read 1", "read 2"]
-    assert list(one_late([])) == []
+    for rows, (number,) in read_late(launched()):
+        happened.append(f"read {rows[0]} {number}")
+    sent = [f"launch {n}; on 1; copy {n}; record; off" for n in range(3)]
+    read = [f"wait; read {n} {n}" for n in range(3)]
+    assert "; ".join(happened) == "; ".join((sent[0], sent[1], read[0], sent[2], read[1], read[2]))
+    assert list(read_late([])) == []

@@ -318,7 +318,8 @@ def test_a_predictor_says_which_provider_it_has(exported, caplog, monkeypatch) -
 class Session:
     """Of an onnxruntime that falls back silently, or does not."""
 
-    def __init__(self, granted: list[str]) -> None:
+    def __init__(self, granted: list[str], asked: list[tuple[str, dict[str, str]]]) -> None:
+        self.asked = asked
         self.get_providers = lambda: granted
         self.disable_fallback = lambda: None
 
@@ -332,7 +333,9 @@ def granting(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., o
         monkeypatch.setattr(session, "has_nvidia_driver", lambda: True)
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
         monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, providers: Session(granted))
+        monkeypatch.setattr(
+            onnxruntime, "InferenceSession", lambda *_, providers: Session(granted, providers)
+        )
         return open_session(exported / "model.onnx", provider)
 
     return open_it
@@ -354,6 +357,12 @@ def test_cuda_asked_for_and_not_granted_is_an_error(granting, caplog) -> None:
         granting("tensorrt", [])
     assert granting("auto", ["CPUExecutionProvider"]).provider == "cpu"
     assert "provider auto took cpu, cuda was not granted: a CUDA library is missing" in caplog.text
+
+
+def test_products_on_cuda_are_in_float32(granting) -> None:
+    """As in torch; onnxruntime's own choice is TF32, which no parity was ever looked at in."""
+    asked = granting("cuda", ["CUDAExecutionProvider"]).session.asked
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
 
 
 def test_a_missing_onnxruntime_says_what_to_install(exported, monkeypatch) -> None:

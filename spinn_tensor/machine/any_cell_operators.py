@@ -242,17 +242,19 @@ def _(
 @contextmanager
 def _drawing_nothing(leaves: Tensor, save: bool) -> Iterator[None]:
     """Raise DrawError where the modules drew random numbers."""
-    on_gpu = leaves.device.type == "cuda" and torch.cuda.is_available()
-    on_gpu = on_gpu and not torch.cuda.is_current_stream_capturing()
-    states = [torch.get_rng_state, *([torch.cuda.get_rng_state] if on_gpu else [])] if save else []
-    before = [state() for state in states]
-    yield
-    if not all(torch.equal(state(), was) for state, was in zip(states, before, strict=True)):
-        raise DrawError(
-            "the cell or the tracker draws random numbers, and the backward, which runs each step once more, would "
-            'draw others: save="all" keeps what was drawn, but not under torch.compile; for spinn train '
-            "--no-compile, or --compose-dropout in place of the cell's own"
-        )
+    with torch.cuda.device_of(leaves):
+        on_gpu = leaves.device.type == "cuda" and torch.cuda.is_available()
+        on_gpu = on_gpu and not torch.cuda.is_current_stream_capturing()
+        states = [torch.get_rng_state, *([torch.cuda.get_rng_state] if on_gpu else [])] if save else []
+        before = [state() for state in states]
+        yield
+        if all(torch.equal(state(), was) for state, was in zip(states, before, strict=True)):
+            return
+    raise DrawError(
+        "the cell or the tracker draws random numbers, and the backward, which runs each step once more, would draw "
+        'others: save="all" keeps what was drawn, but not under torch.compile; for spinn train --no-compile, or '
+        "--compose-dropout in place of the cell's own"
+    )
 
 
 _KEYS_OF_AUTOGRAD = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)

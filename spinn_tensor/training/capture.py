@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
@@ -34,6 +34,18 @@ Step = Callable[[Any], Tensor]  # of a bundle of tensors; gives a tensor and may
 Signature = tuple[Any, ...]
 
 
+class Place(NamedTuple):
+    """Say where graphs are recorded."""
+
+    pool: Any  # of memory
+    stream: torch.cuda.Stream  # of the device; torch's own choice is one for all graphs of a process
+
+    @classmethod
+    def on(cls, device: torch.device) -> Place:
+        """Make a place on a GPU."""
+        return cls(torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
+
+
 class CapturedSteps:
     """Run one step function over bundles of few shapes."""
 
@@ -45,7 +57,7 @@ class CapturedSteps:
     ) -> None:
         self._step, self._state, self.device = step, state, device
         self._recordings: dict[Signature, Recording] = {}
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._place = Place.on(device) if device.type == "cuda" else None
 
     @property
     def n_recordings(self) -> int:
@@ -57,7 +69,7 @@ class CapturedSteps:
         key = signature(bundle)
         if key not in self._recordings:
             with preserved(self._state(), self.device):
-                self._recordings[key] = Recording(self._step, bundle, self.device, self._pool)
+                self._recordings[key] = Recording(self._step, bundle, self.device, self._place)
         return self._recordings[key]
 
     def __call__(
@@ -71,15 +83,15 @@ class CapturedSteps:
 class Recording:
     """Run the step on buffers of one shape."""
 
-    def __init__(self, step: Step, bundle: Any, device: torch.device, pool: Any) -> None:
+    def __init__(self, step: Step, bundle: Any, device: torch.device, place: Place | None) -> None:
         tensors = flatten(bundle, host=False)
         self._buffer = torch.empty(buffer_starts(tensors)[-1], dtype=torch.uint8, device=device)
         self._destinations = buffer_views(self._buffer, tensors)
         self.inputs = with_tensors(bundle, self._destinations)
         self._step, self._graphs = step, None
         self._fill(bundle)
-        if device.type == "cuda":
-            self._graphs, self._output = _record(lambda: step(self.inputs), pool)
+        if place is not None:
+            self._graphs, self._output = _record(lambda: step(self.inputs), place)
 
     def __call__(self, bundle: Any) -> Tensor:
         self._fill(bundle)
@@ -100,8 +112,8 @@ class Recording:
 class Graphs:
     """Hold a run as graphs, one after another, with a sum over ranks between each two."""
 
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._graphs: list[torch.cuda.CUDAGraph] = []
         self._totals: list[Tensor] = []  # summed in place after each graph but the last
         self._open = ExitStack()
@@ -115,9 +127,9 @@ class Graphs:
     def _begin(self) -> None:
         self._graphs.append(torch.cuda.CUDAGraph())
         # of this thread alone: another one may pin a batch meanwhile, which would spoil the recording
-        self._open.enter_context(
-            torch.cuda.graph(self._graphs[-1], pool=self._pool, capture_error_mode="thread_local")
-        )
+        place = self._place._asdict()
+        graph = torch.cuda.graph(self._graphs[-1], **place, capture_error_mode="thread_local")
+        self._open.enter_context(graph)
 
     def _cut(self, total: Tensor) -> None:
         """End a graph with what it leaves to be summed; while recording there is nothing in it yet."""
@@ -133,15 +145,16 @@ class Graphs:
                 torch.distributed.all_reduce(total)
 
 
-def _record(run: Callable[[], Tensor], pool: Any) -> tuple[Graphs, Tensor]:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(N_WARM_UP):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graphs = Graphs(pool)
-    return graphs, graphs.capture(run)
+def _record(run: Callable[[], Tensor], place: Place) -> tuple[Graphs, Tensor]:
+    with torch.cuda.device(place.stream.device):  # which need not be the current one
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(N_WARM_UP):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graphs = Graphs(place)
+        return graphs, graphs.capture(run)
 
 
 @contextmanager

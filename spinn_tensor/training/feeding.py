@@ -60,7 +60,7 @@ def feeds_of(
     if n := n_processes(step.device.type, n_ahead):
         pinned = _from_processes(make, items, step, n_ahead, n)
     else:
-        pinned = made_ahead(lambda item: make(item).mapped(step.pin), items, n_ahead)
+        pinned = made_ahead(lambda item: make(item).mapped(step.pin), items, n_ahead, step.device)
     with closing(pinned):
         yield pinned
 
@@ -85,7 +85,7 @@ def _from_processes(
 
     sent = made_by_processes(send, enumerate(items[1:]), n_ahead, n_processes)
     opened = partial(slots.opened, pin=step.device.type != "cpu")
-    pinned = made_ahead(lambda feed: feed.mapped(opened), sent, n_ahead)
+    pinned = made_ahead(lambda feed: feed.mapped(opened), sent, n_ahead, step.device)
     with closing(sent), closing(pinned):
         yield from pinned
 
