@@ -22,14 +22,7 @@ from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.temporary import alone_in
 from spinn_tensor.training.run import execute, saved_run
 from tests.command_line import Spinn, assert_fails_cleanly, assert_one_error
-from tests.tiny_runs import (
-    PRESET,
-    SMALL,
-    pair,
-    pair_arguments,
-    tree_arguments,
-    write_pairs,
-)
+from tests.tiny_runs import PRESET, SMALL, pair, pair_arguments, tree_arguments, write_pairs
 
 pytest.importorskip("datasets")
 
@@ -67,6 +60,7 @@ FILES: dict[str, bytes] = {
 }
 SNLI, SST = ["--corpus", "snli"], ["--corpus", "sst"]
 OWN = ["--corpus", "sentences", "--branching", "left"]
+PAIRS = [*SNLI, "--train", "train.jsonl", "--dev", "dev.jsonl"]
 
 # Options after those of a command on good pairs, in a folder with FILES, and what is said about them.
 OF_TRAINING: dict[str, tuple[list[str], str]] = {
@@ -124,23 +118,14 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "no dev file": (["train", *SNLI, "--train", "train.jsonl"], "no dev file: give --dev FILE"),
     "a folder as the corpus": (["train", "--output", "here"], r"corpus: holds other files \(notes.txt\)"),
     "generate over files": (["generate", "here"], r"holds other files \(.*; name a new folder"),
-    "the working folder": (
-        ["prepare", *SNLI, "--train", "train.jsonl", "--dev", "dev.jsonl", "--output", "."],
-        r"\.: the working folder, expected another",
-    ),
+    "the working folder": (["prepare", *PAIRS, "--output", "."], r"\.: the working folder, expected another"),
     "generate over a file": (["generate", "bad.jsonl"], "bad.jsonl: a file"),
-    "inspect without a folder": (
-        ["inspect", *SNLI, "--train", "train.jsonl", "--dev", "dev.jsonl", "--html", "nowhere/a.html"],
-        "nowhere/a.html: no such folder",
-    ),
+    "inspect without a folder": (["inspect", *PAIRS, "--html", "nowhere/a.html"], "a.html: no such folder"),
     "inspect nothing": (
-        ["inspect", *SNLI, "--train", "train.jsonl", "--dev", "none.jsonl", "--html", "a.html"],
+        ["inspect", *PAIRS[:-1], "none.jsonl", "--html", "a.html"],
         "none.jsonl: no examples",
     ),
-    "profile without a folder": (
-        ["profile", *SNLI, "--train", "train.jsonl", "--dev", "dev.jsonl", "--trace", "nowhere/a.json"],
-        "nowhere/a.json: no such folder",
-    ),
+    "profile without a folder": (["profile", *PAIRS, "--trace", "nowhere/a.json"], "a.json: no such folder"),
     "profile into a folder": (["profile", "--json", "."], "a folder, expected a file"),
 }
 
@@ -317,30 +302,23 @@ ON_A_CHECKPOINT = {
     ids=["missing tensor", "misshapen tensor", "missing folder", "no config"],
 )
 def test_a_damaged_checkpoint_is_one_line_for_every_command(
-    damage: Callable[[Path], None],
-    message: str,
-    pair_run: Path,
-    tmp_path: Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None], message: str, pair_run: Path, folder: Path, capsys: Capture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     run = Path(shutil.copytree(pair_run, "run"))
     write_pairs(Path("in.jsonl"), 3, seed=1)
     damage(run / "last")
     for name, command in ON_A_CHECKPOINT.items():
         if name != "resume" or damage is not shutil.rmtree:  # a run without a checkpoint begins anew
-            assert_fails_cleanly(command.replace("RUN", "run").split(), message, tmp_path, capsys)
+            assert_fails_cleanly(command.replace("RUN", "run").split(), message, folder, capsys)
 
 
 @pytest.mark.parametrize("name", ["predict", "encode"])
 def test_a_bad_line_leaves_no_half_written_output(
-    name: str, pair_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, spinn: Spinn
+    name: str, pair_run: Path, folder: Path, capsys: Capture, spinn: Spinn
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     Path("in.jsonl").write_text(f"{GOOD}\n{edited(sentence1_binary_parse='( a )')}\n{GOOD}\n")
     command = ON_A_CHECKPOINT[name].replace("RUN", str(pair_run)).split()
-    assert_fails_cleanly(command, r"in.jsonl:2: sentence1_binary_parse: ", tmp_path, capsys)
+    assert_fails_cleanly(command, r"in.jsonl:2: sentence1_binary_parse: ", folder, capsys)
     printed = spinn(*command, "--skip-bad")
     assert printed.out.startswith("2 ")
     assert "1 line skipped" in printed.err
@@ -366,18 +344,12 @@ WRONG_USE = [
 
 @pytest.mark.parametrize("command, message", WRONG_USE)
 def test_commands_say_what_they_need(
-    command: str,
-    message: str,
-    pair_run: Path,
-    tmp_path: Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
+    command: str, message: str, pair_run: Path, folder: Path, capsys: Capture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     write_pairs(Path("in.jsonl"), 3, seed=1)
     Path("ids.jsonl").write_text(json.dumps({"binary_parse": "( a b )", "pairID": 3.5}) + "\n")
     Path("file").touch()
-    assert_fails_cleanly(command.replace("RUN", str(pair_run)).split(), message, tmp_path, capsys)
+    assert_fails_cleanly(command.replace("RUN", str(pair_run)).split(), message, folder, capsys)
 
 
 @pytest.mark.parametrize("option", ["--field text", "--fields text=review"])

@@ -237,10 +237,9 @@ def test_a_pair_is_bad_by_either_side(pairs) -> None:
 def test_one_bad_sentence_or_nothing_but_bad_ones(on_error, pipeline) -> None:
     with pytest.warns(DataWarning, match="1 of 1 sentences cannot be used"):
         assert np.isnan(pipeline.encode("", on_error=on_error)).all()
-    with pytest.warns(DataWarning):
-        assert pipeline.parse("", on_error=on_error) is None
-    with pytest.warns(DataWarning):
-        assert pipeline.classify("", on_error=on_error) is None
+    for method in (pipeline.parse, pipeline.classify):
+        with pytest.warns(DataWarning):
+            assert method("", on_error=on_error) is None
     with pytest.warns(DataWarning):
         assert pipeline.encode(["", ""], on_error=on_error).shape == (2 if on_error == "nan" else 0, 8)
 
@@ -256,18 +255,18 @@ def test_options_that_there_are_not(pipeline) -> None:
         pipeline.encode(KNOWN, on_error="ignore")
     for method in (pipeline.encode, pipeline.parse, pipeline.classify):
         for size in (0, 2.5, "2"):
-            with pytest.raises(
-                ConfigError, match=f"batch_size: expected an integer of at least 1, got {size!r}"
-            ):
+            with pytest.raises(ConfigError, match=f"batch_size: expected an integer .* 1, got {size!r}"):
                 method(KNOWN, batch_size=size)
 
 
-def test_logits_that_are_no_numbers_have_no_label() -> None:
+def test_probabilities_are_the_softmax_of_logits_which_are_numbers() -> None:
     model = tiny_model("bow", "sentence")
     with torch.no_grad():
         model.encoder.embedding.weight[model.vocabulary.encode(["cats"])[0]] = 3e38
     pipeline = Pipeline(model)
-    assert pipeline.classify(KNOWN[0]).label in pipeline.labels
+    prediction = pipeline.classify(KNOWN[0])
+    exponentials = np.exp(prediction.logits)
+    assert_close(exponentials / exponentials.sum(), list(prediction.probabilities.values()))
     with pytest.raises(DataError, match="example 1: the model's logits are not numbers"):
         pipeline.classify([KNOWN[0], KNOWN[1]])
 
@@ -301,10 +300,8 @@ def test_results_do_not_depend_on_the_batch_size(pipeline, monkeypatch) -> None:
     assert_close(pipeline.encode(KNOWN, batch_size=3), pipeline.encode(KNOWN))
     assert sizes == [3, 1, 4]
     assert pipeline.parse(KNOWN, batch_size=1) == pipeline.parse(KNOWN)
-    logits, expected = (
-        [one.logits for one in pipeline.classify(KNOWN, batch_size=size)] for size in (3, 1000)
-    )
-    assert_close(logits, expected)
+    some, all_at_once = (pipeline.classify(KNOWN, batch_size=size) for size in (3, 1000))
+    assert_close([one.logits for one in some], [one.logits for one in all_at_once])
 
 
 def test_similarity_is_the_cosine(pipeline) -> None:
@@ -387,12 +384,6 @@ def test_what_was_read_is_taken_in_place_of_the_sentence() -> None:
     for sentence, truncate in ((KNOWN[0], False), ("( ( ( a b ) c ) d )", True)):
         with pytest.raises(DataError, match="a sentence of more than 3 words"):
             pipeline.read(sentence, truncate=truncate)
-
-
-def test_probabilities_are_the_softmax_of_the_logits(pipeline) -> None:
-    prediction = pipeline.classify(KNOWN[0])
-    exponentials = np.exp(prediction.logits)
-    assert_close(exponentials / exponentials.sum(), list(prediction.probabilities.values()))
 
 
 def test_a_model_that_parses_says_how_probable_each_transition_is(pipeline) -> None:
