@@ -319,18 +319,6 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
             assert message in str(caught.value)
 
 
-def test_a_truncated_gz_names_its_line(tmp_path: Path) -> None:
-    lines = [json.dumps({**GOOD, "pairID": str(i * 2654435761 % 2**32)}) for i in range(2_000)]
-    path = write(tmp_path / "a.jsonl.gz", *lines)
-    os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(DataError, match=r"a\.jsonl\.gz:\d+: truncated"):
-        read(path, PAIR)
-    skipped = Skipped()
-    pairs = list(read_line_examples(path, PAIR, skip_bad=True, skipped=skipped))
-    assert 500 < len(pairs) < 2_000
-    assert skipped == {"truncated: the compressed data end early": 1}
-
-
 def test_the_official_zip(tmp_path: Path) -> None:
     path = tmp_path / "snli_1.0.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -85,8 +85,7 @@ def preparation_options(data: DataConfig) -> dict[str, Any]:
 def _whole_store(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a store that this version reads and nothing is missing of."""
     try:
-        check_files(folder)
-        return read_manifest(folder)
+        return check_files(folder)
     except DataError:
         return None
 

@@ -24,11 +24,12 @@ it makes other sentences, or ends the process.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -55,7 +56,6 @@ FORMAT_VERSION = 1  # rises when an older reader would misread a store, or a new
 MANIFEST, WORDS = "manifest.json", "words.json"
 _ARROW_UNLABELLED = -1  # what HF's ClassLabel takes for no label
 _MOST_SHORT = 1 << 16
-Value = TypeVar("Value")
 _CACHE = re.compile(r"(^|/)cache-[^/]*\.arrow$")  # what `datasets` writes beside what it opened
 
 
@@ -158,27 +158,16 @@ def read_store(folder: Path) -> PreparedCorpus:
             splits[name] = _split(part.with_format("arrow")[:], len(words), len(labels[name]))
         except (DataError, KeyError, ValueError, pa.ArrowException) as error:
             raise DataError(f"split {name!r}: {error}", path=folder) from error
-    n_sides = _of_all_splits({name: split.columns.n_sides for name, split in splits.items()}, folder, "sides")
-    own_labels = _of_all_splits(labels, folder, "labels")
-    task = "pair" if n_sides == 2 else "sentence" if own_labels else "parse"
-    return PreparedCorpus(task, own_labels, tuple(words), splits)
-
-
-def _of_all_splits(
-    values: Mapping[str, Value],  # of each split
-    folder: Path,
-    what: str,
-) -> Value:
-    """Return the value that all splits have. Raises DataError naming one that has another."""
-    if not values:
+    if not splits:
         raise DataError("not a store: no split", path=folder)
-    first, expected = next(iter(values.items()))
-    for name, got in values.items():
-        if got != expected:
-            raise DataError(
-                f"split {name!r}: {what} {got}, expected {expected}, those of {first!r}", path=folder
-            )
-    return expected
+    n_sides = {name: split.columns.n_sides for name, split in splits.items()}
+    first = next(iter(splits))
+    for name, (what, values) in itertools.product(splits, (("sides", n_sides), ("labels", labels))):
+        if values[name] != values[first]:
+            reason = f"split {name!r}: {what} {values[name]}, expected {values[first]}, those of {first!r}"
+            raise DataError(reason, path=folder)
+    task = "pair" if n_sides[first] == 2 else "sentence" if labels[first] else "parse"
+    return PreparedCorpus(task, labels[first], tuple(words), splits)
 
 
 def sha256_of(path: Path) -> str:
@@ -213,10 +202,11 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def check_files(folder: Path) -> None:
-    """Raise DataError naming the first file that is missing, or not the one that was written."""
+def check_files(folder: Path) -> dict[str, Any]:
+    """Return the manifest. Raises DataError naming the first file that is missing, or not the one that was written."""
     folder = readable(folder)
-    digests = read_manifest(folder).get("files")
+    manifest = read_manifest(folder)
+    digests = manifest.get("files")
     if not isinstance(digests, dict):
         raise DataError("expected the SHA-256 of every file: prepare again", path=folder / MANIFEST)
     present = _files(folder)
@@ -225,6 +215,7 @@ def check_files(folder: Path) -> None:
             raise DataError(f"{name[:80]}: no such file", path=folder)
         if sha256_of(folder / name) != digest:
             raise DataError(f"damaged: not the file whose SHA-256 is in {MANIFEST}", path=folder / name)
+    return manifest
 
 
 def _dataset(split: Split, corpus: PreparedCorpus) -> datasets.Dataset:
