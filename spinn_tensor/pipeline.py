@@ -30,7 +30,7 @@ from spinn_tensor.bundle import trusted_folder
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, one_line
 from spinn_tensor.data_prep.given import is_one
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS
 from spinn_tensor.data_prep.paths import expanded
@@ -251,7 +251,11 @@ class LazyPipeline:
 def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device}: torch sees no CUDA device here")
-    return device
+    try:
+        found = torch.device(device)
+        if found.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device {device}: torch sees no CUDA device here")
+        torch.empty(0, device=found)  # which says what else is not there
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device}: {one_line(error)}") from error
+    return found

@@ -292,8 +292,9 @@ def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch) -> None:
     with pytest.raises(DataError, match="example 1: sentences: text without a parse"):
         Pipeline(given).encode(["( a b )", "a b"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="device cuda: torch sees no CUDA device here"):
-        Pipeline.from_pretrained(folder, device="cuda")
+    for device, why in (("cuda", "torch sees no CUDA device here"), ("gpu", "Expected one of cpu, cuda")):
+        with pytest.raises(ConfigError, match=f"^device {device}: {why}"):
+            Pipeline.from_pretrained(folder, device=device)
     assert next(Pipeline.from_pretrained(folder).model.parameters()).device.type == "cpu"  # "auto"
 
 
