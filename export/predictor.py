@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spinn_tensor.answers import Advance
+from spinn_tensor.answers import Advance, TreeMaker
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.batching import length_batches
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, lengths, n_sentences, node_offsets, take
@@ -37,7 +37,6 @@ from spinn_tensor.export.artefact import (
     sides_of,
 )
 from spinn_tensor.export.session import open_session
-from spinn_tensor.sentences import TreeMaker
 from spinn_tensor.text_model import BATCH, TextModel
 
 TOKENS = 16_384  # of a batch, padding included: what bounds memory, since sentences may have any length

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.answers import Advance
+from spinn_tensor.answers import Advance, TreeMaker
 from spinn_tensor.bundle import trusted_folder
 from spinn_tensor.config import GIVEN_KINDS, ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
@@ -46,7 +46,6 @@ from spinn_tensor.inference import (
 )
 from spinn_tensor.model.classifiers import Model, load_checkpoint
 from spinn_tensor.parsers import FOLDERS, GIVEN, load_parser, packaged_folder, tree_source
-from spinn_tensor.sentences import TreeMaker
 from spinn_tensor.text_model import TextModel
 
 

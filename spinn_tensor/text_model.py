@@ -20,12 +20,18 @@ from spinn_tensor.answers import (
     Advance,
     Parsed,
     Prediction,
+    Sentences,
+    TreeMaker,
     as_written,
     given_encodings,
     normalized,
     progress,
+    read_sentence,
+    read_sentences,
     those_found,
     under_trees,
+    unknown_words,
+    warn_of_unknown,
 )
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS, with_branching
@@ -42,14 +48,6 @@ from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import SentenceReader, Words
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree
-from spinn_tensor.sentences import (
-    Sentences,
-    TreeMaker,
-    read_sentence,
-    read_sentences,
-    unknown_words,
-    warn_of_unknown,
-)
 
 BATCH = 256  # sentences or pairs at most
 

@@ -27,7 +27,6 @@ LAYERS = [
     "toolchain",
     "tensor_files",
     "sizes",
-    "sentences",
     "answers",
     "text_model",
     "machine",

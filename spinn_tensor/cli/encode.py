@@ -28,8 +28,7 @@ from spinn_tensor.data_prep.files import STDIN, Skipped
 from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.encoding import EncodingOptions, Part, Reading, encode_to_array, encode_to_shards
-from spinn_tensor.encoding.job import DTYPES, FORMATS
-from spinn_tensor.encoding.shards import write_array
+from spinn_tensor.encoding.shards import DTYPES, FORMATS, write_array
 from spinn_tensor.inference import BATCH_TOKENS, SHARING_TOKENS
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.model.encoder import SentenceEncoder

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from spinn_tensor.answers import unknown_words
 from spinn_tensor.cli.arguments import (
     CommandParser,
     add_checkpoint,
@@ -57,7 +58,6 @@ from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, WordList
 from spinn_tensor.inference import predict_probabilities
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.parsers import packaged_folder
-from spinn_tensor.sentences import unknown_words
 
 DESCRIPTION = """\
 Classifies with a trained checkpoint. A pair (or, for a model of sentences, a sentence)

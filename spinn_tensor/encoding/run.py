@@ -25,8 +25,7 @@ from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.files import BLANK, STDIN, Skipped
 from spinn_tensor.data_prep.text import TREES_ONLY, SentenceReader
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary, WordList
-from spinn_tensor.encoding.job import EncodingOptions, Part, describe_job
-from spinn_tensor.encoding.shards import EncodedBlock, ShardFolder
+from spinn_tensor.encoding.shards import EncodedBlock, EncodingOptions, Part, ShardFolder, describe_job
 from spinn_tensor.inference import encode_columns
 from spinn_tensor.model.encoder import SentenceEncoder
 

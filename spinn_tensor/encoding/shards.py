@@ -1,4 +1,6 @@
-"""A folder of shards: what is whole in it, whose it is, and the manifest that says that nothing is missing.
+"""A job of encoding, and its folder of shards: what is whole in it, and the manifest that says that nothing is missing.
+
+A job is what encodings depend on: model, input and options. Two that agree in these give the same vectors.
 
     shard-00000.npy ...         (rows, D) of the lines [k * shard_size, (k + 1) * shard_size); or .safetensors, with
                                 the one tensor `encodings`
@@ -14,22 +16,34 @@ time clears another job's folder, or joins the shards.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save
 
-from spinn_tensor.config import ConfigError
+from spinn_tensor.config import AT_LEAST_1, ConfigError, Settings, one_of, setting
+from spinn_tensor.data_prep.branching import BRANCHINGS
+from spinn_tensor.data_prep.corpora.store import sha256_of
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.files import Skipped, atomic_write, read_json_object, write_json
+from spinn_tensor.data_prep.files import STDIN, Skipped, atomic_write, read_json_object, write_json
+from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
+from spinn_tensor.data_prep.paths import expanded
+from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE
+from spinn_tensor.data_prep.record_files import open_lines
 from spinn_tensor.data_prep.temporary import clear_temporaries
-from spinn_tensor.encoding.job import difference
+from spinn_tensor.data_prep.text import NOTATIONS
+from spinn_tensor.data_prep.vocabulary import Vocabulary
+from spinn_tensor.model.encoder import SentenceEncoder
 
 FORMAT_VERSION = 1  # of a manifest; rises when an older reader would misread it
 MANIFEST, UNFINISHED, JOB, ENTRIES = "manifest.json", "unfinished", "job.json", "[0-9]*.json"
@@ -40,6 +54,113 @@ SHARD_KIND = {"file": str, "lines": int, "rows": int, "left_out": list}
 ROWS_KIND = {"lines": int, "width": int, "skipped": dict}
 ENTRY_KIND = SHARD_KIND | ROWS_KIND
 MANIFEST_KIND = {"job": JOB_KIND, "count": int, "shards": [SHARD_KIND]} | ROWS_KIND
+FORMATS = ("npy", "safetensors")
+DTYPES = ("float32", "float16")
+# at a bad line an error, or no row, for blank ones neither, or a row of NaN; with the first and last, blank lines are
+# rows of NaN
+ON_ERROR = ("raise", "skip", "nan")
+
+
+@dataclass(frozen=True)
+class EncodingOptions(Settings):
+    """Say how lines are read and vectors written."""
+
+    field: str | None = None  # of records: that with the parse or text
+    branching: str | None = setting(None, "trees of this kind instead of those given", one_of(*BRANCHINGS))
+    parser: str | None = None  # the SHA-256 of the weights of what makes all trees
+    notation: str = setting("auto", "what a sentence is", one_of(*NOTATIONS))
+    binarize: str = setting(DEFAULT_BINARIZE, "how Penn trees become binary", one_of(*BINARIZE))
+    on_error: str = setting("raise", "what becomes of a line without a sentence", one_of(*ON_ERROR))
+    format: str = setting("npy", "of the shards; numpy.load maps npy into memory", one_of(*FORMATS))
+    dtype: str = setting("float32", "of the vectors", one_of(*DTYPES))
+    # a shard with lines that are left out has fewer rows
+    shard_size: int = setting(40_000, "lines of the input for each shard", AT_LEAST_1)
+    max_line_bytes: int = setting(DEFAULT_LIMITS.max_line_bytes, "of a line", AT_LEAST_1)
+    max_words: int = setting(DEFAULT_LIMITS.max_words, "of a sentence", AT_LEAST_1)
+
+    @property
+    def limits(self) -> Limits:
+        """Tell how long a line and a sentence may be."""
+        return Limits(self.max_line_bytes, self.max_words)
+
+
+class Part(NamedTuple):
+    """Say what one of n processes does of a job: part i has the shards i - 1, i - 1 + n, and so on."""
+
+    number: int = 1  # i, from 1 on
+    n_parts: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Read "i/n". Raises ConfigError for numbers that do not fit."""
+        number, separator, n_parts = text.partition("/")
+        if not (
+            separator and number.isdecimal() and n_parts.isdecimal() and 1 <= int(number) <= int(n_parts)
+        ):
+            raise ConfigError(f"expected i/n, a part from 1 to n of n parts, got {text!r}")
+        return cls(int(number), int(n_parts))
+
+    @classmethod
+    def from_environment(cls) -> Part:
+        """Return this process's part under torchrun, else the whole. Raises ConfigError for numbers that do not fit."""
+        rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+            raise ConfigError(
+                f"RANK and WORLD_SIZE: expected a rank below the number of ranks, got {rank}, {world}"
+            )
+        return cls(int(rank) + 1, int(world))
+
+    def has(self, shard: int) -> bool:
+        """Tell whether a shard, counted from 0, is one of this part's."""
+        return shard % self.n_parts == self.number - 1
+
+
+def describe_job(
+    encoder: SentenceEncoder, vocabulary: Vocabulary, source: Path, options: EncodingOptions
+) -> dict[str, Any]:
+    """Return the job as JSON values. Raises DataError for an input that cannot be opened."""
+    return {
+        "model_sha256": model_sha256(encoder, vocabulary),
+        "input": _identity(source),
+        "options": options.to_dict(),
+    }
+
+
+def model_sha256(encoder: SentenceEncoder, vocabulary: Vocabulary) -> str:
+    """Return the hex digest of all that an encoding depends on: settings, weights and words."""
+    digest = hashlib.sha256(json.dumps([encoder.config.to_dict(), vocabulary.sha256]).encode("ascii"))
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Say the first thing in which two jobs differ; None if they give the same vectors."""
+    if then["input"]["path"] == now["input"]["path"] == "-":
+        return "standard input, which cannot be read again"
+    if then["model_sha256"] != now["model_sha256"]:
+        return "another model"
+    for key in ("sha256", "form"):
+        if then["input"][key] is None or then["input"][key] != now["input"][key]:
+            return f"another input, {then['input']['path']}"
+    # a later option was what it is by default, but that blank lines had no row
+    options = {**EncodingOptions(on_error="skip").to_dict(), **then["options"]}
+    for name, value in now["options"].items():
+        if options[name] != value:
+            return f"{name} was {options[name]!r}, now {value!r}"
+    return None
+
+
+def _identity(source: Path) -> dict[str, Any]:
+    """Tell what the input is; of stdin, which cannot be read twice, nothing is known."""
+    if source == STDIN:
+        return {"path": "-", "form": "text", "bytes": None, "sha256": None}
+    source = expanded(source)
+    with open_lines(source) as opened:  # says what is wrong with it
+        form = opened.form
+    n_bytes = None if form == "rows" else source.stat().st_size
+    return {"path": str(source), "form": form, "bytes": n_bytes, "sha256": sha256_of(source)}
 
 
 class EncodedBlock(NamedTuple):

@@ -134,7 +134,12 @@ class Profiler:
             torch.cuda.synchronize(self.device)
 
     def _peak_bytes(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device) if self._is_cuda else peak_resident_bytes()
+        """Return the most memory allocated on the GPU, or that this process ever had."""
+        if self._is_cuda:
+            return torch.cuda.max_memory_allocated(self.device)
+        import resource  # not on every system
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
     def _profiled(self, n_steps: int, trace: Path | None) -> tuple[dict[str, float], list[Operator]]:
         """Take steps that are watched; return the phases and the operators of one."""
@@ -216,11 +221,3 @@ def operators_of(
         for row, time in zip(rows, microseconds, strict=True)
     ]
     return sorted(operators, key=lambda operator: -operator.ms_a_step)
-
-
-def peak_resident_bytes() -> int:
-    """Return the most memory that this process ever had."""
-    import resource  # not on every system
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
