@@ -72,6 +72,7 @@ def test_help_says_what_a_setting_means_to_the_command() -> None:
         ),
         (["inspect", "--trees", "-1"], "spinn inspect", "argument --trees: expected 0 or more, got -1"),
         (["inspect", "--output", "x"], "spinn inspect", "unrecognized arguments: --output x"),
+        (["parse", "--k=-3", "A dog"], "spinn parse", "argument --k: expected at least 1, got -3"),
         (["profile", "--steps", "0"], "spinn profile", "argument --steps: expected at least 1, got 0"),
         (["profile", "--resume"], "spinn profile", "unrecognized arguments: --resume"),
         (["train", "--seed", str(2**70)], "spinn train", "argument --seed: expected 0 to"),
