@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.temporary import alone_in
 from spinn_tensor.training.run import execute, saved_run
 from tests.command_line import Spinn, assert_fails_cleanly, assert_one_error
+from tests.damage import WEIGHTS, change_tensors
 from tests.tiny_runs import PRESET, SMALL, pair, pair_arguments, tree_arguments, write_pairs
 
 pytest.importorskip("datasets")
@@ -262,18 +262,9 @@ def test_execute_itself_keeps_an_existing_run(pair_run: Path) -> None:
 
 def test_a_resume_that_fails_leaves_the_settings(pair_run: Path, tmp_path: Path, capsys: Capture) -> None:
     run = Path(shutil.copytree(pair_run, tmp_path / "run"))
-    damaged(lambda tensors: tensors.pop("mlp.output.bias"))(run / "last")
+    change_tensors(WEIGHTS, lambda tensors: tensors.pop("mlp.output.bias"))(run / "last")
     arguments = ["train", "--output", str(run), "--resume", "--epochs", "99"]
     assert_fails_cleanly(arguments, "tensor 'mlp.output.bias' is missing", tmp_path, capsys)
-
-
-def damaged(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        tensors = load_file(folder / "model.safetensors")
-        change(tensors)
-        save_file(tensors, folder / "model.safetensors")
-
-    return damage
 
 
 # Commands on a checkpoint: RUN stands for the run.
@@ -289,11 +280,11 @@ ON_A_CHECKPOINT = {
     "damage, message",
     [
         (
-            damaged(lambda t: t.pop("mlp.output.bias")),
+            change_tensors(WEIGHTS, lambda t: t.pop("mlp.output.bias")),
             r"model.safetensors: tensor 'mlp.output.bias' is missing",
         ),
         (
-            damaged(lambda t: t.update({"mlp.output.bias": torch.zeros(9)})),
+            change_tensors(WEIGHTS, lambda t: t.update({"mlp.output.bias": torch.zeros(9)})),
             r"tensor 'mlp.output.bias' has shape \(9,\)",
         ),
         (shutil.rmtree, r"no such checkpoint folder"),

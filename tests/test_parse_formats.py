@@ -23,6 +23,7 @@ from spinn_tensor.data_prep.trees import REDUCE, format_binary, parse_binary, ri
 from spinn_tensor.inference import predict_parses
 from spinn_tensor.machine import reference
 from spinn_tensor.model.classifiers import load_checkpoint
+from tests import nested_trees
 from tests.command_line import assert_one_error
 
 pytestmark = pytest.mark.numerical
@@ -74,27 +75,13 @@ def test_offsets_are_those_of_the_text(text: str, parser_run: Path, capsys: Capt
     shown = [text[start:end] for start, end in made["offsets"]]
     plain = {"``": '"', "''": '"', "-LRB-": "(", "-RRB-": ")", "n't": "n’t", "...": "…"}
     assert shown == [plain.get(token, token) for token in made["tokens"]]
-    assert [span["words"] for span in made["spans"]] == [list(span) for span in spans_of(made["tree"])]
+    brackets = nested_trees.spans(nested_trees.nested(tree.transitions))
+    as_they_open = sorted(brackets, key=lambda span: (span[0], -span[1]))
+    assert [tuple(span["words"]) for span in made["spans"]] == as_they_open
     for span in made["spans"]:
         first, end = span["words"]
         assert span["characters"] == [made["offsets"][first][0], made["offsets"][end - 1][1]]
     assert made["log_probability"] <= 0
-
-
-def spans_of(parse: str) -> list[tuple[int, int]]:
-    """The brackets of a binary parse in the order in which they open, by hand."""
-    spans: list[list[int]] = []
-    open_spans: list[list[int]] = []
-    n_words = 0
-    for symbol in parse.split():
-        if symbol == "(":
-            spans.append([n_words, 0])
-            open_spans.append(spans[-1])
-        elif symbol == ")":
-            open_spans.pop()[1] = n_words
-        else:
-            n_words += 1
-    return [(start, end) for start, end in spans]
 
 
 @pytest.mark.parametrize(
