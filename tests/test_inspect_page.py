@@ -16,8 +16,7 @@ from spinn_tensor.cli.inspect_page import Plot, bars, histogram, samples, tree_a
 from spinn_tensor.cli.inspect_tables import padding_table
 from spinn_tensor.data_prep.columns import Corpus, sentence_columns
 from spinn_tensor.data_prep.statistics import Distribution
-from spinn_tensor.data_prep.tree_svg import printable
-from spinn_tensor.data_prep.tree_view import tree_grid
+from spinn_tensor.data_prep.tree_view import printable, tree_grid
 from spinn_tensor.data_prep.trees import REDUCE, Tree, parse_binary, parse_labelled
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.fixed_shapes import Shape, ShapeUse

@@ -12,19 +12,17 @@ from hypothesis import strategies as st
 
 from spinn_tensor.data_prep.corpora.generated.logic import LogicConfig, generate
 from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
+    ADJECTIVES,
+    CATEGORY,
+    HYPERNYM,
     QUANTIFIERS,
+    TRANSITIVE,
     NounPhrase,
     Sentence,
     VerbPhrase,
     binary_parse,
-    text,
-)
-from spinn_tensor.data_prep.corpora.generated.logic.lexicon import (
-    ADJECTIVES,
-    CATEGORY,
-    HYPERNYM,
-    TRANSITIVE,
     implies,
+    text,
 )
 from spinn_tensor.data_prep.corpora.generated.logic.semantics import label, truth_values
 

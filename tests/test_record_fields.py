@@ -79,10 +79,10 @@ def test_minus_one_is_no_label_unless_it_is_named() -> None:
 
 
 def test_integers_with_a_point_are_integers() -> None:
-    labels = ["5", "5.0", 5.0, "-2.00", "0.0", "5.5", "1.0e3"]
+    labels = ["5", "5.0", 5.0, "-2.00", "0.0", "5.5", "1.0e3", 2.0**62]
     records, own = [{"gold_label": label, **PARSES} for label in labels], LabelNames([], grows=True)
-    assert labels_of(records, PairFormat(own), Skipped()) == [0, 0, 0, 1, 2, 3, 4]
-    assert own.names == ["5", "-2", "0", "5.5", "1.0e3"]
+    assert labels_of(records, PairFormat(own), Skipped()) == [0, 0, 0, 1, 2, 3, 4, 5]
+    assert own.names == ["5", "-2", "0", "5.5", "1.0e3", str(2**62)]
     assert labels_of(
         [{"gold_label": "1.0", **PARSES}], PairFormat(LabelNames(["1.0", "2.0"])), Skipped()
     ) == [0]

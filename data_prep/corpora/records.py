@@ -77,8 +77,8 @@ def text_or_integer(record: dict[str, Any], field: str) -> str:
     value = record.get(field)
     if type(value) is str and value.isascii():
         return value
-    # as pandas has integers, some of which are missing; orjson's of larger ones have lost their last digits
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    # as pandas has integers, some of which are missing; of more than 64 bits they are orjson's, without the last digits
+    if isinstance(value, float) and value.is_integer() and -(2**63) <= value < 2**64:
         value = int(value)
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_integer else text_field(record, field)

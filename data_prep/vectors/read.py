@@ -142,7 +142,9 @@ def _read_text(file: io.BufferedReader, words: WantedWords) -> str | None:
     try:
         for number, line in enumerate(_lines(file, _MAX_WORD + _MAX_NUMBER * dim), start=1):
             if number == 1:
-                line = _without_mark(line)
+                if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in line:
+                    raise DataError("UTF-16 text, expected UTF-8")
+                line = line.removeprefix(codecs.BOM_UTF8)
                 header = _header(line)
                 if header is not None and (dim != 1 or header[1] == 1):  # else a number and its vector
                     n_words = _words_of(header, dim)
@@ -159,13 +161,6 @@ def _read_text(file: io.BufferedReader, words: WantedWords) -> str | None:
     if n_words is not None and number - 1 != n_words:
         return f"line 1 says {n_words} words, the file has {number - 1}"
     return None
-
-
-def _without_mark(line: bytes) -> bytes:
-    """Take the mark of byte order off a file's first line. Raises DataError for that of UTF-16."""
-    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in line:
-        raise DataError("UTF-16 text, expected UTF-8")
-    return line.removeprefix(codecs.BOM_UTF8)
 
 
 def _lines(file: IO[bytes], limit: int) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from spinn_tensor.answers import FORMATS, Parsed, Prediction, normalized
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.text import Words
 from spinn_tensor.data_prep.tree_json import nested, tree_object
-from spinn_tensor.data_prep.tree_svg import svg
+from spinn_tensor.data_prep.tree_view import svg
 from spinn_tensor.data_prep.trees import REDUCE
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.export.serve.engine import Sentence

@@ -19,8 +19,7 @@ from spinn_tensor.cli.report import shorten
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, node_offsets
 from spinn_tensor.data_prep.statistics import Distribution, corpus_sides
-from spinn_tensor.data_prep.tree_svg import printable
-from spinn_tensor.data_prep.tree_view import too_long, tree_grid
+from spinn_tensor.data_prep.tree_view import printable, too_long, tree_grid
 from spinn_tensor.data_prep.trees import Tree
 from spinn_tensor.data_prep.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 

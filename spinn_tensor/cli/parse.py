@@ -37,8 +37,7 @@ from spinn_tensor.data_prep.record_files import has_records
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.token_rules import WHITESPACE
 from spinn_tensor.data_prep.tokenizer import Offsets, Tokenizer
-from spinn_tensor.data_prep.tree_svg import svg
-from spinn_tensor.data_prep.tree_view import MOST_WORDS
+from spinn_tensor.data_prep.tree_view import MOST_WORDS, svg
 from spinn_tensor.hub import checkpoint_folder
 from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.parsers import load_parser, model_folder, packaged_folder

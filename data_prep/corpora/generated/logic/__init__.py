@@ -1,6 +1,6 @@
 """The embedded corpus: generated logical inference in SNLI's jsonl schema, with gold binary parses.
 
-`grammar` holds the sentences, `lexicon` their words, `semantics` computes the label of a pair by checking every model
+`grammar` holds the sentences and their words, `semantics` computes the label of a pair by checking every model
 of a small finite domain, `sampling` draws and changes sentences, `corpus` makes the balanced splits and writes them.
 """
 

@@ -1,4 +1,4 @@
-"""Sentences of the generated corpus as trees, and their words and binary parses.
+"""Sentences of the generated corpus as trees, their words and binary parses, and what words say about each other.
 
     Sentence   -> NounPhrase VerbPhrase                       all dogs | run
     NounPhrase -> Quantifier Nominal                          not all | brown dogs that run
@@ -9,14 +9,42 @@ The binary parse follows the syntax: `( ( all ( ( brown dogs ) ( that run ) ) ) 
 `dogs that see cats that run` has two readings, `dogs [that see [cats that run]]` and `[dogs that see cats] that run`:
 the words are the same and only the parse tells them apart. An object's nominal holds no transitive verb of its own
 (checked by `check_fragment`); what that buys is explained in `semantics`.
+
+`HYPERNYM[word]` is the next more general word of the same category; every model of the corpus's logic makes the
+extension of a word a subset of its hypernym's. No two words exclude each other. Nouns and verbs are plural throughout,
+so that `do not` needs no agreement.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 ALL, SOME, NO, NOT_ALL, TWO = QUANTIFIERS = ("all", "some", "no", "not all", "two")
+NOUNS = ("animals", "dogs", "poodles", "beagles", "cats", "kittens", "people", "children", "girls")
+ADJECTIVES = ("brown", "hungry", "tame", "wet")
+INTRANSITIVE = ("move", "run", "sprint", "walk", "sing", "sleep", "doze")
+TRANSITIVE = ("see", "watch", "touch", "hug")
+
+HYPERNYM: dict[str, str] = {
+    "dogs": "animals",
+    "poodles": "dogs",
+    "beagles": "dogs",
+    "cats": "animals",
+    "kittens": "cats",
+    "children": "people",
+    "girls": "children",
+    "run": "move",
+    "sprint": "run",
+    "walk": "move",
+    "doze": "sleep",
+    "watch": "see",
+    "hug": "touch",
+}
+
+CATEGORY: dict[str, tuple[str, ...]] = {
+    word: words for words in (NOUNS, ADJECTIVES, INTRANSITIVE, TRANSITIVE) for word in words
+}
 
 
 class VerbPhrase(NamedTuple):
@@ -74,3 +102,25 @@ def tokens(sentence: Sentence) -> tuple[str, ...]:
 def text(sentence: Sentence) -> str:
     """Return the words, separated by single spaces."""
     return " ".join(tokens(sentence))
+
+
+@cache
+def ancestors(word: str) -> tuple[str, ...]:
+    """Return all hypernyms of a word, nearest first."""
+    found = []
+    while word in HYPERNYM:
+        word = HYPERNYM[word]
+        found.append(word)
+    return tuple(found)
+
+
+def implies(word: str, other: str) -> bool:
+    """Tell whether everything `word` is true of, `other` is true of, by the lexicon alone."""
+    return word == other or other in ancestors(word)
+
+
+# The hypernyms and hyponyms of every word.
+RELATED = {
+    word: tuple(other for other in words if other != word and (implies(word, other) or implies(other, word)))
+    for word, words in CATEGORY.items()
+}

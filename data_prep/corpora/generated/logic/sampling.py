@@ -13,23 +13,21 @@ from typing import Any, NamedTuple, TypeVar
 
 from spinn_tensor.data_prep.corpora.generated.draw import Draw
 from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
+    ADJECTIVES,
     ALL,
+    CATEGORY,
+    INTRANSITIVE,
     NO,
     NOT_ALL,
+    NOUNS,
     QUANTIFIERS,
+    RELATED,
     SOME,
+    TRANSITIVE,
     TWO,
     NounPhrase,
     Sentence,
     VerbPhrase,
-)
-from spinn_tensor.data_prep.corpora.generated.logic.lexicon import (
-    ADJECTIVES,
-    CATEGORY,
-    INTRANSITIVE,
-    NOUNS,
-    RELATED,
-    TRANSITIVE,
 )
 
 OBJECT_QUANTIFIERS = (ALL, SOME, NO, TWO)  # `see not all dogs` is left to negation: `do not see all dogs`

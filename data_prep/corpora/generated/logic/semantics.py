@@ -55,9 +55,10 @@ from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
     NounPhrase,
     Sentence,
     VerbPhrase,
+    ancestors,
     check_fragment,
+    implies,
 )
-from spinn_tensor.data_prep.corpora.generated.logic.lexicon import ancestors, implies
 
 DOMAIN_SIZE = 4
 
