@@ -179,10 +179,8 @@ def cuda_provider_error() -> str | None:
 
 
 def _package_problems(facts: Facts) -> Iterator[Problem]:
-    installed, right = (
-        [name for name in RUNTIMES if facts.versions[name] is not None],
-        runtime_for(facts.platform),
-    )
+    installed = [name for name in RUNTIMES if facts.versions[name] is not None]
+    right = runtime_for(facts.platform)
     anew = f"pip uninstall -y {' '.join(installed)} && pip install {right}"
     for requirement in facts.too_old:
         what = f"{requirement} is needed, an older one is installed"
