@@ -16,7 +16,7 @@ from spinn_tensor.data_prep.files import STDIN
 from spinn_tensor.data_prep.flags import add_flag, with_default
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.paths import expanded
-from spinn_tensor.training.config import SECTIONS, kind_of, settable
+from spinn_tensor.training.config import SECTIONS, kind_of, settable, short_key
 
 FIELDS = {
     "fields": "what records call premise, hypothesis, label and pair_id, or of sentences text, label and sentence_id"
@@ -78,8 +78,7 @@ def add_settings(
 
 def _destination(section: str, name: str) -> str:
     """Return where a parsed flag is found: under its field's name, but for one that two sections have."""
-    is_shared = sum(name in settable(part) for part in SECTIONS) > 1
-    return f"{section}__{name}" if is_shared else name
+    return short_key(section, name).replace(".", "__")
 
 
 def given_settings(args: argparse.Namespace, *sections: str) -> dict[str, Any]:

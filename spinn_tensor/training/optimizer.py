@@ -68,19 +68,16 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
         for (factor, decays), parameters in members.items()
         if parameters
     ]
-    decay, epsilon = config.rms_decay, config.rms_epsilon
-    adam: dict[str, Any] = {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
-    match config.optimizer:
-        case "rmsprop":
-            return torch.optim.RMSprop(groups, alpha=decay, eps=epsilon)
-        case "adadelta":
-            return torch.optim.Adadelta(groups, rho=decay, eps=epsilon)
-        case "adam":
-            return torch.optim.Adam(groups, **adam)
-        case "adagrad":
-            return torch.optim.Adagrad(groups, eps=config.adagrad_epsilon)
-        case _:
-            return torch.optim.AdamW(groups, **adam)
+    adam = {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
+    options: dict[str, dict[str, Any]] = {
+        "rmsprop": {"alpha": config.rms_decay, "eps": config.rms_epsilon},
+        "adadelta": {"rho": config.rms_decay, "eps": config.rms_epsilon},
+        "adam": adam,
+        "adamw": adam,
+        "adagrad": {"eps": config.adagrad_epsilon},
+    }
+    kinds = {kind.__name__.lower(): kind for kind in MOMENTS}
+    return kinds[config.optimizer](groups, **options[config.optimizer])
 
 
 def learning_rate(
