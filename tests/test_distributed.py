@@ -6,6 +6,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,13 +170,19 @@ def be_rank(rank: int, n_ranks: int, folder: Path) -> None:
 
 
 def start_ranks(function: Callable[..., None], arguments: tuple[Any, ...], n_ranks: int) -> None:
-    """Start a process for each rank where what all of them load is loaded once, if the system can."""
+    """Start a process for each rank where what all of them load is loaded: here, or once, if the system can."""
     methods = torch.multiprocessing.get_all_start_methods()
     method = "forkserver" if "forkserver" in methods else "spawn"
+    if "fork" in methods and torch.get_num_threads() == 1 and not torch.cuda.is_available():
+        method = "fork"  # which has neither OpenMP's threads nor gradients beside a GPU
+    loaded = [__name__, "torch._dynamo", "datasets"]  # optimisers load dynamo
     if method == "forkserver":
-        context = torch.multiprocessing.get_context(method)
-        context.set_forkserver_preload([__name__, "torch._dynamo", "datasets"])  # optimisers load dynamo
-    torch.multiprocessing.start_processes(function, arguments, n_ranks, start_method=method)
+        torch.multiprocessing.get_context(method).set_forkserver_preload(loaded)
+    if method == "fork":
+        list(map(import_module, loaded))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's, of threads
+        torch.multiprocessing.start_processes(function, arguments, n_ranks, start_method=method)
 
 
 class Comparison(NamedTuple):

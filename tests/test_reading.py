@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spinn_tensor.data_prep.columns import NO_LABEL, sentence_columns
@@ -107,7 +107,6 @@ def assert_lines(folder: Any, lines: list[str], make: Callable[[], LineFormat], 
 
 @pytest.mark.parametrize("names, grows", [(PairFields(), False), (OWN, True), (OWN, False)])
 @pytest.mark.parametrize("require_label", [True, False])
-@settings(max_examples=50)
 @given(data=st.data())
 def test_pairs(tmp_path_factory: Any, names: PairFields, grows: bool, require_label: bool, data: Any) -> None:
     lines = data.draw(st.lists(records(names), min_size=1, max_size=8))
@@ -143,7 +142,6 @@ LINE_FORMATS: list[tuple[Any, Callable[[], LineFormat]]] = [
 
 
 @pytest.mark.parametrize("lines, make", LINE_FORMATS)
-@settings(max_examples=50)
 @given(data=st.data())
 def test_other_formats(tmp_path_factory: Any, lines: Any, make: Callable[[], LineFormat], data: Any) -> None:
     name = "in" if lines is TREES else "in.jsonl"

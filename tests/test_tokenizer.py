@@ -23,6 +23,7 @@ from tests.strategies import right_branching
 
 tokenizers = pytest.importorskip("tokenizers")
 TOKENIZER = Tokenizer()
+MANY = settings(max_examples=10 * settings.default.max_examples)  # 400, 1,000 in `make test-all`
 SNLI = SHARED / "snli"
 
 EXAMPLES = [
@@ -127,7 +128,7 @@ ANY_TEXT = st.one_of(
 )
 
 
-@settings(max_examples=2_000)
+@MANY
 @given(ANY_TEXT)
 @example("cannotn't")
 @example("x'd'ye's-'tis'")
@@ -247,7 +248,7 @@ def test_tokenizers_gives_the_ids_from_the_file_alone(lower: bool, tmp_path: Pat
     Tokenizer(vocabulary).save(tmp_path / "tokenizer.json")
     backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
 
-    @settings(max_examples=1_000)
+    @MANY
     @given(st.one_of(st.lists(PIECES, max_size=12).map("".join), st.text()))
     @example("<pad> <unk> [PAD] pad")
     @example("ΑΣ ΑΣ. ας İ'S CANNOT\u0130")
@@ -263,7 +264,7 @@ def test_tokenizers_gives_the_ids_from_the_file_alone(lower: bool, tmp_path: Pat
     check()
 
 
-@settings(max_examples=1_000)
+@MANY
 @given(st.one_of(st.lists(PIECES, max_size=12).map("".join), st.text()))
 @example(" ".join(map(chr, range(0x3001))))
 def test_words_split_as_they_do_in_their_text(text: str) -> None:

@@ -34,9 +34,9 @@ pytestmark = pytest.mark.numerical
 
 @pytest.mark.parametrize("kind", ENCODER_KINDS)
 def test_every_encoder_learns_tiny_pairs(kind: str, tmp_path: Path) -> None:
-    progress = trainer(tmp_path, kind, epochs=25, learning_rate=1e-2, decay_every=0).fit()
+    progress = trainer(tmp_path, kind, epochs=18, learning_rate=1e-2, decay_every=0).fit()
     assert progress.best_score >= 0.9
-    assert (progress.step, progress.epoch) == (25 * 3, 25)
+    assert (progress.step, progress.epoch) == (18 * 3, 18)
 
 
 def test_node_labels_are_learnt_and_scored_apart_from_roots(tmp_path: Path) -> None:
