@@ -59,8 +59,7 @@ import numpy as np
 
 from spinn_tensor.data_prep.branching import branching_transitions
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.head_rules import plain_label
-from spinn_tensor.data_prep.penn import PennTree
+from spinn_tensor.data_prep.penn import PennTree, plain_label
 from spinn_tensor.data_prep.statistics import share
 from spinn_tensor.data_prep.tables.trace import trace_stack
 from spinn_tensor.data_prep.trees import Tree

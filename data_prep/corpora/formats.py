@@ -164,7 +164,8 @@ class LabelNames:
         """Return the number of a record's label; of none NO_LABEL, unless it is needed.
 
         Blanks around it are none of it. `gold_label` stands for `label`, too, where there is no `gold_label`. If a
-        label is needed, raises NotWanted where there is none, and DataError naming the field.
+        label is needed, raises NotWanted where there is none, and DataError naming the field, of one that is none of
+        the corpus's, too.
         """
         if field == SNLI_FIELDS.label and field not in record and OWN_FIELDS.label in record:
             field = OWN_FIELDS.label
@@ -178,7 +179,12 @@ class LabelNames:
         if label not in self.names and (integer := _INTEGER.fullmatch(label)):
             label = integer[1]
         if label and (label not in NO_LABELS or (label in self.names and not self.grows)):
-            return self.number(label, field)
+            if label not in self.names:
+                if not self.grows:
+                    expected = ", ".join(map(repr, self.names))
+                    raise DataError(f"got {label[:40]!r}, expected one of {expected} or '-'", field=field)
+                self.names.append(label)
+            return self.names.index(label)
         why = " (no label, unless --labels names it)" if label and self._are_found else ""
         said = given if isinstance(given, MissingCell) else label
         raise NotWanted(f"{field} {said!r}{why}")
@@ -190,16 +196,6 @@ class LabelNames:
         bare = text.strip()
         found = (number for number, name in enumerate(self.names) if name.strip() == bare)
         return next(found, None)
-
-    def number(self, label: str, name: str) -> int:
-        """Return a label's number. Raises DataError naming the field for one that is none of the corpus's."""
-        if label in self.names:
-            return self.names.index(label)
-        if not self.grows:
-            expected = ", ".join(map(repr, self.names))
-            raise DataError(f"got {label[:40]!r}, expected one of {expected} or '-'", field=name)
-        self.names.append(label)
-        return len(self.names) - 1
 
 
 @dataclass
