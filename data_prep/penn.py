@@ -97,7 +97,7 @@ def parse_penn(text: str) -> PennTree:
             place = open_phrases.pop()
             if len(tokens) == phrases[place].start:
                 raise symbol_error(WITHOUT_WORD, symbols, position)
-            if bracket.label and (bracket.n_words, bracket.n_brackets) == (1, 0):
+            if bracket.label and bracket.n_children == bracket.n_words == 1:
                 tags[-1] = bracket.label
                 phrases.pop()
             else:

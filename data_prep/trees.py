@@ -56,9 +56,9 @@ class Bracket:
 
     position: int
     label: str = ""  # "" where it has none
-    n_words: int = 0
-    n_brackets: int = 0
-    word_position: int = 0  # of its last word
+    n_children: int = 0
+    n_words: int = 0  # of these
+    word_position: int = 0  # of the last of them
 
 
 def walk_brackets(symbols: Sequence[str], has_labels: bool) -> Iterator[tuple[int, str, Bracket]]:
@@ -66,34 +66,33 @@ def walk_brackets(symbols: Sequence[str], has_labels: bool) -> Iterator[tuple[in
 
     Raises DataError, when what is before has been given, for brackets that do not make one tree, and for no tree.
     """
-    open_brackets: list[Bracket] = []
+    root = Bracket(0)  # all that is in no bracket
+    stack = [root]
     label_position = 0  # of the bracket before
-    is_over = False
     for position, symbol in enumerate(symbols, start=1):
-        if is_over:
+        inside = stack[-1]
+        if inside is root and root.n_children:
             raise symbol_error("after the end of the tree", symbols, position)
         if symbol == "(":
-            if open_brackets:
-                open_brackets[-1].n_brackets += 1
+            inside.n_children += 1
             has_label = has_labels and position < len(symbols) and symbols[position] not in ("(", ")")
             label_position = position + 1 if has_label else 0
-            open_brackets.append(Bracket(position, symbols[position] if has_label else ""))
-            yield position, symbol, open_brackets[-1]
+            stack.append(Bracket(position, symbols[position] if has_label else ""))
+            yield position, symbol, stack[-1]
         elif symbol == ")":
-            if not open_brackets:
+            if inside is root:
                 raise symbol_error("unbalanced: ')' without its '('", symbols, position)
-            yield position, symbol, open_brackets.pop()
-            is_over = not open_brackets
+            yield position, symbol, stack.pop()
         elif position != label_position:
-            if not open_brackets and has_labels:
+            if inside is root and has_labels:
                 raise symbol_error("expected '('", symbols, position)
-            inside = open_brackets[-1] if open_brackets else Bracket(0)
-            inside.n_words, inside.word_position = inside.n_words + 1, position
+            inside.n_children += 1
+            inside.n_words += 1
+            inside.word_position = position
             yield position, symbol, inside
-            is_over = not open_brackets
-    if open_brackets:
-        raise symbol_error("unbalanced: '(' is never closed", symbols, open_brackets[-1].position)
-    if not is_over:
+    if stack[-1] is not root:
+        raise symbol_error("unbalanced: '(' is never closed", symbols, stack[-1].position)
+    if not root.n_children:
         raise DataError("an empty parse")
 
 
@@ -104,9 +103,8 @@ def parse_binary(text: str) -> Tree:
     transitions: list[int] = []
     for position, symbol, bracket in walk_brackets(symbols, has_labels=False):
         if symbol == ")":
-            n_children = bracket.n_words + bracket.n_brackets
-            if n_children != 2:
-                raise symbol_error(_wrong_children(n_children), symbols, position)
+            if bracket.n_children != 2:
+                raise symbol_error(_wrong_children(bracket.n_children), symbols, position)
             transitions.append(REDUCE)
         elif symbol != "(":
             tokens.append(symbol)
@@ -197,13 +195,13 @@ def parse_labelled(text: str, n_labels: int = 5) -> Tree:
                 reason = f"expected a label from 0 to {n_labels - 1} (a bracket among words is written -LRB-)"
                 raise symbol_error(reason, symbols, position + 1)
         elif symbol != ")":
-            if bracket.n_words + bracket.n_brackets > 1:
+            if bracket.n_children > 1:
                 raise symbol_error("a stray label or word", symbols, position)
         else:
-            if bracket.n_words and bracket.n_brackets:
+            if bracket.n_words and bracket.n_children > 1:
                 raise symbol_error("a stray label or word", symbols, bracket.word_position)
-            if not bracket.n_words and bracket.n_brackets != 2:
-                raise symbol_error(_wrong_children(bracket.n_brackets), symbols, position)
+            if not bracket.n_words and bracket.n_children != 2:
+                raise symbol_error(_wrong_children(bracket.n_children), symbols, position)
             if bracket.n_words:
                 tokens.append(symbols[bracket.word_position - 1])
             transitions.append(SHIFT if bracket.n_words else REDUCE)

@@ -214,10 +214,12 @@ class PairFormat(LineFormat):
 
     def read_record(self, record: Record) -> LineExample:
         """Return the pair in a record. Raises NotWanted if it has no gold label and needs one, and DataError."""
-        *names, label_name, pair_id = self.fields
+        premise_name, hypothesis_name, label_name, pair_id = self.fields
         number = self.labels.read(record, label_name, self.require_label)
-        found = [self._sentence(record, name, self.reader) for name in names]
-        return LineExample.of_fields(found, number, identifier(record, pair_id, "id"))
+        premise, premise_field = self._sentence(record, premise_name, self.reader)
+        hypothesis, hypothesis_field = self._sentence(record, hypothesis_name, self.reader)
+        name = identifier(record, pair_id, "id")
+        return LineExample((premise, hypothesis), number, name, (premise_field, hypothesis_field))
 
 
 @dataclass
