@@ -47,7 +47,7 @@ SEED = 1
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}  # relative to the largest
 LANE_WIDTH = 5 / 8  # of the lanes compose at a step, so that no lane ever waits on SNLI
 TRACED = 3  # steps
-LOOKED_AT = 20  # steps between two looks at the clock, for which the device is waited for
+LOOKED_AT = 20  # steps between two looks at the clock
 
 Transitions = Sequence[np.ndarray]  # (2N - 1,) int8 each
 

@@ -59,22 +59,21 @@ def predict_logits(
 ) -> np.ndarray:  # (n, C) float32, in the order of the corpus
     """Return the logits of the labels; those of the root where the model labels every node."""
     result = np.empty((len(corpus.labels), len(model.config.labels)), dtype=np.float32)
-    n_tokens = corpus.lengths_key
     model.eval()
     with torch.inference_mode():
         batches = corpus_batches(model, corpus, batch_size)
-        runs = ((rows, [_root_logits(model, batch, n_tokens[rows]).float()]) for rows, batch in batches)
+        runs = ((rows, [_root_logits(model, batch).float()]) for rows, batch in batches)
         for rows, (logits,) in read_late(runs):
             result[rows] = logits
             on_batch(len(rows))
     return result
 
 
-def _root_logits(model: Model, batch: Batch, n_tokens: np.ndarray) -> Tensor:  # (B, C)
+def _root_logits(model: Model, batch: Batch) -> Tensor:  # (B, C)
     logits = model.run(batch).logits
     if logits is None:
         raise TypeError("a model that only parses predicts no labels")
-    return logits[root_rows(n_tokens).to(logits.device)] if model.config.node_labels else logits
+    return logits[root_rows(batch)] if model.config.node_labels else logits
 
 
 class OwnParses(NamedTuple):
@@ -244,6 +243,8 @@ def read_late(
     yield from ((of_rows, read()) for of_rows, read in before)
 
 
-def root_rows(n_tokens: np.ndarray) -> Tensor:  # (B,) int64 from (B,) int64
+def root_rows(batch: Batch) -> Tensor:  # (B,) int64
     """Return the rows of the roots among all nodes in transition order: the last transition of every sentence."""
-    return torch.from_numpy(np.cumsum(2 * n_tokens - 1) - 1)
+    sentence_index = batch.sentences.sequence.sentence_index
+    n_tokens = torch.zeros_like(batch.labels).index_add(0, sentence_index, torch.ones_like(sentence_index))
+    return (2 * n_tokens - 1).cumsum(0) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -17,6 +18,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from spinn_tensor import GRC, ForestTables, LaneTables, OwnTables, StackMachine, Tracker, TransitionHead
 from spinn_tensor.bundles import bundle_of, flatten, map_tensors
 from spinn_tensor.config import GIVEN_KINDS
+from spinn_tensor.inference import root_rows
 from spinn_tensor.machine import executors, operators
 from spinn_tensor.machine.any_cell_operators import any_cell
 from spinn_tensor.machine.executors import in_time
@@ -184,6 +186,18 @@ def test_losses_stay_on_the_device(kind, parsing, is_fixed, dtype) -> None:
             loss = method.loss(placed, 1, totals, given)
         assert (loss.device, loss.shape, loss.dtype) == (CUDA, (), torch.float32)
         assert method.observed().device == CUDA
+
+
+def test_rows_of_roots_come_from_the_device() -> None:
+    """Of sentences of 3, 1 and 2 words; a copy from the host would wait for what runs."""
+    sentence_index = torch.tensor([0, 0, 0, 1, 2, 2])
+    of_sentences = SimpleNamespace(sequence=SimpleNamespace(sentence_index=sentence_index))
+    batch: Any = SimpleNamespace(labels=torch.zeros(3, dtype=torch.int64), sentences=of_sentences)
+    assert root_rows(batch).tolist() == [4, 5, 8]
+    with fake_cuda():
+        of_sentences.sequence.sentence_index = on_fake_cuda(sentence_index)
+        batch.labels = on_fake_cuda(batch.labels)
+        assert root_rows(batch).device == CUDA
 
 
 def test_what_mixes_devices_or_reads_raises() -> None:

@@ -224,7 +224,7 @@ def _own_gpu() -> torch.device:
     if local_rank >= n_gpus:
         raise ConfigError(
             f"local rank {local_rank} has no GPU of its own: torch sees {n_gpus}; "
-            "fewer processes (--nproc-per-node) or --device cpu"
+            "fewer processes (--nproc-per-node), --device cpu, or where srun shows each its own --gpu-bind=none"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

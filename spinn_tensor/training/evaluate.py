@@ -137,7 +137,7 @@ class _Tally:
         self.losses.append(F.cross_entropy(wide, gold, ignore_index=NO_LABEL, reduction="sum").double())
         if self.model.config.node_labels:
             add_to_confusion(self.node_confusion, gold, logits.argmax(1))
-            logits = logits[root_rows(corpus.lengths_key[rows]).to(logits.device)]
+            logits = logits[root_rows(batch)]
         add_to_confusion(self.confusion, batch.labels, logits.argmax(1))
 
     def evaluation(self) -> Evaluation:
