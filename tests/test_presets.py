@@ -160,6 +160,8 @@ def test_a_file_without_a_base_has_the_defaults(tmp_path: Path, spinn: Spinn) ->
         ("[whithout_vectors]\nepochs = 1", r"own.toml: .*did you mean without_vectors\?"),
         ("[without_vectors]\nbatch_norm = true", "own.toml: .*ambiguous"),
         ("[without_vectors]\nepochs = 0", "own.toml: epochs: expected at least 1"),
+        ('[without_vectors]\nepochs = "2"', r"own.toml: .*epochs: expected int, got '2'"),
+        ("[training]\nclass_weights = 3", "own.toml: class_weights: expected balanced alone or .*, got 3"),
         ("[without_vectors]\nepoch = 1", r"own.toml: .*did you mean epochs\?"),
         ('base = "logic-lst"', r"own.toml: base: unknown preset 'logic-lst' \(did you mean logic-lstm\?\)"),
         ("training = 3", "own.toml: training: expected a table, got 3"),

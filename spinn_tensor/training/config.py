@@ -284,15 +284,11 @@ class RunConfig(Settings):
 
     def changed(self, **values: Any) -> RunConfig:
         """Return a copy with values set by name or section__name: changed(seed=2, encoder__batch_norm=False)."""
-        changes: dict[str, dict[str, Any]] = {}
-        for key, value in values.items():
+        changed = self.to_dict()
+        for key, value in values.items():  # all at once: what lies between need not be valid
             section, name = locate(key.replace("__", "."))
-            changes.setdefault(section, {})[name] = value
-        sections: dict[str, Any] = {}
-        for section, new in changes.items():
-            old = getattr(self, section)
-            sections[section] = {**old, **new} if isinstance(old, dict) else dataclasses.replace(old, **new)
-        return dataclasses.replace(self, **sections)  # all at once: what lies between need not be valid
+            changed[section] = {**changed[section], name: value}
+        return RunConfig.from_dict(changed)
 
     def with_absolute_paths(self) -> RunConfig:
         """Return the same run, whatever the folder is that a later program starts in."""

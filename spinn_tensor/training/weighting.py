@@ -26,7 +26,7 @@ def as_entries(value: str | Mapping[str, float] | Sequence[str]) -> tuple[str, .
     """
     if isinstance(value, Mapping):
         value = [f"{label}={weight}" for label, weight in value.items()]
-    entries = (value,) if isinstance(value, str) else tuple(value)
+    entries = tuple(value) if isinstance(value, list | tuple) else (value,)
     if entries != (BALANCED,):
         _by_label(entries)
     return entries

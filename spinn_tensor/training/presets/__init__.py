@@ -207,8 +207,9 @@ def preset_toml(name: str) -> str:
         lines += ["", f"[{DATA}]", *(f"{key} = {_toml(value)}" for key, value in preset.data.items())]
     if preset.without_vectors:
         lines += ["", f"[{WITHOUT_VECTORS}]"]
-        for key, value in preset.without_vectors.items():
-            lines.append(f"{_toml(key.replace('__', '.'))} = {_toml(value)}")
+        values = preset.run.changed(**preset.without_vectors).to_dict()
+        for section, key in (name.split("__") for name in preset.without_vectors):
+            lines.append(f"{_toml(f'{section}.{key}')} = {_toml(values[section][key])}")
     return "\n".join(lines)
 
 
