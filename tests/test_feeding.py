@@ -303,7 +303,6 @@ def test_an_exit_of_a_process_is_told_with_its_code() -> None:
         list(made_by_processes(os._exit, [3], n_ahead=1, n_processes=1))
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_processes_end_with_the_one_that_forked_them() -> None:
     """However it ends: each finds its connection closed, though the later ones have forked the ends of it."""
 
