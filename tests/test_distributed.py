@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -173,8 +174,9 @@ def start_ranks(function: Callable[..., None], arguments: tuple[Any, ...], n_ran
     """Start a process for each rank where what all of them load is loaded: here, or once, if the system can."""
     methods = torch.multiprocessing.get_all_start_methods()
     method = "forkserver" if "forkserver" in methods else "spawn"
-    if "fork" in methods and torch.get_num_threads() == 1 and not torch.cuda.is_available():
-        method = "fork"  # which has neither OpenMP's threads nor gradients beside a GPU
+    # a fork has no thread of OpenMP's, no gradients beside a GPU, and on macOS not all of the system's libraries
+    if sys.platform == "linux" and torch.get_num_threads() == 1 and not torch.cuda.is_available():
+        method = "fork"
     loaded = [__name__, "torch._dynamo", "datasets"]  # optimisers load dynamo
     if method == "forkserver":
         torch.multiprocessing.get_context(method).set_forkserver_preload(loaded)
