@@ -56,9 +56,10 @@ def begun_to_host(tensors: Sequence[Tensor]) -> Callable[[], list[np.ndarray]]:
 
     They are of one device.
     """
+    on_cuda = tensors[0].is_cuda  # on other devices nobody knows when a copy has arrived
     with torch.cuda.device_of(tensors[0]):
-        copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]  # which torch pins
-        arrived = torch.cuda.Event() if tensors[0].is_cuda else None
+        copies = [tensor.to("cpu", non_blocking=on_cuda) for tensor in tensors]  # which torch pins
+        arrived = torch.cuda.Event() if on_cuda else None
         if arrived is not None:
             arrived.record()
 

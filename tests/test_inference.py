@@ -59,7 +59,7 @@ class OnDevice:
         return 1
 
     def to(self, device: str, non_blocking: bool) -> torch.Tensor:
-        assert (device, non_blocking) == ("cpu", True)
+        assert (device, non_blocking) == ("cpu", self.is_cuda)
         self.happened.append(f"copy {self.number}")
         return torch.tensor(self.number)
 
@@ -101,3 +101,9 @@ def test_a_result_is_read_when_the_next_batch_is_under_way(monkeypatch: pytest.M
     read = [f"wait; read {n} {n}" for n in range(3)]
     assert "; ".join(happened) == "; ".join((sent[0], sent[1], read[0], sent[2], read[1], read[2]))
     assert list(read_late([])) == []
+
+
+def test_a_copy_from_another_device_than_cuda_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From an Apple's it would be read before it has come."""
+    monkeypatch.setattr(OnDevice, "is_cuda", False)
+    assert [found for _, (found,) in read_late([(np.arange(1), [OnDevice(7, [])])])] == [7]
