@@ -282,6 +282,24 @@ def test_trees_and_bars_are_those_of_the_answer(seen: Seen) -> None:
 
 
 @pytest.mark.slow
+def test_sentences_to_try_are_of_words_that_the_model_knows(browser: Any, server: Server) -> None:
+    def tokenize(route: Any) -> None:  # capitals are unknown
+        texts = route.request.post_data_json["inputs"]
+        route.fulfill(json=[[{"id": 1 if text[0].isupper() else 2}] for text in texts])
+
+    seen = Seen(browser, server, 400)
+    seen.open()
+    assert len(seen.texts("#examples button")) == 3  # none is of known words alone
+    seen.page.route("**/tokenize", tokenize)
+    seen.page.reload()
+    seen.page.wait_for_selector("#result:not([hidden])")
+    assert seen.texts("#examples button") == ["all dogs that hug some children run / all poodles move"]
+    assert seen.page.input_value("#text-1") == "all poodles move"
+    seen.check()
+    seen.context.close()
+
+
+@pytest.mark.slow
 def test_the_machine_is_played(seen: Seen) -> None:
     answer = seen.ask(*PAIR)
     histories = [

@@ -8,6 +8,7 @@ const KINDS = { // by the model's task: what the fields are called, and sentence
     examples: [
       ["A man is playing a guitar.", "The man is asleep."],
       ["Two girls are running in a park.", "Some children are outdoors."],
+      ["all dogs that hug some children run", "all poodles move"], // of the generated corpus
     ],
   },
   sentence: {
@@ -24,6 +25,7 @@ const KINDS = { // by the model's task: what the fields are called, and sentence
   },
 };
 const MOST_LABELS = 8;
+const UNKNOWN = 1; // the id of all words that the model does not know
 
 const at = (id) => document.getElementById(id);
 const fields = [at("text-0"), at("text-1")];
@@ -72,7 +74,10 @@ async function ask(path, body, signal) {
 
 async function learn() {
   info = await ask("info");
-  const { names, examples } = KINDS[info.task];
+  const { names, examples: all } = KINDS[info.task];
+  const tokens = await Promise.all(all.map((texts) => ask("tokenize", { inputs: texts })));
+  const known = all.filter((texts, i) => tokens[i].flat().every(({ id }) => id !== UNKNOWN));
+  const examples = (KINDS[info.task].examples = known.length ? known : all);
   names.forEach((name, i) => { document.querySelector(`label[for=text-${i}]`).textContent = name; });
   at("model").textContent = `${info.model_id} · ${info.encoder}, ${info.task} · spinn_tensor ${info.version}`;
   for (const texts of examples) {
