@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch._inductor import config as inductor_config
 from spinn_tensor.export.interface import ExportError, describe
 from spinn_tensor.export.job import write_artefact
 from spinn_tensor.export.parity import random_cases, reference
-from spinn_tensor.export.programs import export_aoti, export_program, load_aoti, load_program
+from spinn_tensor.export.programs import export_aoti, load_aoti, load_program
 from tests.artefacts import SAID, assert_equal, run_alone
 from tests.contract import Artefact, ArtefactContract
 from tests.processes import run_program
@@ -54,14 +56,23 @@ LOADING = {
 }
 
 
+@pytest.fixture(scope="module")
+def made_of(tmp_path_factory) -> Callable[..., Artefact]:
+    """Return what makes a program or a package, once, and reads it from its file."""
+
+    @cache
+    def make(form, task, kind, tables, leaf_encoder, folded) -> Artefact:
+        model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
+        path = tmp_path_factory.mktemp("program") / f"model.{form}.pt2"
+        run = write_artefact(model, path, describe(model, form, tables=tables, fold_leaves=folded, **SAID))
+        return Artefact(model, tables, run, path)
+
+    return make
+
+
 @pytest.fixture(scope="module", params=CASES, ids=str)
-def artefact(request, tmp_path_factory) -> Artefact:
-    """Give each program and each package, read from its file."""
-    form, task, kind, tables, leaf_encoder, folded = request.param
-    model = tiny_model(task, kind, leaf_encoder=leaf_encoder).double()
-    path = tmp_path_factory.mktemp("program") / f"model.{form}.pt2"
-    run = write_artefact(model, path, describe(model, form, tables=tables, fold_leaves=folded, **SAID))
-    return Artefact(model, tables, run, path)
+def artefact(request, made_of) -> Artefact:
+    return made_of(*request.param)
 
 
 class TestPrograms(ArtefactContract):
@@ -83,15 +94,14 @@ def check_alone(model, tables: str, path: Path, form: str) -> None:
         assert form != "pt2" or not [name for name in archive.namelist() if name.endswith(".py")]
 
 
-def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:
-    model = tiny_model("sentence", "spinn-pi-nt").double()
-    export_program(model, tmp_path / "model.pt2", describe(model, "pt2", **SAID))
-    check_alone(model, "forest", tmp_path / "model.pt2", "pt2")
+def test_the_file_says_what_it_is_and_other_files_are_refused(made_of, tmp_path) -> None:
+    model, _, _, path = made_of("pt2", *PROGRAMS[2])
+    check_alone(model, "forest", path, "pt2")
     extra = {"export.json": ""}
-    torch.export.load(tmp_path / "model.pt2", extra_files=extra)
+    torch.export.load(path, extra_files=extra)
     said = json.loads(extra["export.json"])
     assert (said["kind"], said["tables"], said["vocabulary_sha256"]) == ("spinn-pi-nt", "forest", "0123abc")
-    (tmp_path / "broken.pt2").write_bytes((tmp_path / "model.pt2").read_bytes()[:1000])
+    (tmp_path / "broken.pt2").write_bytes(path.read_bytes()[:1000])
     other = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
     torch.export.save(other, tmp_path / "other.pt2")
     for name, reason in (
@@ -102,8 +112,8 @@ def test_the_file_says_what_it_is_and_other_files_are_refused(tmp_path) -> None:
         with pytest.raises(ExportError, match=rf"{name}\.pt2: .*{reason}") as error:
             load_program(tmp_path / f"{name}.pt2")
         assert "\n" not in str(error.value)
-    with pytest.raises(ExportError, match=r"model\.pt2: not a readable AOTInductor package"):
-        load_aoti(tmp_path / "model.pt2")
+    with pytest.raises(ExportError, match=r"model\.pt2\.pt2: not a readable AOTInductor package"):
+        load_aoti(path)
 
 
 def test_a_package_needs_a_compiler(tmp_path) -> None:
