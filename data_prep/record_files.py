@@ -69,6 +69,7 @@ _ARROW_MARKS = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 _NAME_IN_CSV = re.compile(r'"?[\w .-]{1,40}"?')
 _BEGINS_JSON = re.compile(r'\s*(\[?)\s*\{\s*"')  # of a list, or of an object a line
 _LABEL_AND_TREE = re.compile(r"[^\t]*\t\s*\(\s")  # a line of ListOps, whose files end in .tsv, too
+_CONLL = re.compile(r"(#.*\n)*1\t[^\s]+(\t[^\t\n]*){4,}")  # a word a line, in columns
 _CHUNK = 1 << 16
 # of a JSON list: what is before its first value, before any other, and after the last
 _BEGIN, _BETWEEN, _END = re.compile(r"\s*"), re.compile(r"\s*,\s*"), re.compile(r"\s*\]")
@@ -197,6 +198,8 @@ def _form(by_name: Form | None, begin: str, is_pipe: bool, takes_text: bool, tak
         if (is_pipe or not takes_text) and takes_records:
             return "json" if json_begins[1] else "jsonl"
         raise NeededLine("JSON: its name should end in .jsonl, or .json if it is a list", line=1)
+    if _CONLL.match(begin):
+        raise NeededLine("a table of CoNLL, a word a line; expected a sentence or a tree a line", line=1)
     return "text" if takes_text else "jsonl"
 
 

@@ -42,7 +42,7 @@ def checkpoint_folder(path: Path) -> Path:
             f"{path}: an export, expected a checkpoint; spinn serve and OnnxPredictor take it"
         )
     runs = sorted(child.name for child in readable(path).iterdir() if (child / "best" / CONFIG).is_file())
-    hint = f"; there is one in {' and '.join(runs)}" if runs else ""
+    hint = f"; there is one in {', '.join(runs)}" if runs else ""
     raise CheckpointError(f"{path}: no checkpoint here ({CONFIG} is missing){hint}")
 
 

@@ -153,5 +153,5 @@ def test_a_folder_of_runs_says_where_the_checkpoints_are(tmp_path) -> None:
     for name in ("lstm", "spinn-pi"):
         (tmp_path / name / "best").mkdir(parents=True)
         (tmp_path / name / "best" / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"no checkpoint here .*; there is one in lstm and spinn-pi"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint here .*; there is one in lstm, spinn-pi"):
         load_checkpoint(tmp_path)

@@ -233,6 +233,11 @@ NOT_AS_NAMED: list[tuple[str, bytes, str]] = [
     ("a.parquet", b"PAR1", ": not a whole file of Parquet or Arrow"),
     ("a.jsonl", b"text,label\nx,1\n", ":1: not JSON"),
     ("a.jsonl", b'[\n {"a": 1}\n]', ":1: a JSON list: its name should end in .json"),
+    (
+        "a.conllu",
+        b"# text = A dog\n1\tA\ta\tDET\tDT\t_\t2\n2\tdog\tdog\tNOUN\tNN\t_\t0\n",
+        ":1: a table of CoNLL",
+    ),
     ("a.txt", b"A dog runs.\rTwo men sit.\r", ":1: a carriage return and no line end (lines of an old Mac?"),
     ("a.json", b'{"a": 1,\n"b": 2}', ":1: not JSON"),
     ("a.json", b'[{"a": 1}, [2]]', ":2: got a JSON list, expected an object"),
