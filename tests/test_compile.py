@@ -20,7 +20,7 @@ from torch._dynamo.utils import counters
 from benchmarks.data import load_pairs
 from spinn_tensor import make_batch
 from spinn_tensor.cli import train as train_command
-from spinn_tensor.cli.main import build_parser, main
+from spinn_tensor.cli.main import main
 from spinn_tensor.config import SPINN_KINDS
 from spinn_tensor.data_prep.batching import epoch_batches
 from spinn_tensor.data_prep.columns import Corpus, select
@@ -49,6 +49,7 @@ from tests.compiled_steps import (
 from tests.machines import needs_shared
 from tests.processes import run_program
 from tests.tiny_runs import PRESET, pair_arguments
+from tests.tiny_training import run_of
 
 pytestmark = [
     pytest.mark.numerical,
@@ -336,8 +337,7 @@ def test_a_second_process_finds_the_first_ones_code(tmp_path) -> None:
 def test_compiling_is_the_default_on_cuda(options, device, compiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_command, "choose_device", lambda _: device)
     monkeypatch.setattr(train_command, "missing_to_compile", lambda _: None)
-    arguments = build_parser().parse_args(["train", *options])
-    assert train_command.new_run(arguments).training.compile == compiles
+    assert run_of(*options).training.compile == compiles
 
 
 @quickest

@@ -16,10 +16,11 @@ from torch._inductor import config as inductor_config
 
 from spinn_tensor import toolchain
 from spinn_tensor.cli import train as train_command
-from spinn_tensor.cli.main import build_parser, main
+from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
 from spinn_tensor.toolchain import Missing, check_compile, cpp_compiler, missing_to_compile
 from tests.tiny_runs import pair_arguments
+from tests.tiny_training import run_of
 
 pytest.importorskip("datasets")
 
@@ -194,7 +195,7 @@ def test_steps_on_cuda_are_eager_where_they_cannot_be_compiled(
     options, compiles, is_said, steps_cannot_be_compiled: list[str]
 ) -> None:
     notes: list[str] = []
-    settings = train_command.new_run(build_parser().parse_args(["train", *options]), notes.append)
+    settings = run_of(*options, tell=notes.append)
     assert settings.training.compile == compiles
     assert notes == is_said * ["steps are not compiled: no C compiler (apt install gcc)"]
     assert steps_cannot_be_compiled == (["cuda"] if is_said else [])

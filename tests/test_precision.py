@@ -25,7 +25,7 @@ from spinn_tensor.training.step import autocast, check_precision, matmul_precisi
 from tests.compiled_steps import divided
 from tests.processes import run_program
 from tests.tiny_runs import SMALL, pair_arguments, parser_arguments, tree_arguments
-from tests.tiny_training import trainer_of
+from tests.tiny_training import run_of, trainer_of
 
 pytestmark = pytest.mark.numerical
 
@@ -230,7 +230,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_tf32_is_the_default_on_cuda(options: list[str], expected: str) -> None:
     notes: list[str] = []
-    training = new_run(build_parser().parse_args(["train", *options]), notes.append).training
+    training = run_of(*options, tell=notes.append).training
     assert training.precision == expected
     assert notes == [IN_TF32] * (expected == "tf32")
     assert training.compile == ("--no-compile" not in options and "logic-lstm" not in options)
@@ -240,21 +240,18 @@ def test_tf32_is_the_default_on_cuda(options: list[str], expected: str) -> None:
 def test_a_preset_in_bfloat16_stays(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('base = "logic-spinn-pi"\n[training]\nprecision = "bfloat16"\n')
-    assert (
-        new_run(build_parser().parse_args(["train", "--preset", str(path)])).training.precision == "bfloat16"
-    )
+    assert run_of("--preset", str(path)).training.precision == "bfloat16"
 
 
 @pytest.mark.usefixtures("on_cuda")
 def test_tf32_is_no_default_where_it_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU without it, and beside an inductor that would read torch's older setting."""
-    arguments = build_parser().parse_args(["train"])
     with monkeypatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_MAX_AUTOTUNE", "1")
-        assert new_run(arguments).training.precision == "float32"
-    assert new_run(arguments).training.precision == "tf32"
+        assert run_of().training.precision == "float32"
+    assert run_of().training.precision == "tf32"
     monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: False)
-    assert new_run(arguments).training.precision == "float32"
+    assert run_of().training.precision == "float32"
 
 
 @pytest.mark.usefixtures("on_cuda")
@@ -313,8 +310,8 @@ def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
     """
     config = LogicConfig(n_train=600, n_dev=300, n_test=3, n_long=3)
     generate_corpus("logic", tmp_path / "corpus", config)
-    arguments = ["train", "--data", str(tmp_path / "corpus"), *SMALL, "--hidden", "16", "--lr", "0.01"]
-    settings = new_run(build_parser().parse_args([*arguments, "--epochs", "6"]))
+    options = ["--data", str(tmp_path / "corpus"), *SMALL, "--hidden", "16", "--lr", "0.01"]
+    settings = run_of(*options, "--epochs", "6")
     torch.set_num_threads(1)
     accuracy = {}
     for precision in ("float32", "bfloat16"):

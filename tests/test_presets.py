@@ -32,13 +32,9 @@ from spinn_tensor.training.presets import (
 )
 from tests.command_line import Spinn
 from tests.tiny_runs import pair_arguments
+from tests.tiny_training import run_of
 
 WITH_VECTORS = DataConfig(vectors="glove.txt")
-
-
-def run_of(*options: str) -> RunConfig:
-    """Return what `spinn train` with these options runs."""
-    return new_run(build_parser().parse_args(["train", *options]))
 
 
 @pytest.mark.parametrize(

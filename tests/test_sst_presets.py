@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from spinn_tensor import ConfigError
-from spinn_tensor.cli.main import build_parser, main
-from spinn_tensor.cli.train import new_run
+from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.classifiers import load_checkpoint
-from spinn_tensor.training.config import DataConfig, RunConfig
+from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.presets import (
     preset_table,
     preset_toml,
@@ -23,11 +22,8 @@ from spinn_tensor.training.presets import (
     without_vectors,
 )
 from tests.tiny_runs import SMALL, write_trees
+from tests.tiny_training import run_of
 from tests.vector_files import write
-
-
-def run_of(*options: str) -> RunConfig:
-    return new_run(build_parser().parse_args(["train", *options]))
 
 
 def test_a_named_preset_says_how_its_corpus_is_read_and_flags_overrule_it() -> None:
@@ -108,16 +104,7 @@ def test_a_run_begins_with_vectors_of_the_length_that_is_said(tmp_path: Path) ->
         tmp_path / "v.txt",
         "".join(f"{word.lower()} {i} {' '.join('1' * 7)}\n" for i, word in enumerate(words)),
     )
-    files = [
-        "--train",
-        str(trees),
-        "--dev",
-        str(trees),
-        "--vectors",
-        str(vectors),
-        "--output",
-        str(tmp_path / "run"),
-    ]
+    files = f"--train {trees} --dev {trees} --vectors {vectors} --output {tmp_path / 'run'}".split()
     still = ["--no-train-embedding", "--epochs", "1"]
     assert main(["train", "--preset", "sst-spinn-pi-nt", *SMALL, *files, *still]) == 0
     model, vocabulary, _ = load_checkpoint(tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -69,6 +70,11 @@ def trainer(
     vocabulary, corpus = pairs(folder, n_pairs)
     model = pair_model(kind, vocabulary).to(device)
     return Trainer(Task(model, vocabulary, corpus, corpus), settings(kind, **training), folder, observer)
+
+
+def run_of(*options: str, tell: Callable[[str], object] = str) -> RunConfig:
+    """Return what `spinn train` with these options runs; hand on what it notes."""
+    return new_run(build_parser().parse_args(["train", *options]), tell)
 
 
 def trainer_of(arguments: list[str], *options: str) -> Trainer:
