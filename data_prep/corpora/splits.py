@@ -105,7 +105,14 @@ def prepare(
             whole[source.paths] = reader.whole(source)
         read = whole[source.paths] if source.part is not None else reader.whole(source)
         splits[name] = reader.finished(read, source.part, is_train=name == "train")
-    return in_order(task_of(data), tuple(labels.names), words.words, splits)
+    # only words that occur have numbers, by frequency, then by the alphabet, however the corpus was read
+    counts, spelt = _count_words(splits, len(words)), words.words
+    order = sorted(np.flatnonzero(counts).tolist(), key=lambda word: (-counts[word], spelt[word]))
+    numbers = np.zeros(len(words), dtype=np.int64)
+    numbers[order] = np.arange(len(order))
+    for name, split in splits.items():
+        splits[name] = split._replace(columns=renumbered(split.columns, numbers))
+    return PreparedCorpus(task_of(data), tuple(labels.names), tuple(spelt[word] for word in order), splits)
 
 
 def read_source(
@@ -185,20 +192,6 @@ def renumbered(
 ) -> Corpus:
     """Give the words of the same examples other numbers."""
     return columns._replace(sentences=renumber(columns.sentences, new_ids))
-
-
-def in_order(
-    task: str, labels: tuple[str, ...], words: tuple[str, ...], splits: dict[str, Split]
-) -> PreparedCorpus:
-    """Number only words that occur, by frequency, then by the alphabet, however the corpus was read."""
-    counts = _count_words(splits, len(words))
-    order = sorted(np.flatnonzero(counts).tolist(), key=lambda word: (-counts[word], words[word]))
-    numbers = np.zeros(len(words), dtype=np.int64)
-    numbers[order] = np.arange(len(order))
-    made = {
-        name: split._replace(columns=renumbered(split.columns, numbers)) for name, split in splits.items()
-    }
-    return PreparedCorpus(task, labels, tuple(words[word] for word in order), made)
 
 
 def _count_words(splits: Mapping[str, Split], n_words: int) -> np.ndarray:  # (n_words,) int64
