@@ -15,14 +15,7 @@ from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 from spinn_tensor.model.cells import GRC, RNTN, Sum, Tracker, TransitionHead, TreeGRU, TreeLSTM
 from tests.any_cells import OddCell, PlainTreeLSTM, RunningMean, assert_same, leaves_of, recursion, some_trees
 from tests.contract import Executor, ExecutorContract
-from tests.machines import (
-    MACHINE_IDS,
-    MACHINES,
-    TABLES,
-    flatten,
-    forced,
-    relative_error,
-)
+from tests.machines import MACHINE_IDS, MACHINES, TABLES, flatten, forced, relative_error
 from tests.strategies import left_branching
 
 pytestmark = pytest.mark.numerical

@@ -22,12 +22,7 @@ from spinn_tensor import StackMachine
 from spinn_tensor.machine import DrawError, any_cell_operators
 from spinn_tensor.model.cells import GRC, Tracker, TransitionHead, TreeLSTM
 from tests.any_cells import assert_same, leaves_of, recursion, some_trees
-from tests.machines import (
-    TABLES,
-    flatten,
-    gradients,
-    relative_error,
-)
+from tests.machines import TABLES, flatten, gradients, relative_error
 from tests.strategies import left_branching
 
 pytestmark = pytest.mark.numerical

@@ -15,17 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import (
-    bulk,
-    corpora,
-    data,
-    encoders,
-    gpu,
-    gpu_cases,
-    harness,
-    parsing,
-    sharing,
-)
+from benchmarks import bulk, corpora, data, encoders, gpu, gpu_cases, harness, parsing, sharing
 from spinn_tensor.data_prep import Example
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.model.classifiers import load_checkpoint

@@ -37,14 +37,7 @@ from spinn_tensor.training.checkpoint import Progress
 from spinn_tensor.training.evaluate import Evaluation, Scores
 from tests.closeness import assert_close
 from tests.command_line import Spinn
-from tests.tiny_runs import (
-    PRESET,
-    SMALL,
-    TINY_LOGIC,
-    pair_arguments,
-    tree_arguments,
-    write_pairs,
-)
+from tests.tiny_runs import PRESET, SMALL, TINY_LOGIC, pair_arguments, tree_arguments, write_pairs
 
 pytest.importorskip("datasets")
 

@@ -17,12 +17,7 @@ from spinn_tensor.data_prep.tree_view import side_by_side, tree_lines
 from spinn_tensor.data_prep.trees import Tree, parse_binary
 from spinn_tensor.model.classifiers import load_checkpoint
 from tests.command_line import Spinn
-from tests.tiny_runs import (
-    pair_arguments,
-    same_threads,
-    tree_arguments,
-    write_pairs,
-)
+from tests.tiny_runs import pair_arguments, same_threads, tree_arguments, write_pairs
 
 pytest.importorskip("datasets")
 

@@ -17,14 +17,7 @@ from spinn_tensor.data_prep.files import NOT_UTF_8
 from spinn_tensor.data_prep.text import SentenceReader
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import parse_binary
-from spinn_tensor.encoding import (
-    EncodingOptions,
-    Part,
-    Reading,
-    encode_to_array,
-    read_manifest,
-    read_shards,
-)
+from spinn_tensor.encoding import EncodingOptions, Part, Reading, encode_to_array, read_manifest, read_shards
 from spinn_tensor.inference import encode_columns
 from tests.closeness import FLOAT16, FLOAT32, assert_close
 from tests.tiny_encoding import BAD, VOCABULARY, contents, encode, encoder_of, one_by_one, small_blocks

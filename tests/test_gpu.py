@@ -10,14 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinn_tensor import (
-    TransitionWeights,
-    logistic_noise,
-    make_batch,
-    move,
-    run_own,
-    to_torch,
-)
+from spinn_tensor import TransitionWeights, logistic_noise, make_batch, move, run_own, to_torch
 from spinn_tensor.bundles import flatten
 from spinn_tensor.config import ENCODER_KINDS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import select

@@ -11,11 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import PyTorchModelHubMixin
 
-from spinn_tensor import (
-    CheckpointError,
-    PairClassifier,
-    Pipeline,
-)
+from spinn_tensor import CheckpointError, PairClassifier, Pipeline
 from spinn_tensor.bundle import PretrainedModel
 from tests.tiny_bundles import FILES, same_weights, tiny_bundle, tiny_model
 

@@ -14,12 +14,7 @@ from spinn_tensor.data_prep.corpora.formats import NLI_LABELS, PairFormat
 from spinn_tensor.data_prep.corpora.generated import write_generated
 from spinn_tensor.data_prep.corpora.generated.draw import Draw
 from spinn_tensor.data_prep.corpora.generated.logic import LABELS, LogicConfig, generate
-from spinn_tensor.data_prep.corpora.generated.logic.grammar import (
-    binary_parse,
-    check_fragment,
-    text,
-    tokens,
-)
+from spinn_tensor.data_prep.corpora.generated.logic.grammar import binary_parse, check_fragment, text, tokens
 from spinn_tensor.data_prep.corpora.generated.logic.sampling import Shape, edit, permute, sample_sentence
 from spinn_tensor.data_prep.corpora.read import read_line_examples
 from spinn_tensor.data_prep.trees import format_binary, parse_binary

@@ -33,29 +33,32 @@ KINDS = {
     "given": ("spinn-pi", "pair"),
     "forest": ("spinn-pi-nt", "sentence"),
     "lstm": ("lstm", "pair"),
-    "bilstm": ("bilstm", "sentence"),
     "bow": ("bow", "sentence"),
+    "bilstm": ("bilstm", "sentence"),
 }
-WITHOUT_TREES = ("lstm", "bilstm", "bow")
+WITHOUT_TREES = ("lstm", "bow", "bilstm")
+# the BiLSTM is in test_onnx, and here like the LSTM
+ALL = [*(tables for tables in KINDS if tables != "bilstm"), pytest.param("bilstm", marks=pytest.mark.slow)]
 MIXED = [*TEXTS, *PARSES, *TEXTS[::-1]]  # unlike lengths and orders, one of one word, an odd number
 
 
+Folders = Callable[[str], tuple[Path, Path]]
+
+
 @pytest.fixture(scope="module")
-def folders(made: Callable[[str, str], tuple[Path, Path]]) -> dict[str, tuple[Path, Path]]:
-    """A bundle and its export for each kind of tables."""
-    return {tables: made(kind, task) for tables, (kind, task) in KINDS.items()}
+def folders(made: Callable[[str, str], tuple[Path, Path]]) -> Folders:
+    """Return what gives a bundle and its export for a kind of tables."""
+    return lambda tables: made(*KINDS[tables])
 
 
 @pytest.fixture
-def exported(folders: dict[str, tuple[Path, Path]], tmp_path: Path) -> Path:
+def exported(folders: Folders, tmp_path: Path) -> Path:
     """An exported folder to damage."""
-    return Path(shutil.copytree(folders["own"][1], tmp_path / "exported"))
+    return Path(shutil.copytree(folders("own")[1], tmp_path / "exported"))
 
 
-def both(
-    folders: dict[str, tuple[Path, Path]], tables: str, trees: str | None = None
-) -> tuple[Pipeline, OnnxPredictor]:
-    bundle, folder = folders[tables]
+def both(folders: Folders, tables: str, trees: str | None = None) -> tuple[Pipeline, OnnxPredictor]:
+    bundle, folder = folders(tables)
     pipeline = Pipeline.from_pretrained(bundle, device="cpu", trees=trees)
     return pipeline, OnnxPredictor(folder, "cpu", threads=1, trees=trees)
 
@@ -73,7 +76,9 @@ def sides(predictor: OnnxPredictor, sentences: list[str]) -> tuple[list[str], ..
         ("given", "left"),
         ("given", "balanced"),
         ("forest", "right"),
-        *((kind, None) for kind in WITHOUT_TREES),
+        ("lstm", None),
+        ("bow", None),
+        pytest.param("bilstm", None, marks=pytest.mark.slow),
     ],
 )
 def test_it_gives_what_the_pipeline_gives(tables, trees, folders) -> None:
@@ -97,7 +102,7 @@ def test_it_gives_what_the_pipeline_gives(tables, trees, folders) -> None:
         assert_close(list(prediction.probabilities.values()), list(other.probabilities.values()))
 
 
-@pytest.mark.parametrize("tables", KINDS)
+@pytest.mark.parametrize("tables", ALL)
 def test_parses_are_composed_as_given_and_one_sentence_does_not_see_another(tables, folders) -> None:
     pipeline, predictor = both(folders, tables)
     together = predictor.encode(PARSES)
@@ -137,12 +142,12 @@ def test_many_sentences_are_cut_by_tokens_and_keep_their_order(folders, monkeypa
     assert_close(predictor.encode(MIXED), expected)
 
 
-def test_nothing_gives_nothing(folders) -> None:
-    for tables in KINDS:
-        _, predictor = both(folders, tables)
-        assert predictor.encode([]).shape == (0, 16 if tables == "bilstm" else 8)
-        assert tables in WITHOUT_TREES or predictor.parse([]) == []
-        assert predictor.classify(*sides(predictor, [])) == []
+@pytest.mark.parametrize("tables", ALL)
+def test_nothing_gives_nothing(tables, folders) -> None:
+    _, predictor = both(folders, tables)
+    assert predictor.encode([]).shape == (0, 16 if tables == "bilstm" else 8)
+    assert tables in WITHOUT_TREES or predictor.parse([]) == []
+    assert predictor.classify(*sides(predictor, [])) == []
 
 
 def test_threads_share_a_predictor(folders) -> None:
@@ -154,9 +159,9 @@ def test_threads_share_a_predictor(folders) -> None:
 
 
 def test_another_predictor_parses_text(folders) -> None:
-    parser = OnnxPredictor(folders["own"][1], "cpu")
-    predictor = OnnxPredictor(folders["forest"][1], "cpu", parser=parser)
-    pipeline = Pipeline.from_pretrained(folders["forest"][0], device="cpu", trees=folders["own"][0])
+    parser = OnnxPredictor(folders("own")[1], "cpu")
+    predictor = OnnxPredictor(folders("forest")[1], "cpu", parser=parser)
+    pipeline = Pipeline.from_pretrained(folders("forest")[0], device="cpu", trees=folders("own")[0])
     assert predictor.parse(MIXED) == pipeline.parse(MIXED)
     assert predictor.parse(TEXTS) == parser.parse(TEXTS)
     assert predictor.parse(PARSES) == PARSES
@@ -166,23 +171,23 @@ def test_another_predictor_parses_text(folders) -> None:
 def test_a_parser_s_limit_is_kept_where_it_parses_for_another(folders, exported) -> None:
     edit(max_length=3)(exported)
     metadata(max_length="3")(exported)
-    predictor = OnnxPredictor(folders["forest"][1], "cpu", parser=OnnxPredictor(exported, "cpu"))
+    predictor = OnnxPredictor(folders("forest")[1], "cpu", parser=OnnxPredictor(exported, "cpu"))
     assert len(predictor.encode(["A dog sings"])) == 1
     with pytest.raises(DataError, match="4 tokens; this model was exported for at most 3"):
         predictor.encode(["A dog sings ."])
 
 
 def test_a_model_trained_with_branching_reads_text_so(folders, tmp_path) -> None:
-    folder = Path(shutil.copytree(folders["forest"][1], tmp_path / "exported"))
+    folder = Path(shutil.copytree(folders("forest")[1], tmp_path / "exported"))
     edit(branching="left")(folder)
     assert OnnxPredictor(folder, "cpu").parse(["A dog sings ."]) == ["( ( ( A dog ) sings ) . )"]
 
 
 def test_a_model_without_trees_has_no_use_for_a_branching(folders, tmp_path) -> None:
     """What it was trained with says nothing to it."""
-    folder = Path(shutil.copytree(folders["lstm"][1], tmp_path / "exported"))
+    folder = Path(shutil.copytree(folders("lstm")[1], tmp_path / "exported"))
     edit(branching="left")(folder)
-    expected = OnnxPredictor(folders["lstm"][1], "cpu").encode(MIXED)
+    expected = OnnxPredictor(folders("lstm")[1], "cpu").encode(MIXED)
     assert np.array_equal(OnnxPredictor(folder, "cpu").encode(MIXED), expected)
 
 
@@ -204,11 +209,11 @@ def test_text_without_a_parse_is_refused_where_trees_are_given(folders) -> None:
 
 
 def test_options_that_there_are_not_or_that_would_do_nothing(folders) -> None:
-    own, given = folders["own"][1], folders["given"][1]
+    own, given = folders("own")[1], folders("given")[1]
     parser, no_parser = OnnxPredictor(own, "cpu"), OnnxPredictor(given, "cpu")
-    for kind in WITHOUT_TREES:
+    for kind in ("lstm", "bow"):
         with pytest.raises(ValueError, match=f"a model of kind '{kind}' has no use for given trees"):
-            OnnxPredictor(folders[kind][1], "cpu", trees="left")
+            OnnxPredictor(folders(kind)[1], "cpu", trees="left")
     for folder, options, message in (
         (own, {"trees": "left"}, "a model of kind 'spinn' has no use for given trees"),
         (given, {"trees": "up"}, "trees: expected one of left, right, balanced, random, got 'up'"),
@@ -388,5 +393,5 @@ assert not loaded, loaded
 
 @pytest.mark.once
 def test_its_process_loads_nothing_of_training(folders) -> None:
-    said = run_program(PROGRAM, folders["own"][1], OMP_NUM_THREADS="1")
+    said = run_program(PROGRAM, folders("own")[1], OMP_NUM_THREADS="1")
     assert said.strip() in ("entailment", "neutral", "contradiction")

@@ -25,11 +25,7 @@ from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.data_prep.vocabulary import WordList
 from spinn_tensor.training.config import DataConfig
-from tests.records import (
-    AS_TEXT,
-    READER,
-    records_in,
-)
+from tests.records import AS_TEXT, READER, records_in
 
 CLASSES = datasets.ClassLabel(names=["neg", "pos"])
 LABELLED = datasets.Dataset.from_dict(

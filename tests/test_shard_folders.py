@@ -14,12 +14,7 @@ import pytest
 
 from spinn_tensor import ConfigError
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.encoding import (
-    Part,
-    read_manifest,
-    read_shards,
-    shards,
-)
+from spinn_tensor.encoding import Part, read_manifest, read_shards, shards
 from tests.closeness import assert_close
 from tests.damage import change_json
 from tests.tiny_encoding import BAD, contents, encode, encoder_of, one_by_one, small_blocks

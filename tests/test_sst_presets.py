@@ -14,13 +14,7 @@ from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig
-from spinn_tensor.training.presets import (
-    preset_table,
-    preset_toml,
-    read_preset,
-    run_config,
-    without_vectors,
-)
+from spinn_tensor.training.presets import preset_table, preset_toml, read_preset, run_config, without_vectors
 from tests.tiny_runs import SMALL, write_trees
 from tests.tiny_training import run_of
 from tests.vector_files import write

@@ -14,12 +14,7 @@ from hypothesis import strategies as st
 
 from spinn_tensor.data_prep import statistics
 from spinn_tensor.data_prep.brackets import average_depth
-from spinn_tensor.data_prep.columns import (
-    NO_LABEL,
-    Corpus,
-    SentenceColumns,
-    sentence_columns,
-)
+from spinn_tensor.data_prep.columns import NO_LABEL, Corpus, SentenceColumns, sentence_columns
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.statistics import (
     Coverage,
