@@ -9,7 +9,7 @@ methods      which batch and which loss a step has
 optimizer    torch's optimisers, the learning rate of each step, clipping, an average of the weights
 capture      steps as CUDA graphs
 step         one optimisation step, in the precision of the run; its parts, marked for a profile
-feeding      batches that a thread makes ahead
+feeding      batches that a thread makes ahead, or processes
 distributed  several processes that train one model
 evaluate     scores of a model on a corpus
 loop         epochs, evaluations, checkpoints, early stopping

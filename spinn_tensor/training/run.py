@@ -145,8 +145,8 @@ def execute(
     nothing is written or deleted before all examples, and the checkpoint to resume, are read. Raises ConfigError
     for a folder that holds a run unless `resume` or `overwrite` is said, for steps to be compiled where that cannot
     work and for a precision that the device has not, DataError (of an output that another process writes, too),
-    CheckpointError, TrainingError, feeding.LostMaker,
-    distributed.Interrupted and, of several processes, distributed.LostRank.
+    CheckpointError, TrainingError, feeding.LostMaker, distributed.Interrupted and, of several processes,
+    distributed.LostRank.
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten")
