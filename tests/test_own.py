@@ -91,7 +91,6 @@ def all_dense():
         yield
 
 
-@settings(max_examples=60)
 @given(data=st.data(), lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5))
 def test_any_scores_give_trees(data, lengths) -> None:
     n_scores = sum(2 * n - 1 for n in lengths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from torch import Tensor
 
 from benchmarks import dynamic
@@ -27,7 +27,6 @@ HIDDEN, TRACKER = 5, 3
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
 
-@settings(max_examples=40)
 @given(transitions=binary_transitions())
 def test_every_transition_pushes_the_composition_of_its_subtree(transitions: np.ndarray) -> None:
     """Without tracker a node's state depends on its subtree alone, found here by recursion from the top."""
@@ -87,7 +86,6 @@ def test_recorded_outputs_and_gradients_of_2017(encode, tracked) -> None:
 
 
 @pytest.mark.parametrize("tracked", [False, True])
-@settings(max_examples=40)
 @given(batch=batches_of_transitions())
 def test_dynamic_batching_equals_the_oracle(tracked: bool, batch: list[np.ndarray]) -> None:
     """The benchmarks' baseline, which is written independently of both the oracle and the executors."""

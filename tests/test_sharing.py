@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spinn_tensor import (
@@ -70,7 +70,6 @@ def entries_of(batch, words) -> dict:
     return prefixes_of
 
 
-@settings(max_examples=60)
 @given(
     batch=batches_of_transitions(max_batch=8, max_tokens=8),
     seed=st.integers(0, 2**31),
