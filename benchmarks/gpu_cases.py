@@ -199,8 +199,9 @@ def make_tree_batch(
 
     def fixed(flat: np.ndarray, lengths: np.ndarray) -> Any:
         if tracked:
-            width = max(1, round(LANE_WIDTH * len(lengths)))
-            return lane_tables(flat, lengths, width=width, padded=True)
+            most = max(1, round(LANE_WIDTH * len(lengths)))
+            widths = np.array([0, 0, most])  # no stack has two entries before
+            return lane_tables(flat, lengths, width=widths, padded=True)
         levels = count_levels(flat, lengths)
         width = max(1, int(least_widths(levels, np.array([len(levels)]))[0]))
         return forest_tables(flat, lengths, width=width, padded=True)

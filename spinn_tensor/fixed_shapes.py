@@ -156,9 +156,11 @@ def _shapes_of(groups: list[list[Demand]], table_kind: str) -> list[Shape]:
             shapes.append(Shape(*sizes, _rounded(spare * _narrowest(_made_by(group, n_steps)))))
         else:
             spare = spare if table_kind == "own" else 1.0  # given lanes wait if there are too many
-            widths = _most(n_steps, [demand.compositions for demand in group])
+            widths = _rounded(spare * _most(n_steps, [demand.compositions for demand in group]))
+            if table_kind == "lanes" and n_steps > 2:
+                widths = 0, 0, *widths[2:]  # no stack has two entries before
             entries = _most(n_steps, [demand.entries for demand in group])
-            shapes.append(Shape(*sizes, _rounded(spare * widths), _rounded(spare * entries)))
+            shapes.append(Shape(*sizes, widths, _rounded(spare * entries)))
     return shapes
 
 

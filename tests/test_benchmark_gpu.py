@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from benchmarks import data, gpu, gpu_cases, gpu_kernels
+from spinn_tensor.bundles import LaneTables
 from spinn_tensor.data_prep.trees import SHIFT
+from spinn_tensor.machine.buffers import counts_of
 from spinn_tensor.machine.choice import Case
 from tests.strategies import left_branching, right_branching
 from tests.tiny_runs import write_pairs
@@ -68,6 +70,15 @@ def test_dynamic_batching_is_timed_for_small_batches(
     plain, captured = (calls[lstm, "float32"]() for lstm in (gpu_cases.LSTM, gpu_cases.CAPTURED_LSTM))
     assert torch.equal(plain[0], captured)
     assert not weights.lstm.training  # forward alone, as in inference
+
+
+def test_lanes_of_fixed_width_compose_from_where_they_can() -> None:
+    """As those that training plans."""
+    trees = [branching(5) for branching in (left_branching, right_branching)] * 4
+    batch = gpu_cases.make_tree_batch(trees, 4, True, torch.device("cpu"), torch.float32)
+    tables = batch.tables[gpu_cases.FIXED]
+    assert isinstance(tables, LaneTables)
+    assert counts_of(tables.reduce_offsets) == [0, 0, *[5] * (len(tables.entry_offsets.tolist()) - 3)]
 
 
 def test_the_table_of_kernels_holds_what_was_the_fastest_up_to_which_width() -> None:

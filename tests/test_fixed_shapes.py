@@ -192,6 +192,8 @@ def test_shapes_grow_and_the_last_holds_the_largest() -> None:
         assert small.n_steps <= large.n_steps
         assert small.n_leaf_rows <= large.n_leaf_rows
         assert small != large
+        assert large.widths[:2] == (0, 0)  # no stack has two entries, so that nothing is launched
+        assert min(large.widths[2:]) > 0
     single = plan_for_corpus(corpus, "lanes", BATCH_SIZE, seed=0, most=1)
     assert [shape[:2] for shape in single] == [shapes[-1][:2]]
     assert single[0].n_steps == shapes[-1].n_steps

@@ -229,8 +229,8 @@ def _capped_steps(
     n_lanes: int | np.ndarray,  # lanes that may take a transition, an array if they are not all
 ) -> np.ndarray:  # (M,) int64
     """Find the step of each transition where lanes wait for each other, those with the least left; one pass a step."""
-    if np.min(width) < 1:
-        raise ValueError(f"width is {width}, at least one lane must reduce at a step")
+    if np.atleast_1d(width)[-1] < 1:
+        raise ValueError(f"width is {width}, at least one lane must reduce at a step in the end")
     n_steps = len(trace.time)  # no schedule has more
     widths = widths_of_steps(width, n_steps)
     most = widths_of_steps(n_lanes, n_steps)
