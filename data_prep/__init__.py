@@ -1,6 +1,6 @@
 """Parses, corpora and batches as NumPy arrays.
 
-A corpus is read in the format of its lines (`corpora`), its words are numbered (`words`, `vocabulary`, `vectors`), and
+A corpus is read in the format of its lines (`corpora`), its words are numbered (`vocabulary`, `vectors`), and
 all its sentences are laid one after another in a few arrays (`columns`), which can be kept (`corpora.store`) and of
 which a batch (`batching`) is an indexing. The same sentences can be given trees that need no parser (`branching`),
 trees are measured against others (`brackets`), and `statistics` says what a corpus is like. Files are read by the line
