@@ -33,6 +33,14 @@ def assert_fails_cleanly(
     assert contents(folder) == before
 
 
+def words(command: str, **places: Path) -> list[str]:
+    """Return the words of a command, in which names stand for places, whatever blanks those have."""
+    found = command.split()
+    for name, place in places.items():
+        found = [word.replace(name, str(place)) for word in found]
+    return found
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
