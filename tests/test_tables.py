@@ -260,6 +260,15 @@ def test_options_that_cannot_be_met() -> None:
     for build in (forest_tables, lane_tables):
         with pytest.raises(ValueError, match="width is 0"):
             build(*batch, width=0)
+    for width in ([1, 0], [1, -1, 1]):
+        with pytest.raises(ValueError, match="at least one lane must reduce at a step in the end"):
+            lane_tables(*batch, width=np.array(width))
+
+
+def test_lanes_wait_for_a_step_that_composes_at_all() -> None:
+    tables = lane_tables(*flatten([left_branching(3)]), width=np.array([0, 0, 0, 0, 0, 0, 1]), padded=True)
+    assert tables.reduce_offsets.tolist() == [0] * 7 + [1, 2, 3]
+    assert tables.root_index.tolist() == [6]
 
 
 @pytest.mark.parametrize("name", ["ForestTables", "LaneTables", "OwnTables", "HoistedLeaves"])

@@ -229,16 +229,17 @@ def _capped_steps(
     n_lanes: int | np.ndarray,  # lanes that may take a transition, an array if they are not all
 ) -> np.ndarray:  # (M,) int64
     """Find the step of each transition where lanes wait for each other, those with the least left; one pass a step."""
-    if np.atleast_1d(width)[-1] < 1:
+    of_steps = np.atleast_1d(width)
+    if of_steps.min() < 0 or of_steps[-1] < 1:
         raise ValueError(f"width is {width}, at least one lane must reduce at a step in the end")
-    n_steps = len(trace.time)  # no schedule has more
+    n_steps = len(trace.time) + int((of_steps == 0).sum())  # no schedule has more
     widths = widths_of_steps(width, n_steps)
     most = widths_of_steps(n_lanes, n_steps)
     lanes = np.argsort(-trace.lengths, kind="stable")
     cursor = trace.roots[lanes] - 2 * (trace.lengths[lanes] - 1)
     end = trace.roots[lanes] + 1
     reduce_mask = np.append(trace.reduce_mask, False)
-    step = np.empty(n_steps, dtype=np.int64)
+    step = np.empty(len(trace.time), dtype=np.int64)
     now = 0
     while True:
         remaining = end - cursor
