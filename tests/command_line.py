@@ -33,7 +33,7 @@ def assert_fails_cleanly(
     assert contents(folder) == before
 
 
-def words(command: str, **places: Path) -> list[str]:
+def words_of(command: str, **places: Path) -> list[str]:
     """Return the words of a command, in which names stand for places, whatever blanks those have."""
     found = command.split()
     for name, place in places.items():

@@ -23,7 +23,9 @@ from filelock import FileLock
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # no proxy knows the servers of tests
+# no proxy knows the servers of tests; tables are as wide and as plain as everywhere
+os.environ.update(NO_PROXY="127.0.0.1", no_proxy="127.0.0.1", COLUMNS="80")
+os.environ.pop("FORCE_COLOR", None)
 
 # A shared two-core machine is at times slow: an example may take as long as it takes. `make test-all` tries more.
 USUAL = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

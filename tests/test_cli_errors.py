@@ -20,7 +20,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.temporary import alone_in
 from spinn_tensor.training.run import execute, saved_run
-from tests.command_line import Spinn, assert_fails_cleanly, assert_one_error, words
+from tests.command_line import Spinn, assert_fails_cleanly, assert_one_error, words_of
 from tests.damage import WEIGHTS, change_tensors
 from tests.tiny_runs import PRESET, SMALL, pair, pair_arguments, tree_arguments, write_pairs
 
@@ -175,7 +175,7 @@ def test_what_is_read_is_not_written_over(
     message = (
         r"dev.jsonl: (no such folder: nowhere|is read, so that it cannot be written; name another file)$"
     )
-    assert_fails_cleanly(words(command, RUN=pair_run), message, folder, capsys)
+    assert_fails_cleanly(words_of(command, RUN=pair_run), message, folder, capsys)
 
 
 @pytest.mark.parametrize("file", ["bad.jsonl", "cut.jsonl.gz"])
@@ -308,7 +308,7 @@ def test_a_bad_line_leaves_no_half_written_output(
     name: str, pair_run: Path, folder: Path, capsys: Capture, spinn: Spinn
 ) -> None:
     Path("in.jsonl").write_text(f"{GOOD}\n{edited(sentence1_binary_parse='( a )')}\n{GOOD}\n")
-    command = words(ON_A_CHECKPOINT[name], RUN=pair_run)
+    command = words_of(ON_A_CHECKPOINT[name], RUN=pair_run)
     assert_fails_cleanly(command, r"in.jsonl:2: sentence1_binary_parse: ", folder, capsys)
     printed = spinn(*command, "--skip-bad")
     assert printed.out.startswith("2 ")
@@ -340,7 +340,7 @@ def test_commands_say_what_they_need(
     write_pairs(Path("in.jsonl"), 3, seed=1)
     Path("ids.jsonl").write_text(json.dumps({"binary_parse": "( a b )", "pairID": 3.5}) + "\n")
     Path("file").touch()
-    assert_fails_cleanly(words(command, RUN=pair_run), message, folder, capsys)
+    assert_fails_cleanly(words_of(command, RUN=pair_run), message, folder, capsys)
 
 
 @pytest.mark.parametrize("option", ["--field text", "--fields text=review"])

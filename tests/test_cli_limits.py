@@ -11,7 +11,7 @@ import pytest
 
 from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.trees import format_binary, right_branching
-from tests.command_line import Spinn, assert_one_error, words
+from tests.command_line import Spinn, assert_one_error, words_of
 from tests.processes import forked
 from tests.tiny_runs import SMALL, write_pairs
 
@@ -45,7 +45,7 @@ OF_PAIRS = ("predict a pair", "evaluate", "train", "prepare")
 
 
 def arguments(command: str, file: Path, runs: dict[str, Path]) -> list[str]:
-    return words(command, **runs, HERE=file.parent, FILE=file)
+    return words_of(command, **runs, HERE=file.parent, FILE=file)
 
 
 def assert_fails(command: list[str], message: str, here: Path, capsys: Capture) -> None:

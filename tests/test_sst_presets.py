@@ -15,6 +15,7 @@ from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import DataConfig
 from spinn_tensor.training.presets import preset_table, preset_toml, read_preset, run_config, without_vectors
+from tests.command_line import words_of
 from tests.tiny_runs import SMALL, write_trees
 from tests.tiny_training import run_of
 from tests.vector_files import write
@@ -98,7 +99,8 @@ def test_a_run_begins_with_vectors_of_the_length_that_is_said(tmp_path: Path) ->
         tmp_path / "v.txt",
         "".join(f"{word.lower()} {i} {' '.join('1' * 7)}\n" for i, word in enumerate(words)),
     )
-    files = f"--train {trees} --dev {trees} --vectors {vectors} --output {tmp_path / 'run'}".split()
+    options = "--train TREES --dev TREES --vectors VECTORS --output HERE/run"
+    files = words_of(options, TREES=trees, VECTORS=vectors, HERE=tmp_path)
     still = ["--no-train-embedding", "--epochs", "1"]
     assert main(["train", "--preset", "sst-spinn-pi-nt", *SMALL, *files, *still]) == 0
     model, vocabulary, _ = load_checkpoint(tmp_path / "run")
