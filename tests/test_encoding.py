@@ -188,6 +188,24 @@ def test_a_finished_job_is_not_begun_again(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "unfinished").exists()
 
 
+def test_a_shard_that_was_deleted_is_made_again_by_the_same_job(tmp_path: Path) -> None:
+    source, folder, notes = tmp_path / "in.txt", tmp_path / "out", list[str]()
+    write_parses(source, BAD)
+    manifest = encode(source, folder, on_error="skip")
+    before = contents(folder)
+    for name in ("shard-00001.npy", "shard-00003.npy"):
+        (folder / name).unlink()
+    # a part that does one of the two does not say that all is there
+    assert encode(source, folder, on_error="skip", part=Part(2, 3)) is None
+    assert encode(source, folder, on_error="skip", note=notes.append) == manifest
+    assert notes == [f"{len(before) - 2} of {len(before) - 1} shards were there"]
+    after = contents(folder)
+    assert {name: data for name, (data, _) in after.items()} == {
+        name: data for name, (data, _) in before.items()
+    }
+    assert after["shard-00000.npy"] == before["shard-00000.npy"]  # nor is it written again
+
+
 def test_shards_of_an_earlier_version_have_the_defaults_of_later_options(tmp_path: Path) -> None:
     source, folder = tmp_path / "in.txt", tmp_path / "out"
     write_parses(source)

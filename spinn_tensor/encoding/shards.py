@@ -10,8 +10,8 @@ A job is what encodings depend on: model, input and options. Two that agree in t
 
 Every file takes its name when it is whole, so that a shard with an entry needs no second look: a job that was killed
 goes on with the shards that have none. Several processes need nothing but the folder: each writes shards of its own,
-and the one that finds all of them there writes the manifest. Where the file system has locks, only one of them at a
-time clears another job's folder, or joins the shards.
+and the one that finds all of them there writes the manifest. A shard that is deleted after that is made again by the
+same job. Where the file system has locks, only one of them at a time clears another job's folder, or joins the shards.
 """
 
 from __future__ import annotations
@@ -216,6 +216,8 @@ class ShardFolder:
                 write_json(self._unfinished / JOB, self.job)
             if (manifest := self._manifest()) is not None:
                 self._tidy()
+                if not all(map(self.is_whole, range(len(manifest["shards"])))):  # some were deleted
+                    return None
             return manifest
 
     def is_whole(self, shard: int) -> bool:
@@ -225,9 +227,8 @@ class ShardFolder:
 
     def count_whole(self) -> int:
         """Count the shards of the job that need no second look."""
-        return sum(
-            path.stem.isdecimal() and self.is_whole(int(path.stem)) for path in self._unfinished.glob(ENTRIES)
-        )
+        numbers = {path.stem.removeprefix("shard-") for path in self.folder.glob("shard-*")}
+        return sum(number.isdecimal() and self.is_whole(int(number)) for number in numbers)
 
     def write(self, shard: int, encoded: EncodedBlock) -> None:
         """Write a whole shard, then its entry."""
@@ -256,10 +257,10 @@ class ShardFolder:
         `skipped` is what no shard tells of. Raises DataError if there is not one sentence.
         """
         with _alone(self.folder):
-            if (manifest := self._manifest()) is not None:  # another process was here first
-                return manifest
             if not all(map(self.is_whole, range(n_shards))):
                 return None
+            if (manifest := self._manifest()) is not None:  # another process was here first
+                return manifest
             try:
                 joined = self._joined(n_shards, skipped)
             except DataError:
