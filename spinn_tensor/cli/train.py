@@ -40,6 +40,7 @@ from spinn_tensor.training.presets import (
 )
 from spinn_tensor.training.run import (
     Results,
+    check_parts,
     check_same_run,
     execute,
     is_own_restart,
@@ -219,6 +220,7 @@ def _train(
     n_epochs, silent = settings.training.epochs, not ranks.is_first
     with TerminalObserver(title, gold=gold, silent=silent, n_epochs=n_epochs, notes=notes) as observer:
         if corpus_beside is not None:
+            check_parts(settings)
             settings = with_corpus(settings, corpus_beside, args.resume, observer)
         results = execute(
             settings,

@@ -46,7 +46,7 @@ class SentenceEncoder(nn.Module):
         if config.policy_dim:
             self.policy = SentenceEncoder(policy_config(config))
             config = dataclasses.replace(config, kind="spinn-pi-nt", policy_dim=0)
-        self._leaf_dim = _leaf_dim(config)
+        self._leaf_dim = leaf_dim(config)
         ours = dict.fromkeys(LEAF_ENCODERS, LeafEncoder)
         self.leaves: Any = make_part("leaf_encoder", config.leaf_encoder, ours, config, self._leaf_dim)
         self.composer: nn.Module
@@ -244,7 +244,7 @@ def remember(machine: nn.Module) -> None:
             machine.tracker.bias.chunk(4)[1].fill_(1.0)
 
 
-def _leaf_dim(config: EncoderConfig) -> int:
+def leaf_dim(config: EncoderConfig) -> int:
     """Return the width of what the leaves are: states of the cell, of which one is made that takes no memory."""
     if config.kind not in SPINN_KINDS:
         return config.hidden_dim

@@ -25,7 +25,7 @@ def make_part(
     """Make a part. Raises ConfigError for a class that cannot be imported, or be made of these arguments."""
     if name in ours:
         return ours[name](*arguments)
-    kind = _imported(setting, name)
+    kind = imported(setting, name)
     try:
         return kind(*arguments)
     except Exception as error:  # whatever somebody's code raises
@@ -40,7 +40,8 @@ def is_plain(module: nn.Module) -> bool:
     return not any(hooks) and "forward" not in vars(module)
 
 
-def _imported(setting: str, name: str) -> type[nn.Module]:
+def imported(setting: str, name: str) -> type[nn.Module]:
+    """Return the class that module:Class names. Raises ConfigError naming the setting."""
     module, _, attribute = name.partition(":")
     try:
         kind = getattr(importlib.import_module(module), attribute, None)

@@ -40,6 +40,8 @@ from spinn_tensor.data_prep.temporary import alone_in
 from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.hub import CONFIG, WEIGHTS
 from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
+from spinn_tensor.model.encoder import leaf_dim
+from spinn_tensor.model.own_classes import imported
 from spinn_tensor.parsers import tree_source
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.toolchain import check_compile
@@ -187,6 +189,7 @@ def _prepare(
 ) -> tuple[RunConfig, bool]:
     """Return the run with its corpus, and whether there is a checkpoint to resume. Raises as `execute` does."""
     device_type = torch.device(device).type
+    check_parts(run)
     if run.training.compile:
         check_compile(device_type)
     if run.training.tensorboard:
@@ -201,6 +204,14 @@ def _prepare(
     if not goes_on and run.data.vectors is not None and not Path(run.data.vectors).exists():
         raise DataError("no such file", path=run.data.vectors)  # said before the corpus is read
     return with_corpus(run, output, goes_on, observer), goes_on
+
+
+def check_parts(run: RunConfig) -> None:
+    """Raise ConfigError for a cell that cannot be made, and for other parts of the model that cannot be imported."""
+    leaf_dim(encoder_config(run.encoder, vocabulary_size=2))
+    for setting, options in (("leaf_encoder", run.encoder), ("head", run.classifier)):
+        if ":" in (name := options.get(setting, "")):
+            imported(setting, name)
 
 
 def read_splits(
