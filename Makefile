@@ -12,7 +12,7 @@ FAST := architecture docstrings readme documents tables trees reference sharing 
 
 help:
 	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
-	@echo "make test    run the tests (5 to 8 minutes on two cores)"
+	@echo "make test    run the tests (5 minutes on two quiet cores)"
 	@echo "make test-fast  what breaks first (a minute)"
 	@echo "make test-all   those that take long, or do at length what others do once, too (slow)"
 	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (2 minutes; all: 15)"

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -260,12 +261,8 @@ def test_trees_and_bars_are_those_of_the_answer(seen: Seen) -> None:
         assert sorted(titles) == sorted(phrase for phrase in joined if " " in phrase)
         assert seen.texts(f"{panel} .brackets") == [sentence["tree"]]
         assert sentence["tree"] in str(seen.page.get_attribute(f"{panel} svg.tree", "aria-label"))
-        unknown = [
-            token
-            for token, is_unknown in zip(sentence["tokens"], sentence["unknown"], strict=True)
-            if is_unknown
-        ]
-        assert seen.texts(f"{panel} .unknown text") == unknown
+        unknown = compress(sentence["tokens"], sentence["unknown"])
+        assert seen.texts(f"{panel} .unknown text") == list(unknown)
     bars = seen.page.locator("#answer ol").first
     assert bars.locator("li > :first-child").all_text_contents() == [one["label"] for one in answer["labels"]]
     shares = bars.locator(".bar span").evaluate_all(
@@ -282,13 +279,11 @@ def test_trees_and_bars_are_those_of_the_answer(seen: Seen) -> None:
 
 
 @pytest.mark.slow
-def test_sentences_to_try_are_of_words_that_the_model_knows(browser: Any, server: Server) -> None:
+def test_sentences_to_try_are_of_words_that_the_model_knows(seen: Seen) -> None:
     def tokenize(route: Any) -> None:  # capitals are unknown
         texts = route.request.post_data_json["inputs"]
         route.fulfill(json=[[{"id": 1 if text[0].isupper() else 2}] for text in texts])
 
-    seen = Seen(browser, server, 400)
-    seen.open()
     assert len(seen.texts("#examples button")) == 3  # none is of known words alone
     seen.page.route("**/tokenize", tokenize)
     seen.page.reload()
@@ -296,7 +291,6 @@ def test_sentences_to_try_are_of_words_that_the_model_knows(browser: Any, server
     assert seen.texts("#examples button") == ["all dogs that hug some children run / all poodles move"]
     assert seen.page.input_value("#text-1") == "all poodles move"
     seen.check()
-    seen.context.close()
 
 
 @pytest.mark.slow
