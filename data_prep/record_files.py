@@ -200,6 +200,9 @@ def _form(by_name: Form | None, begin: str, is_pipe: bool, takes_text: bool, tak
         raise NeededLine("JSON: its name should end in .jsonl, or .json if it is a list", line=1)
     if _CONLL.match(begin):
         raise NeededLine("a table of CoNLL, a word a line; expected a sentence or a tree a line", line=1)
+    if not takes_text and begin.strip() and "{" not in begin:
+        expected = "records (JSON lines, CSV, TSV or Parquet), as pairs and labelled sentences are"
+        raise NeededLine(f"text, expected {expected}", line=1)
     return "text" if takes_text else "jsonl"
 
 

@@ -8,7 +8,7 @@
 
 This rule holds wherever a sentence is read; `notation` says "text" or "parses" where it is wrong. A text that is
 written as a tree in all but its labels, which begin with small letters, is an error until `notation` says what it is;
-where text is refused it is a tree.
+where text is refused it is a tree. A label, a tab and a tree, as in the files of ListOps, are an error, too.
 """
 
 from __future__ import annotations
@@ -99,7 +99,11 @@ class SentenceReader:
         found = notation_of(text) if self.notation == "auto" else self.notation
         if found == "penn" or (found == "parses" and _LABELLED.match(text)):
             return self._binarized(text, field)
-        if found == "text" and self.notation == "auto" and _is_tree(text):
+        is_unsure = found == "text" and self.notation == "auto"
+        if is_unsure and "\t(" in text and notation_of(text.partition("\t")[2]) != "text":
+            reason = "a label and a tree? Give the tree alone (cut -f 2), or say so: notation text"
+            raise DataError(reason, field=field)
+        if is_unsure and _is_tree(text):
             if self.tokenize is None:
                 return self._binarized(text, field)
             reason = "a tree with labels in small letters, or text? Say so: notation parses, or text"

@@ -326,6 +326,15 @@ WRONG_USE = [
     ("predict RUN --premise a --hypothesis b --field x", "--field goes with --input"),
     ("predict RUN --premise a --hypothesis b --skip-bad", "--skip-bad goes with --input"),
     ("predict RUN --input x --field sentence1", "--field: this checkpoint classifies pairs"),
+    (
+        "predict RUN --input tree.txt",
+        r"tree.txt:1: text, expected records \(JSON lines, .*, as pairs",
+    ),
+    (
+        "parse --branching left --input listops.tsv",
+        r"listops.tsv:1: a label and a tree\? .*notation text; --on-",
+    ),
+    ("encode RUN --input listops.tsv --output a.npy", r"listops.tsv:1: a label and a tree\?"),
     ("encode RUN --input in.jsonl --output nowhere/out.npy", "nowhere"),
     ("encode RUN --input in.jsonl --output file", "a file, expected a folder, or a name ending in .npy"),
     ("encode RUN --input in.jsonl --output .", "holds files, but no encodings"),
@@ -339,6 +348,7 @@ def test_commands_say_what_they_need(
 ) -> None:
     write_pairs(Path("in.jsonl"), 3, seed=1)
     Path("ids.jsonl").write_text(json.dumps({"binary_parse": "( a b )", "pairID": 3.5}) + "\n")
+    Path("listops.tsv").write_text("3\t( ( [MAX 3 ) ] )\n")
     Path("file").touch()
     assert_fails_cleanly(words_of(command, RUN=pair_run), message, folder, capsys)
 

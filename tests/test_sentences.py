@@ -259,6 +259,16 @@ def test_trees_of_one_word_where_a_tree_is_expected(text: str) -> None:
         assert format_binary(tree_of(read(text, "sentence_parse"))) == "dog"
 
 
+@pytest.mark.parametrize("tree", ["( a b )", "(S (NP a) (VP b))"])
+def test_a_label_before_a_tree_is_no_word(tree: str) -> None:
+    for reader in (READER, SentenceReader()):
+        with pytest.raises(DataError, match="a label and a tree"):
+            reader.read(f"3\t{tree}")
+    assert isinstance(replace(READER, notation="text").read(f"3\t{tree}"), Words)
+    for text in ("so\t( he says ) it is", "so\t(really)", f"so\tit is\t{tree}"):
+        assert isinstance(READER.read(text), Words)
+
+
 def test_a_piece_of_a_tree_is_no_word() -> None:
     for text in ("))", ")", "( ("):
         with pytest.raises(DataError):
