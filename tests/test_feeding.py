@@ -298,6 +298,17 @@ def test_a_process_that_dies_while_it_writes_is_not_waited_for() -> None:
 
 
 @pytest.mark.usefixtures("forked")
+def test_ctrl_c_is_heard_by_training_alone() -> None:
+    """A terminal sends it to all processes."""
+    with closing(made_by_processes(str, range(20), n_ahead=1, n_processes=2)) as made:
+        assert [next(made), next(made)] == ["0", "1"]
+        for process in multiprocessing.active_children():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
+        assert list(made) == [str(number) for number in range(2, 20)]
+
+
+@pytest.mark.usefixtures("forked")
 def test_an_exit_of_a_process_is_told_with_its_code() -> None:
     with pytest.raises(LostMaker, match=r"pid \d+ exited with 3"):
         list(made_by_processes(os._exit, [3], n_ahead=1, n_processes=1))
