@@ -101,7 +101,7 @@ class SentenceReader:
             return self._binarized(text, field)
         is_unsure = found == "text" and self.notation == "auto"
         if is_unsure and "\t(" in text and notation_of(text.partition("\t")[2]) != "text":
-            reason = "a label and a tree? Give the tree alone (cut -f 2), or say so: notation text"
+            reason = f"a label and a tree? Give the tree alone (cut -f 2); {PERHAPS_TEXT}"
             raise DataError(reason, field=field)
         if is_unsure and _is_tree(text):
             if self.tokenize is None:

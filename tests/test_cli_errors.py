@@ -332,7 +332,7 @@ WRONG_USE = [
     ),
     (
         "parse --branching left --input listops.tsv",
-        r"listops.tsv:1: a label and a tree\? .*notation text; --on-",
+        r"listops.tsv:1: a label and a tree\? .*notation says text; --on-",
     ),
     ("encode RUN --input listops.tsv --output a.npy", r"listops.tsv:1: a label and a tree\?"),
     ("encode RUN --input in.jsonl --output nowhere/out.npy", "nowhere"),
