@@ -97,7 +97,7 @@ class DataError(SpinnError, ValueError):
 
 
 class NotWanted(DataError):
-    """Raised for a line that is not bad but no example, as one without a label: it is left out, and counted."""
+    """Say that a line is not bad but no example, as one without a label: it is left out, and counted."""
 
 
 class NeededLine(DataError):

@@ -128,10 +128,10 @@ def share_subtrees(
         rows[trace.reduces[ready]] = next_row + which
         steps.append(np.stack((kind[first], left[first], right[first])))
         next_row += len(first)
-        parents = parent[ready]
-        np.subtract.at(waits_for, parents, 1)
-        parents = parents[waits_for[parents] == 0]
-        ready = np.unique(parents[parents != NONE])
+        waiting = parent[ready]
+        np.subtract.at(waits_for, waiting, 1)
+        waiting = waiting[waits_for[waiting] == 0]
+        ready = np.unique(waiting[waiting != NONE])
     kind, left, right = np.concatenate(steps, 1)
     step_offsets = np.cumsum([step.shape[1] for step in steps])
     return kind, left, right, step_offsets

@@ -146,7 +146,7 @@ class _Maker:
                     its.send(ExceptionWrapper(where="in a process that makes batches"))
 
     def ask(self, number: int) -> None:
-        """Let it make an item; where it is gone, who comes to the answer is told."""
+        """Have the process make an item; where it is gone, `answer` says so."""
         with suppress(ConnectionError):
             self._connection.send(number)
 
@@ -166,7 +166,7 @@ class _Maker:
         return made
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.join()
         self._connection.close()
