@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spinn_tensor.answers import Advance
-from spinn_tensor.batch import Batch, SentenceBatch, TableKind, make_batch, make_sentence_batch, move
+from spinn_tensor.batch import Batch, SentenceBatch, TableKind, make_batch, make_sentence_batch
 from spinn_tensor.data_prep.batching import length_batches
 from spinn_tensor.data_prep.columns import (
     Corpus,
@@ -32,7 +32,7 @@ from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.machine import Parse
 from spinn_tensor.model.classifiers import Model
 from spinn_tensor.model.encoder import SentenceEncoder
-from spinn_tensor.transfer import begun_to_host, made_ahead, pinned
+from spinn_tensor.transfer import begun_to_host, made_ahead, pinned, sent
 
 EVALUATION_BATCH = 256  # sentences or pairs; no gradient is kept, so there may be many
 BATCH_TOKENS = 16_384  # of a batch: what bounds memory, since sentences may have any length
@@ -228,7 +228,7 @@ def _brought(
 
     with closing(made_ahead(make_ready, all_rows, n_ahead, device)) as made:
         for rows, batch in made:
-            yield rows, move(batch, device, non_blocking=n_ahead > 0)
+            yield rows, sent(batch, device)
 
 
 def read_late(

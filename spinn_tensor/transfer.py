@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinn_tensor.bundles import flatten, map_tensors
+from spinn_tensor.bundles import flatten, map_tensors, move
 
 ALIGNMENT = 64  # bytes, of the tensors in a buffer
 CPU = torch.device("cpu")
@@ -88,6 +88,15 @@ def packed(bundle: Any, *, pin: bool = False) -> Any:
         buffer.copy_(whole)
         return with_tensors(bundle, buffer_views(buffer, tensors))
     return with_tensors(bundle, _lay(tensors, buffer))
+
+
+def sent(bundle: Any, device: torch.device) -> Any:
+    """Bring a bundle to a device, by one copy where it lies in one buffer; from pinned memory none is waited for."""
+    tensors, on_cuda = flatten(bundle, host=False), device.type == "cuda"
+    n_packed, whole = packed_part(tensors)
+    if n_packed < len(tensors):
+        return move(bundle, device, non_blocking=on_cuda)
+    return with_tensors(bundle, buffer_views(whole.to(device, non_blocking=on_cuda), tensors))
 
 
 class Parcel(NamedTuple):

@@ -22,7 +22,7 @@ from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.methods import Reinforce
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.step import Inputs
-from spinn_tensor.transfer import packed
+from spinn_tensor.transfer import packed, sent
 from tests.compiled_steps import (
     COMPILED,
     assert_same_training,
@@ -222,10 +222,10 @@ def test_a_packed_bundle_is_replayed_after_one_copy(copies: list[torch.Tensor]) 
     total = torch.tensor(7.0)
     bundles = [(part(seed), total + seed) for seed in range(3)]
     for bundle, n_copies in zip(bundles, (2, 2, 5), strict=True):
-        sent = (packed(bundle[0]), bundle[1]) if n_copies == 2 else bundle
-        steps.record(sent)
+        given = (packed(bundle[0]), bundle[1]) if n_copies == 2 else bundle
+        steps.record(given)
         copies.clear()
-        steps(sent)
+        steps(given)
         assert len(copies) == n_copies
         assert_equal(seen[-1], bundle)
     assert steps.n_recordings == 1
@@ -243,6 +243,13 @@ def test_packing_is_done_once(copies: list[torch.Tensor]) -> None:
     shifted = once._replace(index=once.index[1:])  # of the same buffer, but not as it lies there
     assert_equal(packed(shifted), shifted)
     assert len(copies) == 4
+
+
+def test_a_bundle_in_one_buffer_is_sent_by_one_copy() -> None:
+    for bundle, n_buffers in ((part(1), 4), (packed(part(1)), 1)):
+        there = flatten(sent(bundle, torch.device("meta")), host=False)
+        assert len({tensor.untyped_storage()._cdata for tensor in there}) == n_buffers
+        assert_equal(sent(bundle, torch.device("cpu")), bundle)
 
 
 def test_the_largest_shape_is_recorded_first() -> None:

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from spinn_tensor.batch import Batch
-from spinn_tensor.bundles import OnHost, move
+from spinn_tensor.bundles import OnHost
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.columns import Corpus
 from spinn_tensor.normalization import uncounted
@@ -52,7 +52,7 @@ from spinn_tensor.training.hardware import multiplies_in_tf32
 from spinn_tensor.training.methods import Given, Method
 from spinn_tensor.training.objective import Totals
 from spinn_tensor.training.optimizer import Average, Update
-from spinn_tensor.transfer import pinned
+from spinn_tensor.transfer import pinned, sent
 
 MARK = "step: "  # before the name of a part of a step, by which every profile of torch shows it
 
@@ -147,7 +147,7 @@ class TrainStep:
         batch = self.pin(batch)
         if self.captured is not None and batch.row_mask is not None:
             return batch  # copied from there into the buffers of its shape
-        return move(batch, self.device, non_blocking=True)
+        return sent(batch, self.device)
 
     def __call__(
         self,
@@ -163,7 +163,7 @@ class TrainStep:
             if self.captured is None:
                 return self._launch(batches, totals, step, counts)
             if not counts or any(batch.row_mask is None for batch in batches):
-                batches = [move(batch, self.device, non_blocking=True) for batch in batches]
+                batches = [sent(batch, self.device) for batch in batches]
                 return self._launch(batches, totals, step, counts)
             with Phase("replay"):
                 loss, seen = self._replay(self.captured, batches, totals, step).tensor_split([1])
