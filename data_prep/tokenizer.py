@@ -63,7 +63,8 @@ class Tokenizer:
     def backend(self) -> tokenizers.Tokenizer:
         """Return the HF tokenizer; its ids are `vocabulary.encode(tokenize(text))`, and it gives offsets as well.
 
-        (But for a lone bracket under another tokenizer's rules, which `tokenize` writes as trees do.)
+        (But for a lone bracket under another tokenizer's rules, which `tokenize` writes as trees do, and for the word
+        <pad>, which rules other than Penn's keep whole: its id there is 0, where the model knows no word.)
         """
         return self.rules.backend(self.vocabulary)
 

@@ -256,12 +256,13 @@ def write_bundle(
     """Replace the folder by a bundle of the model as it is now, with further files beside it.
 
     Raises CheckpointError for weights that `read_bundle` would refuse, and for settings of a run, of a program of its
-    own, that no card can be made of; ConfigError for metrics that are none.
+    own, that no card can be made of; ConfigError for metrics and settings of a run that it would refuse.
     """
     from spinn_tensor.card import model_card, without_folders
 
     vocabulary, run = provenance.vocabulary, as_values(provenance.run)
     metrics = checked_metrics(provenance.metrics)
+    TextSettings.of_run(run)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     try:
         run = run if names_folders else without_folders(run)

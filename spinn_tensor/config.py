@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,9 +185,10 @@ class TextSettings(Settings):
 
     @classmethod
     def of_run(cls, run: Any) -> TextSettings:
-        """Read them from a run's settings. Raises ConfigError."""
+        """Read them from a run's settings. Raises ConfigError, of any number that JSON has not, too."""
         if not isinstance(run, dict) or not isinstance(run.get("data"), dict):
             raise ConfigError("run: expected an object with the key 'data', an object")
+        check_numbers("run", run)
         names = ("branching", "fields", "binarize", "parser")
         return cls.from_dict({name: run["data"][name] for name in names if run["data"].get(name) is not None})
 
@@ -200,3 +202,15 @@ def checked_metrics(metrics: Any) -> dict[str, Any]:
     except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
         pass
     raise ConfigError("metrics: expected an object of finite numbers")
+
+
+def check_numbers(name: str, value: Any) -> None:
+    """Raise ConfigError naming the key of a number that is not finite, which JSON has not."""
+    found = [(name, value)]
+    for key, item in found:  # which grows
+        if isinstance(item, Mapping):
+            found += ((f"{key}.{part}", one) for part, one in item.items())
+        elif isinstance(item, list | tuple):
+            found += ((key, one) for one in item)
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise ConfigError(f"{key}: expected a finite number, got {item!r}")

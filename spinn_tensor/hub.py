@@ -57,11 +57,16 @@ def bundle_folder(
     if isinstance(path_or_hub_id, Path) or HUB_ID.fullmatch(path_or_hub_id) is None:
         raise CheckpointError(f"{path_or_hub_id}: no such checkpoint folder")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(path_or_hub_id, allow_patterns=list(BUNDLE), **options._asdict()))
     except Exception as error:  # its HTTP client's errors are another package's in every version
         reason = one_line(error).partition(". ")[0]  # advice follows
+        if isinstance(error, LocalEntryNotFoundError):
+            reason = "it is not in the cache, and the hub was not reached: check the name and the network"
+        elif isinstance(error, RepositoryNotFoundError):
+            reason = "there is no such model, or it is private: check the name, or log in"
         raise CheckpointError(
             f"{path_or_hub_id}: no such folder, and not to be had from the Hugging Face Hub ({reason})"
         ) from error

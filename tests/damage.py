@@ -64,6 +64,10 @@ DAMAGE = {
         change_json("config.json", lambda c: c.update(metrics=["ab"])),
         r"config.json: metrics: expected an object of finite numbers",
     ),
+    "settings of a run that JSON has not": (
+        change_json("config.json", lambda c: c["run"]["training"].update(rates=[1, {"b": float("inf")}])),
+        r"config.json: run.training.rates.b: expected a finite number, got inf$",
+    ),
     "a version that is no whole number": (
         change_json("config.json", lambda c: c.update(format_version=2.0)),
         r"config.json: format version 2.0",

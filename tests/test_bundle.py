@@ -337,6 +337,15 @@ def test_what_does_not_go_with_a_model_of_ones_own(tmp_path) -> None:
             model.save_pretrained(tmp_path / "mine", vocabulary=model.vocabulary, metrics={"f1": f1})
     with pytest.raises(ConfigError, match=r"tokenizer, branching and metrics go with"):
         model.save_pretrained(tmp_path / "mine", metrics={"f1": 0.5})
+    known = model.provenance
+    for run, message in (
+        ({"data": {}, "a": [float("nan")]}, "run.a: expected a finite"),
+        ({}, "run: expected"),
+    ):
+        model.provenance = known._replace(run=run)  # of a program of its own
+        with pytest.raises(ConfigError, match=message):
+            model.save_pretrained(tmp_path / "mine")
+    model.provenance = known
     with torch.no_grad():
         model.mlp.output.bias[0] = torch.nan
     with pytest.raises(CheckpointError, match=r"tensor .mlp.output.bias. holds NaN"):

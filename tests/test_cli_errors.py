@@ -164,6 +164,9 @@ def test_an_error_is_one_line_and_leaves_nothing(name: str, folder: Path, capsys
         "predict RUN --input dev.jsonl --output here/../dev.jsonl",
         "evaluate RUN --data dev.jsonl --json nowhere/dev.jsonl",
         "predict RUN --input dev.jsonl --output nowhere/dev.jsonl",
+        "evaluate RUN --json a.dev.jsonl --predictions here/../a.dev.jsonl",
+        "profile --corpus snli --train train.jsonl --dev dev.jsonl --json here/../dev.jsonl",
+        "inspect --corpus snli --train train.jsonl --dev dev.jsonl --html dev.jsonl",
     ],
 )
 def test_what_is_read_is_not_written_over(
@@ -172,9 +175,8 @@ def test_what_is_read_is_not_written_over(
     """Nor is anything scored whose scores could not be written."""
     monkeypatch.setattr("spinn_tensor.cli.evaluate.load_checkpoint", None)
     monkeypatch.setattr("spinn_tensor.cli.predict.load_checkpoint", None)
-    message = (
-        r"dev.jsonl: (no such folder: nowhere|is read, so that it cannot be written; name another file)$"
-    )
+    reasons = "no such folder: nowhere", "is read, so that it cannot be written", "is written by two options"
+    message = f"dev.jsonl: ({'|'.join(reasons)})(; name .*)?$"
     assert_fails_cleanly(words_of(command, RUN=pair_run), message, folder, capsys)
 
 
@@ -318,6 +320,7 @@ def test_a_bad_line_leaves_no_half_written_output(
 # Commands on a run of pairs and a good file, and what is said about them.
 WRONG_USE = [
     ("evaluate RUN --split test", "--split goes with --data"),
+    ("evaluate RUN --json RUN/../dev.jsonl", "dev.jsonl: is read, so that it cannot be written"),
     ("predict RUN --premise a", "a pair needs both"),
     ("predict RUN --premise a --hypothesis (S(NP(", r"--hypothesis: "),
     ("predict RUN --sentence a", "this checkpoint classifies pairs"),

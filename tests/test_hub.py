@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub.errors import GatedRepoError
 
 from spinn_tensor import CheckpointError, PairClassifier, Pipeline
 from spinn_tensor.bundle import PretrainedModel
@@ -80,18 +81,28 @@ def test_what_the_hub_does_not_have_is_one_line(tmp_path) -> None:
     with pytest.raises(CheckpointError, match="not to be had from the Hugging Face Hub") as error:
         PairClassifier.from_pretrained("ann/spinn-snli", **options)
     assert str(error.value).startswith("ann/spinn-snli: no such folder")
-    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(
+        "(it is not in the cache, and the hub was not reached: check the name and the network)"
+    )
 
 
-def test_a_failing_connection_is_one_line(monkeypatch) -> None:
-    class ProxyError(Exception):  # as httpx's, which is no OSError
-        pass
+class ProxyError(Exception):
+    """Stands for httpx's, which is no OSError."""
 
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [
+        (ProxyError, "502 Bad Gateway"),
+        (GatedRepoError, "there is no such model, or it is private: .*, or log in"),
+    ],
+)
+def test_a_failing_connection_is_one_line(kind, reason, monkeypatch) -> None:
     def download(repo_id: str, **options: object) -> str:
-        raise ProxyError("502\nBad Gateway")
+        raise kind.__new__(kind, "502\nBad Gateway")  # which the hub's makes of an answer
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(CheckpointError, match=r"^ann/spinn: no such folder, .* \(502 Bad Gateway\)$"):
+    with pytest.raises(CheckpointError, match=rf"^ann/spinn: no such folder, .* \({reason}\)$"):
         PairClassifier.from_pretrained("ann/spinn")
 
 

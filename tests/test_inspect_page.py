@@ -31,8 +31,8 @@ COUNTS = {"train": Distribution(np.array([0, 3, 1])), "dev": Distribution(np.arr
 
 def test_padding_of_a_shape_and_of_all() -> None:
     assert padding_table("forest", USES).rows == [
-        ("shape 1", "1,024", "10", "64", "3", "2,048", "33.3%", "20.0%"),
-        ("shape 2", "2,048", "20", "64", "0", "0", "–", "–"),
+        ("1", "1,024", "10", "64", "3", "2,048", "33.3%", "20.0%"),
+        ("2", "2,048", "20", "64", "0", "0", "–", "–"),
         ("all", "", "", "", "3", "2,048", "33.3%", "20.0%"),
     ]
 

@@ -265,6 +265,9 @@ def test_train_generates_evaluates_and_predicts(
     assert main(["evaluate", str(run), "--data", str(run / "corpus" / "test.tsv")]) == 0
     assert main(["predict", str(run), "--sentence", LINES[0].split("\t")[1].strip()]) == 0
     assert "[MAX" in capsys.readouterr().out
+    assert main(["predict", str(run), "--input", str(run / "corpus" / "test.tsv")]) == 0
+    n_tests = results["splits"]["test"]["n_examples"]
+    assert len(capsys.readouterr().out.splitlines()) == n_tests
 
 
 def test_train_takes_single_files_and_is_listops_spinn_pi_nt_by_default(tmp_path: Path) -> None:

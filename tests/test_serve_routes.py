@@ -16,6 +16,8 @@ pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
 from spinn_tensor.answers import normalized
+from spinn_tensor.data_prep.token_rules import WHITESPACE
+from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.export.serve.app import ROUTES, make_app
 from spinn_tensor.export.serve.engine import Engine
 from spinn_tensor.export.serve.settings import ServeSettings
@@ -130,6 +132,15 @@ def test_tokenize_and_decode(client, pairs) -> None:
     ids = pairs.model.tokenizer.vocabulary.encode(["The", "cats"]).tolist()
     assert asked(client, "/decode", ids=ids) == ["The cats"]
     assert asked(client, "/decode", ids=[ids[:1], ids]) == ["The", "The cats"]
+
+
+def test_a_word_spelt_like_the_padding_is_unknown() -> None:
+    engine = tiny_engine("lstm", "sentence")
+    vocabulary = engine.model.tokenizer.vocabulary
+    engine.model.tokenizer = Tokenizer(vocabulary, WHITESPACE)  # which keeps it whole
+    with served(engine) as client:
+        (tokens,) = asked(client, "/tokenize", inputs="<pad> <unk> cats")
+    assert [token["id"] for token in tokens] == vocabulary.encode(["<pad>", "<unk>", "cats"]).tolist()
 
 
 def test_similarity(client, pairs) -> None:

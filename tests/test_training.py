@@ -22,7 +22,7 @@ from spinn_tensor.model.classifiers import load_checkpoint
 from spinn_tensor.training.config import ParsingConfig
 from spinn_tensor.training.evaluate import Scores, add_to_confusion, evaluate
 from spinn_tensor.training.loop import Observer, Task, Trainer, TrainingError
-from spinn_tensor.training.metrics_log import METRICS, MetricsLog
+from spinn_tensor.training.metrics_log import METRICS, MetricsLog, read_metrics
 from spinn_tensor.training.objective import training_loss
 from spinn_tensor.training.optimizer import clip_gradient
 from tests.closeness import FLOAT32
@@ -219,6 +219,26 @@ def test_dropped_log_lines_are_cut_off(tmp_path: Path) -> None:
     with MetricsLog(tmp_path, position) as log:
         log.write(step=3)
     assert (tmp_path / METRICS).read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+@pytest.mark.parametrize(
+    "left, n_whole", [(b'{"step": 1}\n{"st', 1), (b'{"step": 1}\n', 1), (b'{"step', 0), (b"", 0)]
+)
+def test_a_log_that_was_shortened_goes_on_after_its_whole_lines(
+    left: bytes, n_whole: int, tmp_path: Path
+) -> None:
+    with MetricsLog(tmp_path) as log:
+        log.write(step=1)
+        log.write(step=2)
+        position = log.position()
+    (tmp_path / METRICS).write_bytes(left)
+    notes: list[str] = []
+    with MetricsLog(tmp_path, position, note=notes.append) as log:
+        log.write(step=3)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 3][-1 - n_whole :]
+    assert notes == [
+        f"{tmp_path / METRICS}: not as the run left it; the log goes on after its line {n_whole}"
+    ]
 
 
 @pytest.mark.parametrize("learning", ["supervised", "reinforce"])

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from spinn_tensor.data_prep.branching import BRANCHINGS
@@ -155,6 +156,22 @@ class DataConfig(Settings):
     def limits(self) -> Limits:
         """Tell how long a line and a sentence may be."""
         return Limits(self.max_line_bytes, self.max_words)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files and folders that the settings name."""
+        extra = (entry.partition("=")[2] for entry in self.extra)
+        named = (
+            self.data,
+            self.vectors,
+            self.tokenizer,
+            self.parser,
+            *self.train,
+            *self.dev,
+            *self.test,
+            *extra,
+        )
+        return tuple(Path(name) for name in named if name is not None)
 
     def with_absolute_paths(self) -> DataConfig:
         paths = self._paths(lambda path: path if is_hub_name(path) else os.path.abspath(path))

@@ -323,9 +323,12 @@ class SentenceFormat(LineFormat):
     field: str | None = None
     reader: SentenceReader = TREES_ONLY
     sentence_id: str = OWN_FIELDS.sentence_id  # of records: that with its name; else "pairID" or "id"
+    is_listops: bool = False  # lines may begin with a label and a tab, which are dropped
 
     def read(self, line: str) -> LineExample:
         """Return the sentence in a line. Raises DataError."""
+        if self.is_listops and (label := _LABEL.match(line)):
+            line = line[label.end() :]
         return LineExample((self.reader.read(line),))
 
     def read_record(self, record: Record) -> LineExample:

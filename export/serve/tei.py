@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from spinn_tensor import __version__
 from spinn_tensor.answers import Prediction, normalized
 from spinn_tensor.data_prep.tokenizer import with_accents
+from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
 from spinn_tensor.export.serve.errors import invalid, wrong_model
 from spinn_tensor.export.serve.service import Call, Service, one_side
 
@@ -165,9 +166,15 @@ async def tokenize(call: Call, asked: TokenizeRequest) -> list[list[SimpleToken]
     engine = call.service.engine
 
     def tokens(text: str, name: str) -> list[SimpleToken]:
-        encoding = engine.encoding(text, name)
+        encoding = engine.encoding(text, name)  # of the word <pad> 0, which is no word's
         return [
-            {"id": number, "text": text[start:stop], "special": False, "start": start, "stop": stop}
+            {
+                "id": number or UNKNOWN_ID,
+                "text": text[start:stop],
+                "special": False,
+                "start": start,
+                "stop": stop,
+            }
             for number, (start, stop) in zip(encoding.ids, with_accents(text, encoding.offsets), strict=True)
         ]
 

@@ -24,7 +24,7 @@ FIELDS = {
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Take whole names of options alone, and answer unknown arguments with the usage of their own subcommand."""
+    """Take whole names of options alone, and answer wrong usage with the error and where help is, without the usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -49,9 +49,9 @@ class CommandParser(argparse.ArgumentParser):
             raise
 
     def error(self, message: str) -> NoReturn:
-        """End with the usage and the error, and name the models that need no training where one is missing."""
-        is_missing = "required: CHECKPOINT" in message
-        super().error(f"{message}; the package has packaged and packaged-nli" if is_missing else message)
+        """End with the error, which names the models that need no training where one is missing, and where help is."""
+        hint = "; the package has packaged and packaged-nli" if "required: CHECKPOINT" in message else ""
+        self.exit(2, f"{self.prog}: error: {message}{hint}\nsee {self.prog} --help\n")
 
 
 def add_settings(
@@ -211,13 +211,17 @@ def given_limits(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in Limits._fields if (value := getattr(args, name)) is not None}
 
 
-def check_output(output: Path | None, *inputs: Path | None) -> None:
-    """Raise DataError for a file that cannot be made, or that is read, before there is anything to be lost."""
-    if output is not None and not output.parent.is_dir():
-        raise DataError(f"no such folder: {output.parent}", path=output)
-    there = [path for path in inputs if path is not None and path.exists()]
-    if output is not None and output.is_file() and any(map(output.samefile, there)):
-        raise DataError("is read, so that it cannot be written; name another file", path=output)
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Raise DataError for a file that cannot be made, is read, or is two outputs, before anything can be lost."""
+    there, places = [path for path in inputs if path is not None and path.exists()], set[Path]()
+    for output in (path for path in outputs if path is not None):
+        if not output.parent.is_dir():
+            raise DataError(f"no such folder: {output.parent}", path=output)
+        if output.is_file() and any(map(output.samefile, there)):
+            raise DataError("is read, so that it cannot be written; name another file", path=output)
+        if (place := output.resolve()) in places and (output.is_file() or not output.exists()):
+            raise DataError("is written by two options; name a file for each", path=output)
+        places.add(place)
 
 
 def choose_device(args: argparse.Namespace) -> str:

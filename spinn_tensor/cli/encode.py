@@ -13,7 +13,7 @@ from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_inference,
     add_input,
-    check_output,
+    check_outputs,
     choose_device,
     given_limits,
     on_error,
@@ -201,7 +201,7 @@ def _check_usage(args: argparse.Namespace, part: Part) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} goes with a folder as --output")
     if part.n_parts > 1:
         raise ConfigError(f"--output {args.output}: several processes write into a folder, not one array")
-    check_output(args.output, args.input)
+    check_outputs([args.output], [args.input])
 
 
 def _part(args: argparse.Namespace) -> Part:

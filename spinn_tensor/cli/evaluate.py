@@ -13,7 +13,7 @@ from spinn_tensor.cli.arguments import (
     add_checkpoint,
     add_fields,
     add_inference,
-    check_output,
+    check_outputs,
     choose_device,
     given_limits,
 )
@@ -95,13 +95,14 @@ def add_arguments(parser: CommandParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.split is not None and args.data is None:
         raise ConfigError("--split goes with --data: it names a part of an official zip")
-    for output in (args.json, args.predictions):
-        check_output(output, *(args.data or ()))
+    outputs = args.json, args.predictions
+    check_outputs(outputs, args.data or ())
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint, device)
     _tell_unfinished(args.checkpoint, checkpoint)
     made = source_for(args, checkpoint, are_scored=True)
     data = _data(args, checkpoint, made)
+    check_outputs(outputs, data.files if args.data is None else ())
     skipped, evaluations = Skipped(), dict[str, Evaluation]()
     labels = checkpoint.config.model.labels
     with nullcontext() if args.predictions is None else records_file(args.predictions, labels) as write:

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import CommandParser, add_settings, given_data, given_settings
+from spinn_tensor.cli.arguments import CommandParser, add_settings, check_outputs, given_data, given_settings
 from spinn_tensor.cli.inspect_page import check_installed, corpus_page, samples
 from spinn_tensor.cli.inspect_tables import MEASURES, Inspection, percent, sections
 from spinn_tensor.cli.report import console, plain_table
@@ -108,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None:
         check_installed()
     settings = _settings(args)
+    check_outputs([args.html], settings.data.files)
     with ExitStack() as files:  # opened first, so that a folder that is not there costs no reading
         html = None if args.html is None else files.enter_context(atomic_write(args.html))
         found, splits = inspect(settings)

@@ -199,10 +199,19 @@ def coverage_table(found: Inspection) -> Figures:
 
 def padding_table(kind: str, uses: list[ShapeUse]) -> Figures:
     """List fixed shapes: the size of each, the batches of an epoch that are laid into it, and what they leave empty."""
-    columns = (kind, "leaf rows", "steps", "widest", "batches", "tokens", "empty rows", "empty steps")
+    columns = (
+        f"{kind} shape",
+        "leaf rows",
+        "steps",
+        "widest",
+        "batches",
+        "tokens",
+        "empty rows",
+        "empty steps",
+    )
     rows = [
         (
-            f"shape {i}",
+            str(i),
             *(number(size) for size in (use.shape.n_leaf_rows, use.shape.n_steps, max(use.shape.widths))),
             number(use.n_batches),
             number(use.n_tokens),

@@ -17,7 +17,7 @@ from spinn_tensor.cli.arguments import (
     add_input,
     add_on_error,
     add_settings,
-    check_output,
+    check_outputs,
     choose_device,
     given_limits,
     on_error,
@@ -155,7 +155,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check_usage(args)
-    check_output(args.output, args.input)
+    check_outputs([args.output], [args.input])
     device = choose_device(args)
     models = {} if args.branching else _models(args, device)
     limits = Limits(**given_limits(args))

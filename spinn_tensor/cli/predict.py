@@ -18,7 +18,7 @@ from spinn_tensor.cli.arguments import (
     add_fields,
     add_inference,
     add_input,
-    check_output,
+    check_outputs,
     choose_device,
     given_limits,
     on_error,
@@ -110,7 +110,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check_usage(args)
-    check_output(args.output, args.input)
+    check_outputs([args.output], [args.input])
     device = choose_device(args)
     checkpoint = load_checkpoint(args.checkpoint or packaged_folder(PACKAGED_NLI), device)
     if args.checkpoint is None:
@@ -195,7 +195,8 @@ def _read(
     if checkpoint.config.model.task == "sentence":
         field = sentence_field(checkpoint, args.field, args.fields)
         name_field = record_fields(checkpoint, args.fields).sentence_id
-        line_format: LineFormat = SentenceFormat(field, reader, name_field)
+        is_listops = checkpoint.config.run["data"].get("corpus") == "listops"
+        line_format: LineFormat = SentenceFormat(field, reader, name_field, is_listops)
     else:
         known = LabelNames(list(checkpoint.config.model.labels))
         fields = named_fields(PairFields(), (*checkpoint.config.text.fields, *(args.fields or ())))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from spinn_tensor.cli.arguments import CommandParser, add_device, choose_device, positive
+from spinn_tensor.cli.arguments import CommandParser, add_device, check_outputs, choose_device, positive
 from spinn_tensor.cli.report import console, plain_table, print_skipped, shorten
 from spinn_tensor.cli.train import add_preset, add_run_settings, new_run, read_once
 from spinn_tensor.data_prep.files import Skipped, atomic_write
@@ -79,6 +79,7 @@ def add_arguments(parser: CommandParser) -> None:
 def run(args: argparse.Namespace) -> int:
     notes: list[str] = []
     settings, device, skipped = new_run(args, notes.append), choose_device(args), Skipped()
+    check_outputs((args.trace, args.json), settings.data.files)
     if settings.training.compile:
         check_compile(device)
     check_precision(settings.training.precision, device)

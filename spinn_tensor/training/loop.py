@@ -171,7 +171,8 @@ class Trainer:
         """Train to the end. Raises TrainingError if the loss is not finite, Interrupted on a signal, LostMaker."""
         progress = self.progress
         folder = self.output if self.ranks.is_first else None
-        with MetricsLog(folder, progress.metrics_position, self.config.tensorboard) as self.log:
+        position, board = progress.metrics_position, self.config.tensorboard
+        with MetricsLog(folder, position, board, self.observer.note) as self.log:
             batches = self.batches(progress.epoch)
             self._session_start = time.perf_counter() - progress.seconds
             self.task.model.train()

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from math import isfinite
 from pathlib import Path
@@ -32,7 +32,8 @@ class MetricsLog:
     """Append to metrics.jsonl of a run, one JSON object a line.
 
     A checkpoint remembers `position`; a resumed run cuts off what was written after it, so that every step
-    is in the file once. TensorBoard's files are made of the lines, anew for each session.
+    is in the file once. Of a file that was changed since, it keeps the whole lines before, and `note` is told.
+    TensorBoard's files are made of the lines, anew for each session.
     """
 
     def __init__(
@@ -40,12 +41,18 @@ class MetricsLog:
         folder: Path | None,  # of the run; None: nothing is kept
         position: int = 0,
         board: bool = False,  # whether to write for TensorBoard, too
+        note: Callable[[str], object] = lambda text: None,
     ) -> None:
         path = Path(os.devnull) if folder is None else folder / METRICS
-        self._file: IO[bytes] = open(path, "ab")  # noqa: SIM115 -- closed by __exit__
-        if self._file.seek(0, os.SEEK_END) > position:
-            self._file.truncate(position)
-        self._file.seek(0, os.SEEK_END)
+        self._file: IO[bytes] = open(path, "a+b")  # noqa: SIM115 -- closed by __exit__
+        if folder is not None:
+            self._file.seek(0)
+            *whole, rest = self._file.read(position).split(b"\n")
+            end = self._file.tell() - len(rest)
+            if end < position:
+                note(f"{path}: not as the run left it; the log goes on after its line {len(whole):,}")
+            self._file.truncate(end)
+            self._file.seek(0, os.SEEK_END)
         self._board = _board(folder) if board and folder is not None else None
 
     def write(self, **values: Any) -> None:

@@ -41,7 +41,7 @@ from spinn_tensor.data_prep.vectors import read_vectors
 from spinn_tensor.hub import CONFIG, WEIGHTS
 from spinn_tensor.model.classifiers import Model, build_model, load_checkpoint
 from spinn_tensor.model.encoder import leaf_dim
-from spinn_tensor.model.own_classes import imported
+from spinn_tensor.model.own_classes import imported, make_part
 from spinn_tensor.parsers import tree_source
 from spinn_tensor.tensor_files import CheckpointError
 from spinn_tensor.toolchain import check_compile
@@ -207,11 +207,24 @@ def _prepare(
 
 
 def check_parts(run: RunConfig) -> None:
-    """Raise ConfigError for a cell that cannot be made, and for other parts of the model that cannot be imported."""
-    leaf_dim(encoder_config(run.encoder, vocabulary_size=2))
-    for setting, options in (("leaf_encoder", run.encoder), ("head", run.classifier)):
-        if ":" in (name := options.get(setting, "")):
+    """Raise ConfigError for a cell that cannot be made, and for other parts that cannot, whatever the corpus is.
+
+    How many words and labels that has is guessed here: what a class may say of them waits until the corpus is read.
+    """
+    encoder, classifier = encoder_config(run.encoder, vocabulary_size=2), classifier_config(run.classifier, 2)
+    width = leaf_dim(encoder)
+    parts = (
+        ("leaf_encoder", encoder.leaf_encoder, encoder, width),
+        ("head", classifier.head, width, classifier),
+    )
+    for setting, name, *arguments in parts:
+        if ":" in name:
             imported(setting, name)
+            try:
+                make_part(setting, name, {}, *arguments)
+            except ConfigError as error:
+                if not isinstance(error.__cause__, ValueError | AssertionError | RuntimeError):
+                    raise
 
 
 def read_splits(
