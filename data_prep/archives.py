@@ -32,6 +32,7 @@ COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}
 UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, LZMAError)
 N_HEAD = 1 << 10
 _CHUNK = 1 << 14
+_IN_TAR = 257  # where "ustar" stands in a tar archive
 _MARKS = {  # the first that fits: the mark of UTF-32 begins as one of UTF-16 does
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -48,6 +49,9 @@ _NO_TEXT = {  # what begins so
     b"PK\x03\x04": "a .zip file or a document of an office program, expected text",
     b"\x93NUMPY": "an array of NumPy, expected text",
     b"%PDF-": "a PDF, expected text",
+    b"{\\rtf": "RTF, expected text",
+    b"\xd0\xcf\x11\xe0": "a document of an office program, expected text",
+    **{b"\x80%c" % version: "a pickle of Python, which is not read" for version in range(2, 6)},
 }
 
 
@@ -63,7 +67,7 @@ def only_member(member: str | None, names: Sequence[str]) -> str:
         own = [name for name in names if not name.startswith("__MACOSX/")]
         member = own[0] if len(own) == 1 else None
     if member is None or member not in names:
-        wanted = "say which file of it to read" if member is None else f"no {member} in it"
+        wanted = "say which file of it to read, or unpack it" if member is None else f"no {member} in it"
         raise DataError(f"{wanted}; it holds {', '.join(names[:8])}")
     return member
 
@@ -145,6 +149,8 @@ def in_utf8(file: IO[bytes]) -> IO[bytes]:
     that is none.
     """
     head = first_bytes(file)
+    if head[_IN_TAR : _IN_TAR + 5] == b"ustar":
+        raise DataError("a tar archive: unpack it")
     if kind := next((kind for mark, kind in _NO_TEXT.items() if head.startswith(mark)), None):
         raise DataError(kind)
     if encoding := next((name for mark, name in _MARKS.items() if head.startswith(mark)), None):

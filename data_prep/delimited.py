@@ -1,7 +1,7 @@
 r"""Records in delimited text, csv and tsv: a header that names the fields, and a row a record.
 
     .csv    Python's `csv`, strictly: cells in quotes may hold the delimiter, line ends and doubled quotes. The
-            delimiter is the one of , ; and the tab that the header has most of, or what Excel's `sep=;` before it says.
+            delimiter is the one of , ; | and tab that the header has most of, or what Excel's `sep=;` before it says.
             If blanks follow each of the header's, those of the rows do not belong to the cells.
     .tsv    cells end at tabs, and a quote is a character like any other, as in GLUE's files. Quotes are taken off where
             `csv` would have written them: in every row if the header's names are in quotes, else in a row that `csv`
@@ -27,7 +27,7 @@ from spinn_tensor.data_prep.files import OLD_MAC, BadLine, Line, MissingCell, Re
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import Continued
 
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t", "|")
 N_NAMES = 8  # of fields that an error names
 _EXCEL = re.compile(r"sep=([,;\t|])\r?\n")
 MISSING = {"NaN", "nan", "<NA>"}

@@ -33,7 +33,7 @@ Line = str | Record  # text, JSON that is not read yet, or a record
 
 
 BLANK = "a blank line"  # as a reason of `Skipped`
-NOT_UTF_8 = "not UTF-8 text (of Windows? iconv -f cp1252 -t utf-8 makes it)"
+NOT_UTF_8 = "not UTF-8 text (iconv -f ENCODING -t utf-8 makes it: of Windows cp1252, in Chinese gb18030)"
 OLD_MAC = r"a carriage return {} (lines of an old Mac? tr '\r' '\n' mends them)"
 STDIN = Path("/dev/stdin")
 N_PLACES = 3  # of each reason that `Skipped` keeps
@@ -133,7 +133,7 @@ class Skipped(Counter[str]):
 
     def no_examples(self, where: str = "") -> DataError:
         """Return the error of a file, or what `where` says, of which every line was left out."""
-        return DataError(f"no examples{where} ({self})", there=self.there)
+        return DataError(f"no examples{where}" + (f" ({self})" if self else ""), there=self.there)
 
     def __str__(self) -> str:
         return self.told("lines skipped")
@@ -293,7 +293,7 @@ def parse_record(line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError("not JSON") from error
+        raise DataError(f"not JSON: {getattr(error, 'msg', error)}") from error
     if not isinstance(record, dict):
         raise DataError(f"got a JSON {type(record).__name__}, expected an object")
     return record

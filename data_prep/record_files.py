@@ -22,6 +22,7 @@ import codecs
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ from spinn_tensor.data_prep.archives import (
     unreadable,
 )
 from spinn_tensor.data_prep.delimited import DELIMITERS, read_csv, read_tsv
-from spinn_tensor.data_prep.errors import DataError, NeededLine
+from spinn_tensor.data_prep.errors import DataError, DataWarning, NeededLine
 from spinn_tensor.data_prep.files import (
     NOT_UTF_8,
     BadLine,
@@ -69,7 +70,12 @@ _ARROW_MARKS = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 _NAME_IN_CSV = re.compile(r'"?[\w .-]{1,40}"?')
 _BEGINS_JSON = re.compile(r'\s*(\[?)\s*\{\s*"')  # of a list, or of an object a line
 _LABEL_AND_TREE = re.compile(r"[^\t]*\t\s*\(\s")  # a line of ListOps, whose files end in .tsv, too
-_CONLL = re.compile(r"(#.*\n)*1\t[^\s]+(\t[^\t\n]*){4,}")  # a word a line, in columns
+_NO_SENTENCES = {  # what text begins with that has no sentence or tree a line
+    "a table of CoNLL or NEGRA, a word a line": re.compile(
+        r"(#.*\n)*1(-\d+)?\t[^\s]+(\t[^\t\n]*){4,}|-DOCSTART-\s|#begin document|(%%.*\n)?#(FORMAT|BO[ST])\b"
+    ),
+    "XML, SGML or HTML": re.compile(r"\s*<(\?xml|!doctype|html|doc)\b", re.IGNORECASE),
+}
 _CHUNK = 1 << 16
 # of a JSON list: what is before its first value, before any other, and after the last
 _BEGIN, _BETWEEN, _END = re.compile(r"\s*"), re.compile(r"\s*,\s*"), re.compile(r"\s*\]")
@@ -144,7 +150,8 @@ def _opened(
     limits: Limits,
     takes: tuple[bool, bool],  # text, and records
 ) -> Lines:
-    head = first_bytes(file)
+    if not (head := first_bytes(file)):
+        raise DataError("an empty file")
     by_name = form_by_name(name)
     if head.startswith(_ARROW_MARKS) and by_name != "arrow":
         raise DataError("Parquet or Arrow: its name should end in .parquet or .arrow")
@@ -162,6 +169,10 @@ def _opened(
         if begin.lstrip().startswith("["):
             return Lines(_checked(_json_list(file, limits), path, skipped, limits), "json")
         form = "jsonl"
+    first = begin.partition("\n")[0].strip()
+    if form == "text" and "\t" in first and not first.startswith("(") and "\t(" not in first:
+        text = f"{name_of(path)}:1: a tab in a line of text, which is a blank there; cut -f takes a column of a table"
+        warnings.warn(text, DataWarning, stacklevel=2)
     lines = text_lines(file, path, skipped, limits)
     if form == "csv" or form == "tsv":
         read = read_csv if form == "csv" else read_tsv
@@ -182,6 +193,9 @@ def _form(by_name: Form | None, begin: str, is_pipe: bool, takes_text: bool, tak
     first, json_begins = begin.partition("\n")[0].rstrip("\r"), _BEGINS_JSON.match(begin)
     if by_name == "jsonl" and json_begins and json_begins[1]:
         raise NeededLine("a JSON list: its name should end in .json", line=1)
+    if by_name in ("json", "jsonl") and first.strip() == "{":
+        expected = "expected a list of them in a .json, or an object a line, as jq -c writes it"
+        raise NeededLine(f"a JSON object over several lines; {expected}", line=1)
     if by_name is not None and (by_name != "tsv" or not (takes_text and _LABEL_AND_TREE.match(first))):
         return by_name
     for delimiter in DELIMITERS:
@@ -198,8 +212,10 @@ def _form(by_name: Form | None, begin: str, is_pipe: bool, takes_text: bool, tak
         if (is_pipe or not takes_text) and takes_records:
             return "json" if json_begins[1] else "jsonl"
         raise NeededLine("JSON: its name should end in .jsonl, or .json if it is a list", line=1)
-    if _CONLL.match(begin):
-        raise NeededLine("a table of CoNLL, a word a line; expected a sentence or a tree a line", line=1)
+    if kind := next((kind for kind, beginning in _NO_SENTENCES.items() if beginning.match(begin)), None):
+        raise NeededLine(f"{kind}; expected a sentence or a tree a line", line=1)
+    if not takes_text and "\t" in first:  # the header of a table, if anything
+        return "tsv"
     if not takes_text and begin.strip() and "{" not in begin:
         expected = "records (JSON lines, CSV, TSV or Parquet), as pairs and labelled sentences are"
         raise NeededLine(f"text, expected {expected}", line=1)

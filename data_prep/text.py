@@ -8,7 +8,7 @@
 
 This rule holds wherever a sentence is read; `notation` says "text" or "parses" where it is wrong. A text that is
 written as a tree in all but its labels, which begin with small letters, is an error until `notation` says what it is;
-where text is refused it is a tree. A label, a tab and a tree, as in the files of ListOps, are an error, too.
+where text is refused it is a tree. A label, or an invisible mark, and a tree are an error, too.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ NOTATIONS = ("auto", "text", "parses")
 _PENN = re.compile(rf"\((?:\s*\()?{LABEL}\s*\({LABEL}[\s(]")
 _LABELLED = re.compile(r"\s*\((?:\s*\()*[^\s()]")  # of what is known to be a tree, as one of a single word
 _BRACKETS = re.compile(r"[()\s]+\Z")  # a piece of a tree, never words
+_BEFORE_BRACKET = re.compile(r"\s*[^\s()]+\s*(?=\()")
 _BLANKS = (" ", "\t", "\r", "\n")
 
 
@@ -82,6 +83,12 @@ def _is_tree(text: str) -> bool:
     return len(tree.tokens) > 1 and all(tree.tags)
 
 
+def _is_labelled(before: str, text: str) -> bool:
+    """Tell whether what comes before the first bracket of a text stands before a tree."""
+    rest = text[len(before) :]
+    return (before.endswith("\t") and notation_of(rest) != "text") or _is_tree(rest)
+
+
 @dataclass(frozen=True)
 class SentenceReader:
     """Read sentences: trees, binarised where they are not, and text where there is a tokenizer."""
@@ -100,8 +107,10 @@ class SentenceReader:
         if found == "penn" or (found == "parses" and _LABELLED.match(text)):
             return self._binarized(text, field)
         is_unsure = found == "text" and self.notation == "auto"
-        if is_unsure and "\t(" in text and notation_of(text.partition("\t")[2]) != "text":
-            reason = f"a label and a tree? Give the tree alone (cut -f 2); {PERHAPS_TEXT}"
+        if is_unsure and (before := _BEFORE_BRACKET.match(text)) and _is_labelled(before[0], text):
+            reason = (
+                f"a label, or an invisible mark, and a tree? Give the tree alone (cut -f 2); {PERHAPS_TEXT}"
+            )
             raise DataError(reason, field=field)
         if is_unsure and _is_tree(text):
             if self.tokenize is None:

@@ -200,7 +200,7 @@ def test_no_address(path: Path, url: str) -> None:
 
 def test_no_file(path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(DataError, match=r"file\.zip: Is a directory$"):
+    with pytest.raises(DataError, match=r"file\.zip: a folder, expected a file$"):
         download("http://127.0.0.1/", path, SHA256)
 
 

@@ -94,7 +94,7 @@ def _cells(line: str) -> list[str]:
 def test_bad_lines_are_counted_and_the_first_ones_named(files: list[str], spinn: Spinn) -> None:
     printed = " ".join(spinn(*files).out.split())
     for row in (
-        "first ones ─ not JSON 4 train.jsonl:3, train.jsonl:7, train.jsonl:8, …",
+        "first ones ─ not JSON: Expecting value 4 train.jsonl:3, train.jsonl:7, train.jsonl:8, …",
         "sentence2_binary_parse: 1 train.jsonl:5 unbalanced: '(' is never closed",  # folded
         "gold_label '-' 1 ",
     ):
@@ -163,7 +163,7 @@ def test_a_prepared_corpus_is_what_its_files_are(files: list[str], spinn: Spinn)
         prepared[prepared.index("words of a sentence") :]
         == from_files[from_files.index("words of a sentence") :]
     )
-    assert rows(prepared)["not JSON"][0] == "4"
+    assert rows(prepared)["not JSON: Expecting value"][0] == "4"
 
 
 class Checked(HTMLParser):

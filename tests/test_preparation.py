@@ -143,11 +143,11 @@ def test_the_manifest_tells_what_was_left_out(tmp_path: Path) -> None:
     skipped = Skipped()
     manifest, _ = prepare_store(data, folder, skipped)
     place = f"{data.train[0]}:41"
-    assert manifest["skipped"] == {"not JSON": {"lines": 1, "places": [place]}}
+    assert manifest["skipped"] == {"not JSON: Expecting value": {"lines": 1, "places": [place]}}
     again = Skipped()
     load_splits(DataConfig(corpus="snli", data=str(folder)), again)
-    assert again == skipped == {"not JSON": 1}
-    assert again.places == {"not JSON": [place]}
+    assert again == skipped == {"not JSON: Expecting value": 1}
+    assert again.places == {"not JSON: Expecting value": [place]}
 
 
 @pytest.mark.parametrize("manifest", [None, {"format_version": 1, "job": {}, "shards": []}, "a store's"])

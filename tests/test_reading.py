@@ -178,7 +178,7 @@ def test_blocks_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     whole = [outcome(path, PairFormat(), skip_bad) for skip_bad in (False, True)]
     monkeypatch.setattr(read, "BLOCK", 5)
     assert [outcome(path, PairFormat(), skip_bad) for skip_bad in (False, True)] == whole
-    assert whole[0] == f"{path}:18: not JSON"
+    assert whole[0] == f"{path}:18: not JSON: Expecting value"
 
 
 def blocks_of(path: Path, size: int) -> tuple[list[Block], Skipped]:

@@ -19,11 +19,11 @@ from spinn_tensor.data_prep import delimited
 from spinn_tensor.data_prep.corpora.formats import SentenceFormat, SstFormat, TreebankFormat
 from spinn_tensor.data_prep.corpora.read import read_line_examples
 from spinn_tensor.data_prep.delimited import _unquoted
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.files import BadLine, Skipped
 from spinn_tensor.data_prep.limits import Limits
 from spinn_tensor.data_prep.penn import Continued
-from spinn_tensor.data_prep.record_files import has_records
+from spinn_tensor.data_prep.record_files import has_records, open_lines
 from spinn_tensor.data_prep.trees import format_binary
 from tests.fuzzing import packed
 from tests.records import (
@@ -76,6 +76,7 @@ TEXT_WRITERS: dict[str, Callable[[Path], Path]] = {
     ),
     "csv of a German Excel": lambda folder: write_csv(folder / "a.csv", delimiter=";"),
     "csv with tabs": lambda folder: write_csv(folder / "a.csv", delimiter="\t"),
+    "csv with bars": lambda folder: write_csv(folder / "a.csv", delimiter="|"),
     "csv with a mark": lambda folder: write_bytes(
         folder / "b.csv", b"\xef\xbb\xbf" + write_csv(folder / "a.csv").read_bytes()
     ),
@@ -130,7 +131,9 @@ def test_the_only_file_of_a_zip(form: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "a") as writer:
         writer.writestr("README", "x")
     assert records_in(archive, member=f"folder/{plain.name}") == records_in(plain)
-    with pytest.raises(DataError, match=r"any name\.zip: say which file of it to read; it holds folder/"):
+    with pytest.raises(
+        DataError, match=r"any name\.zip: say which file of it to read, or unpack it; it holds folder/"
+    ):
         records_in(archive)
 
 
@@ -238,6 +241,19 @@ NOT_AS_NAMED: list[tuple[str, bytes, str]] = [
         b"# text = A dog\n1\tA\ta\tDET\tDT\t_\t2\n2\tdog\tdog\tNOUN\tNN\t_\t0\n",
         ":1: a table of CoNLL",
     ),
+    ("a.conllu", b"# newdoc\n1-2\tIt's" + b"\t_" * 8 + b"\n1\tIt\tit", ":1: a table of CoNLL"),
+    ("a.txt", b"-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\n", ":1: a table of CoNLL"),
+    ("a.export", b"%% word\ttag\n#FORMAT 3\n#BOS 1 1 98 1\n", ":1: a table of CoNLL or NEGRA"),
+    ("a.fid", b"<DOC>\n<S ID=1>\n( (IP (NN a) (VV b)))\n", ":1: XML, SGML or HTML"),
+    ("a.xml", b'\xef\xbb\xbf<?xml version="1.0"?>\n<corpus>\n', ":1: XML, SGML or HTML"),
+    ("a.txt", rb"{\rtf1\ansi The dog.}", ": RTF, expected text"),
+    ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ": a document of an office program"),
+    ("a.model", b"\x80\x04\x95gensim", ": a pickle of Python, which is not read"),
+    ("a.tar", b"a.txt".ljust(257, b"\0") + b"ustar\x0000\nThe dog .\n", ": a tar archive: unpack it"),
+    ("a.jsonl", b'{"text": "x"},\n', ":1: not JSON: Extra data"),
+    ("a.jsonl", b"{'text': 'x'}\n", ":1: not JSON: Expecting property name"),
+    ("a.json", b'{\n "data": [{"text": "x"}]\n}', ":1: a JSON object over several lines"),
+    ("a.parquet", b"", ": an empty file"),
     ("a.txt", b"A dog runs.\rTwo men sit.\r", ":1: a carriage return and no line end (lines of an old Mac?"),
     ("a.json", b'{"a": 1,\n"b": 2}', ":1: not JSON"),
     ("a.json", b'[{"a": 1}, [2]]', ":2: got a JSON list, expected an object"),
@@ -267,6 +283,14 @@ def test_content_is_held_against_the_name(name: str, content: bytes, message: st
     with pytest.raises(DataError) as caught:
         records_in(path)
     assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_where_no_text_is_taken_a_first_line_with_tabs_is_a_header(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "SICK.txt", b"sentence_A\tsentence_B\tjudgment\na dog\ta cat\tNO\n")
+    with open_lines(path, takes_text=False) as opened:
+        assert list(opened.lines)[1:] == [{"sentence_A": "a dog", "sentence_B": "a cat", "judgment": "NO"}]
+    with pytest.warns(DataWarning, match=r"SICK\.txt:1: a tab in a line of text"), open_lines(path) as opened:
+        assert not opened.has_records
 
 
 def test_excel_says_what_is_between_cells(tmp_path: Path) -> None:

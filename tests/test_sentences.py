@@ -145,14 +145,30 @@ def test_one_column_has_no_blanks_after_commas(tmp_path: Path) -> None:
     assert example.trees[0].tokens == ("``", "Hello", "''", "she", "said", ".")
 
 
-def test_a_label_of_one_example_is_told(tmp_path: Path) -> None:
-    records = [{"text": "good", "label": label} for label in ["pos", "neg", "pos", "neg", "neutral", "other"]]
+@pytest.mark.parametrize(
+    "given, labels, message",
+    [
+        (
+            ["pos", "neg", "pos", "neg", "neutral", "other"],
+            ("neg", "neutral", "other", "pos"),
+            "2 of 4 labels have one example: 'neutral', 'other'",
+        ),
+        (
+            ["Pos", "pos", "neg", "not  e\u0301", "not \xe9"] * 2,
+            ("Pos", "neg", "not  e\u0301", "not \xe9", "pos"),
+            "4 of 5 labels look alike: 'Pos', 'pos', 'not  e\u0301', …",
+        ),
+        ([True, False, True], ("False", "True"), "1 of 2 labels have one example: 'False'"),
+    ],
+)
+def test_odd_labels_are_told(given: list[Any], labels: tuple[str], message: str, tmp_path: Path) -> None:
+    records = [{"text": "good", "label": label} for label in given]
     data = DataConfig(
         corpus="sentences", train=(str(write(tmp_path / "a.jsonl", *records)),), branching="right"
     )
     data = replace(data, dev=data.train)
-    with pytest.warns(DataWarning, match="^2 of 4 labels have one example: 'neutral', 'other'$"):
-        assert load_splits(data, Skipped()).labels == ("neg", "neutral", "other", "pos")
+    with pytest.warns(DataWarning, match=f"^{message}$"):
+        assert load_splits(data, Skipped()).labels == labels
 
 
 @pytest.mark.parametrize("kind", ["spinn-pi", "spinn", "bow"])
@@ -262,10 +278,11 @@ def test_trees_of_one_word_where_a_tree_is_expected(text: str) -> None:
 @pytest.mark.parametrize("tree", ["( a b )", "(S (NP a) (VP b))"])
 def test_a_label_before_a_tree_is_no_word(tree: str) -> None:
     for reader in (READER, SentenceReader()):
-        with pytest.raises(DataError, match="a label and a tree"):
-            reader.read(f"3\t{tree}")
+        for before in ("3\t", *(["wsj_0001.1 ", "\u200f", "\ufeff"] if tree.startswith("(S") else [])):
+            with pytest.raises(DataError, match="a label, or an invisible mark, and a tree"):
+                reader.read(f"{before}{tree}")
     assert isinstance(replace(READER, notation="text").read(f"3\t{tree}"), Words)
-    for text in ("so\t( he says ) it is", "so\t(really)", f"so\tit is\t{tree}"):
+    for text in ("f(x)", "see (S (a)) there", "so\t( he says ) it is", "so\t(really)", f"so\tit is\t{tree}"):
         assert isinstance(READER.read(text), Words)
 
 

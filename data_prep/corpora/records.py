@@ -73,15 +73,14 @@ def text_field(record: dict[str, Any], field: str) -> str:
 
 
 def text_or_integer(record: dict[str, Any], field: str) -> str:
-    """Return the text of a field, which may be an integer. Raises DataError naming the field."""
+    """Return the text of a field, which may be an integer, True or False. Raises DataError naming the field."""
     value = record.get(field)
     if type(value) is str and value.isascii():
         return value
     # as pandas has integers, some of which are missing; of more than 64 bits they are orjson's, without the last digits
     if isinstance(value, float) and value.is_integer() and -(2**63) <= value < 2**64:
         value = int(value)
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if is_integer else text_field(record, field)
+    return str(value) if isinstance(value, int) else text_field(record, field)
 
 
 def identifier(record: dict[str, Any], *fields: str) -> str:

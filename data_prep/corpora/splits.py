@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
@@ -329,14 +330,19 @@ class _Reader(NamedTuple):
 
 
 def _settle_labels(columns: Corpus, labels: LabelNames) -> Corpus:
-    """Fix the labels: those that came, in the order of the alphabet, or of numbers. Warns of those that came once."""
+    """Fix the labels: those that came, in the order of the alphabet, or of numbers.
+
+    Warns of those that came once, and of those that look alike.
+    """
     came, counts = (values.tolist() for values in np.unique(columns.labels, return_counts=True))
-    if rare := [labels.names[number] for number, n in zip(came, counts, strict=True) if n == 1]:
-        more = ", …" if len(rare) > N_PLACES else ""
-        named = ", ".join(repr(name[:40]) for name in rare[:N_PLACES]) + more
-        text = f"{len(rare)} of {len(came)} labels have one example: {named}"
-        warnings.warn(text, DataWarning, stacklevel=2)
     names = [labels.names[number] for number in came]
+    rare = [name for name, n in zip(names, counts, strict=True) if n == 1]
+    plain = [" ".join(normalize("NFKC", name).casefold().split()) for name in names]
+    alike = [name for name, spelt in zip(names, plain, strict=True) if plain.count(spelt) > 1]
+    for odd, what in ((rare, "have one example"), (alike, "look alike")):
+        if odd:
+            named = ", ".join(repr(name[:40]) for name in odd[:N_PLACES]) + ", …" * (len(odd) > N_PLACES)
+            warnings.warn(f"{len(odd)} of {len(came)} labels {what}: {named}", DataWarning, stacklevel=2)
     names.sort(key=int if all(name.isdecimal() for name in names) else str)
     numbers = np.zeros(len(labels.names), dtype=np.int64)
     for number in came:

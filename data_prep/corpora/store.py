@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spinn_tensor.data_prep.archives import unopened
 from spinn_tensor.data_prep.columns import (
     NO_LABEL,
     SIDES,
@@ -178,7 +179,7 @@ def sha256_of(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(error.strerror or str(error), path=path) from error
+        raise DataError(unopened(path, error), path=path) from error
 
 
 def clear_store(folder: Path) -> None:

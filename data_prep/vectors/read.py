@@ -28,7 +28,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from spinn_tensor.data_prep.archives import UNREADABLE, open_bytes, unpacked_name, unreadable
+from spinn_tensor.data_prep.archives import UNREADABLE, in_utf8, open_bytes, unpacked_name, unreadable
 from spinn_tensor.data_prep.errors import DataError, DataWarning, NeededLine
 from spinn_tensor.data_prep.files import StrPath, atomic_write
 from spinn_tensor.data_prep.paths import expanded
@@ -135,15 +135,13 @@ def _read_text(file: io.BufferedReader, words: WantedWords) -> str | None:
     """Read GloVe's text; return what is odd about it.
 
     Raises DataError naming the line: another number of numbers than D, on any line; of wanted words, what is no
-    finite number; UTF-16; an empty file.
+    finite number; and for what is no text, or an empty file.
     """
     dim, place_of, found = words.dim, words.place.get, words.found
     n_words, number = None, 0
     try:
-        for number, line in enumerate(_lines(file, _MAX_WORD + _MAX_NUMBER * dim), start=1):
+        for number, line in enumerate(_lines(in_utf8(file), _MAX_WORD + _MAX_NUMBER * dim), start=1):
             if number == 1:
-                if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in line:
-                    raise DataError("UTF-16 text, expected UTF-8")
                 line = line.removeprefix(codecs.BOM_UTF8)
                 header = _header(line)
                 if header is not None and (dim != 1 or header[1] == 1):  # else a number and its vector
@@ -155,7 +153,7 @@ def _read_text(file: io.BufferedReader, words: WantedWords) -> str | None:
             if place is not None and not found[place]:
                 words.put(place, _numbers(line[end + 1 :]))
     except DataError as error:
-        raise error.at(line=number) from error.__cause__
+        raise error.at(line=number or None) from error.__cause__
     if not number:
         raise DataError("an empty file")
     if n_words is not None and number - 1 != n_words:
@@ -193,11 +191,14 @@ def _words_of(header: tuple[int, int], dim: int) -> int:
 
 def _end_of_word(line: bytes, dim: int) -> int:
     """Find where the word of a line ends that has not D blanks. Raises DataError if it has not D numbers."""
-    word = line.rsplit(b" ", dim)[0]
+    word, *numbers = line.rsplit(b" ", dim)
     n_blanks = line.count(b" ")
+    if b"" in numbers:
+        raise DataError("two blanks in a row, expected one between numbers")
     # Few words have blanks; where the second part is a number, it is rather a longer vector, or two lines in one.
     if n_blanks < dim or _is_number(word.split(b" ", 2)[1]):
-        raise DataError(f"got {n_blanks} numbers, expected {dim}")
+        tabs = " with blanks between; it has tabs" if n_blanks < dim and b"\t" in line else ""
+        raise DataError(f"got {n_blanks} numbers, expected {dim}{tabs}")
     return len(word)
 
 
