@@ -70,6 +70,7 @@ _ARROW_MARKS = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 _NAME_IN_CSV = re.compile(r'"?[\w .-]{1,40}"?')
 _BEGINS_JSON = re.compile(r'\s*(\[?)\s*\{\s*"')  # of a list, or of an object a line
 _LABEL_AND_TREE = re.compile(r"[^\t]*\t\s*\(\s")  # a line of ListOps, whose files end in .tsv, too
+_COLUMNS = re.compile(r"[^\t(]+\t(?!\s*([(\[]|\d$))")  # what follows is no tree, and no expression of ListOps
 _NO_SENTENCES = {  # what text begins with that has no sentence or tree a line
     "a table of CoNLL or NEGRA, a word a line": re.compile(
         r"(#.*\n)*1(-\d+)?\t[^\s]+(\t[^\t\n]*){4,}|-DOCSTART-\s|#begin document|(%%.*\n)?#(FORMAT|BO[ST])\b"
@@ -169,8 +170,7 @@ def _opened(
         if begin.lstrip().startswith("["):
             return Lines(_checked(_json_list(file, limits), path, skipped, limits), "json")
         form = "jsonl"
-    first = begin.partition("\n")[0].strip()
-    if form == "text" and "\t" in first and not first.startswith("(") and "\t(" not in first:
+    if form == "text" and _COLUMNS.match(begin.partition("\n")[0].strip()):
         text = f"{name_of(path)}:1: a tab in a line of text, which is a blank there; cut -f takes a column of a table"
         warnings.warn(text, DataWarning, stacklevel=2)
     lines = text_lines(file, path, skipped, limits)
@@ -193,7 +193,7 @@ def _form(by_name: Form | None, begin: str, is_pipe: bool, takes_text: bool, tak
     first, json_begins = begin.partition("\n")[0].rstrip("\r"), _BEGINS_JSON.match(begin)
     if by_name == "jsonl" and json_begins and json_begins[1]:
         raise NeededLine("a JSON list: its name should end in .json", line=1)
-    if by_name in ("json", "jsonl") and first.strip() == "{":
+    if by_name in ("json", "jsonl") and json_begins and first.strip() == "{":
         expected = "expected a list of them in a .json, or an object a line, as jq -c writes it"
         raise NeededLine(f"a JSON object over several lines; {expected}", line=1)
     if by_name is not None and (by_name != "tsv" or not (takes_text and _LABEL_AND_TREE.match(first))):

@@ -135,6 +135,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*a tab in a line of text")
 @pytest.mark.parametrize("name", CASES)
 def test_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
