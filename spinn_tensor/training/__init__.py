@@ -5,6 +5,9 @@ From a batch to a step, and from steps to a run:
 objective    the losses of a batch, pure functions that --compile compiles
 weighting    how much each class weighs in them
 reinforce    the loss of RL-SPINN
+ppo          the losses of a policy that shares nothing with what composes
+rule_search  policies that are worth imitating, before that
+explore      how such a policy is trained, from the one to the other
 methods      which batch and which loss a step has
 optimizer    torch's optimisers, the learning rate of each step, clipping, an average of the weights
 capture      steps as CUDA graphs
