@@ -19,7 +19,7 @@ from spinn_tensor.parsers import TreeSource
 from spinn_tensor.training.config import DataConfig, settable
 
 # settings of data that a store does not depend on
-OF_TRAINING = ("vectors", "min_count", "lower", "node_labels")
+OF_TRAINING = ("vectors", "vector_norm", "min_count", "lower", "node_labels")
 TEXTS = {
     "corpus": "kind of files; needed unless --download is given",
     "data": "folder of the corpus, or its official zip (SNLI, MultiNLI, SST)",
