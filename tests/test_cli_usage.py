@@ -53,7 +53,11 @@ def test_help_says_what_a_setting_means_to_the_command() -> None:
     [
         (["train", "--no-such"], "spinn train", "unrecognized arguments: --no-such"),
         (["train", "extra"], "spinn train", "unrecognized arguments: extra"),
-        (["prepare", "--output", "o", "--vector-norm", "4"], "spinn prepare", "unrecognized arguments: --vector-norm"),
+        (
+            ["prepare", "--output", "o", "--vector-norm", "4"],
+            "spinn prepare",
+            "unrecognized arguments: --vector-norm",
+        ),
         (["parse", "--drwa", "Dogs bark."], "spinn parse", "--drwa (did you mean --draw?)"),
         (
             ["predict", "run", "--premice=a", "--hypothesis", "b"],
