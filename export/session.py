@@ -124,7 +124,7 @@ def has_nvidia_driver() -> bool:
 
 def _open(runtime: Any, path: Path, provider: str, threads: int | None) -> Any:
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # what matters of warnings is in the errors here
+    options.log_severity_level = 4 if provider == "cpu" else 3  # there all that matters is in the errors here
     if threads is not None:
         options.intra_op_num_threads = threads
     if provider == "cpu":

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -117,16 +118,26 @@ def test_a_checkpoint_is_served(tmp_path: Path) -> None:
         assert server.end(signal.SIGINT)[0] == 0
 
 
-def test_a_model_that_is_not_there_is_all_that_is_said(tmp_path: Path) -> None:
-    empty = "no checkpoint here (config.json is missing)"
-    for folder, reason in ((tmp_path / "no", "no such checkpoint folder"), (tmp_path, empty)):
-        found = without_torch("serve", folder)
-        assert (found.returncode, found.stderr) == (1, f"spinn: error: {folder}: {reason}\n")
+def test_a_model_that_is_not_there_is_all_that_is_said(exported: Path, tmp_path: Path) -> None:
+    """Nor is there an address before an export is read."""
+    damaged, nameless = (Path(shutil.copytree(exported, tmp_path / name)) for name in ("damaged", "nameless"))
+    (damaged / "model.onnx").write_bytes((exported / "model.onnx").read_bytes()[:5000])
+    (nameless / "export.json").unlink()
+    for folder, told, reason in (
+        (tmp_path / "no", "", "no such checkpoint folder"),
+        (tmp_path, "", "no checkpoint here (config.json is missing)"),
+        (nameless, "", "no exported model here (export.json is missing)"),
+        (damaged, "/model.onnx", "onnxruntime cannot run it ("),
+    ):
+        for workers in (1, 2) if folder == damaged else (1,):
+            found = without_torch("serve", folder, f"--workers={workers}")
+            assert (found.returncode, found.stderr.count("\n")) == (1, 1)
+            assert found.stderr.startswith(f"spinn: error: {folder}{told}: {reason}")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_model_that_cannot_be_read_ends_it_with_one_line(workers: int, tmp_path: Path) -> None:
-    (tmp_path / "export.json").write_text("{")
+def test_a_checkpoint_that_cannot_be_read_ends_it_with_one_line(workers: int, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
     server = Server(str(tmp_path), f"--workers={workers}")
     assert server.process.wait(timeout=HANGS) == 1
     said = server.said()

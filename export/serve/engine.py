@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.folders import readable
 from spinn_tensor.data_prep.limits import LongSentence
 from spinn_tensor.data_prep.paths import expanded
 from spinn_tensor.data_prep.text import PACKAGED, PACKAGED_NLI, Words, notation_of
 from spinn_tensor.data_prep.trees import Tree, right_branching
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID
-from spinn_tensor.export.artefact import EXPORT, PRECISIONS
+from spinn_tensor.export.artefact import ARTEFACTS, EXPORT, PRECISIONS
 from spinn_tensor.export.predictor import OnnxPredictor
 from spinn_tensor.export.serve.errors import empty, untokenized
 from spinn_tensor.export.serve.settings import ServeSettings
@@ -39,21 +41,27 @@ class Engine:
         if model.composes_by != "none":
             self.kinds.append("parse")
 
-    @staticmethod
-    def find(settings: ServeSettings) -> None:
-        """Raise CheckpointError, without torch, where there is no such model; one of the hub is downloaded."""
-        if settings.folder in (PACKAGED, PACKAGED_NLI) or (expanded(settings.folder) / EXPORT).is_file():
-            return
+    @classmethod
+    def find(cls, settings: ServeSettings) -> Engine | None:
+        """Return the model of an export; None where there is a checkpoint, which takes torch. The hub's is downloaded.
+
+        Raises as `OnnxPredictor`, and CheckpointError where there is no such checkpoint.
+        """
+        if settings.folder in (PACKAGED, PACKAGED_NLI):
+            return None
+        if _is_export(expanded(settings.folder)):
+            return cls.open(settings)
         from spinn_tensor.hub import HubOptions, bundle_folder, checkpoint_folder
 
         checkpoint_folder(bundle_folder(settings.folder, HubOptions(None, None, False, False, None)))
+        return None
 
     @classmethod
     def open(cls, settings: ServeSettings) -> Engine:
         """Read an export, without torch, or a checkpoint. Raises as `OnnxPredictor` and `Pipeline.from_pretrained`."""
         folder = expanded(settings.folder)
         options: dict[str, Any] = {"trees": settings.trees, "max_words": settings.max_length}
-        if (folder / EXPORT).is_file():
+        if _is_export(folder):
             predictor = OnnxPredictor(folder, settings.device, settings.threads, **options)
             dtype = PRECISIONS.get(predictor.exported.format, "float32")
             return cls(predictor, folder.resolve().name, dtype, predictor.provider)
@@ -119,3 +127,8 @@ class Engine:
             n_sides = self.n_sides if kind == "classify" else 1
             for some in (sentences, sentences[:1]):
                 self.run(kind, [(sentence,) * n_sides for sentence in some])
+
+
+def _is_export(folder: Path) -> bool:
+    """Tell whether a folder is of `spinn export`, whatever of it is missing or damaged."""
+    return any((readable(folder) / name).is_file() for name in (EXPORT, ARTEFACTS["onnx"]))

@@ -7,6 +7,7 @@ in a line.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import multiprocessing
@@ -58,10 +59,10 @@ def _printable(text: str) -> str:
 
 def serve(settings: ServeSettings) -> int:
     """Serve until a signal ends it, and return the exit status. Raises OSError, and as `Engine.find`, before."""
-    Engine.find(settings)
+    _log()
+    engine = _found(settings)
     listener = _listener(settings)
     _more_files()
-    _log()
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     address = f"http://{host}:{port} (docs: /docs, page: /ui)"
@@ -71,7 +72,7 @@ def serve(settings: ServeSettings) -> int:
     elif settings.api_key is None:
         print("spinn serve: whoever reaches this machine may ask; --api-key restricts it", file=sys.stderr)
     config = Config(
-        partial(_worker, settings),
+        partial(_worker, settings, engine),
         factory=True,
         http=Protocol,
         ws="none",
@@ -97,6 +98,15 @@ def serve(settings: ServeSettings) -> int:
         supervisor = supervision.Multiprocess(config, [listener])
         supervisor.run()
         return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
+
+
+def _found(settings: ServeSettings) -> Engine | None:
+    """Return the model of an export where this process serves it; where others do it is read to see that it can be."""
+    if settings.workers == 1:
+        return Engine.find(settings)
+    # on a GPU its memory would be held as long as this process is
+    Engine.find(dataclasses.replace(settings, device="cpu"))
+    return None
 
 
 class Worker(supervision.Process):
@@ -135,14 +145,14 @@ def _log() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
-def _worker(settings: ServeSettings) -> Starlette:
+def _worker(settings: ServeSettings, engine: Engine | None) -> Starlette:
     """Return the application of a process."""
     _log()
     warnings.simplefilter("ignore", DataWarning)  # of unknown words, which are counted
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
-    return make_app(settings, on_ready=_ready, on_failure=_fail)
+    return make_app(settings, engine, on_ready=_ready, on_failure=_fail)
 
 
 def _ready() -> None:
