@@ -100,5 +100,9 @@ class NotWanted(DataError):
     """Say that a line is not bad but no example, as one without a label: it is left out, and counted."""
 
 
+class NoExamples(DataError):
+    """Say that a file has no example, each of its lines having been left out."""
+
+
 class NeededLine(DataError):
     """Raised for a line without which the others cannot be read, as a header: it cannot be left out."""

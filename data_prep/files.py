@@ -22,7 +22,7 @@ from spinn_tensor.data_prep.archives import (
     unopened,
     unreadable,
 )
-from spinn_tensor.data_prep.errors import DataError, NeededLine
+from spinn_tensor.data_prep.errors import DataError, NeededLine, NoExamples
 from spinn_tensor.data_prep.limits import DEFAULT_LIMITS, Limits
 from spinn_tensor.data_prep.paths import StrPath as StrPath
 from spinn_tensor.data_prep.paths import expanded
@@ -131,9 +131,9 @@ class Skipped(Counter[str]):
             what = what.replace("lines", "line").replace(" have ", " has ").replace(" are ", " is ")
         return f"{self.total()} {what}{by_file}: {reasons}" if self else f"0 {what}"
 
-    def no_examples(self, where: str = "") -> DataError:
+    def no_examples(self, where: str = "") -> NoExamples:
         """Return the error of a file, or what `where` says, of which every line was left out."""
-        return DataError(f"no examples{where}" + (f" ({self})" if self else ""), there=self.there)
+        return NoExamples(f"no examples{where}" + (f" ({self})" if self else ""), there=self.there)
 
     def __str__(self) -> str:
         return self.told("lines skipped")

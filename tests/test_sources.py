@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from spinn_tensor.cli.main import main
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.corpora.sources import archive_source, split_sources
 from spinn_tensor.data_prep.corpora.splits import load_splits, prepare
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, DataWarning
 from spinn_tensor.data_prep.files import Skipped
 from spinn_tensor.training.config import DataConfig
 from tests.fuzzing import packed
@@ -102,6 +104,21 @@ def test_named_files_overrule_a_folder_s(tmp_path: Path) -> None:
     more = write_pairs(tmp_path / "more.jsonl", 30, seed=9)
     data = DataConfig(corpus="snli", data=str(tmp_path), train=(str(more),), dev=(str(more),))
     assert sizes(data) == {"train": 30, "dev": 30, "test": counts["test"]}
+
+
+def test_a_folder_s_test_set_without_labels_is_left_out(tmp_path: Path) -> None:
+    counts = write_published(tmp_path, "snli")
+    (path,) = tmp_path.rglob("snli_1.0_test.jsonl")
+    path.write_text(
+        re.sub('"gold_label": "[a-z]+"', '"gold_label": "hidden"', path.read_text(encoding="utf-8"))
+    )
+    data = DataConfig(corpus="snli", data=str(tmp_path))
+    with pytest.warns(DataWarning, match=r"snli_1\.0_test\.jsonl: no examples .*'hidden' .*: left out$"):
+        assert sizes(data) == {"train": counts["train"], "dev": counts["dev"]}
+    files = {"data": None, **{name: (str(tmp_path / f"snli_1.0_{name}.jsonl"),) for name in ("train", "dev")}}
+    for asked in ({"test": (str(path),)}, {**files, "extra": (f"more={path}",)}):
+        with pytest.raises(DataError, match="no examples"):
+            sizes(replace(data, **asked))
 
 
 def test_one_file_of_several_may_have_no_example(tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.formats import LabelNames
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.corpora.read import Examples, join, read_examples_as_columns
-from spinn_tensor.data_prep.corpora.sources import Source, extra_sources, split_sources
+from spinn_tensor.data_prep.corpora.sources import NEEDED, Source, extra_sources, split_sources
 from spinn_tensor.data_prep.corpora.store import PreparedCorpus, Split, is_store, read_manifest, read_store
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
-from spinn_tensor.data_prep.errors import DataError, DataWarning
+from spinn_tensor.data_prep.errors import DataError, DataWarning, NoExamples
 from spinn_tensor.data_prep.files import N_PLACES, Skipped, shorter_path
 from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE
 from spinn_tensor.data_prep.text import SentenceReader
@@ -100,11 +100,18 @@ def prepare(
     reader, sources = _Reader(data, words, labels, skipped, on_lines, trees), split_sources(data)
     splits: dict[str, Split] = {}
     whole: dict[tuple[Path, ...], Split] = {}  # files that train and dev are parts of: read once
+    asked = {*NEEDED, *(["test"] if data.test else []), *(entry.partition("=")[0] for entry in data.extra)}
     for name in sorted(sources, key=lambda name: name != "train"):
         source = sources[name]
         if source.part is not None and source.paths not in whole:
             whole[source.paths] = reader.whole(source)
-        read = whole[source.paths] if source.part is not None else reader.whole(source)
+        try:
+            read = whole[source.paths] if source.part is not None else reader.whole(source)
+        except NoExamples as error:  # as test sets whose labels are withheld
+            if name in asked:
+                raise
+            warnings.warn(f"{error}: left out", DataWarning, stacklevel=2)
+            continue
         splits[name] = reader.finished(read, source.part, is_train=name == "train")
     # only words that occur have numbers, by frequency, then by the alphabet, however the corpus was read
     counts, spelt = _count_words(splits, len(words)), words.words
