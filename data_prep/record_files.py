@@ -75,7 +75,9 @@ _NO_SENTENCES = {  # what text begins with that has no sentence or tree a line
     "a table of CoNLL or NEGRA, a word a line": re.compile(
         r"(#.*\n)*1(-\d+)?\t[^\s]+(\t[^\t\n]*){4,}|-DOCSTART-\s|#begin document|(%%.*\n)?#(FORMAT|BO[ST])\b"
     ),
-    "XML, SGML or HTML": re.compile(r"\s*<(\?xml|!doctype|html|doc)\b", re.IGNORECASE),
+    "XML, SGML or HTML": re.compile(
+        r"\s*<(\?xml|!doctype|html|(doc|text|corpus|body|p|s)\b[^<>\n]*>\s*\n)", re.IGNORECASE
+    ),
 }
 _CHUNK = 1 << 16
 # of a JSON list: what is before its first value, before any other, and after the last

@@ -54,6 +54,11 @@ def test_help_says_what_a_setting_means_to_the_command() -> None:
         (["train", "--no-such"], "spinn train", "unrecognized arguments: --no-such"),
         (["train", "extra"], "spinn train", "unrecognized arguments: extra"),
         (
+            ["prepare", "--output", "a", "b"],
+            "spinn prepare",
+            "unrecognized arguments: b; --train and --dev are given once",
+        ),
+        (
             ["prepare", "--output", "o", "--vector-norm", "4"],
             "spinn prepare",
             "unrecognized arguments: --vector-norm",

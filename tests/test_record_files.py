@@ -245,6 +245,8 @@ NOT_AS_NAMED: list[tuple[str, bytes, str]] = [
     ("a.txt", b"-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\n", ":1: a table of CoNLL"),
     ("a.export", b"%% word\ttag\n#FORMAT 3\n#BOS 1 1 98 1\n", ":1: a table of CoNLL or NEGRA"),
     ("a.fid", b"<DOC>\n<S ID=1>\n( (IP (NN a) (VV b)))\n", ":1: XML, SGML or HTML"),
+    ("a.nw", b"<S ID=1>\n( (IP (NN a) (VV b)))\n</S>\n", ":1: XML, SGML or HTML"),
+    ("a.vrt", b'<text id="1">\n<s>\nThe\tDT\n', ":1: XML, SGML or HTML"),
     ("a.xml", b'\xef\xbb\xbf<?xml version="1.0"?>\n<corpus>\n', ":1: XML, SGML or HTML"),
     ("a.txt", rb"{\rtf1\ansi The dog.}", ": RTF, expected text"),
     ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ": a document of an office program"),

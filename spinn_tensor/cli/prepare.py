@@ -68,6 +68,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     add_device(parser)
     names = [name for name in settable("data") if name not in OF_TRAINING]
+    parser.of_stray_words = "; --train and --dev are given once for each file"
     add_settings(parser.add_argument_group("data"), "data", names, texts=TEXTS)
 
 
