@@ -106,7 +106,9 @@ def parse(
             of_kind["nargs"] = "+"
         if choices is not None:
             of_kind["choices"] = choices
-        parser.add_argument("--" + option.replace("_", "-"), default=default, help=text, **of_kind)
+        parser.add_argument(
+            "--" + option.replace("_", "-"), default=default, help=text.replace("%", "%%"), **of_kind
+        )
     if snli:
         text = (
             "SNLI's snli_1.0_dev.jsonl, plain or .gz, or snli_1.0.zip, whose dev file is read; or 'random' trees "
