@@ -103,7 +103,7 @@ def test_committed_results_are_replaced_by_a_whole_run_on_the_slice_alone(
     assert whole.name.startswith(name)
     assert parse(["--quick"]).out is None
     assert parse(["--quick", "--out", "mine.json"]).out == Path("mine.json")
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         parse(["--help"])
     if name in ON_SNLI:
         assert parse(["--snli", str(pairs_file)]).out is None
