@@ -80,6 +80,10 @@ _START = """
     tops_shape = Concat <axis = 0> (lanes1, gate_dim)
     tracker0 = ConstantOfShape <value = {real}[1] {{0}}> (tracker_shape)
     tops0 = ConstantOfShape <value = {real}[1] {{0}}> (tops_shape)
+"""
+
+# What a choice that is none scores; onnxruntime warns of constants that nothing reads.
+_LIMITS = """
     infinity = Constant <value = {real} {{inf}}> ()
     minus_infinity = Constant <value = {real} {{-inf}}> ()
 """
@@ -286,7 +290,8 @@ def function_text(
     made = (_TREELSTM if treelstm else _CELL).format(**products, domain=DOMAIN, cell=CELL)
     body = (_TRACK + (_GIVEN if given else _CHOOSE) + _MOVE + _COMPOSE).format(**products, made=made)
     told = "bool[] reduces" if given else f"{real}[] told"
-    text = _START.format(real=real, **sizes) + _LOOP.format(body=body, real=real, told=told) + _ROOTS
+    start = _START + (_LIMITS if not given else "")
+    text = start.format(real=real, **sizes) + _LOOP.format(body=body, real=real, told=told) + _ROOTS
     inputs = [*_INPUTS.split(), *given * ["given"], *treelstm * ["compose", "compose_bias"]]
     return (
         f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": 1]>\n'

@@ -371,6 +371,7 @@ def test_openapi_has_every_route_and_its_examples_are_answered(client) -> None:
     assert document["openapi"] == "3.1.0"
     assert {route.path for route in ROUTES} < document["paths"].keys()
     page = client.get("/docs").text
+    assert "curl -s testserver/embed" in page
     for path, methods in document["paths"].items():
         assert path in page
         for method, operation in methods.items():

@@ -312,12 +312,15 @@ def _routes(service: Service, posts: dict[str, Endpoint]) -> list[StarletteRoute
         offered = [route._replace(example=example) if route is PREDICT else route for route in ROUTES]
         return openapi(offered, service.settings.api_key is not None)
 
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(docs_page(document(), request.url.netloc))
+
     return [
         *(get(path, health) for path in ("/health", "/ping", "/")),
         get("/info", lambda: _json(tei.info(service))),
         get("/metrics", counts),
         *(get(path, lambda: _json(document())) for path in ("/openapi.json", "/api-doc/openapi.json")),
-        get("/docs", lambda: HTMLResponse(docs_page(document(), service.settings.port))),
+        StarletteRoute("/docs", docs, methods=["GET"]),
         *(StarletteRoute(path, _page, methods=["GET"]) for path in FILES),
         *(StarletteRoute(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
     ]

@@ -100,7 +100,7 @@ pre{overflow-x:auto;padding:.6rem;border:1px solid #8886;border-radius:.3rem}sum
 """
 
 
-def docs_page(document: dict[str, Any], port: int) -> str:
+def docs_page(document: dict[str, Any], host: str) -> str:
     """Return a page of HTML that says what openapi.json does."""
     parts = []
     for path, methods in document["paths"].items():
@@ -110,7 +110,7 @@ def docs_page(document: dict[str, Any], port: int) -> str:
             if body is not None:
                 asked = body["content"]["application/json"]
                 example = orjson.dumps(asked["example"]).decode()
-                line = f"curl -s 127.0.0.1:{port}{path} -H 'Content-Type: application/json' -d '{example}'"
+                line = f"curl -s {host}{path} -H 'Content-Type: application/json' -d '{example}'"
                 name = asked["schema"]["$ref"].rpartition("/")[2]
                 schema = orjson.dumps(
                     document["components"]["schemas"][name], option=orjson.OPT_INDENT_2

@@ -126,7 +126,9 @@ def _listener(settings: ServeSettings) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:  # the latter of a name that is none
         where, number = f"{settings.hostname}:{settings.port}", getattr(error, "errno", None)
-        reason = error.strerror if isinstance(error, OSError) else "not a name of a host"
+        reason = "not a name of a host"
+        if isinstance(error, OSError):  # to whose text `create_server` adds the address
+            reason = str(error.strerror).partition(" (while ")[0]
         raise OSError(number, f"cannot listen there: {reason}", where) from None
 
 
