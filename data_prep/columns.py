@@ -21,7 +21,7 @@ from spinn_tensor.data_prep.display import in_short
 from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import ragged_arange
 from spinn_tensor.data_prep.tables.trace import trace_stack
-from spinn_tensor.data_prep.trees import SHIFT, Tree, check_all_transitions, check_transitions
+from spinn_tensor.data_prep.trees import SHIFT, Tree, check_all_transitions, check_lengths, check_transitions
 
 NO_LABEL = -100  # of a node; what torch's cross entropy leaves out
 SIDES = {1: ("sentence",), 2: ("premise", "hypothesis")}  # what the sentences of an example are called
@@ -57,7 +57,10 @@ class Corpus(NamedTuple):
 
     @classmethod
     def of_pairs(cls, premises: SentenceColumns, hypotheses: SentenceColumns, labels: np.ndarray) -> Corpus:
-        """Return the corpus of n pairs, from n premises and n hypotheses."""
+        """Return the corpus of n pairs, from n premises and n hypotheses; raises DataError for unequal numbers."""
+        n_rows = n_sentences(premises), n_sentences(hypotheses), len(labels)
+        if len(set(n_rows)) > 1:
+            raise DataError("got {} premises, {} hypotheses and {} labels".format(*n_rows))
         return cls(concatenate(premises, hypotheses), labels, n_sides=2)
 
     @property
@@ -117,6 +120,15 @@ def lengths(columns: SentenceColumns) -> np.ndarray:
     return np.diff(columns.token_offsets)
 
 
+def checked_lengths(columns: SentenceColumns) -> np.ndarray:
+    """Return `lengths`; raises DataError where they do not add up to the tokens, and for a sentence without any."""
+    n_tokens = lengths(columns)
+    if len(columns.token_ids) != n_tokens.sum():
+        raise DataError(f"got {len(columns.token_ids)} tokens, expected {n_tokens.sum()}")
+    check_lengths(n_tokens)
+    return n_tokens
+
+
 def node_offsets(columns: SentenceColumns) -> np.ndarray:
     """Return where the transitions of each sentence begin and, last, where they all end, (n + 1,) int64."""
     return 2 * columns.token_offsets - np.arange(len(columns.token_offsets))
@@ -124,14 +136,12 @@ def node_offsets(columns: SentenceColumns) -> np.ndarray:
 
 def check_columns(columns: SentenceColumns) -> None:
     """Check all sentences at once; raises DataError naming the first one that is not a tree."""
-    if len(columns.token_ids) != columns.token_offsets[-1]:
-        raise DataError(f"got {len(columns.token_ids)} tokens, expected {columns.token_offsets[-1]}")
-    check_all_transitions(columns.transitions, lengths(columns))
+    check_all_transitions(columns.transitions, checked_lengths(columns))
 
 
 def take(columns: SentenceColumns, rows: np.ndarray) -> SentenceColumns:
     """Return the sentences rows (m,), integers in [0, n), in that order, with repeats; raises IndexError otherwise."""
-    rows = np.asarray(rows, dtype=np.int64)
+    rows = _numbers(rows)
     if rows.size and (rows.min() < 0 or rows.max() >= n_sentences(columns)):
         raise IndexError(f"rows from {rows.min()} to {rows.max()}, expected 0 to {n_sentences(columns) - 1}")
     starts = columns.token_offsets[rows]  # (m,)
@@ -196,7 +206,8 @@ def concatenate(*parts: SentenceColumns) -> SentenceColumns:
 def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
     """Return the examples rows (m,) of a corpus, as `take` does for sentences."""
     starts = len(corpus.labels) * np.arange(corpus.n_sides)
-    of_sides = (np.asarray(rows, dtype=np.int64) + starts[:, None]).reshape(-1)
+    rows = _numbers(rows)
+    of_sides = (rows + starts[:, None]).reshape(-1)
     return Corpus(take(corpus.sentences, of_sides), corpus.labels[rows], corpus.n_sides)
 
 
@@ -220,6 +231,15 @@ def phrases(corpus: Corpus) -> Corpus:
         sentences.node_labels[node_index],
     )
     return Corpus(columns, sentences.node_labels[nodes])
+
+
+def _numbers(rows: np.ndarray) -> np.ndarray:  # int64
+    rows = np.asarray(rows)
+    if rows.size and rows.dtype.kind not in "iu":  # a mask's False and True would be rows 0 and 1
+        raise IndexError(
+            f"rows: got {rows.dtype}, expected integers; of a mask np.flatnonzero(mask) gives them"
+        )
+    return rows.astype(np.int64, copy=False)
 
 
 def _labels_of(transitions: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+Words = TypeVar("Words", bound=Iterable[str])
 
 N_FIELDS = 8  # of a record that are named
 
@@ -94,6 +97,13 @@ class DataError(SpinnError, ValueError):
             reason += f"; the record has {', '.join(name[:40] for name in self.there[:N_FIELDS])}{more}"
         # Names and reasons may quote the input: whatever line ends they hold, the message stays one line.
         return " ".join(": ".join([*places, reason]).splitlines())
+
+
+def not_text(words: Words) -> Words:
+    """Return the words of a sentence. Raises DataError for a text, whose characters would be its words."""
+    if isinstance(words, str):
+        raise DataError(f"got a text, {words[:40]!r}, expected a list of words")
+    return words
 
 
 class NotWanted(DataError):

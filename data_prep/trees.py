@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, not_text
 
 if TYPE_CHECKING:
     from spinn_tensor.data_prep.penn import PennTree
@@ -144,7 +144,7 @@ def node_spans(transitions: np.ndarray) -> list[tuple[int, int]]:
 def right_branching(tokens: Sequence[str]) -> Tree:
     """Put words under a right-branching tree, which stands in for a parse until there is one."""
     transitions = np.repeat(np.array([SHIFT, REDUCE], dtype=np.int8), [len(tokens), max(len(tokens) - 1, 0)])
-    return Tree(tuple(tokens), transitions)
+    return Tree(tuple(not_text(tokens)), transitions)
 
 
 def parse_close_bracket(text: str) -> Tree:

@@ -17,7 +17,7 @@ from itertools import chain
 
 import numpy as np
 
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, not_text
 
 PAD_ID = 0
 UNKNOWN_ID = 1
@@ -70,7 +70,7 @@ class Vocabulary:
         lower: bool = False,
     ) -> Vocabulary:
         """Take the words seen at least min_count times, most frequent first, then in alphabetical order."""
-        return cls.from_counts(Counter(chain.from_iterable(token_iterables)), min_count, lower)
+        return cls.from_counts(Counter(chain.from_iterable(map(not_text, token_iterables))), min_count, lower)
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], min_count: int = 1, lower: bool = False) -> Vocabulary:
@@ -95,6 +95,7 @@ class Vocabulary:
     def encode(self, tokens: Iterable[str]) -> np.ndarray:
         """Return ids of the tokens, (number of tokens,) int32; UNKNOWN_ID for those not in the vocabulary."""
         get = self.index.get
+        tokens = not_text(tokens)
         if self.lower:
             tokens = map(lower_case, tokens)
         return np.array([get(token, UNKNOWN_ID) for token in tokens], dtype=np.int32)

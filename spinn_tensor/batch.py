@@ -23,8 +23,9 @@ from torch import Tensor
 
 from spinn_tensor.bundles import ForestTables, LaneTables, OwnTables, SequenceTables, bundle_of, to_torch
 from spinn_tensor.bundles import move as move
-from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, lengths
+from spinn_tensor.data_prep.columns import Corpus, SentenceColumns, checked_lengths, n_sentences
 from spinn_tensor.data_prep.display import in_short
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.segments import places
 from spinn_tensor.data_prep.tables import forest_tables, lane_tables, own_tables
 
@@ -108,7 +109,7 @@ def make_sentence_batch(
         The batch, on the CPU.
 
     Raises:
-        DataError: for transitions that are not trees.
+        DataError: for no sentences, transitions that are not trees, and tokens that are not those of the offsets.
         ValueError: for an unknown `table_kind` or `share`, shared states of another kind of tables than "forest" and
             "lanes", and several samples of what is not "own".
 
@@ -117,7 +118,9 @@ def make_sentence_batch(
     torch.Size([2, 8])
     """
     _check(table_kind, n_samples, share)
-    n_tokens = lengths(columns)
+    n_tokens = checked_lengths(columns)
+    if not n_tokens.size:
+        raise DataError("a batch needs at least one sentence")
     words, leaf_index, shared = columns.token_ids, None, None
     if share != "nothing":
         words, index, counts = np.unique(words, return_inverse=True, return_counts=True)
@@ -164,13 +167,15 @@ def make_batch(
         The batch, on the CPU.
 
     Raises:
-        DataError, ValueError: as `make_sentence_batch`.
+        DataError, ValueError: as `make_sentence_batch`; DataError for more or fewer labels than examples.
 
     >>> model = SentenceClassifier(config)
     >>> corpus = Corpus(columns, labels=np.array([0, 1]))
     >>> loss = torch.nn.functional.cross_entropy(model(batch := make_batch(corpus, "lanes")), batch.labels)
     """
-    node_labels = corpus.sentences.node_labels
+    node_labels, n_labels = corpus.sentences.node_labels, len(corpus.labels)
+    if corpus.n_sides * n_labels != (n := n_sentences(corpus.sentences)):
+        raise DataError(f"got {n_labels} labels for {n} sentences, {corpus.n_sides} an example")
     return Batch(
         make_sentence_batch(corpus.sentences, table_kind, n_samples=n_samples, share=share),
         torch.from_numpy(corpus.labels),

@@ -272,7 +272,7 @@ def write_bundle(
             f"{folder}: run: no model card can be made of it ({one_line(error)})"
         ) from error
     tensors = plain_names(folder, model.state_dict())
-    check_weights(folder, tensors, bool(model.config.own_classes))
+    check_weights(folder, tensors, model)
     content = {
         "format_version": FORMAT_VERSION,
         "model": model.config.to_dict(),

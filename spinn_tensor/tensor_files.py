@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from spinn_tensor.config import CheckpointError as CheckpointError
 from spinn_tensor.data_prep.errors import one_line
+from spinn_tensor.sizes import without_memory
 
 COMPILED = "_orig_mod."  # before the names of what torch.compile was given
 
@@ -56,13 +58,26 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
             raise CheckpointError(f"{path}: tensor {name!r} is not part of the model")
 
 
-def check_weights(folder: Path, tensors: Mapping[str, Tensor], has_own: bool) -> None:
-    """Raise CheckpointError for weights that are not to be written: of another type than float32, or no numbers."""
+def check_weights(folder: Path, tensors: Mapping[str, Tensor], model: Any) -> None:
+    """Raise CheckpointError for weights that could not be read again.
+
+    They are of another type than float32, no numbers, or not those that the model's config says: of a part that was
+    exchanged, say.
+    """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             what = f"has type {tensor.dtype}; a checkpoint holds torch.float32 (model.float())"
             raise CheckpointError(f"{folder}: tensor {name!r} {what}")
+    has_own = bool(model.config.own_classes)
     check_finite(folder, tensors, has_own)
+    kind = type(getattr(model, COMPILED[:-1], model))
+    if not has_own and kind.__init__.__module__.startswith("spinn_tensor."):  # else making it may do anything
+        with without_memory():
+            expected = kind(model.config).float().state_dict()
+        try:
+            check_tensors(folder, tensors, expected)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}, by model.config, from which it is read") from None
 
 
 def check_finite(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -361,3 +362,10 @@ def test_what_cannot_run_is_refused() -> None:
         (gradient,) = torch.autograd.grad(output.sum(), leaves, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiable once"):
             gradient.sum().backward()
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        for sharded in (machine.compose, TreeLSTM(2).double()):  # whose gradients would come to nothing
+            with pytest.raises(TypeError, match="sharded by itself would learn nothing"):
+                StackMachine(fully_shard(sharded))(leaves, forest)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.utils.parametrizations import weight_norm
 
 from spinn_tensor import (
     CheckpointError,
@@ -324,6 +325,31 @@ def test_metrics_may_be_of_numpy_and_torch(number, tmp_path) -> None:
     assert load_checkpoint(tmp_path / "mine").config.metrics == {"f1": number.item()}
     save_checkpoint(tmp_path / "other", model, model.vocabulary, tiny_run(), {"f1": number})
     assert load_checkpoint(tmp_path / "other").config.metrics == {"f1": number.item()}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda model: setattr(model.mlp, "output", torch.nn.Linear(1, 5)),
+            r"'mlp.output.weight' has shape \(5, 1\)",
+        ),
+        (
+            lambda model: setattr(model, "more", torch.nn.Linear(1, 1)),
+            "'more.weight' is not part of the model",
+        ),
+        (lambda model: weight_norm(model.mlp.hidden[0]), "'mlp.hidden.0.weight' is missing"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(change, message, tmp_path) -> None:
+    model = tiny_model()
+    change(model)
+    for save in (model.save_pretrained, lambda folder: save_checkpoint(folder, model, *model.provenance[:3])):
+        with pytest.raises(
+            CheckpointError, match=rf"tensor {message}.*, by model.config, from which it is read"
+        ):
+            save(tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
 
 
 def test_what_does_not_go_with_a_model_of_ones_own(tmp_path) -> None:

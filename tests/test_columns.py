@@ -100,10 +100,20 @@ def test_take_gathers_what_a_loop_does(batch: list[np.ndarray], labelled: bool, 
     assert_dtypes(taken)
 
 
-@pytest.mark.parametrize("row", [-1, 2])
-def test_take_refuses_rows_that_are_not_there(row: int) -> None:
-    with pytest.raises(IndexError, match="expected 0 to 1"):
-        take(columns_of([left_branching(3), right_branching(2)]), np.array([0, row]))
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([0, -1], "expected 0 to 1"),
+        ([0, 2], "expected 0 to 1"),
+        ([False, True], "got bool, expected integers; of a mask np.flatnonzero"),
+        ([0.0, 1.0], "got float64, expected integers"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused(rows: list, message: str) -> None:
+    columns = columns_of([left_branching(3), right_branching(2)])
+    for use in (take, lambda columns, rows: select(Corpus(columns, np.array([0, 1])), rows)):
+        with pytest.raises(IndexError, match=message):
+            use(columns, np.array(rows))
 
 
 @given(batches_of_transitions(min_batch=0), batches_of_transitions(min_batch=0), st.booleans(), st.booleans())
@@ -164,6 +174,10 @@ def test_select_and_the_key_to_batch_by() -> None:
     assert sentences(chosen.sides[0]) == sentences(take(premises, rows))
     assert sentences(chosen.sides[1]) == sentences(take(hypotheses, rows))
     assert chosen.labels.tolist() == [0, 2]
+
+    for parts in ((premises, take(hypotheses, rows), pairs.labels), (premises, hypotheses, rows)):
+        with pytest.raises(DataError, match=r"got 3 premises, [23] hypotheses and [23] labels"):
+            Corpus.of_pairs(*parts)
 
     labelled = Corpus(hypotheses, np.array([4, 0, 1]))
     assert labelled.lengths_key.tolist() == [1, 4, 2]

@@ -20,8 +20,10 @@ from spinn_tensor import (
     make_batch,
     make_sentence_batch,
 )
+from spinn_tensor.batch import TABLE_KINDS
 from spinn_tensor.config import ENCODER_KINDS, GIVEN_KINDS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import Corpus, concatenate, lengths, sentence_columns, take
+from spinn_tensor.data_prep.errors import DataError
 from spinn_tensor.data_prep.trees import parse_binary
 from spinn_tensor.data_prep.vocabulary import Vocabulary
 from spinn_tensor.normalization import MaskedBatchNorm
@@ -209,6 +211,27 @@ def test_encoders_without_trees_have_no_nodes() -> None:
     model = encoder("lstm")
     with pytest.raises(TypeError, match="'lstm' has no tree nodes"):
         model.node_states(make_sentence_batch(some_columns(), "sequence"))
+
+
+def test_word_vectors_may_be_exchanged() -> None:
+    """A module of the encoder's own by that name would be one that nobody calls."""
+    model = encoder("bow").double()
+    model.embedding = nn.Embedding(MANY_WORDS, 6, dtype=torch.float64)
+    assert model.embedding is model.leaves.embedding
+    assert not any(name.startswith("embedding") for name in model.state_dict())
+
+
+@pytest.mark.parametrize("table_kind", TABLE_KINDS)
+def test_what_is_no_batch_is_refused(table_kind) -> None:
+    columns = columns_of([left_branching(3), left_branching(2)])
+    for other, message in (
+        (columns._replace(token_ids=columns.token_ids[:4]), "got 4 tokens, expected 5"),
+        (take(columns, np.array([], dtype=np.int64)), "a batch needs at least one sentence"),
+    ):
+        with pytest.raises(DataError, match=message):
+            make_sentence_batch(other, table_kind)
+    with pytest.raises(DataError, match="got 1 labels for 2 sentences, 1 an example"):
+        make_batch(Corpus(columns, np.array([0])), table_kind)
 
 
 CONFIG = {

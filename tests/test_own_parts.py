@@ -185,8 +185,12 @@ def test_shared_words_are_not_for_a_leaf_encoder_of_ones_own(parts: str) -> None
 
 
 def test_who_has_no_word_vectors_says_so(parts: str) -> None:
-    with pytest.raises(TypeError, match=f"leaf_encoder: {parts}:Spelling has no `embedding` of word vectors"):
-        _ = SentenceEncoder(config("spinn-pi", f"{parts}:Spelling").encoder).embedding
+    encoder = SentenceEncoder(config("spinn-pi", f"{parts}:Spelling").encoder)
+    for use in (lambda: encoder.embedding, lambda: setattr(encoder, "embedding", torch.nn.Embedding(2, 2))):
+        with pytest.raises(
+            TypeError, match=f"leaf_encoder: {parts}:Spelling has no `embedding` of word vectors"
+        ):
+            use()
 
 
 def test_exports_say_that_they_are_not_for_them(parts: str) -> None:

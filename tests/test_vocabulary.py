@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.trees import right_branching
 from spinn_tensor.data_prep.vocabulary import UNKNOWN_ID, Vocabulary, lower_case
 
 SENTENCES = [["The", "dog", "runs"], ["the", "dog", "sleeps"], ["the", "cat"]]
@@ -35,6 +36,14 @@ def test_a_word_spelt_like_the_padding_is_unknown() -> None:
     vocabulary = Vocabulary.build([["<pad>", "<unk>", "a"]])
     assert vocabulary.tokens == ("<pad>", "<unk>", "a")
     assert vocabulary.encode(["<pad>", "<unk>", "a"]).tolist() == [1, 1, 2]
+
+
+def test_a_text_is_not_taken_for_words() -> None:
+    """Its characters would be the vocabulary, or unknown words."""
+    vocabulary = Vocabulary.build(SENTENCES)
+    for use in (lambda text: Vocabulary.build([text]), vocabulary.encode, right_branching):
+        with pytest.raises(DataError, match="got a text, 'the dog', expected a list of words"):
+            use("the dog")
 
 
 def test_counting_words_gives_the_vocabulary_of_the_sentences() -> None:

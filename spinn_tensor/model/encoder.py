@@ -68,6 +68,11 @@ class SentenceEncoder(nn.Module):
             raise TypeError(f"leaf_encoder: {self.config.leaf_encoder} has no `embedding` of word vectors")
         return embedding
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Let the leaves have other word vectors; in nn.Module they would be a module that nobody calls."""
+        owner = self.leaves if name == "embedding" and self.embedding else self
+        nn.Module.__setattr__(owner, name, value)
+
     @property
     def table_kind(self) -> TableKind:
         """Name the kind of tables that this encoder runs on."""

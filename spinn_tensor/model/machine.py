@@ -223,6 +223,12 @@ class StackMachine(nn.Module):
                 for name, value in self.named_parameters()
                 if name.startswith(("compose.", "tracker."))
             ]
+            if not torch.compiler.is_compiling() and any(
+                hasattr(value, "full_tensor") for value in parameters
+            ):
+                raise TypeError(
+                    "a cell or tracker sharded by itself would learn nothing; fully_shard the machine"
+                )
             return run_cell(self._name, parameters, leaves, tables, choice, self.save)
 
     def _weights(self, cell: TreeLSTM) -> ComposeWeights:
