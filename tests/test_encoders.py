@@ -302,6 +302,13 @@ def test_tables_of_another_kind_are_refused(kind, table_kind) -> None:
             use(make_sentence_batch(columns, table_kind))
 
 
+@pytest.mark.parametrize("kind, leaf_encoder", [("lstm", "projection"), ("spinn-pi", "bilstm")])
+def test_sharing_more_than_an_encoder_allows_is_refused(kind, leaf_encoder) -> None:
+    batch = make_sentence_batch(some_columns(), "lanes", share="states")
+    with pytest.raises(ValueError, match=r"^share=.states. is more than this encoder allows: "):
+        encoder(kind, leaf_encoder=leaf_encoder)(batch)
+
+
 def test_a_config_of_another_task_is_refused() -> None:
     spinn, classifier = EncoderConfig(3, "spinn"), ClassifierConfig(2)
     pair, parse = ModelConfig("pair", ("a", "b"), spinn, classifier), ModelConfig("parse", (), spinn, None)

@@ -212,6 +212,7 @@ class SentenceEncoder(nn.Module):
 
     def _leaf_states(self, batch: SentenceBatch) -> Tensor:
         """Return what the leaves are: (L, D), or (V, D) where equal words are one leaf."""
+        self._check_shared(batch)
         leaves: Tensor = self.leaves(batch)
         if self.config.leaf_encoder not in LEAF_ENCODERS:
             expected = (batch.sequence.sentence_index.shape[0], self._leaf_dim)
@@ -220,6 +221,15 @@ class SentenceEncoder(nn.Module):
                     f"leaf_encoder: {self.config.leaf_encoder} made {tuple(leaves.shape)}, expected {expected}"
                 )
         return leaves
+
+    def _check_shared(self, batch: SentenceBatch) -> None:
+        """Raise ValueError for words that are one leaf where every token is read by itself."""
+        if batch.shared is None or batch.shared.token_index is not None:
+            return
+        if not isinstance(self.composer, StackMachine) or self.config.leaf_encoder == "bilstm":
+            raise ValueError(
+                'share="states" is more than this encoder allows: encoder.sharing(encoder.table_kind)'
+            )
 
 
 def policy_config(config: EncoderConfig) -> EncoderConfig:
