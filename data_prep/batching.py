@@ -33,7 +33,7 @@ def epoch_batches(
         return []
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     rows = generator.permutation(n_rows)
-    pool_index = np.arange(n_rows) // (POOL * batch_size)
+    pool_index = np.arange(n_rows) // min(POOL * batch_size, n_rows)
     rows = rows[np.lexsort((lengths[rows], pool_index))]
     batches = list(_cut(rows, None if token_budget else batch_size, n_tokens, token_budget))
     return [batches[i] for i in generator.permutation(len(batches))]
@@ -97,7 +97,8 @@ def _cut(
         if padded:
             n_rows = budget // size
         else:
-            n_rows = int(np.searchsorted(ends, ends[first] - size + budget, side="right")) - first
+            end = ends[first] - size + min(budget, ends[-1])
+            n_rows = int(np.searchsorted(ends, end, side="right")) - first
         n_rows = max(1, n_rows if most_rows is None else min(most_rows, n_rows))
         yield rows[first : first + n_rows]
         first += n_rows

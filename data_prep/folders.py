@@ -25,8 +25,8 @@ from spinn_tensor.data_prep.temporary import clear_temporaries, named_if_full, r
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Replace `folder` by what `fill(temporary)` writes into an empty temporary folder beside it."""
     folder = real_path(folder)
-    old = _old(folder)
     recover(folder)
+    old = _old(folder)
     with named_if_full(folder), temporary_beside(folder, partial(Path.mkdir, parents=True)) as new:
         fill(new)
         for path in sorted(new.rglob("*"), reverse=True):  # what is in a folder before the folder
@@ -50,11 +50,13 @@ def recover(folder: Path) -> None:
     """Put whole what a killed writer left: delete its temporaries, put the predecessor back where NAME is missing.
 
     Where another writer is at work, the predecessor stays: NAME may be missing between that one's renames.
-    Raises DataError for the working folder: whoever stands in it would see nothing of the new one.
+    Raises DataError for the working folder, of whose new one nobody who stands in it would see anything, and the root.
     """
     folder = real_path(folder)
-    if folder.exists() and folder.samefile(os.curdir):
-        raise DataError("the working folder, expected another: it is replaced as a whole", path=folder)
+    is_root = str(folder) == folder.anchor
+    if is_root or (folder.exists() and folder.samefile(os.curdir)):
+        what = "root" if is_root else "working"
+        raise DataError(f"the {what} folder, expected another: it is replaced as a whole", path=folder)
     old = _old(folder)
     if clear_temporaries(folder.parent, escape(folder.name)):
         return

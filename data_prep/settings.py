@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import math
 import textwrap
 import types
 import typing
@@ -34,6 +33,7 @@ AT_LEAST_1 = Allowed("at least 1", lambda value: value >= 1)
 AT_LEAST_2 = Allowed("at least 2", lambda value: value >= 2)
 NOT_NEGATIVE = Allowed("0 or more", lambda value: value >= 0)
 POSITIVE = Allowed("more than 0", lambda value: value > 0)
+LARGEST_FLOAT = 3.4e38  # that tensors of 32 bits hold
 PROBABILITY = Allowed("a probability in [0, 1)", lambda value: 0 <= value < 1)
 
 
@@ -63,7 +63,7 @@ def required(help: str, allowed: Allowed | None = None) -> Any:
 
 def check_value(item: dataclasses.Field[Any], value: Any) -> None:
     """Raise ConfigError for a value that its field does not allow."""
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT:
         raise ConfigError(f"{item.name}: expected a finite number, got {value!r}")
     allowed: Allowed | None = item.metadata.get("allowed")
     if value is not None and allowed is not None and not allowed.holds(value):

@@ -32,6 +32,7 @@ def as_lists(batches: list[np.ndarray]) -> list[list[int]]:
     st.integers(0, 2**40),
     st.integers(0, 5),
 )
+@example([3, 1, 2], 10**20, 0, 0)
 def test_every_row_comes_once(lengths: list[int], batch_size: int, seed: int, epoch: int) -> None:
     batches = epoch_batches(np.array(lengths, dtype=np.int64), batch_size, seed=seed, epoch=epoch)
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
@@ -47,6 +48,7 @@ def test_every_row_comes_once(lengths: list[int], batch_size: int, seed: int, ep
     st.integers(1, 9),
 )
 @example([(1, 2)] * 4, 4, 2)  # to the last token
+@example([(1, 2)] * 4, 10**20, 2)
 def test_a_budget_is_kept_and_used_up(sizes: list[tuple[int, int]], budget: int, batch_size: int) -> None:
     lengths, n_tokens = np.array(sizes, dtype=np.int64).reshape(-1, 2).T
     batches = epoch_batches(lengths, batch_size, seed=1, epoch=0, n_tokens=n_tokens, token_budget=budget)

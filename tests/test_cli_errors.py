@@ -75,6 +75,8 @@ OF_TRAINING: dict[str, tuple[list[str], str]] = {
     "short vector": (["--vectors", "short.txt"], r"short.txt:1: got 3 numbers, expected 8$"),
     "unknown key": (["--set", "depth=3"], r"unknown key 'depth'"),
     "bad value": (["--dropout", "2"], r"embedding_dropout: expected a probability"),
+    "too wide a machine": (["--hidden-dim", str(10**12)], r"no model can have these sizes \(Storage"),
+    "too wide word vectors": (["--embedding-dim", str(10**20)], r"no model can have these sizes \("),
     "unknown preset": (["--preset", "x"], r"unknown preset 'x'"),
     "bad preset": (["--preset", "own.toml"], r"own.toml: training: unknown key 'epoch'"),
     "node labels of pairs": (["--node-labels"], r"node_labels: is for --corpus sst"),
@@ -119,6 +121,7 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "a folder as the corpus": (["train", "--output", "here"], r"corpus: holds other files \(notes.txt\)"),
     "generate over files": (["generate", "here"], r"holds other files \(.*; name a new folder"),
     "the working folder": (["prepare", *PAIRS, "--output", "."], r"\.: the working folder, expected another"),
+    "generate over all": (["generate", "/"], r"/: the root folder, expected another"),
     "generate over a file": (["generate", "bad.jsonl"], "bad.jsonl: a file"),
     "inspect without a folder": (["inspect", *PAIRS, "--html", "nowhere/a.html"], "a.html: no such folder"),
     "inspect nothing": (

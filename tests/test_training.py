@@ -172,29 +172,29 @@ def test_best_checkpoint_is_the_model_that_scored_best(tmp_path: Path) -> None:
 
 
 class Poison(Observer):
-    """Makes a weight infinite after some steps."""
+    """Makes weights no numbers, or another value, after some steps."""
 
-    def __init__(self, at_step: int) -> None:
-        self.at_step = at_step
+    def __init__(self, at_step: int, value: float = math.nan) -> None:
+        self.at_step, self.value = at_step, value
         self.trainer: Trainer | None = None
 
     def trained(self, progress: object, batch_size: int) -> None:
         if self.trainer is not None and self.trainer.progress.step == self.at_step:
             with torch.no_grad():
-                self.trainer.task.model.mlp.output.bias.fill_(math.nan)
+                self.trainer.task.model.mlp.output.weight.fill_(self.value)
 
 
 @pytest.mark.parametrize(
-    "at_step, options, message, kept",
+    "poison, options, message, kept",
     [
-        (4, {}, r"^step 5: the loss is nan; the checkpoint in .*last is kept", 3),
-        (2, {"save_every": 2}, "step 2: a weight is not finite; no checkpoint was written yet", None),
+        (Poison(4), {}, r"^step 5: the loss is nan; the checkpoint in .*last is kept", 3),
+        (Poison(2), {"save_every": 2}, "step 2: a weight is not finite; no checkpoint was written yet", None),
+        (Poison(3, 3e38), {}, "step 3: the loss on dev is (nan|inf); no checkpoint was written yet", None),
     ],
 )
 def test_a_run_that_is_not_finite_stops_names_the_step_and_keeps_its_checkpoint(
-    at_step: int, options: dict, message: str, kept: int | None, tmp_path: Path
+    poison: Poison, options: dict, message: str, kept: int | None, tmp_path: Path
 ) -> None:
-    poison = Poison(at_step)
     poison.trainer = trainer(tmp_path, "bow", poison, epochs=3, **options)
     with pytest.raises(TrainingError, match=message):
         poison.trainer.fit()

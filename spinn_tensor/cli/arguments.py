@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -29,7 +30,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self.of_stray_words = ""  # what to say of words that no option takes
-        self.register("type", Path, _path)
+        self.register("type", Path, expanded)  # shells leave the ~ of --output=~/runs as it is
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = super().parse_known_args(args, namespace)
@@ -39,6 +40,14 @@ class CommandParser(argparse.ArgumentParser):
             hint = self.of_stray_words if wrong is None else did_you_mean(wrong, options)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return known, unknown
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Refuse "", which shells make of a variable that is not set, and "-" as a path, of which a file would come."""
+        if not arg_string and (action.option_strings or action.type is not None):
+            raise argparse.ArgumentError(action, "expected a value, got ''")
+        if arg_string == "-" and action.type is Path:
+            raise argparse.ArgumentError(action, "expected a path, got '-'; /dev/stdin and /dev/stdout are")
+        return super()._get_value(action, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Name the nearest command, or value of an option, to one that there is not."""
@@ -107,7 +116,7 @@ def add_device(parser: argparse.ArgumentParser, threads: int | None = None) -> N
     default = "torch's choice, one a core" if threads is None else str(threads)
     parser.add_argument(
         "--threads",
-        type=positive,
+        type=partial(positive, most=4096),  # with many more OpenMP ends the process
         default=threads,
         metavar="N",
         help=f"CPU threads (default: {default}); 1 is fastest for small models and on a busy machine",
@@ -125,13 +134,6 @@ def add_input(parser: argparse.ArgumentParser, is_required: bool = False, whose:
     )
     text = f"{whose}field of records that has the text or tree, e.g. sentence1"
     parser.add_argument("--field", metavar="NAME", help=text)
-
-
-def _path(name: str) -> Path:
-    """Read a path; shells leave the ~ of --output=~/runs as it is, and make "" of a variable that is not set."""
-    if not name:
-        raise argparse.ArgumentTypeError("expected a path, got ''")
-    return expanded(name)
 
 
 def _folder(name: str) -> Path:
@@ -235,9 +237,13 @@ def choose_device(args: argparse.Namespace) -> str:
     return "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def positive(text: str) -> int:
+def positive(text: str, most: int = 2**31 - 1) -> int:
     """Read an integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r:.80}") from None
+    if not 1 <= value <= most:
+        expected = "at least 1" if value < 1 else f"at most {most:,}"
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {value}")
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import isfinite, isnan
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -101,7 +101,9 @@ class Evaluation(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as JSON values."""
-        values: dict[str, Any] = {} if self.loss is None else {"loss": self.loss}
+        values: dict[str, Any] = (
+            {} if self.loss is None else {"loss": self.loss if isfinite(self.loss) else None}
+        )
         if self.scores is not None:
             values |= self.scores.to_dict()
         if self.node_scores is not None:

@@ -345,6 +345,10 @@ class Trainer:
         start = time.perf_counter()
         with self.step.average.in_place():
             evaluation = self.ranks.from_first(lambda: evaluate(self.task.model, self.task.dev))
+        if not math.isfinite(evaluation.loss or 0):
+            raise TrainingError(
+                f"step {progress.step:,}: the loss on dev is {evaluation.loss}; {self._kept()}"
+            )
         score = evaluation.criterion(self.config.select_by)
         is_best = score > progress.best_score
         if is_best:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -212,7 +212,8 @@ def check_parts(run: RunConfig) -> None:
     How many words and labels that has is guessed here: what a class may say of them waits until the corpus is read.
     """
     encoder, classifier = encoder_config(run.encoder, vocabulary_size=2), classifier_config(run.classifier, 2)
-    width = leaf_dim(encoder)
+    with _possible_sizes():
+        width = leaf_dim(encoder)
     parts = (
         ("leaf_encoder", encoder.leaf_encoder, encoder, width),
         ("head", classifier.head, width, classifier),
@@ -225,6 +226,16 @@ def check_parts(run: RunConfig) -> None:
             except ConfigError as error:
                 if not isinstance(error.__cause__, ValueError | AssertionError | RuntimeError):
                     raise
+
+
+@contextmanager
+def _possible_sizes() -> Iterator[None]:
+    """Have torch's errors about sizes, of memory or of integers, raised as ConfigError."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]  # where in C++ it was follows
+        raise ConfigError(f"no model can have these sizes ({reason})") from error
 
 
 def read_splits(
@@ -289,7 +300,10 @@ def make_model(
     if len(splits.labels) == 1:
         raise DataError(f"got the label {splits.labels[0]!r} alone, expected two or more")
     classifier = classifier_config(run.classifier, len(splits.labels)) if splits.labels else None
-    model = build_model(ModelConfig(splits.task, splits.labels, encoder, classifier, run.data.node_labels))
+    with _possible_sizes():
+        model = build_model(
+            ModelConfig(splits.task, splits.labels, encoder, classifier, run.data.node_labels)
+        )
     leaves = model.encoder.leaves
     if with_vectors and hasattr(leaves, "set_vocabulary"):  # of a leaf encoder of somebody's own
         leaves.set_vocabulary(splits.vocabulary)
