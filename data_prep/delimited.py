@@ -178,6 +178,8 @@ def _record(names: list[str], cells: list[str]) -> Record:
     if len(cells) != len(names):
         named = ", ".join(name[:40] for name in names[:N_NAMES]) + (", …" if len(names) > N_NAMES else "")
         raise DataError(f"{len(cells)} cells, expected {len(names)} as in the header: {named}")
+    if cells[-1].strip() == names[-1] and [cell.strip("\ufeff ") for cell in cells] == names != names[:1]:
+        raise DataError("the header again; of files that are joined, the first alone keeps it")
     record: Record = dict(zip(names, cells, strict=True))
     if not MISSING.isdisjoint(cells):
         record.update((name, MissingCell(cell)) for name, cell in record.items() if cell in MISSING)

@@ -271,6 +271,8 @@ NOT_AS_NAMED: list[tuple[str, bytes, str]] = [
     ("a.txt", b'[\n  {"text": "x"}\n]', ":1: JSON: its name should end in"),
     ("a.csv", b"text,text\nx,1\n", ":1: two columns 'text'"),
     ("a.csv", b"sep=;\ntext;text\nx;1\n", ":2: two columns 'text'"),
+    ("a.csv", b"text,label\nx,1\n\xef\xbb\xbftext,label\ny,2\n", ":3: the header again"),
+    ("a.tsv", b"text\tlabel\nx\t1\ntext\tlabel\r\ny\t2\n", ":3: the header again"),
     ("a.csv", b"\n\n", ":1: no header"),
     ("a.csv", b"", ": an empty file"),
     ("a.csv", b"text,label\n", ": no examples"),
