@@ -152,12 +152,13 @@ def test_a_port_that_is_taken(server: Server, capfd) -> None:
     assert capfd.readouterr().out.endswith(f"127.0.0.1:{port}: cannot listen there: Address already in use\n")
 
 
-def test_what_was_taken_is_answered_after_sigterm(exported: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_taken_is_answered_after_sigterm(workers: int, exported: Path) -> None:
     """Of many that still wait when it comes, and others that are half here; then there is nobody to connect to."""
     texts = ["the dogs " * 100, "cats"]
     expected = OnnxPredictor(exported, "cpu").encode(texts, normalize_embeddings=True)
     requests = [request("/embed", {"inputs": [texts[number % 2]] * 8}) for number in range(80)]
-    with running(str(exported)) as server, ExitStack() as stack:
+    with running(str(exported), n_workers=workers) as server, ExitStack() as stack:
         clients = {stack.enter_context(connected(server)): sent for sent in requests}
         for client, sent in clients.items():
             client.sendall(sent[:-9])
@@ -190,8 +191,7 @@ def test_a_worker_that_was_killed_is_replaced_and_health_tells(exported: Path) -
         assert server.post("/embed", inputs="cats").status_code == 200
         # of both, the dead one too
         assert 'te_request_count{method="single"} 11.0' in server.get("/metrics").text
-        status, _ = server.end()
-        assert status == 0
+        assert server.end()[0] == 0
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 

@@ -95,7 +95,7 @@ def serve(settings: ServeSettings) -> int:
     with tempfile.TemporaryDirectory(prefix="spinn-serve-") as folder:
         os.environ[FOLDER] = folder
         supervision.Process = Worker  # type: ignore[misc]
-        supervisor = supervision.Multiprocess(config, [listener])
+        supervisor = Supervisor(config, [listener])
         supervisor.run()
         return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
 
@@ -115,6 +115,15 @@ class Worker(supervision.Process):
     def start(self) -> None:
         super().start()
         self.child_conn.close()
+
+
+class Supervisor(supervision.Multiprocess):
+    """Listen no longer than the workers do: whoever came after a signal would wait for all of them, and for nothing."""
+
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 def _listener(settings: ServeSettings) -> socket.socket:
