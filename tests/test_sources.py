@@ -119,6 +119,11 @@ def test_a_folder_s_test_set_without_labels_is_left_out(tmp_path: Path) -> None:
     for asked in ({"test": (str(path),)}, {**files, "extra": (f"more={path}",)}):
         with pytest.raises(DataError, match="no examples"):
             sizes(replace(data, **asked))
+    run = str(tmp_path / "run")
+    train = ["train", "--corpus", "snli", "--data", str(tmp_path), "--epochs", "1", *SMALL, "--output", run]
+    with pytest.warns(DataWarning, match="left out$"):
+        assert main(train) == main(["evaluate", run]) == 0
+    assert main(["evaluate", run, "--data", str(path)]) == 1
 
 
 def test_one_file_of_several_may_have_no_example(tmp_path: Path) -> None:

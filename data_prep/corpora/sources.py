@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from spinn_tensor.data_prep.archives import COMPRESSED
 from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.kinds import KINDS
-from spinn_tensor.data_prep.errors import DataError
+from spinn_tensor.data_prep.errors import DataError, DataWarning, NoExamples
 from spinn_tensor.data_prep.record_files import FORMS
 from spinn_tensor.data_prep.row_sources import splits_in
 
@@ -85,6 +86,17 @@ def extra_sources(data: DataConfig, others: Mapping[str, object]) -> dict[str, S
             raise DataError(f"the corpus has a split {name!r} already", field=f"--extra {entry}")
         sources[name] = Source((Path(file),))
     return sources
+
+
+def is_left_out(data: DataConfig, name: str, error: NoExamples) -> bool:
+    """Tell whether a split without examples is left out, as a test set is whose labels are withheld; warn if so.
+
+    No split is that training needs or that was asked for by itself.
+    """
+    asked = {*NEEDED, *(["test"] if data.test else []), *(entry.partition("=")[0] for entry in data.extra)}
+    if name not in asked:
+        warnings.warn(f"{error}: left out", DataWarning, stacklevel=2)
+    return name not in asked
 
 
 def archive_source(corpus: str, path: Path, split: str) -> Source:

@@ -39,7 +39,7 @@ from spinn_tensor.data_prep.corpora.config import DataConfig
 from spinn_tensor.data_prep.corpora.formats import LabelNames
 from spinn_tensor.data_prep.corpora.kinds import KINDS
 from spinn_tensor.data_prep.corpora.read import Examples, join, read_examples_as_columns
-from spinn_tensor.data_prep.corpora.sources import NEEDED, Source, extra_sources, split_sources
+from spinn_tensor.data_prep.corpora.sources import Source, extra_sources, is_left_out, split_sources
 from spinn_tensor.data_prep.corpora.store import PreparedCorpus, Split, is_store, read_manifest, read_store
 from spinn_tensor.data_prep.corpora.text_trees import TextTrees
 from spinn_tensor.data_prep.errors import DataError, DataWarning, NoExamples
@@ -100,17 +100,15 @@ def prepare(
     reader, sources = _Reader(data, words, labels, skipped, on_lines, trees), split_sources(data)
     splits: dict[str, Split] = {}
     whole: dict[tuple[Path, ...], Split] = {}  # files that train and dev are parts of: read once
-    asked = {*NEEDED, *(["test"] if data.test else []), *(entry.partition("=")[0] for entry in data.extra)}
     for name in sorted(sources, key=lambda name: name != "train"):
         source = sources[name]
         if source.part is not None and source.paths not in whole:
             whole[source.paths] = reader.whole(source)
         try:
             read = whole[source.paths] if source.part is not None else reader.whole(source)
-        except NoExamples as error:  # as test sets whose labels are withheld
-            if name in asked:
+        except NoExamples as error:
+            if not is_left_out(data, name, error):
                 raise
-            warnings.warn(f"{error}: left out", DataWarning, stacklevel=2)
             continue
         splits[name] = reader.finished(read, source.part, is_train=name == "train")
     # only words that occur have numbers, by frequency, then by the alphabet, however the corpus was read

@@ -22,8 +22,9 @@ from spinn_tensor.cli.report import gold_trees, print_evaluations, print_skipped
 from spinn_tensor.cli.runs import described
 from spinn_tensor.cli.sentences import source_for, tell_of_text
 from spinn_tensor.config import ConfigError
-from spinn_tensor.data_prep.corpora.sources import Source, archive_source, split_sources
+from spinn_tensor.data_prep.corpora.sources import Source, archive_source, is_left_out, split_sources
 from spinn_tensor.data_prep.corpora.splits import prepared_from, read_source, read_stored, renumbered
+from spinn_tensor.data_prep.errors import NoExamples
 from spinn_tensor.data_prep.files import Skipped, write_json
 from spinn_tensor.model.classifiers import Checkpoint, load_checkpoint
 from spinn_tensor.parsers import TreeSource
@@ -162,7 +163,12 @@ def _splits(
         # a parser is scored by its trees alone, for which text has none to compare with
         trees = made.text_trees(device) if model.task != "parse" or made.replaces else None
         rules = checkpoint.tokenizer.rules
-        split, words = read_source(source, data, model.labels, skipped, trees, rules)
+        try:
+            split, words = read_source(source, data, model.labels, skipped, trees, rules)
+        except NoExamples as error:
+            if args.data is not None or not is_left_out(data, name, error):
+                raise
+            continue
         tell_of_text(made, trees, f"{name}: ")
         # trees are scored only where all sentences come with trees to compare with, or all are made
         n_texts = 0 if trees is None or made.replaces else trees.n_sentences
