@@ -13,8 +13,8 @@ FAST := architecture docstrings readme documents tables trees reference sharing 
 help:
 	@echo "make demo    train SPINN, SPINN-PI, LSTM and bag of words on a generated corpus, parse and classify a pair (3 minutes)"
 	@echo "make test    run the tests (5 minutes on two quiet cores)"
-	@echo "make test-fast  what breaks first (a minute)"
-	@echo "make test-all   those that take long, or do at length what others do once, too (slow)"
+	@echo "make test-fast  the tests that break first (a minute)"
+	@echo "make test-all   the slow tests, too"
 	@echo "make test-portable   the numerical tests under other arithmetic: SETTINGS=oldest is the gate's (2 minutes; all: 15)"
 	@echo "make check   formatter, linter, type checker, then the tests"
 	@echo "make docs    these documents as a site, in build/site"
