@@ -40,7 +40,7 @@ def with_default(text: str, item: dataclasses.Field[Any]) -> str:
     text = text.replace("%", "%%")
     if "(default" in text or item.default in (None, (), False):
         return text
-    shown = f"{item.default:,}" if isinstance(item.default, int) else item.default
+    shown = f"{item.default:,}" if isinstance(item.default, int) and item.default >= 10_000 else item.default
     return f"{text} (default: {shown})"
 
 

@@ -54,7 +54,7 @@ def bundle_folder(
     path = expanded(path_or_hub_id)
     if readable(path).is_dir():
         return path
-    if isinstance(path_or_hub_id, Path) or HUB_ID.fullmatch(path_or_hub_id) is None:
+    if isinstance(path_or_hub_id, Path) or path.exists() or HUB_ID.fullmatch(path_or_hub_id) is None:
         raise CheckpointError(f"{path_or_hub_id}: no such checkpoint folder")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError

@@ -109,7 +109,7 @@ def test_fields_and_labels_of_one_s_own(tmp_path: Path) -> None:
 def test_names_of_fields_are_checked(settings: list[str], message: str) -> None:
     with pytest.raises(DataError) as caught:
         named_fields(PairFields(), settings)
-    assert str(caught.value).startswith(message)
+    assert str(caught.value).startswith(f"fields: {message}")
 
 
 @pytest.mark.parametrize(

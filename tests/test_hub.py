@@ -65,10 +65,11 @@ def test_what_is_no_folder_is_looked_for_on_the_hub(load, whole, monkeypatch) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["./runs/snli", "runs/snli/", "a/b/c", "/nowhere", "~/runs", "two words", ""]
+    "name", ["./runs/snli", "runs/snli/", "a/b/c", "/nowhere", "~/runs", "two words", "", "afile"]
 )
 def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(name, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("afile").touch()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
     with pytest.raises(CheckpointError, match=r"no such checkpoint folder|no checkpoint here"):
         PairClassifier.from_pretrained(name)

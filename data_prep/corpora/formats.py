@@ -141,12 +141,14 @@ def named_fields(fields: Fields, settings: Iterable[str]) -> Fields:
     for setting in settings:
         part, separator, name = setting.partition("=")
         if _SECOND.search(name):
-            raise DataError(f"got {setting!r}, expected blanks between PART=NAME and PART=NAME")
+            raise DataError(f"fields: got {setting!r}, expected blanks between PART=NAME and PART=NAME")
         if part not in fields._fields or not separator or not name:
-            raise DataError(f"got {setting!r}, expected {', '.join(fields._fields)} = the name of a field")
+            raise DataError(
+                f"fields: got {setting!r}, expected {', '.join(fields._fields)} = the name of a field"
+            )
         fields = fields._replace(**{part: name})
     if len(set(fields)) < len(fields):
-        raise DataError(f"got {', '.join(settings)}: two parts of a record in one field")
+        raise DataError(f"fields: got {', '.join(settings)}: two parts of a record in one field")
     return fields
 
 
