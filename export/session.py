@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ OPTIONS: dict[str, dict[str, str]] = {"cuda": {"use_tf32": "0"}}
 # what else may run the nodes that a provider lacks
 BEHIND = {"cpu": [], "cuda": ["cpu"], "tensorrt": ["cuda", "cpu"]}
 INSTALL = "pip install 'spinn_tensor[export]'"
+# how onnxruntime begins what it raises: whose error it is, and the path
+_RUNTIME = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?")
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +142,7 @@ def _open(runtime: Any, path: Path, provider: str, threads: int | None) -> Any:
             str(path), options, providers=[(PROVIDERS[name], OPTIONS.get(name, {})) for name in wanted]
         )
     except Exception as error:  # its exceptions have no base of their own
-        reason = one_line(error)
+        reason = _RUNTIME.sub("", one_line(error)).strip(" .")
         if provider != "cpu" and type(error).__name__ not in (
             "InvalidProtobuf",
             "InvalidGraph",

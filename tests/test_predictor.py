@@ -288,7 +288,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another vocabulary": (edit(vocabulary_sha256="0" * 64), "not the vocabulary of the exported model"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json: no such file"),
     "no model": (lambda f: (f / "model.onnx").unlink(), "model.onnx: no such file"),
-    "half a model": (cut_model, "model.onnx: onnxruntime cannot run it"),
+    "half a model": (cut_model, r"model.onnx: onnxruntime cannot run it \(Protobuf parsing failed\)"),
     "another's model": (metadata(vocabulary_sha256="1" * 64), "vocabulary_sha256 is '111"),
     "a newer model": (metadata(spinn_format_version="2"), "format version 2; this program reads 1"),
     "no model of ours": (metadata(spinn_format_version=""), "not an ONNX file of spinn export"),
