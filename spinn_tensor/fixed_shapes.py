@@ -240,7 +240,6 @@ def _groups(demands: list[Demand], most: int, leaf_weight: float) -> list[list[D
     A group is a run of the demands in order of their size, which is the sum of both. Dynamic programming:
     cost[k][j] of the j smallest in k groups.
     """
-    demands = sorted(demands, key=lambda demand: (demand.n_tokens, demand.n_steps))
     n_leaf_rows = np.array([_round_up(demand.n_tokens) for demand in demands], dtype=float)
     n_steps = np.array([demand.n_steps for demand in demands], dtype=float) + 1e-9  # single words take none
     n_leaf_rows = leaf_weight * (n_leaf_rows / n_leaf_rows.mean())

@@ -17,6 +17,7 @@ from torch._dynamo.utils import counters
 
 from spinn_tensor import (
     GRC,
+    RNTN,
     CheckpointError,
     ConfigError,
     EncoderConfig,
@@ -26,6 +27,8 @@ from spinn_tensor import (
     StackMachine,
     Tracker,
     TransitionHead,
+    TreeGRU,
+    TreeLSTM,
     make_sentence_batch,
 )
 from spinn_tensor.cli.main import main
@@ -212,6 +215,53 @@ def test_training_with_a_cell_that_is_not_there(tmp_path: Path, capsys: pytest.C
     arguments = [*pair_arguments(tmp_path), *PRESET, "--output", str(tmp_path / "run"), "--cell"]
     message = "cell: nowhere_at_all:Cell cannot be imported"
     assert_fails_cleanly([*arguments, "nowhere_at_all:Cell"], message, tmp_path, capsys)
+
+
+def test_weights_begin_as_wide_as_the_papers_have_them() -> None:
+    """By He et al. 2015, but for a tensor, words and what a softmax is of."""
+    tree, tracker = TreeLSTM(60, 40), Tracker(60, 40)
+    leaves = SentenceEncoder(EncoderConfig(100, "spinn-pi-nt", 50, 60)).leaves
+    for weight, std in (
+        (TreeLSTM(60).weight, (2 / 120) ** 0.5),
+        (tree.weight, (2 / 160) ** 0.5),
+        (tree.tracker_weight, (2 / 160) ** 0.5),
+        (tracker.weight_input, (2 / 220) ** 0.5),
+        (tracker.weight_hidden, (2 / 220) ** 0.5),
+        (GRC(60, 40).inner.weight, (2 / 160) ** 0.5),
+        (RNTN(20, 10).tensor, 1 / 50),
+        (leaves.embedding.weight, 50**-0.5),
+        (leaves.projection.weight, (2 / 50) ** 0.5),
+        (TransitionHead(5000).weight, 0.005 / 3**0.5),
+    ):
+        assert weight.std().item() == pytest.approx(std, rel=0.05)
+
+
+@pytest.mark.parametrize("said", [(), (torch.tensor([0.5, -1.0, 2.0]),)], ids=["alone", "tracker"])
+def test_cells_compute_what_is_said_of_them(said) -> None:
+    """GRC, RNTN and TreeGRU on one pair of states, by the equations of their docstrings."""
+    left, right = torch.tensor([1.0, -2.0, 0.5, 3.0]), torch.tensor([-1.5, 0.25, 2.0, -0.5])
+    grc, rntn, gru = (kind(4, len(said) * 3 or None) for kind in (GRC, RNTN, TreeGRU))
+    torch.manual_seed(0)
+    for cell in (grc, rntn, gru):
+        for parameter in cell.double().parameters():
+            nn.init.normal_(parameter, std=0.1)
+    left, right, *said = (state.double() for state in (left, right, *said))
+    x = torch.cat((left, right, *said))
+    layer = grc.inner.weight @ x + grc.inner.bias
+    of_left, of_right, of_new, new = (grc.outer.weight @ layer.relu() + grc.outer.bias).chunk(4)
+    mixed = of_left.sigmoid() * left + of_right.sigmoid() * right + of_new.sigmoid() * new
+    normal = (mixed - mixed.mean()) / (mixed.var(correction=0) + grc.norm.eps).sqrt()
+    quadratic = torch.stack([x @ matrix @ x for matrix in rntn.tensor])
+    of_left, of_right, z = (gru.gates.weight @ x + gru.gates.bias).sigmoid().chunk(3)
+    inputs = torch.cat((of_left * left, of_right * right, *said))
+    candidate = (gru.candidate.weight @ inputs + gru.candidate.bias).tanh()
+    for cell, expected in (
+        (grc, normal * grc.norm.weight + grc.norm.bias),
+        (rntn, (quadratic + rntn.linear.weight @ x + rntn.linear.bias).tanh()),
+        (gru, z * (left + right) + (1 - z) * candidate),
+    ):
+        got = cell(*(state.unsqueeze(0) for state in (left, right, *said)))
+        torch.testing.assert_close(got.squeeze(0), expected, rtol=1e-10, atol=1e-10)
 
 
 def machine_and_tables(name: str) -> tuple[StackMachine, str]:

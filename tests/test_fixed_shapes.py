@@ -166,7 +166,7 @@ def test_lanes_that_choose_cannot_wait() -> None:
     assert fixed_batch(columns, "own", [narrow, wide]) is not None
     falling = (6,) * 3 + (1,) * (n_steps - 3)
     assert fixed_batch(columns, "own", [Shape(3, 4096, falling, falling)]) is None
-    for widths in ([6, 5, 6], [5, 5, 5], [6]):
+    for widths in ([7, 5, 6], [5, 5, 5], [6]):
         with pytest.raises(ValueError, match="never grow, and hold the lanes of every step"):
             own_tables(np.array([2, 2, 2, 1, 1, 0, 2, 2]), widths=np.array(widths))
 

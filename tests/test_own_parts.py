@@ -104,6 +104,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder.mkdir()
     (folder / "parts_of_mine.py").write_text(MODULE, encoding="utf-8")
     (folder / "unfinished_part.py").write_text("X = (", encoding="utf-8")
+    (folder / "lacking_part.py").write_text("import nowhere_at_all", encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # in a folder whose files are compared
     monkeypatch.delitem(sys.modules, "parts_of_mine", raising=False)
@@ -158,6 +159,7 @@ def test_parts_like_the_packages_own_compute_what_these_do(kind: str, parts: str
             r"head: parts_of_mine:Choosy\(.*\) cannot be made \(too wide\)",
         ),
         ("projection", "unfinished_part:X", r"head: unfinished_part:X cannot be imported \(.*never closed"),
+        ("projection", "lacking_part:X", r"head: lacking_part:X cannot be imported \([^()]*\)$"),
     ],
 )
 def test_what_is_no_part_is_refused(leaf_encoder: str, head: str, message: str, parts: str) -> None:

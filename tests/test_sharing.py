@@ -88,8 +88,17 @@ def test_lanes_share_exactly_the_entries_that_begin_alike(batch, seed, n_words) 
     assert len(composed) == len(tables.left_index)
 
 
-def test_prefixes_whose_hashes_collide_are_not_shared(monkeypatch) -> None:
-    monkeypatch.setattr(sharing, "_prefix_hashes", lambda trace, read: np.zeros(len(read), dtype=np.uint64))
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda _, read: 0 * read,
+        lambda _, read: read,
+        lambda trace, _: trace.time,
+        lambda trace, read: trace.time + 999 * read,
+    ],
+)
+def test_prefixes_whose_hashes_collide_are_not_shared(of, monkeypatch) -> None:
+    monkeypatch.setattr(sharing, "_prefix_hashes", of)
     batch, words = repetitive(0)
     tables = lane_tables(*flatten(batch), leaf_index=np.unique(words, return_inverse=True)[1])
     assert len(tables.previous_index) == len(flatten(batch)[0])
@@ -141,11 +150,14 @@ def test_teaching_tells_shared_entries_apart_that_go_on_differently() -> None:
         torch.testing.assert_close(getattr(shared, name), getattr(alone, name))
 
 
-@pytest.mark.parametrize("options", [{"width": 2}, {"width": 2, "padded": True}])
-def test_capped_lanes_share_no_leaves(options) -> None:
+@pytest.mark.parametrize(
+    "make, options",
+    [(lane_tables, {"width": 2}), (forest_tables, {"width": 2}), (forest_tables, {"padded": True})],
+)
+def test_tables_of_a_given_width_share_no_leaves(make, options) -> None:
     batch, words = repetitive(0)
     with pytest.raises(ValueError, match="share no leaves"):
-        lane_tables(*flatten(batch), leaf_index=np.unique(words, return_inverse=True)[1], **options)
+        make(*flatten(batch), leaf_index=np.unique(words, return_inverse=True)[1], **options)
 
 
 KINDS = ["spinn-pi-nt", "spinn-pi", "spinn", "lstm", "bilstm", "bow"]
