@@ -193,5 +193,5 @@ def sequence_tables(
     rank = np.empty_like(sorted_order)
     rank[sorted_order] = np.arange(len(n_tokens))
     packed_order = np.argsort(time * len(n_tokens) + rank[sentence])
-    tables = (packed_order, np.argsort(packed_order), np.bincount(time), sorted_order, rank, sentence)
+    tables = (packed_order, np.bincount(time), sorted_order, rank, sentence)
     return bundle_of(SequenceTables, map(torch.from_numpy, tables))

@@ -155,7 +155,6 @@ class SequenceTables(NamedTuple):
     """Lay the sentences of a batch out as sequences, as `torch.nn.utils.rnn.PackedSequence` needs them."""
 
     packed_order: Tensor  # (L,) int64, tokens by time, longest sentence first
-    unpacked_order: Tensor  # (L,) int64, its inverse
     batch_sizes: OnHost  # (N,) int64, sentences that still have a token at each time
     sorted_order: Tensor  # (B,) int64, sentences longest first
     unsorted_order: Tensor  # (B,) int64, its inverse

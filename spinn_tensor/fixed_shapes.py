@@ -297,12 +297,12 @@ def shape_use(
     batch_size: int,
     seed: int,
     token_budget: int = 0,  # as for `epoch_batches`
-    epoch: int = SAMPLED_EPOCHS,  # one that shapes are not planned from
 ) -> list[ShapeUse]:
     """Tell how one epoch's batches fill the shapes planned for the corpus; those that no shape holds are left out."""
     shapes = plan_for_corpus(corpus, table_kind, batch_size, seed, token_budget=token_budget)
     taken: list[list[Demand]] = [[] for _ in shapes]
-    for rows in batches_of(corpus, batch_size, seed, epoch, token_budget):
+    # an epoch that shapes are not planned from
+    for rows in batches_of(corpus, batch_size, seed, SAMPLED_EPOCHS, token_budget):
         columns = select(corpus, rows)
         for shape, demands in zip(shapes, taken, strict=True):
             if _tables(columns, table_kind, shape) is not None:

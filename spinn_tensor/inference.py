@@ -45,10 +45,9 @@ AnyBatch = TypeVar("AnyBatch", Batch, SentenceBatch)
 def predict_probabilities(
     model: Model,
     corpus: Corpus,
-    batch_size: int = EVALUATION_BATCH,
 ) -> np.ndarray:  # (n, C) float32, in the order of the corpus
     """Return the probabilities of the labels, as `predict_logits`."""
-    return torch.from_numpy(predict_logits(model, corpus, batch_size)).softmax(1).numpy()
+    return torch.from_numpy(predict_logits(model, corpus)).softmax(1).numpy()
 
 
 def predict_logits(

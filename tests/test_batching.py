@@ -14,7 +14,7 @@ from spinn_tensor.data_prep import Example, batching, corpus_of
 from spinn_tensor.data_prep.batching import epoch_batches, length_batches
 from spinn_tensor.data_prep.trees import right_branching
 from spinn_tensor.data_prep.vocabulary import Vocabulary
-from spinn_tensor.inference import BATCH_TOKENS, EVALUATION_BATCH, corpus_batches, predict_probabilities
+from spinn_tensor.inference import BATCH_TOKENS, EVALUATION_BATCH, corpus_batches, predict_logits
 from tests.closeness import assert_close
 
 pytestmark = pytest.mark.numerical
@@ -121,8 +121,7 @@ def test_a_corpus_of_long_sentences_is_scored_in_small_batches(of_pairs: bool) -
     found = list(corpus_batches(model, corpus, EVALUATION_BATCH))
     assert sorted(np.concatenate([rows for rows, _ in found]).tolist()) == list(range(len(trees)))
     assert max(len(batch.sentences.token_ids) for _, batch in found) <= BATCH_TOKENS
-    probabilities = predict_probabilities(model, corpus)
-    assert_close(probabilities, predict_probabilities(model, corpus, batch_size=1))
+    assert_close(predict_logits(model, corpus), predict_logits(model, corpus, batch_size=1))
 
 
 @given(lengths=st.lists(st.integers(1, 9), max_size=8), overhead=st.integers(0, 5))

@@ -30,7 +30,7 @@ def inputs(n_tokens: list[int], bidirectional: bool) -> tuple[nn.LSTM, Tensor]:
 def run_ours(lstm: nn.LSTM, words: Tensor, n_tokens: list[int]) -> tuple[Tensor, Tensor]:
     tables = sequence_tables(np.array(n_tokens))
     outputs, h = run_lstm(lstm, words, tables)
-    return outputs.index_select(0, tables.unpacked_order), h
+    return outputs.index_select(0, tables.packed_order.argsort()), h
 
 
 def run_torch(lstm: nn.LSTM, words: Tensor, n_tokens: list[int]) -> tuple[Tensor, Tensor]:
