@@ -119,7 +119,7 @@ class Coverage(NamedTuple):
 def bin_edges(
     counts: np.ndarray,  # (largest + 1,) integers, of which one at least is not 0
     most: int,  # bins
-    start: int = 0,  # the smallest value there can be
+    start: int,  # the smallest value there can be
 ) -> np.ndarray:  # (bins + 1,) int64
     """Choose the edges of a histogram: bin k has the values from edges[k] to edges[k + 1] - 1.
 

@@ -143,7 +143,7 @@ def with_accents(text: str, offsets: Offsets) -> Offsets:
     return whole
 
 
-def rules_sha256(rules: Rules = PENN) -> str:
+def rules_sha256(rules: Rules) -> str:
     """Return a hex digest of rules: what others made of a text may have other words."""
     content = json.dumps(rules.content(Vocabulary(SPECIAL_TOKENS)), sort_keys=True)
     return hashlib.sha256(content.encode("ascii")).hexdigest()

@@ -47,9 +47,9 @@ def export_folder(
     checkpoint: Checkpoint,
     output: Path,  # a new or empty folder, or one of an earlier export, which is replaced
     exported: Exported,  # what is to be written, of `describe`
-    name: str = "spinn",  # of the model in a Triton repository
-    tell: Callable[[str], object] = lambda line: None,  # told what is being done
-    parser: tuple[Checkpoint, Exported] | None = None,  # makes trees for text: a folder in the folder
+    name: str,  # of the model in a Triton repository
+    tell: Callable[[str], object],  # told what is being done
+    parser: tuple[Checkpoint, Exported] | None,  # makes trees for text: a folder in the folder
 ) -> ParityReport:
     """Write the folder: of format "triton" a model of the repository `output` and its text front, else `output` itself.
 

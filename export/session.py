@@ -48,7 +48,7 @@ class OpenSession(NamedTuple):
 
 def open_session(
     path: Path,
-    provider: str = "auto",  # or one of PROVIDERS
+    provider: str,  # "auto" or one of PROVIDERS
     threads: int | None = None,  # of the CPU; None = onnxruntime's choice, one a core
 ) -> OpenSession:
     """Open a session of an ONNX file. "auto" is CUDA where it is granted, else the CPU, and never TensorRT.

@@ -250,7 +250,7 @@ def write_bundle(
     provenance: Provenance,
     *,
     also: Callable[[Path], object] | None = None,  # writes further files into the folder
-    license: str | None = None,  # of the weights, for the model card
+    license: str | None,  # of the weights, for the model card
     names_folders: bool = True,  # that the run's data files lay in
 ) -> None:
     """Replace the folder by a bundle of the model as it is now, with further files beside it.

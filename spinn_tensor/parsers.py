@@ -41,7 +41,7 @@ class TreeSource(NamedTuple):
         """Tell whether trees that come with the sentences are replaced."""
         return self.branching is not None or self.of_all
 
-    def text_trees(self, device: str = "cpu", on_sentences: Advance = lambda n: None) -> TextTrees | None:
+    def text_trees(self, device: str, on_sentences: Advance = lambda n: None) -> TextTrees | None:
         """Return what puts sentences under the parser's trees; None where text is to be refused."""
         if self.branching is not None or not self.are_looked_at:
             return TextTrees()

@@ -126,8 +126,8 @@ def read_source(
     data: DataConfig,  # all that says how files are read
     labels: tuple[str, ...],  # of the model
     skipped: Skipped,
-    trees: TextTrees | None = None,  # as in `prepare`
-    rules: Rules | None = None,  # those of the model, default: those of the data
+    trees: TextTrees | None,  # as in `prepare`
+    rules: Rules | None,  # those of the model, None: those of the data
 ) -> tuple[Split, tuple[str, ...]]:
     """Read examples for a trained model; return them and their words, by number. Raises DataError."""
     words = WordList()
@@ -171,7 +171,7 @@ def read_stored(
     data: DataConfig,
     labels: tuple[str, ...],  # of the model
     skipped: Skipped,
-    trees: TextTrees | None = None,  # as in `prepare`
+    trees: TextTrees | None,  # as in `prepare`
 ) -> PreparedCorpus:
     """Read the store that `data` names, for a trained model. Raises DataError, for other labels too."""
     assert data.data is not None
@@ -205,9 +205,7 @@ def _count_words(splits: Mapping[str, Split], n_words: int) -> np.ndarray:  # (n
     return np.bincount(np.concatenate(token_ids), minlength=n_words)
 
 
-def _from_store(
-    data: DataConfig, folder: Path, skipped: Skipped, trees: TextTrees | None = None
-) -> PreparedCorpus:
+def _from_store(data: DataConfig, folder: Path, skipped: Skipped, trees: TextTrees | None) -> PreparedCorpus:
     """Read what was prepared, as far as the limit goes, and the files of --extra."""
     if data.train or data.dev or data.test or data.dev_fraction:
         raise DataError(

@@ -184,7 +184,7 @@ def _sentence(
 
 def machine_steps(
     transitions: Sequence[int],  # (2N-1,) SHIFT or REDUCE: one whole tree
-    probabilities: Sequence[float] | None = None,  # (2N-1,) of each
+    probabilities: Sequence[float] | None,  # (2N-1,) of each
 ) -> list[MachineStep]:
     """Return what each transition does.
 

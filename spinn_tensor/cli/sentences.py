@@ -28,7 +28,7 @@ from spinn_tensor.model.classifiers import Checkpoint
 from spinn_tensor.parsers import GIVEN, TreeSource, tree_source
 
 
-def record_fields(checkpoint: Checkpoint, given: Sequence[str] | None = None) -> SentenceFields:
+def record_fields(checkpoint: Checkpoint, given: Sequence[str] | None) -> SentenceFields:
     """Return what records call a sentence and its name: as those that the model was trained on, and as `given` says."""
     is_pair = checkpoint.config.model.task == "pair"
     trained = () if is_pair else checkpoint.config.text.fields

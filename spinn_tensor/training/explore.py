@@ -151,14 +151,14 @@ class Explore(Method):
             return sample_deviations(self.policy, columns, n_samples, n_examples)
         return sample_parses(self.policy, columns, n_samples)
 
-    def further_loss(self, step: int, totals: Totals | None = None) -> Tensor:
+    def further_loss(self, step: int, totals: Totals) -> Tensor:
         config, experience = self.config, self._experience
         assert experience is not None
         weight = self.greedy.new_full((), bonus_weight(config, step - self._n_before))
         loss, told = self._policy_loss(self.policy, experience, config.clip_ratio, weight)
         self._take_in = self._take_in_policy
         self._observed = torch.cat((told, told.new_ones(1))) * experience.n_examples
-        return loss / (experience.n_examples if totals is None else totals.examples)
+        return loss / totals.examples
 
     def observe(self, sums: Tensor) -> None:
         self._take_in(sums)

@@ -150,7 +150,7 @@ class Method:
         """Count the updates of the weights in a step after the one by `loss`."""
         return 0
 
-    def further_loss(self, step: int, totals: Totals | None = None) -> Tensor:  # ()
+    def further_loss(self, step: int, totals: Totals) -> Tensor:  # ()
         """Return the loss of a further update, on the batch that `loss` was of."""
         raise NotImplementedError
 

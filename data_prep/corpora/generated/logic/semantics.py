@@ -108,9 +108,7 @@ def label(premise: Sentence, hypothesis: Sentence, domain_size: int = DOMAIN_SIZ
     return "neutral" if (True, True) in reached else "contradiction"
 
 
-def truth_values(
-    premise: Sentence, hypothesis: Sentence, domain_size: int = DOMAIN_SIZE
-) -> set[tuple[bool, bool]]:
+def truth_values(premise: Sentence, hypothesis: Sentence, domain_size: int) -> set[tuple[bool, bool]]:
     """Return the truth values (premise, hypothesis) that some model of `domain_size` elements gives."""
     first, second = claim(premise), claim(hypothesis)
     return {
