@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-
-try:
-    from sklearn.base import BaseEstimator, TransformerMixin
-except ImportError as error:
-    raise ImportError("SpinnTransformer needs scikit-learn: pip install scikit-learn") from error
+from sklearn.base import BaseEstimator, TransformerMixin
 
 from spinn_tensor.pipeline import LazyPipeline
 

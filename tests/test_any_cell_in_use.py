@@ -349,6 +349,11 @@ def test_what_cannot_run_is_refused() -> None:
         StackMachine(GRC(4, 3), Tracker(4, 3))(leaves, forest)
     with pytest.raises(TypeError, match="no `transition` and does not parse"):
         StackMachine(GRC(4, 3), Tracker(4, 3)).parse(leaves, lanes)
+    parser = StackMachine(GRC(4, 3), Tracker(4, 3), TransitionHead(3))
+    with pytest.raises(TypeError, match="got ForestTables; a parser reads OwnTables or LaneTables"):
+        parser.parse(leaves, forest)
+    with pytest.raises(ValueError, match="noise goes with own transitions"):
+        parser.parse(leaves, lanes, torch.zeros(9))
     with pytest.raises(TypeError, match="there is none"):
         StackMachine(GRC(4), None, TransitionHead(3))
     with pytest.raises(ValueError, match="expected 'all' or 'states', got 'some'"):

@@ -104,9 +104,11 @@ def test_batches_by_length_hold_every_row_once_and_as_many_as_fit(padded: bool, 
     assert list(length_batches(n_tokens[:0], tokens=100)) == []
 
 
-def test_a_size_below_one_is_refused() -> None:
+def test_a_size_below_one_and_a_budget_without_tokens_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         epoch_batches(LENGTHS, 0, seed=0, epoch=0)
+    with pytest.raises(ValueError, match="a token_budget needs the n_tokens"):
+        epoch_batches(LENGTHS, 1, seed=0, epoch=0, token_budget=9)
 
 
 @pytest.mark.parametrize("of_pairs", [False, True])

@@ -80,6 +80,7 @@ OF_TRAINING: dict[str, tuple[list[str], str]] = {
     "unknown preset": (["--preset", "x"], r"unknown preset 'x'"),
     "bad preset": (["--preset", "own.toml"], r"own.toml: training: unknown key 'epoch'"),
     "node labels of pairs": (["--node-labels"], r"node_labels: is for --corpus sst"),
+    "a label twice": ([*OWN, "--labels", "a", "a"], r"labels: got one twice: a, a$"),
     "extra without a file": (["--extra", "long"], r"extra: expected NAME=FILE"),
     "extra named like a split": (["--extra", "dev=dev.jsonl"], r"has a split 'dev' already"),
     "compiled LSTM": (["--compile", "--kind", "lstm"], r"compile: torch.compile cannot take an LSTM"),

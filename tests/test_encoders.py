@@ -234,6 +234,11 @@ def test_what_is_no_batch_is_refused(table_kind) -> None:
         make_batch(Corpus(columns, np.array([0])), table_kind)
 
 
+def test_leaves_of_two_directions_are_an_even_number() -> None:
+    with pytest.raises(ConfigError, match="needs an even number of outputs, got 7"):
+        encoder("lstm", leaf_encoder="bilstm", hidden_dim=7)
+
+
 CONFIG = {
     "task": "pair",
     "labels": ["a", "b"],
@@ -272,6 +277,7 @@ def test_a_config_survives_json() -> None:
         (("encoder", "compose_dropout"), 0.4, "only a SPINN composes states, got kind 'lstm'"),
         (("classifier", "head"), "linear", "head: expected one of mlp, or module:Class, got 'linear'"),
         (("classifier", "n_classes"), 3, "labels: got 2 names for 3 classes"),
+        (("labels",), ["a", "a"], "labels: got one twice: a, a"),
         (("classifier",), {}, "ClassifierConfig: key 'n_classes' is missing"),
         (("classifier",), 3, "ClassifierConfig: expected an object with keys, got int"),
         (("labels",), None, "ModelConfig.labels: expected a value, got none"),

@@ -159,6 +159,8 @@ def test_trees_that_are_given_are_written_as_they_are(binarize: str, tmp_path: P
         "( (S (NP-SBJ-1 (DT The) (NN dog)) (VP (VBZ barks) (ADVP (RB loudly))) (. .)))",
         "(S (NP (PRP I)) (VP (VBP see)))",
     ]
+    assert main(["parse", "--branching", "none", "--tokens", "dogs bark"]) == 1
+    assert_one_error(capsys, "--branching none writes trees that are given: it goes without --tokens")
     assert main(["parse", "--branching", "none", "dogs bark"]) == 1
     assert_one_error(capsys, "sentence 1: .*text without a parse")
 

@@ -214,6 +214,8 @@ def test_options_that_there_are_not_or_that_would_do_nothing(folders) -> None:
     for kind in ("lstm", "bow"):
         with pytest.raises(ValueError, match=f"a model of kind '{kind}' has no use for given trees"):
             OnnxPredictor(folders(kind)[1], "cpu", trees="left")
+    with pytest.raises(ValueError, match="k: an exported model finds its best tree alone"):
+        parser.parse(["A dog"], k=2)
     for folder, options, message in (
         (own, {"trees": "left"}, "a model of kind 'spinn' has no use for given trees"),
         (given, {"trees": "up"}, "trees: expected one of left, right, balanced, random, got 'up'"),
