@@ -391,9 +391,4 @@ def _read_tokenizer(folder: Path, config: CheckpointConfig) -> Tokenizer:
             f"{path}: not the vocabulary the model was trained with "
             f"(sha256 {vocabulary.sha256[:12]}…, {CONFIG} says {config.vocabulary_sha256[:12]}…)"
         )
-    if len(vocabulary) != config.model.encoder.vocabulary_size:
-        raise CheckpointError(
-            f"{folder / CONFIG}: vocabulary_size is {config.model.encoder.vocabulary_size}, "
-            f"{TOKENIZER} has {len(vocabulary)} words"
-        )
     return tokenizer

@@ -121,7 +121,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert "scikit-learn" in run_program(program, OMP_NUM_THREADS="2")
+    assert "sklearn" in run_program(program, OMP_NUM_THREADS="2")
 
 
 def test_what_computes_nothing_loads_no_torch() -> None:
