@@ -23,6 +23,8 @@ OF_TRAINING = ("vectors", "vector_norm", "min_count", "lower", "node_labels")
 TEXTS = {
     "corpus": "kind of files; needed unless --download is given",
     "data": "folder of the corpus, or its official zip (SNLI, MultiNLI, SST)",
+    "parser": "trees made by a SPINN that parses, instead of those of the files, and for text without a parse: "
+    "packaged, or the folder of a checkpoint",
 }
 
 DESCRIPTION = """\
