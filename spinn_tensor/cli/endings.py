@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,10 +22,9 @@ class Ended(BaseException):
 def ending_signals() -> Iterator[None]:
     """Have SIGTERM and SIGHUP raise `Ended` within the block; those that are ignored (nohup) or handled stay so."""
     previous = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in ENDING:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                previous[number] = signal.signal(number, _end)
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            previous[number] = signal.signal(number, _end)
     try:
         yield
     finally:
