@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from spinn_tensor.cli.main import main
 from spinn_tensor.cli.progress import TerminalObserver
 from spinn_tensor.training.checkpoint import Progress
+from tests.processes import HANGS
 
 Capture = pytest.CaptureFixture[str]
 HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
@@ -67,6 +70,22 @@ def test_a_program_that_calls_main_keeps_its_signal_handlers() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, *HANGUP, signal.SIGINT)}
     assert main(["presets"]) == 0
     assert before == {number: signal.getsignal(number) for number in before}
+
+
+SERVER = """
+import runpy, signal, sys
+from spinn_tensor.export.serve.engine import Engine
+Engine.find = lambda settings: signal.raise_signal(signal.SIGINT)
+sys.argv[1:] = ["folder"]
+runpy.run_module("spinn_tensor.export.serve", run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(not HANGUP, reason="no signals of POSIX")
+def test_ctrl_c_while_a_server_reads_its_model_is_no_traceback() -> None:
+    pytest.importorskip("uvicorn")
+    found = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True, timeout=HANGS)
+    assert (found.returncode, found.stdout, found.stderr) == (-signal.SIGINT, "", "")
 
 
 class Outer(Exception):
