@@ -239,9 +239,9 @@ def _settings(args: argparse.Namespace, output: Path) -> tuple[RunConfig, bool, 
     notes: list[str] = []
     resume = args.resume or is_own_restart(output)
     saved = saved_run(output) if resume else None
+    settings = new_run(args, notes.append) if saved is None else resumed_run(args, saved, notes.append)
     if args.resume and saved is None:
         print(f"nothing to resume in {output}: beginning a new run")
-    settings = new_run(args, notes.append) if saved is None else resumed_run(args, saved, notes.append)
     return settings, resume, notes
 
 
