@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_the_server_serves_them_without_a_folder() -> None:
     pair = (engine.read("A dog runs.", "inputs"), engine.read("An animal moves.", "inputs"))
     (prediction,) = engine.run("classify", [pair])
     assert prediction.label == "entailment"
+
+
+def test_the_server_finds_an_export_whose_replacement_was_killed_between_two_renames(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from spinn_tensor.export.serve.engine import Engine
+    from spinn_tensor.export.serve.settings import ServeSettings
+
+    shutil.copytree(Path(__file__).parent / "formats" / "2" / "onnx", tmp_path / ".kept.old")
+    engine = Engine.find(ServeSettings(str(tmp_path / "kept"), device="cpu"))
+    assert engine is not None
+    assert engine.name == "kept"
 
 
 @needs_shared
