@@ -78,11 +78,11 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def named_if_full(path: Path) -> Iterator[None]:
-    """Name what is written where the disk, or a user's part, is full: writing says nothing, or a temporary's name."""
+    """Name what is written in errors of its temporary, and of a full disk or user's part, which name nothing."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or str(error.filename).endswith(".tmp"):
             error.filename = os.fspath(path)
         raise
 

@@ -122,6 +122,7 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "a folder as the corpus": (["train", "--output", "here"], r"corpus: holds other files \(notes.txt\)"),
     "generate over files": (["generate", "here"], r"holds other files \(.*; name a new folder"),
     "the working folder": (["prepare", *PAIRS, "--output", "."], r"\.: the working folder, expected another"),
+    "generate in a file": (["generate", "bad.jsonl/x"], r"bad.jsonl/x: Not a directory$"),
     "generate over all": (["generate", "/"], r"/: the root folder, expected another"),
     "generate over a file": (["generate", "bad.jsonl"], "bad.jsonl: a file"),
     "inspect without a folder": (["inspect", *PAIRS, "--html", "nowhere/a.html"], "a.html: no such folder"),
@@ -324,6 +325,10 @@ def test_a_bad_line_leaves_no_half_written_output(
 # Commands on a run of pairs and a good file, and what is said about them.
 WRONG_USE = [
     ("evaluate RUN --split test", "--split goes with --data"),
+    (
+        "evaluate RUN --split test --data in.jsonl",
+        "--split goes with --data: it names a part of an official zip",
+    ),
     ("evaluate RUN --json RUN/../dev.jsonl", "dev.jsonl: is read, so that it cannot be written"),
     ("predict RUN --premise a", "a pair needs both"),
     ("predict RUN --premise a --hypothesis (S(NP(", r"--hypothesis: "),

@@ -101,6 +101,8 @@ def test_help_says_what_a_setting_means_to_the_command() -> None:
             "spinn predict",
             "a path, got '-'; /dev/stdin and /dev/stdout are",
         ),
+        (["predict", "run", "a.jsonl"], "spinn predict", "a.jsonl; --sentence takes one, --premise and"),
+        (["evaluate", "run", "a.jsonl"], "spinn evaluate", "arguments: a.jsonl; --data takes files"),
         (["evaluate"], "spinn evaluate", "required: CHECKPOINT; the package has packaged"),
         (["encode", "--output", "a.npy"], "spinn encode", "CHECKPOINT, --input; the package has packaged"),
         (["nosuchcommand"], "spinn", "'nosuchcommand'"),

@@ -67,6 +67,12 @@ def test_sentences_as_arguments(options: list[str], parser_run: Path, spinn: Spi
     assert printed.err == ""
 
 
+def test_a_file_among_the_sentences_is_told(tmp_path: Path, spinn: Spinn) -> None:
+    (tmp_path / "a.txt").touch()
+    told = spinn("--branching", "left", tmp_path / "a.txt").err
+    assert told.startswith(f"spinn: {tmp_path}/a.txt is read as a sentence; there is a file of that name")
+
+
 def test_raw_text_is_tokenised_and_tokens_are_not(parser_run: Path, spinn: Spinn) -> None:
     for options, tokens in ([], "dogs do n't bark ."), (["--tokens"], "dogs don't bark."):
         printed = spinn("--model", parser_run, *options, "dogs don't bark.").out

@@ -67,6 +67,7 @@ examples:
 
 
 def add_arguments(parser: CommandParser) -> None:
+    parser.of_stray_words = "; --data takes files"
     add_checkpoint(parser)
     parser.add_argument(
         "--data",
@@ -94,7 +95,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.split is not None and args.data is None:
+    if args.split is not None and not any(path.suffix == ".zip" for path in args.data or ()):
         raise ConfigError("--split goes with --data: it names a part of an official zip")
     outputs = args.json, args.predictions
     check_outputs(outputs, args.data or ())

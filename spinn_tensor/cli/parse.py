@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -26,7 +27,7 @@ from spinn_tensor.cli.arguments import (
 from spinn_tensor.cli.parse_lines import FORMATS, Composed, Line, LineFile, Sentences, TreeParser, written
 from spinn_tensor.cli.parse_scores import score
 from spinn_tensor.cli.progress import counter_of
-from spinn_tensor.cli.report import print_skipped
+from spinn_tensor.cli.report import print_skipped, tell
 from spinn_tensor.config import ConfigError
 from spinn_tensor.data_prep.branching import BRANCHINGS
 from spinn_tensor.data_prep.errors import DataError
@@ -206,6 +207,8 @@ def _arguments(args: argparse.Namespace, sentences: Sentences) -> list[Line]:
     """Read the sentences of the command line. Raises DataError naming the number of the argument."""
     lines = []
     for number, text in enumerate(args.sentences, start=1):
+        if os.path.isfile(text):
+            tell(f"{text} is read as a sentence; there is a file of that name, whose lines --input reads")
         try:
             lines.append(Line((sentences.of_text(text),)))
         except DataError as error:

@@ -105,7 +105,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_inference(
         parser, "not for a model that parses for itself", instead=("empty", "a record without a label")
     )
-    parser.of_stray_words = "; --sentence takes one, --premise and --hypothesis a pair"
+    parser.of_stray_words = "; --sentence takes one, --premise and --hypothesis a pair, --input a file"
 
 
 def run(args: argparse.Namespace) -> int:
