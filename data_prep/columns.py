@@ -90,6 +90,9 @@ def sentence_columns(trees: Iterable[Tree], vocabulary: WordIds) -> SentenceColu
     node_labels = [np.zeros(0, dtype=np.int64)]
     labelled = False
     for example, tree in enumerate(trees):
+        if not isinstance(tree, Tree):
+            what = f"got {type(tree).__name__}, expected a Tree, as parse_binary and its like make"
+            raise DataError(what, example=example)
         try:
             check_transitions(tree.transitions, tree.n_tokens)
         except DataError as error:

@@ -230,8 +230,9 @@ def check_transitions(transitions: np.ndarray, n_tokens: int) -> None:
 
     Raises DataError naming the first transition that does not fit.
     """
-    if transitions.ndim != 1 or transitions.dtype.kind not in "iu":
-        got = f"{transitions.dtype} of shape {transitions.shape}"
+    is_array = isinstance(transitions, np.ndarray)
+    if not is_array or transitions.ndim != 1 or transitions.dtype.kind not in "iu":
+        got = f"{transitions.dtype} of shape {transitions.shape}" if is_array else type(transitions).__name__
         raise DataError(f"got transitions as {got}, expected one row of integers")
     strange = np.flatnonzero((transitions != SHIFT) & (transitions != REDUCE))
     if strange.size:

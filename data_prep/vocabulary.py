@@ -52,6 +52,7 @@ class Vocabulary:
     lower: bool = False  # whether words are looked up in lower case, as `lower_case` has it
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(not_text(self.tokens)))
         if self.tokens[:2] != SPECIAL_TOKENS:
             raise DataError(f"a vocabulary begins with {SPECIAL_TOKENS}, got {self.tokens[:2]}")
         if len(set(self.tokens)) != len(self.tokens):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,9 +84,11 @@ def test_a_tree_without_labels_among_labelled_ones() -> None:
     [
         (Tree(("a", "b"), np.array([0, 0], dtype=np.int8)), "example 1: token 2 'S': unbalanced"),
         (Tree(("a",), np.array([0], dtype=np.int8), np.array([1, 2])), "example 1: got labels of shape"),
+        (Tree(("a",), [0]), "example 1: got transitions as list, expected one row of integers"),
+        ("( a b )", "example 1: got str, expected a Tree, as parse_binary and its like make"),
     ],
 )
-def test_a_tree_that_does_not_fit_is_refused(bad: Tree, message: str) -> None:
+def test_a_tree_that_does_not_fit_is_refused(bad: Any, message: str) -> None:
     with pytest.raises(DataError) as caught:
         sentence_columns([tree_of(left_branching(3)), bad], Vocabulary.build([]))
     assert message in str(caught.value)

@@ -32,6 +32,11 @@ def test_encode() -> None:
     assert vocabulary.encode([]).dtype == np.int32
 
 
+def test_a_list_of_words_is_as_good() -> None:
+    tokens = ("<pad>", "<unk>", "a")
+    assert Vocabulary(list(tokens)) == Vocabulary(tokens)
+
+
 def test_a_word_spelt_like_the_padding_is_unknown() -> None:
     vocabulary = Vocabulary.build([["<pad>", "<unk>", "a"]])
     assert vocabulary.tokens == ("<pad>", "<unk>", "a")
