@@ -242,7 +242,7 @@ def test_ids_are_those_of_the_vocabulary(lower: bool) -> None:
 @pytest.mark.parametrize("lower", [False, True])
 def test_tokenizers_gives_the_ids_from_the_file_alone(lower: bool, tmp_path: Path) -> None:
     """The file is all that serving needs: whatever the text, it gives the ids that training gave."""
-    known = [*(tokens.split(" ") for _, tokens in EXAMPLES[::2]), *CHARACTERS, ["ΑΣ", "<pad>", "pad"]]
+    known = [*(tokens.split(" ") for _, tokens in EXAMPLES[::2]), list(CHARACTERS), ["ΑΣ", "<pad>", "pad"]]
     vocabulary = Vocabulary.build(known, lower=lower)
     Tokenizer(vocabulary).save(tmp_path / "tokenizer.json")
     backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
