@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from spinn_tensor import forcing_noise, make_batch, make_sentence_batch
+from spinn_tensor import ModelConfig, SentenceParser, forcing_noise, make_batch, make_sentence_batch
 from spinn_tensor.data_prep.columns import NO_LABEL, Corpus
 from spinn_tensor.training.config import BASELINES, ParsingConfig
 from spinn_tensor.training.methods import Reinforce, Supervise
@@ -250,6 +250,10 @@ def test_supervision_adds_the_weighted_transition_loss() -> None:
     got, parts = supervised_loss(model, batch, None, 2.5)
     torch.testing.assert_close(got, classification + 2.5 * transitions)
     torch.testing.assert_close(parts, torch.stack((classification, transitions)))
+    parser = SentenceParser(ModelConfig("parse", (), model.config.encoder, None))
+    parser.encoder = model.encoder
+    got, parts = supervised_loss(parser, batch, None, 2.5)
+    torch.testing.assert_close((got, parts), (2.5 * transitions, torch.stack((0 * transitions, transitions))))
 
 
 def test_a_broken_model_has_no_good_loss() -> None:

@@ -71,6 +71,7 @@ def test_balanced_weights_make_every_class_as_heavy(tmp_path: Path) -> None:
         [heavy.sum() / 3] * 3
     )
     assert count_rows(nodes, True, weights)[:, 1].sum() == pytest.approx(heavy.sum())
+    assert count_rows(nodes, False, weights)[:, 1].tolist() == weights[nodes.labels].tolist()
     model = tree_model(pairs(tmp_path)[0], node_labels=True)
     assert make_method(model, ParsingConfig(), class_weights=weights).class_weights.shape == (5,)
 

@@ -142,8 +142,6 @@ class TrainStep:
 
     def place(self, batch: Batch) -> Batch:
         """Bring a batch from the CPU to where the step wants it; nothing waits."""
-        if self.device.type == "cpu":
-            return batch
         batch = self.pin(batch)
         if self.captured is not None and batch.row_mask is not None:
             return batch  # copied from there into the buffers of its shape
