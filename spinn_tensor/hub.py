@@ -36,7 +36,7 @@ def checkpoint_folder(path: Path) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     if not readable(path).is_dir():
-        raise CheckpointError(f"{path}: no such checkpoint folder")
+        raise CheckpointError(f"{path}: {'a file, not a' if path.is_file() else 'no such'} checkpoint folder")
     if (readable(path) / "export.json").is_file():
         raise CheckpointError(
             f"{path}: an export, expected a checkpoint; spinn serve and OnnxPredictor take it"
@@ -55,7 +55,7 @@ def bundle_folder(
     if readable(path).is_dir():
         return path
     if isinstance(path_or_hub_id, Path) or path.exists() or HUB_ID.fullmatch(path_or_hub_id) is None:
-        raise CheckpointError(f"{path_or_hub_id}: no such checkpoint folder")
+        return checkpoint_folder(path)  # which says why it is none
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
