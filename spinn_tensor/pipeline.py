@@ -62,6 +62,8 @@ class Pipeline(TextModel):
     ((8,), (2, 8))
     """
 
+    trees_from = "parser=Pipeline.from_pretrained().model makes them, or branching = left, right"
+
     def __init__(
         self,
         model: Model,

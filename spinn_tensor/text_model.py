@@ -62,6 +62,8 @@ class TextModel(ABC):
     it; "nan" a row of NaN, or None, in its place; "skip" no result. The last two issue a DataWarning with the numbers.
     """
 
+    trees_from = "a parser beside it (spinn export --parser packaged) makes them, or trees = left, right"
+
     def __init__(
         self,
         task: str,  # "pair", "sentence" or "parse"
@@ -368,10 +370,8 @@ class TextModel(ABC):
                 raise DataError(f"{n_words} tokens; this model was exported for at most {self.max_length}")
             needs_parse = self.composes_by == "given" and self.branching is None and self._tree_maker is None
             if needs_parse and isinstance(found, Words) and n_words > 1:  # one word has one tree
-                raise DataError(
-                    "text without a parse; this model composes by given trees: a parser beside it (spinn export "
-                    "--parser packaged) makes them, or trees = left, right, balanced or random"
-                )
+                what = "text without a parse; this model composes by given trees"
+                raise DataError(f"{what}: {self.trees_from}, balanced or random")
         except LongSentence as error:
             raise LongSentence(
                 f"{error.reason}; max_words= allows more", field=name, token=error.token

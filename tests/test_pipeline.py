@@ -289,7 +289,9 @@ def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch) -> None:
             Pipeline(given, **options)
     with pytest.raises(ConfigError, match="has no use for given trees"):
         Pipeline(parser, branching="left")
-    with pytest.raises(DataError, match="example 1: sentences: text without a parse"):
+    with pytest.raises(
+        DataError, match=r"example 1: sentences: text without a parse; .*: parser=Pipeline\.from_p"
+    ):
         Pipeline(given).encode(["( a b )", "a b"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device, why in (("cuda", "torch sees no CUDA device here"), ("gpu", "Expected one of cpu, cuda")):
