@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +21,13 @@ from spinn_tensor.export.artefact import input_axes, output_axes  # noqa: E402
 from spinn_tensor.export.interface import ExportError, describe  # noqa: E402
 from spinn_tensor.export.onnx_file import OPSET, export_onnx, onnx_model  # noqa: E402
 from spinn_tensor.export.parity import TOLERANCES, ParityError, compare, make_case, random_cases, require  # noqa: E402
-from spinn_tensor.export.predictor import OnnxPredictor  # noqa: E402
 from spinn_tensor.export.session import onnx_function  # noqa: E402
-from tests.closeness import assert_close  # noqa: E402
 from tests.contract import Artefact, ArtefactContract  # noqa: E402
 from tests.machines import needs_shared  # noqa: E402
 from tests.tiny_models import tiny_model  # noqa: E402
 
 pytestmark = pytest.mark.numerical
 
-ROOT = Path(__file__).resolve().parents[1]
 FORMS = {"float32": "onnx", "float16": "onnx-fp16", "int8": "onnx-int8"}  # by precision
 # name -> task, kind, tables, leaf encoder, precision, folded
 FILES = {
@@ -215,19 +210,6 @@ def test_the_loop_carries_what_its_stacks_need(exported) -> None:
     case = next(random_cases(model, batch_sizes=(8,)))
     states = session.run([carried], case.inputs)[0]
     assert len(states) <= 1 + 2 * 8  # a null row and the roots
-
-
-def test_the_guide_runs_a_file_without_this_package(made) -> None:
-    folder = made("spinn", "pair")[1]
-    parts = (ROOT / "docs" / "guides" / "export.md").read_text("utf-8").split("```")
-    (code,) = [part for part in parts if "enable_padding" in part]
-    assert "spinn_tensor" not in code
-    names: dict[str, Any] = {}
-    exec(code.removeprefix("python").replace("exported/spinn", folder.as_posix()), names)
-    predictor, sides = OnnxPredictor(folder, "cpu"), (names["premises"], names["hypotheses"])
-    assert_close(names["logits"], [found.logits for found in predictor.classify(*sides)])
-    trees = [parsed.tree.transitions.tolist() for parsed in predictor.parses(sides[0])]
-    assert [row[row >= 0].tolist() for row in names["transitions"]] == trees
 
 
 @needs_shared

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from spinn_tensor.cli.main import main
+from tests.closeness import assert_close
 from tests.processes import run_program
 from tests.tiny_bundles import LABELS, tiny_bundle
 
@@ -23,7 +24,8 @@ TEXT = "\n\n".join(path.read_text("utf-8") for path in PAGES)
 
 
 PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if ">>>" not in block]
-RUN = ["Pipeline.from_pretrained", "OnnxPredictor", "load_checkpoint", "torch.jit.load"]  # each a test below
+# each has a test
+RUN = "Pipeline.from_pretrained", "OnnxPredictor", "InferenceSession", "load_checkpoint", "torch.jit.load"
 
 
 def example_with(text: str) -> str:
@@ -95,3 +97,19 @@ def test_the_onnxruntime_example_runs_without_torch(
     shutil.copytree(made("spinn", "pair")[1], tmp_path / "exported" / "spinn")
     program = example_with("OnnxPredictor") + "import sys; print('torch' in sys.modules)"
     assert run_program(program, folder=tmp_path).splitlines() == ["False"]
+
+
+def test_the_example_of_a_bare_onnxruntime_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[str, str], tuple[Path, Path]]
+) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from spinn_tensor.export.predictor import OnnxPredictor
+
+    assert "spinn_tensor" not in example_with("InferenceSession")
+    folder = shutil.copytree(made("spinn", "pair")[1], tmp_path / "exported" / "spinn")
+    names = run_here("InferenceSession", tmp_path, monkeypatch)
+    predictor, sides = OnnxPredictor(folder, "cpu"), (names["premises"], names["hypotheses"])
+    assert_close(names["logits"], [found.logits for found in predictor.classify(*sides)])
+    trees = [parsed.tree.transitions.tolist() for parsed in predictor.parses(sides[0])]
+    assert [row[row >= 0].tolist() for row in names["transitions"]] == trees
