@@ -101,8 +101,7 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Wait for the client to read, but not for ever."""
         super().pause_writing()
-        if self._unread is None:
-            self._unread = self.loop.call_later(self._seconds(), self.transport.abort)
+        self._unread = self.loop.call_later(self._seconds(), self.transport.abort)
 
     def resume_writing(self) -> None:
         """Stop the time that the client had to read, and write on."""

@@ -293,7 +293,7 @@ def make_model(
     run: RunConfig,
     splits: Splits,
     with_vectors: bool = True,
-    note: Callable[[str], object] | None = None,  # told how many words have a vector
+    note: Callable[[str], object] = lambda text: None,  # told how many words have a vector
 ) -> Model:
     """Make the model that a run trains, freshly initialised; without vectors where weights will follow."""
     encoder = encoder_config(run.encoder, len(splits.vocabulary))
@@ -313,8 +313,7 @@ def make_model(
         except TypeError as error:
             raise ConfigError(f"vectors: {error}") from None
         vectors = read_vectors(run.data.vectors, splits.vocabulary, encoder.embedding_dim)
-        if note is not None:
-            note(str(vectors))
+        note(str(vectors))
         with torch.no_grad():
             embedding.weight.copy_(torch.from_numpy(vectors.scaled(run.data.vector_norm).matrix))
     return model
