@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from spinn_tensor.data_prep.errors import DataError
-from spinn_tensor.data_prep.penn import DEFAULT_BINARIZE, LABEL, parse_penn, to_binary
+from spinn_tensor.data_prep.penn import BINARIZE, DEFAULT_BINARIZE, LABEL, parse_penn, to_binary
 from spinn_tensor.data_prep.settings import ConfigError
 from spinn_tensor.data_prep.trees import Tree, parse_binary, right_branching
 
@@ -100,8 +100,12 @@ class SentenceReader:
     notation: str = "auto"  # one of NOTATIONS: "text" or "parses" where `notation_of` is not asked
 
     def __post_init__(self) -> None:
-        if self.notation not in NOTATIONS:
-            raise ConfigError(f"notation: expected one of {', '.join(NOTATIONS)}, got {self.notation!r}")
+        for name, value, known in (
+            ("notation", self.notation, NOTATIONS),
+            ("binarize", self.binarize, BINARIZE),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
 
     def read(self, text: str, field: str | None = None) -> Sentence:
         """Return a tree, a binary parse as it is, or words. Raises DataError naming the field."""

@@ -25,6 +25,7 @@ from spinn_tensor.data_prep.penn import (
     to_binary,
     without_traces,
 )
+from spinn_tensor.data_prep.settings import ConfigError
 from spinn_tensor.data_prep.text import SentenceReader, Words, notation_of
 from spinn_tensor.data_prep.tokenizer import Tokenizer
 from spinn_tensor.data_prep.trees import Tree, format_binary
@@ -89,6 +90,7 @@ def test_three_rules(text: str, binarize: str, expected: str) -> None:
         ("(VP (MD a) (RB b) (VP c))", "( ( a b ) c )"),
         ("(NP (NP a) (, b) (NP c) (CC d) (NP e))", "( ( ( ( a b ) c ) d ) e )"),
         ("(NP (NP a) (POS b) (NN c))", "( a ( b c ) )"),
+        ("(NP (NN a) (CC b) (NN c))", "( ( a b ) c )"),
         ("(NP (NNP a) (NNP b) (POS c))", "( a ( b c ) )"),
         ("(UNHEARD (A a) (B b) (C c))", "( ( a b ) c )"),
         ("(ADVP (RB a) (RB b) (PP c))", "( a ( b c ) )"),
@@ -160,6 +162,12 @@ def test_brackets_in_a_text(text: str) -> None:
 def test_what_looks_like_a_tree_is_text_if_it_is_said(text: str) -> None:
     assert not isinstance(READER.read(text), Words)
     assert isinstance(SentenceReader(Tokenizer().tokenize, notation="text").read(text), Words)
+
+
+@pytest.mark.parametrize("option", ["notation", "binarize"])
+def test_a_way_to_read_that_there_is_not_is_said_at_once(option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{option}: expected one of \w+, .*, got 'middle'"):
+        SentenceReader(**{option: "middle"})
 
 
 LINES = [

@@ -53,6 +53,7 @@ def test_what_is_written_is_read(tmp_path: Path, task: str, n_words: int, kind: 
             change_json("manifest.json", lambda m: m.update(format_version=99)),
             "format version 99, this version reads 1: prepare again",
         ),
+        (change_json("manifest.json", lambda m: m.update(options=[])), "options: expected an object"),
         (change_json("manifest.json", lambda m: m.update(files=None)), "manifest.json: expected"),
         (change_json("manifest.json", lambda m: m.update(files={"\0": ""})), "\0: no such file"),
         (lambda f: (f / "words.json").unlink(), "words.json: no such file"),
@@ -64,6 +65,7 @@ def test_what_is_written_is_read(tmp_path: Path, task: str, n_words: int, kind: 
         (lambda f: trusted(f, "words.json", b'["a", "b"]'), "premise: word"),
         (lambda f: trusted(f, "words.json", b"[1]"), "words.json: expected a list of strings"),
         (lambda f: trusted(f, "dataset_dict.json", b"{}"), "not a store"),
+        (lambda f: trusted(f, "dataset_dict.json", b'{"splits": []}'), "not a store: no split"),
         (lambda f: trusted(f, "train/data-00000-of-00001.arrow", b"ARROW1"), "not a store"),
         (lambda f: trusted(f, "dev/dataset_info.json", b"[]"), "not a store"),
     ],
@@ -151,6 +153,14 @@ def shifted(rows: dict[str, Any]) -> dict[str, Any]:
         (
             lambda d: d.map(lambda row: {"sentence_words": len(row["sentence_words"])}),
             "sentence_words: got int64, expected lists",
+        ),
+        (
+            lambda d: d.map(lambda row, n: {"sentence_words": [0, 1][:n] or None}, with_indices=True),
+            "sentence_words: a null, expected a list",
+        ),
+        (
+            lambda d: d.remove_columns("sentence_node_labels").map(lambda row: {"sentence_transitions": [0]}),
+            r"transitions of shape \(\d+,\), expected",
         ),
         (
             lambda d: d.map(lambda row: {"sentence_words": [0.5] * len(row["sentence_words"])}),

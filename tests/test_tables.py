@@ -255,6 +255,10 @@ def test_options_that_cannot_be_met() -> None:
     batch = flatten([left_branching(3)])
     with pytest.raises(ValueError, match="n_leaf_rows is 2"):
         forest_tables(*batch, n_leaf_rows=2)
+    with pytest.raises(ValueError, match="n_lanes is 0, the batch has 1"):
+        lane_tables(*batch, n_lanes=0)
+    with pytest.raises(ValueError, match=r"leaf_index of shape \(1,\), expected \(3,\)"):
+        forest_tables(*batch, leaf_index=np.arange(1))
     with pytest.raises(ValueError, match="need a width"):
         lane_tables(*batch, padded=True)
     for build in (forest_tables, lane_tables):
