@@ -19,6 +19,7 @@ from spinn_tensor import (
     GRC,
     RNTN,
     CheckpointError,
+    ClassifierConfig,
     ConfigError,
     EncoderConfig,
     Pipeline,
@@ -34,6 +35,7 @@ from spinn_tensor import (
 from spinn_tensor.cli.main import main
 from spinn_tensor.config import CELLS, SPINN_KINDS
 from spinn_tensor.data_prep.columns import lengths
+from spinn_tensor.model.classifiers import MLP
 from spinn_tensor.training.checkpoint import read_training_state
 from tests.any_cells import OddCell, RunningMean, recursion
 from tests.closeness import assert_close
@@ -219,6 +221,7 @@ def test_training_with_a_cell_that_is_not_there(tmp_path: Path, capsys: pytest.C
 
 def test_weights_begin_as_wide_as_the_papers_have_them() -> None:
     """By He et al. 2015, but for a tensor, words and what a softmax is of."""
+    torch.manual_seed(0)
     tree, tracker = TreeLSTM(60, 40), Tracker(60, 40)
     leaves = SentenceEncoder(EncoderConfig(100, "spinn-pi-nt", 50, 60)).leaves
     for weight, std in (
@@ -232,6 +235,7 @@ def test_weights_begin_as_wide_as_the_papers_have_them() -> None:
         (leaves.embedding.weight, 50**-0.5),
         (leaves.projection.weight, (2 / 50) ** 0.5),
         (TransitionHead(5000).weight, 0.005 / 3**0.5),
+        (MLP(60, ClassifierConfig(3, 2000)).output.weight, 0.005 / 3**0.5),
     ):
         assert weight.std().item() == pytest.approx(std, rel=0.05)
 
