@@ -279,12 +279,10 @@ def _json_list(file: IO[bytes], limits: Limits) -> Iterator[Record]:
 
 
 def _values(file: IO[bytes], limits: Limits) -> Iterator[Any]:
-    """Yield the values of a JSON list. Raises ValueError; DataError for a long one, and for what follows the list."""
+    """Yield the values of a list whose bracket is there. Raises ValueError; DataError for a long one and for more."""
     decoder, start, before = json.JSONDecoder(), 1, _BEGIN
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
     buffer = decode(file.read(_CHUNK)).lstrip()
-    if not buffer.startswith("["):
-        raise ValueError("not a list")
     while True:
         if end := _END.match(buffer, start):
             break
