@@ -248,7 +248,7 @@ def make_app(
     settings: ServeSettings,
     engine: Engine | None = None,  # in place of the one that the settings name
     on_ready: Callable[[], object] = metrics.announce,  # told when the model is loaded
-    on_failure: Callable[[Exception], None] | None = None,  # told why a model cannot be loaded
+    on_failure: Callable[[Exception], object] = logger.error,  # told why a model cannot be loaded
 ) -> Starlette:
     """Return the application; it is ready some time after its start."""
     service = Service(settings)
@@ -258,8 +258,6 @@ def make_app(
             await service.start(engine)
             on_ready()
         except Exception as error:
-            if on_failure is None:
-                raise
             on_failure(error)
 
     @asynccontextmanager
