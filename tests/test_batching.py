@@ -55,6 +55,7 @@ def test_a_budget_is_kept_and_used_up(sizes: list[tuple[int, int]], budget: int,
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or n_tokens[batch].sum() <= budget
+    assert len(batches) <= 1 or n_tokens.sum() > budget
 
 
 def test_a_budget_needs_the_tokens() -> None:

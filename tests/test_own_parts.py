@@ -159,6 +159,7 @@ def test_parts_like_the_packages_own_compute_what_these_do(kind: str, parts: str
             r"head: parts_of_mine:Choosy\(.*\) cannot be made \(too wide\)",
         ),
         ("projection", "unfinished_part:X", r"head: unfinished_part:X cannot be imported \(.*never closed"),
+        ("projection", "pathlib:Path", "head: pathlib:Path is no class of torch.nn.Module"),
         ("projection", "lacking_part:X", r"head: lacking_part:X cannot be imported \([^()]*\)$"),
     ],
 )

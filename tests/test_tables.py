@@ -272,6 +272,8 @@ def test_options_that_cannot_be_met() -> None:
 def test_lanes_wait_for_a_step_that_composes_at_all() -> None:
     tables = lane_tables(*flatten([left_branching(3)]), width=np.array([0, 0, 0, 0, 0, 0, 1]), padded=True)
     assert tables.reduce_offsets.tolist() == [0] * 7 + [1, 2, 3]
+    # roots, of which there may be no others, make nobody ready
+    assert forest_tables(*flatten([left_branching(2)] * 3), width=2).step_offsets.tolist() == [0, 2, 3]
     # nothing is composed while a word is read
     assert lane_tables(*flatten([left_branching(1)])).reduce_offsets.tolist() == [0, 0]
     assert tables.root_index.tolist() == [6]
