@@ -146,8 +146,11 @@ def to_binary(tree: PennTree, binarize: str = DEFAULT_BINARIZE) -> Tree:
         head      the head is joined with what follows it, then with what comes before: ( a ( ( h c ) d ) ),
                   as the trees of SNLI and SST were made
 
-    the head being that of Collins's rules (`head_child`). Raises DataError for a tree of traces alone.
+    the head being that of Collins's rules (`head_child`). Raises DataError for a tree of traces alone,
+    ValueError for another way.
     """
+    if binarize not in BINARIZE:
+        raise ValueError(f"unknown way to binarise {binarize!r}, expected one of {', '.join(BINARIZE)}")
     tree = without_traces(tree)
     root = _joined(tree)
     transitions: list[int] = []

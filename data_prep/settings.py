@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
 import textwrap
 import types
 import typing
@@ -64,7 +65,8 @@ def required(help: str, allowed: Allowed | None = None) -> Any:
 def check_value(item: dataclasses.Field[Any], value: Any) -> None:
     """Raise ConfigError for a value that its field does not allow."""
     if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT:
-        raise ConfigError(f"{item.name}: expected a finite number, got {value!r}")
+        expected = "a number that 32 bits hold" if math.isfinite(value) else "a finite number"
+        raise ConfigError(f"{item.name}: expected {expected}, got {value!r}")
     allowed: Allowed | None = item.metadata.get("allowed")
     if value is not None and allowed is not None and not allowed.holds(value):
         nearest = did_you_mean(str(value), allowed.choices or ())

@@ -76,7 +76,7 @@ def test_help_says_what_a_setting_means_to_the_command() -> None:
         (
             ["train", "--lr", "1e308"],
             "spinn train",
-            "--learning-rate/--lr: expected a finite number, got 1e+308",
+            "--learning-rate/--lr: expected a number that 32 bits hold, got 1e+308",
         ),
         (["train", "--lr", "a"], "spinn train", "argument --learning-rate/--lr: expected float"),
         (

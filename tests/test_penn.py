@@ -168,6 +168,8 @@ def test_what_looks_like_a_tree_is_text_if_it_is_said(text: str) -> None:
 def test_a_way_to_read_that_there_is_not_is_said_at_once(option: str) -> None:
     with pytest.raises(ConfigError, match=rf"{option}: expected one of \w+, .*, got 'middle'"):
         SentenceReader(**{option: "middle"})
+    with pytest.raises(ValueError, match="unknown way to binarise 'middle', expected one of head"):
+        to_binary(parse_penn(DOG), "middle")
 
 
 LINES = [

@@ -69,8 +69,10 @@ class SentenceEncoder(nn.Module):
         return embedding
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Let the leaves have other word vectors; in nn.Module they would be a module that nobody calls."""
-        owner = self.leaves if name == "embedding" and self.embedding else self
+        """Give other word vectors to the leaves; kept here they would be a module that nobody calls."""
+        owner: nn.Module = self
+        if name == "embedding" and self.embedding is not None:  # which raises where the leaves have none
+            owner = self.leaves
         nn.Module.__setattr__(owner, name, value)
 
     @property
