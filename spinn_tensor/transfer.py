@@ -48,7 +48,7 @@ def made_ahead(
         while made:
             yield made.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def begun_to_host(tensors: Sequence[Tensor]) -> Callable[[], list[np.ndarray]]:

@@ -309,9 +309,10 @@ def test_ctrl_c_is_heard_by_training_alone() -> None:
 
 
 @pytest.mark.usefixtures("forked")
-def test_an_exit_of_a_process_is_told_with_its_code() -> None:
-    with pytest.raises(LostMaker, match=r"pid \d+ exited with 3"):
-        list(made_by_processes(os._exit, [3], n_ahead=1, n_processes=1))
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_exit_of_a_process_is_told_with_its_code(code: int) -> None:
+    with pytest.raises(LostMaker, match=rf"pid \d+ exited with {code}"):
+        list(made_by_processes(os._exit, [code], n_ahead=1, n_processes=1))
 
 
 def test_processes_end_with_the_one_that_forked_them() -> None:
