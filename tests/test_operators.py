@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -27,7 +28,7 @@ from tests.machines import (
     random_weights,
     run,
 )
-from tests.operator_calls import check_operators
+from tests.operator_calls import calls_of, check_operators
 
 # opcheck looks for a gradient of what has none, and torch hides the warning where "error" has raised it already (2.15)
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -57,23 +58,32 @@ def test_the_machine(name: str, tracked: bool) -> None:
     assert check_operators(partial(run_both_ways, name, tracked)) == {forward, "stack_machine_backward"}
 
 
-@machines
-def test_the_machine_of_any_cell(name: str, tracked: bool) -> None:
-    """Under save="states", where it is an operator in eager runs, too."""
+def run_any_cell(name: str, tracked: bool) -> None:
+    """Run a machine of another cell on tables, and back, under save="states", where it is an operator in eager runs."""
     modules = [GRC(HIDDEN, TRACKER), Tracker(HIDDEN, TRACKER), TransitionHead(TRACKER)]
     machine = StackMachine(*(modules if tracked else [GRC(HIDDEN)]), save="states").double()
     tables = TABLES[name](BATCH)
     if isinstance(tables, LaneTables) and not tracked:
         tables = in_time(tables)
     leaves = torch.randn(int(flatten(BATCH)[1].sum()), HIDDEN, dtype=torch.float64, requires_grad=True)
+    if isinstance(tables, OwnTables):
+        machine.parse(leaves, tables, forced(BATCH, tables)).encodings.sum().backward()
+    else:
+        machine(leaves, tables).sum().backward()
 
-    def both_ways() -> None:
-        if isinstance(tables, OwnTables):
-            machine.parse(leaves, tables, forced(BATCH, tables)).encodings.sum().backward()
-        else:
-            machine(leaves, tables).sum().backward()
 
-    assert check_operators(both_ways) == {"any_cell", "any_cell_backward"}
+@machines
+def test_the_machine_of_any_cell(name: str, tracked: bool) -> None:
+    assert check_operators(partial(run_any_cell, name, tracked)) == {"any_cell", "any_cell_backward"}
+
+
+@pytest.mark.parametrize("run_machine", [run_both_ways, run_any_cell])
+def test_a_gradient_of_what_saved_nothing_is_refused(run_machine: Callable[[str, bool], object]) -> None:
+    """Executors save wherever a gradient may be asked for; a program that calls an operator itself may not."""
+    forward, *_ = calls_of(partial(run_machine, "given", True))
+    unsaved = [False if argument is True else argument for argument in forward.arguments]
+    with pytest.raises(RuntimeError, match="ran with save=False, but a gradient was asked for"):
+        forward.operator(*unsaved)
 
 
 def test_the_sum_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
