@@ -36,7 +36,7 @@ _PENN = re.compile(rf"\((?:\s*\()?{LABEL}\s*\({LABEL}[\s(]")
 _LABELLED = re.compile(r"\s*\((?:\s*\()*[^\s()]")  # of what is known to be a tree, as one of a single word
 _BRACKETS = re.compile(r"[()\s]+\Z")  # a piece of a tree, never words
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u202a-\u202e\u2060-\u2069]+")
-_BEFORE_BRACKET = re.compile(r"\s*[^\s()]+\s*(?=\()")
+_BEFORE_BRACKET = re.compile(r"(?:[^()\t]*+\t|\s*+[^\s()]++)\s*+(?=\()")
 _BLANKS = (" ", "\t", "\r", "\n")
 
 
@@ -87,7 +87,7 @@ def _is_tree(text: str) -> bool:
 def _is_labelled(before: str, text: str) -> bool:
     """Tell whether what comes before the first bracket of a text stands before a tree."""
     rest = text[len(before) :]
-    is_apart = before.endswith("\t") or _INVISIBLE.fullmatch(before)
+    is_apart = "\t" in before.lstrip() or _INVISIBLE.fullmatch(before.strip())
     return (is_apart and notation_of(rest) != "text") or _is_tree(rest)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -69,6 +70,13 @@ def test_nohup_is_respected(ends_itself: Callable[[int], int], capsys: Capture) 
 def test_a_program_that_calls_main_keeps_its_signal_handlers() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, *HANGUP, signal.SIGINT)}
     assert main(["presets"]) == 0
+    with ThreadPoolExecutor(1) as pool:  # of which Python lets no thread but the first handle signals
+
+        def in_thread() -> int:
+            with TerminalObserver():
+                return main(["presets"])
+
+        assert pool.submit(in_thread).result() == 0
     assert before == {number: signal.getsignal(number) for number in before}
 
 

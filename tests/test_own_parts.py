@@ -78,6 +78,7 @@ class Bilinear(nn.Module):
     def __init__(self, input_dim, config):
         super().__init__()
         self.layer = nn.Bilinear(input_dim // 4, input_dim // 4, config.n_classes)
+        self.neutral = {3: 1}[config.n_classes]  # of SNLI's labels, and no others
 
     def forward(self, features, row_mask=None):
         premise, hypothesis, *_ = features.chunk(4, 1)

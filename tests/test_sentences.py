@@ -277,8 +277,9 @@ def test_trees_of_one_word_where_a_tree_is_expected(text: str) -> None:
 
 @pytest.mark.parametrize("tree", ["( a b )", "(S (NP a) (VP b))"])
 def test_a_label_before_a_tree_is_no_word(tree: str) -> None:
+    befores = ["3\t", "very good\t", "3\t ", "\u200f", "\ufeff ", *["wsj_0001.1 "] * tree.startswith("(S")]
     for reader in (READER, SentenceReader()):
-        for before in ("3\t", "\u200f", "\ufeff", *(["wsj_0001.1 "] if tree.startswith("(S") else [])):
+        for before in befores:
             with pytest.raises(DataError, match="a label, or an invisible mark, and a tree"):
                 reader.read(f"{before}{tree}")
     assert isinstance(replace(READER, notation="text").read(f"3\t{tree}"), Words)

@@ -91,7 +91,7 @@ def extra_sources(data: DataConfig, others: Mapping[str, object]) -> dict[str, S
 def is_left_out(data: DataConfig, name: str, error: NoExamples) -> bool:
     """Tell whether a split without examples is left out, as a test set is whose labels are withheld; warn if so.
 
-    No split is that training needs or that was asked for by itself.
+    A split that training needs, or that was asked for by itself, is never left out.
     """
     asked = {*NEEDED, *(["test"] if data.test else []), *(entry.partition("=")[0] for entry in data.extra)}
     if name not in asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,11 +19,16 @@ class Ended(BaseException):
         self.signal_number = signal_number
 
 
+def handled_here(*numbers: int) -> tuple[int, ...]:
+    """Return the signals of these that this thread may handle: all of them, or none beside the main thread."""
+    return numbers if threading.current_thread() is threading.main_thread() else ()
+
+
 @contextmanager
 def ending_signals() -> Iterator[None]:
     """Have SIGTERM and SIGHUP raise `Ended` within the block; those that are ignored (nohup) or handled stay so."""
     previous = {}
-    for number in ENDING:
+    for number in handled_here(*ENDING):
         if signal.getsignal(number) is signal.SIG_DFL:
             previous[number] = signal.signal(number, _end)
     try:

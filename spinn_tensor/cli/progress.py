@@ -25,7 +25,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from spinn_tensor.cli.endings import ENDING
+from spinn_tensor.cli.endings import ENDING, handled_here
 from spinn_tensor.cli.report import CORPUS_TREES, percent
 from spinn_tensor.training.checkpoint import Progress as RunProgress
 from spinn_tensor.training.evaluate import Evaluation
@@ -107,7 +107,7 @@ class TerminalObserver(Observer):
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, *ENDING):
+        for number in handled_here(signal.SIGINT, *ENDING):
             if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self

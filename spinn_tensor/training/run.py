@@ -211,6 +211,7 @@ def check_parts(run: RunConfig) -> None:
 
     How many words and labels that has is guessed here: what a class may say of them waits until the corpus is read.
     """
+    of_sizes = ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError
     encoder, classifier = encoder_config(run.encoder, vocabulary_size=2), classifier_config(run.classifier, 2)
     with _possible_sizes():
         width = leaf_dim(encoder)
@@ -224,7 +225,7 @@ def check_parts(run: RunConfig) -> None:
             try:
                 make_part(setting, name, {}, *arguments)
             except ConfigError as error:
-                if not isinstance(error.__cause__, ValueError | AssertionError | RuntimeError):
+                if not isinstance(error.__cause__, of_sizes):
                     raise
 
 
