@@ -88,7 +88,8 @@ def save_checkpoint(
         rules: that make words of text for the model.
 
     Raises:
-        CheckpointError: for weights that are not float32, which `load_checkpoint` would refuse.
+        CheckpointError: for weights that `load_checkpoint` would refuse: not float32, or not those of `model.config`.
+        ConfigError: for metrics and settings that it would refuse.
 
     >>> checkpoint = load_checkpoint(folder / "pairs")
     >>> save_checkpoint(folder / "again", *checkpoint[:2], checkpoint.config.run, {"step": 3})
