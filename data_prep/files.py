@@ -114,10 +114,14 @@ class Skipped(Counter[str]):
         kept.extend(places[: N_PLACES - len(kept)])
 
     def first_places(self, reason: str) -> str:
-        """Say where the first lines are that were left out for this reason, "a.txt:4, a.txt:9, …"; "" if unknown."""
-        places = self.places.get(reason, [])
+        """Say where the first lines are that were left out for this reason, "a.txt:4, 9, …"; "" if unknown."""
+        places, parts, before = self.places.get(reason, []), [], ""
+        for place in map(shorter_path, places):
+            path, _, line = place.rpartition(":")
+            parts.append(line if path and path == before else place)
+            before = path
         more = ", …" if places and self[reason] > len(places) else ""
-        return ", ".join(map(shorter_path, places)) + more
+        return ", ".join(parts) + more
 
     def told(self, what: str) -> str:
         """Say how many lines became what, in the plural, why, and which ones were the first."""
